@@ -1,1 +1,5 @@
+//! Likemind: ratings and purchases in, recommendations out.
+//!
+//! Imports run down this list only, never up or sideways; `ARCHITECTURE.md` says what lives on each floor.
 
+pub mod domain;

@@ -1,0 +1,9 @@
+//! What the platform talks about: ids, ratings, purchases, items, money, time. Values are valid by construction.
+
+pub mod error;
+pub mod id;
+pub mod item;
+pub mod money;
+pub mod purchase;
+pub mod rating;
+pub mod time;

@@ -1,0 +1,115 @@
+//! External ids: strings of 1 to 128 bytes without control characters, compared byte by byte.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::InvalidField;
+
+/// Longest external id, in bytes of UTF-8.
+pub const MAX_ID_BYTES: usize = 128;
+
+/// # Errors
+/// `EMPTY_ID`, `ID_TOO_LONG` or `ID_HAS_CONTROL_CHARACTER`, naming `field`.
+fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
+    if id.is_empty() {
+        return Err(InvalidField::new(
+            field,
+            "EMPTY_ID",
+            format!("must be 1 to {MAX_ID_BYTES} bytes long, is empty"),
+        ));
+    }
+    if id.len() > MAX_ID_BYTES {
+        return Err(InvalidField::new(
+            field,
+            "ID_TOO_LONG",
+            format!("must be 1 to {MAX_ID_BYTES} bytes long, has {}", id.len()),
+        ));
+    }
+    if let Some(position) = id.chars().position(char::is_control) {
+        return Err(InvalidField::new(
+            field,
+            "ID_HAS_CONTROL_CHARACTER",
+            format!("must not contain control characters, has one at character {position}"),
+        ));
+    }
+    Ok(())
+}
+
+macro_rules! external_id {
+    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The field that holds it on the wire and in files.
+            pub const FIELD: &'static str = $field;
+
+            /// # Errors
+            /// Names the field when the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
+            pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidField> {
+                let id = id.as_ref();
+                check_id($field, id)?;
+                Ok(Self(id.into()))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+external_id!(
+    /// A shopper.
+    UserId,
+    "user_id"
+);
+external_id!(
+    /// Something that is sold.
+    ItemId,
+    "item_id"
+);
+external_id!(
+    /// Who sells it.
+    MerchantId,
+    "merchant_id"
+);
+external_id!(
+    /// One purchase of one or more lines.
+    OrderId,
+    "order_id"
+);
+external_id!(
+    /// What kind of item it is; a category has no other property than its name.
+    Category,
+    "category"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_checked() {
+        let check = |id: &str, reason: Option<&str>| {
+            let got = UserId::new(id).map(|_| ()).map_err(|error| error.reason);
+            assert_eq!(got.err(), reason, "{id:?}");
+        };
+        check("a", None);
+        check("Ünïcode id with spaces", None);
+        check(&"x".repeat(128), None);
+        check("", Some("EMPTY_ID"));
+        check(&"x".repeat(129), Some("ID_TOO_LONG"));
+        check(&"é".repeat(65), Some("ID_TOO_LONG"));
+        check("a\nb", Some("ID_HAS_CONTROL_CHARACTER"));
+        check("a\u{0}", Some("ID_HAS_CONTROL_CHARACTER"));
+        check("a\u{85}", Some("ID_HAS_CONTROL_CHARACTER"));
+    }
+}

@@ -1,0 +1,47 @@
+//! Order lines.
+
+use super::error::InvalidField;
+use super::id::{ItemId, OrderId, UserId};
+use super::money::Money;
+use super::time::Timestamp;
+
+/// One line of an order, keyed by (order, user, item, line number).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PurchaseLine {
+    pub order: OrderId,
+    /// From 1.
+    pub line_number: i32,
+    pub user: UserId,
+    pub item: ItemId,
+    /// Never 0; negative for a return.
+    pub quantity: i32,
+    /// For the whole line; negative for a refund.
+    pub line_total: Money,
+    pub purchased_at: Timestamp,
+}
+
+/// # Errors
+/// `ZERO_QUANTITY`.
+pub fn check_quantity(quantity: i32) -> Result<i32, InvalidField> {
+    if quantity == 0 {
+        return Err(InvalidField::new(
+            "quantity",
+            "ZERO_QUANTITY",
+            "must not be 0 (negative for a return)",
+        ));
+    }
+    Ok(quantity)
+}
+
+/// # Errors
+/// `LINE_NUMBER_OUT_OF_RANGE` below 1.
+pub fn check_line_number(line_number: i32) -> Result<i32, InvalidField> {
+    if line_number < 1 {
+        return Err(InvalidField::new(
+            "line_number",
+            "LINE_NUMBER_OUT_OF_RANGE",
+            format!("must be 1 or more, is {line_number}"),
+        ));
+    }
+    Ok(line_number)
+}

@@ -3,3 +3,5 @@
 //! Imports run down this list only, never up or sideways; `ARCHITECTURE.md` says what lives on each floor.
 
 pub mod domain;
+pub mod model;
+pub mod similarity;

@@ -1,0 +1,10 @@
+//! What is trained and served: the immutable snapshot, its bytes, and what has changed since it was trained.
+
+pub mod bits;
+pub mod catalogue;
+pub mod codec;
+pub mod dictionary;
+pub mod overlay;
+pub mod parameters;
+pub mod snapshot;
+pub mod view;

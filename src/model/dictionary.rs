@@ -1,0 +1,188 @@
+//! External ids to dense indices and back, in byte order of the ids.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Strings in one allocation: text `i` is `bytes[offsets[i]..offsets[i + 1]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts {
+    offsets: Vec<u64>,
+    bytes: String,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self {
+            offsets: vec![0],
+            bytes: String::new(),
+        }
+    }
+}
+
+impl Texts {
+    /// `None` unless the offsets start at 0, never fall, end at the length of `bytes` and cut between characters.
+    pub fn from_parts(offsets: Vec<u64>, bytes: String) -> Option<Self> {
+        let starts_at_zero = offsets.first() == Some(&0);
+        let ends_at_len = offsets.last() == Some(&(bytes.len() as u64));
+        let cuts_well = offsets.windows(2).all(|pair| pair[0] <= pair[1])
+            && offsets.iter().all(|&offset| bytes.is_char_boundary(offset as usize));
+        (starts_at_zero && ends_at_len && cuts_well).then_some(Self { offsets, bytes })
+    }
+
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn offsets(&self) -> &[u64] {
+        &self.offsets
+    }
+
+    pub fn bytes(&self) -> &str {
+        &self.bytes
+    }
+
+    /// `index` < `len`.
+    pub fn get(&self, index: usize) -> &str {
+        let Range { start, end } = self.offsets[index] as usize..self.offsets[index + 1] as usize;
+        &self.bytes[start..end]
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Texts {
+    fn from_iter<I: IntoIterator<Item = S>>(texts: I) -> Self {
+        let mut all = Self::default();
+        for text in texts {
+            all.bytes.push_str(text.as_ref());
+            all.offsets.push(all.bytes.len() as u64);
+        }
+        all
+    }
+}
+
+/// A dense index, 0 to the number of ids of its kind less one.
+pub trait DenseIndex: Copy {
+    fn new(index: u32) -> Self;
+    fn get(self) -> u32;
+}
+
+macro_rules! dense_index {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            pub fn at(self) -> usize {
+                self.0 as usize
+            }
+        }
+
+        impl DenseIndex for $name {
+            fn new(index: u32) -> Self {
+                Self(index)
+            }
+
+            fn get(self) -> u32 {
+                self.0
+            }
+        }
+    };
+}
+
+dense_index!(
+    /// Of a user, in one snapshot.
+    UserIndex
+);
+dense_index!(
+    /// Of an item, in one snapshot.
+    ItemIndex
+);
+
+/// All ids of one kind, strictly ascending byte by byte; the position is the dense index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dictionary<I> {
+    ids: Texts,
+    index: PhantomData<I>,
+}
+
+impl<I: DenseIndex> Dictionary<I> {
+    /// `None` unless the ids are strictly ascending and fewer than 2³².
+    pub fn new(ids: Texts) -> Option<Self> {
+        let ascending = (1..ids.len()).all(|i| ids.get(i - 1) < ids.get(i));
+        (ascending && u32::try_from(ids.len()).is_ok()).then_some(Self {
+            ids,
+            index: PhantomData,
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub fn texts(&self) -> &Texts {
+        &self.ids
+    }
+
+    /// The external id of `index`, which must be of this dictionary.
+    pub fn id(&self, index: I) -> &str {
+        self.ids.get(index.get() as usize)
+    }
+
+    pub fn find(&self, id: &str) -> Option<I> {
+        let mut range = 0..self.ids.len();
+        while !range.is_empty() {
+            let middle = range.start + range.len() / 2;
+            match self.ids.get(middle).cmp(id) {
+                std::cmp::Ordering::Less => range.start = middle + 1,
+                std::cmp::Ordering::Greater => range.end = middle,
+                std::cmp::Ordering::Equal => return Some(I::new(middle as u32)),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_found_and_no_other() {
+        let ids = ["", "A", "B", "a", "aa", "ä", "日本"];
+        let dictionary = Dictionary::<ItemIndex>::new(ids.iter().collect()).unwrap();
+        for (index, id) in ids.iter().enumerate() {
+            assert_eq!(dictionary.find(id), Some(ItemIndex(index as u32)));
+            assert_eq!(dictionary.id(ItemIndex(index as u32)), *id);
+        }
+        for other in ["0", "AA", "b", "aaa", "zz", "日"] {
+            assert_eq!(dictionary.find(other), None);
+        }
+    }
+
+    #[test]
+    fn ids_must_be_strictly_ascending() {
+        assert!(Dictionary::<UserIndex>::new(["b", "a"].iter().collect()).is_none());
+        assert!(Dictionary::<UserIndex>::new(["a", "a"].iter().collect()).is_none());
+        assert!(Dictionary::<UserIndex>::new(Texts::default()).is_some());
+    }
+
+    #[test]
+    fn texts_cut_between_characters_only() {
+        assert!(Texts::from_parts(vec![0, 2, 3], "é!".into()).is_some());
+        assert!(Texts::from_parts(vec![0, 1, 3], "é!".into()).is_none());
+        assert!(Texts::from_parts(vec![0, 9, 3], "é!".into()).is_none());
+        assert!(Texts::from_parts(vec![], String::new()).is_none());
+    }
+}

@@ -1,0 +1,168 @@
+//! What has changed since a snapshot was trained: ratings, purchases and catalogue entries.
+//!
+//! An overlay is a value: applying a change to a clone leaves the original as it was, and both share what they have
+//! in common, so that a reader keeps its own while the next one is made.
+
+use std::sync::Arc;
+
+use imbl::HashMap;
+
+use crate::domain::id::{ItemId, UserId};
+use crate::domain::item::ItemFacts;
+
+use super::catalogue::Facts;
+use super::dictionary::ItemIndex;
+use super::snapshot::Snapshot;
+
+/// The present state of one (user, item), or of one item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FreshChange {
+    Interaction {
+        user: UserId,
+        item: ItemId,
+        /// The explicit rating, if there is one.
+        rating: Option<f32>,
+        /// Distinct orders with a net quantity above 0.
+        orders: u32,
+    },
+    Item { item: ItemId, facts: ItemFacts },
+}
+
+/// An item of the snapshot, or one that has come since.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ItemRef {
+    Known(ItemIndex),
+    New(ItemId),
+}
+
+/// The present state of a user and an item that has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FreshInteraction {
+    pub item: ItemRef,
+    /// The effective rating; `None` when there is none any more.
+    pub rating: Option<f32>,
+    pub purchased: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    /// Per user, ascending by item.
+    users: HashMap<UserId, Arc<Vec<FreshInteraction>>>,
+    known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
+    new_items: HashMap<ItemId, Arc<ItemFacts>>,
+    entries: usize,
+    dropped: u64,
+}
+
+impl Overlay {
+    /// Applies `change` over `snapshot`. Applying a state twice, or an older one before a newer one, leaves the newer.
+    /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not.
+    pub fn apply(&mut self, snapshot: &Snapshot, change: FreshChange, max_entries: usize) {
+        match change {
+            FreshChange::Interaction { user, item, rating, orders } => {
+                let parameters = snapshot.parameters();
+                let interaction = FreshInteraction {
+                    item: item_ref(snapshot, item),
+                    rating: parameters.implicit.effective_rating(rating, orders, &parameters.scale),
+                    purchased: orders > 0,
+                };
+                self.apply_interaction(user, interaction, max_entries);
+            }
+            FreshChange::Item { item, facts } => {
+                let facts = Arc::new(facts);
+                let is_new = match item_ref(snapshot, item) {
+                    ItemRef::Known(index) => {
+                        let room = self.entries < max_entries || self.known_items.contains_key(&index);
+                        room.then(|| self.known_items.insert(index, facts).is_none())
+                    }
+                    ItemRef::New(id) => {
+                        let room = self.entries < max_entries || self.new_items.contains_key(&id);
+                        room.then(|| self.new_items.insert(id, facts).is_none())
+                    }
+                };
+                self.count(is_new);
+            }
+        }
+    }
+
+    fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, max_entries: usize) {
+        let has_room = self.entries < max_entries;
+        let existing = self.users.get(&user).and_then(|entries| {
+            let position = entries.binary_search_by(|entry| entry.item.cmp(&interaction.item)).ok()?;
+            Some(position)
+        });
+        let is_new = match existing {
+            Some(position) => {
+                if let Some(entries) = self.users.get_mut(&user) {
+                    Arc::make_mut(entries)[position] = interaction;
+                }
+                Some(false)
+            }
+            None => has_room.then(|| {
+                let entries = Arc::make_mut(self.users.entry(user).or_default());
+                let position = entries.partition_point(|entry| entry.item < interaction.item);
+                entries.insert(position, interaction);
+                true
+            }),
+        };
+        self.count(is_new);
+    }
+
+    /// `is_new`: an entry more, or the same; `None`: dropped.
+    fn count(&mut self, is_new: Option<bool>) {
+        match is_new {
+            Some(is_new) => self.entries += usize::from(is_new),
+            None => self.dropped += 1,
+        }
+    }
+
+    /// Entries held.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Changes that found the overlay full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// What has changed for `user`, ascending by item: those of the snapshot first, by index.
+    pub fn interactions(&self, user: &UserId) -> &[FreshInteraction] {
+        self.users.get(user).map_or(&[], |entries| entries.as_slice())
+    }
+
+    /// The changed facts of an item of the snapshot.
+    pub fn known_item(&self, item: ItemIndex) -> Option<Facts<'_>> {
+        // Most overlays change no item at all: spare the hash.
+        if self.known_items.is_empty() {
+            return None;
+        }
+        self.known_items.get(&item).map(|facts| borrow(facts))
+    }
+
+    /// The facts of an item that came after the snapshot.
+    pub fn new_item(&self, item: &ItemId) -> Option<Facts<'_>> {
+        self.new_items.get(item).map(|facts| borrow(facts))
+    }
+}
+
+fn item_ref(snapshot: &Snapshot, item: ItemId) -> ItemRef {
+    match snapshot.items().find(item.as_str()) {
+        Some(index) => ItemRef::Known(index),
+        None => ItemRef::New(item),
+    }
+}
+
+fn borrow(facts: &ItemFacts) -> Facts<'_> {
+    Facts {
+        title: facts.title.as_deref().unwrap_or(""),
+        category: facts.category.as_ref().map(|category| category.as_str()),
+        merchant: facts.merchant.as_ref().map(|merchant| merchant.as_str()),
+        price: facts.price,
+        listed: facts.listed,
+    }
+}

@@ -1,0 +1,177 @@
+//! The snapshot: everything an answer needs, immutable and validated.
+
+use crate::similarity::lists::{InvertedLists, NeighborLists};
+use crate::similarity::sparse::CsrMatrix;
+
+use super::bits::Bits;
+use super::catalogue::Catalogue;
+use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::parameters::{BlendWeights, TrainingParameters};
+
+/// Mean rating and regularized deviations from it.
+///
+/// Source: Koren 2010, "Factor in the Neighbors", §2: b_ui = μ + b_u + b_i.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Biases {
+    /// μ, the mean of all effective ratings; 0 without any.
+    pub global_mean: f64,
+    /// b_u, one a user.
+    pub users: Vec<f32>,
+    /// b_i, one an item; 0 for an item without ratings.
+    pub items: Vec<f32>,
+}
+
+/// What a snapshot is made of, and what its bytes hold. m users, n items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotParts {
+    pub parameters: TrainingParameters,
+    pub weights: BlendWeights,
+    /// The users with at least one effective rating.
+    pub users: Dictionary<UserIndex>,
+    /// All items of the catalogue.
+    pub items: Dictionary<ItemIndex>,
+    pub catalogue: Catalogue,
+    /// Effective ratings, [m, n].
+    pub ratings: CsrMatrix,
+    /// One bit an entry of `ratings`: the user has bought the item.
+    pub purchased: Bits,
+    pub biases: Biases,
+    /// m lists.
+    pub user_neighbors: NeighborLists,
+    /// n lists.
+    pub item_neighbors: NeighborLists,
+}
+
+/// Validated [`SnapshotParts`] with what is derived from them.
+#[derive(Debug, PartialEq)]
+pub struct Snapshot {
+    parts: SnapshotParts,
+    item_followers: InvertedLists,
+    raters: Vec<u32>,
+    by_popularity: Vec<ItemIndex>,
+}
+
+/// Parts that do not fit together.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{part} has {actual} entries where {expected} are expected")]
+    Shape {
+        part: &'static str,
+        expected: usize,
+        actual: usize,
+    },
+    #[error("the catalogue is inconsistent: {problem}")]
+    Catalogue { problem: &'static str },
+    #[error("{part} holds a value that is not finite or out of range")]
+    Value { part: &'static str },
+}
+
+impl Snapshot {
+    /// # Errors
+    /// Names the part whose shape or values do not fit.
+    pub fn new(parts: SnapshotParts) -> Result<Self, SnapshotError> {
+        let (m, n) = (parts.users.len(), parts.items.len());
+        let shapes = [
+            ("catalogue", n, parts.catalogue.len()),
+            ("ratings (rows)", m, parts.ratings.n_rows()),
+            ("ratings (columns)", n, parts.ratings.n_columns()),
+            ("purchased", parts.ratings.nnz(), parts.purchased.len()),
+            ("user biases", m, parts.biases.users.len()),
+            ("item biases", n, parts.biases.items.len()),
+            ("user neighbors", m, parts.user_neighbors.n_rows()),
+            ("item neighbors", n, parts.item_neighbors.n_rows()),
+        ];
+        for (part, expected, actual) in shapes {
+            if expected != actual {
+                return Err(SnapshotError::Shape { part, expected, actual });
+            }
+        }
+        if let Some(problem) = parts.catalogue.problem() {
+            return Err(SnapshotError::Catalogue { problem });
+        }
+        let biases = &parts.biases;
+        if !biases.global_mean.is_finite() || !biases.users.iter().chain(&biases.items).all(|bias| bias.is_finite()) {
+            return Err(SnapshotError::Value { part: "biases" });
+        }
+        if !parts.weights.all().iter().all(|weight| (0.0..=1.0).contains(weight)) {
+            return Err(SnapshotError::Value { part: "weights" });
+        }
+        if parts.parameters.scale.validate().is_err() {
+            return Err(SnapshotError::Value { part: "parameters" });
+        }
+
+        let mut raters = vec![0; n];
+        for &item in parts.ratings.columns() {
+            raters[item as usize] += 1;
+        }
+        let mut by_popularity: Vec<ItemIndex> = (0..n as u32).map(ItemIndex).collect();
+        by_popularity.sort_unstable_by_key(|item| (std::cmp::Reverse(raters[item.at()]), item.0));
+        Ok(Self {
+            item_followers: parts.item_neighbors.transpose(),
+            raters,
+            by_popularity,
+            parts,
+        })
+    }
+
+    pub fn parts(&self) -> &SnapshotParts {
+        &self.parts
+    }
+
+    pub fn parameters(&self) -> &TrainingParameters {
+        &self.parts.parameters
+    }
+
+    pub fn weights(&self) -> &BlendWeights {
+        &self.parts.weights
+    }
+
+    pub fn users(&self) -> &Dictionary<UserIndex> {
+        &self.parts.users
+    }
+
+    pub fn items(&self) -> &Dictionary<ItemIndex> {
+        &self.parts.items
+    }
+
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.parts.catalogue
+    }
+
+    /// Effective ratings, [users, items].
+    pub fn ratings(&self) -> &CsrMatrix {
+        &self.parts.ratings
+    }
+
+    /// Whether the user bought the item of entry `position` of [`Self::ratings`].
+    pub fn is_purchased(&self, position: usize) -> bool {
+        self.parts.purchased.get(position)
+    }
+
+    pub fn biases(&self) -> &Biases {
+        &self.parts.biases
+    }
+
+    pub fn user_neighbors(&self) -> &NeighborLists {
+        &self.parts.user_neighbors
+    }
+
+    pub fn item_neighbors(&self) -> &NeighborLists {
+        &self.parts.item_neighbors
+    }
+
+    /// For every item j the items that have j in their neighbour list.
+    pub fn item_followers(&self) -> &InvertedLists {
+        &self.item_followers
+    }
+
+    /// How many users have an effective rating of the item.
+    pub fn raters(&self, item: ItemIndex) -> u32 {
+        self.raters[item.at()]
+    }
+
+    /// Most raters first, ties by item id.
+    pub fn by_popularity(&self) -> &[ItemIndex] {
+        &self.by_popularity
+    }
+}

@@ -1,0 +1,114 @@
+//! What one request sees: a snapshot and what has changed since. Cloned once at its start, passed down.
+
+use std::sync::Arc;
+
+use crate::domain::id::{ItemId, UserId};
+
+use super::catalogue::Facts;
+use super::dictionary::{ItemIndex, UserIndex};
+use super::overlay::{ItemRef, Overlay};
+use super::snapshot::Snapshot;
+
+#[derive(Debug, Clone)]
+pub struct View {
+    pub version: i64,
+    pub snapshot: Arc<Snapshot>,
+    pub overlay: Arc<Overlay>,
+}
+
+/// One item of a user's history.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HistoryEntry {
+    pub item: ItemIndex,
+    /// Effective rating, above 0.
+    pub rating: f32,
+    pub purchased: bool,
+}
+
+/// The items of the snapshot that a user has rated or bought, ascending by index, each once.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct History {
+    entries: Vec<HistoryEntry>,
+}
+
+impl History {
+    /// `entries` in any order; of two for one item the one with the higher rating stays.
+    pub fn new(mut entries: Vec<HistoryEntry>) -> Self {
+        entries.sort_unstable_by(|a, b| a.item.cmp(&b.item).then(b.rating.total_cmp(&a.rating)));
+        entries.dedup_by_key(|entry| entry.item);
+        Self { entries }
+    }
+
+    pub fn entries(&self) -> &[HistoryEntry] {
+        &self.entries
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn get(&self, item: ItemIndex) -> Option<&HistoryEntry> {
+        let position = self.entries.binary_search_by_key(&item, |entry| entry.item).ok()?;
+        Some(&self.entries[position])
+    }
+
+    /// The effective rating of `item`, 0 without one.
+    pub fn rating(&self, item: ItemIndex) -> f32 {
+        self.get(item).map_or(0.0, |entry| entry.rating)
+    }
+}
+
+impl View {
+    /// The row of `user` in the snapshot; `None` for a user that has come since.
+    pub fn user(&self, user: &UserId) -> Option<UserIndex> {
+        self.snapshot.users().find(user.as_str())
+    }
+
+    /// `None` for an item that neither the snapshot nor the overlay knows.
+    pub fn item(&self, item: &ItemId) -> Option<ItemRef> {
+        match self.snapshot.items().find(item.as_str()) {
+            Some(index) => Some(ItemRef::Known(index)),
+            None => self.overlay.new_item(item).map(|_| ItemRef::New(item.clone())),
+        }
+    }
+
+    pub fn item_id(&self, item: ItemIndex) -> &str {
+        self.snapshot.items().id(item)
+    }
+
+    /// The present facts of an item of the snapshot.
+    pub fn facts(&self, item: ItemIndex) -> Facts<'_> {
+        self.overlay.known_item(item).unwrap_or_else(|| self.snapshot.catalogue().facts(item))
+    }
+
+    /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
+    /// snapshot have no neighbours yet and are left out.
+    pub fn history(&self, user: &UserId) -> History {
+        let fresh = self.overlay.interactions(user);
+        let mut entries = Vec::new();
+        if let Some(row) = self.user(user) {
+            let (items, ratings) = self.snapshot.ratings().row(row.at());
+            let positions = self.snapshot.ratings().row_range(row.at());
+            entries.reserve(items.len() + fresh.len());
+            entries.extend(items.iter().zip(ratings).zip(positions).map(|((&item, &rating), position)| HistoryEntry {
+                item: ItemIndex(item),
+                rating,
+                purchased: self.snapshot.is_purchased(position),
+            }));
+        }
+        if fresh.is_empty() {
+            return History { entries };
+        }
+        let is_fresh = |item: ItemIndex| {
+            fresh.binary_search_by(|interaction| interaction.item.cmp(&ItemRef::Known(item))).is_ok()
+        };
+        entries.retain(|entry| !is_fresh(entry.item));
+        entries.extend(fresh.iter().filter_map(|interaction| match interaction {
+            super::overlay::FreshInteraction { item: ItemRef::Known(item), rating: Some(rating), purchased } => {
+                Some(HistoryEntry { item: *item, rating: *rating, purchased: *purchased })
+            }
+            _ => None,
+        }));
+        History::new(entries)
+    }
+}

@@ -1,0 +1,16 @@
+//! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
+
+pub mod catalog;
+pub mod changes;
+pub mod embedded;
+pub mod error;
+mod ids;
+pub mod leases;
+pub mod migrations;
+pub mod options;
+pub mod outcome;
+pub mod pool;
+pub mod purchases;
+pub mod ratings;
+pub mod snapshots;
+pub mod training_input;

@@ -1,0 +1,140 @@
+//! What has been written since a moment, without gaps: the feed of fresh data.
+//!
+//! A moment is PostgreSQL's own picture of which transactions are visible, so that a row is neither missed because a
+//! transaction that began earlier committed later, nor held up by a long one, nor read twice. This is the one file
+//! that needs `xid8` and `pg_snapshot`. Where an engine has neither, a `changes.committed_at` from a hybrid logical
+//! clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) takes their place.
+
+use futures_util::TryStreamExt;
+
+use crate::domain::id::{ItemId, UserId};
+use crate::model::overlay::FreshChange;
+
+use super::catalog::facts;
+use super::error::StoreError;
+use super::pool::{Connection, Pool};
+
+/// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watermark(pub(super) String);
+
+impl Watermark {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the present transaction sees.
+pub(super) async fn current(connection: &mut Connection) -> Result<Watermark, StoreError> {
+    let watermark = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::text AS "watermark!""#)
+        .fetch_one(connection)
+        .await?;
+    Ok(Watermark(watermark))
+}
+
+/// Hands to `apply` the present state of everything that has been committed since `watermark`, and returns the moment
+/// up to which that is complete. Memory does not grow with the number of changes.
+///
+/// # Errors
+/// `apply` may have been called for a part of the changes; calling it again for all of them does no harm.
+pub async fn since(
+    pool: &Pool,
+    watermark: &Watermark,
+    mut apply: impl FnMut(FreshChange),
+) -> Result<Watermark, StoreError> {
+    // One statement sees one picture of the database: changes, states and the new moment fit together. The outer join
+    // gives a row also when nothing has changed.
+    let mut rows = sqlx::query_as!(
+        Row,
+        r#"WITH changed AS (
+               SELECT DISTINCT user_id, item_id FROM changes
+               WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+                 AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+           ), states AS (
+               SELECT users.external_id AS user_id, items.external_id AS item_id, ratings.value,
+                      CASE WHEN changed.user_id IS NOT NULL THEN (
+                          SELECT count(*) FROM (
+                              SELECT FROM purchases
+                              WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
+                              GROUP BY order_id HAVING sum(quantity) > 0
+                          ) AS orders
+                      ) END AS orders,
+                      items.title, merchants.external_id AS merchant_id, items.category, items.price_minor,
+                      items.currency_code, items.listed
+               FROM changed
+               JOIN items ON items.id = changed.item_id
+               LEFT JOIN merchants ON merchants.id = items.merchant_id
+               LEFT JOIN users ON users.id = changed.user_id
+               LEFT JOIN ratings ON ratings.user_id = changed.user_id AND ratings.item_id = changed.item_id
+           )
+           SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",
+                  value AS "value?", orders AS "orders?", title AS "title?", merchant_id AS "merchant_id?",
+                  category AS "category?", price_minor AS "price_minor?", currency_code AS "currency_code?",
+                  listed AS "listed?"
+           FROM (VALUES (1)) AS always LEFT JOIN states ON true"#,
+        watermark.0,
+    )
+    .fetch(&pool.inner);
+
+    let mut reached = None;
+    while let Some(mut row) = rows.try_next().await? {
+        reached = Some(std::mem::take(&mut row.watermark));
+        if let Some(change) = row.change()? {
+            apply(change);
+        }
+    }
+    reached.map(Watermark).ok_or_else(|| StoreError::corrupt("changes", "no watermark was returned"))
+}
+
+/// Deletes the changes that every stored snapshot has seen. Returns how many.
+pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
+    let pruned = sqlx::query!(
+        "DELETE FROM changes WHERE xid < (
+             SELECT pg_snapshot_xmin(input_watermark::pg_snapshot) AS xmin FROM snapshots
+             WHERE state <> 'failed' ORDER BY xmin LIMIT 1
+         )"
+    )
+    .execute(&pool.inner)
+    .await?;
+    Ok(pruned.rows_affected())
+}
+
+struct Row {
+    watermark: String,
+    user_id: Option<String>,
+    item_id: Option<String>,
+    value: Option<f32>,
+    orders: Option<i64>,
+    title: Option<String>,
+    merchant_id: Option<String>,
+    category: Option<String>,
+    price_minor: Option<i64>,
+    currency_code: Option<String>,
+    listed: Option<bool>,
+}
+
+impl Row {
+    fn change(self) -> Result<Option<FreshChange>, StoreError> {
+        let Some(item_id) = self.item_id else { return Ok(None) };
+        let item = ItemId::new(item_id).map_err(|error| StoreError::corrupt("items", error))?;
+        Ok(Some(match self.user_id {
+            Some(user_id) => FreshChange::Interaction {
+                user: UserId::new(user_id).map_err(|error| StoreError::corrupt("users", error))?,
+                item,
+                rating: self.value,
+                orders: u32::try_from(self.orders.unwrap_or(0)).unwrap_or(u32::MAX),
+            },
+            None => FreshChange::Item {
+                item,
+                facts: facts(
+                    self.title,
+                    self.merchant_id,
+                    self.category,
+                    self.price_minor,
+                    self.currency_code,
+                    self.listed.unwrap_or(true),
+                )?,
+            },
+        }))
+    }
+}

@@ -1,0 +1,65 @@
+//! Errors of the database, told apart by what the caller can do about them.
+
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// PostgreSQL cannot be reached, is starting or stopping, or no connection came free in time. Waiting helps.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// Another transaction was in the way, also after [`RETRIES`](super::pool::RETRIES) attempts.
+    #[error("the database could not serialize the transaction")]
+    Conflict(#[source] sqlx::Error),
+    /// The statement took longer than `database.statement_timeout_ms`.
+    #[error("the database took too long")]
+    Timeout(#[source] sqlx::Error),
+    /// What is stored contradicts what the code relies on.
+    #[error("{table}: stored value is not valid: {problem}")]
+    Corrupt { table: &'static str, problem: String },
+    #[error("the database schema could not be migrated")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("database.url is not a PostgreSQL URL")]
+    InvalidUrl(#[source] sqlx::Error),
+    #[error("the database answered with an error")]
+    Unexpected(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// How long to wait before it is worth trying again, if it is.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable(_) => Some(Duration::from_secs(1)),
+            Self::Conflict(_) | Self::Timeout(_) => Some(Duration::from_millis(100)),
+            Self::Corrupt { .. } | Self::Migration(_) | Self::InvalidUrl(_) | Self::Unexpected(_) => None,
+        }
+    }
+
+    pub(super) fn corrupt(table: &'static str, problem: impl ToString) -> Self {
+        Self::Corrupt {
+            table,
+            problem: problem.to_string(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Database(database) => match database.code().as_deref() {
+                Some("40001" | "40P01") => Self::Conflict(error),
+                Some("57014") => Self::Timeout(error),
+                // Connection exceptions, too many connections, shutting down, starting up.
+                Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "53300" => {
+                    Self::Unavailable(error)
+                }
+                _ => Self::Unexpected(error),
+            },
+            _ => Self::Unexpected(error),
+        }
+    }
+}

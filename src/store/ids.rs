@@ -1,0 +1,92 @@
+//! External ids to keys, creating bare users, items and merchants that are seen for the first time.
+
+use std::collections::HashMap;
+
+use super::error::StoreError;
+use super::pool::Connection;
+
+/// The keys of a set of external ids, and which of them are new.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    by_external_id: HashMap<String, i64>,
+    pub(super) created: Vec<i64>,
+}
+
+impl Keys {
+    /// `external_id` must be one of the set.
+    pub(super) fn key(&self, external_id: &str) -> i64 {
+        self.by_external_id[external_id]
+    }
+
+    fn extend(&mut self, rows: Vec<Row>) {
+        self.by_external_id.extend(rows.into_iter().map(|row| (row.external_id, row.id)));
+    }
+
+    fn missing<'a>(&self, external_ids: &[&'a str]) -> Vec<String> {
+        let absent = |id: &&&'a str| !self.by_external_id.contains_key(**id);
+        external_ids.iter().filter(absent).map(|id| (*id).to_owned()).collect()
+    }
+}
+
+struct Row {
+    id: i64,
+    external_id: String,
+}
+
+/// Distinct ids in ascending order: the order in which every transaction takes its locks.
+fn distinct<'a>(external_ids: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut ids: Vec<&str> = external_ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+macro_rules! ensure {
+    ($name:ident, $select:literal, $insert:literal) => {
+        pub(super) async fn $name<'a>(
+            connection: &mut Connection,
+            external_ids: impl Iterator<Item = &'a str>,
+        ) -> Result<Keys, StoreError> {
+            let wanted = distinct(external_ids);
+            let mut keys = Keys::default();
+            let all: Vec<String> = wanted.iter().map(|id| (*id).to_owned()).collect();
+            keys.extend(sqlx::query_as!(Row, $select, &all).fetch_all(&mut *connection).await?);
+            let missing = keys.missing(&wanted);
+            if missing.is_empty() {
+                return Ok(keys);
+            }
+            let created = sqlx::query_as!(Row, $insert, &missing).fetch_all(&mut *connection).await?;
+            keys.created = created.iter().map(|row| row.id).collect();
+            keys.extend(created);
+            // Those that another transaction has created in between.
+            let missing = keys.missing(&wanted);
+            if !missing.is_empty() {
+                keys.extend(sqlx::query_as!(Row, $select, &missing).fetch_all(&mut *connection).await?);
+            }
+            Ok(keys)
+        }
+    };
+}
+
+ensure!(
+    ensure_users,
+    "SELECT id, external_id FROM users WHERE external_id = ANY($1::text[])",
+    "INSERT INTO users (external_id) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING RETURNING id, external_id"
+);
+ensure!(
+    ensure_merchants,
+    "SELECT id, external_id FROM merchants WHERE external_id = ANY($1::text[])",
+    "INSERT INTO merchants (external_id) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING
+     RETURNING id, external_id"
+);
+ensure!(
+    ensure_items,
+    "SELECT id, external_id FROM items WHERE external_id = ANY($1::text[])",
+    "WITH created AS (
+         INSERT INTO items (external_id) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING
+         RETURNING id, external_id
+     ), logged AS (
+         INSERT INTO changes (item_id) SELECT id FROM created
+     )
+     SELECT id, external_id FROM created"
+);

@@ -1,0 +1,37 @@
+//! The schema, from `migrations/`.
+
+use sqlx::migrate::{Migrate, Migrator};
+
+use super::error::StoreError;
+use super::pool::Pool;
+
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Brings the schema up to this program's version. Running it again changes nothing.
+///
+/// Returns how many migrations were applied.
+///
+/// # Errors
+/// [`StoreError::Migration`] also when the database is newer than this program.
+pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
+    let mut connection = pool.inner.acquire().await?;
+    let before = applied(&mut connection).await?;
+    // sqlx guards the run with a lock, so that two servers may start at once.
+    MIGRATOR.run(&mut *connection).await.map_err(StoreError::Migration)?;
+    Ok(applied(&mut connection).await? - before)
+}
+
+/// Whether the schema is that of this program.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the database cannot be asked.
+pub async fn is_current(pool: &Pool) -> Result<bool, StoreError> {
+    let mut connection = pool.inner.acquire().await?;
+    Ok(applied(&mut connection).await? == MIGRATOR.iter().filter(|migration| migration.migration_type.is_up_migration()).count())
+}
+
+async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, StoreError> {
+    connection.ensure_migrations_table("_sqlx_migrations").await.map_err(StoreError::Migration)?;
+    let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(StoreError::Migration)?;
+    Ok(applied.len())
+}

@@ -1,0 +1,182 @@
+//! Order lines.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::domain::id::{ItemId, OrderId, UserId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::purchase::PurchaseLine;
+use crate::domain::time::Timestamp;
+
+use super::error::StoreError;
+use super::ids;
+use super::outcome::WriteOutcome;
+use super::pool::{Connection, Pool};
+
+/// What tells lines apart, with keys instead of external ids; the order of the primary key.
+type Key<'a> = (&'a str, i64, i64, i32);
+
+/// Stores `lines` in one transaction; a line that is stored already is replaced. Returns what became of each.
+///
+/// # Errors
+/// Nothing is stored when the database cannot do it.
+pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
+    pool.write(|connection| Box::pin(record_in(connection, lines))).await
+}
+
+async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
+    let users = ids::ensure_users(connection, lines.iter().map(|line| line.user.as_str())).await?;
+    let items = ids::ensure_items(connection, lines.iter().map(|line| line.item.as_str())).await?;
+    let key = |line: &'_ PurchaseLine| (users.key(line.user.as_str()), items.key(line.item.as_str()));
+
+    let mut last: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    for (position, line) in lines.iter().enumerate() {
+        let (user_id, item_id) = key(line);
+        last.insert((line.order.as_str(), user_id, item_id, line.line_number), position);
+    }
+
+    let column = |of: fn(&PurchaseLine) -> i64| last.values().map(|&position| of(&lines[position])).collect();
+    let order_ids: Vec<String> = last.keys().map(|key| key.0.to_owned()).collect();
+    let user_ids: Vec<i64> = last.keys().map(|key| key.1).collect();
+    let item_ids: Vec<i64> = last.keys().map(|key| key.2).collect();
+    let line_numbers: Vec<i32> = last.keys().map(|key| key.3).collect();
+    let quantities: Vec<i32> = last.values().map(|&position| lines[position].quantity).collect();
+    let totals: Vec<i64> = column(|line| line.line_total.amount_minor);
+    let currencies: Vec<String> = last.values().map(|&position| lines[position].line_total.currency.to_string()).collect();
+    let purchased_at: Vec<Timestamp> = last.values().map(|&position| lines[position].purchased_at).collect();
+    let stored = sqlx::query!(
+        r#"WITH stored AS (
+               INSERT INTO purchases AS old
+                   (order_id, user_id, item_id, line_number, quantity, line_total_minor, currency_code, purchased_at)
+               SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::integer[],
+                                    $6::bigint[], $7::text[], $8::timestamptz[])
+               ON CONFLICT (order_id, user_id, item_id, line_number) DO UPDATE
+               SET quantity = excluded.quantity, line_total_minor = excluded.line_total_minor,
+                   currency_code = excluded.currency_code, purchased_at = excluded.purchased_at
+               WHERE (old.quantity, old.line_total_minor, old.currency_code, old.purchased_at)
+                   IS DISTINCT FROM
+                   (excluded.quantity, excluded.line_total_minor, excluded.currency_code, excluded.purchased_at)
+               RETURNING order_id, user_id, item_id, line_number
+           ), logged AS (
+               INSERT INTO changes (user_id, item_id) SELECT DISTINCT user_id, item_id FROM stored
+           )
+           SELECT order_id AS "order_id!", user_id AS "user_id!", item_id AS "item_id!", line_number AS "line_number!"
+           FROM stored"#,
+        &order_ids,
+        &user_ids,
+        &item_ids,
+        &line_numbers,
+        &quantities,
+        &totals,
+        &currencies,
+        &purchased_at,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let stored: HashSet<Key<'_>> =
+        stored.iter().map(|row| (row.order_id.as_str(), row.user_id, row.item_id, row.line_number)).collect();
+
+    let mut outcomes = vec![WriteOutcome::Merged; lines.len()];
+    for (key, position) in &last {
+        if stored.contains(key) {
+            outcomes[*position] = WriteOutcome::Stored;
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Whose lines to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurchaseOwner {
+    User(UserId),
+    Order(OrderId),
+}
+
+/// Where a page of lines begins: after this key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PurchaseCursor {
+    pub order_id: String,
+    pub user_id: String,
+    pub item_id: String,
+    pub line_number: i32,
+}
+
+/// Up to `limit` lines after `cursor`, ascending by order, user, item and line number.
+pub async fn list(
+    pool: &Pool,
+    owner: &PurchaseOwner,
+    cursor: &PurchaseCursor,
+    limit: i64,
+) -> Result<Vec<PurchaseLine>, StoreError> {
+    let rows = match owner {
+        PurchaseOwner::User(user) => {
+            sqlx::query_as!(
+                Row,
+                r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
+                          line_total_minor, currency_code, purchased_at
+                   FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
+                   WHERE users.external_id = $1
+                     AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
+                   ORDER BY order_id, users.external_id, items.external_id, line_number LIMIT $6"#,
+                user.as_str(),
+                cursor.order_id,
+                cursor.user_id,
+                cursor.item_id,
+                cursor.line_number,
+                limit,
+            )
+            .fetch_all(&pool.inner)
+            .await?
+        }
+        PurchaseOwner::Order(order) => {
+            sqlx::query_as!(
+                Row,
+                r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
+                          line_total_minor, currency_code, purchased_at
+                   FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
+                   WHERE order_id = $1
+                     AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
+                   ORDER BY order_id, users.external_id, items.external_id, line_number LIMIT $6"#,
+                order.as_str(),
+                cursor.order_id,
+                cursor.user_id,
+                cursor.item_id,
+                cursor.line_number,
+                limit,
+            )
+            .fetch_all(&pool.inner)
+            .await?
+        }
+    };
+    rows.into_iter().map(PurchaseLine::try_from).collect()
+}
+
+struct Row {
+    order_id: String,
+    user_id: String,
+    item_id: String,
+    line_number: i32,
+    quantity: i32,
+    line_total_minor: i64,
+    currency_code: String,
+    purchased_at: Timestamp,
+}
+
+impl TryFrom<Row> for PurchaseLine {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            order: OrderId::new(row.order_id).map_err(|error| StoreError::corrupt("purchases", error))?,
+            line_number: row.line_number,
+            user: UserId::new(row.user_id).map_err(|error| StoreError::corrupt("users", error))?,
+            item: ItemId::new(row.item_id).map_err(|error| StoreError::corrupt("items", error))?,
+            quantity: row.quantity,
+            line_total: Money {
+                amount_minor: row.line_total_minor,
+                currency: Currency::new(&row.currency_code)
+                    .map_err(|error| StoreError::corrupt("purchases", error))?,
+            },
+            purchased_at: row.purchased_at,
+        })
+    }
+}

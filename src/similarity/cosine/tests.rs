@@ -110,6 +110,26 @@ fn what_rounds_to_0_is_no_neighbor() {
     assert!(lists.is_empty(), "{lists:?}");
 }
 
+#[test]
+fn rounding_never_leads_above_1() {
+    assert_eq!(pair_similarity(9.000_01, 9.0, 9.0), 1.0);
+    assert_eq!(pair_similarity(0.3, 0.3, 0.3), 1.0);
+    assert_eq!(pair_similarity(1.0, 2.0, 2.0), 0.5);
+}
+
+#[test]
+fn the_best_neighbors_need_twice_their_number_of_places() {
+    let mut best = BestNeighbors::new(5);
+    for index in 0..1_000 {
+        // Ever better ones: the order in which the bar rejects nothing.
+        let similarity = (index / 2) as f32 / 500.0;
+        best.offer(Neighbor { index, similarity });
+        assert!(best.candidates.len() <= 10);
+    }
+    let indices: Vec<u32> = best.sorted().iter().map(|found| found.index).collect();
+    assert_eq!(indices, [998, 999, 996, 997, 994]);
+}
+
 /// Enough rows of real values for many chunks, of very different lengths.
 fn big() -> CsrMatrix {
     let mut state = 1u32;

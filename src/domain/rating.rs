@@ -81,7 +81,11 @@ mod tests {
             assert_eq!(scale.check("value", good), Ok(good));
         }
         for bad in [0.0, 0.999, 5.001, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert_eq!(scale.check("value", bad).unwrap_err().reason, "RATING_OUT_OF_RANGE", "{bad}");
+            assert_eq!(
+                scale.check("value", bad).unwrap_err().reason,
+                "RATING_OUT_OF_RANGE",
+                "{bad}"
+            );
         }
     }
 

@@ -13,7 +13,10 @@ pub type Timestamp = DateTime<Utc>;
 /// # Errors
 /// `TIME_OUT_OF_RANGE` naming `field`.
 pub fn check_event_time(field: &str, at: Timestamp, now: Timestamp) -> Result<Timestamp, InvalidField> {
-    let earliest = Utc.with_ymd_and_hms(1900, 1, 1, 0, 0, 0).earliest().unwrap_or(DateTime::UNIX_EPOCH);
+    let earliest = Utc
+        .with_ymd_and_hms(1900, 1, 1, 0, 0, 0)
+        .earliest()
+        .unwrap_or(DateTime::UNIX_EPOCH);
     let latest = now + chrono::Duration::days(1);
     if at < earliest || at > latest {
         return Err(InvalidField::new(

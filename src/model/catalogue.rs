@@ -72,7 +72,9 @@ impl Catalogue {
             Some("an item refers to a merchant that does not exist")
         } else if !refers(&self.currency_of, self.currencies.len()) {
             Some("an item refers to a currency that does not exist")
-        } else if !ascending(&self.categories) || !ascending(&self.merchants) || !self.currencies.is_sorted_by(|a, b| a < b)
+        } else if !ascending(&self.categories)
+            || !ascending(&self.merchants)
+            || !self.currencies.is_sorted_by(|a, b| a < b)
         {
             Some("its categories, merchants or currencies are not strictly ascending")
         } else {

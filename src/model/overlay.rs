@@ -25,7 +25,10 @@ pub enum FreshChange {
         /// Distinct orders with a net quantity above 0.
         orders: u32,
     },
-    Item { item: ItemId, facts: ItemFacts },
+    Item {
+        item: ItemId,
+        facts: ItemFacts,
+    },
 }
 
 /// An item of the snapshot, or one that has come since.
@@ -59,7 +62,12 @@ impl Overlay {
     /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not.
     pub fn apply(&mut self, snapshot: &Snapshot, change: FreshChange, max_entries: usize) {
         match change {
-            FreshChange::Interaction { user, item, rating, orders } => {
+            FreshChange::Interaction {
+                user,
+                item,
+                rating,
+                orders,
+            } => {
                 let parameters = snapshot.parameters();
                 let interaction = FreshInteraction {
                     item: item_ref(snapshot, item),
@@ -88,7 +96,9 @@ impl Overlay {
     fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, max_entries: usize) {
         let has_room = self.entries < max_entries;
         let existing = self.users.get(&user).and_then(|entries| {
-            let position = entries.binary_search_by(|entry| entry.item.cmp(&interaction.item)).ok()?;
+            let position = entries
+                .binary_search_by(|entry| entry.item.cmp(&interaction.item))
+                .ok()?;
             Some(position)
         });
         let is_new = match existing {

@@ -78,7 +78,9 @@ impl View {
 
     /// The present facts of an item of the snapshot.
     pub fn facts(&self, item: ItemIndex) -> Facts<'_> {
-        self.overlay.known_item(item).unwrap_or_else(|| self.snapshot.catalogue().facts(item))
+        self.overlay
+            .known_item(item)
+            .unwrap_or_else(|| self.snapshot.catalogue().facts(item))
     }
 
     /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
@@ -90,23 +92,37 @@ impl View {
             let (items, ratings) = self.snapshot.ratings().row(row.at());
             let positions = self.snapshot.ratings().row_range(row.at());
             entries.reserve(items.len() + fresh.len());
-            entries.extend(items.iter().zip(ratings).zip(positions).map(|((&item, &rating), position)| HistoryEntry {
-                item: ItemIndex(item),
-                rating,
-                purchased: self.snapshot.is_purchased(position),
-            }));
+            entries.extend(
+                items
+                    .iter()
+                    .zip(ratings)
+                    .zip(positions)
+                    .map(|((&item, &rating), position)| HistoryEntry {
+                        item: ItemIndex(item),
+                        rating,
+                        purchased: self.snapshot.is_purchased(position),
+                    }),
+            );
         }
         if fresh.is_empty() {
             return History { entries };
         }
         let is_fresh = |item: ItemIndex| {
-            fresh.binary_search_by(|interaction| interaction.item.cmp(&ItemRef::Known(item))).is_ok()
+            fresh
+                .binary_search_by(|interaction| interaction.item.cmp(&ItemRef::Known(item)))
+                .is_ok()
         };
         entries.retain(|entry| !is_fresh(entry.item));
         entries.extend(fresh.iter().filter_map(|interaction| match interaction {
-            super::overlay::FreshInteraction { item: ItemRef::Known(item), rating: Some(rating), purchased } => {
-                Some(HistoryEntry { item: *item, rating: *rating, purchased: *purchased })
-            }
+            super::overlay::FreshInteraction {
+                item: ItemRef::Known(item),
+                rating: Some(rating),
+                purchased,
+            } => Some(HistoryEntry {
+                item: *item,
+                rating: *rating,
+                purchased: *purchased,
+            }),
             _ => None,
         }));
         History::new(entries)

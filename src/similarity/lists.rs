@@ -1,0 +1,360 @@
+//! Lists of the nearest neighbors, forwards and inverted.
+
+use std::cmp::Ordering;
+
+use super::sparse::{SparseError, check_offsets, row_range, transpose};
+
+/// n_rows neighbor lists over n_targets targets, or those of an adjacent range of rows.
+///
+/// Invariants: a list stands best first (similarity descending by `total_cmp`, then lower index),
+/// similarities lie in (0, 1], no target occurs twice in a list, nor a row in its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeighborLists {
+    n_targets: usize,
+    offsets: Vec<u64>,
+    neighbors: Vec<u32>,
+    similarities: Vec<f32>,
+}
+
+impl NeighborLists {
+    /// Takes over the lists of rows 0, 1, …: row r's neighbors stand at
+    /// `offsets[r]..offsets[r + 1]`.
+    ///
+    /// Row r is target r; the lists of a later range of rows are to be checked after
+    /// [`concat`](Self::concat).
+    ///
+    /// # Errors
+    /// The first breach of the invariants, by row and neighbor.
+    pub fn new(
+        n_targets: usize,
+        offsets: Vec<u64>,
+        neighbors: Vec<u32>,
+        similarities: Vec<f32>,
+    ) -> Result<Self, SparseError> {
+        check_offsets(&offsets, neighbors.len(), similarities.len())?;
+        let lists = Self {
+            n_targets,
+            offsets,
+            neighbors,
+            similarities,
+        };
+        let mut last_named_by = vec![None; n_targets];
+        for row in 0..lists.n_rows() {
+            lists.check_row(row, &mut last_named_by)?;
+        }
+        Ok(lists)
+    }
+
+    /// No rows yet, over `n_targets` targets.
+    pub(super) fn of_targets(n_targets: usize) -> Self {
+        Self {
+            n_targets,
+            offsets: vec![0],
+            neighbors: Vec::new(),
+            similarities: Vec::new(),
+        }
+    }
+
+    /// Appends the next row's list; the caller keeps the invariants.
+    pub(super) fn push_row(&mut self, list: &[Neighbor]) {
+        self.neighbors
+            .extend(list.iter().map(|neighbor| neighbor.index));
+        self.similarities
+            .extend(list.iter().map(|neighbor| neighbor.similarity));
+        self.offsets.push(self.neighbors.len() as u64);
+    }
+
+    pub fn n_rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The number of neighbors in all lists together.
+    pub fn len(&self) -> usize {
+        self.neighbors.len()
+    }
+
+    /// Whether no row has a neighbor.
+    pub fn is_empty(&self) -> bool {
+        self.neighbors.is_empty()
+    }
+
+    /// Where lists begin in [`neighbors`](Self::neighbors) and
+    /// [`similarities`](Self::similarities): n_rows + 1.
+    pub fn offsets(&self) -> &[u64] {
+        &self.offsets
+    }
+
+    pub fn neighbors(&self) -> &[u32] {
+        &self.neighbors
+    }
+
+    pub fn similarities(&self) -> &[f32] {
+        &self.similarities
+    }
+
+    /// The row's neighbors, best first, and their similarities.
+    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        let range = row_range(&self.offsets, row);
+        (&self.neighbors[range.clone()], &self.similarities[range])
+    }
+
+    /// Joins the lists of adjacent row ranges, in order.
+    pub fn concat(ranges: Vec<NeighborLists>) -> NeighborLists {
+        let n_targets = ranges.iter().map(|range| range.n_targets).max();
+        let n_rows: usize = ranges.iter().map(Self::n_rows).sum();
+        let n_entries: usize = ranges.iter().map(Self::len).sum();
+
+        let mut joined = Self::of_targets(n_targets.unwrap_or(0));
+        joined.offsets.reserve_exact(n_rows);
+        joined.neighbors.reserve_exact(n_entries);
+        joined.similarities.reserve_exact(n_entries);
+        for range in ranges {
+            let base = joined.neighbors.len() as u64;
+            let offsets = range.offsets[1..].iter().map(|offset| base + offset);
+            joined.offsets.extend(offsets);
+            joined.neighbors.extend_from_slice(&range.neighbors);
+            joined.similarities.extend_from_slice(&range.similarities);
+        }
+        joined
+    }
+
+    /// For every target the rows that name it, in time O(n_targets + len).
+    pub fn transpose(&self) -> InvertedLists {
+        let (offsets, rows, similarities) = transpose(
+            self.n_targets,
+            &self.offsets,
+            &self.neighbors,
+            &self.similarities,
+        );
+        InvertedLists {
+            offsets,
+            rows,
+            similarities,
+        }
+    }
+
+    /// `last_named_by`: per target the last earlier row that named it.
+    fn check_row(&self, row: usize, last_named_by: &mut [Option<u32>]) -> Result<(), SparseError> {
+        let (neighbors, similarities) = self.row(row);
+        let mut previous: Option<Neighbor> = None;
+        for (&index, &similarity) in neighbors.iter().zip(similarities) {
+            let neighbor = index;
+            if index as usize >= self.n_targets {
+                let n_targets = self.n_targets;
+                return Err(SparseError::NeighborOutOfRange {
+                    row,
+                    neighbor,
+                    n_targets,
+                });
+            }
+            if index as usize == row {
+                return Err(SparseError::OwnNeighbor { row });
+            }
+            if !(similarity > 0.0 && similarity <= 1.0) {
+                return Err(SparseError::Similarity {
+                    row,
+                    neighbor,
+                    similarity,
+                });
+            }
+            // `check_offsets` has seen that row numbers fit.
+            if last_named_by[index as usize].replace(row as u32) == Some(row as u32) {
+                return Err(SparseError::DuplicateNeighbor { row, neighbor });
+            }
+            let current = Neighbor { index, similarity };
+            if previous.is_some_and(|previous| previous.best_first(&current).is_gt()) {
+                return Err(SparseError::NeighborOrder { row, neighbor });
+            }
+            previous = Some(current);
+        }
+        Ok(())
+    }
+}
+
+impl Default for NeighborLists {
+    /// No rows, no targets.
+    fn default() -> Self {
+        Self::of_targets(0)
+    }
+}
+
+/// For every target j the rows i whose lists name j as a neighbor, ascending i.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InvertedLists {
+    offsets: Vec<u64>,
+    rows: Vec<u32>,
+    similarities: Vec<f32>,
+}
+
+impl InvertedLists {
+    /// The number of targets.
+    pub fn n_rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The rows that name this target, ascending, and their similarities to it.
+    pub fn row(&self, target: usize) -> (&[u32], &[f32]) {
+        let range = row_range(&self.offsets, target);
+        (&self.rows[range.clone()], &self.similarities[range])
+    }
+}
+
+/// One entry of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Neighbor {
+    pub index: u32,
+    pub similarity: f32,
+}
+
+impl Neighbor {
+    /// The order of a list. It is total: no two different targets compare equal.
+    pub fn best_first(&self, other: &Self) -> Ordering {
+        let by_similarity = other.similarity.total_cmp(&self.similarity);
+        by_similarity.then(self.index.cmp(&other.index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> NeighborLists {
+        NeighborLists::new(
+            3,
+            vec![0, 2, 2, 4],
+            vec![2, 1, 0, 1],
+            vec![1.0, 0.25, 0.5, 0.5],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn reads_what_it_was_given() {
+        let lists = sample();
+        assert_eq!(
+            (lists.n_rows(), lists.len(), lists.is_empty()),
+            (3, 4, false)
+        );
+        assert_eq!(lists.row(0), (&[2, 1][..], &[1.0, 0.25][..]));
+        assert_eq!(lists.row(1), (&[][..], &[][..]));
+        assert_eq!(lists.offsets(), [0, 2, 2, 4]);
+        assert_eq!(lists.neighbors(), [2, 1, 0, 1]);
+        assert_eq!(lists.similarities(), [1.0, 0.25, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn inverts_by_hand() {
+        let inverted = sample().transpose();
+        assert_eq!(inverted.n_rows(), 3);
+        assert_eq!(inverted.row(0), (&[2][..], &[0.5][..]));
+        assert_eq!(inverted.row(1), (&[0, 2][..], &[0.25, 0.5][..]));
+        assert_eq!(inverted.row(2), (&[0][..], &[1.0][..]));
+    }
+
+    #[test]
+    fn nothing_is_a_valid_set_of_lists() {
+        let none = NeighborLists::default();
+        assert_eq!((none.n_rows(), none.len(), none.is_empty()), (0, 0, true));
+        assert_eq!(NeighborLists::concat(Vec::new()), none);
+        assert_eq!(none.transpose().n_rows(), 0);
+        let checked = NeighborLists::new(0, vec![0], Vec::new(), Vec::new());
+        assert_eq!(checked, Ok(none));
+    }
+
+    #[test]
+    fn refuses_what_breaks_an_invariant() {
+        fn check(offsets: &[u64], neighbors: &[u32], similarities: &[f32], message: &str) {
+            let (offsets, neighbors) = (offsets.to_vec(), neighbors.to_vec());
+            let lists = NeighborLists::new(4, offsets, neighbors, similarities.to_vec());
+            assert_eq!(lists.unwrap_err().to_string(), message);
+        }
+        check(
+            &[],
+            &[],
+            &[],
+            "offsets are empty; there must be one more than rows",
+        );
+        check(
+            &[0, 1],
+            &[],
+            &[],
+            "offsets end at 1, but there are 0 entries",
+        );
+        check(
+            &[0, 1],
+            &[1],
+            &[],
+            "1 column or neighbor indices, but 0 values",
+        );
+        check(
+            &[0, 0, 1],
+            &[4],
+            &[0.5],
+            "row 1: neighbor 4 lies outside of 4 targets",
+        );
+        check(&[0, 0, 1], &[1], &[0.5], "row 1 names itself as a neighbor");
+        check(
+            &[0, 2],
+            &[1, 1],
+            &[0.5, 0.25],
+            "row 0 names neighbor 1 twice",
+        );
+        for similarity in [f32::NAN, f32::INFINITY, 0.0, -0.5, 1.000_000_1] {
+            let message = format!("row 0: similarity {similarity} to neighbor 3 is not in (0, 1]");
+            check(&[0, 1], &[3], &[similarity], &message);
+        }
+        let order = "row 0: neighbor 2 is better than the one before it";
+        check(&[0, 2], &[1, 2], &[0.25, 0.5], order);
+        check(&[0, 2], &[3, 2], &[0.5, 0.5], order);
+    }
+
+    /// Lists over six targets, each built by picking a similarity (0 = none) for every target.
+    fn any_lists() -> impl Strategy<Value = NeighborLists> {
+        prop::collection::vec(prop::collection::vec(0u8..4, 6), 6).prop_map(|grid| {
+            let mut lists = NeighborLists::of_targets(6);
+            for (row, picks) in grid.iter().enumerate() {
+                let mut list: Vec<Neighbor> = (0..6)
+                    .filter(|&target| target as usize != row && picks[target as usize] > 0)
+                    .map(|index| Neighbor {
+                        index,
+                        similarity: f32::from(picks[index as usize]) / 3.0,
+                    })
+                    .collect();
+                list.sort_by(Neighbor::best_first);
+                lists.push_row(&list);
+            }
+            lists
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn inverted_lists_agree_with_the_lists(lists in any_lists()) {
+            let inverted = lists.transpose();
+            prop_assert_eq!(inverted.n_rows(), 6);
+            for target in 0..6 {
+                let mut expected = (Vec::new(), Vec::new());
+                for row in 0..6 {
+                    let (neighbors, similarities) = lists.row(row);
+                    if let Some(at) = neighbors.iter().position(|&n| n as usize == target) {
+                        expected.0.push(row as u32);
+                        expected.1.push(similarities[at]);
+                    }
+                }
+                let (rows, similarities) = inverted.row(target);
+                prop_assert_eq!((rows, similarities), (&expected.0[..], &expected.1[..]));
+            }
+        }
+
+        #[test]
+        fn sorted_lists_pass_the_checks(lists in any_lists()) {
+            let (offsets, neighbors) = (lists.offsets().to_vec(), lists.neighbors().to_vec());
+            let checked = NeighborLists::new(6, offsets, neighbors, lists.similarities().to_vec());
+            prop_assert_eq!(checked, Ok(lists));
+        }
+    }
+}

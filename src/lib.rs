@@ -4,4 +4,5 @@
 
 pub mod domain;
 pub mod model;
+pub mod recommend;
 pub mod similarity;

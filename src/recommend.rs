@@ -1,0 +1,38 @@
+//! What would this user rate, what should they be shown, and why.
+//!
+//! Two questions, two scores: a predicted rating ([`predict`]) is a weighted mean on the rating scale, a ranking score
+//! ([`rank`]) a weighted sum. Ranking by the predicted rating is a known failure: it favors items with one
+//! enthusiastic neighbor.
+
+pub mod explain;
+pub mod filter;
+mod popular;
+pub mod predict;
+pub mod rank;
+mod shopper;
+pub mod similar;
+#[cfg(test)]
+mod testing;
+mod top;
+
+/// Whose similarity an answer rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// Users that are similar to this one.
+    UserBased,
+    /// Items that are similar to those of the user's history.
+    ItemBased,
+    /// Both, weighted as fitted at training.
+    #[default]
+    Blended,
+}
+
+impl Basis {
+    fn has_users(self) -> bool {
+        matches!(self, Self::UserBased | Self::Blended)
+    }
+
+    fn has_items(self) -> bool {
+        matches!(self, Self::ItemBased | Self::Blended)
+    }
+}

@@ -1,0 +1,24 @@
+//! What to show when nothing is known that could tell more.
+
+use crate::model::dictionary::ItemIndex;
+use crate::model::snapshot::Snapshot;
+
+/// The items with the most raters among those that pass, ties by id; items without raters come last.
+///
+/// `candidates`: the only items that can pass, where they are known.
+pub(super) fn most_popular(
+    snapshot: &Snapshot,
+    limit: usize,
+    candidates: Option<&[ItemIndex]>,
+    passes: impl Fn(ItemIndex) -> bool,
+) -> Vec<ItemIndex> {
+    let take = |items: &[ItemIndex]| items.iter().copied().filter(|&item| passes(item)).take(limit).collect();
+    match candidates {
+        None => take(snapshot.by_popularity()),
+        Some(candidates) => {
+            let mut by_popularity = candidates.to_vec();
+            by_popularity.sort_unstable_by_key(|&item| (std::cmp::Reverse(snapshot.raters(item)), item));
+            take(&by_popularity)
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Ranked items: the similarity-weighted sum, served from transposed lists.
+
+use crate::domain::id::UserId;
+use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::snapshot::Snapshot;
+use crate::model::view::{History, View};
+
+use super::Basis;
+use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
+use super::filter::{CompiledFilter, ItemFilter};
+use super::popular::most_popular;
+use super::shopper::Shopper;
+use super::top::{Scored, Top};
+
+#[cfg(test)]
+mod tests;
+
+/// Whom to recommend to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject<'a> {
+    /// As they are now.
+    User(&'a UserId),
+    /// As the snapshot knows them, whatever has changed since.
+    UserIndex(UserIndex),
+    /// An anonymous visitor: what they have looked at or put into the cart. These items are never recommended.
+    Session(History),
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RankOptions {
+    pub limit: usize,
+    pub basis: Basis,
+    pub filter: ItemFilter,
+    /// Leaves out what the user has bought.
+    pub exclude_purchased: bool,
+    /// Leaves out all that the user has rated or bought.
+    pub exclude_history: bool,
+    pub explain: bool,
+}
+
+/// Why these items are in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personalization {
+    /// Scored by similarity.
+    Personalized,
+    /// The most popular: nothing is known that could tell more.
+    Popularity,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendations {
+    pub personalization: Personalization,
+    /// Best first.
+    pub items: Vec<Recommended>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommended {
+    pub item: ItemIndex,
+    /// Personalized: the ranking score, above 0; by popularity: the number of raters.
+    pub score: f64,
+    /// Present when asked for and personalized.
+    pub explanation: Option<ScoreExplanation>,
+}
+
+/// The terms of a ranking score; they sum to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreExplanation {
+    /// Largest contribution first.
+    pub items: Vec<ItemContribution>,
+    /// `None` when no similar user has rated the item, or they were not asked.
+    pub similar_users: Option<SimilarUsers>,
+}
+
+/// The best `limit` items for `subject` that pass the filter and the exclusions.
+///
+/// Item-based: Σ sim(i, j)·R[u, j] over the j of the history that stand in i's own list; user-based:
+/// Σ sim(u, v)·R[v, i] over u's neighbors v; blended: each divided by its maximum over the user's candidates, then
+/// weighted as fitted. Where only one side has candidates it stands alone, with weight 1. Candidates have a score
+/// above 0; without any the answer is the most popular items. Ties by item id.
+///
+/// Source: ARCHITECTURE.md, "Ranking".
+pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {
+    let shopper = shopper(view, subject);
+    let filter = CompiledFilter::new(&options.filter, view);
+    let exclude_history = options.exclude_history || matches!(subject, Subject::Session(_));
+    let passes = |item: ItemIndex| {
+        filter.passes(item)
+            && !(exclude_history && shopper.has_rated(item))
+            && !(options.exclude_purchased && shopper.has_purchased(item))
+    };
+
+    scratch.add_all(view, &shopper, options.basis);
+    let factors = scratch.factors(view, options.basis, &passes);
+    let ranked = scratch.top(options.limit, factors, &passes);
+    scratch.clear();
+
+    if ranked.is_empty() {
+        return Recommendations {
+            personalization: Personalization::Popularity,
+            items: most_popular(&view.snapshot, options.limit, filter.candidates(), passes)
+                .into_iter()
+                .map(|item| Recommended {
+                    item,
+                    score: f64::from(view.snapshot.raters(item)),
+                    explanation: None,
+                })
+                .collect(),
+        };
+    }
+    Recommendations {
+        personalization: Personalization::Personalized,
+        items: ranked
+            .into_iter()
+            .map(|Scored { score, item }| Recommended {
+                item,
+                score,
+                explanation: options.explain.then(|| explain(&view.snapshot, &shopper, item, factors)),
+            })
+            .collect(),
+    }
+}
+
+/// The multiply-adds that [`recommend`] will do before it ranks; far cheaper than doing them.
+pub fn estimated_work(view: &View, subject: &Subject, basis: Basis) -> usize {
+    let shopper = shopper(view, subject);
+    let snapshot = &view.snapshot;
+    let mut work = 0;
+    if basis.has_items() {
+        let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at()).0.len();
+        work += shopper.ratings().map(followers).sum::<usize>();
+    }
+    if basis.has_users() {
+        let rated = |(user, _): (UserIndex, f32)| snapshot.ratings().row_range(user.at()).len();
+        work += shopper.neighbors().map(rated).sum::<usize>();
+    }
+    work
+}
+
+fn shopper<'a>(view: &'a View, subject: &Subject) -> Shopper<'a> {
+    match subject {
+        Subject::User(user) => Shopper::of_user(view, user),
+        Subject::UserIndex(user) => Shopper::of_index(view, *user),
+        Subject::Session(history) => Shopper::of_session(view, history),
+    }
+}
+
+fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Factors) -> ScoreExplanation {
+    let items = |_, similarity: f64, rating: f64| factors.items * similarity * rating;
+    let users = |_, similarity: f64, rating: f64| factors.users * similarity * rating;
+    ScoreExplanation {
+        items: match factors.items > 0.0 {
+            true => item_contributions(snapshot, shopper, item, items),
+            false => Vec::new(),
+        },
+        similar_users: match factors.users > 0.0 {
+            true => similar_users(snapshot, shopper, item, users),
+            false => None,
+        },
+    }
+}
+
+/// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
+/// cell is 0, restored in time O(items that were scored).
+#[derive(Debug, Default)]
+pub struct Scratch {
+    cells: Vec<Cell>,
+    /// One longer than `cells`, so that the place after the last of `n_scored` can always be written.
+    scored: Vec<u32>,
+    n_scored: usize,
+}
+
+/// Both sums of one item; 0 until something adds to them, which is always above 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Cell {
+    items: f64,
+    users: f64,
+}
+
+/// What the two sums of an item are multiplied by before they are added.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    items: f64,
+    users: f64,
+}
+
+impl Scratch {
+    /// Sums in a fixed order: history ascending by item, neighbors best first.
+    fn add_all(&mut self, view: &View, shopper: &Shopper, basis: Basis) {
+        let snapshot = &view.snapshot;
+        let n_items = snapshot.items().len();
+        if self.cells.len() < n_items {
+            self.cells.resize(n_items, Cell::default());
+            self.scored.resize(n_items + 1, 0);
+        }
+        if basis.has_items() {
+            for (item, rating) in shopper.ratings() {
+                let (followers, similarities) = snapshot.item_followers().row(item.at());
+                self.add(followers, similarities, rating, |cell| &mut cell.items);
+            }
+        }
+        if basis.has_users() {
+            for (user, similarity) in shopper.neighbors() {
+                let (items, ratings) = snapshot.ratings().row(user.at());
+                self.add(items, ratings, similarity, |cell| &mut cell.users);
+            }
+        }
+    }
+
+    /// Adds `factor` · `values` to the `items`' sums; notes every item that had nothing yet, without a branch.
+    #[inline]
+    fn add(&mut self, items: &[u32], values: &[f32], factor: f32, sum: impl Fn(&mut Cell) -> &mut f64) {
+        let factor = f64::from(factor);
+        let mut n_scored = self.n_scored;
+        for (&item, &value) in items.iter().zip(values) {
+            let cell = &mut self.cells[item as usize];
+            self.scored[n_scored] = item;
+            n_scored += usize::from(*cell == Cell::default());
+            *sum(cell) += factor * f64::from(value);
+        }
+        self.n_scored = n_scored;
+    }
+
+    fn scored(&self) -> impl Iterator<Item = (ItemIndex, Cell)> {
+        self.scored[..self.n_scored].iter().map(|&item| (ItemIndex(item), self.cells[item as usize]))
+    }
+
+    fn factors(&self, view: &View, basis: Basis, passes: impl Fn(ItemIndex) -> bool) -> Factors {
+        let (items, users) = match basis {
+            Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
+            Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
+            Basis::Blended => self.maxima(passes),
+        };
+        let weight = view.snapshot.weights().ranking;
+        match (items > 0.0, users > 0.0) {
+            (true, true) => Factors {
+                items: weight / items,
+                users: (1.0 - weight) / users,
+            },
+            (true, false) => Factors {
+                items: 1.0 / items,
+                users: 0.0,
+            },
+            (false, true) => Factors {
+                items: 0.0,
+                users: 1.0 / users,
+            },
+            (false, false) => Factors { items: 0.0, users: 0.0 },
+        }
+    }
+
+    /// The largest sums of items that pass. They come before any ranking, for every blended score depends on them; but
+    /// only an item that would raise a maximum has to be checked.
+    fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
+        let (mut items, mut users) = (0.0, 0.0);
+        for (item, cell) in self.scored() {
+            if (cell.items > items || cell.users > users) && passes(item) {
+                items = cell.items.max(items);
+                users = cell.users.max(users);
+            }
+        }
+        (items, users)
+    }
+
+    /// Checks only items whose score is high enough.
+    fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
+        let mut top = Top::new(limit, self.n_scored);
+        for (item, cell) in self.scored() {
+            let score = factors.items * cell.items + factors.users * cell.users;
+            let scored = Scored { score, item };
+            if score > 0.0 && top.admits(scored) && passes(item) {
+                top.insert(scored);
+            }
+        }
+        top.into_ranked()
+    }
+
+    fn clear(&mut self) {
+        for &item in &self.scored[..self.n_scored] {
+            self.cells[item as usize] = Cell::default();
+        }
+        self.n_scored = 0;
+    }
+}

@@ -71,7 +71,7 @@ pub fn top_k(
     options: &TopKOptions,
 ) -> Result<NeighborLists, SimilarityError> {
     check_shapes(rows, columns, &range)?;
-    let squares = squared_lengths(rows);
+    let lengths = Lengths::of(rows);
     let work: Vec<u64> = range
         .clone()
         .into_par_iter()
@@ -86,7 +86,7 @@ pub fn top_k(
             |workspace, chunk| {
                 let mut lists = NeighborLists::of_targets(rows.n_rows());
                 for row in chunk {
-                    lists.push_row(workspace.neighbors_of(row, rows, columns, &squares));
+                    lists.push_row(workspace.neighbors_of(row, rows, columns, &lengths));
                 }
                 lists
             },
@@ -163,6 +163,20 @@ fn pair_similarity(dot: f64, square_a: f64, square_b: f64) -> f32 {
     ((dot / (square_a * square_b).sqrt()) as f32).min(1.0)
 }
 
+/// The squared lengths of all rows, and their inverted roots for a cheap estimate.
+struct Lengths {
+    squares: Vec<f64>,
+    inverse_roots: Vec<f64>,
+}
+
+impl Lengths {
+    fn of(rows: &CsrMatrix) -> Self {
+        let squares = squared_lengths(rows);
+        let inverse_roots = squares.iter().map(|square| square.sqrt().recip()).collect();
+        Self { squares, inverse_roots }
+    }
+}
+
 /// The buffers that one thread reuses from row to row.
 struct Workspace {
     /// Per row its product with the current one; 0 means not met yet, as every product is above 0.
@@ -181,36 +195,73 @@ impl Workspace {
         }
     }
 
-    /// The row's list, best first. Leaves the buffers as it found them.
-    fn neighbors_of(&mut self, row: usize, rows: &CsrMatrix, columns: &CsrMatrix, squares: &[f64]) -> &[Neighbor] {
-        let (row_columns, row_values) = rows.row(row);
-        for (&column, &value) in row_columns.iter().zip(row_values) {
-            let value = f64::from(value);
-            let (others, other_values) = columns.row(column as usize);
-            for (&other, &other_value) in others.iter().zip(other_values) {
-                let dot = &mut self.dots[other as usize];
-                if *dot == 0.0 {
-                    self.met.push(other);
+    /// The row's list, best first. Leaves `dots` and `met` as it found them.
+    fn neighbors_of(&mut self, row: usize, rows: &CsrMatrix, columns: &CsrMatrix, lengths: &Lengths) -> &[Neighbor] {
+        let Self { dots, met, best } = self;
+        best.clear();
+        // A row with this much work meets so many others that listing them costs more than a scan.
+        if multiply_adds(rows, columns, row) >= dots.len() as u64 {
+            accumulate(dots, row, rows, columns, |_| {});
+            dots[row] = 0.0;
+            for (other, dot) in dots.iter_mut().enumerate() {
+                if *dot != 0.0 {
+                    offer(best, row, other, *dot, lengths);
+                    *dot = 0.0;
                 }
-                *dot += value * f64::from(other_value);
+            }
+        } else {
+            accumulate(dots, row, rows, columns, |other| met.push(other));
+            for other in met.drain(..) {
+                let other = other as usize;
+                let dot = std::mem::take(&mut dots[other]);
+                if other != row {
+                    offer(best, row, other, dot, lengths);
+                }
             }
         }
+        best.sorted()
+    }
+}
 
-        self.best.clear();
-        for other in self.met.drain(..) {
-            let dot = std::mem::take(&mut self.dots[other as usize]);
-            if other as usize == row {
-                continue;
+/// Adds up the products of `row` with all rows; calls `meet` once with each that shares a column.
+#[inline(always)]
+fn accumulate(dots: &mut [f64], row: usize, rows: &CsrMatrix, columns: &CsrMatrix, mut meet: impl FnMut(u32)) {
+    let (row_columns, row_values) = rows.row(row);
+    for (&column, &value) in row_columns.iter().zip(row_values) {
+        let value = f64::from(value);
+        let (others, other_values) = columns.row(column as usize);
+        for (&other, &other_value) in others.iter().zip(other_values) {
+            let dot = &mut dots[other as usize];
+            if *dot == 0.0 {
+                meet(other);
             }
-            let similarity = pair_similarity(dot, squares[row], squares[other as usize]);
-            if similarity > 0.0 {
-                self.best.offer(Neighbor {
-                    index: other,
-                    similarity,
-                });
-            }
+            *dot += value * f64::from(other_value);
         }
-        self.best.sorted()
+    }
+}
+
+fn offer(best: &mut BestNeighbors, row: usize, other: usize, dot: f64, lengths: &Lengths) {
+    let Lengths { squares, inverse_roots } = lengths;
+    // Most pairs of a long row end here, without a root or a division.
+    if dot * inverse_roots[row] * inverse_roots[other] < best.floor {
+        return;
+    }
+    let similarity = pair_similarity(dot, squares[row], squares[other]);
+    if similarity > 0.0 {
+        let index = other as u32;
+        best.offer(Neighbor { index, similarity });
+    }
+}
+
+/// What an estimate must reach if the similarity may still round to `bar`.
+///
+/// The relative error of rounding to a normal f32 is at most 2⁻²⁴, that of an estimate far smaller;
+/// among subnormal ones nothing is ruled out.
+fn floor_below(bar: f32) -> f64 {
+    if bar > 2.0 * f32::MIN_POSITIVE {
+        f64::from(bar) * (1.0 - 1e-6)
+    } else {
+        0.0
     }
 }
 
@@ -221,6 +272,9 @@ struct BestNeighbors {
     candidates: Vec<Neighbor>,
     /// The worst of `keep` neighbors already seen: what does not beat it cannot be kept.
     bar: Option<Neighbor>,
+    /// An exact similarity below this rounds to less than the bar's, with room for an estimate's
+    /// error; 0 while there is no bar.
+    floor: f64,
 }
 
 impl BestNeighbors {
@@ -229,12 +283,14 @@ impl BestNeighbors {
             keep,
             candidates: Vec::new(),
             bar: None,
+            floor: 0.0,
         }
     }
 
     fn clear(&mut self) {
         self.candidates.clear();
         self.bar = None;
+        self.floor = 0.0;
     }
 
     fn offer(&mut self, neighbor: Neighbor) {
@@ -247,6 +303,7 @@ impl BestNeighbors {
             let (_, &mut bar, _) = self.candidates.select_nth_unstable_by(worst_kept, Neighbor::best_first);
             self.candidates.truncate(self.keep);
             self.bar = Some(bar);
+            self.floor = floor_below(bar.similarity);
         }
     }
 

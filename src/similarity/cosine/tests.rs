@@ -119,6 +119,21 @@ fn the_best_neighbors_need_twice_their_number_of_places() {
     assert_eq!(indices, [998, 999, 996, 997, 994]);
 }
 
+#[test]
+fn similarities_that_round_far_still_tie() {
+    // To row 4: rows 5 and 6 first, at the smallest f32 above 0; then row 0, which rounds up to it.
+    let mut ratings = Array2::zeros((10, 4));
+    ratings.row_mut(4).assign(&array![1.0, 1.0, 1e19, 0.0]);
+    ratings.row_mut(5).assign(&array![1.4e-7, 0.0, 0.0, 1e19]);
+    ratings.row_mut(6).assign(&array![1.4e-7, 0.0, 0.0, 1e19]);
+    ratings.row_mut(0).assign(&array![0.0, 0.8e-7, 0.0, 1e19]);
+    let lists = lists_of(&ratings, 1);
+    let smallest = f32::from_bits(1);
+    assert_eq!(lists.row(4), (&[0][..], &[smallest][..]));
+    let expected = top_k_dense(ratings.view(), 0..10, &TopKOptions { neighbors: 1 });
+    assert_same_bytes(&lists, &expected);
+}
+
 /// Enough rows of real values for many chunks, of very different lengths.
 fn big() -> CsrMatrix {
     let mut state = 1u32;

@@ -1,0 +1,17 @@
+//! The wire: per service one file of handlers and one of conversions. Validation happens here, once, on the way in;
+//! nothing below sees a protobuf type.
+
+mod batch;
+pub mod catalog;
+mod convert;
+pub mod health;
+pub mod model;
+mod observe;
+pub mod options;
+mod page;
+pub mod proto;
+pub mod purchase;
+pub mod rating;
+pub mod recommendation;
+pub mod server;
+mod status;

@@ -1,0 +1,66 @@
+//! CatalogService.
+
+mod convert;
+
+use tonic::{Request, Response, Status};
+
+use crate::live::Live;
+use crate::store::catalog;
+use crate::store::pool::Pool;
+
+use self::convert::ListRequest;
+use super::proto::v1::catalog_service_server::CatalogService;
+use super::proto::v1::{
+    GetItemRequest, GetItemResponse, Item, ListItemsRequest, ListItemsResponse, UpsertItemsRequest,
+    UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
+};
+use super::{batch, page, status};
+
+pub struct CatalogHandler {
+    pub pool: Pool,
+    pub live: Live,
+}
+
+#[tonic::async_trait]
+impl CatalogService for CatalogHandler {
+    async fn upsert_merchants(
+        &self,
+        request: Request<UpsertMerchantsRequest>,
+    ) -> Result<Response<UpsertMerchantsResponse>, Status> {
+        let merchants = request.into_inner().merchants;
+        batch::check_size("merchants", merchants.len())?;
+        let write = async |merchants: &[_]| catalog::upsert_merchants(&self.pool, merchants).await;
+        let results = batch::write(merchants, convert::merchant_patch, write).await?;
+        Ok(Response::new(UpsertMerchantsResponse { results }))
+    }
+
+    async fn upsert_items(
+        &self,
+        request: Request<UpsertItemsRequest>,
+    ) -> Result<Response<UpsertItemsResponse>, Status> {
+        let items = request.into_inner().items;
+        batch::check_size("items", items.len())?;
+        let write = async |items: &[_]| catalog::upsert_items(&self.pool, items).await;
+        let results = batch::write(items, convert::item_patch, write).await?;
+        self.live.refresh().await;
+        Ok(Response::new(UpsertItemsResponse { results }))
+    }
+
+    async fn get_item(&self, request: Request<GetItemRequest>) -> Result<Response<GetItemResponse>, Status> {
+        let item = convert::item_id(request.into_inner().item_id)?;
+        let found = catalog::get_item(&self.pool, &item).await?;
+        let item = found.ok_or_else(|| status::not_found("ITEM_NOT_FOUND", format!("there is no item {item}")))?;
+        Ok(Response::new(GetItemResponse { item: Some(item.into()) }))
+    }
+
+    async fn list_items(&self, request: Request<ListItemsRequest>) -> Result<Response<ListItemsResponse>, Status> {
+        let list = ListRequest::try_from(request.into_inner())?;
+        let rows = catalog::list_items(&self.pool, &list.selection, &list.after, list.page_size + 1).await?;
+        let key = convert::selection_key(&list.selection);
+        let (rows, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());
+        Ok(Response::new(ListItemsResponse {
+            items: rows.into_iter().map(Item::from).collect(),
+            next_page_token,
+        }))
+    }
+}

@@ -1,0 +1,88 @@
+//! Messages of CatalogService.
+
+use tonic::Status;
+
+use crate::domain::error::InvalidField;
+use crate::domain::id::{Category, ItemId, MerchantId};
+use crate::domain::item::{Item, ItemPatch, MerchantPatch, check_text};
+use crate::domain::money::Money;
+use crate::store::catalog::ItemSelection;
+
+use crate::grpc::page;
+use crate::grpc::proto::v1;
+use crate::grpc::status::{Violations, invalid_argument};
+
+/// # Errors
+/// The first bad field.
+pub fn merchant_patch(merchant: v1::Merchant) -> Result<MerchantPatch, InvalidField> {
+    Ok(MerchantPatch {
+        id: MerchantId::new(merchant.merchant_id)?,
+        name: merchant.name.map(|name| check_text("name", name)).transpose()?,
+    })
+}
+
+/// # Errors
+/// The first bad field.
+pub fn item_patch(item: v1::Item) -> Result<ItemPatch, InvalidField> {
+    let price = |price| Money::try_from(price).and_then(Money::require_not_negative);
+    Ok(ItemPatch {
+        id: ItemId::new(item.item_id)?,
+        title: item.title.map(|title| check_text("title", title)).transpose()?,
+        merchant: item.merchant_id.map(MerchantId::new).transpose()?,
+        category: item.category.map(Category::new).transpose()?,
+        price: item.price.map(price).transpose().map_err(|error| error.within("price"))?,
+        listed: item.listed,
+    })
+}
+
+impl From<Item> for v1::Item {
+    fn from(item: Item) -> Self {
+        Self {
+            item_id: item.id.to_string(),
+            title: item.facts.title,
+            merchant_id: item.facts.merchant.map(|merchant| merchant.to_string()),
+            category: item.facts.category.map(|category| category.to_string()),
+            price: item.facts.price.map(Into::into),
+            listed: Some(item.facts.listed),
+        }
+    }
+}
+
+pub fn item_id(id: String) -> Result<ItemId, Status> {
+    ItemId::new(id).map_err(|error| invalid_argument(vec![error]))
+}
+
+/// What a page token is bound to.
+pub fn selection_key(selection: &ItemSelection) -> (Option<&str>, Option<&str>) {
+    (
+        selection.merchant.as_ref().map(|merchant| merchant.as_str()),
+        selection.category.as_ref().map(|category| category.as_str()),
+    )
+}
+
+pub struct ListRequest {
+    pub selection: ItemSelection,
+    pub after: String,
+    pub page_size: i64,
+}
+
+impl TryFrom<v1::ListItemsRequest> for ListRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListItemsRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let merchant = violations.check(request.merchant_id.map(MerchantId::new).transpose());
+        let category = violations.check(request.category.map(Category::new).transpose());
+        let page_size = violations.check(page::page_size(request.page_size));
+        let selection = merchant.zip(category).map(|(merchant, category)| ItemSelection { merchant, category });
+        let after = selection.as_ref().and_then(|selection| {
+            violations.check(page::cursor::<String>(&selection_key(selection), &request.page_token))
+        });
+        let list = selection.zip(page_size).zip(after).map(|((selection, page_size), after)| Self {
+            selection,
+            after: after.unwrap_or_default(),
+            page_size,
+        });
+        violations.finish(list)
+    }
+}

@@ -1,0 +1,56 @@
+//! Conversions that several services share.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::error::InvalidField;
+use crate::domain::money::{Currency, Money};
+use crate::domain::time::{Timestamp, check_event_time};
+
+use super::proto::v1;
+
+/// The instant of an event; `now` when the message has none.
+pub fn event_time(
+    field: &str,
+    at: Option<prost_types::Timestamp>,
+    now: Timestamp,
+) -> Result<Timestamp, InvalidField> {
+    let Some(at) = at else { return check_event_time(field, now, now) };
+    let instant: Option<DateTime<Utc>> =
+        u32::try_from(at.nanos).ok().and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
+    match instant {
+        Some(instant) if at.nanos < 1_000_000_000 => check_event_time(field, instant, now),
+        _ => Err(InvalidField::new(field, "INVALID_TIMESTAMP", "must be a valid google.protobuf.Timestamp")),
+    }
+}
+
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.timestamp(),
+        nanos: at.timestamp_subsec_nanos() as i32,
+    }
+}
+
+impl TryFrom<v1::Money> for Money {
+    type Error = InvalidField;
+
+    fn try_from(money: v1::Money) -> Result<Self, InvalidField> {
+        Ok(Self {
+            amount_minor: money.amount_minor,
+            currency: Currency::new(&money.currency_code)?,
+        })
+    }
+}
+
+impl From<Money> for v1::Money {
+    fn from(money: Money) -> Self {
+        Self {
+            amount_minor: money.amount_minor,
+            currency_code: money.currency.to_string(),
+        }
+    }
+}
+
+/// A message that must be present.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, InvalidField> {
+    value.ok_or_else(|| InvalidField::new(field, "MISSING", "must be given"))
+}

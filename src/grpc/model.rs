@@ -1,0 +1,82 @@
+//! ModelService.
+
+mod convert;
+
+use tonic::{Request, Response, Status};
+
+use crate::live::Live;
+use crate::store::pool::Pool;
+use crate::store::snapshots::{self, Activation};
+
+use self::convert::{ActivateRequest, ListRequest};
+use super::proto::v1::model_service_server::ModelService;
+use super::proto::v1::{
+    ActivateSnapshotRequest, ActivateSnapshotResponse, GetServingStatusRequest, GetServingStatusResponse,
+    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, RollbackSnapshotRequest,
+    RollbackSnapshotResponse, Snapshot,
+};
+use super::{page, status};
+
+pub struct ModelHandler {
+    pub pool: Pool,
+    pub live: Live,
+}
+
+#[tonic::async_trait]
+impl ModelService for ModelHandler {
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let list = ListRequest::try_from(request.into_inner())?;
+        let rows = snapshots::list(&self.pool, list.before, list.page_size + 1).await?;
+        let (rows, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.version);
+        Ok(Response::new(ListSnapshotsResponse {
+            snapshots: rows.into_iter().map(Snapshot::from).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<GetSnapshotRequest>,
+    ) -> Result<Response<GetSnapshotResponse>, Status> {
+        let version = convert::version(request.into_inner().version)?;
+        let found = snapshots::get(&self.pool, version).await?;
+        let missing = || status::not_found("SNAPSHOT_NOT_FOUND", format!("there is no snapshot {version}"));
+        Ok(Response::new(GetSnapshotResponse {
+            snapshot: Some(found.ok_or_else(missing)?.into()),
+        }))
+    }
+
+    async fn activate_snapshot(
+        &self,
+        request: Request<ActivateSnapshotRequest>,
+    ) -> Result<Response<ActivateSnapshotResponse>, Status> {
+        let ActivateRequest { version, reason } = request.into_inner().try_into()?;
+        let record = snapshots::activate(&self.pool, version, Activation::Operator, &reason).await?;
+        tracing::info!(version, reason, "snapshot {version} activated by request");
+        Ok(Response::new(ActivateSnapshotResponse {
+            snapshot: Some(record.into()),
+        }))
+    }
+
+    async fn rollback_snapshot(
+        &self,
+        request: Request<RollbackSnapshotRequest>,
+    ) -> Result<Response<RollbackSnapshotResponse>, Status> {
+        let reason = convert::reason(request.into_inner().reason)?;
+        let record = snapshots::rollback(&self.pool, &reason).await?;
+        tracing::info!(version = record.version, reason, "rolled back to snapshot {}", record.version);
+        Ok(Response::new(RollbackSnapshotResponse {
+            snapshot: Some(record.into()),
+        }))
+    }
+
+    async fn get_serving_status(
+        &self,
+        _request: Request<GetServingStatusRequest>,
+    ) -> Result<Response<GetServingStatusResponse>, Status> {
+        Ok(Response::new((&*self.live.status()).into()))
+    }
+}

@@ -1,0 +1,80 @@
+//! Messages of PurchaseService.
+
+use tonic::Status;
+
+use crate::domain::error::InvalidField;
+use crate::domain::id::{ItemId, OrderId, UserId};
+use crate::domain::money::Money;
+use crate::domain::purchase::{PurchaseLine, check_line_number, check_quantity};
+use crate::domain::time::Timestamp;
+use crate::store::purchases::{PurchaseCursor, PurchaseOwner};
+
+use crate::grpc::convert::{event_time, required, timestamp};
+use crate::grpc::page;
+use crate::grpc::proto::v1;
+use crate::grpc::status::Violations;
+
+/// # Errors
+/// The first bad field.
+pub fn purchase_line(line: v1::PurchaseLine, now: Timestamp) -> Result<PurchaseLine, InvalidField> {
+    Ok(PurchaseLine {
+        order: OrderId::new(line.order_id)?,
+        line_number: check_line_number(line.line_number)?,
+        user: UserId::new(line.user_id)?,
+        item: ItemId::new(line.item_id)?,
+        quantity: check_quantity(line.quantity)?,
+        line_total: required("line_total", line.line_total)
+            .and_then(|total| Money::try_from(total).map_err(|error| error.within("line_total")))?,
+        purchased_at: event_time("purchased_at", line.purchased_at, now)?,
+    })
+}
+
+impl From<PurchaseLine> for v1::PurchaseLine {
+    fn from(line: PurchaseLine) -> Self {
+        Self {
+            order_id: line.order.to_string(),
+            line_number: line.line_number,
+            user_id: line.user.to_string(),
+            item_id: line.item.to_string(),
+            quantity: line.quantity,
+            line_total: Some(line.line_total.into()),
+            purchased_at: Some(timestamp(line.purchased_at)),
+        }
+    }
+}
+
+/// What a page token is bound to.
+pub fn owner_key(owner: &PurchaseOwner) -> (&'static str, &str) {
+    match owner {
+        PurchaseOwner::User(user) => (UserId::FIELD, user.as_str()),
+        PurchaseOwner::Order(order) => (OrderId::FIELD, order.as_str()),
+    }
+}
+
+pub struct ListRequest {
+    pub owner: PurchaseOwner,
+    pub cursor: PurchaseCursor,
+    pub page_size: i64,
+}
+
+impl TryFrom<v1::ListPurchasesRequest> for ListRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListPurchasesRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let owner = violations.check(required("of", request.of).and_then(|of| match of {
+            v1::list_purchases_request::Of::UserId(id) => UserId::new(id).map(PurchaseOwner::User),
+            v1::list_purchases_request::Of::OrderId(id) => OrderId::new(id).map(PurchaseOwner::Order),
+        }));
+        let page_size = violations.check(page::page_size(request.page_size));
+        let cursor = owner
+            .as_ref()
+            .and_then(|owner| violations.check(page::cursor::<PurchaseCursor>(&owner_key(owner), &request.page_token)));
+        let list = owner.zip(page_size).zip(cursor).map(|((owner, page_size), cursor)| Self {
+            owner,
+            cursor: cursor.unwrap_or_default(),
+            page_size,
+        });
+        violations.finish(list)
+    }
+}

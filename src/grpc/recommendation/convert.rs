@@ -1,0 +1,247 @@
+//! Messages of RecommendationService.
+
+mod filter;
+mod options;
+mod subject;
+
+use tonic::Status;
+
+use crate::domain::error::InvalidField;
+use crate::domain::id::{ItemId, UserId};
+use crate::domain::rating::RatingScale;
+use crate::model::dictionary::ItemIndex;
+use crate::model::overlay::ItemRef;
+use crate::model::view::View;
+use crate::recommend::filter::ItemFilter;
+use crate::recommend::predict::{Fallback, PredictOptions, Prediction, RatingExplanation};
+use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation};
+use crate::recommend::{ItemContribution, SimilarUsers};
+
+use crate::grpc::proto::v1;
+use crate::grpc::status::{Violations, not_found};
+
+pub use self::subject::OwnedSubject;
+use self::subject::{SubjectRequest, subject};
+
+/// Most items of PredictRatings.
+const MAX_PREDICTIONS: usize = 1_000;
+const DEFAULT_LIMIT: usize = 10;
+const MAX_LIMIT: i32 = 1_000;
+
+pub struct PredictRequest {
+    pub user: UserId,
+    pub items: Vec<ItemId>,
+    pub options: PredictOptions,
+}
+
+impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::PredictRatingsRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let user = violations.check(UserId::new(request.user_id));
+        let items = item_ids(&mut violations, "item_ids", request.item_ids, 1, MAX_PREDICTIONS);
+        let mut seen = std::collections::HashSet::new();
+        if let Some((position, item)) = items.iter().enumerate().find(|(_, item)| !seen.insert(*item)) {
+            let message = format!("must not name an item twice, {item} is repeated");
+            violations.add(InvalidField::new(format!("item_ids[{position}]"), "REPEATED_ITEM", message));
+        }
+        let estimator = violations.check(options::estimator(request.estimator));
+        let basis = violations.check(options::basis(request.basis));
+        let request = user.zip(estimator).zip(basis).map(|((user, estimator), basis)| Self {
+            user,
+            items,
+            options: PredictOptions {
+                estimator,
+                basis,
+                explain: request.explain,
+            },
+        });
+        violations.finish(request)
+    }
+}
+
+/// The valid ones of `ids`; what is wrong goes to `violations`.
+fn item_ids(violations: &mut Violations, field: &str, ids: Vec<String>, min: usize, max: usize) -> Vec<ItemId> {
+    if ids.len() < min || ids.len() > max {
+        let message = format!("must have {min} to {max} entries, has {}", ids.len());
+        violations.add(InvalidField::new(field, "BATCH_SIZE_OUT_OF_RANGE", message));
+        return Vec::new();
+    }
+    let item = |(position, id): (usize, String)| {
+        let item = ItemId::new(id).map_err(|error| InvalidField {
+            field: format!("{field}[{position}]"),
+            ..error
+        });
+        violations.check(item)
+    };
+    ids.into_iter().enumerate().filter_map(item).collect()
+}
+
+fn limit(requested: i32) -> Result<usize, InvalidField> {
+    match requested {
+        0 => Ok(DEFAULT_LIMIT),
+        1..=MAX_LIMIT => Ok(requested as usize),
+        _ => Err(InvalidField::new(
+            "limit",
+            "LIMIT_OUT_OF_RANGE",
+            format!("must lie between 1 and {MAX_LIMIT} (0 means {DEFAULT_LIMIT}), is {requested}"),
+        )),
+    }
+}
+
+pub struct RankRequest {
+    subject: SubjectRequest,
+    pub options: RankOptions,
+}
+
+impl RankRequest {
+    pub fn new(request: v1::RecommendRequest, scale: &RatingScale) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let subject = subject(&mut violations, request.subject, scale);
+        let limit = violations.check(limit(request.limit));
+        let basis = violations.check(options::basis(request.basis));
+        let filter = filter::item_filter(&mut violations, request.filter);
+        let request = subject.zip(limit).zip(basis).map(|((subject, limit), basis)| Self {
+            subject,
+            options: RankOptions {
+                limit,
+                basis,
+                filter,
+                exclude_purchased: request.exclude_purchased,
+                exclude_history: request.exclude_history,
+                explain: request.explain,
+            },
+        });
+        violations.finish(request)
+    }
+
+    /// The subject in terms of `view`.
+    pub fn subject(&self, view: &View) -> OwnedSubject {
+        self.subject.resolve(view)
+    }
+}
+
+pub struct SimilarRequest {
+    pub item: ItemId,
+    pub limit: usize,
+    pub filter: ItemFilter,
+}
+
+impl TryFrom<v1::ListSimilarItemsRequest> for SimilarRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListSimilarItemsRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let item = violations.check(ItemId::new(request.item_id));
+        let limit = violations.check(limit(request.limit));
+        let filter = filter::item_filter(&mut violations, request.filter);
+        let request = item.zip(limit).map(|(item, limit)| Self { item, limit, filter });
+        violations.finish(request)
+    }
+}
+
+/// The index of `item`; `None` for one that is newer than the snapshot.
+///
+/// # Errors
+/// NOT_FOUND.
+pub fn existing_item(view: &View, item: &ItemId) -> Result<Option<ItemIndex>, Status> {
+    match view.item(item) {
+        Some(ItemRef::Known(index)) => Ok(Some(index)),
+        Some(ItemRef::New(_)) => Ok(None),
+        None => Err(not_found("ITEM_NOT_FOUND", format!("there is no item {item}"))),
+    }
+}
+
+pub fn unknown_item(item: &ItemId) -> v1::Prediction {
+    let error = InvalidField::new("item_ids", "ITEM_NOT_FOUND", format!("there is no item {item}"));
+    v1::Prediction {
+        item_id: item.to_string(),
+        result: Some(v1::prediction::Result::Error(error.into())),
+    }
+}
+
+pub fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Prediction {
+    let rating = v1::PredictedRating {
+        value: prediction.value,
+        support: prediction.support,
+        clamped: prediction.clamped,
+        fallback: match prediction.fallback {
+            Fallback::None => v1::Fallback::None,
+            Fallback::BaselineOnly => v1::Fallback::BaselineOnly,
+            Fallback::ItemMean => v1::Fallback::ItemMean,
+            Fallback::UserMean => v1::Fallback::UserMean,
+            Fallback::GlobalMean => v1::Fallback::GlobalMean,
+        }
+        .into(),
+        explanation: prediction.explanation.map(|explanation| rating_explanation(view, explanation)),
+    };
+    v1::Prediction {
+        item_id: item.to_string(),
+        result: Some(v1::prediction::Result::Rating(rating)),
+    }
+}
+
+fn rating_explanation(view: &View, explanation: RatingExplanation) -> v1::RatingExplanation {
+    v1::RatingExplanation {
+        global_mean: explanation.global_mean,
+        user_bias: explanation.user_bias,
+        item_bias: explanation.item_bias,
+        items: explanation.items.iter().map(|item| contribution(view, item)).collect(),
+        similar_users: explanation.similar_users.map(similar_users),
+        clamping: explanation.clamping,
+    }
+}
+
+fn contribution(view: &View, contribution: &ItemContribution) -> v1::ItemContribution {
+    v1::ItemContribution {
+        item_id: view.item_id(contribution.item).to_owned(),
+        title: view.facts(contribution.item).title.to_owned(),
+        similarity: contribution.similarity,
+        rating: contribution.rating,
+        contribution: contribution.contribution,
+    }
+}
+
+fn similar_users(similar: SimilarUsers) -> v1::SimilarUsersContribution {
+    v1::SimilarUsersContribution {
+        users: similar.users,
+        contribution: similar.contribution,
+    }
+}
+
+pub fn recommendations(view: &View, recommendations: Recommendations) -> v1::RecommendResponse {
+    let score_explanation = |explanation: ScoreExplanation| v1::ScoreExplanation {
+        items: explanation.items.iter().map(|item| contribution(view, item)).collect(),
+        similar_users: explanation.similar_users.map(similar_users),
+    };
+    let items = recommendations.items.into_iter().zip(1..).map(|(item, rank)| v1::RecommendedItem {
+        rank,
+        item_id: view.item_id(item.item).to_owned(),
+        title: view.facts(item.item).title.to_owned(),
+        score: item.score,
+        explanation: item.explanation.map(score_explanation),
+    });
+    v1::RecommendResponse {
+        snapshot_version: view.version,
+        items: items.collect(),
+        personalization: match recommendations.personalization {
+            Personalization::Personalized => v1::Personalization::Personalized,
+            Personalization::Popularity => v1::Personalization::Popularity,
+        }
+        .into(),
+    }
+}
+
+pub fn similar(view: &View, items: Vec<(ItemIndex, f64)>) -> v1::ListSimilarItemsResponse {
+    let items = items.into_iter().zip(1..).map(|((item, score), rank)| v1::SimilarItem {
+        rank,
+        item_id: view.item_id(item).to_owned(),
+        title: view.facts(item).title.to_owned(),
+        score,
+    });
+    v1::ListSimilarItemsResponse {
+        snapshot_version: view.version,
+        items: items.collect(),
+    }
+}

@@ -1,0 +1,31 @@
+//! Enumerations of a request.
+
+use crate::domain::error::InvalidField;
+use crate::recommend::Basis;
+use crate::recommend::predict::Estimator;
+
+use crate::grpc::proto::v1;
+
+pub fn basis(basis: i32) -> Result<Basis, InvalidField> {
+    match v1::Basis::try_from(basis) {
+        Ok(v1::Basis::Unspecified) => Ok(Basis::default()),
+        Ok(v1::Basis::UserBased) => Ok(Basis::UserBased),
+        Ok(v1::Basis::ItemBased) => Ok(Basis::ItemBased),
+        Ok(v1::Basis::Blended) => Ok(Basis::Blended),
+        Err(_) => Err(unknown("basis", basis)),
+    }
+}
+
+pub fn estimator(estimator: i32) -> Result<Estimator, InvalidField> {
+    match v1::Estimator::try_from(estimator) {
+        Ok(v1::Estimator::Unspecified) => Ok(Estimator::default()),
+        Ok(v1::Estimator::WeightedSum) => Ok(Estimator::WeightedSum),
+        Ok(v1::Estimator::WeightedMean) => Ok(Estimator::WeightedMean),
+        Ok(v1::Estimator::Baseline) => Ok(Estimator::Baseline),
+        Err(_) => Err(unknown("estimator", estimator)),
+    }
+}
+
+fn unknown(field: &str, value: i32) -> InvalidField {
+    InvalidField::new(field, "UNKNOWN_ENUM_VALUE", format!("must be a value of its enum, is {value}"))
+}

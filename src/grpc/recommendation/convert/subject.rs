@@ -1,0 +1,79 @@
+//! For whom to recommend: a user, or an anonymous session.
+
+use crate::domain::error::InvalidField;
+use crate::domain::id::{ItemId, UserId};
+use crate::domain::rating::RatingScale;
+use crate::model::view::{History, HistoryEntry, View};
+use crate::recommend::rank::Subject;
+
+use crate::grpc::convert::required;
+use crate::grpc::proto::v1;
+use crate::grpc::status::Violations;
+
+/// Most items of a session.
+const MAX_SESSION_ITEMS: usize = 1_000;
+
+pub enum SubjectRequest {
+    User(UserId),
+    Session(Vec<(ItemId, f32)>),
+}
+
+/// A subject that outlives the request's message.
+pub enum OwnedSubject {
+    User(UserId),
+    Session(History),
+}
+
+impl OwnedSubject {
+    pub fn borrow(&self) -> Subject<'_> {
+        match self {
+            Self::User(user) => Subject::User(user),
+            Self::Session(history) => Subject::Session(history),
+        }
+    }
+}
+
+/// What is wrong goes to `violations`.
+pub fn subject(
+    violations: &mut Violations,
+    subject: Option<v1::recommend_request::Subject>,
+    scale: &RatingScale,
+) -> Option<SubjectRequest> {
+    match violations.check(required("subject", subject))? {
+        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(SubjectRequest::User),
+        v1::recommend_request::Subject::Session(session) => {
+            if session.items.is_empty() || session.items.len() > MAX_SESSION_ITEMS {
+                let message = format!("must have 1 to {MAX_SESSION_ITEMS} entries, has {}", session.items.len());
+                violations.add(InvalidField::new("session.items", "BATCH_SIZE_OUT_OF_RANGE", message));
+                return None;
+            }
+            let item = |(position, item): (usize, v1::SessionItem)| {
+                let entry = ItemId::new(item.item_id).and_then(|id| {
+                    let rating = item.rating.map_or(Ok(scale.max), |rating| scale.check("rating", rating))?;
+                    Ok((id, rating))
+                });
+                violations.check(entry.map_err(|error| error.within(format!("session.items[{position}]"))))
+            };
+            Some(SubjectRequest::Session(session.items.into_iter().enumerate().filter_map(item).collect()))
+        }
+    }
+}
+
+impl SubjectRequest {
+    /// The subject in terms of `view`; session items that the snapshot does not hold yet, or any more, say nothing.
+    pub fn resolve(&self, view: &View) -> OwnedSubject {
+        match self {
+            Self::User(user) => OwnedSubject::User(user.clone()),
+            Self::Session(items) => {
+                let entry = |(item, rating): &(ItemId, f32)| {
+                    Some(HistoryEntry {
+                        item: view.snapshot.items().find(item.as_str())?,
+                        rating: *rating,
+                        purchased: false,
+                    })
+                };
+                OwnedSubject::Session(History::new(items.iter().filter_map(entry).collect()))
+            }
+        }
+    }
+}

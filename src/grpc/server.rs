@@ -1,0 +1,122 @@
+//! The server: listener, services, layers, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::domain::rating::RatingScale;
+use crate::live::Live;
+use crate::store::pool::Pool;
+
+use super::catalog::CatalogHandler;
+use super::health;
+use super::model::ModelHandler;
+use super::observe::Observe;
+use super::options::ServerOptions;
+use super::proto::DESCRIPTORS;
+use super::proto::v1::catalog_service_server::CatalogServiceServer;
+use super::proto::v1::model_service_server::ModelServiceServer;
+use super::proto::v1::purchase_service_server::PurchaseServiceServer;
+use super::proto::v1::rating_service_server::RatingServiceServer;
+use super::proto::v1::recommendation_service_server::RecommendationServiceServer;
+use super::purchase::PurchaseHandler;
+use super::rating::RatingHandler;
+use super::recommendation::RecommendationHandler;
+
+/// Below 256 common clients run into refused streams.
+const MAX_CONCURRENT_STREAMS: u32 = 1_024;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot listen on {listen} (server.listen)")]
+    Listen { listen: SocketAddr, source: io::Error },
+    #[error("the reflection service cannot be built")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    #[error("the server ended with an error")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+/// A bound port; nothing is answered yet.
+pub struct Listener {
+    listener: TcpListener,
+    pub address: SocketAddr,
+}
+
+/// # Errors
+/// [`ServerError::Listen`] when the port is taken.
+pub async fn bind(options: &ServerOptions) -> Result<Listener, ServerError> {
+    let error = |source| ServerError::Listen {
+        listen: options.listen,
+        source,
+    };
+    let listener = TcpListener::bind(options.listen).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok(Listener { listener, address })
+}
+
+/// Answers until `shutdown`, then lets the requests under way finish, at most `server.drain_timeout_ms`.
+///
+/// # Errors
+/// [`ServerError::Transport`] when the listener fails.
+pub async fn serve(
+    listener: Listener,
+    options: &ServerOptions,
+    scale: RatingScale,
+    pool: Pool,
+    live: Live,
+    shutdown: CancellationToken,
+) -> Result<(), ServerError> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = tokio::spawn(health::report(reporter, live.clone(), shutdown.clone()));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(ServerError::Reflection)?;
+
+    let limit = options.max_message_bytes;
+    let (ratings, purchases, catalog, models) = (pool.clone(), pool.clone(), pool.clone(), pool);
+    let catalog = CatalogHandler { pool: catalog, live: live.clone() };
+    let rating = RatingHandler { pool: ratings, live: live.clone(), scale };
+    let purchase = PurchaseHandler { pool: purchases, live: live.clone() };
+    let model = ModelHandler { pool: models, live: live.clone() };
+    let recommendation = RecommendationHandler { live, scale };
+    let timeout = Duration::from_millis(options.request_timeout_ms);
+    let router = Server::builder()
+        .tcp_nodelay(true)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .layer(Observe::new(options.max_concurrent_requests, timeout))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(CatalogServiceServer::new(catalog).max_decoding_message_size(limit))
+        .add_service(RatingServiceServer::new(rating).max_decoding_message_size(limit))
+        .add_service(PurchaseServiceServer::new(purchase).max_decoding_message_size(limit))
+        .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
+        .add_service(RecommendationServiceServer::new(recommendation).max_decoding_message_size(limit));
+
+    tracing::info!(address = %listener.address, "serving on {}", listener.address);
+    let incoming = TcpListenerStream::new(listener.listener);
+    let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let drain_timeout = Duration::from_millis(options.drain_timeout_ms);
+    let drained_too_long = async {
+        shutdown.cancelled().await;
+        tracing::info!("draining: no new requests are taken");
+        tokio::time::sleep(drain_timeout).await;
+    };
+    let result = tokio::select! {
+        served = served => served.map_err(ServerError::Transport),
+        () = drained_too_long => {
+            tracing::warn!(drain_timeout_ms = options.drain_timeout_ms, "requests were cut off at the drain timeout");
+            Ok(())
+        }
+    };
+    health.abort();
+    result
+}

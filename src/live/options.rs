@@ -1,0 +1,43 @@
+//! How fresh the answers are and what that may cost.
+
+use crate::domain::error::InvalidField;
+
+/// Section `live`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveOptions {
+    /// Longest time until a change made elsewhere shows here.
+    pub refresh_interval_ms: u64,
+    /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1.
+    pub keep_previous: u8,
+    /// Ratings, purchases and catalogue entries newer than the snapshot that are held in memory, about 200 bytes each.
+    pub max_overlay_entries: usize,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self {
+            refresh_interval_ms: 1_000,
+            keep_previous: 1,
+            max_overlay_entries: 1_000_000,
+        }
+    }
+}
+
+impl LiveOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        if self.refresh_interval_ms == 0 {
+            return Err(InvalidField::new("live.refresh_interval_ms", "OUT_OF_RANGE", "must be 1 or more, is 0"));
+        }
+        if self.keep_previous > 1 {
+            return Err(InvalidField::new(
+                "live.keep_previous",
+                "OUT_OF_RANGE",
+                format!("must be 0 or 1, is {}", self.keep_previous),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The refresh loop: what has been written since the last look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::overlay::Overlay;
+use crate::model::view::View;
+use crate::store::changes;
+use crate::store::error::StoreError;
+use crate::store::snapshots;
+
+use super::Shared;
+
+/// Looks once an interval and whenever it is asked to. Whoever asks while a look is under way waits for the next one,
+/// together with all others who do.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    shutdown: CancellationToken,
+) {
+    let mut interval = tokio::time::interval(Duration::from_millis(shared.options.refresh_interval_ms));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_available = true;
+    loop {
+        let mut waiting = Vec::new();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = interval.tick() => {}
+            request = requests.recv() => waiting.extend(request),
+        }
+        while let Ok(request) = requests.try_recv() {
+            waiting.push(request);
+        }
+        let result = refresh(&shared).await;
+        for done in waiting {
+            // The caller may have gone away.
+            let _ = done.send(());
+        }
+        report(&shared, &result, &mut is_available);
+    }
+}
+
+async fn refresh(shared: &Shared) -> Result<(), StoreError> {
+    let mut loaded = shared.loaded.lock().await;
+    let (Some(loaded), Some(view)) = (loaded.as_mut(), shared.view.load_full()) else {
+        // Nothing to refresh; ask all the same, so that the status says whether the database is there.
+        return snapshots::active_version(&shared.pool).await.map(|_| ());
+    };
+    let mut overlay = Overlay::clone(&view.overlay);
+    let max_entries = shared.options.max_overlay_entries;
+    let mut is_changed = false;
+    let before = (overlay.len(), overlay.dropped());
+    loaded.watermark = changes::since(&shared.pool, &loaded.watermark, |change| {
+        is_changed = true;
+        overlay.apply(&view.snapshot, change, max_entries);
+    })
+    .await?;
+    if is_changed {
+        if overlay.dropped() > before.1 && before.1 == 0 {
+            tracing::warn!(
+                max_overlay_entries = max_entries,
+                "the overlay is full: newer ratings do not show until the next snapshot (live.max_overlay_entries)"
+            );
+        }
+        shared.view.store(Some(Arc::new(View {
+            version: view.version,
+            snapshot: view.snapshot.clone(),
+            overlay: Arc::new(overlay),
+        })));
+    }
+    Ok(())
+}
+
+fn report(shared: &Shared, result: &Result<(), StoreError>, was_available: &mut bool) {
+    let view = shared.view.load();
+    let (entries, dropped) = view.as_ref().map_or((0, 0), |view| (view.overlay.len(), view.overlay.dropped()));
+    let now = Utc::now();
+    shared.update_status(|status| {
+        status.database_available = result.is_ok();
+        status.fresh_entries = entries;
+        status.fresh_entries_dropped = dropped;
+        if result.is_ok() {
+            status.refreshed_at = Some(now);
+        }
+    });
+    if let Err(error) = result
+        && *was_available
+    {
+        tracing::warn!(error = %super::chain(error), "fresh data cannot be read; serving what is known");
+    } else if result.is_ok() && !*was_available {
+        tracing::info!("fresh data is read again");
+    }
+    *was_available = result.is_ok();
+
+    let status = shared.status.load();
+    let lag = status.refreshed_at.map_or(0, |at| (now - at).num_milliseconds());
+    let age = status.snapshot_created_at.map_or(0, |at| (now - at).num_seconds());
+    let pool = shared.pool.usage();
+    metrics::gauge!("likemind_fresh_lag_seconds").set(lag as f64 / 1_000.0);
+    metrics::gauge!("likemind_fresh_entries").set(entries as f64);
+    metrics::counter!("likemind_fresh_dropped_total").absolute(dropped);
+    metrics::gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
+    metrics::gauge!("likemind_snapshot_age_seconds").set(age as f64);
+    metrics::gauge!("likemind_pool_connections", "state" => "busy").set(f64::from(pool.busy));
+    metrics::gauge!("likemind_pool_connections", "state" => "idle").set(f64::from(pool.idle));
+}

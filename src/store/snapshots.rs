@@ -1,0 +1,485 @@
+//! Snapshots: their rows, their stored bytes and which of them is active.
+
+use std::fmt;
+use std::str::FromStr;
+
+use futures_util::TryStreamExt;
+
+use crate::domain::time::Timestamp;
+use crate::evaluation::gate::SnapshotCounts;
+use crate::evaluation::report::Evaluation;
+use crate::model::codec::EncodedPart;
+use crate::model::parameters::TrainingParameters;
+
+use super::changes::Watermark;
+use super::error::StoreError;
+use super::leases::{self, Lease};
+use super::pool::{Connection, Pool};
+
+/// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
+const CHUNK_BYTES: usize = 512 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotState {
+    /// Being trained and written; nothing reads it.
+    Building,
+    /// Complete, not activated yet.
+    Candidate,
+    /// Served. At most one.
+    Active,
+    /// Was active.
+    Retired,
+    /// Complete, refused by the gate.
+    Rejected,
+    /// Training ended with an error.
+    Failed,
+}
+
+impl SnapshotState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Candidate => "candidate",
+            Self::Active => "active",
+            Self::Retired => "retired",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl FromStr for SnapshotState {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        [Self::Building, Self::Candidate, Self::Active, Self::Retired, Self::Rejected, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| StoreError::corrupt("snapshots", format!("state {text}")))
+    }
+}
+
+impl fmt::Display for SnapshotState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// All about a snapshot but its bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotRecord {
+    pub version: i64,
+    pub state: SnapshotState,
+    pub parameters: TrainingParameters,
+    /// Absent while it is being built.
+    pub evaluation: Option<Evaluation>,
+    pub counts: Option<SnapshotCounts>,
+    pub size_bytes: u64,
+    pub checksum: Vec<u8>,
+    pub input_watermark: Watermark,
+    /// Why it was activated by hand, or why it failed.
+    pub note: String,
+    pub created_at: Timestamp,
+    pub activated_at: Option<Timestamp>,
+}
+
+/// Why a snapshot did not change its state.
+#[derive(Debug, thiserror::Error)]
+pub enum TransitionError {
+    #[error("there is no snapshot {version}")]
+    Unknown { version: i64 },
+    #[error("snapshot {version} is {state}, which cannot be activated")]
+    NotActivatable { version: i64, state: SnapshotState },
+    #[error("snapshot {version} was rejected by the gate; to activate it all the same, give a reason")]
+    ReasonRequired { version: i64 },
+    #[error("there is no snapshot to go back to")]
+    NothingBefore,
+    /// The lease ran out, or another trainer has it.
+    #[error("the training lease is lost, so nothing may be published")]
+    LeaseLost,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Begins a version in state `building`, and deletes what an earlier trainer left in that state.
+pub async fn begin(
+    pool: &Pool,
+    lease: &Lease,
+    parameters: &TrainingParameters,
+    watermark: &Watermark,
+) -> Result<i64, TransitionError> {
+    let parameters = to_json(parameters)?;
+    let version = pool
+        .write(|connection| {
+            let parameters = &parameters;
+            Box::pin(async move {
+                if !leases::is_held(connection, lease).await? {
+                    return Ok(None);
+                }
+                sqlx::query!("DELETE FROM snapshots WHERE state = 'building'").execute(&mut *connection).await?;
+                let version = sqlx::query_scalar!(
+                    "INSERT INTO snapshots (state, fencing_token, parameters, input_watermark)
+                     VALUES ('building', $1, $2::text::jsonb, $3) RETURNING version",
+                    lease.fencing_token,
+                    parameters,
+                    watermark.0,
+                )
+                .fetch_one(&mut *connection)
+                .await?;
+                Ok(Some(version))
+            })
+        })
+        .await?;
+    version.ok_or(TransitionError::LeaseLost)
+}
+
+/// Deletes what a killed trainer left in state `building`. Only for the holder of the training lease.
+pub async fn delete_abandoned(pool: &Pool, lease: &Lease) -> Result<u64, TransitionError> {
+    let deleted = pool
+        .write(|connection| {
+            Box::pin(async move {
+                if !leases::is_held(connection, lease).await? {
+                    return Ok(None);
+                }
+                let deleted =
+                    sqlx::query!("DELETE FROM snapshots WHERE state = 'building'").execute(&mut *connection).await?;
+                Ok(Some(deleted.rows_affected()))
+            })
+        })
+        .await?;
+    deleted.ok_or(TransitionError::LeaseLost)
+}
+
+/// Stores the bytes of a part of a version that is being built, chunk by chunk, each committed on its own.
+pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result<(), StoreError> {
+    for (chunk, bytes) in part.bytes.chunks(CHUNK_BYTES).enumerate() {
+        sqlx::query!(
+            "INSERT INTO snapshot_chunks (version, part, chunk, bytes) VALUES ($1, $2, $3, $4)",
+            version,
+            part.name,
+            chunk as i32,
+            bytes,
+        )
+        .execute(&pool.inner)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What is known of a version when it is complete.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub evaluation: Evaluation,
+    pub counts: SnapshotCounts,
+    pub size_bytes: u64,
+    pub checksum: [u8; 16],
+}
+
+/// Completes a version that is being built: to `candidate`, or to `rejected`. Checks under lock that the lease is held.
+pub async fn finish(
+    pool: &Pool,
+    lease: &Lease,
+    version: i64,
+    finished: &Finished,
+    state: SnapshotState,
+) -> Result<(), TransitionError> {
+    let evaluation = to_json(&finished.evaluation)?;
+    let held = pool
+        .write(|connection| {
+            let evaluation = &evaluation;
+            Box::pin(async move {
+                if !leases::is_held(connection, lease).await? {
+                    return Ok(false);
+                }
+                sqlx::query!(
+                    "UPDATE snapshots
+                     SET state = $3, evaluation = $4::text::jsonb, user_count = $5, item_count = $6,
+                         rating_count = $7, size_bytes = $8, checksum = $9
+                     WHERE version = $1 AND fencing_token = $2 AND state = 'building'",
+                    version,
+                    lease.fencing_token,
+                    state.as_str(),
+                    evaluation,
+                    finished.counts.users as i64,
+                    finished.counts.items as i64,
+                    finished.counts.ratings as i64,
+                    finished.size_bytes as i64,
+                    &finished.checksum[..],
+                )
+                .execute(&mut *connection)
+                .await?;
+                Ok(true)
+            })
+        })
+        .await?;
+    if held { Ok(()) } else { Err(TransitionError::LeaseLost) }
+}
+
+/// Marks a version that is being built as failed and drops its bytes.
+pub async fn fail(pool: &Pool, version: i64, reason: &str) -> Result<(), StoreError> {
+    pool.write(|connection| {
+        Box::pin(async move {
+            sqlx::query!(
+                "UPDATE snapshots SET state = 'failed', note = $2 WHERE version = $1 AND state = 'building'",
+                version,
+                reason,
+            )
+            .execute(&mut *connection)
+            .await?;
+            sqlx::query!(
+                "DELETE FROM snapshot_chunks USING snapshots
+                 WHERE snapshots.version = snapshot_chunks.version AND snapshots.version = $1
+                   AND snapshots.state = 'failed'",
+                version,
+            )
+            .execute(&mut *connection)
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Who activates, and on what ground.
+#[derive(Debug, Clone, Copy)]
+pub enum Activation<'a> {
+    /// The trainer: under its lease.
+    Trainer(&'a Lease),
+    /// An operator: a rejected version needs a reason.
+    Operator,
+}
+
+/// Retires the active version and activates `version`, in one transaction. `note` is kept with it unless empty.
+pub async fn activate(
+    pool: &Pool,
+    version: i64,
+    by: Activation<'_>,
+    note: &str,
+) -> Result<SnapshotRecord, TransitionError> {
+    let outcome = pool
+        .write(|connection| Box::pin(async move { transition(connection, Target::Version(version), by, note).await }))
+        .await?;
+    finish_transition(pool, outcome).await
+}
+
+/// Activates the version that was active before the present one.
+pub async fn rollback(pool: &Pool, note: &str) -> Result<SnapshotRecord, TransitionError> {
+    let outcome = pool
+        .write(|connection| {
+            Box::pin(async move { transition(connection, Target::Previous, Activation::Operator, note).await })
+        })
+        .await?;
+    finish_transition(pool, outcome).await
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Version(i64),
+    Previous,
+}
+
+/// The version that is active now, or why it is not. The refusal is a value: it must not roll back as a store error.
+type Transition = Result<i64, TransitionError>;
+
+async fn finish_transition(pool: &Pool, outcome: Transition) -> Result<SnapshotRecord, TransitionError> {
+    let version = outcome?;
+    let record = get(pool, version).await?;
+    record.ok_or(TransitionError::Unknown { version })
+}
+
+async fn transition(
+    connection: &mut Connection,
+    target: Target,
+    by: Activation<'_>,
+    note: &str,
+) -> Result<Transition, StoreError> {
+    if let Activation::Trainer(lease) = by
+        && !leases::is_held(connection, lease).await?
+    {
+        return Ok(Err(TransitionError::LeaseLost));
+    }
+    // Whoever changes what is active goes through this row lock, also when nothing is active yet.
+    sqlx::query!(
+        "INSERT INTO leases (name, holder, fencing_token, expires_at)
+         VALUES ('activation', '', 0, clock_timestamp()) ON CONFLICT (name) DO UPDATE SET holder = ''"
+    )
+    .execute(&mut *connection)
+    .await?;
+    let version = match target {
+        Target::Version(version) => version,
+        Target::Previous => {
+            let previous = sqlx::query_scalar!(
+                "SELECT version FROM snapshots WHERE state = 'retired' ORDER BY activated_at DESC, version DESC LIMIT 1"
+            )
+            .fetch_optional(&mut *connection)
+            .await?;
+            let Some(previous) = previous else { return Ok(Err(TransitionError::NothingBefore)) };
+            previous
+        }
+    };
+    let state = sqlx::query_scalar!("SELECT state FROM snapshots WHERE version = $1 FOR UPDATE", version)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(state) = state else { return Ok(Err(TransitionError::Unknown { version })) };
+    match state.parse()? {
+        SnapshotState::Active => return Ok(Ok(version)),
+        SnapshotState::Candidate | SnapshotState::Retired => {}
+        SnapshotState::Rejected if !note.is_empty() => {}
+        SnapshotState::Rejected => return Ok(Err(TransitionError::ReasonRequired { version })),
+        state @ (SnapshotState::Building | SnapshotState::Failed) => {
+            return Ok(Err(TransitionError::NotActivatable { version, state }));
+        }
+    }
+    sqlx::query!("UPDATE snapshots SET state = 'retired' WHERE state = 'active'").execute(&mut *connection).await?;
+    sqlx::query!(
+        "UPDATE snapshots
+         SET state = 'active', activated_at = clock_timestamp(), note = CASE WHEN $2 = '' THEN note ELSE $2 END
+         WHERE version = $1",
+        version,
+        note,
+    )
+    .execute(&mut *connection)
+    .await?;
+    // Only a hint: servers poll, and an engine without NOTIFY loses nothing but a moment.
+    sqlx::query!("SELECT pg_notify('snapshots', '')").execute(&mut *connection).await?;
+    Ok(Ok(version))
+}
+
+pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar!("SELECT version FROM snapshots WHERE state = 'active'").fetch_optional(&pool.inner).await?)
+}
+
+pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT version, state, parameters::text AS "parameters!", evaluation::text AS evaluation, user_count,
+                  item_count, rating_count, size_bytes, checksum, input_watermark, note, created_at, activated_at
+           FROM snapshots WHERE version = $1"#,
+        version,
+    )
+    .fetch_optional(&pool.inner)
+    .await?
+    .map(SnapshotRecord::try_from)
+    .transpose()
+}
+
+/// Up to `limit` versions below `before`, newest first.
+pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRecord>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT version, state, parameters::text AS "parameters!", evaluation::text AS evaluation, user_count,
+                  item_count, rating_count, size_bytes, checksum, input_watermark, note, created_at, activated_at
+           FROM snapshots WHERE version < $1 ORDER BY version DESC LIMIT $2"#,
+        before,
+        limit,
+    )
+    .fetch_all(&pool.inner)
+    .await?
+    .into_iter()
+    .map(SnapshotRecord::try_from)
+    .collect()
+}
+
+/// The stored bytes of a version, part by part.
+pub async fn read_parts(pool: &Pool, version: i64) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut chunks = sqlx::query!(
+        "SELECT part, bytes FROM snapshot_chunks WHERE version = $1 ORDER BY part, chunk",
+        version
+    )
+    .fetch(&pool.inner);
+    while let Some(chunk) = chunks.try_next().await? {
+        match parts.last_mut() {
+            Some((part, bytes)) if *part == chunk.part => bytes.extend_from_slice(&chunk.bytes),
+            _ => parts.push((chunk.part, chunk.bytes)),
+        }
+    }
+    Ok(parts)
+}
+
+/// Deletes all complete or failed versions but the `keep` newest, the active one and the one before. Returns their
+/// versions.
+pub async fn prune(pool: &Pool, keep: u32) -> Result<Vec<i64>, StoreError> {
+    let mut pruned = sqlx::query_scalar!(
+        "DELETE FROM snapshots
+         WHERE state IN ('candidate', 'retired', 'rejected', 'failed')
+           AND version NOT IN (SELECT version FROM snapshots WHERE state <> 'building' ORDER BY version DESC LIMIT $1)
+           AND version NOT IN (SELECT version FROM snapshots WHERE state = 'retired'
+                               ORDER BY activated_at DESC, version DESC LIMIT 1)
+         RETURNING version",
+        i64::from(keep),
+    )
+    .fetch_all(&pool.inner)
+    .await?;
+    pruned.sort_unstable();
+    Ok(pruned)
+}
+
+/// Waits for a hint that the active version may have changed. Ends when the connection does.
+#[derive(Debug)]
+pub struct Hints {
+    listener: sqlx::postgres::PgListener,
+}
+
+impl Hints {
+    pub async fn listen(pool: &Pool) -> Result<Self, StoreError> {
+        let mut listener = sqlx::postgres::PgListener::connect_with(&pool.inner).await?;
+        listener.listen("snapshots").await?;
+        Ok(Self { listener })
+    }
+
+    pub async fn next(&mut self) -> Result<(), StoreError> {
+        self.listener.recv().await?;
+        Ok(())
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::corrupt("snapshots", error))
+}
+
+struct Row {
+    version: i64,
+    state: String,
+    parameters: String,
+    evaluation: Option<String>,
+    user_count: Option<i64>,
+    item_count: Option<i64>,
+    rating_count: Option<i64>,
+    size_bytes: Option<i64>,
+    checksum: Option<Vec<u8>>,
+    input_watermark: String,
+    note: String,
+    created_at: Timestamp,
+    activated_at: Option<Timestamp>,
+}
+
+impl TryFrom<Row> for SnapshotRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |error: serde_json::Error| StoreError::corrupt("snapshots", error);
+        let counts = match (row.user_count, row.item_count, row.rating_count) {
+            (Some(users), Some(items), Some(ratings)) => Some(SnapshotCounts {
+                users: users as u64,
+                items: items as u64,
+                ratings: ratings as u64,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            version: row.version,
+            state: row.state.parse()?,
+            parameters: serde_json::from_str(&row.parameters).map_err(corrupt)?,
+            evaluation: row.evaluation.as_deref().map(serde_json::from_str).transpose().map_err(corrupt)?,
+            counts,
+            size_bytes: row.size_bytes.unwrap_or(0) as u64,
+            checksum: row.checksum.unwrap_or_default(),
+            input_watermark: Watermark(row.input_watermark),
+            note: row.note,
+            created_at: row.created_at,
+            activated_at: row.activated_at,
+        })
+    }
+}

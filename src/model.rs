@@ -4,6 +4,8 @@ pub mod bits;
 pub mod catalogue;
 pub mod codec;
 pub mod dictionary;
+#[cfg(test)]
+pub mod fixture;
 pub mod overlay;
 pub mod parameters;
 pub mod snapshot;

@@ -1,0 +1,199 @@
+//! Small valid snapshots for tests, from a dense matrix of ratings.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::domain::id::{Category, ItemId, MerchantId, UserId};
+use crate::domain::item::ItemFacts;
+use crate::domain::money::{Currency, Money};
+use crate::similarity::cosine::{TopKOptions, top_k};
+use crate::similarity::lists::NeighborLists;
+use crate::similarity::sparse::CsrMatrix;
+
+use super::bits::Bits;
+use super::catalogue::{Catalogue, NONE};
+use super::dictionary::{Dictionary, Texts};
+use super::overlay::Overlay;
+use super::parameters::{BlendWeights, TrainingParameters};
+use super::snapshot::{Biases, Snapshot, SnapshotParts};
+use super::view::View;
+
+/// The worked example of ARCHITECTURE.md: user similarities 0.06299408 (0,1), 0.81649658 (0,2), 0.15430335 (1,2).
+pub const EXAMPLE: [&[f32]; 3] = [
+    &[4.0, 0.0, 0.0, 1.0, 1.0],
+    &[0.0, 2.0, 3.0, 1.0, 0.0],
+    &[2.0, 0.0, 0.0, 2.0, 2.0],
+];
+
+/// A snapshot of `ratings`, [users, items], 0 where there is none; at least one row, rows of one length.
+///
+/// Ids are u0, u1, … and i0, i1, …, zero-padded to one width from the eleventh on, so that row r is user r. Nothing is
+/// purchased, every item is listed and bare, parameters and weights are the defaults, the biases are 0; neighbor lists
+/// are those of [`top_k`] with the default number of neighbors. Change what a test is about in the fields.
+pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
+    let (m, n) = (ratings.len(), ratings[0].len());
+    let mut triplets = Vec::new();
+    for (user, row) in ratings.iter().enumerate() {
+        assert_eq!(row.len(), n, "row {user}");
+        let rated = row.iter().enumerate().filter(|&(_, &rating)| rating != 0.0);
+        triplets.extend(rated.map(|(item, &rating)| (user as u32, item as u32, rating)));
+    }
+    let ratings = CsrMatrix::from_triplets(m, n, triplets).unwrap();
+    let by_item = ratings.transpose();
+    SnapshotParts {
+        parameters: TrainingParameters::default(),
+        weights: BlendWeights::default(),
+        users: Dictionary::new(ids("u", m)).unwrap(),
+        items: Dictionary::new(ids("i", n)).unwrap(),
+        catalogue: catalogue(&vec![ItemFacts::default(); n]),
+        purchased: Bits::zeros(ratings.nnz()),
+        biases: Biases {
+            global_mean: 0.0,
+            users: vec![0.0; m],
+            items: vec![0.0; n],
+        },
+        user_neighbors: neighbors(&ratings, &by_item),
+        item_neighbors: neighbors(&by_item, &ratings),
+        ratings,
+    }
+}
+
+/// [`snapshot_parts`], validated.
+pub fn snapshot(ratings: &[&[f32]]) -> Snapshot {
+    Snapshot::new(snapshot_parts(ratings)).unwrap()
+}
+
+/// Version 1 of `parts`, with nothing changed since.
+pub fn view(parts: SnapshotParts) -> View {
+    View {
+        version: 1,
+        snapshot: Arc::new(Snapshot::new(parts).unwrap()),
+        overlay: Arc::new(Overlay::default()),
+    }
+}
+
+/// The columns of `facts`, item by item.
+pub fn catalogue(facts: &[ItemFacts]) -> Catalogue {
+    let categories: BTreeSet<&str> = facts
+        .iter()
+        .filter_map(|f| f.category.as_ref())
+        .map(Category::as_str)
+        .collect();
+    let merchants: BTreeSet<&str> = facts
+        .iter()
+        .filter_map(|f| f.merchant.as_ref())
+        .map(MerchantId::as_str)
+        .collect();
+    let currencies: BTreeSet<Currency> = facts
+        .iter()
+        .filter_map(|f| f.price)
+        .map(|price| price.currency)
+        .collect();
+    let at = |position: Option<usize>| position.map_or(NONE, |position| position as u32);
+    let place = |names: &BTreeSet<&str>, name: Option<&str>| {
+        at(name.and_then(|name| names.iter().position(|&known| known == name)))
+    };
+    Catalogue {
+        titles: facts.iter().map(|f| f.title.as_deref().unwrap_or("")).collect(),
+        category_of: facts
+            .iter()
+            .map(|f| place(&categories, f.category.as_ref().map(Category::as_str)))
+            .collect(),
+        merchant_of: facts
+            .iter()
+            .map(|f| place(&merchants, f.merchant.as_ref().map(MerchantId::as_str)))
+            .collect(),
+        price_minor: facts
+            .iter()
+            .map(|f| f.price.map_or(0, |price| price.amount_minor))
+            .collect(),
+        currency_of: facts
+            .iter()
+            .map(|f| {
+                at(f.price
+                    .and_then(|price| currencies.iter().position(|&known| known == price.currency)))
+            })
+            .collect(),
+        listed: facts.iter().map(|f| f.listed).collect(),
+        categories: categories.into_iter().collect(),
+        merchants: merchants.into_iter().collect(),
+        currencies: currencies.into_iter().collect(),
+    }
+}
+
+/// A listed item with every fact: 19.99 GBP.
+pub fn item_facts(title: &str, category: &str, merchant: &str) -> ItemFacts {
+    ItemFacts {
+        title: Some(title.to_owned()),
+        merchant: Some(MerchantId::new(merchant).unwrap()),
+        category: Some(Category::new(category).unwrap()),
+        price: Some(Money {
+            amount_minor: 1999,
+            currency: Currency::new("GBP").unwrap(),
+        }),
+        listed: true,
+    }
+}
+
+pub fn user_id(id: &str) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+pub fn item_id(id: &str) -> ItemId {
+    ItemId::new(id).unwrap()
+}
+
+fn ids(prefix: &str, count: usize) -> Texts {
+    let width = count.saturating_sub(1).to_string().len();
+    (0..count).map(|index| format!("{prefix}{index:0width$}")).collect()
+}
+
+fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix) -> NeighborLists {
+    top_k(rows, columns, 0..rows.n_rows(), &TopKOptions::default()).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_its_similarities() {
+        let parts = snapshot_parts(&EXAMPLE);
+        let (neighbors, similarities) = parts.user_neighbors.row(0);
+        assert_eq!(neighbors, [2, 1]);
+        assert!((similarities[0] - 0.81649658).abs() < 1e-6 && (similarities[1] - 0.06299408).abs() < 1e-6);
+        assert_eq!(parts.item_neighbors.n_rows(), 5);
+        Snapshot::new(parts).unwrap();
+    }
+
+    #[test]
+    fn more_than_ten_rows_keep_their_order() {
+        let row: &[f32] = &[1.0; 12];
+        let view = view(snapshot_parts(&[row; 12]));
+        assert_eq!(view.snapshot.users().texts().iter().nth(2), Some("u02"));
+        assert_eq!(view.item_id(crate::model::dictionary::ItemIndex(11)), "i11");
+    }
+
+    #[test]
+    fn facts_come_back() {
+        let mut facts = [
+            item_facts("A", "mugs", "acme"),
+            ItemFacts::default(),
+            item_facts("B", "art", "acme"),
+        ];
+        facts[2].listed = false;
+        let mut parts = snapshot_parts(&[&[1.0, 2.0, 0.0]]);
+        parts.catalogue = catalogue(&facts);
+        let snapshot = Snapshot::new(parts).unwrap();
+        let of = |item| snapshot.catalogue().facts(crate::model::dictionary::ItemIndex(item));
+        assert_eq!(
+            (of(0).category, of(0).merchant, of(0).price),
+            (Some("mugs"), Some("acme"), facts[0].price)
+        );
+        assert_eq!(
+            (of(1).title, of(1).category, of(1).price, of(1).listed),
+            ("", None, None, true)
+        );
+        assert_eq!((of(2).title, of(2).category, of(2).listed), ("B", Some("art"), false));
+    }
+}

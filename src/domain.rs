@@ -1,5 +1,6 @@
 //! What the platform talks about: ids, ratings, purchases, items, money, time. Values are valid by construction.
 
+pub mod decimal;
 pub mod error;
 pub mod id;
 pub mod item;

@@ -1,4 +1,4 @@
-//! The one error of values that come from outside.
+//! The one error of values that come from outside, and errors in one line.
 
 /// A value that cannot be accepted: which field, a stable reason, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,4 +26,16 @@ impl InvalidField {
         self.field = format!("{outer}.{}", self.field);
         self
     }
+}
+
+/// An error with what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::decimal::Decimal;
 use super::error::InvalidField;
 
 /// ISO 4217 code: three capital ASCII letters.
@@ -52,6 +53,22 @@ pub struct Money {
 }
 
 impl Money {
+    /// `amount` in major units (pounds, not pence), rounded to the minor unit, halves away from 0: files of amounts
+    /// carry more decimals than money has, from unit prices, exchange rates and binary fractions.
+    ///
+    /// # Errors
+    /// `AMOUNT_OUT_OF_RANGE` naming `field`.
+    pub fn from_major(field: &str, amount: Decimal, currency: Currency) -> Result<Self, InvalidField> {
+        match amount.scaled(currency.minor_digits()) {
+            Some(amount_minor) => Ok(Self { amount_minor, currency }),
+            None => Err(InvalidField::new(
+                field,
+                "AMOUNT_OUT_OF_RANGE",
+                "must fit into 64 bits as minor units",
+            )),
+        }
+    }
+
     /// A price: not negative.
     ///
     /// # Errors
@@ -94,6 +111,26 @@ mod tests {
         check(-150, "USD", "-1.50 USD");
         check(300, "JPY", "300 JPY");
         check(1, "KWD", "0.001 KWD");
+    }
+
+    #[test]
+    fn major_units_become_minor_ones() {
+        let check = |text: &str, code, want: Result<i64, &str>| {
+            let (amount, currency) = (Decimal::parse("price", text).unwrap(), Currency::new(code).unwrap());
+            let got = Money::from_major("price", amount, currency);
+            assert_eq!(
+                got.map(|money| money.amount_minor).map_err(|error| error.reason),
+                want,
+                "{text} {code}"
+            );
+        };
+        check("2.55", "GBP", Ok(255));
+        check("-1.5", "USD", Ok(-150));
+        check("300", "JPY", Ok(300));
+        check("299.5", "JPY", Ok(300));
+        check("0.0015", "KWD", Ok(2));
+        check("92233720368547758.07", "GBP", Ok(i64::MAX));
+        check("99999999999999999999", "GBP", Err("AMOUNT_OUT_OF_RANGE"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::time::Timestamp;
 
 /// The values a rating may take: finite, `min` > 0 because an absent rating counts as 0.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct RatingScale {
     pub min: f32,
     pub max: f32,

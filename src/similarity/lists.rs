@@ -67,6 +67,10 @@ impl NeighborLists {
         self.offsets.len() - 1
     }
 
+    pub fn n_targets(&self) -> usize {
+        self.n_targets
+    }
+
     /// The number of neighbors in all lists together.
     pub fn len(&self) -> usize {
         self.neighbors.len()

@@ -1,1 +1,469 @@
 //! The bytes of a snapshot.
+//!
+//! A snapshot is stored as nine named parts. All numbers are little-endian; nothing is aligned; "n × 4" is n times 4
+//! bytes. A part is
+//!
+//! | bytes | |
+//! |---|---|
+//! | 8 | magic: `likemind` in ASCII |
+//! | 4 | format version, unsigned: 1 |
+//! | 8 | length of the part in bytes, from the magic through the checksum, unsigned |
+//! | … | contents |
+//! | 16 | checksum: XXH3-128 of the part's name, a byte 0, and all bytes of the part before the checksum |
+//!
+//! The checksum of the snapshot is the XXH3-128 of, for every part in byte order of the names: the name, a byte 0, the
+//! part's checksum. The name of a part is not among its bytes: whoever stores them keeps it.
+//!
+//! # Columns
+//!
+//! Contents are made of columns, each of which begins with the number n of its entries (8, unsigned):
+//!
+//! | column | bytes after the number of entries |
+//! |---|---|
+//! | integers | width w (1): 1, 2, 3, 4 or 8, the least that holds every entry; n × w, unsigned |
+//! | lengths | integers: entry i is `offsets[i + 1] - offsets[i]`; offsets begin at 0 |
+//! | floats | number d of distinct values (2); where that is 0, n × 4, IEEE 754 binary32; else d × 4, the distinct values in ascending order of their bits read as an unsigned integer, d ≤ 256, then n × 1, the position of each entry's value among them. d is 0 when that is the shorter, or there are more than 256 |
+//! | doubles | n × 8, IEEE 754 binary64 |
+//! | bits | ⌈n / 64⌉ × 8: entry i is bit i mod 64, counted from the least significant, of word ⌊i / 64⌋; bits past n are 0 |
+//! | texts | as lengths: width (1) and n × w, the lengths in bytes; then all texts in UTF-8, one after the other |
+//! | currencies | n × 3, ISO 4217 in ASCII |
+//!
+//! # Parts
+//!
+//! m users, n items; a user's or item's index is its position in the part `users` or `items`.
+//!
+//! | part | contents |
+//! |---|---|
+//! | `parameters` | [`TrainingParameters`] as JSON |
+//! | `weights` | doubles, 4: weighted sum, weighted mean, baseline, ranking |
+//! | `users` | texts, m: the ids, strictly ascending byte by byte |
+//! | `items` | texts, n: the ids, strictly ascending byte by byte |
+//! | `catalogue` | texts, n: titles, empty for none · texts: categories, strictly ascending · texts: merchants, strictly ascending · currencies, strictly ascending · integers, n: category, merchant and currency of every item, in three columns, each 1 + position, 0 for none · integers, n: price in minor units, two's complement in 64 bits · bits, n: listed |
+//! | `ratings` | n (8) · lengths, m: ratings of every user · integers: items, strictly ascending for one user · floats: effective ratings · bits: purchased |
+//! | `biases` | doubles, 1: the mean · floats, m: of the users · floats, n: of the items |
+//! | `user_neighbors` | m (8) · lengths, m: neighbors of every user · integers: neighbors, best first · floats: similarities |
+//! | `item_neighbors` | n (8) · the same for items |
+//!
+//! Indices below 65,536 therefore take 2 bytes and below 16,777,216 take 3, so that a neighbor is stored in 6 or 7, and
+//! a rating on a scale of few steps in 3 or 4.
+//!
+//! # Changes
+//!
+//! A change of a layout raises the format version. [`TrainingParameters`] may grow without: a field that bytes do not
+//! have reads as its serde default, which therefore must mean what was done before there was the field. A field that
+//! the program does not know is an error, so an older program refuses what it would misread. A number in JSON comes
+//! back exactly with up to 15 significant digits, which is what people write; what is fitted is kept in binary.
+//!
+//! Whatever the bytes are, decoding allocates in proportion to their length: a column is known to be there before
+//! memory is taken for it.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::domain::money::Currency;
+use crate::similarity::lists::NeighborLists;
+use crate::similarity::sparse::{CsrMatrix, SparseError};
+
+use self::columns::{Reader, Writer};
+use super::bits::Bits;
+use super::catalogue::Catalogue;
+use super::dictionary::{DenseIndex, Dictionary};
+use super::parameters::{BlendWeights, TrainingParameters};
+use super::snapshot::{Biases, SnapshotParts};
+
+mod columns;
+#[cfg(test)]
+mod tests;
+
+/// The layout that is written, and the only one that is read.
+pub const FORMAT_VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"likemind";
+const LENGTH_AT: usize = MAGIC.len() + size_of::<u32>();
+const CHECKSUM_BYTES: usize = 16;
+
+const PARAMETERS: &str = "parameters";
+const WEIGHTS: &str = "weights";
+const USERS: &str = "users";
+const ITEMS: &str = "items";
+const CATALOGUE: &str = "catalogue";
+const RATINGS: &str = "ratings";
+const BIASES: &str = "biases";
+const USER_NEIGHBORS: &str = "user_neighbors";
+const ITEM_NEIGHBORS: &str = "item_neighbors";
+
+/// One part, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPart {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+/// Why bytes are no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    #[error("part {part} is missing")]
+    Missing { part: &'static str },
+    #[error("part {part} is not known")]
+    Unknown { part: String },
+    #[error("part {part} is given twice")]
+    Duplicate { part: String },
+    #[error("part {part} does not begin like a part of a snapshot")]
+    Magic { part: &'static str },
+    #[error("part {part} has format version {version}, but this program reads {FORMAT_VERSION}")]
+    Version { part: &'static str, version: u32 },
+    #[error("part {part} has {actual} bytes, but {written} were written")]
+    Length {
+        part: &'static str,
+        written: u64,
+        actual: u64,
+    },
+    #[error("part {part} is damaged: its bytes do not match its checksum")]
+    Checksum { part: &'static str },
+    #[error("every part is intact, but they are not those that were written together")]
+    Exchanged,
+    #[error("part {part} ends before the end of its {field}")]
+    Ended { part: &'static str, field: &'static str },
+    #[error("part {part} goes on for {n_bytes} bytes after its last field")]
+    Surplus { part: &'static str, n_bytes: usize },
+    #[error("part {part}: {field} {problem}")]
+    Field {
+        part: &'static str,
+        field: &'static str,
+        problem: &'static str,
+    },
+    #[error("part catalogue: {problem}")]
+    Catalogue { problem: &'static str },
+    #[error("part {part}: {source}")]
+    Sparse { part: &'static str, source: SparseError },
+    #[error("part {part}: {source}")]
+    Json {
+        part: &'static str,
+        source: serde_json::Error,
+    },
+}
+
+/// The checksum of a snapshot, fed part by part in any order.
+#[derive(Debug, Clone, Default)]
+pub struct Checksum {
+    parts: BTreeMap<String, [u8; CHECKSUM_BYTES]>,
+}
+
+impl Checksum {
+    /// `bytes`: all of an encoded part. Only the checksum at their end is looked at.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) {
+        let checksum = bytes.last_chunk().copied().unwrap_or_default();
+        self.parts.insert(name.to_owned(), checksum);
+    }
+
+    pub fn finish(&self) -> [u8; CHECKSUM_BYTES] {
+        let mut hasher = Xxh3::new();
+        for (name, checksum) in &self.parts {
+            hasher.update(name.as_bytes());
+            hasher.update(&[0]);
+            hasher.update(checksum);
+        }
+        hasher.digest128().to_le_bytes()
+    }
+}
+
+/// The parts of a validated snapshot, each encoded when it is asked for. Equal snapshots have equal bytes.
+pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
+    type Write = fn(&SnapshotParts, &mut Writer);
+    let contents: [(&'static str, Write); 9] = [
+        (PARAMETERS, |parts, to| write_parameters(&parts.parameters, to)),
+        (WEIGHTS, |parts, to| to.doubles(&parts.weights.all())),
+        (USERS, |parts, to| to.texts(parts.users.texts())),
+        (ITEMS, |parts, to| to.texts(parts.items.texts())),
+        (CATALOGUE, |parts, to| write_catalogue(&parts.catalogue, to)),
+        (RATINGS, |parts, to| write_ratings(&parts.ratings, &parts.purchased, to)),
+        (BIASES, |parts, to| write_biases(&parts.biases, to)),
+        (USER_NEIGHBORS, |parts, to| write_neighbors(&parts.user_neighbors, to)),
+        (ITEM_NEIGHBORS, |parts, to| write_neighbors(&parts.item_neighbors, to)),
+    ];
+    contents.into_iter().map(|(name, write)| {
+        let mut writer = Writer::new(header());
+        write(parts, &mut writer);
+        EncodedPart {
+            name,
+            bytes: seal(name, writer.into_bytes()),
+        }
+    })
+}
+
+/// The parts of a snapshot from the names and bytes of its encoded parts, in any order.
+///
+/// `checksum`: of the snapshot, as [`Checksum::finish`] gave it. Each part is valid by itself then; that they fit
+/// together is for [`Snapshot::new`](super::snapshot::Snapshot::new) to check.
+///
+/// # Errors
+/// Names the part, and what is wrong with it.
+pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
+    let mut actual_checksum = Checksum::default();
+    let mut by_name = BTreeMap::new();
+    for (part, bytes) in parts {
+        actual_checksum.add(&part, &bytes);
+        if by_name.contains_key(&part) {
+            return Err(CodecError::Duplicate { part });
+        }
+        by_name.insert(part, bytes);
+    }
+    let mut take = |part| match by_name.remove(part) {
+        Some(bytes) => Ok(StoredPart { part, bytes }),
+        None => Err(CodecError::Missing { part }),
+    };
+    let (parameters, weights) = (take(PARAMETERS)?, take(WEIGHTS)?);
+    let (users, items, catalogue) = (take(USERS)?, take(ITEMS)?, take(CATALOGUE)?);
+    let (ratings, biases) = (take(RATINGS)?, take(BIASES)?);
+    let (user_neighbors, item_neighbors) = (take(USER_NEIGHBORS)?, take(ITEM_NEIGHBORS)?);
+    if let Some((part, _)) = by_name.pop_first() {
+        return Err(CodecError::Unknown { part });
+    }
+
+    // The three large parts beside each other, and beside all the rest.
+    let ((user_neighbors, item_neighbors), (ratings, rest)) = rayon::join(
+        || {
+            rayon::join(
+                || user_neighbors.read(read_neighbors),
+                || item_neighbors.read(read_neighbors),
+            )
+        },
+        || {
+            rayon::join(
+                || ratings.read(read_ratings),
+                || {
+                    let parameters = parameters.read(read_parameters)?;
+                    let weights = weights.read(read_weights)?;
+                    let users = users.read(read_dictionary)?;
+                    let items = items.read(read_dictionary)?;
+                    let catalogue = catalogue.read(read_catalogue)?;
+                    let biases = biases.read(read_biases)?;
+                    Ok::<_, CodecError>((parameters, weights, users, items, catalogue, biases))
+                },
+            )
+        },
+    );
+    let (parameters, weights, users, items, catalogue, biases) = rest?;
+    let (ratings, purchased) = ratings?;
+    let decoded = SnapshotParts {
+        parameters,
+        weights,
+        users,
+        items,
+        catalogue,
+        ratings,
+        purchased,
+        biases,
+        user_neighbors: user_neighbors?,
+        item_neighbors: item_neighbors?,
+    };
+    // Last, so that a damaged part is named; each is known to be intact now.
+    if actual_checksum.finish() != checksum {
+        return Err(CodecError::Exchanged);
+    }
+    Ok(decoded)
+}
+
+/// What stands before the contents, without the length.
+fn header() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&0_u64.to_le_bytes());
+    bytes
+}
+
+/// Completes header and contents with the length and the checksum.
+fn seal(part: &str, mut bytes: Vec<u8>) -> Vec<u8> {
+    let length = (bytes.len() + CHECKSUM_BYTES) as u64;
+    bytes[LENGTH_AT..][..size_of::<u64>()].copy_from_slice(&length.to_le_bytes());
+    let checksum = part_checksum(part, &bytes);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+fn part_checksum(part: &str, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = Xxh3::new();
+    hasher.update(part.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(bytes);
+    hasher.digest128().to_le_bytes()
+}
+
+struct StoredPart {
+    part: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl StoredPart {
+    /// Checks the frame, reads the contents to their end and frees the bytes.
+    fn read<T>(self, contents: impl FnOnce(&mut Reader<'_>) -> Result<T, CodecError>) -> Result<T, CodecError> {
+        let mut reader = self.open()?;
+        let value = contents(&mut reader)?;
+        reader.finish()?;
+        Ok(value)
+    }
+
+    fn open(&self) -> Result<Reader<'_>, CodecError> {
+        let part = self.part;
+        let Some(after_magic) = self.bytes.strip_prefix(&MAGIC) else {
+            return Err(CodecError::Magic { part });
+        };
+        let mut header = Reader::new(part, after_magic);
+        // Before the checksum: another version may keep it elsewhere.
+        let version = u32::from_le_bytes(header.array("format version")?);
+        if version != FORMAT_VERSION {
+            return Err(CodecError::Version { part, version });
+        }
+        let (written, actual) = (header.u64("length")?, self.bytes.len() as u64);
+        if written != actual {
+            return Err(CodecError::Length { part, written, actual });
+        }
+        let Some((contents, &checksum)) = header.rest().split_last_chunk() else {
+            return Err(CodecError::Ended {
+                part,
+                field: "checksum",
+            });
+        };
+        let checked = &self.bytes[..self.bytes.len() - CHECKSUM_BYTES];
+        if part_checksum(part, checked) != checksum {
+            return Err(CodecError::Checksum { part });
+        }
+        Ok(Reader::new(part, contents))
+    }
+}
+
+fn write_parameters(parameters: &TrainingParameters, to: &mut Writer) {
+    let json = serde_json::to_vec(parameters).unwrap_or_else(|_| unreachable!("numbers and names in two structs"));
+    to.raw(&json);
+}
+
+fn read_parameters(from: &mut Reader<'_>) -> Result<TrainingParameters, CodecError> {
+    let part = from.part();
+    serde_json::from_slice(from.rest()).map_err(|source| CodecError::Json { part, source })
+}
+
+fn read_weights(from: &mut Reader<'_>) -> Result<BlendWeights, CodecError> {
+    let [weighted_sum, weighted_mean, baseline, ranking] = from.doubles("weights")?;
+    Ok(BlendWeights {
+        weighted_sum,
+        weighted_mean,
+        baseline,
+        ranking,
+    })
+}
+
+fn read_dictionary<I: DenseIndex>(from: &mut Reader<'_>) -> Result<Dictionary<I>, CodecError> {
+    let ids = from.texts("ids")?;
+    Dictionary::new(ids).ok_or_else(|| from.invalid("ids", "are not strictly ascending, or too many"))
+}
+
+fn write_catalogue(catalogue: &Catalogue, to: &mut Writer) {
+    to.texts(&catalogue.titles);
+    to.texts(&catalogue.categories);
+    to.texts(&catalogue.merchants);
+    to.u64(catalogue.currencies.len() as u64);
+    for currency in &catalogue.currencies {
+        to.raw(currency.as_str().as_bytes());
+    }
+    for references in [&catalogue.category_of, &catalogue.merchant_of, &catalogue.currency_of] {
+        // NONE, the highest, becomes 0.
+        to.integers(references.iter().map(|reference| u64::from(reference.wrapping_add(1))));
+    }
+    to.integers(catalogue.price_minor.iter().map(|&price| price as u64));
+    to.bits(&catalogue.listed);
+}
+
+fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
+    let (titles, categories, merchants) = (
+        from.texts("titles")?,
+        from.texts("categories")?,
+        from.texts("merchants")?,
+    );
+    let n_currencies = from.u64("currencies")?;
+    let currencies = from
+        .chunks::<3>("currencies", n_currencies)?
+        .iter()
+        .map(|letters| {
+            std::str::from_utf8(letters)
+                .ok()
+                .and_then(|code| Currency::new(code).ok())
+        })
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| from.invalid("currencies", "are not all three capital letters"))?;
+    let mut references = |field| {
+        let references = from.u32s(field)?;
+        Ok(references
+            .into_iter()
+            .map(|reference| reference.wrapping_sub(1))
+            .collect())
+    };
+    let catalogue = Catalogue {
+        titles,
+        categories,
+        merchants,
+        currencies,
+        category_of: references("categories of the items")?,
+        merchant_of: references("merchants of the items")?,
+        currency_of: references("currencies of the items")?,
+        price_minor: from.u64s("prices")?.into_iter().map(|price| price as i64).collect(),
+        listed: from.bits("listed")?,
+    };
+    match catalogue.problem() {
+        Some(problem) => Err(CodecError::Catalogue { problem }),
+        None => Ok(catalogue),
+    }
+}
+
+fn write_ratings(ratings: &CsrMatrix, purchased: &Bits, to: &mut Writer) {
+    to.u64(ratings.n_columns() as u64);
+    to.lengths(ratings.offsets());
+    to.integers(ratings.columns().iter().map(|&item| u64::from(item)));
+    to.floats(ratings.values());
+    to.bits(purchased);
+}
+
+fn read_ratings(from: &mut Reader<'_>) -> Result<(CsrMatrix, Bits), CodecError> {
+    let part = from.part();
+    let n_items = from.size("number of items")?;
+    let (offsets, items, values) = (from.offsets("lengths")?, from.u32s("items")?, from.floats("values")?);
+    let purchased = from.bits("purchased")?;
+    let ratings =
+        CsrMatrix::new(n_items, offsets, items, values).map_err(|source| CodecError::Sparse { part, source })?;
+    Ok((ratings, purchased))
+}
+
+fn write_biases(biases: &Biases, to: &mut Writer) {
+    to.doubles(&[biases.global_mean]);
+    to.floats(&biases.users);
+    to.floats(&biases.items);
+}
+
+fn read_biases(from: &mut Reader<'_>) -> Result<Biases, CodecError> {
+    let [global_mean] = from.doubles("mean")?;
+    Ok(Biases {
+        global_mean,
+        users: from.floats("biases of the users")?,
+        items: from.floats("biases of the items")?,
+    })
+}
+
+fn write_neighbors(lists: &NeighborLists, to: &mut Writer) {
+    to.u64(lists.n_targets() as u64);
+    to.lengths(lists.offsets());
+    to.integers(lists.neighbors().iter().map(|&neighbor| u64::from(neighbor)));
+    to.floats(lists.similarities());
+}
+
+fn read_neighbors(from: &mut Reader<'_>) -> Result<NeighborLists, CodecError> {
+    let part = from.part();
+    let n_targets = from.size("number of targets")?;
+    let offsets = from.offsets("lengths")?;
+    // Nothing else bounds the number of targets by the number of bytes, and checking the lists takes memory for each.
+    if n_targets != offsets.len() - 1 {
+        return Err(from.invalid("number of targets", "is not the number of lists"));
+    }
+    let (neighbors, similarities) = (from.u32s("neighbors")?, from.floats("similarities")?);
+    NeighborLists::new(n_targets, offsets, neighbors, similarities)
+        .map_err(|source| CodecError::Sparse { part, source })
+}

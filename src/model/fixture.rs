@@ -3,9 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::item::ItemFacts;
 use crate::domain::money::{Currency, Money};
+use crate::domain::rating::RatingScale;
 use crate::similarity::cosine::{TopKOptions, top_k};
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
@@ -14,7 +19,7 @@ use super::bits::Bits;
 use super::catalogue::{Catalogue, NONE};
 use super::dictionary::{Dictionary, Texts};
 use super::overlay::Overlay;
-use super::parameters::{BlendWeights, TrainingParameters};
+use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
 use super::snapshot::{Biases, Snapshot, SnapshotParts};
 use super::view::View;
 
@@ -141,6 +146,127 @@ pub fn user_id(id: &str) -> UserId {
 
 pub fn item_id(id: &str) -> ItemId {
     ItemId::new(id).unwrap()
+}
+
+/// Any valid parts of up to seven users and items. Lists, biases and weights need not follow from the ratings.
+pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
+    let ids = || btree_set("\\PC{1,6}", 0..8);
+    (ids(), ids()).prop_flat_map(|(users, items)| {
+        let (m, n) = (users.len(), items.len());
+        let model = (any_ratings(m, n), any_lists(m), any_lists(n), any_biases(m, n));
+        let rest = (any_parameters(), any_weights(), vec(any_facts(), n));
+        (Just((users, items)), model, rest).prop_map(|((users, items), model, (parameters, weights, facts))| {
+            let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
+            SnapshotParts {
+                parameters,
+                weights,
+                users: Dictionary::new(users.iter().collect()).unwrap(),
+                items: Dictionary::new(items.iter().collect()).unwrap(),
+                catalogue: catalogue(&facts),
+                ratings,
+                purchased,
+                biases,
+                user_neighbors,
+                item_neighbors,
+            }
+        })
+    })
+}
+
+fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (CsrMatrix, Bits)> {
+    let rating = prop_oneof![
+        3 => Just(None),
+        3 => (1_u8..=10).prop_map(|halves| Some(f32::from(halves) / 2.0)),
+        1 => (f32::MIN_POSITIVE..1e30).prop_map(Some),
+    ];
+    vec((rating, any::<bool>()), m * n).prop_map(move |cells| {
+        let rated = cells.iter().enumerate();
+        let rated = rated.filter_map(|(at, &(rating, purchased))| Some((at, rating?, purchased)));
+        let entries = rated
+            .clone()
+            .map(|(at, rating, _)| ((at / n) as u32, (at % n) as u32, rating));
+        let ratings = CsrMatrix::from_triplets(m, n, entries.collect()).unwrap();
+        (ratings, rated.map(|(_, _, purchased)| purchased).collect())
+    })
+}
+
+fn any_lists(n: usize) -> impl Strategy<Value = NeighborLists> {
+    let similarity = prop_oneof![
+        2 => Just(None),
+        2 => (1_u8..=4).prop_map(|quarters| Some(f32::from(quarters) / 4.0)),
+        1 => (f32::MIN_POSITIVE..=1.0).prop_map(Some),
+    ];
+    vec(vec(similarity, n), n).prop_map(move |rows| {
+        let (mut offsets, mut neighbors, mut similarities) = (vec![0], Vec::new(), Vec::new());
+        for (row, all) in rows.iter().enumerate() {
+            let targets = all.iter().enumerate().filter(|&(target, _)| target != row);
+            let mut list: Vec<(f32, usize)> = targets.filter_map(|(target, &s)| Some((s?, target))).collect();
+            list.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            neighbors.extend(list.iter().map(|&(_, target)| target as u32));
+            similarities.extend(list.iter().map(|&(similarity, _)| similarity));
+            offsets.push(neighbors.len() as u64);
+        }
+        NeighborLists::new(n, offsets, neighbors, similarities).unwrap()
+    })
+}
+
+fn any_biases(m: usize, n: usize) -> impl Strategy<Value = Biases> {
+    let biases = |len| vec(-4.0_f32..4.0, len);
+    (-9.0..9.0, biases(m), biases(n)).prop_map(|(global_mean, users, items)| Biases {
+        global_mean,
+        users,
+        items,
+    })
+}
+
+/// Floats of few digits, as people write them: others may come back from JSON with another last bit.
+fn any_parameters() -> impl Strategy<Value = TrainingParameters> {
+    use ImplicitFeedback::{Binary, LogOrders, Off};
+
+    let scale = (0.1_f32..5.0, 5.5_f32..100.0).prop_map(|(min, max)| RatingScale { min, max });
+    let shrinkage = || (0_u32..100_000).prop_map(|thousandths| f64::from(thousandths) / 1000.0);
+    let implicit = select(vec![LogOrders, Binary, Off]);
+    let shrinkages = (shrinkage(), shrinkage());
+    (scale, implicit, 1..10_000_usize, shrinkages, 1..100_u32, any::<u64>()).prop_map(
+        |(scale, implicit, neighbors, (user_bias_shrinkage, item_bias_shrinkage), bias_iterations, seed)| {
+            let options = TrainingOptions {
+                implicit,
+                neighbors,
+                user_bias_shrinkage,
+                item_bias_shrinkage,
+                bias_iterations,
+                seed,
+            };
+            TrainingParameters { scale, options }
+        },
+    )
+}
+
+fn any_weights() -> impl Strategy<Value = BlendWeights> {
+    proptest::array::uniform4(0.0..=1.0).prop_map(|[weighted_sum, weighted_mean, baseline, ranking]| BlendWeights {
+        weighted_sum,
+        weighted_mean,
+        baseline,
+        ranking,
+    })
+}
+
+fn any_facts() -> impl Strategy<Value = ItemFacts> {
+    let name = || prop::option::of(select(vec!["art", "mugs", "Über"]));
+    let price = (any::<i64>(), select(vec!["EUR", "GBP", "JPY"])).prop_map(|(amount_minor, code)| Money {
+        amount_minor,
+        currency: Currency::new(code).unwrap(),
+    });
+    let title = prop::option::of("\\PC{0,6}");
+    (title, name(), name(), prop::option::of(price), any::<bool>()).prop_map(
+        |(title, merchant, category, price, listed)| ItemFacts {
+            title,
+            merchant: merchant.map(|merchant| MerchantId::new(merchant).unwrap()),
+            category: category.map(|category| Category::new(category).unwrap()),
+            price,
+            listed,
+        },
+    )
 }
 
 fn ids(prefix: &str, count: usize) -> Texts {

@@ -68,10 +68,9 @@ impl Overlay {
                 rating,
                 orders,
             } => {
-                let parameters = snapshot.parameters();
                 let interaction = FreshInteraction {
                     item: item_ref(snapshot, item),
-                    rating: parameters.implicit.effective_rating(rating, orders, &parameters.scale),
+                    rating: snapshot.parameters().effective_rating(rating, orders),
                     purchased: orders > 0,
                 };
                 self.apply_interaction(user, interaction, max_entries);

@@ -1,5 +1,6 @@
 //! What a training run is told, and kept with its snapshot.
 
+use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 
 /// How purchases become ratings.
@@ -24,11 +25,7 @@ impl ImplicitFeedback {
         }
     }
 
-    /// The effective rating of one user and item: the explicit rating if there is one, else what the purchases say;
-    /// `None` when neither says anything.
-    ///
-    /// `orders`: distinct orders with a net quantity above 0.
-    pub fn effective_rating(self, explicit: Option<f32>, orders: u32, scale: &RatingScale) -> Option<f32> {
+    fn effective_rating(self, explicit: Option<f32>, orders: u32, scale: &RatingScale) -> Option<f32> {
         explicit.or_else(|| match self {
             _ if orders == 0 => None,
             Self::LogOrders => Some((1.0 + f64::from(orders).log2()).min(f64::from(scale.max)) as f32),
@@ -38,13 +35,12 @@ impl ImplicitFeedback {
     }
 }
 
-/// Everything that decides a model besides its data.
+/// Section `training`: how a model is made of its data.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingParameters {
-    pub scale: RatingScale,
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingOptions {
     pub implicit: ImplicitFeedback,
-    /// Length of a neighbour list.
+    /// Length of a neighbor list.
     pub neighbors: usize,
     /// λ of the user biases: that many ratings of weight on "no bias". At least 0.
     pub user_bias_shrinkage: f64,
@@ -56,11 +52,10 @@ pub struct TrainingParameters {
     pub seed: u64,
 }
 
-impl Default for TrainingParameters {
+impl Default for TrainingOptions {
     /// Shrinkage and iterations as in Surprise's `BaselineOnly`, whose figures we compare with.
     fn default() -> Self {
         Self {
-            scale: RatingScale::default(),
             implicit: ImplicitFeedback::default(),
             neighbors: 50,
             user_bias_shrinkage: 15.0,
@@ -68,6 +63,51 @@ impl Default for TrainingParameters {
             bias_iterations: 10,
             seed: 1,
         }
+    }
+}
+
+/// Longest neighbor list.
+const MAX_NEIGHBORS: usize = 10_000;
+
+impl TrainingOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        let out_of_range = |key: &str, message: String| Err(InvalidField::new(key, "OUT_OF_RANGE", message));
+        if !(1..=MAX_NEIGHBORS).contains(&self.neighbors) {
+            let message = format!("must lie between 1 and {MAX_NEIGHBORS}, is {}", self.neighbors);
+            return out_of_range("training.neighbors", message);
+        }
+        for (key, value) in [
+            ("training.user_bias_shrinkage", self.user_bias_shrinkage),
+            ("training.item_bias_shrinkage", self.item_bias_shrinkage),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return out_of_range(key, format!("must be finite and 0 or more, is {value}"));
+            }
+        }
+        if self.bias_iterations == 0 {
+            return out_of_range("training.bias_iterations", "must be 1 or more, is 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Everything that decides a model besides its data.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingParameters {
+    pub scale: RatingScale,
+    pub options: TrainingOptions,
+}
+
+impl TrainingParameters {
+    /// The effective rating of one user and item: the explicit rating if there is one, else what the purchases say;
+    /// `None` when neither says anything.
+    ///
+    /// `orders`: distinct orders with a net quantity above 0.
+    pub fn effective_rating(&self, explicit: Option<f32>, orders: u32) -> Option<f32> {
+        self.options.implicit.effective_rating(explicit, orders, &self.scale)
     }
 }
 

@@ -80,6 +80,8 @@ impl Snapshot {
             ("item biases", n, parts.biases.items.len()),
             ("user neighbors", m, parts.user_neighbors.n_rows()),
             ("item neighbors", n, parts.item_neighbors.n_rows()),
+            ("user neighbors (targets)", m, parts.user_neighbors.n_targets()),
+            ("item neighbors (targets)", n, parts.item_neighbors.n_targets()),
         ];
         for (part, expected, actual) in shapes {
             if expected != actual {
@@ -93,9 +95,7 @@ impl Snapshot {
         if !biases.global_mean.is_finite() || !biases.users.iter().chain(&biases.items).all(|bias| bias.is_finite()) {
             return Err(SnapshotError::Value { part: "biases" });
         }
-        if !parts.weights.all().iter().all(|weight| (0.0..=1.0).contains(weight)) {
-            return Err(SnapshotError::Value { part: "weights" });
-        }
+        check_weights(&parts.weights)?;
         if parts.parameters.scale.validate().is_err() {
             return Err(SnapshotError::Value { part: "parameters" });
         }
@@ -112,6 +112,16 @@ impl Snapshot {
             by_popularity,
             parts,
         })
+    }
+
+    /// The same model, its blends weighted otherwise.
+    ///
+    /// # Errors
+    /// A weight outside of 0 to 1.
+    pub fn with_weights(mut self, weights: BlendWeights) -> Result<Self, SnapshotError> {
+        check_weights(&weights)?;
+        self.parts.weights = weights;
+        Ok(self)
     }
 
     pub fn parts(&self) -> &SnapshotParts {
@@ -173,5 +183,34 @@ impl Snapshot {
     /// Most raters first, ties by item id.
     pub fn by_popularity(&self) -> &[ItemIndex] {
         &self.by_popularity
+    }
+}
+
+fn check_weights(weights: &BlendWeights) -> Result<(), SnapshotError> {
+    if weights.all().iter().all(|weight| (0.0..=1.0).contains(weight)) {
+        return Ok(());
+    }
+    Err(SnapshotError::Value { part: "weights" })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::fixture::{EXAMPLE, snapshot_parts};
+
+    use super::*;
+
+    #[test]
+    fn lists_may_name_only_what_the_snapshot_holds() {
+        let check = |part: &str, change: fn(&mut SnapshotParts, NeighborLists)| {
+            let mut parts = snapshot_parts(&EXAMPLE);
+            let n_lists = if part.starts_with("user") { 3 } else { 5 };
+            let mut offsets = vec![1; n_lists + 1];
+            offsets[0] = 0;
+            change(&mut parts, NeighborLists::new(6, offsets, vec![5], vec![0.5]).unwrap());
+            let expected = format!("{part} neighbors (targets) has 6 entries where {n_lists} are expected");
+            assert_eq!(Snapshot::new(parts).unwrap_err().to_string(), expected);
+        };
+        check("user", |parts, lists| parts.user_neighbors = lists);
+        check("item", |parts, lists| parts.item_neighbors = lists);
     }
 }

@@ -1,0 +1,9 @@
+//! From what has been rated and bought to a model: effective ratings, biases, neighbor lists.
+
+pub mod biases;
+pub mod error;
+pub mod fit;
+pub mod input;
+pub mod matrix;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -6,7 +6,7 @@
 
 pub mod explain;
 pub mod filter;
-mod popular;
+pub mod popular;
 pub mod predict;
 pub mod rank;
 mod shopper;

@@ -105,9 +105,16 @@ impl<'a> CompiledFilter<'a> {
     }
 
     fn present_facts_pass(&self, facts: &Facts) -> bool {
-        let ItemFilter { categories, merchants, price, .. } = self.filter;
+        let ItemFilter {
+            categories,
+            merchants,
+            price,
+            ..
+        } = self.filter;
         let price_passes = |range: &PriceRange| {
-            facts.price.is_some_and(|price| price.currency == range.currency && range.contains(price.amount_minor))
+            facts
+                .price
+                .is_some_and(|price| price.currency == range.currency && range.contains(price.amount_minor))
         };
         facts.listed
             && is_named(categories, facts.category, Category::as_str)
@@ -145,16 +152,178 @@ fn find(texts: &Texts, name: &str) -> Option<usize> {
 
 /// The items of the snapshot among `ids`, ascending, each once.
 fn indices(view: &View, ids: &[ItemId]) -> Vec<ItemIndex> {
-    let mut indices: Vec<ItemIndex> = ids.iter().filter_map(|id| view.snapshot.items().find(id.as_str())).collect();
+    let mut indices: Vec<ItemIndex> = ids
+        .iter()
+        .filter_map(|id| view.snapshot.items().find(id.as_str()))
+        .collect();
     indices.sort_unstable();
     indices.dedup();
     indices
 }
 
 fn is_among(allowed: &Option<Bits>, position: u32) -> bool {
-    allowed.as_ref().is_none_or(|allowed| position != NONE && allowed.get(position as usize))
+    allowed
+        .as_ref()
+        .is_none_or(|allowed| position != NONE && allowed.get(position as usize))
 }
 
 fn is_named<N>(allowed: &[N], name: Option<&str>, as_str: impl Fn(&N) -> &str) -> bool {
     allowed.is_empty() || name.is_some_and(|name| allowed.iter().any(|allowed| as_str(allowed) == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{changed, facts_change};
+    use super::*;
+    use crate::domain::item::ItemFacts;
+    use crate::domain::money::Money;
+    use crate::model::fixture::{catalogue, item_facts, item_id, snapshot_parts, view};
+
+    fn currency(code: &str) -> Currency {
+        Currency::new(code).unwrap()
+    }
+
+    fn priced(amount_minor: i64, code: &str) -> ItemFacts {
+        ItemFacts {
+            price: Some(Money {
+                amount_minor,
+                currency: currency(code),
+            }),
+            ..ItemFacts::default()
+        }
+    }
+
+    fn unlisted(facts: ItemFacts) -> ItemFacts {
+        ItemFacts { listed: false, ..facts }
+    }
+
+    /// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, each 19.99 GBP; i3 bare; i4 an unlisted mug; i5 5.00
+    /// EUR, i6 19.98 GBP.
+    fn shop() -> View {
+        let mut parts = snapshot_parts(&[&[1.0; 7]]);
+        parts.catalogue = catalogue(&[
+            item_facts("A", "mugs", "acme"),
+            item_facts("B", "prints", "acme"),
+            item_facts("C", "mugs", "zenith"),
+            ItemFacts::default(),
+            unlisted(item_facts("E", "mugs", "acme")),
+            priced(500, "EUR"),
+            priced(1998, "GBP"),
+        ]);
+        view(parts)
+    }
+
+    #[track_caller]
+    fn check(view: &View, filter: &ItemFilter, expected: &[u32]) {
+        let compiled = CompiledFilter::new(filter, view);
+        let passing: Vec<u32> = (0..7).filter(|&item| compiled.passes(ItemIndex(item))).collect();
+        assert_eq!(passing, expected, "{filter:?}");
+    }
+
+    fn categories(names: &[&str]) -> ItemFilter {
+        ItemFilter {
+            categories: names.iter().map(|name| Category::new(name).unwrap()).collect(),
+            ..ItemFilter::default()
+        }
+    }
+
+    fn merchants(names: &[&str]) -> ItemFilter {
+        ItemFilter {
+            merchants: names.iter().map(|name| MerchantId::new(name).unwrap()).collect(),
+            ..ItemFilter::default()
+        }
+    }
+
+    fn candidates(ids: &[&str]) -> ItemFilter {
+        ItemFilter {
+            candidates: ids.iter().map(|id| item_id(id)).collect(),
+            ..ItemFilter::default()
+        }
+    }
+
+    fn excluded(ids: &[&str]) -> ItemFilter {
+        ItemFilter {
+            excluded: ids.iter().map(|id| item_id(id)).collect(),
+            ..ItemFilter::default()
+        }
+    }
+
+    fn price(code: &str, min_minor: Option<i64>, max_minor: Option<i64>) -> ItemFilter {
+        ItemFilter {
+            price: Some(PriceRange {
+                currency: currency(code),
+                min_minor,
+                max_minor,
+            }),
+            ..ItemFilter::default()
+        }
+    }
+
+    #[test]
+    fn every_condition_alone() {
+        let shop = shop();
+        check(&shop, &ItemFilter::default(), &[0, 1, 2, 3, 5, 6]);
+        check(&shop, &categories(&["mugs"]), &[0, 2]);
+        check(&shop, &categories(&["prints", "mugs"]), &[0, 1, 2]);
+        check(&shop, &categories(&["unheard of"]), &[]);
+        check(&shop, &merchants(&["acme"]), &[0, 1]);
+        check(&shop, &merchants(&["zenith", "unheard of"]), &[2]);
+        check(&shop, &candidates(&["i5", "i4", "i1", "i1"]), &[1, 5]);
+        check(&shop, &candidates(&["unheard of"]), &[]);
+        check(&shop, &excluded(&["i5", "i0", "unheard of"]), &[1, 2, 3, 6]);
+        check(&shop, &price("GBP", None, None), &[0, 1, 2, 6]);
+        check(&shop, &price("GBP", Some(1999), None), &[0, 1, 2]);
+        check(&shop, &price("GBP", None, Some(1998)), &[6]);
+        check(&shop, &price("GBP", Some(1998), Some(1998)), &[6]);
+        check(&shop, &price("EUR", Some(500), Some(500)), &[5]);
+        check(&shop, &price("JPY", None, None), &[]);
+    }
+
+    #[test]
+    fn all_conditions_must_be_met() {
+        let shop = shop();
+        let both = ItemFilter {
+            merchants: merchants(&["acme"]).merchants,
+            ..categories(&["mugs"])
+        };
+        check(&shop, &both, &[0]);
+        let none = ItemFilter {
+            excluded: excluded(&["i0"]).excluded,
+            ..both
+        };
+        check(&shop, &none, &[]);
+    }
+
+    #[test]
+    fn changed_facts_count_instead_of_those_of_the_snapshot() {
+        let shop = changed(
+            shop(),
+            [
+                facts_change("i0", unlisted(item_facts("A", "mugs", "acme"))),
+                facts_change("i4", item_facts("E", "mugs", "acme")),
+                facts_change("i1", item_facts("B", "books", "press")),
+                facts_change("i2", priced(700, "JPY")),
+                facts_change("i5", priced(499, "EUR")),
+            ],
+        );
+        check(&shop, &ItemFilter::default(), &[1, 2, 3, 4, 5, 6]);
+        check(&shop, &categories(&["mugs"]), &[4]);
+        // Names that no item had when the snapshot was trained.
+        check(&shop, &categories(&["books"]), &[1]);
+        check(&shop, &merchants(&["press", "zenith"]), &[1]);
+        check(&shop, &price("JPY", None, Some(700)), &[2]);
+        check(&shop, &price("EUR", Some(500), None), &[]);
+        check(&shop, &price("EUR", None, Some(499)), &[5]);
+        check(&shop, &candidates(&["i0", "i4"]), &[4]);
+        check(&shop, &excluded(&["i4"]), &[1, 2, 3, 5, 6]);
+    }
+
+    #[test]
+    fn the_named_candidates_stand_in_order_and_once() {
+        let shop = shop();
+        let filter = candidates(&["i5", "i1", "unheard of", "i1"]);
+        let compiled = CompiledFilter::new(&filter, &shop);
+        assert_eq!(compiled.candidates(), Some(&[ItemIndex(1), ItemIndex(5)][..]));
+        assert_eq!(CompiledFilter::new(&ItemFilter::default(), &shop).candidates(), None);
+    }
 }

@@ -6,7 +6,7 @@ use crate::model::snapshot::Snapshot;
 /// The items with the most raters among those that pass, ties by id; items without raters come last.
 ///
 /// `candidates`: the only items that can pass, where they are known.
-pub(super) fn most_popular(
+pub fn most_popular(
     snapshot: &Snapshot,
     limit: usize,
     candidates: Option<&[ItemIndex]>,

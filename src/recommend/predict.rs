@@ -136,32 +136,42 @@ impl<'a> Predictor<'a> {
             ItemRef::Known(item) => Some(*item),
             ItemRef::New(_) => None,
         };
-        let items = known.filter(|_| options.basis.has_items()).map(|item| self.item_side(item, options.estimator));
-        let users = known.filter(|_| options.basis.has_users()).map(|item| self.user_side(item, options.estimator));
+        let items = known
+            .filter(|_| options.basis.has_items())
+            .map(|item| self.item_side(item, options.estimator));
+        let users = known
+            .filter(|_| options.basis.has_users())
+            .map(|item| self.user_side(item, options.estimator));
         let (items, users) = (items.unwrap_or_default(), users.unwrap_or_default());
         let support = items.support + users.support;
         let shares = self.shares(items, users, options.estimator);
 
         let base = if support == 0 || options.estimator == Estimator::Baseline {
-            Base {
-                global_mean: self.global_mean,
-                user_bias: self.user_bias,
-                item_bias: known.map_or(0.0, |item| self.item_bias(item)),
-            }
+            self.base(known)
         } else {
             Base::default()
         };
-        let fallback = if support > 0 { Fallback::None } else { self.fallback(known) };
+        let fallback = if support > 0 {
+            Fallback::None
+        } else {
+            self.fallback(known)
+        };
 
         let neighbors = shares.items * items.mean + shares.users * users.mean;
-        let raw = base.global_mean + base.user_bias + base.item_bias + neighbors;
+        let raw = base.sum() + neighbors;
         let (value, clamped) = match options.estimator {
             Estimator::WeightedSum if support > 0 => (raw, false),
             _ => self.snapshot.parameters().scale.clamp(raw),
         };
 
         let explanation = options.explain.then(|| {
-            let weigh = |share: f64, side: Side| if side.support > 0 { share / side.total_similarity } else { 0.0 };
+            let weigh = |share: f64, side: Side| {
+                if side.support > 0 {
+                    share / side.total_similarity
+                } else {
+                    0.0
+                }
+            };
             let (per_item, per_user) = (weigh(shares.items, items), weigh(shares.users, users));
             RatingExplanation {
                 global_mean: base.global_mean,
@@ -186,6 +196,32 @@ impl<'a> Predictor<'a> {
             clamped,
             fallback,
             explanation,
+        }
+    }
+
+    /// μ + b_u + b_i, clamped: what is predicted without neighbors.
+    pub fn baseline(&self, item: ItemIndex) -> f64 {
+        let (value, _) = self.snapshot.parameters().scale.clamp(self.base(Some(item)).sum());
+        value
+    }
+
+    /// The item-based and the user-based value, neither of them clamped; `None` unless both have support, for only then
+    /// does a blend weigh them.
+    pub fn sides(&self, item: ItemIndex, estimator: Estimator) -> Option<(f64, f64)> {
+        let (items, users) = (self.item_side(item, estimator), self.user_side(item, estimator));
+        let base = match estimator {
+            Estimator::WeightedSum | Estimator::WeightedMean => 0.0,
+            Estimator::Baseline => self.base(Some(item)).sum(),
+        };
+        (items.support > 0 && users.support > 0).then_some((base + items.mean, base + users.mean))
+    }
+
+    /// Without `item`, one that the snapshot does not know.
+    fn base(&self, item: Option<ItemIndex>) -> Base {
+        Base {
+            global_mean: self.global_mean,
+            user_bias: self.user_bias,
+            item_bias: item.map_or(0.0, |item| self.item_bias(item)),
         }
     }
 
@@ -268,6 +304,12 @@ impl<'a> Predictor<'a> {
     }
 }
 
+impl Base {
+    fn sum(self) -> f64 {
+        self.global_mean + self.user_bias + self.item_bias
+    }
+}
+
 impl Side {
     /// `neighbors`: similarity, above 0, and what is averaged, `None` from a neighbor that has not rated.
     fn over(neighbors: impl Iterator<Item = (f64, Option<f64>)>, estimator: Estimator) -> Self {
@@ -306,7 +348,7 @@ fn user_bias(snapshot: &Snapshot, shopper: &Shopper, global_mean: f64) -> f64 {
         return f64::from(snapshot.biases().users[user.at()]);
     }
     let mut total = 0.0;
-    let mut weight = snapshot.parameters().user_bias_shrinkage;
+    let mut weight = snapshot.parameters().options.user_bias_shrinkage;
     for (item, rating) in shopper.ratings() {
         total += f64::from(rating) - global_mean - f64::from(snapshot.biases().items[item.at()]);
         weight += 1.0;

@@ -91,8 +91,8 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
     };
 
     scratch.add_all(view, &shopper, options.basis);
-    let factors = scratch.factors(view, options.basis, &passes);
-    let ranked = scratch.top(options.limit, factors, &passes);
+    let factors = scratch.factors(view, options.basis, passes);
+    let ranked = scratch.top(options.limit, factors, passes);
     scratch.clear();
 
     if ranked.is_empty() {
@@ -115,7 +115,9 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
             .map(|Scored { score, item }| Recommended {
                 item,
                 score,
-                explanation: options.explain.then(|| explain(&view.snapshot, &shopper, item, factors)),
+                explanation: options
+                    .explain
+                    .then(|| explain(&view.snapshot, &shopper, item, factors)),
             })
             .collect(),
     }
@@ -222,7 +224,9 @@ impl Scratch {
     }
 
     fn scored(&self) -> impl Iterator<Item = (ItemIndex, Cell)> {
-        self.scored[..self.n_scored].iter().map(|&item| (ItemIndex(item), self.cells[item as usize]))
+        self.scored[..self.n_scored]
+            .iter()
+            .map(|&item| (ItemIndex(item), self.cells[item as usize]))
     }
 
     fn factors(&self, view: &View, basis: Basis, passes: impl Fn(ItemIndex) -> bool) -> Factors {

@@ -78,7 +78,10 @@ impl<'a> Shopper<'a> {
 
     /// Items and ratings, ascending by item.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
-        self.items.iter().zip(&*self.ratings).map(|(&item, &rating)| (ItemIndex(item), rating))
+        self.items
+            .iter()
+            .zip(&*self.ratings)
+            .map(|(&item, &rating)| (ItemIndex(item), rating))
     }
 
     pub fn rating(&self, item: ItemIndex) -> Option<f32> {
@@ -99,7 +102,10 @@ impl<'a> Shopper<'a> {
     /// Similar users, best first, and their similarities; none for a session and for a user newer than the snapshot.
     pub fn neighbors(&self) -> impl Iterator<Item = (UserIndex, f32)> + use<'a> {
         let (users, similarities) = self.neighbors;
-        users.iter().zip(similarities).map(|(&user, &similarity)| (UserIndex(user), similarity))
+        users
+            .iter()
+            .zip(similarities)
+            .map(|(&user, &similarity)| (UserIndex(user), similarity))
     }
 
     /// Their row in the snapshot, when the ratings are still those.

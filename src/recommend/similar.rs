@@ -19,3 +19,40 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
         .take(limit)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{changed, facts_change, near};
+    use super::*;
+    use crate::domain::item::ItemFacts;
+    use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, view};
+
+    #[test]
+    fn the_nearest_that_pass_best_first() {
+        let view = view(snapshot_parts(&EXAMPLE));
+        let check = |view: &View, limit, filter: &ItemFilter, expected: &[(u32, f64)]| {
+            let found = similar_items(view, ItemIndex(3), limit, filter);
+            let items: Vec<u32> = found.iter().map(|(item, _)| item.0).collect();
+            assert_eq!(items, expected.iter().map(|&(item, _)| item).collect::<Vec<_>>());
+            for ((_, similarity), (_, expected)) in found.iter().zip(expected) {
+                near(*similarity, *expected, 1e-6);
+            }
+        };
+        let all = [(4, 0.91287093), (0, 0.73029674), (1, 0.40824829), (2, 0.40824829)];
+        let any = ItemFilter::default();
+        check(&view, 9, &any, &all);
+        check(&view, 2, &any, &all[..2]);
+        check(&view, 0, &any, &[]);
+        let few = ItemFilter {
+            candidates: vec![item_id("i2"), item_id("i4")],
+            ..ItemFilter::default()
+        };
+        check(&view, 9, &few, &[all[0], all[3]]);
+        let delisted = ItemFacts {
+            listed: false,
+            ..ItemFacts::default()
+        };
+        let view = changed(view, [facts_change("i4", delisted)]);
+        check(&view, 2, &any, &all[1..3]);
+    }
+}

@@ -13,4 +13,4 @@ pub mod pool;
 pub mod purchases;
 pub mod ratings;
 pub mod snapshots;
-pub mod training_input;
+pub mod training;

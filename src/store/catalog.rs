@@ -11,10 +11,42 @@ use super::ids;
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool};
 
+/// Creates those of `items` that are not there yet, bare.
+pub async fn create_items(pool: &Pool, items: &[&ItemId]) -> Result<(), StoreError> {
+    pool.write(|mut tx| async move {
+        ids::ensure_items(&mut tx, items.iter().map(|item| item.as_str())).await?;
+        Ok(tx.commit().await?)
+    })
+    .await
+}
+
+/// Creates those of `merchants` that are not there yet, without a name.
+pub async fn create_merchants(pool: &Pool, merchants: &[&MerchantId]) -> Result<(), StoreError> {
+    pool.write(|mut tx| async move {
+        ids::ensure_merchants(&mut tx, merchants.iter().map(|merchant| merchant.as_str())).await?;
+        Ok(tx.commit().await?)
+    })
+    .await
+}
+
+/// Has PostgreSQL look at how large the tables are. It keeps plans as long as it does not: one that was made when a table
+/// was all but empty checks every foreign key by reading the whole of it, until somebody looks.
+pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
+    sqlx::query!("ANALYZE users, merchants, items, ratings, purchases")
+        .execute(&pool.inner)
+        .await?;
+    Ok(())
+}
+
 /// Creates or updates merchants in one transaction. Returns what became of each; of several for one merchant the last
 /// one speaks for all.
 pub async fn upsert_merchants(pool: &Pool, merchants: &[MerchantPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
-    pool.write(|connection| Box::pin(upsert_merchants_in(connection, merchants))).await
+    pool.write(|mut tx| async move {
+        let outcomes = upsert_merchants_in(&mut tx, merchants).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
 }
 
 async fn upsert_merchants_in(
@@ -39,17 +71,28 @@ async fn upsert_merchants_in(
     )
     .fetch_all(&mut *connection)
     .await?;
-    Ok(outcomes(merchants.iter().map(|merchant| keys.key(merchant.id.as_str())), &keys.created, &updated))
+    Ok(outcomes(
+        merchants.iter().map(|merchant| keys.key(merchant.id.as_str())),
+        &keys.created,
+        &updated,
+    ))
 }
 
 /// Creates or updates items in one transaction; a field that is `None` keeps what is stored, an empty title removes it.
 /// Returns what became of each; of several for one item the last one speaks for all.
 pub async fn upsert_items(pool: &Pool, items: &[ItemPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
-    pool.write(|connection| Box::pin(upsert_items_in(connection, items))).await
+    pool.write(|mut tx| async move {
+        let outcomes = upsert_items_in(&mut tx, items).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
 }
 
 async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
-    let merchants = items.iter().filter_map(|item| item.merchant.as_ref().map(|merchant| merchant.as_str()));
+    let merchants = items
+        .iter()
+        .filter_map(|item| item.merchant.as_ref().map(|merchant| merchant.as_str()));
     let merchants = ids::ensure_merchants(connection, merchants).await?;
     let keys = ids::ensure_items(connection, items.iter().map(|item| item.id.as_str())).await?;
 
@@ -68,7 +111,10 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
         .map(|patch| patch.merchant.as_ref().map(|merchant| merchants.key(merchant.as_str())))
         .collect();
     let categories = column(|patch| patch.category.as_ref().map(ToString::to_string));
-    let prices: Vec<Option<i64>> = patches.values().map(|patch| patch.price.map(|price| price.amount_minor)).collect();
+    let prices: Vec<Option<i64>> = patches
+        .values()
+        .map(|patch| patch.price.map(|price| price.amount_minor))
+        .collect();
     let currencies = column(|patch| patch.price.map(|price| price.currency.to_string()));
     let listed: Vec<Option<bool>> = patches.values().map(|patch| patch.listed).collect();
     let updated = sqlx::query_scalar!(
@@ -108,7 +154,11 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
     )
     .fetch_all(&mut *connection)
     .await?;
-    Ok(outcomes(items.iter().map(|item| keys.key(item.id.as_str())), &keys.created, &updated))
+    Ok(outcomes(
+        items.iter().map(|item| keys.key(item.id.as_str())),
+        &keys.created,
+        &updated,
+    ))
 }
 
 fn patch_over(patch: &mut ItemPatch, later: &ItemPatch) {
@@ -127,7 +177,13 @@ fn patch_over(patch: &mut ItemPatch, later: &ItemPatch) {
 /// [`WriteOutcome::Stored`] for the last entry of every key that was created or updated.
 fn outcomes(keys: impl DoubleEndedIterator<Item = i64>, created: &[i64], updated: &[i64]) -> Vec<WriteOutcome> {
     let mut changed: HashSet<i64> = created.iter().chain(updated).copied().collect();
-    let outcome = |key| if changed.remove(&key) { WriteOutcome::Stored } else { WriteOutcome::Merged };
+    let outcome = |key| {
+        if changed.remove(&key) {
+            WriteOutcome::Stored
+        } else {
+            WriteOutcome::Merged
+        }
+    };
     let mut outcomes: Vec<WriteOutcome> = keys.rev().map(outcome).collect();
     outcomes.reverse();
     outcomes
@@ -199,7 +255,14 @@ impl TryFrom<Row> for Item {
     fn try_from(row: Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: ItemId::new(row.external_id).map_err(|error| StoreError::corrupt("items", error))?,
-            facts: facts(row.title, row.merchant_id, row.category, row.price_minor, row.currency_code, row.listed)?,
+            facts: facts(
+                row.title,
+                row.merchant_id,
+                row.category,
+                row.price_minor,
+                row.currency_code,
+                row.listed,
+            )?,
         })
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A moment is PostgreSQL's own picture of which transactions are visible, so that a row is neither missed because a
 //! transaction that began earlier committed later, nor held up by a long one, nor read twice. This is the one file
-//! that needs `xid8` and `pg_snapshot`. Where an engine has neither, a `changes.committed_at` from a hybrid logical
-//! clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) takes their place.
+//! that needs `xid8`, `pg_snapshot` and exported snapshots. Where an engine has neither, a `changes.committed_at` from
+//! a hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) takes their place,
+//! and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs none.
 
 use futures_util::TryStreamExt;
 
@@ -12,7 +13,7 @@ use crate::model::overlay::FreshChange;
 
 use super::catalog::facts;
 use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use super::pool::{Pool, Tx};
 
 /// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +25,22 @@ impl Watermark {
     }
 }
 
-/// What the present transaction sees.
-pub(super) async fn current(connection: &mut Connection) -> Result<Watermark, StoreError> {
-    let watermark = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::text AS "watermark!""#)
-        .fetch_one(connection)
-        .await?;
-    Ok(Watermark(watermark))
+/// Two read-only transactions that see the same picture of the database, and the moment they see.
+///
+/// # Errors
+/// The pool must have two connections to give.
+pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let mut first = pool.inner.begin_with(BEGIN).await?;
+    let exported =
+        sqlx::query!(r#"SELECT pg_export_snapshot() AS "snapshot!", pg_current_snapshot()::text AS "watermark!""#)
+            .fetch_one(&mut *first)
+            .await?;
+    let mut second = pool.inner.begin_with(BEGIN).await?;
+    // SET takes no parameters; the name comes from PostgreSQL: hexadecimal digits and dashes.
+    let import = sqlx::AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{}'", exported.snapshot));
+    sqlx::query(import).execute(&mut *second).await?;
+    Ok((first, second, Watermark(exported.watermark)))
 }
 
 /// Hands to `apply` the present state of everything that has been committed since `watermark`, and returns the moment
@@ -42,6 +53,7 @@ pub async fn since(
     watermark: &Watermark,
     mut apply: impl FnMut(FreshChange),
 ) -> Result<Watermark, StoreError> {
+    let mut tx = pool.begin_unlimited().await?;
     // One statement sees one picture of the database: changes, states and the new moment fit together. The outer join
     // gives a row also when nothing has changed.
     let mut rows = sqlx::query_as!(
@@ -74,7 +86,7 @@ pub async fn since(
            FROM (VALUES (1)) AS always LEFT JOIN states ON true"#,
         watermark.0,
     )
-    .fetch(&pool.inner);
+    .fetch(&mut *tx);
 
     let mut reached = None;
     while let Some(mut row) = rows.try_next().await? {
@@ -83,7 +95,9 @@ pub async fn since(
             apply(change);
         }
     }
-    reached.map(Watermark).ok_or_else(|| StoreError::corrupt("changes", "no watermark was returned"))
+    reached
+        .map(Watermark)
+        .ok_or_else(|| StoreError::corrupt("changes", "no watermark was returned"))
 }
 
 /// Deletes the changes that every stored snapshot has seen. Returns how many.

@@ -53,8 +53,10 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some("40001" | "40P01") => Self::Conflict(error),
                 Some("57014") => Self::Timeout(error),
-                // Connection exceptions, too many connections, shutting down, starting up.
-                Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "53300" => {
+                // Connection exceptions, too many connections, shutting down, starting up, idle for too long.
+                Some(code)
+                    if code.starts_with("08") || code.starts_with("57P") || ["53300", "25P03"].contains(&code) =>
+                {
                     Self::Unavailable(error)
                 }
                 _ => Self::Unexpected(error),

@@ -19,7 +19,8 @@ impl Keys {
     }
 
     fn extend(&mut self, rows: Vec<Row>) {
-        self.by_external_id.extend(rows.into_iter().map(|row| (row.external_id, row.id)));
+        self.by_external_id
+            .extend(rows.into_iter().map(|row| (row.external_id, row.id)));
     }
 
     fn missing<'a>(&self, external_ids: &[&'a str]) -> Vec<String> {
@@ -50,18 +51,28 @@ macro_rules! ensure {
             let wanted = distinct(external_ids);
             let mut keys = Keys::default();
             let all: Vec<String> = wanted.iter().map(|id| (*id).to_owned()).collect();
-            keys.extend(sqlx::query_as!(Row, $select, &all).fetch_all(&mut *connection).await?);
+            keys.extend(
+                sqlx::query_as!(Row, $select, &all)
+                    .fetch_all(&mut *connection)
+                    .await?,
+            );
             let missing = keys.missing(&wanted);
             if missing.is_empty() {
                 return Ok(keys);
             }
-            let created = sqlx::query_as!(Row, $insert, &missing).fetch_all(&mut *connection).await?;
+            let created = sqlx::query_as!(Row, $insert, &missing)
+                .fetch_all(&mut *connection)
+                .await?;
             keys.created = created.iter().map(|row| row.id).collect();
             keys.extend(created);
             // Those that another transaction has created in between.
             let missing = keys.missing(&wanted);
             if !missing.is_empty() {
-                keys.extend(sqlx::query_as!(Row, $select, &missing).fetch_all(&mut *connection).await?);
+                keys.extend(
+                    sqlx::query_as!(Row, $select, &missing)
+                        .fetch_all(&mut *connection)
+                        .await?,
+                );
             }
             Ok(keys)
         }

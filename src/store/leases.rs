@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::time::Timestamp;
 
 use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, limit_idle};
 
 /// Of the trainer.
 pub const TRAINING: &str = "training";
@@ -15,6 +15,8 @@ pub const TRAINING: &str = "training";
 pub struct Lease {
     pub name: String,
     pub fencing_token: i64,
+    /// From each renewal on.
+    pub time_to_live: Duration,
 }
 
 /// Who has the lease instead.
@@ -31,73 +33,88 @@ pub async fn acquire(
     holder: &str,
     time_to_live: Duration,
 ) -> Result<Result<Lease, Held>, StoreError> {
-    pool.write(|connection| {
-        Box::pin(async move {
-            let token = sqlx::query_scalar!(
-                "INSERT INTO leases (name, holder, fencing_token, expires_at)
-                 VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
-                 ON CONFLICT (name) DO UPDATE
-                 SET holder = excluded.holder, fencing_token = leases.fencing_token + 1,
-                     expires_at = excluded.expires_at
-                 WHERE leases.expires_at <= clock_timestamp()
-                 RETURNING fencing_token",
-                name,
-                holder,
-                time_to_live.as_secs_f64(),
-            )
-            .fetch_optional(&mut *connection)
-            .await?;
-            if let Some(fencing_token) = token {
-                return Ok(Ok(Lease {
-                    name: name.to_owned(),
-                    fencing_token,
-                }));
-            }
-            let held = sqlx::query_as!(Held, "SELECT holder, expires_at FROM leases WHERE name = $1", name)
-                .fetch_one(&mut *connection)
-                .await?;
-            Ok(Err(held))
-        })
+    pool.write(|mut tx| async move {
+        limit_idle(&mut tx, time_to_live).await?;
+        // Not excluded.expires_at, which would be counted from before a wait for the row.
+        let token = sqlx::query_scalar!(
+            "INSERT INTO leases (name, holder, fencing_token, expires_at)
+             VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+             ON CONFLICT (name) DO UPDATE
+             SET holder = excluded.holder, fencing_token = leases.fencing_token + 1,
+                 expires_at = clock_timestamp() + make_interval(secs => $3)
+             WHERE leases.expires_at <= clock_timestamp()
+             RETURNING fencing_token",
+            name,
+            holder,
+            time_to_live.as_secs_f64(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let result = match token {
+            Some(fencing_token) => Ok(Lease {
+                name: name.to_owned(),
+                fencing_token,
+                time_to_live,
+            }),
+            None => Err(
+                sqlx::query_as!(Held, "SELECT holder, expires_at FROM leases WHERE name = $1", name)
+                    .fetch_one(&mut *tx)
+                    .await?,
+            ),
+        };
+        tx.commit().await?;
+        Ok(result)
     })
     .await
 }
 
 /// Prolongs the lease; false when it has expired or is someone else's.
-pub async fn renew(pool: &Pool, lease: &Lease, time_to_live: Duration) -> Result<bool, StoreError> {
-    let renewed = sqlx::query!(
-        "UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => $3)
+pub async fn renew(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
+    pool.write(|mut tx| async move {
+        if !is_held(&mut tx, lease).await? {
+            return Ok(false);
+        }
+        sqlx::query!(
+            "UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => $2) WHERE name = $1",
+            lease.name,
+            lease.time_to_live.as_secs_f64(),
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    })
+    .await
+}
+
+/// Gives the lease back; false, and of no effect, when it has expired or is someone else's.
+pub async fn release(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
+    let released = sqlx::query!(
+        "UPDATE leases SET expires_at = clock_timestamp()
          WHERE name = $1 AND fencing_token = $2 AND expires_at > clock_timestamp()",
         lease.name,
         lease.fencing_token,
-        time_to_live.as_secs_f64(),
     )
     .execute(&pool.inner)
     .await?;
-    Ok(renewed.rows_affected() == 1)
-}
-
-/// Gives the lease back; of no effect when it is someone else's by now.
-pub async fn release(pool: &Pool, lease: &Lease) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND fencing_token = $2",
-        lease.name,
-        lease.fencing_token,
-    )
-    .execute(&pool.inner)
-    .await?;
-    Ok(())
+    Ok(released.rows_affected() == 1)
 }
 
 /// Locks the lease until the end of the transaction and says whether it is still held: what is written in the same
-/// transaction cannot be overtaken by another holder.
+/// transaction cannot be overtaken by another holder. A process that stops before the end loses the transaction.
 pub(super) async fn is_held(connection: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {
-    let held = sqlx::query_scalar!(
-        r#"SELECT expires_at > clock_timestamp() AS "held!" FROM leases
-           WHERE name = $1 AND fencing_token = $2 FOR UPDATE"#,
+    limit_idle(connection, lease.time_to_live).await?;
+    let expires_at = sqlx::query_scalar!(
+        "SELECT expires_at FROM leases WHERE name = $1 AND fencing_token = $2 FOR UPDATE",
         lease.name,
         lease.fencing_token,
     )
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    Ok(held.unwrap_or(false))
+    let Some(expires_at) = expires_at else { return Ok(false) };
+    // A statement of its own: the one that waits for the lock reads the clock before.
+    let held = sqlx::query_scalar!(r#"SELECT $1 > clock_timestamp() AS "held!""#, expires_at)
+        .fetch_one(connection)
+        .await?;
+    Ok(held)
 }

@@ -3,23 +3,26 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres};
 
 use super::error::StoreError;
 use super::options::DatabaseOptions;
 
 pub use sqlx::PgConnection as Connection;
 
+/// An open transaction; rolled back unless committed.
+pub type Tx = sqlx::Transaction<'static, Postgres>;
+
 /// Attempts of a transaction that lost against another one.
 pub const RETRIES: u32 = 5;
+
+const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
 /// A pool of connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(super) inner: PgPool,
-    pub(super) connect_options: PgConnectOptions,
 }
 
 /// Open connections by what they do.
@@ -37,15 +40,17 @@ impl Pool {
     pub fn lazy(url: &str, options: &DatabaseOptions) -> Result<Self, StoreError> {
         let connect_options = PgConnectOptions::from_str(url)
             .map_err(StoreError::InvalidUrl)?
-            .application_name("likemind");
-        let limited = connect_options
-            .clone()
-            .options([("statement_timeout", options.statement_timeout_ms.to_string())]);
+            .application_name("likemind")
+            .options([
+                ("statement_timeout", options.statement_timeout_ms.to_string().as_str()),
+                // Compiling a statement that then finds a few rows took .8 s at every look for fresh data.
+                ("jit", "off"),
+            ]);
         let inner = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
-            .connect_lazy_with(limited);
-        Ok(Self { inner, connect_options })
+            .connect_lazy_with(connect_options);
+        Ok(Self { inner })
     }
 
     /// Connects now.
@@ -66,17 +71,31 @@ impl Pool {
         }
     }
 
-    /// Runs `work` in a transaction and commits it; once more, from the start, when it lost against another one.
+    /// A transaction whose statements may take their time: reading a large snapshot, or catching up with much. They are
+    /// planned anew for their parameters: how much there is to read differs from one time to the next.
+    pub(super) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
+        let mut tx = self.inner.begin().await?;
+        sqlx::query!(
+            "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
+                    set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        Ok(tx)
+    }
+
+    /// Runs `work` in a new transaction, which it must commit; once more, from the start, when it lost against another.
     ///
     /// # Errors
-    /// What `work` or the commit answers; [`StoreError::Conflict`] after [`RETRIES`] attempts.
-    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    /// What `work` answers; [`StoreError::Conflict`] after [`RETRIES`] attempts.
+    pub(super) async fn write<T, F, Work>(&self, work: F) -> Result<T, StoreError>
     where
-        F: for<'c> Fn(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>>,
+        F: Fn(Tx) -> Work,
+        Work: Future<Output = Result<T, StoreError>>,
     {
         let mut attempt = 1;
         loop {
-            match self.attempt(&work).await {
+            match work(self.inner.begin().await?).await {
                 Err(StoreError::Conflict(_)) if attempt < RETRIES => {
                     tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 10)).await;
                     attempt += 1;
@@ -86,17 +105,23 @@ impl Pool {
         }
     }
 
-    async fn attempt<T, F>(&self, work: &F) -> Result<T, StoreError>
-    where
-        F: for<'c> Fn(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>>,
-    {
-        let mut transaction = self.inner.begin().await?;
-        let result = work(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(result)
-    }
-
+    /// Closes the connections; those in use too, after a moment, for they may be waiting for a lock or for a database
+    /// that hangs.
     pub async fn close(&self) {
-        self.inner.close().await;
+        // Whoever still has one loses it with the process.
+        let _ = tokio::time::timeout(LONGEST_CLOSE, self.inner.close()).await;
     }
+}
+
+/// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`
+/// in the middle of it: the locks that it holds must not keep others out for good.
+pub(super) async fn limit_idle(connection: &mut Connection, limit: Duration) -> Result<(), StoreError> {
+    let limit_ms = limit.as_millis().to_string();
+    sqlx::query_scalar!(
+        "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
+        limit_ms
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(())
 }

@@ -20,7 +20,12 @@ type Key<'a> = (&'a str, i64, i64, i32);
 /// # Errors
 /// Nothing is stored when the database cannot do it.
 pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
-    pool.write(|connection| Box::pin(record_in(connection, lines))).await
+    pool.write(|mut tx| async move {
+        let outcomes = record_in(&mut tx, lines).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
 }
 
 async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
@@ -41,7 +46,10 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     let line_numbers: Vec<i32> = last.keys().map(|key| key.3).collect();
     let quantities: Vec<i32> = last.values().map(|&position| lines[position].quantity).collect();
     let totals: Vec<i64> = column(|line| line.line_total.amount_minor);
-    let currencies: Vec<String> = last.values().map(|&position| lines[position].line_total.currency.to_string()).collect();
+    let currencies: Vec<String> = last
+        .values()
+        .map(|&position| lines[position].line_total.currency.to_string())
+        .collect();
     let purchased_at: Vec<Timestamp> = last.values().map(|&position| lines[position].purchased_at).collect();
     let stored = sqlx::query!(
         r#"WITH stored AS (
@@ -72,8 +80,10 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     )
     .fetch_all(&mut *connection)
     .await?;
-    let stored: HashSet<Key<'_>> =
-        stored.iter().map(|row| (row.order_id.as_str(), row.user_id, row.item_id, row.line_number)).collect();
+    let stored: HashSet<Key<'_>> = stored
+        .iter()
+        .map(|row| (row.order_id.as_str(), row.user_id, row.item_id, row.line_number))
+        .collect();
 
     let mut outcomes = vec![WriteOutcome::Merged; lines.len()];
     for (key, position) in &last {
@@ -107,12 +117,12 @@ pub async fn list(
     cursor: &PurchaseCursor,
     limit: i64,
 ) -> Result<Vec<PurchaseLine>, StoreError> {
-    let rows = match owner {
-        PurchaseOwner::User(user) => {
-            sqlx::query_as!(
+    let rows =
+        match owner {
+            PurchaseOwner::User(user) => sqlx::query_as!(
                 Row,
                 r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
-                          line_total_minor, currency_code, purchased_at
+                          line_total_minor, purchases.currency_code, purchased_at
                    FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
                    WHERE users.external_id = $1
                      AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
@@ -125,13 +135,11 @@ pub async fn list(
                 limit,
             )
             .fetch_all(&pool.inner)
-            .await?
-        }
-        PurchaseOwner::Order(order) => {
-            sqlx::query_as!(
+            .await?,
+            PurchaseOwner::Order(order) => sqlx::query_as!(
                 Row,
                 r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
-                          line_total_minor, currency_code, purchased_at
+                          line_total_minor, purchases.currency_code, purchased_at
                    FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
                    WHERE order_id = $1
                      AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
@@ -144,9 +152,8 @@ pub async fn list(
                 limit,
             )
             .fetch_all(&pool.inner)
-            .await?
-        }
-    };
+            .await?,
+        };
     rows.into_iter().map(PurchaseLine::try_from).collect()
 }
 
@@ -173,8 +180,7 @@ impl TryFrom<Row> for PurchaseLine {
             quantity: row.quantity,
             line_total: Money {
                 amount_minor: row.line_total_minor,
-                currency: Currency::new(&row.currency_code)
-                    .map_err(|error| StoreError::corrupt("purchases", error))?,
+                currency: Currency::new(&row.currency_code).map_err(|error| StoreError::corrupt("purchases", error))?,
             },
             purchased_at: row.purchased_at,
         })

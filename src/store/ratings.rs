@@ -17,7 +17,12 @@ use super::pool::{Connection, Pool};
 /// # Errors
 /// Nothing is stored when the database cannot do it.
 pub async fn upsert(pool: &Pool, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
-    pool.write(|connection| Box::pin(upsert_in(connection, ratings))).await
+    pool.write(|mut tx| async move {
+        let outcomes = upsert_in(&mut tx, ratings).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
 }
 
 async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
@@ -73,10 +78,9 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
 /// Deletes the rating unless it is later than `deleted_at`; an older one that arrives afterwards stays without effect.
 /// Returns whether there was one to delete.
 pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Timestamp) -> Result<bool, StoreError> {
-    pool.write(|connection| {
-        Box::pin(async move {
-            let deleted = sqlx::query!(
-                "WITH deleted AS (
+    pool.write(|mut tx| async move {
+        let deleted = sqlx::query!(
+            "WITH deleted AS (
                      UPDATE ratings SET value = NULL, rated_at = $3
                      WHERE user_id = (SELECT id FROM users WHERE external_id = $1)
                        AND item_id = (SELECT id FROM items WHERE external_id = $2)
@@ -84,14 +88,14 @@ pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Times
                      RETURNING user_id, item_id
                  )
                  INSERT INTO changes (user_id, item_id) SELECT user_id, item_id FROM deleted",
-                user.as_str(),
-                item.as_str(),
-                deleted_at,
-            )
-            .execute(&mut *connection)
-            .await?;
-            Ok(deleted.rows_affected() > 0)
-        })
+            user.as_str(),
+            item.as_str(),
+            deleted_at,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(deleted.rows_affected() > 0)
     })
     .await
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 
@@ -14,7 +15,7 @@ use crate::model::parameters::TrainingParameters;
 use super::changes::Watermark;
 use super::error::StoreError;
 use super::leases::{self, Lease};
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, limit_idle};
 
 /// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -53,10 +54,17 @@ impl FromStr for SnapshotState {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        [Self::Building, Self::Candidate, Self::Active, Self::Retired, Self::Rejected, Self::Failed]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or_else(|| StoreError::corrupt("snapshots", format!("state {text}")))
+        [
+            Self::Building,
+            Self::Candidate,
+            Self::Active,
+            Self::Retired,
+            Self::Rejected,
+            Self::Failed,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| StoreError::corrupt("snapshots", format!("state {text}")))
     }
 }
 
@@ -102,7 +110,7 @@ pub enum TransitionError {
     Store(#[from] StoreError),
 }
 
-/// Begins a version in state `building`, and deletes what an earlier trainer left in that state.
+/// Begins a version in state `building`, and deletes what a killed trainer left in that state.
 pub async fn begin(
     pool: &Pool,
     lease: &Lease,
@@ -111,13 +119,15 @@ pub async fn begin(
 ) -> Result<i64, TransitionError> {
     let parameters = to_json(parameters)?;
     let version = pool
-        .write(|connection| {
-            let parameters = &parameters;
-            Box::pin(async move {
-                if !leases::is_held(connection, lease).await? {
+        .write(|mut tx| {
+            let parameters = parameters.clone();
+            async move {
+                if !leases::is_held(&mut tx, lease).await? {
                     return Ok(None);
                 }
-                sqlx::query!("DELETE FROM snapshots WHERE state = 'building'").execute(&mut *connection).await?;
+                sqlx::query!("DELETE FROM snapshots WHERE state = 'building'")
+                    .execute(&mut *tx)
+                    .await?;
                 let version = sqlx::query_scalar!(
                     "INSERT INTO snapshots (state, fencing_token, parameters, input_watermark)
                      VALUES ('building', $1, $2::text::jsonb, $3) RETURNING version",
@@ -125,44 +135,37 @@ pub async fn begin(
                     parameters,
                     watermark.0,
                 )
-                .fetch_one(&mut *connection)
+                .fetch_one(&mut *tx)
                 .await?;
+                tx.commit().await?;
                 Ok(Some(version))
-            })
+            }
         })
         .await?;
     version.ok_or(TransitionError::LeaseLost)
 }
 
-/// Deletes what a killed trainer left in state `building`. Only for the holder of the training lease.
-pub async fn delete_abandoned(pool: &Pool, lease: &Lease) -> Result<u64, TransitionError> {
-    let deleted = pool
-        .write(|connection| {
-            Box::pin(async move {
-                if !leases::is_held(connection, lease).await? {
-                    return Ok(None);
-                }
-                let deleted =
-                    sqlx::query!("DELETE FROM snapshots WHERE state = 'building'").execute(&mut *connection).await?;
-                Ok(Some(deleted.rows_affected()))
-            })
-        })
-        .await?;
-    deleted.ok_or(TransitionError::LeaseLost)
-}
-
 /// Stores the bytes of a part of a version that is being built, chunk by chunk, each committed on its own.
-pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`TransitionError::LeaseLost`] when another trainer has deleted the version.
+pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result<(), TransitionError> {
     for (chunk, bytes) in part.bytes.chunks(CHUNK_BYTES).enumerate() {
-        sqlx::query!(
-            "INSERT INTO snapshot_chunks (version, part, chunk, bytes) VALUES ($1, $2, $3, $4)",
+        let written = sqlx::query!(
+            "INSERT INTO snapshot_chunks (version, part, chunk, bytes)
+             SELECT version, $2::text, $3::integer, $4::bytea FROM snapshots
+             WHERE version = $1 AND state = 'building' FOR KEY SHARE",
             version,
             part.name,
             chunk as i32,
             bytes,
         )
         .execute(&pool.inner)
-        .await?;
+        .await
+        .map_err(StoreError::from)?;
+        if written.rows_affected() == 0 {
+            return Err(TransitionError::LeaseLost);
+        }
     }
     Ok(())
 }
@@ -185,14 +188,14 @@ pub async fn finish(
     state: SnapshotState,
 ) -> Result<(), TransitionError> {
     let evaluation = to_json(&finished.evaluation)?;
-    let held = pool
-        .write(|connection| {
-            let evaluation = &evaluation;
-            Box::pin(async move {
-                if !leases::is_held(connection, lease).await? {
+    let is_finished = pool
+        .write(|mut tx| {
+            let evaluation = evaluation.clone();
+            async move {
+                if !leases::is_held(&mut tx, lease).await? {
                     return Ok(false);
                 }
-                sqlx::query!(
+                let finished = sqlx::query!(
                     "UPDATE snapshots
                      SET state = $3, evaluation = $4::text::jsonb, user_count = $5, item_count = $6,
                          rating_count = $7, size_bytes = $8, checksum = $9
@@ -207,36 +210,38 @@ pub async fn finish(
                     finished.size_bytes as i64,
                     &finished.checksum[..],
                 )
-                .execute(&mut *connection)
+                .execute(&mut *tx)
                 .await?;
-                Ok(true)
-            })
+                tx.commit().await?;
+                Ok(finished.rows_affected() == 1)
+            }
         })
         .await?;
-    if held { Ok(()) } else { Err(TransitionError::LeaseLost) }
+    if is_finished {
+        Ok(())
+    } else {
+        Err(TransitionError::LeaseLost)
+    }
 }
 
-/// Marks a version that is being built as failed and drops its bytes.
-pub async fn fail(pool: &Pool, version: i64, reason: &str) -> Result<(), StoreError> {
-    pool.write(|connection| {
-        Box::pin(async move {
-            sqlx::query!(
-                "UPDATE snapshots SET state = 'failed', note = $2 WHERE version = $1 AND state = 'building'",
-                version,
-                reason,
-            )
-            .execute(&mut *connection)
+/// Marks what was built under `lease` and never activated as failed, and drops its bytes. Of no effect when another
+/// trainer has deleted it.
+pub async fn fail(pool: &Pool, lease: &Lease, reason: &str) -> Result<(), StoreError> {
+    pool.write(|mut tx| async move {
+        limit_idle(&mut tx, lease.time_to_live).await?;
+        let failed = sqlx::query_scalar!(
+            "UPDATE snapshots SET state = 'failed', note = $2
+             WHERE fencing_token = $1 AND state IN ('building', 'candidate') RETURNING version",
+            lease.fencing_token,
+            reason,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        sqlx::query!("DELETE FROM snapshot_chunks WHERE version = ANY($1)", &failed)
+            .execute(&mut *tx)
             .await?;
-            sqlx::query!(
-                "DELETE FROM snapshot_chunks USING snapshots
-                 WHERE snapshots.version = snapshot_chunks.version AND snapshots.version = $1
-                   AND snapshots.state = 'failed'",
-                version,
-            )
-            .execute(&mut *connection)
-            .await?;
-            Ok(())
-        })
+        tx.commit().await?;
+        Ok(())
     })
     .await
 }
@@ -257,20 +262,12 @@ pub async fn activate(
     by: Activation<'_>,
     note: &str,
 ) -> Result<SnapshotRecord, TransitionError> {
-    let outcome = pool
-        .write(|connection| Box::pin(async move { transition(connection, Target::Version(version), by, note).await }))
-        .await?;
-    finish_transition(pool, outcome).await
+    switch(pool, Target::Version(version), by, note).await
 }
 
 /// Activates the version that was active before the present one.
 pub async fn rollback(pool: &Pool, note: &str) -> Result<SnapshotRecord, TransitionError> {
-    let outcome = pool
-        .write(|connection| {
-            Box::pin(async move { transition(connection, Target::Previous, Activation::Operator, note).await })
-        })
-        .await?;
-    finish_transition(pool, outcome).await
+    switch(pool, Target::Previous, Activation::Operator, note).await
 }
 
 #[derive(Clone, Copy)]
@@ -279,14 +276,28 @@ enum Target {
     Previous,
 }
 
-/// The version that is active now, or why it is not. The refusal is a value: it must not roll back as a store error.
-type Transition = Result<i64, TransitionError>;
-
-async fn finish_transition(pool: &Pool, outcome: Transition) -> Result<SnapshotRecord, TransitionError> {
+async fn switch(
+    pool: &Pool,
+    target: Target,
+    by: Activation<'_>,
+    note: &str,
+) -> Result<SnapshotRecord, TransitionError> {
+    let outcome = pool
+        .write(|mut tx| async move {
+            let outcome = transition(&mut tx, target, by, note).await?;
+            tx.commit().await?;
+            Ok(outcome)
+        })
+        .await?;
     let version = outcome?;
-    let record = get(pool, version).await?;
-    record.ok_or(TransitionError::Unknown { version })
+    get(pool, version).await?.ok_or(TransitionError::Unknown { version })
 }
+
+/// How long an operator's process that has stopped keeps others from activating anything.
+const OPERATOR_IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The version that is active now, or why it is not. A refusal has changed nothing, so that committing it is harmless.
+type Transition = Result<i64, TransitionError>;
 
 async fn transition(
     connection: &mut Connection,
@@ -294,10 +305,10 @@ async fn transition(
     by: Activation<'_>,
     note: &str,
 ) -> Result<Transition, StoreError> {
-    if let Activation::Trainer(lease) = by
-        && !leases::is_held(connection, lease).await?
-    {
-        return Ok(Err(TransitionError::LeaseLost));
+    match by {
+        Activation::Trainer(lease) if leases::is_held(connection, lease).await? => {}
+        Activation::Trainer(_) => return Ok(Err(TransitionError::LeaseLost)),
+        Activation::Operator => limit_idle(connection, OPERATOR_IDLE_LIMIT).await?,
     }
     // Whoever changes what is active goes through this row lock, also when nothing is active yet.
     sqlx::query!(
@@ -314,14 +325,18 @@ async fn transition(
             )
             .fetch_optional(&mut *connection)
             .await?;
-            let Some(previous) = previous else { return Ok(Err(TransitionError::NothingBefore)) };
+            let Some(previous) = previous else {
+                return Ok(Err(TransitionError::NothingBefore));
+            };
             previous
         }
     };
     let state = sqlx::query_scalar!("SELECT state FROM snapshots WHERE version = $1 FOR UPDATE", version)
         .fetch_optional(&mut *connection)
         .await?;
-    let Some(state) = state else { return Ok(Err(TransitionError::Unknown { version })) };
+    let Some(state) = state else {
+        return Ok(Err(TransitionError::Unknown { version }));
+    };
     match state.parse()? {
         SnapshotState::Active => return Ok(Ok(version)),
         SnapshotState::Candidate | SnapshotState::Retired => {}
@@ -331,7 +346,9 @@ async fn transition(
             return Ok(Err(TransitionError::NotActivatable { version, state }));
         }
     }
-    sqlx::query!("UPDATE snapshots SET state = 'retired' WHERE state = 'active'").execute(&mut *connection).await?;
+    sqlx::query!("UPDATE snapshots SET state = 'retired' WHERE state = 'active'")
+        .execute(&mut *connection)
+        .await?;
     sqlx::query!(
         "UPDATE snapshots
          SET state = 'active', activated_at = clock_timestamp(), note = CASE WHEN $2 = '' THEN note ELSE $2 END
@@ -342,12 +359,18 @@ async fn transition(
     .execute(&mut *connection)
     .await?;
     // Only a hint: servers poll, and an engine without NOTIFY loses nothing but a moment.
-    sqlx::query!("SELECT pg_notify('snapshots', '')").execute(&mut *connection).await?;
+    sqlx::query!("SELECT pg_notify('snapshots', '')")
+        .execute(&mut *connection)
+        .await?;
     Ok(Ok(version))
 }
 
 pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar!("SELECT version FROM snapshots WHERE state = 'active'").fetch_optional(&pool.inner).await?)
+    Ok(
+        sqlx::query_scalar!("SELECT version FROM snapshots WHERE state = 'active'")
+            .fetch_optional(&pool.inner)
+            .await?,
+    )
 }
 
 pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, StoreError> {
@@ -384,11 +407,12 @@ pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRe
 /// The stored bytes of a version, part by part.
 pub async fn read_parts(pool: &Pool, version: i64) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut tx = pool.begin_unlimited().await?;
     let mut chunks = sqlx::query!(
         "SELECT part, bytes FROM snapshot_chunks WHERE version = $1 ORDER BY part, chunk",
         version
     )
-    .fetch(&pool.inner);
+    .fetch(&mut *tx);
     while let Some(chunk) = chunks.try_next().await? {
         match parts.last_mut() {
             Some((part, bytes)) if *part == chunk.part => bytes.extend_from_slice(&chunk.bytes),
@@ -472,7 +496,12 @@ impl TryFrom<Row> for SnapshotRecord {
             version: row.version,
             state: row.state.parse()?,
             parameters: serde_json::from_str(&row.parameters).map_err(corrupt)?,
-            evaluation: row.evaluation.as_deref().map(serde_json::from_str).transpose().map_err(corrupt)?,
+            evaluation: row
+                .evaluation
+                .as_deref()
+                .map(serde_json::from_str)
+                .transpose()
+                .map_err(corrupt)?,
             counts,
             size_bytes: row.size_bytes.unwrap_or(0) as u64,
             checksum: row.checksum.unwrap_or_default(),

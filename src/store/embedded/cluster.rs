@@ -1,0 +1,87 @@
+//! Making the data: `initdb`, all or nothing.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::error::EmbeddedError;
+use super::folder;
+use super::process;
+use super::server::Site;
+
+/// Strings compare by their bytes, as the snapshots' dictionaries do.
+const LOCALE: &str = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
+
+/// Of folders where an `initdb` is at work or was interrupted.
+const UNFINISHED: &str = "postgres.new-";
+
+/// Makes the data and the superuser's password, unless they are there. The caller holds the lock.
+///
+/// # Errors
+/// [`EmbeddedError::Program`] with what `initdb` says.
+pub fn ensure(site: &Site) -> Result<(), EmbeddedError> {
+    let root = &site.folder.root;
+    sweep(root);
+    let cluster = site.folder.cluster();
+    if cluster.exists() {
+        return Ok(());
+    }
+    tracing::info!(
+        folder = %root.display(),
+        version = site.programs.major,
+        user = site.account.name,
+        "making the data of a private PostgreSQL"
+    );
+    // The `initdb` of a killed run may still be at work, so each has a name of its own.
+    let name = format!("{UNFINISHED}{}", folder::secret()?);
+    let password = root.join(format!("{name}.password"));
+    let unfinished = root.join(name);
+    folder::make_private(&unfinished, &site.account).map_err(EmbeddedError::io("make", &unfinished))?;
+    folder::write_private(&password, &folder::secret()?, &site.account)
+        .map_err(EmbeddedError::io("write", &password))?;
+    run_initdb(site, &unfinished, &password)?;
+    for (from, to) in [(&password, site.folder.password_file()), (&unfinished, cluster)] {
+        fs::rename(from, &to).map_err(EmbeddedError::io("make", &to))?;
+    }
+    if site.durable {
+        File::open(root)
+            .and_then(|root| root.sync_all())
+            .map_err(EmbeddedError::io("write", root))?;
+    }
+    Ok(())
+}
+
+fn run_initdb(site: &Site, cluster: &Path, password: &Path) -> Result<(), EmbeddedError> {
+    let program = site.programs.initdb();
+    let mut command = process::command(&program, &site.account);
+    command
+        .arg("--pgdata")
+        .arg(cluster)
+        .arg("--pwfile")
+        .arg(password)
+        .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"])
+        .args(["--encoding=UTF8", "--data-checksums", "--locale", LOCALE]);
+    if !site.durable {
+        command.arg("--no-sync");
+    }
+    let output = command.output().map_err(EmbeddedError::io("run", &program))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(EmbeddedError::Program {
+        program,
+        output: String::from_utf8_lossy(&text).trim().to_owned(),
+    })
+}
+
+/// Removes what interrupted runs left.
+fn sweep(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            let path = entry.path();
+            // An `initdb` that is just ending removes its files too; the next start sweeps the rest.
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        }
+    }
+}

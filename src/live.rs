@@ -4,17 +4,22 @@
 //! and swaps. The *refresh* loop reads what has been written since and publishes a new overlay. A request takes the
 //! cell's content once and never waits for either.
 
+mod gauges;
 mod load;
 pub mod options;
 mod refresh;
 mod reload;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::error::chain;
 use crate::domain::time::Timestamp;
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
@@ -22,6 +27,12 @@ use crate::store::changes::Watermark;
 use crate::store::pool::Pool;
 
 use self::options::LiveOptions;
+
+/// Longest wait of [`Live::refresh`].
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
+/// Longest query of a loop. Longer than any statement may take, so that only a connection on which nothing comes any
+/// more is given up.
+const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The live state of one server process; cheap to share.
 #[derive(Debug, Clone)]
@@ -78,6 +89,16 @@ impl Live {
     /// Starts the loops; they end with `shutdown`. Returns after the first attempt to load the active snapshot, so
     /// that a server which can answer answers from its first request on.
     pub async fn start(pool: Pool, options: LiveOptions, shutdown: CancellationToken) -> Self {
+        let (live, requests) = Self::new(pool, options);
+        let mut reload = reload::Reload::new(live.shared.clone());
+        reload.run_once().await;
+        tokio::spawn(reload.run(shutdown.clone()));
+        tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
+        tokio::spawn(gauges::run(live.shared.clone(), shutdown));
+        live
+    }
+
+    fn new(pool: Pool, options: LiveOptions) -> (Self, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
         let (refresh_requests, requests) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             pool,
@@ -88,11 +109,7 @@ impl Live {
             refresh_requests,
             version: watch::channel(None).0,
         });
-        let mut reload = reload::Reload::new(shared.clone());
-        reload.run_once().await;
-        tokio::spawn(reload.run(shutdown.clone()));
-        tokio::spawn(refresh::run(shared.clone(), requests, shutdown));
-        Self { shared }
+        (Self { shared }, requests)
     }
 
     /// What requests see now; `None` while no snapshot is loaded.
@@ -110,12 +127,17 @@ impl Live {
     }
 
     /// Waits until everything that is committed now shows in [`Self::view`], or until reading it has failed, which the
-    /// loop reports. Many waiting callers share one read.
+    /// loop reports. Many waiting callers share one read. When it takes long the wait ends and what is committed shows
+    /// later: a write that is stored is answered, whatever has become of the database since.
     pub async fn refresh(&self) {
-        let (done, wait) = oneshot::channel();
+        self.refresh_within(REFRESH_WAIT).await;
+    }
+
+    async fn refresh_within(&self, wait: Duration) {
+        let (done, refreshed) = oneshot::channel();
         if self.shared.refresh_requests.send(done).is_ok() {
             // A dropped sender means that the loop has ended: the process is shutting down.
-            let _ = wait.await;
+            let _ = tokio::time::timeout(wait, refreshed).await;
         }
     }
 }
@@ -130,14 +152,61 @@ impl Shared {
     }
 }
 
-/// An error with what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// Why a step of a loop was given up. The loop goes on.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("nothing has come from the database for {} s", limit.as_secs())]
+    TimedOut { limit: Duration },
+    #[error("a step ended with a panic")]
+    Panicked,
+}
+
+/// Does `step`, which may be given up at any point, within `limit`: a loop that hangs or ends would let the process
+/// answer with old data for ever.
+async fn supervised<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    // What the loops share is swapped as a whole, so a panic leaves nothing half done.
+    match tokio::time::timeout(limit, AssertUnwindSafe(step).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(StepError::Panicked.into()),
+        Err(_) => Err(StepError::TimedOut { limit }.into()),
     }
-    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::store::options::DatabaseOptions;
+
+    #[tokio::test]
+    async fn a_write_is_answered_though_reading_it_back_hangs() {
+        let pool = Pool::lazy("postgres://127.0.0.1:1/none", &DatabaseOptions::default()).unwrap();
+        let (live, mut requests) = Live::new(pool, LiveOptions::default());
+        let started = Instant::now();
+        live.refresh_within(Duration::from_millis(20)).await;
+        assert!(started.elapsed() >= Duration::from_millis(20));
+
+        requests.recv().await.unwrap();
+        let (answered, ()) = tokio::join!(
+            async { requests.recv().await.unwrap().send(()).is_ok() },
+            live.refresh_within(Duration::from_secs(60)),
+        );
+        assert!(answered);
+        drop(requests);
+        live.refresh_within(Duration::from_secs(60)).await;
+    }
+
+    #[tokio::test]
+    async fn a_loop_outlives_its_steps() {
+        let limit = Duration::from_millis(20);
+        let hangs = supervised::<(), StepError>(limit, std::future::pending()).await;
+        assert!(matches!(hangs, Err(StepError::TimedOut { .. })));
+        let panics = supervised::<(), StepError>(limit, async { panic!("as asked") }).await;
+        assert!(matches!(panics, Err(StepError::Panicked)));
+        assert!(matches!(
+            supervised::<_, StepError>(limit, async { Ok(7) }).await,
+            Ok(7)
+        ));
+    }
 }

@@ -10,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots;
 
-use super::LoadedSnapshot;
+use super::{LoadedSnapshot, StepError};
 
 /// Why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -19,19 +19,49 @@ pub(super) enum LoadError {
     Gone { version: i64 },
     #[error("snapshot {version} is damaged: {source}")]
     Damaged { version: i64, source: CodecError },
-    #[error("the stored bytes of snapshot {version} are not those that were written")]
-    Checksum { version: i64 },
     #[error("snapshot {version} is inconsistent: {source}")]
     Inconsistent { version: i64, source: SnapshotError },
     #[error("decoding snapshot {version} ended with a panic")]
     Panicked { version: i64 },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl LoadError {
+    /// Whether it is likely to go away by itself.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(error) => error.retry_after().is_some(),
+            Self::Step(error) => matches!(error, StepError::TimedOut { .. }),
+            _ => false,
+        }
+    }
+
+    /// For callers: which version, and no more of the database than that it is to blame.
+    pub fn for_callers(&self, version: i64) -> String {
+        match self {
+            Self::Store(error) => format!("snapshot {version} cannot be read: {error}"),
+            Self::Step(error) => format!("snapshot {version} cannot be read: {error}"),
+            error => error.to_string(),
+        }
+    }
+
+    /// Also what caused it.
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Store(error) => super::chain(error),
+            error => error.to_string(),
+        }
+    }
 }
 
 /// Reads, verifies and decodes `version`, off the async workers.
 pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
-    let record = snapshots::get(pool, version).await?.ok_or(LoadError::Gone { version })?;
+    let record = snapshots::get(pool, version)
+        .await?
+        .ok_or(LoadError::Gone { version })?;
     let parts = snapshots::read_parts(pool, version).await?;
     let checksum = record.checksum.clone();
     let snapshot = tokio::task::spawn_blocking(move || decode(version, parts, &checksum))
@@ -46,12 +76,7 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
 }
 
 fn decode(version: i64, parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<Snapshot, LoadError> {
-    let actual = codec::checksum(parts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
-    // The parts name what is damaged; the checksum over all of them also sees one that was exchanged.
-    let parts = codec::decode(parts).map_err(|source| LoadError::Damaged { version, source })?;
-    if actual != checksum {
-        return Err(LoadError::Checksum { version });
-    }
+    let parts = codec::decode(parts, checksum).map_err(|source| LoadError::Damaged { version, source })?;
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
 }
 

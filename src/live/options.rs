@@ -29,7 +29,11 @@ impl LiveOptions {
     /// Names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         if self.refresh_interval_ms == 0 {
-            return Err(InvalidField::new("live.refresh_interval_ms", "OUT_OF_RANGE", "must be 1 or more, is 0"));
+            return Err(InvalidField::new(
+                "live.refresh_interval_ms",
+                "OUT_OF_RANGE",
+                "must be 1 or more, is 0",
+            ));
         }
         if self.keep_previous > 1 {
             return Err(InvalidField::new(

@@ -1,5 +1,6 @@
 //! The refresh loop: what has been written since the last look.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,21 @@ use crate::store::changes;
 use crate::store::error::StoreError;
 use crate::store::snapshots;
 
-use super::Shared;
+use super::options::LiveOptions;
+use super::{QUERY_LIMIT, Shared, StepError, supervised};
+
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("the database has not answered for {} s", SLOW.as_secs())]
+    Slow,
+}
+
+/// From when on a look that has no end yet is reported as an outage.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// Looks once an interval and whenever it is asked to. Whoever asks while a look is under way waits for the next one,
 /// together with all others who do.
@@ -36,7 +51,14 @@ pub(super) async fn run(
         while let Ok(request) = requests.try_recv() {
             waiting.push(request);
         }
-        let result = refresh(&shared).await;
+        let mut look = pin!(supervised(QUERY_LIMIT, refresh(&shared)));
+        let result = tokio::select! {
+            result = &mut look => result,
+            () = tokio::time::sleep(SLOW) => {
+                report(&shared, &Err(RefreshError::Slow), &mut is_available);
+                look.await
+            }
+        };
         for done in waiting {
             // The caller may have gone away.
             let _ = done.send(());
@@ -45,28 +67,24 @@ pub(super) async fn run(
     }
 }
 
-async fn refresh(shared: &Shared) -> Result<(), StoreError> {
+async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
     let mut loaded = shared.loaded.lock().await;
     let (Some(loaded), Some(view)) = (loaded.as_mut(), shared.view.load_full()) else {
         // Nothing to refresh; ask all the same, so that the status says whether the database is there.
-        return snapshots::active_version(&shared.pool).await.map(|_| ());
+        snapshots::active_version(&shared.pool).await?;
+        return Ok(());
     };
     let mut overlay = Overlay::clone(&view.overlay);
     let max_entries = shared.options.max_overlay_entries;
     let mut is_changed = false;
-    let before = (overlay.len(), overlay.dropped());
+    let dropped_before = overlay.dropped();
     loaded.watermark = changes::since(&shared.pool, &loaded.watermark, |change| {
         is_changed = true;
         overlay.apply(&view.snapshot, change, max_entries);
     })
     .await?;
     if is_changed {
-        if overlay.dropped() > before.1 && before.1 == 0 {
-            tracing::warn!(
-                max_overlay_entries = max_entries,
-                "the overlay is full: newer ratings do not show until the next snapshot (live.max_overlay_entries)"
-            );
-        }
+        report_dropped(&shared.options, dropped_before, overlay.dropped());
         shared.view.store(Some(Arc::new(View {
             version: view.version,
             snapshot: view.snapshot.clone(),
@@ -76,9 +94,22 @@ async fn refresh(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn report(shared: &Shared, result: &Result<(), StoreError>, was_available: &mut bool) {
+/// `before` and `now`: how many an overlay has dropped.
+pub(super) fn report_dropped(options: &LiveOptions, before: u64, now: u64) {
+    if before == 0 && now > 0 {
+        tracing::warn!(
+            max_overlay_entries = options.max_overlay_entries,
+            "the overlay is full: newer ratings do not show until the next snapshot (live.max_overlay_entries)"
+        );
+    }
+    metrics::counter!("likemind_fresh_dropped_total").increment(now - before);
+}
+
+fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mut bool) {
     let view = shared.view.load();
-    let (entries, dropped) = view.as_ref().map_or((0, 0), |view| (view.overlay.len(), view.overlay.dropped()));
+    let (entries, dropped) = view
+        .as_ref()
+        .map_or((0, 0), |view| (view.overlay.len(), view.overlay.dropped()));
     let now = Utc::now();
     shared.update_status(|status| {
         status.database_available = result.is_ok();
@@ -96,16 +127,4 @@ fn report(shared: &Shared, result: &Result<(), StoreError>, was_available: &mut 
         tracing::info!("fresh data is read again");
     }
     *was_available = result.is_ok();
-
-    let status = shared.status.load();
-    let lag = status.refreshed_at.map_or(0, |at| (now - at).num_milliseconds());
-    let age = status.snapshot_created_at.map_or(0, |at| (now - at).num_seconds());
-    let pool = shared.pool.usage();
-    metrics::gauge!("likemind_fresh_lag_seconds").set(lag as f64 / 1_000.0);
-    metrics::gauge!("likemind_fresh_entries").set(entries as f64);
-    metrics::counter!("likemind_fresh_dropped_total").absolute(dropped);
-    metrics::gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
-    metrics::gauge!("likemind_snapshot_age_seconds").set(age as f64);
-    metrics::gauge!("likemind_pool_connections", "state" => "busy").set(f64::from(pool.busy));
-    metrics::gauge!("likemind_pool_connections", "state" => "idle").set(f64::from(pool.idle));
 }

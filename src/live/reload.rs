@@ -1,7 +1,7 @@
 //! The reload loop: a new active version is loaded beside the old one, then takes its place.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
@@ -11,20 +11,34 @@ use crate::model::view::View;
 use crate::store::snapshots::{self, Hints};
 
 use super::load::{LoadError, catch_up, load};
-use super::{Loaded, LoadedSnapshot, Shared};
+use super::refresh::report_dropped;
+use super::{Loaded, LoadedSnapshot, QUERY_LIMIT, Shared, supervised};
 
 /// How long a version that could not be loaded is left alone.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
+/// How long it is left alone when the database is to blame.
+const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
+/// Longest reading of a snapshot.
+const LOAD_LIMIT: Duration = Duration::from_secs(600);
+/// Longest wait for the database to take a listener.
+const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Reload {
     shared: Arc<Shared>,
-    /// The version that failed last, and when.
-    failed: Option<(i64, std::time::Instant)>,
+    failure: Option<Failure>,
+}
+
+/// Why the active version is not served.
+struct Failure {
+    version: i64,
+    message: String,
+    at: Instant,
+    retry_after: Duration,
 }
 
 impl Reload {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, failed: None }
+        Self { shared, failure: None }
     }
 
     /// Looks once an interval, and at once when the database hints.
@@ -33,7 +47,11 @@ impl Reload {
         let mut hints: Option<Hints> = None;
         loop {
             if hints.is_none() {
-                hints = Hints::listen(&self.shared.pool).await.ok();
+                let listen = Hints::listen(&self.shared.pool);
+                hints = tokio::time::timeout(LISTEN_LIMIT, listen)
+                    .await
+                    .ok()
+                    .and_then(Result::ok);
             }
             let hint = async {
                 match &mut hints {
@@ -52,42 +70,69 @@ impl Reload {
 
     /// Loads the active version unless it is served already. A failure leaves everything as it was.
     pub(super) async fn run_once(&mut self) {
-        let active = match snapshots::active_version(&self.shared.pool).await {
-            Ok(active) => active,
-            // Reported by the refresh loop, which asks as often.
-            Err(_) => return,
+        let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
+        // Its errors are reported by the refresh loop, which asks as often.
+        let Ok(Some(version)) = supervised::<_, LoadError>(QUERY_LIMIT, active).await else {
+            return;
         };
-        let Some(version) = active else { return };
         if self.shared.status.load().snapshot_version == Some(version) {
+            self.recovered();
             return;
         }
-        if self.failed.is_some_and(|(failed, at)| failed == version && at.elapsed() < RETRY_DAMAGED) {
+        let is_left_alone =
+            |failure: &Failure| failure.version == version && failure.at.elapsed() < failure.retry_after;
+        if self.failure.as_ref().is_some_and(is_left_alone) {
             return;
         }
-        match self.switch_to(version).await {
-            Ok(()) => self.failed = None,
-            Err(LoadError::Store(error)) => {
-                tracing::warn!(version, error = %super::chain(&error), "the active snapshot cannot be read now");
-            }
-            Err(error) => {
-                let is_news = self.failed.is_none_or(|(failed, _)| failed != version);
-                if is_news {
-                    let serving = self.shared.status.load().snapshot_version;
-                    tracing::error!(version, serving, error = %error, "the active snapshot cannot be served");
-                    metrics::counter!("likemind_snapshot_load_failures_total").increment(1);
-                }
-                self.failed = Some((version, std::time::Instant::now()));
-                let message = error.to_string();
-                self.shared.update_status(|status| status.load_error = Some(message.clone()));
-            }
+        match supervised(LOAD_LIMIT, self.switch_to(version)).await {
+            Ok(()) => self.recovered(),
+            Err(error) => self.failed(version, &error),
         }
     }
 
+    fn recovered(&mut self) {
+        if self.failure.take().is_some() {
+            self.shared.update_status(|status| status.load_error = None);
+        }
+    }
+
+    /// Logs once what stays the same.
+    fn failed(&mut self, version: i64, error: &LoadError) {
+        let message = error.for_callers(version);
+        let is_known = |failure: &Failure| failure.version == version && failure.message == message;
+        if !self.failure.as_ref().is_some_and(is_known) {
+            let serving = self.shared.status.load().snapshot_version;
+            let error = error.for_log();
+            tracing::error!(
+                version,
+                serving,
+                error,
+                "the active snapshot {version} cannot be served: {error}"
+            );
+        }
+        metrics::counter!("likemind_snapshot_load_failures_total").increment(1);
+        self.shared
+            .update_status(|status| status.load_error = Some(message.clone()));
+        self.failure = Some(Failure {
+            version,
+            message,
+            at: Instant::now(),
+            retry_after: if error.is_transient() {
+                RETRY_UNREADABLE
+            } else {
+                RETRY_DAMAGED
+            },
+        });
+    }
+
     async fn switch_to(&self, version: i64) -> Result<(), LoadError> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let kept = {
             let loaded = self.shared.loaded.lock().await;
-            loaded.as_ref().and_then(|loaded| loaded.previous.clone()).filter(|kept| kept.version == version)
+            loaded
+                .as_ref()
+                .and_then(|loaded| loaded.previous.clone())
+                .filter(|kept| kept.version == version)
         };
         let new = match kept {
             Some(kept) => kept,
@@ -95,13 +140,22 @@ impl Reload {
         };
         let max_entries = self.shared.options.max_overlay_entries;
         let mut overlay = Overlay::default();
-        let watermark =
-            catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &new.input_watermark, max_entries).await?;
+        let watermark = catch_up(
+            &self.shared.pool,
+            &new.snapshot,
+            &mut overlay,
+            &new.input_watermark,
+            max_entries,
+        )
+        .await?;
 
         // The refresh loop waits from here on; what came in the meantime is little.
         let mut loaded = self.shared.loaded.lock().await;
-        let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
-        self.shared.view.store(Some(Arc::new(View {
+        let last = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries);
+        let watermark = supervised::<_, LoadError>(QUERY_LIMIT, async { Ok(last.await?) }).await?;
+        let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
+        report_dropped(&self.shared.options, 0, fresh_entries_dropped);
+        let old_view = self.shared.view.swap(Some(Arc::new(View {
             version,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
@@ -116,7 +170,8 @@ impl Reload {
             previous,
         });
         drop(loaded);
-        dropped.into_iter().for_each(free);
+        old_view.into_iter().for_each(free);
+        dropped.into_iter().for_each(|dropped| free(dropped.snapshot));
 
         self.shared.update_status(|status| {
             status.snapshot_version = Some(version);
@@ -124,6 +179,8 @@ impl Reload {
             status.loaded_at = Some(loaded_at);
             status.refreshed_at = Some(loaded_at);
             status.previous_version = previous_version;
+            status.fresh_entries = fresh_entries;
+            status.fresh_entries_dropped = fresh_entries_dropped;
             status.database_available = true;
             status.load_error = None;
         });
@@ -139,18 +196,20 @@ impl Reload {
         if self.shared.options.keep_previous == 0 {
             return (None, Some(old.snapshot));
         }
-        (Some(old.snapshot), old.previous.filter(|previous| previous.version != version))
+        (
+            Some(old.snapshot),
+            old.previous.filter(|previous| previous.version != version),
+        )
     }
 }
 
-/// Frees a snapshot once the last request has let go of it, so that no request pays for it.
-fn free(old: LoadedSnapshot) {
+/// Frees a snapshot, or the overlay of one, once the last request has let go of it, so that no request pays for it.
+fn free<T: Send + Sync + 'static>(old: Arc<T>) {
     tokio::spawn(async move {
-        while Arc::strong_count(&old.snapshot) > 1 {
+        while Arc::strong_count(&old) > 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let freed = tokio::task::spawn_blocking(move || drop(old)).await;
-        if freed.is_err() {
+        if tokio::task::spawn_blocking(move || drop(old)).await.is_err() {
             tracing::error!("freeing a snapshot ended with a panic");
         }
     });

@@ -1,0 +1,5 @@
+//! What needs more than one floor below: fetch facts, call the pure functions, save.
+
+pub mod evaluate;
+pub mod import;
+pub mod train;

@@ -1,0 +1,31 @@
+//! Evaluation without training a snapshot: how good would these parameters have been?
+
+use crate::domain::time::Timestamp;
+use crate::evaluation::evaluate::{self, Evaluated};
+use crate::evaluation::holdout::Holdout;
+use crate::evaluation::options::EvaluationOptions;
+use crate::evaluation::report::ParametersOf;
+use crate::evaluation::split::Cut;
+use crate::model::parameters::TrainingParameters;
+use crate::store::pool::Pool;
+use crate::store::training::read_input;
+
+use super::train::{TrainError, compute};
+
+/// Fits `parameters` on what was before the cut and measures on what came after.
+///
+/// `split_at`: one date for all; absent, the latest part of every user's history is held out.
+pub async fn evaluate(
+    pool: &Pool,
+    parameters: TrainingParameters,
+    split_at: Option<Timestamp>,
+    options: EvaluationOptions,
+) -> Result<Evaluated, TrainError> {
+    let (input, _) = read_input(pool).await?;
+    let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
+    let evaluated = compute(move || {
+        let holdout = Holdout::new(&input, &parameters, &cut, &options)?;
+        evaluate::evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)
+    });
+    Ok(evaluated.await??)
+}

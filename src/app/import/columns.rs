@@ -1,0 +1,454 @@
+//! Which column, constant or template gives which field.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::domain::error::InvalidField;
+
+use super::records::Record;
+
+/// What a column map says, field first. A field that it does not name is read from the column of its own name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assignments {
+    /// To a column, or to a template of columns: `{brand} {name}`.
+    pub columns: Vec<(String, String)>,
+    /// To the same text for every line.
+    pub constants: Vec<(String, String)>,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ColumnError {
+    #[error("there is no field {field}; the fields are {}", .known.join(", "))]
+    UnknownField { field: String, known: Vec<&'static str> },
+    #[error("{field} is given twice")]
+    GivenTwice { field: &'static str },
+    #[error("{field}: the file has no column {column:?}; its columns are {}", quoted(.header))]
+    UnknownColumn {
+        field: &'static str,
+        column: String,
+        header: Vec<String>,
+    },
+    #[error("{field}: the file has two columns {column:?}")]
+    AmbiguousColumn { field: &'static str, column: String },
+    #[error("{field}: a brace in the template {template:?} has no partner; one that is meant as such is doubled")]
+    InvalidTemplate { field: &'static str, template: String },
+    #[error(
+        "{} is missing: map it to a column, or set it to a constant; the file's columns are {}",
+        .fields.join(" or "), quoted(.header)
+    )]
+    Missing {
+        /// One of them is needed.
+        fields: Vec<&'static str>,
+        header: Vec<String>,
+    },
+    #[error("only one of {} can be used: map the one that is meant", .fields.join(", "))]
+    Exclusive { fields: Vec<&'static str> },
+    #[error("the constant of {0}")]
+    InvalidConstant(InvalidField),
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let hint = match names {
+        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter another one?)",
+        _ => "",
+    };
+    quoted.join(", ") + hint
+}
+
+/// Where the text of every field comes from.
+#[derive(Debug)]
+pub(super) struct Columns {
+    header: Vec<String>,
+    sources: BTreeMap<&'static str, Source>,
+    /// Those that are named by the map, not just found in the header.
+    named: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Column(usize),
+    Template(Vec<Part>),
+    Constant(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Column(usize),
+}
+
+impl Columns {
+    /// # Errors
+    /// [`ColumnError`], naming the field.
+    pub fn new(header: Vec<String>, fields: &[&'static str], assignments: &Assignments) -> Result<Self, ColumnError> {
+        let mut columns = Self {
+            header,
+            sources: BTreeMap::new(),
+            named: Vec::new(),
+        };
+        let known = |field: &str| {
+            let found = fields.iter().copied().find(|known| *known == field);
+            found.ok_or_else(|| ColumnError::UnknownField {
+                field: field.to_owned(),
+                known: fields.to_vec(),
+            })
+        };
+        for (field, column) in &assignments.columns {
+            let field = known(field)?;
+            let source = columns.source(field, column)?;
+            columns.name(field, source)?;
+        }
+        for (field, constant) in &assignments.constants {
+            columns.name(known(field)?, Source::Constant(constant.clone()))?;
+        }
+        for &field in fields {
+            if !columns.sources.contains_key(field) && columns.header.iter().any(|column| column == field) {
+                let source = Source::Column(columns.index(field, field)?);
+                columns.sources.insert(field, source);
+            }
+        }
+        Ok(columns)
+    }
+
+    fn name(&mut self, field: &'static str, source: Source) -> Result<(), ColumnError> {
+        self.named.push(field);
+        match self.sources.insert(field, source) {
+            None => Ok(()),
+            Some(_) => Err(ColumnError::GivenTwice { field }),
+        }
+    }
+
+    fn source(&self, field: &'static str, text: &str) -> Result<Source, ColumnError> {
+        if self.header.iter().any(|column| column == text) || !text.contains('{') {
+            return Ok(Source::Column(self.index(field, text)?));
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        let mut literal = String::new();
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix(brace) {
+                literal.push_str(brace);
+                rest = after;
+                continue;
+            }
+            let end = if brace == "{" { rest.find('}') } else { None };
+            let Some(end) = end else {
+                let template = text.to_owned();
+                return Err(ColumnError::InvalidTemplate { field, template });
+            };
+            parts.push(Part::Text(std::mem::take(&mut literal)));
+            parts.push(Part::Column(self.index(field, &rest[..end])?));
+            rest = &rest[end + 1..];
+        }
+        if parts.is_empty() {
+            return self.index(field, text).map(Source::Column);
+        }
+        literal.push_str(rest);
+        parts.push(Part::Text(literal));
+        Ok(Source::Template(parts))
+    }
+
+    fn index(&self, field: &'static str, column: &str) -> Result<usize, ColumnError> {
+        let mut found = self
+            .header
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| *name == column)
+            .map(|(index, _)| index);
+        match (found.next(), found.next()) {
+            (Some(index), None) => Ok(index),
+            (Some(_), Some(_)) => Err(ColumnError::AmbiguousColumn {
+                field,
+                column: column.to_owned(),
+            }),
+            (None, _) => Err(ColumnError::UnknownColumn {
+                field,
+                column: column.to_owned(),
+                header: self.header.clone(),
+            }),
+        }
+    }
+
+    /// The field if there is a source for it.
+    pub fn optional<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
+    ) -> Result<Option<Field<T>>, ColumnError> {
+        let value = match self.sources.get(name) {
+            None => return Ok(None),
+            Some(Source::Constant(text)) => Value::Constant(read(text).map_err(ColumnError::InvalidConstant)?),
+            Some(source) => Value::Cell {
+                source: source.clone(),
+                read: Box::new(read),
+            },
+        };
+        Ok(Some(Field { name, value }))
+    }
+
+    pub fn required<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
+    ) -> Result<Field<T>, ColumnError> {
+        self.optional(name, read)?.ok_or_else(|| self.missing(&[name]))
+    }
+
+    /// Which one of `names` there is a source for; one that the map names goes before those that are just there.
+    ///
+    /// # Errors
+    /// When there are several.
+    pub fn one_of(&self, names: &[&'static str]) -> Result<Option<&'static str>, ColumnError> {
+        let filter = |keep: &dyn Fn(&&'static str) -> bool| -> Vec<&'static str> {
+            names.iter().copied().filter(|name| keep(name)).collect()
+        };
+        let mut candidates = filter(&|name| self.named.contains(name));
+        if candidates.is_empty() {
+            candidates = filter(&|name| self.sources.contains_key(name));
+        }
+        match candidates[..] {
+            [] => Ok(None),
+            [name] => Ok(Some(name)),
+            _ => Err(ColumnError::Exclusive { fields: candidates }),
+        }
+    }
+
+    pub fn missing(&self, fields: &[&'static str]) -> ColumnError {
+        ColumnError::Missing {
+            fields: fields.to_vec(),
+            header: self.header.clone(),
+        }
+    }
+}
+
+/// A field of every record, and how its text is read.
+pub(super) struct Field<T> {
+    name: &'static str,
+    value: Value<T>,
+}
+
+enum Value<T> {
+    Constant(T),
+    Cell { source: Source, read: Read<T> },
+}
+
+type Read<T> = Box<dyn Fn(&str) -> Result<T, InvalidField> + Send>;
+
+impl<T: Clone> Field<T> {
+    /// `None` where the record has nothing, or only spaces.
+    ///
+    /// # Errors
+    /// `INVALID_UTF8`, or what reading says.
+    pub fn get(&self, record: &Record<'_>) -> Result<Option<T>, InvalidField> {
+        match &self.value {
+            Value::Constant(value) => Ok(Some(value.clone())),
+            Value::Cell { source, read } => {
+                let text = source.text(self.name, record)?;
+                match text.trim_ascii().is_empty() {
+                    true => Ok(None),
+                    false => read(&text).map(Some),
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// `MISSING` where the record has nothing.
+    pub fn require(&self, record: &Record<'_>) -> Result<T, InvalidField> {
+        self.get(record)?.ok_or_else(|| missing(self.name))
+    }
+}
+
+pub(super) fn missing(field: &str) -> InvalidField {
+    InvalidField::new(field, "MISSING", "must be given")
+}
+
+impl Source {
+    fn text<'a>(&'a self, field: &str, record: &Record<'a>) -> Result<Cow<'a, str>, InvalidField> {
+        match self {
+            Self::Constant(text) => Ok(Cow::Borrowed(text)),
+            Self::Column(index) => cell(field, record, *index).map(Cow::Borrowed),
+            Self::Template(parts) => {
+                let mut text = String::new();
+                let mut is_empty = true;
+                for part in parts {
+                    match part {
+                        Part::Text(literal) => text.push_str(literal),
+                        Part::Column(index) => {
+                            let cell = cell(field, record, *index)?;
+                            is_empty &= cell.trim_ascii().is_empty();
+                            text.push_str(cell);
+                        }
+                    }
+                }
+                // Without any column there is nothing that the text around them could say.
+                Ok(Cow::Owned(match is_empty {
+                    true => String::new(),
+                    false => text.trim_ascii().to_owned(),
+                }))
+            }
+        }
+    }
+}
+
+fn cell<'a>(field: &str, record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
+    std::str::from_utf8(record.field(index)).map_err(|error| {
+        let message = format!("must be UTF-8, is not at byte {} of the field", error.valid_up_to());
+        InvalidField::new(field, "INVALID_UTF8", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::Records;
+    use super::*;
+
+    const FIELDS: [&str; 4] = ["user_id", "title", "price", "price_minor"];
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(field, value)| ((*field).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn columns(header: &str, map: &[(&str, &str)], set: &[(&str, &str)]) -> Result<Columns, ColumnError> {
+        let assignments = Assignments {
+            columns: pairs(map),
+            constants: pairs(set),
+        };
+        Columns::new(header.split(',').map(str::to_owned).collect(), &FIELDS, &assignments)
+    }
+
+    /// Accepts everything but `bad`.
+    fn read(text: &str) -> Result<String, InvalidField> {
+        match text {
+            "bad" => Err(InvalidField::new("title", "BAD", "is bad")),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    #[test]
+    fn fields_are_read_from_where_the_map_says() {
+        let check = |header: &str, map: &[(&str, &str)], set: &[(&str, &str)], line: &str, want: Option<&str>| {
+            let columns = columns(header, map, set).unwrap();
+            let title = columns.optional("title", read).unwrap();
+            let text = format!("{header}\n{line}\n");
+            let mut records = Records::new(text.as_bytes(), b',');
+            records.next().unwrap().unwrap().unwrap();
+            let record = records.next().unwrap().unwrap().unwrap();
+            let got = title.and_then(|title| title.get(&record).unwrap());
+            assert_eq!(got.as_deref(), want, "{header} {map:?} {set:?} {line}");
+        };
+        check("title,b", &[], &[], "x,y", Some("x"));
+        check("a,b", &[], &[], "x,y", None);
+        check("title,b", &[("title", "b")], &[], "x,y", Some("y"));
+        check("title,b", &[], &[("title", "z")], "x,y", Some("z"));
+        check("title,b", &[], &[], ",y", None);
+        check("title,b", &[], &[], "  ,y", None);
+        check("title,b", &[], &[], " x ,y", Some(" x "));
+        check("a,b", &[("title", "{a} {b}")], &[], "x,y", Some("x y"));
+        check("a,b", &[("title", "{a} {b}")], &[], "x,", Some("x"));
+        check("a,b", &[("title", "{a} {b}")], &[], ",", None);
+        check("a,b", &[("title", "{a}/{{{b}}}")], &[], "x,y", Some("x/{y}"));
+        check("a,{b}", &[("title", "{b}")], &[], "x,y", Some("y"));
+    }
+
+    #[test]
+    fn a_map_is_checked_before_anything_is_read() {
+        let check = |header: &str, map: &[(&str, &str)], set: &[(&str, &str)], want: &str| {
+            let got = columns(header, map, set).and_then(|columns| {
+                columns.required("user_id", read)?;
+                columns.optional("title", read)?;
+                columns.one_of(&["price", "price_minor"])
+            });
+            let got = got.map(|price| price.unwrap_or("no price").to_owned());
+            let got = got.unwrap_or_else(|error| error.to_string());
+            assert!(got.starts_with(want), "{header} {map:?} {set:?}: {got}");
+        };
+        check("user_id", &[], &[], "no price");
+        check("user_id,price", &[], &[], "price");
+        check(
+            "user_id,price,price_minor",
+            &[("price_minor", "price_minor")],
+            &[],
+            "price_minor",
+        );
+        check(
+            "user_id,price,price_minor",
+            &[],
+            &[],
+            "only one of price, price_minor can be used",
+        );
+        check(
+            "a",
+            &[("user_id", "a"), ("price", "a")],
+            &[("price_minor", "1")],
+            "only one of price, price_minor",
+        );
+        check("a", &[], &[], "user_id is missing");
+        check(
+            "a",
+            &[],
+            &[],
+            "user_id is missing: map it to a column, or set it to a constant; the file's columns are \"a\"",
+        );
+        check(
+            "a",
+            &[("usr", "a")],
+            &[],
+            "there is no field usr; the fields are user_id, title, price, price_minor",
+        );
+        check("a", &[], &[("usr", "a")], "there is no field usr");
+        check(
+            "a,b",
+            &[("user_id", "c")],
+            &[],
+            "user_id: the file has no column \"c\"; its columns are \"a\", \"b\"",
+        );
+        check(
+            "a,b",
+            &[("user_id", "{a}{c}")],
+            &[],
+            "user_id: the file has no column \"c\"",
+        );
+        check(
+            "a,b",
+            &[("user_id", "{{a}}")],
+            &[],
+            "user_id: the file has no column \"{{a}}\"",
+        );
+        check(
+            "a,b",
+            &[("user_id", "{a")],
+            &[],
+            "user_id: a brace in the template \"{a\"",
+        );
+        check("a,b", &[("user_id", "{a}}")], &[], "user_id: a brace in the template");
+        check(
+            "a,a",
+            &[("user_id", "a")],
+            &[],
+            "user_id: the file has two columns \"a\"",
+        );
+        check("user_id,user_id", &[], &[], "user_id: the file has two columns");
+        check("user_id,a,a", &[], &[], "no price");
+        check(
+            "a,b",
+            &[("user_id", "a"), ("user_id", "b")],
+            &[],
+            "user_id is given twice",
+        );
+        check(
+            "a,b",
+            &[("user_id", "a")],
+            &[("user_id", "b")],
+            "user_id is given twice",
+        );
+        check("user_id", &[], &[("title", "bad")], "the constant of title: is bad");
+    }
+}

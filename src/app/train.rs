@@ -1,0 +1,345 @@
+//! Training: read, evaluate, fit, store, judge, activate.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::error::{InvalidField, chain};
+use crate::evaluation::error::EvaluationError;
+use crate::evaluation::evaluate::evaluate;
+use crate::evaluation::gate::{Evidence, GateOptions, SnapshotCounts, judge};
+use crate::evaluation::holdout::Holdout;
+use crate::evaluation::options::EvaluationOptions;
+use crate::evaluation::report::{Evaluation, ParametersOf, Verdict};
+use crate::evaluation::split::Cut;
+use crate::model::codec::{self, Checksum};
+use crate::model::parameters::TrainingParameters;
+use crate::model::snapshot::{Snapshot, SnapshotError};
+use crate::store::changes;
+use crate::store::error::StoreError;
+use crate::store::leases::{self, Held, Lease};
+use crate::store::pool::Pool;
+use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
+use crate::store::training::read_input;
+use crate::training::error::TrainingError;
+use crate::training::fit::fit;
+use crate::training::matrix::effective_ratings;
+
+/// Section `trainer`: how a training run behaves, which is no part of the model.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainerOptions {
+    /// How long a trainer that has died keeps others out. A living one renews its lease three times as often.
+    pub lease_ms: u64,
+    /// How many of the newest snapshots a run leaves; the active one and the one before stay in any case.
+    pub keep_snapshots: u32,
+}
+
+impl Default for TrainerOptions {
+    fn default() -> Self {
+        Self {
+            lease_ms: 30_000,
+            keep_snapshots: 5,
+        }
+    }
+}
+
+impl TrainerOptions {
+    const MIN_LEASE_MS: u64 = 100;
+
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        if self.lease_ms < Self::MIN_LEASE_MS {
+            return Err(InvalidField::new(
+                "trainer.lease_ms",
+                "OUT_OF_RANGE",
+                format!("must be {} or more, is {}", Self::MIN_LEASE_MS, self.lease_ms),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Everything a run is told.
+#[derive(Debug, Clone)]
+pub struct TrainOptions {
+    pub parameters: TrainingParameters,
+    pub evaluation: EvaluationOptions,
+    pub gate: GateOptions,
+    pub trainer: TrainerOptions,
+    /// Who this trainer is, for whoever finds the lease taken: host and process.
+    pub holder: String,
+    /// Activate whatever the gate says; the reason is kept with the snapshot.
+    pub force: Option<String>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Reading,
+    /// Fitting on the earlier part of the history and measuring on the later one.
+    Evaluating,
+    Fitting,
+    Writing,
+    Activating,
+}
+
+impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Evaluating => "evaluating",
+            Self::Fitting => "fitting",
+            Self::Writing => "writing",
+            Self::Activating => "activating",
+        }
+    }
+}
+
+/// What a run has made.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    pub snapshot: SnapshotRecord,
+    pub evaluation: Evaluation,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error("another trainer is at work: {}, until {} at the latest unless it renews", .0.holder, .0.expires_at)]
+    AnotherTrainer(Held),
+    #[error("the training lease was lost: this process was paused or cut off for longer than trainer.lease_ms")]
+    LeaseLost,
+    #[error("training was interrupted")]
+    Interrupted,
+    #[error("training ended with a panic")]
+    Panicked,
+    #[error("the model cannot be fitted")]
+    Training(#[from] TrainingError),
+    #[error("the model cannot be evaluated")]
+    Evaluation(#[from] EvaluationError),
+    #[error("the fitted model is inconsistent")]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the snapshot cannot be published")]
+    Transition(#[source] TransitionError),
+}
+
+impl From<TransitionError> for TrainError {
+    fn from(error: TransitionError) -> Self {
+        match error {
+            TransitionError::LeaseLost => Self::LeaseLost,
+            TransitionError::Store(error) => Self::Store(error),
+            error @ (TransitionError::Unknown { .. }
+            | TransitionError::NotActivatable { .. }
+            | TransitionError::ReasonRequired { .. }
+            | TransitionError::NothingBefore) => Self::Transition(error),
+        }
+    }
+}
+
+/// Trains a snapshot on what is stored now, and activates it if the gate lets it pass.
+///
+/// Only one trainer runs at a time, under a lease that is renewed in the background and checked, under lock, by every
+/// transaction that publishes. Whatever ends the run early leaves the active snapshot as it was; an error leaves a
+/// `failed` version, a kill at most one in state `building`, which the next run deletes.
+///
+/// `report` is called at the beginning of every phase.
+///
+/// # Errors
+/// See [`TrainError`]; a snapshot that the gate rejects is no error, but an outcome.
+pub async fn train(
+    pool: &Pool,
+    options: &TrainOptions,
+    interrupt: &CancellationToken,
+    report: impl Fn(Phase),
+) -> Result<Trained, TrainError> {
+    let time_to_live = Duration::from_millis(options.trainer.lease_ms);
+    let lease = leases::acquire(pool, leases::TRAINING, &options.holder, time_to_live)
+        .await?
+        .map_err(TrainError::AnotherTrainer)?;
+    let result = tokio::select! {
+        result = run(pool, &lease, options, report) => result,
+        () = keep_alive(pool, &lease) => Err(TrainError::LeaseLost),
+        () = interrupt.cancelled() => Err(TrainError::Interrupted),
+    };
+    if let Err(error) = &result
+        && let Err(error) = snapshots::fail(pool, &lease, &note(error)).await
+    {
+        tracing::warn!(error = %chain(&error), "the failed snapshot could not be marked; the next run deletes it");
+    }
+    match (result, leases::release(pool, &lease).await) {
+        // Whoever is cut off for so long fails in the database first.
+        (Err(TrainError::Store(error)), Ok(false)) => {
+            tracing::warn!(error = %chain(&error), "training failed in the database, and the lease has run out");
+            Err(TrainError::LeaseLost)
+        }
+        (result, Err(error)) => {
+            tracing::warn!(error = %chain(&error), "the training lease could not be given back; it runs out by itself");
+            result
+        }
+        (result, Ok(_)) => result,
+    }
+}
+
+/// What is kept with a failed snapshot. Callers of RPCs see it, so that the database's own words stay in the log.
+fn note(error: &TrainError) -> String {
+    match error {
+        TrainError::Store(error) => error.to_string(),
+        error => chain(error),
+    }
+}
+
+/// Renews the lease; ends when it is lost.
+async fn keep_alive(pool: &Pool, lease: &Lease) {
+    loop {
+        tokio::time::sleep(lease.time_to_live / 3).await;
+        match leases::renew(pool, lease).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // Perhaps it comes back in time; whoever publishes asks again.
+            Err(error) => tracing::warn!(%error, "the training lease could not be renewed"),
+        }
+    }
+}
+
+async fn run(
+    pool: &Pool,
+    lease: &Lease,
+    options: &TrainOptions,
+    report: impl Fn(Phase),
+) -> Result<Trained, TrainError> {
+    report(Phase::Reading);
+    let (input, watermark) = read_input(pool).await?;
+    let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
+    tracing::info!(
+        version,
+        users = input.users.len(),
+        items = input.items.len(),
+        ratings = input.ratings.len(),
+        orders = input.orders.len(),
+        "training snapshot {version}"
+    );
+    let active = match snapshots::active_version(pool).await? {
+        Some(active) => snapshots::get(pool, active).await?,
+        None => None,
+    };
+
+    report(Phase::Evaluating);
+    let parameters = options.parameters.clone();
+    let active_parameters = active.as_ref().map(|active| active.parameters.clone());
+    let evaluation_options = options.evaluation.clone();
+    let (input, candidate, refitted) = compute(move || {
+        let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &evaluation_options)?;
+        let candidate = evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)?;
+        // The active snapshot's bytes have seen what is held out, so that only its parameters are compared.
+        let refitted = match active_parameters {
+            None => None,
+            Some(active) if active == parameters => Some(candidate.clone().relabeled(ParametersOf::Active)),
+            Some(active) => Some(evaluate(&input, &holdout, &active, ParametersOf::Active)?),
+        };
+        Ok::<_, EvaluationError>((input, candidate, refitted))
+    })
+    .await??;
+
+    report(Phase::Fitting);
+    let parameters = options.parameters.clone();
+    let weights = candidate.weights;
+    let snapshot = compute(move || {
+        let effective = effective_ratings(&input, &parameters, |_, _| true)?;
+        let observe = |stage| tracing::debug!(?stage, "fitting");
+        let parts = fit(&input, effective, &parameters, weights, &observe)?;
+        // Held to what a server demands of it, before anything is stored.
+        Ok::<_, TrainError>(Snapshot::new(parts)?)
+    })
+    .await??;
+
+    let counts = SnapshotCounts::of(snapshot.parts());
+    let evidence = Evidence {
+        candidate: &candidate,
+        active: refitted.as_ref(),
+        counts,
+        active_counts: active.and_then(|active| active.counts),
+    };
+    let judgement = judge(&evidence, &options.gate);
+    let evaluated = || [Some(&candidate), refitted.as_ref()].into_iter().flatten();
+    let evaluation = Evaluation {
+        verdict: judgement.verdict,
+        reasons: judgement.reasons,
+        ranking: evaluated().flat_map(|evaluated| evaluated.ranking.clone()).collect(),
+        rating: evaluated().flat_map(|evaluated| evaluated.rating.clone()).collect(),
+    };
+
+    report(Phase::Writing);
+    let (checksum, size_bytes) = write(pool, version, snapshot).await?;
+    let finished = Finished {
+        evaluation: evaluation.clone(),
+        counts,
+        size_bytes,
+        checksum,
+    };
+    let passed = evaluation.verdict != Verdict::Rejected;
+    let state = match passed {
+        true => SnapshotState::Candidate,
+        false => SnapshotState::Rejected,
+    };
+    snapshots::finish(pool, lease, version, &finished, state).await?;
+
+    if passed || options.force.is_some() {
+        report(Phase::Activating);
+        let note = options
+            .force
+            .as_ref()
+            .map_or(String::new(), |reason| format!("forced: {reason}"));
+        snapshots::activate(pool, version, Activation::Trainer(lease), &note).await?;
+    }
+    let snapshot = snapshots::get(pool, version).await?;
+    let snapshot = snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))?;
+    clean_up(pool, options.trainer.keep_snapshots).await;
+    Ok(Trained { snapshot, evaluation })
+}
+
+/// Encodes one part while the one before is stored, so that no more than three are in memory. Returns checksum and size.
+async fn write(pool: &Pool, version: i64, snapshot: Snapshot) -> Result<([u8; 16], u64), TrainError> {
+    let (sender, mut parts) = tokio::sync::mpsc::channel(1);
+    let encoder = compute(move || {
+        for part in codec::encode(snapshot.parts()) {
+            if sender.blocking_send(part).is_err() {
+                return;
+            }
+        }
+    });
+    let store = async {
+        let mut checksum = Checksum::default();
+        let mut size_bytes = 0;
+        while let Some(part) = parts.recv().await {
+            checksum.add(part.name, &part.bytes);
+            size_bytes += part.bytes.len() as u64;
+            snapshots::write_part(pool, version, &part).await?;
+        }
+        Ok((checksum.finish(), size_bytes))
+    };
+    let ((), stored) = tokio::try_join!(encoder, store)?;
+    Ok(stored)
+}
+
+/// Deletes old snapshots, and the changes that every one left has seen. The run has ended well whatever happens here.
+async fn clean_up(pool: &Pool, keep: u32) {
+    let pruned = async {
+        let versions = snapshots::prune(pool, keep).await?;
+        let changes = changes::prune(pool).await?;
+        Ok::<_, StoreError>((versions, changes))
+    };
+    match pruned.await {
+        Ok((versions, changes)) => tracing::info!(?versions, changes, "pruned old snapshots and changes"),
+        Err(error) => tracing::warn!(%error, "old snapshots and changes could not be pruned"),
+    }
+}
+
+/// Runs CPU work off the async workers.
+pub(super) async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TrainError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| TrainError::Panicked)
+}

@@ -1,10 +1,12 @@
 //! The wire: per service one file of handlers and one of conversions. Validation happens here, once, on the way in;
 //! nothing below sees a protobuf type.
 
+mod accept;
 mod batch;
 pub mod catalog;
 mod convert;
 pub mod health;
+mod heavy;
 pub mod model;
 mod observe;
 pub mod options;
@@ -14,4 +16,4 @@ pub mod purchase;
 pub mod rating;
 pub mod recommendation;
 pub mod server;
-mod status;
+pub mod status;

@@ -32,7 +32,11 @@ pub fn check_size(field: &str, entries: usize) -> Result<(), Status> {
         0 => format!("must have 1 to {MAX_BATCH} entries, is empty"),
         _ => format!("must have 1 to {MAX_BATCH} entries, has {entries}"),
     };
-    Err(invalid_argument(vec![InvalidField::new(field, "BATCH_SIZE_OUT_OF_RANGE", message)]))
+    Err(invalid_argument(vec![InvalidField::new(
+        field,
+        "BATCH_SIZE_OUT_OF_RANGE",
+        message,
+    )]))
 }
 
 /// Writes the valid entries and answers every one, in the order of the request.
@@ -55,7 +59,11 @@ where
             Err(error) => errors.push(Some(error)),
         }
     }
-    let outcomes = if valid.is_empty() { Vec::new() } else { write(&valid).await? };
+    let outcomes = if valid.is_empty() {
+        Vec::new()
+    } else {
+        write(&valid).await?
+    };
     let mut outcomes = outcomes.into_iter();
     let result = |error: Option<InvalidField>| match error {
         Some(error) => v1::EntryResult {
@@ -76,14 +84,15 @@ where
 /// Writes a client's stream message by message; each is a transaction of its own.
 ///
 /// `entries`: the entries of a message.
-pub async fn ingest<M, E, W>(
+pub async fn ingest<M, E, W, Written>(
     mut stream: Streaming<M>,
     field: &str,
     entries: impl Fn(M) -> Vec<E>,
-    mut write_batch: W,
+    write_batch: W,
 ) -> Result<v1::IngestSummary, Status>
 where
-    W: AsyncFnMut(Vec<E>) -> Result<Vec<v1::EntryResult>, Status>,
+    W: Fn(Vec<E>) -> Written,
+    Written: Future<Output = Result<Vec<v1::EntryResult>, Status>>,
 {
     let mut summary = v1::IngestSummary::default();
     while let Some(message) = stream.message().await? {

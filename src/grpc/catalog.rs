@@ -50,7 +50,9 @@ impl CatalogService for CatalogHandler {
         let item = convert::item_id(request.into_inner().item_id)?;
         let found = catalog::get_item(&self.pool, &item).await?;
         let item = found.ok_or_else(|| status::not_found("ITEM_NOT_FOUND", format!("there is no item {item}")))?;
-        Ok(Response::new(GetItemResponse { item: Some(item.into()) }))
+        Ok(Response::new(GetItemResponse {
+            item: Some(item.into()),
+        }))
     }
 
     async fn list_items(&self, request: Request<ListItemsRequest>) -> Result<Response<ListItemsResponse>, Status> {

@@ -9,17 +9,20 @@ use crate::domain::time::{Timestamp, check_event_time};
 use super::proto::v1;
 
 /// The instant of an event; `now` when the message has none.
-pub fn event_time(
-    field: &str,
-    at: Option<prost_types::Timestamp>,
-    now: Timestamp,
-) -> Result<Timestamp, InvalidField> {
-    let Some(at) = at else { return check_event_time(field, now, now) };
-    let instant: Option<DateTime<Utc>> =
-        u32::try_from(at.nanos).ok().and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
+pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestamp) -> Result<Timestamp, InvalidField> {
+    let Some(at) = at else {
+        return check_event_time(field, now, now);
+    };
+    let instant: Option<DateTime<Utc>> = u32::try_from(at.nanos)
+        .ok()
+        .and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
     match instant {
         Some(instant) if at.nanos < 1_000_000_000 => check_event_time(field, instant, now),
-        _ => Err(InvalidField::new(field, "INVALID_TIMESTAMP", "must be a valid google.protobuf.Timestamp")),
+        _ => Err(InvalidField::new(
+            field,
+            "INVALID_TIMESTAMP",
+            "must be a valid google.protobuf.Timestamp",
+        )),
     }
 }
 

@@ -67,7 +67,12 @@ impl ModelService for ModelHandler {
     ) -> Result<Response<RollbackSnapshotResponse>, Status> {
         let reason = convert::reason(request.into_inner().reason)?;
         let record = snapshots::rollback(&self.pool, &reason).await?;
-        tracing::info!(version = record.version, reason, "rolled back to snapshot {}", record.version);
+        tracing::info!(
+            version = record.version,
+            reason,
+            "rolled back to snapshot {}",
+            record.version
+        );
         Ok(Response::new(RollbackSnapshotResponse {
             snapshot: Some(record.into()),
         }))

@@ -1,25 +1,32 @@
 //! Around every call: request id, span, time, metrics; the limit on concurrent requests and the time limit.
 
+mod instruments;
+mod method;
+mod slots;
+
+use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response};
-use metrics::{counter, gauge, histogram};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::status;
+use self::instruments::Instruments;
+use self::method::{Method, Work};
+use self::slots::{Slot, Slots};
+use super::status::{self, REQUEST_ID, code_name};
 
-/// Given by the client or made here; sent back, and part of every log line of the request.
-const REQUEST_ID: &str = "x-request-id";
 /// The client's deadline: up to eight digits and a unit.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// Longest request id that is taken from a client.
@@ -27,15 +34,45 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 
 #[derive(Clone)]
 pub struct Observe {
-    slots: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    instruments: Instruments,
+    /// Apart from the others, so that requests waiting for a slow database do not turn away those that need none.
+    from_memory: Arc<Slots>,
+    from_database: Arc<Slots>,
     timeout: Duration,
 }
 
 impl Observe {
     pub fn new(max_concurrent_requests: usize, timeout: Duration) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
-            timeout,
+            shared: Arc::new(Shared {
+                instruments: Instruments::default(),
+                from_memory: Slots::new(max_concurrent_requests),
+                from_database: Slots::new(max_concurrent_requests),
+                timeout,
+            }),
+        }
+    }
+}
+
+impl Shared {
+    /// A place for the call, where it needs one; `None` when all are taken.
+    fn slot(&self, work: Work) -> Option<Option<Slot>> {
+        match work {
+            Work::Memory => self.from_memory.take().map(Some),
+            Work::Database | Work::Ingest => self.from_database.take().map(Some),
+            Work::Protocol => Some(None),
+        }
+    }
+
+    /// Our own limit.
+    fn timeout(&self, work: Work) -> Option<Duration> {
+        match work {
+            Work::Memory | Work::Database => Some(self.timeout),
+            Work::Ingest | Work::Protocol => None,
         }
     }
 }
@@ -71,63 +108,117 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let shared = &self.observe.shared;
         let method = Method::of(request.uri().path());
         let id = request_id(&request);
         // Taken from the request: tonic would answer CANCELLED where the contract says DEADLINE_EXCEEDED.
-        let deadline = request.headers_mut().remove(GRPC_TIMEOUT).and_then(|timeout| parse_timeout(timeout.to_str().ok()?));
-        let permit = match method.is_shed() {
-            true => self.observe.slots.clone().try_acquire_owned().ok(),
-            false => None,
-        };
-        if method.is_shed() && permit.is_none() {
-            counter!("likemind_rpc_shed_total").increment(1);
-            record(&method, Code::ResourceExhausted, Duration::ZERO);
+        let deadline = request
+            .headers_mut()
+            .remove(GRPC_TIMEOUT)
+            .and_then(|timeout| parse_timeout(timeout.to_str().ok()?));
+        let Some(slot) = shared.slot(method.work()) else {
+            shared.instruments.count_shed(method);
             return Box::pin(std::future::ready(Ok(with_id(status::overloaded().into_http(), id))));
-        }
+        };
+        let timeout = shared.timeout(method.work()).into_iter().chain(deadline).min();
+        let span = tracing::info_span!("rpc", method = method.name(), request_id = id.to_str().unwrap_or(""));
+        let call = Call::begin(shared.clone(), method, slot);
         // The clone that was polled ready serves this request; the new one serves the next.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        let span = tracing::info_span!("rpc", method = method.name(), request_id = id.to_str().unwrap_or(""));
-        let own = (!method.is_stream()).then_some(self.observe.timeout);
-        let timeout = own.into_iter().chain(deadline).min();
-        Box::pin(observed(inner, request, method, id, timeout, permit).instrument(span))
+        Box::pin(answer(inner, request, timeout, call, id).instrument(span))
     }
 }
 
-async fn observed<S>(
+async fn answer<S>(
     mut inner: S,
     request: Request<Body>,
-    method: Method,
-    id: HeaderValue,
     timeout: Option<Duration>,
-    permit: Option<OwnedSemaphorePermit>,
+    mut call: Call,
+    id: HeaderValue,
 ) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let started = Instant::now();
-    let in_flight = gauge!("likemind_rpc_in_flight");
-    in_flight.increment(1.0);
-    let call = inner.call(request);
-    let result = match timeout {
-        Some(timeout) => match tokio::time::timeout(timeout, call).await {
-            Ok(result) => result,
-            Err(_) => Ok(Status::deadline_exceeded("the request took longer than its deadline").into_http()),
-        },
-        None => call.await,
+    // What handlers share holds also after a panic: they only ever swap it as a whole.
+    let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
+    let handled = match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, handled).await,
+        None => Ok(handled.await),
     };
-    in_flight.decrement(1.0);
-    drop(permit);
-    let Ok(response) = result;
-    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-    let took = started.elapsed();
-    record(&method, code, took);
-    let took_us = took.as_micros() as u64;
-    match code {
-        Code::Internal | Code::Unknown | Code::DataLoss => tracing::error!(?code, took_us, "request failed"),
-        _ => tracing::debug!(?code, took_us, "request answered"),
-    }
+    let response = match handled {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Err(panic)) => {
+            tracing::error!(panic = panic_message(&*panic), "a request ended with a panic");
+            status::internal().into_http()
+        }
+        Err(_) => status::deadline_exceeded().into_http(),
+    };
+    let (response, code) = detailed(response);
+    call.answered(code);
     Ok(with_id(response, id))
+}
+
+/// A call under way. However it ends, it is counted: as CANCELLED when its caller went away.
+struct Call {
+    shared: Arc<Shared>,
+    method: Method,
+    started: Instant,
+    code: Code,
+    _slot: Option<Slot>,
+}
+
+impl Call {
+    fn begin(shared: Arc<Shared>, method: Method, slot: Option<Slot>) -> Self {
+        shared.instruments.in_flight.increment(1.0);
+        Self {
+            shared,
+            method,
+            started: Instant::now(),
+            code: Code::Cancelled,
+            _slot: slot,
+        }
+    }
+
+    fn answered(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        let instruments = &self.shared.instruments;
+        instruments.in_flight.decrement(1.0);
+        instruments.latency(self.method, self.code).record(took.as_secs_f64());
+        tracing::debug!(
+            code = code_name(self.code),
+            took_us = took.as_micros() as u64,
+            "request answered"
+        );
+    }
+}
+
+/// The response with the details of our contract, also where tonic made its status; and its code.
+fn detailed(response: Response<Body>) -> (Response<Body>, Code) {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return (response, Code::Ok);
+    };
+    let code = status.code();
+    if code == Code::Ok || !status.details().is_empty() {
+        return (response, code);
+    }
+    let metadata = status.metadata().clone();
+    let mut status = status::with_details(status);
+    *status.metadata_mut() = metadata;
+    let code = status.code();
+    (status.into_http(), code)
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 /// Source: gRPC over HTTP/2, "Timeout".
@@ -148,10 +239,6 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
-fn record(method: &Method, code: Code, took: Duration) {
-    histogram!("likemind_rpc_seconds", "method" => method.name(), "code" => code_name(code)).record(took.as_secs_f64());
-}
-
 fn with_id(mut response: Response<Body>, id: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(REQUEST_ID, id);
     response
@@ -159,117 +246,17 @@ fn with_id(mut response: Response<Body>, id: HeaderValue) -> Response<Body> {
 
 fn request_id(request: &Request<Body>) -> HeaderValue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let given = request.headers().get(REQUEST_ID).filter(|id| {
-        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
+    /// Of this process: in containers all have the same process id.
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     given.cloned().unwrap_or_else(|| {
-        let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:08x}-{sequence:x}", std::process::id());
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let text = format!("{:016x}-{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::try_from(text).unwrap_or_else(|_| unreachable!("hexadecimal digits are ASCII"))
     })
 }
 
-/// An RPC that we have, or the one name for all that we do not have: paths come from outside, and every label is kept.
-enum Method {
-    Known(&'static str),
-    Unknown,
-}
-
-impl Method {
-    fn of(path: &str) -> Self {
-        let known = METHODS.iter().find(|known| **known == path.trim_start_matches('/'));
-        known.map_or(Self::Unknown, |known| Self::Known(known))
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Known(name) => name,
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Health and reflection stay reachable when everything else is turned away.
-    fn is_shed(&self) -> bool {
-        matches!(self, Self::Known(name) if name.starts_with("likemind."))
-    }
-
-    fn is_stream(&self) -> bool {
-        matches!(self, Self::Known(name) if name.contains("/Ingest") || !name.starts_with("likemind."))
-    }
-}
-
-const METHODS: [&str; 22] = [
-    "likemind.v1.CatalogService/UpsertMerchants",
-    "likemind.v1.CatalogService/UpsertItems",
-    "likemind.v1.CatalogService/GetItem",
-    "likemind.v1.CatalogService/ListItems",
-    "likemind.v1.RatingService/UpsertRatings",
-    "likemind.v1.RatingService/IngestRatings",
-    "likemind.v1.RatingService/ListRatings",
-    "likemind.v1.RatingService/DeleteRating",
-    "likemind.v1.PurchaseService/RecordPurchases",
-    "likemind.v1.PurchaseService/IngestPurchases",
-    "likemind.v1.PurchaseService/ListPurchases",
-    "likemind.v1.RecommendationService/PredictRatings",
-    "likemind.v1.RecommendationService/Recommend",
-    "likemind.v1.RecommendationService/ListSimilarItems",
-    "likemind.v1.ModelService/ListSnapshots",
-    "likemind.v1.ModelService/GetSnapshot",
-    "likemind.v1.ModelService/ActivateSnapshot",
-    "likemind.v1.ModelService/RollbackSnapshot",
-    "likemind.v1.ModelService/GetServingStatus",
-    "grpc.health.v1.Health/Check",
-    "grpc.health.v1.Health/Watch",
-    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-];
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_the_protocol_says() {
-        let check = |text, expected| assert_eq!(parse_timeout(text), expected, "{text}");
-        check("5S", Some(Duration::from_secs(5)));
-        check("250m", Some(Duration::from_millis(250)));
-        check("99999999H", Some(Duration::from_secs(99_999_999 * 3_600)));
-        for bad in ["", "S", "5", "5s", "-5S", "123456789S", "5é"] {
-            check(bad, None);
-        }
-    }
-
-    #[test]
-    fn every_rpc_has_a_name_of_its_own() {
-        let pool = prost_reflect::DescriptorPool::decode(crate::grpc::proto::DESCRIPTORS).unwrap();
-        for service in pool.services() {
-            for method in service.methods() {
-                let path = format!("/{}/{}", service.full_name(), method.name());
-                assert!(matches!(Method::of(&path), Method::Known(_)), "{path} is missing in METHODS");
-                assert_eq!(Method::of(&path).is_stream(), method.is_client_streaming(), "{path}");
-            }
-        }
-        assert!(matches!(Method::of("/likemind.v1.RatingService/Other"), Method::Unknown));
-    }
-}
+mod tests;

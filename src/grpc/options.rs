@@ -1,6 +1,6 @@
 //! What the server takes on.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::domain::error::InvalidField;
 
@@ -14,7 +14,8 @@ pub struct ServerOptions {
     pub allow_unauthenticated: bool,
     /// Largest message taken from a client.
     pub max_message_bytes: usize,
-    /// Requests under way; what is above is answered RESOURCE_EXHAUSTED.
+    /// Requests under way, of those that are answered from memory and of those that need the database each; what is
+    /// above is answered RESOURCE_EXHAUSTED.
     pub max_concurrent_requests: usize,
     /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,
@@ -36,6 +37,18 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
+    /// Where a client on this machine finds the server.
+    pub fn address(&self) -> String {
+        let mut address = self.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {

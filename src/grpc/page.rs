@@ -43,9 +43,15 @@ pub fn token<C: Serialize>(request: &impl Serialize, cursor: &C) -> String {
 
 /// Where to continue; `None` for the first page.
 ///
+/// `is_possible`: whether there can be such a row. Tokens are not signed, and what stands in one goes to the database.
+///
 /// # Errors
 /// `INVALID_PAGE_TOKEN` for a token that is not ours, or of another request.
-pub fn cursor<C: DeserializeOwned>(request: &impl Serialize, token: &str) -> Result<Option<C>, InvalidField> {
+pub fn cursor<C: DeserializeOwned>(
+    request: &impl Serialize,
+    token: &str,
+    is_possible: impl Fn(&C) -> bool,
+) -> Result<Option<C>, InvalidField> {
     if token.is_empty() {
         return Ok(None);
     }
@@ -53,7 +59,7 @@ pub fn cursor<C: DeserializeOwned>(request: &impl Serialize, token: &str) -> Res
         .decode(token)
         .ok()
         .and_then(|json| serde_json::from_slice::<Token<C>>(&json).ok())
-        .filter(|token| token.request == fingerprint(request));
+        .filter(|token| token.request == fingerprint(request) && is_possible(&token.cursor));
     match parsed {
         Some(token) => Ok(Some(token.cursor)),
         None => Err(InvalidField::new(
@@ -84,7 +90,10 @@ pub fn cut<T, C: Serialize>(
         return (rows, String::new());
     }
     rows.truncate(size);
-    let next = rows.last().map(|last| token(request, &cursor_of(last))).unwrap_or_default();
+    let next = rows
+        .last()
+        .map(|last| token(request, &cursor_of(last)))
+        .unwrap_or_default();
     (rows, next)
 }
 
@@ -94,12 +103,19 @@ mod tests {
 
     #[test]
     fn a_token_belongs_to_its_request() {
-        let token = token(&("items", "a"), &"last");
-        assert_eq!(cursor::<String>(&("items", "a"), &token), Ok(Some("last".to_owned())));
-        assert_eq!(cursor::<String>(&("items", "a"), ""), Ok(None));
-        for (request, token) in [(("items", "b"), token.as_str()), (("items", "a"), "x"), (("items", "a"), "!!")] {
-            assert_eq!(cursor::<String>(&request, token).unwrap_err().field, "page_token");
+        let request = ("items", "a");
+        let (own, impossible) = (token(&request, &"last"), token(&request, &"\0"));
+        let check = |request: (&str, &str), token: &str, expected: Result<Option<&str>, &str>| {
+            let found = cursor(&request, token, |id: &String| !id.contains('\0')).map_err(|error| error.field);
+            let expected = expected.map(|cursor| cursor.map(str::to_owned));
+            assert_eq!(found, expected.map_err(str::to_owned), "{token}");
+        };
+        check(request, &own, Ok(Some("last")));
+        check(request, "", Ok(None));
+        for token in ["x", "!!", &impossible] {
+            check(request, token, Err("page_token"));
         }
+        check(("items", "b"), &own, Err("page_token"));
     }
 
     #[test]

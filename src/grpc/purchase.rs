@@ -49,7 +49,7 @@ impl PurchaseService for PurchaseHandler {
         request: Request<Streaming<IngestPurchasesRequest>>,
     ) -> Result<Response<IngestPurchasesResponse>, Status> {
         let entries = |message: IngestPurchasesRequest| message.lines;
-        let write = async |lines| self.record(lines).await;
+        let write = |lines| self.record(lines);
         let summary = batch::ingest(request.into_inner(), "lines", entries, write).await?;
         self.live.refresh().await;
         Ok(Response::new(IngestPurchasesResponse { summary: Some(summary) }))

@@ -28,7 +28,10 @@ impl RatingHandler {
     async fn upsert(&self, ratings: Vec<Rating>) -> Result<Vec<EntryResult>, Status> {
         let now = Utc::now();
         let convert = |rating| convert::rating(rating, &self.scale, now);
-        batch::write(ratings, convert, async |ratings| ratings::upsert(&self.pool, ratings).await).await
+        batch::write(ratings, convert, async |ratings| {
+            ratings::upsert(&self.pool, ratings).await
+        })
+        .await
     }
 }
 
@@ -50,7 +53,7 @@ impl RatingService for RatingHandler {
         request: Request<Streaming<IngestRatingsRequest>>,
     ) -> Result<Response<IngestRatingsResponse>, Status> {
         let entries = |message: IngestRatingsRequest| message.ratings;
-        let write = async |ratings| self.upsert(ratings).await;
+        let write = |ratings| self.upsert(ratings);
         let summary = batch::ingest(request.into_inner(), "ratings", entries, write).await?;
         self.live.refresh().await;
         Ok(Response::new(IngestRatingsResponse { summary: Some(summary) }))

@@ -1,33 +1,30 @@
 //! RecommendationService: answers from memory.
 
 mod convert;
+mod work;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::model::view::View;
-use crate::recommend::predict::Predictor;
 use crate::recommend::rank::{self, Scratch};
 use crate::recommend::similar::similar_items;
-use crate::domain::rating::RatingScale;
 
 use self::convert::{PredictRequest, RankRequest, SimilarRequest};
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
-    ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest, PredictRatingsResponse,
-    RecommendRequest, RecommendResponse,
+    ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
+    RecommendResponse,
 };
-use super::status;
-
-/// Multiply-adds above which a request leaves the async worker: about 100 µs.
-const HEAVY_WORK: usize = 200_000;
+use super::{heavy, status};
 
 thread_local! {
-    /// Accumulators of this worker thread; requests that follow one another on it share them.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// Accumulators of this thread; requests that follow one another on it share them.
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 pub struct RecommendationHandler {
@@ -41,6 +38,15 @@ impl RecommendationHandler {
     }
 }
 
+/// What `work` does with the accumulators. They are taken out for it, so that a panic, which would leave them half
+/// filled, loses them.
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    let answer = work(&mut scratch);
+    SCRATCH.set(scratch);
+    answer
+}
+
 #[tonic::async_trait]
 impl RecommendationService for RecommendationHandler {
     async fn predict_ratings(
@@ -49,34 +55,20 @@ impl RecommendationService for RecommendationHandler {
     ) -> Result<Response<PredictRatingsResponse>, Status> {
         let predict = PredictRequest::try_from(request.into_inner())?;
         let view = self.view()?;
-        let predictor = Predictor::new(&view, &predict.user);
-        let predictions = predict.items.iter().map(|item| match view.item(item) {
-            Some(found) => convert::prediction(&view, item, predictor.predict(&found, &predict.options)),
-            None => convert::unknown_item(item),
-        });
-        Ok(Response::new(PredictRatingsResponse {
-            snapshot_version: view.version,
-            predictions: predictions.collect(),
-        }))
+        let work = work::of_predictions(&predict);
+        let answer = heavy::run(work, move || convert::predictions(&view, &predict));
+        Ok(Response::new(answer.await?))
     }
 
     async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
         let rank = RankRequest::new(request.into_inner(), &self.scale)?;
         let view = self.view()?;
-        let subject = rank.subject(&view);
-        let is_heavy = rank::estimated_work(&view, &subject.borrow(), rank.options.basis) > HEAVY_WORK;
-        let answer = move || {
-            let recommend = |scratch: &RefCell<Scratch>| {
-                rank::recommend(&view, &subject.borrow(), &rank.options, &mut scratch.borrow_mut())
-            };
-            convert::recommendations(&view, SCRATCH.with(recommend))
-        };
-        let answer = if is_heavy {
-            tokio::task::spawn_blocking(answer).await.map_err(|_| status::internal())?
-        } else {
-            answer()
-        };
-        Ok(Response::new(answer))
+        let work = work::of_ranking(&view, &rank);
+        let answer = heavy::run(work, move || {
+            let ranked = with_scratch(|scratch| rank::recommend(&view, &rank.subject(&view), &rank.options, scratch));
+            convert::recommendations(&view, ranked)
+        });
+        Ok(Response::new(answer.await?))
     }
 
     async fn list_similar_items(
@@ -85,11 +77,46 @@ impl RecommendationService for RecommendationHandler {
     ) -> Result<Response<ListSimilarItemsResponse>, Status> {
         let similar = SimilarRequest::try_from(request.into_inner())?;
         let view = self.view()?;
-        let items = match convert::existing_item(&view, &similar.item)? {
-            Some(item) => similar_items(&view, item, similar.limit, &similar.filter),
-            // Newer than the snapshot: no neighbours yet.
-            None => Vec::new(),
+        // An item that is newer than the snapshot has no neighbours yet.
+        let item = convert::existing_item(&view, &similar.item)?;
+        let answer = heavy::run(work::of_similar(&similar), move || {
+            let items = item.map(|item| similar_items(&view, item, similar.limit, &similar.filter));
+            convert::similar(&view, items.unwrap_or_default())
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::domain::id::UserId;
+    use crate::model::fixture;
+    use crate::recommend::rank::{RankOptions, Subject};
+
+    #[test]
+    fn accumulators_are_kept_unless_a_panic_may_have_left_something_in_them() {
+        let view = fixture::view(fixture::snapshot_parts(&fixture::EXAMPLE));
+        let user = UserId::new("u0").unwrap();
+        let options = RankOptions {
+            limit: 3,
+            ..Default::default()
         };
-        Ok(Response::new(convert::similar(&view, items)))
+        let rank = |scratch: &mut Scratch| rank::recommend(&view, &Subject::User(&user), &options, scratch);
+        let fresh = format!("{:?}", Scratch::default());
+        let left = || with_scratch(|scratch| format!("{scratch:?}"));
+
+        with_scratch(rank);
+        assert_ne!(left(), fresh);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            with_scratch(|scratch| {
+                rank(scratch);
+                panic!("as asked");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(left(), fresh);
     }
 }

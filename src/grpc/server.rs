@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -13,6 +12,7 @@ use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::store::pool::Pool;
 
+use super::accept;
 use super::catalog::CatalogHandler;
 use super::health;
 use super::model::ModelHandler;
@@ -60,6 +60,13 @@ pub async fn bind(options: &ServerOptions) -> Result<Listener, ServerError> {
     Ok(Listener { listener, address })
 }
 
+/// What the services work on.
+pub struct Services {
+    pub pool: Pool,
+    pub live: Live,
+    pub scale: RatingScale,
+}
+
 /// Answers until `shutdown`, then lets the requests under way finish, at most `server.drain_timeout_ms`.
 ///
 /// # Errors
@@ -67,34 +74,49 @@ pub async fn bind(options: &ServerOptions) -> Result<Listener, ServerError> {
 pub async fn serve(
     listener: Listener,
     options: &ServerOptions,
-    scale: RatingScale,
-    pool: Pool,
-    live: Live,
+    services: Services,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
+    let Services { pool, live, scale } = services;
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    health::begin(&reporter, &live).await;
     let health = tokio::spawn(health::report(reporter, live.clone(), shutdown.clone()));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(ServerError::Reflection)?;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = described().build_v1().map_err(ServerError::Reflection)?;
+    // What grpcio-reflection and other clients ask for to this day.
+    let old_reflection = described().build_v1alpha().map_err(ServerError::Reflection)?;
 
     let limit = options.max_message_bytes;
-    let (ratings, purchases, catalog, models) = (pool.clone(), pool.clone(), pool.clone(), pool);
-    let catalog = CatalogHandler { pool: catalog, live: live.clone() };
-    let rating = RatingHandler { pool: ratings, live: live.clone(), scale };
-    let purchase = PurchaseHandler { pool: purchases, live: live.clone() };
-    let model = ModelHandler { pool: models, live: live.clone() };
+    let catalog = CatalogHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let rating = RatingHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+        scale,
+    };
+    let purchase = PurchaseHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let model = ModelHandler {
+        pool,
+        live: live.clone(),
+    };
     let recommendation = RecommendationHandler { live, scale };
     let timeout = Duration::from_millis(options.request_timeout_ms);
     let router = Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .layer(Observe::new(options.max_concurrent_requests, timeout))
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(old_reflection)
         .add_service(CatalogServiceServer::new(catalog).max_decoding_message_size(limit))
         .add_service(RatingServiceServer::new(rating).max_decoding_message_size(limit))
         .add_service(PurchaseServiceServer::new(purchase).max_decoding_message_size(limit))
@@ -102,12 +124,14 @@ pub async fn serve(
         .add_service(RecommendationServiceServer::new(recommendation).max_decoding_message_size(limit));
 
     tracing::info!(address = %listener.address, "serving on {}", listener.address);
-    let incoming = TcpListenerStream::new(listener.listener);
-    let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let stop = shutdown.clone().cancelled_owned();
+    let served = router.serve_with_incoming_shutdown(accept::connections(listener.listener), async {
+        stop.await;
+        tracing::info!("draining: no new requests are taken");
+    });
     let drain_timeout = Duration::from_millis(options.drain_timeout_ms);
     let drained_too_long = async {
         shutdown.cancelled().await;
-        tracing::info!("draining: no new requests are taken");
         tokio::time::sleep(drain_timeout).await;
     };
     let result = tokio::select! {

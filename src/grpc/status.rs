@@ -12,6 +12,8 @@ use crate::store::snapshots::TransitionError;
 
 /// Of `ErrorInfo`.
 pub const DOMAIN: &str = "likemind";
+/// Header: given by the client or made by the server; sent back, and part of every log line of the request.
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// The fields of a request that are wrong; collects them all before answering.
 #[derive(Debug, Default)]
@@ -44,20 +46,27 @@ impl Violations {
     }
 }
 
-/// INVALID_ARGUMENT naming every bad field.
+/// Most text of the fields that a status names. It travels in a header, and clients refuse headers above 8 KiB.
+const MAX_VIOLATION_BYTES: usize = 4_096;
+
+/// INVALID_ARGUMENT naming every bad field, or the first ones if there are very many.
 pub fn invalid_argument(fields: Vec<InvalidField>) -> Status {
     let message = match fields.as_slice() {
         [only] => only.to_string(),
-        all => format!("{} fields are invalid; first: {}", all.len(), all.first().map_or("", |field| &field.field)),
+        all => format!(
+            "{} fields are invalid; first: {}",
+            all.len(),
+            all.first().map_or("", |field| &field.field)
+        ),
     };
     let reason = fields.first().map_or("INVALID_ARGUMENT", |field| field.reason);
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, []);
-    details.set_bad_request(
-        fields
-            .into_iter()
-            .map(|field| FieldViolation::new(field.field, field.message))
-            .collect::<Vec<_>>(),
-    );
+    let mut bytes = 0;
+    let violations = fields.into_iter().map_while(|field| {
+        bytes += field.field.len() + field.message.len();
+        (bytes <= MAX_VIOLATION_BYTES).then(|| FieldViolation::new(field.field, field.message))
+    });
+    details.set_bad_request(violations.collect::<Vec<_>>());
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
@@ -93,9 +102,63 @@ pub fn overloaded() -> Status {
     )
 }
 
+/// The time of the request ran out: the client's own, or `server.request_timeout_ms`.
+pub fn deadline_exceeded() -> Status {
+    with_reason(
+        Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "the request took longer than its deadline",
+        None,
+    )
+}
+
 /// Work of a request ended with a panic, which is a mistake of ours.
 pub fn internal() -> Status {
-    with_reason(Code::Internal, "INTERNAL", "the server made a mistake; it is logged under the request id", None)
+    with_reason(
+        Code::Internal,
+        "INTERNAL",
+        "the server made a mistake; it is logged under the request id",
+        None,
+    )
+}
+
+/// Gives the details of our contract to a status that tonic has made, before a handler was called or instead of one:
+/// it has none, and for a request that cannot be read it blames the server.
+pub fn with_details(status: Status) -> Status {
+    const UNREADABLE: [&str; 5] = [
+        "failed to decode Protobuf message",
+        "protocol error",
+        "Unexpected EOF",
+        "Missing request message",
+        "Error decompressing",
+    ];
+    let (code, message) = (status.code(), status.message());
+    match code {
+        Code::Internal if UNREADABLE.iter().any(|start| message.starts_with(start)) => with_reason(
+            Code::InvalidArgument,
+            "UNREADABLE_REQUEST",
+            format!("the request is not the message that this RPC takes: {message}"),
+            None,
+        ),
+        Code::OutOfRange => with_reason(
+            Code::InvalidArgument,
+            "REQUEST_TOO_LARGE",
+            format!("the request is too large (server.max_message_bytes): {message}"),
+            None,
+        ),
+        Code::Unimplemented if message.is_empty() => {
+            with_reason(code, "UNKNOWN_RPC", "this server has no such RPC", None)
+        }
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            tracing::error!(
+                code = code_name(code),
+                message,
+                "a request failed outside of its handler"
+            );
+            internal()
+        }
+        _ => with_reason(code, code_name(code), message, None),
+    }
 }
 
 impl From<StoreError> for Status {
@@ -114,9 +177,12 @@ impl From<StoreError> for Status {
                 "other writes to the same data were in the way; try again",
                 retry_after,
             ),
-            StoreError::Timeout(_) => {
-                with_reason(Code::Unavailable, "DATABASE_SLOW", "the database took too long; try again", retry_after)
-            }
+            StoreError::Timeout(_) => with_reason(
+                Code::Unavailable,
+                "DATABASE_SLOW",
+                "the database took too long; try again",
+                retry_after,
+            ),
             error @ (StoreError::Corrupt { .. }
             | StoreError::Migration(_)
             | StoreError::InvalidUrl(_)
@@ -145,5 +211,48 @@ impl From<TransitionError> for Status {
             TransitionError::LeaseLost => with_reason(Code::Aborted, "LEASE_LOST", message, None),
             TransitionError::Store(error) => error.into(),
         }
+    }
+}
+
+/// As the protocol spells it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_status_fit_into_a_header() {
+        let check = |given: usize, named: usize| {
+            let field = |position| InvalidField::new(format!("item_ids[{position:05}]"), "EMPTY", "m".repeat(105));
+            let status = invalid_argument((0..given).map(field).collect());
+            let bad = status.get_details_bad_request().unwrap();
+            assert_eq!(bad.field_violations.len(), named, "{given}");
+            assert!(status.details().len() < 6_000);
+            status.message().to_owned()
+        };
+        check(1, 1);
+        check(30, 30);
+        assert!(check(10_000, 34).starts_with("10000 fields are invalid"));
     }
 }

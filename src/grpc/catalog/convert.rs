@@ -30,7 +30,11 @@ pub fn item_patch(item: v1::Item) -> Result<ItemPatch, InvalidField> {
         title: item.title.map(|title| check_text("title", title)).transpose()?,
         merchant: item.merchant_id.map(MerchantId::new).transpose()?,
         category: item.category.map(Category::new).transpose()?,
-        price: item.price.map(price).transpose().map_err(|error| error.within("price"))?,
+        price: item
+            .price
+            .map(price)
+            .transpose()
+            .map_err(|error| error.within("price"))?,
         listed: item.listed,
     })
 }
@@ -53,8 +57,9 @@ pub fn item_id(id: String) -> Result<ItemId, Status> {
 }
 
 /// What a page token is bound to.
-pub fn selection_key(selection: &ItemSelection) -> (Option<&str>, Option<&str>) {
+pub fn selection_key(selection: &ItemSelection) -> (&'static str, Option<&str>, Option<&str>) {
     (
+        "ListItems",
         selection.merchant.as_ref().map(|merchant| merchant.as_str()),
         selection.category.as_ref().map(|category| category.as_str()),
     )
@@ -74,15 +79,21 @@ impl TryFrom<v1::ListItemsRequest> for ListRequest {
         let merchant = violations.check(request.merchant_id.map(MerchantId::new).transpose());
         let category = violations.check(request.category.map(Category::new).transpose());
         let page_size = violations.check(page::page_size(request.page_size));
-        let selection = merchant.zip(category).map(|(merchant, category)| ItemSelection { merchant, category });
+        let selection = merchant
+            .zip(category)
+            .map(|(merchant, category)| ItemSelection { merchant, category });
         let after = selection.as_ref().and_then(|selection| {
-            violations.check(page::cursor::<String>(&selection_key(selection), &request.page_token))
+            let is_id = |id: &String| ItemId::new(id).is_ok();
+            violations.check(page::cursor(&selection_key(selection), &request.page_token, is_id))
         });
-        let list = selection.zip(page_size).zip(after).map(|((selection, page_size), after)| Self {
-            selection,
-            after: after.unwrap_or_default(),
-            page_size,
-        });
+        let list = selection
+            .zip(page_size)
+            .zip(after)
+            .map(|((selection, page_size), after)| Self {
+                selection,
+                after: after.unwrap_or_default(),
+                page_size,
+            });
         violations.finish(list)
     }
 }

@@ -44,11 +44,18 @@ impl From<PurchaseLine> for v1::PurchaseLine {
 }
 
 /// What a page token is bound to.
-pub fn owner_key(owner: &PurchaseOwner) -> (&'static str, &str) {
-    match owner {
+pub fn owner_key(owner: &PurchaseOwner) -> (&'static str, &'static str, &str) {
+    let (field, id) = match owner {
         PurchaseOwner::User(user) => (UserId::FIELD, user.as_str()),
         PurchaseOwner::Order(order) => (OrderId::FIELD, order.as_str()),
-    }
+    };
+    ("ListPurchases", field, id)
+}
+
+fn is_possible(cursor: &PurchaseCursor) -> bool {
+    OrderId::new(&cursor.order_id).is_ok()
+        && UserId::new(&cursor.user_id).is_ok()
+        && ItemId::new(&cursor.item_id).is_ok()
 }
 
 pub struct ListRequest {
@@ -69,12 +76,15 @@ impl TryFrom<v1::ListPurchasesRequest> for ListRequest {
         let page_size = violations.check(page::page_size(request.page_size));
         let cursor = owner
             .as_ref()
-            .and_then(|owner| violations.check(page::cursor::<PurchaseCursor>(&owner_key(owner), &request.page_token)));
-        let list = owner.zip(page_size).zip(cursor).map(|((owner, page_size), cursor)| Self {
-            owner,
-            cursor: cursor.unwrap_or_default(),
-            page_size,
-        });
+            .and_then(|owner| violations.check(page::cursor(&owner_key(owner), &request.page_token, is_possible)));
+        let list = owner
+            .zip(page_size)
+            .zip(cursor)
+            .map(|((owner, page_size), cursor)| Self {
+                owner,
+                cursor: cursor.unwrap_or_default(),
+                page_size,
+            });
         violations.finish(list)
     }
 }

@@ -42,10 +42,19 @@ pub enum Owner {
 
 impl Owner {
     /// What a page token is bound to.
-    pub fn key(&self) -> (&'static str, &str) {
-        match self {
+    pub fn key(&self) -> (&'static str, &'static str, &str) {
+        let (field, id) = match self {
             Self::User(user) => (UserId::FIELD, user.as_str()),
             Self::Item(item) => (ItemId::FIELD, item.as_str()),
+        };
+        ("ListRatings", field, id)
+    }
+
+    /// Whether the rows, which go by the other's ids, can have `id`.
+    fn has_rows_of(&self, id: &str) -> bool {
+        match self {
+            Self::User(_) => ItemId::new(id).is_ok(),
+            Self::Item(_) => UserId::new(id).is_ok(),
         }
     }
 }
@@ -66,9 +75,10 @@ impl TryFrom<v1::ListRatingsRequest> for ListRequest {
             v1::list_ratings_request::Of::ItemId(id) => ItemId::new(id).map(Owner::Item),
         }));
         let page_size = violations.check(page::page_size(request.page_size));
-        let after = owner
-            .as_ref()
-            .and_then(|owner| violations.check(page::cursor::<String>(&owner.key(), &request.page_token)));
+        let after = owner.as_ref().and_then(|owner| {
+            let is_possible = |id: &String| owner.has_rows_of(id);
+            violations.check(page::cursor(&owner.key(), &request.page_token, is_possible))
+        });
         let list = owner.zip(page_size).zip(after).map(|((owner, page_size), after)| Self {
             owner,
             after: after.unwrap_or_default(),
@@ -90,11 +100,10 @@ impl Deletion {
         let user = violations.check(UserId::new(request.user_id));
         let item = violations.check(ItemId::new(request.item_id));
         let deleted_at = violations.check(event_time("deleted_at", request.deleted_at, now));
-        let deletion = user.zip(item).zip(deleted_at).map(|((user, item), deleted_at)| Self {
-            user,
-            item,
-            deleted_at,
-        });
+        let deletion = user
+            .zip(item)
+            .zip(deleted_at)
+            .map(|((user, item), deleted_at)| Self { user, item, deleted_at });
         violations.finish(deletion)
     }
 }

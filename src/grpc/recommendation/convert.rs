@@ -4,6 +4,8 @@ mod filter;
 mod options;
 mod subject;
 
+use std::collections::HashSet;
+
 use tonic::Status;
 
 use crate::domain::error::InvalidField;
@@ -12,15 +14,14 @@ use crate::domain::rating::RatingScale;
 use crate::model::dictionary::ItemIndex;
 use crate::model::overlay::ItemRef;
 use crate::model::view::View;
+use crate::recommend::explain::{ItemContribution, SimilarUsers};
 use crate::recommend::filter::ItemFilter;
-use crate::recommend::predict::{Fallback, PredictOptions, Prediction, RatingExplanation};
-use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation};
-use crate::recommend::{ItemContribution, SimilarUsers};
+use crate::recommend::predict::{Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
+use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
 
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, not_found};
 
-pub use self::subject::OwnedSubject;
 use self::subject::{SubjectRequest, subject};
 
 /// Most items of PredictRatings.
@@ -40,12 +41,10 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
     fn try_from(request: v1::PredictRatingsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
         let user = violations.check(UserId::new(request.user_id));
-        let items = item_ids(&mut violations, "item_ids", request.item_ids, 1, MAX_PREDICTIONS);
-        let mut seen = std::collections::HashSet::new();
-        if let Some((position, item)) = items.iter().enumerate().find(|(_, item)| !seen.insert(*item)) {
-            let message = format!("must not name an item twice, {item} is repeated");
-            violations.add(InvalidField::new(format!("item_ids[{position}]"), "REPEATED_ITEM", message));
+        if request.item_ids.len() <= MAX_PREDICTIONS {
+            check_distinct(&mut violations, "item_ids", &request.item_ids);
         }
+        let items = item_ids(&mut violations, "item_ids", request.item_ids, 1, MAX_PREDICTIONS);
         let estimator = violations.check(options::estimator(request.estimator));
         let basis = violations.check(options::basis(request.basis));
         let request = user.zip(estimator).zip(basis).map(|((user, estimator), basis)| Self {
@@ -58,6 +57,21 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
             },
         });
         violations.finish(request)
+    }
+}
+
+fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
+    let mut seen = HashSet::with_capacity(ids.len());
+    for (position, id) in ids.iter().enumerate() {
+        // What is no id is called that, each time.
+        if !seen.insert(id) && ItemId::new(id).is_ok() {
+            let message = format!("must not name an item twice, {id} is repeated");
+            violations.add(InvalidField::new(
+                format!("{field}[{position}]"),
+                "REPEATED_ITEM",
+                message,
+            ));
+        }
     }
 }
 
@@ -117,7 +131,7 @@ impl RankRequest {
     }
 
     /// The subject in terms of `view`.
-    pub fn subject(&self, view: &View) -> OwnedSubject {
+    pub fn subject(&self, view: &View) -> Subject<'_> {
         self.subject.resolve(view)
     }
 }
@@ -153,7 +167,20 @@ pub fn existing_item(view: &View, item: &ItemId) -> Result<Option<ItemIndex>, St
     }
 }
 
-pub fn unknown_item(item: &ItemId) -> v1::Prediction {
+/// Predicts what `predict` asks for.
+pub fn predictions(view: &View, predict: &PredictRequest) -> v1::PredictRatingsResponse {
+    let predictor = Predictor::new(view, &predict.user);
+    let prediction = |item: &ItemId| match view.item(item) {
+        Some(found) => prediction(view, item, predictor.predict(&found, &predict.options)),
+        None => unknown_item(item),
+    };
+    v1::PredictRatingsResponse {
+        snapshot_version: view.version,
+        predictions: predict.items.iter().map(prediction).collect(),
+    }
+}
+
+fn unknown_item(item: &ItemId) -> v1::Prediction {
     let error = InvalidField::new("item_ids", "ITEM_NOT_FOUND", format!("there is no item {item}"));
     v1::Prediction {
         item_id: item.to_string(),
@@ -161,7 +188,7 @@ pub fn unknown_item(item: &ItemId) -> v1::Prediction {
     }
 }
 
-pub fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Prediction {
+fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Prediction {
     let rating = v1::PredictedRating {
         value: prediction.value,
         support: prediction.support,
@@ -174,7 +201,9 @@ pub fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Pre
             Fallback::GlobalMean => v1::Fallback::GlobalMean,
         }
         .into(),
-        explanation: prediction.explanation.map(|explanation| rating_explanation(view, explanation)),
+        explanation: prediction
+            .explanation
+            .map(|explanation| rating_explanation(view, explanation)),
     };
     v1::Prediction {
         item_id: item.to_string(),
@@ -215,13 +244,17 @@ pub fn recommendations(view: &View, recommendations: Recommendations) -> v1::Rec
         items: explanation.items.iter().map(|item| contribution(view, item)).collect(),
         similar_users: explanation.similar_users.map(similar_users),
     };
-    let items = recommendations.items.into_iter().zip(1..).map(|(item, rank)| v1::RecommendedItem {
-        rank,
-        item_id: view.item_id(item.item).to_owned(),
-        title: view.facts(item.item).title.to_owned(),
-        score: item.score,
-        explanation: item.explanation.map(score_explanation),
-    });
+    let items = recommendations
+        .items
+        .into_iter()
+        .zip(1..)
+        .map(|(item, rank)| v1::RecommendedItem {
+            rank,
+            item_id: view.item_id(item.item).to_owned(),
+            title: view.facts(item.item).title.to_owned(),
+            score: item.score,
+            explanation: item.explanation.map(score_explanation),
+        });
     v1::RecommendResponse {
         snapshot_version: view.version,
         items: items.collect(),

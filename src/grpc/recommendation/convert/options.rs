@@ -27,5 +27,9 @@ pub fn estimator(estimator: i32) -> Result<Estimator, InvalidField> {
 }
 
 fn unknown(field: &str, value: i32) -> InvalidField {
-    InvalidField::new(field, "UNKNOWN_ENUM_VALUE", format!("must be a value of its enum, is {value}"))
+    InvalidField::new(
+        field,
+        "UNKNOWN_ENUM_VALUE",
+        format!("must be a value of its enum, is {value}"),
+    )
 }

@@ -18,21 +18,6 @@ pub enum SubjectRequest {
     Session(Vec<(ItemId, f32)>),
 }
 
-/// A subject that outlives the request's message.
-pub enum OwnedSubject {
-    User(UserId),
-    Session(History),
-}
-
-impl OwnedSubject {
-    pub fn borrow(&self) -> Subject<'_> {
-        match self {
-            Self::User(user) => Subject::User(user),
-            Self::Session(history) => Subject::Session(history),
-        }
-    }
-}
-
 /// What is wrong goes to `violations`.
 pub fn subject(
     violations: &mut Violations,
@@ -43,27 +28,33 @@ pub fn subject(
         v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(SubjectRequest::User),
         v1::recommend_request::Subject::Session(session) => {
             if session.items.is_empty() || session.items.len() > MAX_SESSION_ITEMS {
-                let message = format!("must have 1 to {MAX_SESSION_ITEMS} entries, has {}", session.items.len());
+                let message = format!(
+                    "must have 1 to {MAX_SESSION_ITEMS} entries, has {}",
+                    session.items.len()
+                );
                 violations.add(InvalidField::new("session.items", "BATCH_SIZE_OUT_OF_RANGE", message));
                 return None;
             }
             let item = |(position, item): (usize, v1::SessionItem)| {
-                let entry = ItemId::new(item.item_id).and_then(|id| {
-                    let rating = item.rating.map_or(Ok(scale.max), |rating| scale.check("rating", rating))?;
-                    Ok((id, rating))
-                });
-                violations.check(entry.map_err(|error| error.within(format!("session.items[{position}]"))))
+                let within = |error: InvalidField| error.within(format!("session.items[{position}]"));
+                let rating = item
+                    .rating
+                    .map_or(Ok(scale.max), |rating| scale.check("rating", rating));
+                let id = violations.check(ItemId::new(item.item_id).map_err(within));
+                id.zip(violations.check(rating.map_err(within)))
             };
-            Some(SubjectRequest::Session(session.items.into_iter().enumerate().filter_map(item).collect()))
+            Some(SubjectRequest::Session(
+                session.items.into_iter().enumerate().filter_map(item).collect(),
+            ))
         }
     }
 }
 
 impl SubjectRequest {
     /// The subject in terms of `view`; session items that the snapshot does not hold yet, or any more, say nothing.
-    pub fn resolve(&self, view: &View) -> OwnedSubject {
+    pub fn resolve(&self, view: &View) -> Subject<'_> {
         match self {
-            Self::User(user) => OwnedSubject::User(user.clone()),
+            Self::User(user) => Subject::User(user),
             Self::Session(items) => {
                 let entry = |(item, rating): &(ItemId, f32)| {
                     Some(HistoryEntry {
@@ -72,7 +63,7 @@ impl SubjectRequest {
                         purchased: false,
                     })
                 };
-                OwnedSubject::Session(History::new(items.iter().filter_map(entry).collect()))
+                Subject::Session(History::new(items.iter().filter_map(entry).collect()))
             }
         }
     }

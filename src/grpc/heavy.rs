@@ -1,0 +1,85 @@
+//! Work on memory that may take longer than an async worker can be spared.
+
+use std::num::NonZero;
+use std::sync::LazyLock;
+
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::status;
+
+/// Multiply-adds above which work leaves the async worker: about 100 µs.
+pub const HEAVY: usize = 200_000;
+
+/// As many at a time as there are cores; more would only share them, and each thread keeps accumulators of its own.
+static SLOTS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
+
+/// Does `work`, which takes about `multiply_adds`, here or, if that is much, elsewhere. Work whose caller has gone
+/// away, or whose time has run out, before its turn has come is not begun.
+///
+/// # Errors
+/// INTERNAL when it ends with a panic.
+pub async fn run<T: Send + 'static>(
+    multiply_adds: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    if multiply_adds <= HEAVY {
+        return Ok(work());
+    }
+    let slot = SLOTS.acquire().await.map_err(|_| status::internal())?;
+    let work = move || {
+        let answer = work();
+        drop(slot);
+        answer
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request ended with a panic");
+        status::internal()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_heavy_work_leaves_the_worker() {
+        let worker = thread::current().id();
+        assert_eq!(run(HEAVY, || thread::current().id()).await.unwrap(), worker);
+        assert_ne!(run(HEAVY + 1, || thread::current().id()).await.unwrap(), worker);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_done_at_a_time_than_there_are_cores() {
+        let cores = thread::available_parallelism().unwrap().get();
+        let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let work = || {
+            let (under_way, most) = (under_way.clone(), most.clone());
+            run(usize::MAX, move || {
+                most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(5));
+                under_way.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        let done = futures_util::future::join_all((0..cores * 4).map(|_| work())).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert!(most.load(Ordering::SeqCst) <= cores, "{most:?} on {cores} cores");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_internal_and_gives_its_place_back() {
+        for _ in 0..thread::available_parallelism().unwrap().get() * 2 {
+            let result = run(usize::MAX, || panic!("as asked")).await;
+            assert_eq!(result.map(|()| Code::Ok).unwrap_err().code(), Code::Internal);
+        }
+        assert_eq!(run(usize::MAX, || 7).await.unwrap(), 7);
+    }
+}

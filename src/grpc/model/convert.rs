@@ -1,0 +1,204 @@
+//! Messages of ModelService.
+
+use tonic::Status;
+
+use crate::domain::error::InvalidField;
+use crate::domain::item::check_text;
+use crate::evaluation::report::{
+    Evaluation, ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics, Verdict,
+};
+use crate::live::ServingStatus;
+use crate::model::parameters::TrainingParameters;
+use crate::store::snapshots::{SnapshotRecord, SnapshotState};
+
+use crate::grpc::convert::timestamp;
+use crate::grpc::page;
+use crate::grpc::proto::v1;
+use crate::grpc::status::{Violations, invalid_argument};
+
+/// What a page token of ListSnapshots is bound to: the request has nothing but the page.
+pub const LIST_KEY: &str = "ListSnapshots";
+
+pub struct ListRequest {
+    pub before: i64,
+    pub page_size: i64,
+}
+
+impl TryFrom<v1::ListSnapshotsRequest> for ListRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListSnapshotsRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let page_size = violations.check(page::page_size(request.page_size));
+        let before = violations.check(page::cursor(&LIST_KEY, &request.page_token, |_: &i64| true));
+        let list = page_size.zip(before).map(|(page_size, before)| Self {
+            before: before.unwrap_or(i64::MAX),
+            page_size,
+        });
+        violations.finish(list)
+    }
+}
+
+fn check_version(version: i64) -> Result<i64, InvalidField> {
+    if version < 1 {
+        return Err(InvalidField::new(
+            "version",
+            "VERSION_OUT_OF_RANGE",
+            format!("must be 1 or more, is {version}"),
+        ));
+    }
+    Ok(version)
+}
+
+pub fn version(version: i64) -> Result<i64, Status> {
+    check_version(version).map_err(|error| invalid_argument(vec![error]))
+}
+
+pub fn reason(reason: String) -> Result<String, Status> {
+    check_text("reason", reason).map_err(|error| invalid_argument(vec![error]))
+}
+
+pub struct ActivateRequest {
+    pub version: i64,
+    pub reason: String,
+}
+
+impl TryFrom<v1::ActivateSnapshotRequest> for ActivateRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ActivateSnapshotRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let version = violations.check(check_version(request.version));
+        let reason = violations.check(check_text("reason", request.reason));
+        violations.finish(version.zip(reason).map(|(version, reason)| Self { version, reason }))
+    }
+}
+
+impl From<SnapshotState> for v1::SnapshotState {
+    fn from(state: SnapshotState) -> Self {
+        match state {
+            SnapshotState::Building => Self::Building,
+            SnapshotState::Candidate => Self::Candidate,
+            SnapshotState::Active => Self::Active,
+            SnapshotState::Retired => Self::Retired,
+            SnapshotState::Rejected => Self::Rejected,
+            SnapshotState::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<SnapshotRecord> for v1::Snapshot {
+    fn from(record: SnapshotRecord) -> Self {
+        let TrainingParameters { scale, options } = record.parameters;
+        Self {
+            version: record.version,
+            state: v1::SnapshotState::from(record.state).into(),
+            created_at: Some(timestamp(record.created_at)),
+            activated_at: record.activated_at.map(timestamp),
+            counts: record.counts.map(|counts| v1::SnapshotCounts {
+                users: counts.users,
+                items: counts.items,
+                ratings: counts.ratings,
+            }),
+            parameters: Some(v1::TrainingParameters {
+                neighbors: options.neighbors as u32,
+                implicit: options.implicit.as_str().to_owned(),
+                rating_min: f64::from(scale.min),
+                rating_max: f64::from(scale.max),
+                user_bias_shrinkage: options.user_bias_shrinkage,
+                item_bias_shrinkage: options.item_bias_shrinkage,
+                bias_iterations: options.bias_iterations,
+                seed: options.seed,
+            }),
+            evaluation: record.evaluation.map(Into::into),
+            input_watermark: record.input_watermark.as_str().to_owned(),
+            checksum: record.checksum.iter().map(|byte| format!("{byte:02x}")).collect(),
+            size_bytes: record.size_bytes,
+            note: record.note,
+        }
+    }
+}
+
+impl From<Evaluation> for v1::Evaluation {
+    fn from(evaluation: Evaluation) -> Self {
+        let verdict = match evaluation.verdict {
+            Verdict::Passed => v1::GateVerdict::Passed,
+            Verdict::Rejected => v1::GateVerdict::Rejected,
+            Verdict::InsufficientEvaluation => v1::GateVerdict::InsufficientEvaluation,
+        };
+        Self {
+            verdict: verdict.into(),
+            reasons: evaluation.reasons,
+            ranking: evaluation.ranking.into_iter().map(Into::into).collect(),
+            rating: evaluation.rating.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<RankingMetrics> for v1::RankingMetrics {
+    fn from(metrics: RankingMetrics) -> Self {
+        Self {
+            parameters: parameters_of(metrics.parameters),
+            ranker: match metrics.ranker {
+                Ranker::Popularity => "popularity",
+                Ranker::ItemBased => "item_based",
+                Ranker::UserBased => "user_based",
+                Ranker::Blended => "blended",
+            }
+            .to_owned(),
+            items: match metrics.items {
+                ItemScope::All => "all",
+                ItemScope::New => "new",
+            }
+            .to_owned(),
+            users: metrics.users,
+            ndcg_at_10: metrics.ndcg_at_10,
+            recall_at_20: metrics.recall_at_20,
+            coverage_at_20: metrics.coverage_at_20,
+            gini: metrics.gini,
+            mean_popularity: metrics.mean_popularity,
+        }
+    }
+}
+
+impl From<RatingMetrics> for v1::RatingMetrics {
+    fn from(metrics: RatingMetrics) -> Self {
+        Self {
+            parameters: parameters_of(metrics.parameters),
+            predictor: match metrics.predictor {
+                Predictor::Mean => "mean",
+                Predictor::ItemBased => "item_based",
+                Predictor::UserBased => "user_based",
+                Predictor::Blended => "blended",
+            }
+            .to_owned(),
+            ratings: metrics.ratings,
+            rmse: metrics.rmse,
+            mae: metrics.mae,
+        }
+    }
+}
+
+fn parameters_of(parameters: ParametersOf) -> String {
+    match parameters {
+        ParametersOf::Candidate => "candidate",
+        ParametersOf::Active => "active",
+    }
+    .to_owned()
+}
+
+impl From<&ServingStatus> for v1::GetServingStatusResponse {
+    fn from(status: &ServingStatus) -> Self {
+        Self {
+            snapshot_version: status.snapshot_version,
+            snapshot_created_at: status.snapshot_created_at.map(timestamp),
+            loaded_at: status.loaded_at.map(timestamp),
+            previous_version: status.previous_version,
+            fresh_entries: status.fresh_entries as u64,
+            fresh_entries_dropped: status.fresh_entries_dropped,
+            refreshed_at: status.refreshed_at.map(timestamp),
+            database_available: status.database_available,
+            load_error: status.load_error.clone().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The layer around a real server with handlers that misbehave on demand.
+
+use std::sync::atomic::AtomicBool;
+
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::grpc::proto::v1;
+use crate::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
+use crate::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
+
+const MAX_MESSAGE_BYTES: usize = 1_000;
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// `Recommend` does what the user is called.
+#[derive(Default)]
+struct OnDemand {
+    was_slow: Arc<AtomicBool>,
+}
+
+#[tonic::async_trait]
+impl RecommendationService for OnDemand {
+    async fn recommend(
+        &self,
+        request: tonic::Request<v1::RecommendRequest>,
+    ) -> Result<tonic::Response<v1::RecommendResponse>, Status> {
+        let Some(v1::recommend_request::Subject::UserId(user)) = request.into_inner().subject else {
+            return Err(Status::internal("a handler's slip"));
+        };
+        match user.as_str() {
+            "panic" => panic!("as asked"),
+            "slow" => {
+                self.was_slow.store(true, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            _ => {}
+        }
+        Ok(tonic::Response::new(v1::RecommendResponse::default()))
+    }
+
+    async fn predict_ratings(
+        &self,
+        _: tonic::Request<v1::PredictRatingsRequest>,
+    ) -> Result<tonic::Response<v1::PredictRatingsResponse>, Status> {
+        Ok(tonic::Response::new(v1::PredictRatingsResponse::default()))
+    }
+
+    async fn list_similar_items(
+        &self,
+        _: tonic::Request<v1::ListSimilarItemsRequest>,
+    ) -> Result<tonic::Response<v1::ListSimilarItemsResponse>, Status> {
+        Ok(tonic::Response::new(v1::ListSimilarItemsResponse::default()))
+    }
+}
+
+/// A connection to a server that takes `max_concurrent_requests`.
+async fn connect(handler: OnDemand, max_concurrent_requests: usize) -> Channel {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let service = RecommendationServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let server = Server::builder()
+        .layer(Observe::new(max_concurrent_requests, TIMEOUT))
+        .add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+}
+
+fn recommend_to(user: &str) -> v1::RecommendRequest {
+    v1::RecommendRequest {
+        subject: Some(v1::recommend_request::Subject::UserId(user.to_owned())),
+        ..Default::default()
+    }
+}
+
+/// Calls `path` with a message that may not be the right one.
+async fn call(channel: &Channel, path: &'static str, request: impl prost::Message + 'static) -> Result<(), Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let codec = ProstCodec::<_, v1::RecommendResponse>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    grpc.unary(tonic::Request::new(request), path, codec).await.map(drop)
+}
+
+#[tokio::test]
+async fn whatever_fails_is_answered_with_details() {
+    let channel = connect(OnDemand::default(), 10).await;
+    let check = |result: Result<(), Status>, code: Code, reason: &str| {
+        let status = result.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        let info = status
+            .get_details_error_info()
+            .unwrap_or_else(|| panic!("no details: {status:?}"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            (reason, "likemind"),
+            "{status:?}"
+        );
+        assert!(status.metadata().get(REQUEST_ID).is_some(), "{status:?}");
+        status.message().to_owned()
+    };
+    const RECOMMEND: &str = "/likemind.v1.RecommendationService/Recommend";
+    let panicked = call(&channel, RECOMMEND, recommend_to("panic")).await;
+    assert!(!check(panicked, Code::Internal, "INTERNAL").contains("as asked"));
+    let slipped = call(&channel, RECOMMEND, v1::RecommendRequest::default()).await;
+    assert!(!check(slipped, Code::Internal, "INTERNAL").contains("slip"));
+    let slow = call(&channel, RECOMMEND, recommend_to("slow")).await;
+    check(slow, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    let large = call(&channel, RECOMMEND, recommend_to(&"x".repeat(MAX_MESSAGE_BYTES))).await;
+    assert!(check(large, Code::InvalidArgument, "REQUEST_TOO_LARGE").contains("1000 bytes"));
+    let other_message = v1::GetSnapshotRequest { version: 7 };
+    let unreadable = call(&channel, RECOMMEND, other_message).await;
+    check(unreadable, Code::InvalidArgument, "UNREADABLE_REQUEST");
+    for path in ["/likemind.v1.RecommendationService/Other", "/other.Service/Get"] {
+        check(
+            call(&channel, path, other_message).await,
+            Code::Unimplemented,
+            "UNKNOWN_RPC",
+        );
+    }
+    // And the connection still serves.
+    call(&channel, RECOMMEND, recommend_to("u")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_id_is_kept_or_made() {
+    let mut client = RecommendationServiceClient::new(connect(OnDemand::default(), 10).await);
+    let mut check = async |given: Option<&str>, is_kept: bool| {
+        let mut request = tonic::Request::new(recommend_to("u"));
+        if let Some(given) = given {
+            request.metadata_mut().insert(REQUEST_ID, given.parse().unwrap());
+        }
+        let response = client.recommend(request).await.unwrap();
+        let id = response
+            .metadata()
+            .get(REQUEST_ID)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(Some(id.as_str()) == given, is_kept, "{given:?} became {id}");
+        assert!(!id.is_empty());
+        id
+    };
+    check(Some("abc-1"), true).await;
+    check(Some("two words"), false).await;
+    check(Some(&"x".repeat(MAX_REQUEST_ID_BYTES + 1)), false).await;
+    assert_ne!(check(None, false).await, check(None, false).await);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_turned_away_until_one_ends() {
+    let handler = OnDemand::default();
+    let was_slow = handler.was_slow.clone();
+    let client = RecommendationServiceClient::new(connect(handler, 1).await);
+    let slow = {
+        let mut client = client.clone();
+        tokio::spawn(async move { client.recommend(recommend_to("slow")).await })
+    };
+    while !was_slow.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let status = client.clone().recommend(recommend_to("u")).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(
+        status
+            .get_details_retry_info()
+            .is_some_and(|retry| retry.retry_delay.is_some())
+    );
+    // Its caller goes away.
+    slow.abort();
+    let served = async {
+        while client.clone().recommend(recommend_to("u")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT / 2, served)
+        .await
+        .expect("the slot has not come back");
+}
+
+#[test]
+fn a_slow_database_turns_nobody_away_who_does_not_need_it() {
+    let observe = Observe::new(1, TIMEOUT);
+    let taken = observe.shared.slot(Work::Database);
+    assert!(taken.is_some() && observe.shared.slot(Work::Ingest).is_none());
+    assert!(observe.shared.slot(Work::Memory).is_some());
+    assert!(observe.shared.slot(Work::Protocol).is_some());
+}
+
+#[test]
+fn timeouts_are_read_as_the_protocol_says() {
+    let check = |text, expected| assert_eq!(parse_timeout(text), expected, "{text}");
+    check("5S", Some(Duration::from_secs(5)));
+    check("250m", Some(Duration::from_millis(250)));
+    check("99999999H", Some(Duration::from_secs(99_999_999 * 3_600)));
+    for bad in ["", "S", "5", "5s", "-5S", "123456789S", "5é"] {
+        check(bad, None);
+    }
+}

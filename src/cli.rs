@@ -1,0 +1,169 @@
+//! The commands, one file each.
+
+pub mod call;
+mod config;
+mod database;
+mod evaluate;
+mod import;
+mod migrate;
+mod quickstart;
+mod report;
+mod serve;
+mod shutdown;
+mod snapshots;
+mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::call::CallOutcome;
+use crate::config::{Config, Sources};
+use crate::telemetry;
+
+/// Ratings and purchases in, recommendations out: collaborative filtering over gRPC.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct GlobalArgs {
+    /// Configuration file [default: likemind.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets a key of the configuration, over file and environment
+    #[arg(long = "set-config", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    set_config: Vec<(String, String)>,
+    /// PostgreSQL to use instead of a private one (database.url)
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Folder of the private PostgreSQL (data_dir)
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything with a sample of real purchases: import, train, serve, show live answers
+    Quickstart(quickstart::QuickstartArgs),
+    /// Serve the active snapshot over gRPC
+    Serve(serve::ServeArgs),
+    /// Bring the database schema up to this version
+    Migrate,
+    /// Load ratings, purchases, items or merchants from a CSV file
+    Import(import::ImportArgs),
+    /// Train a snapshot on what is stored, and activate it if it is good enough
+    Train(train::TrainArgs),
+    /// Measure how good the configured parameters would have been; stores nothing
+    Evaluate(evaluate::EvaluateArgs),
+    /// List, show, activate, roll back or prune snapshots
+    Snapshots(snapshots::SnapshotsArgs),
+    /// Print the configuration that is in force, without secrets
+    Config(config::ConfigArgs),
+    /// Call an RPC of a running server
+    Call(call::CallArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed; the message says why
+  2  wrong usage or configuration
+  3  train: the gate rejected the snapshot; call: the RPC answered with an error
+  4  train: another trainer is at work
+  5  train: the lease was lost, nothing was published
+130  interrupted";
+
+/// How a command ended when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Usage,
+    /// By the gate, or by the server that was called.
+    Refused,
+    AnotherTrainer,
+    LeaseLost,
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Usage => 2,
+            Exit::Refused => 3,
+            Exit::AnotherTrainer => 4,
+            Exit::LeaseLost => 5,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// Runs the command of the process's arguments.
+///
+/// # Errors
+/// Whatever the command failed with, for people.
+pub async fn run() -> anyhow::Result<Exit> {
+    let cli = Cli::parse();
+    let config = match Config::load(&cli.sources()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(Exit::Usage);
+        }
+    };
+    telemetry::init_logs(&config.telemetry);
+    match cli.command {
+        Command::Quickstart(args) => quickstart::run(args, config).await,
+        Command::Serve(_) => serve::run(config).await,
+        Command::Migrate => migrate::run(config).await,
+        Command::Import(args) => import::run(args, config).await,
+        Command::Train(args) => train::run(args, config).await,
+        Command::Evaluate(args) => evaluate::run(args, config).await,
+        Command::Snapshots(args) => snapshots::run(args, config).await,
+        Command::Config(args) => config::run(args, &config),
+        Command::Call(args) => Ok(match call::run(args, &config.server.address()).await? {
+            CallOutcome::Ok => Exit::Done,
+            CallOutcome::Status(_) => Exit::Refused,
+        }),
+    }
+}
+
+impl Cli {
+    fn sources(&self) -> Sources {
+        let listen = match &self.command {
+            Command::Quickstart(args) => args.listen,
+            Command::Serve(args) => args.listen,
+            _ => None,
+        };
+        let mut flags = self.global.set_config.clone();
+        let named = [
+            ("database.url", self.global.database_url.clone()),
+            ("data_dir", self.global.data_dir.clone()),
+            ("server.listen", listen.map(|listen| listen.to_string())),
+        ];
+        for (key, value) in named {
+            flags.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        Sources {
+            file: self.global.config.clone(),
+            environment: std::env::vars_os()
+                .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            flags,
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("must be KEY=VALUE, for example training.neighbors=80")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}

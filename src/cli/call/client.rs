@@ -1,0 +1,206 @@
+//! Calls with messages that are known only by their descriptors.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use http::uri::PathAndQuery;
+use prost::Message;
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use super::methods::{Methods, path};
+use super::{message, status};
+use crate::grpc::status::REQUEST_ID;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connected to one server.
+pub struct Client {
+    grpc: tonic::client::Grpc<Channel>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallOptions {
+    /// For the whole call.
+    pub timeout: Option<Duration>,
+    pub headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+}
+
+impl Client {
+    /// `address`: `http://host:port`, or `host:port`.
+    ///
+    /// # Errors
+    /// Names the address, when it is not one or nobody answers there.
+    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+        let url = match address.split_once("://") {
+            Some(("http", _)) => address.to_owned(),
+            Some((scheme, _)) => bail!("{address}: only http:// is supported, not {scheme}://"),
+            None => format!("http://{address}"),
+        };
+        let endpoint = Endpoint::from_shared(url).with_context(|| format!("{address} is not an address"))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .with_context(|| format!("no server answers at {address}"))?;
+        let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
+        Ok(Self { grpc })
+    }
+
+    /// Calls `method`, named as on the command line, with one request, and returns its one answer.
+    ///
+    /// # Errors
+    /// The method or the request is not one, or the call fails; the error then tells the status with its details.
+    pub async fn unary(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {
+        let methods = Methods::compiled_in()?;
+        let method = methods.resolve(method)?;
+        let request = message::message(&method.input(), request, "request")?;
+        let response = self.one_response(method, request).await;
+        let response = response.map_err(|status| anyhow!(status::render(&status).trim_end().to_owned()))?;
+        Ok(message::to_value(&response)?)
+    }
+
+    async fn one_response(
+        &mut self,
+        method: &MethodDescriptor,
+        request: DynamicMessage,
+    ) -> Result<DynamicMessage, Status> {
+        let mut responses = self.send(method, vec![request], CallOptions::default()).await?;
+        let response = responses.next().await?;
+        // The status comes after the message.
+        responses.next().await?;
+        response.ok_or_else(|| Status::internal("the server answered with nothing"))
+    }
+
+    /// Sends `requests`; of every kind of method, the answers come one after the other.
+    pub(super) async fn send(
+        &mut self,
+        method: &MethodDescriptor,
+        requests: Vec<DynamicMessage>,
+        options: CallOptions,
+    ) -> Result<Responses, Status> {
+        let deadline = Deadline::after(options.timeout);
+        let mut request = Request::new(futures_util::stream::iter(requests));
+        if let Some(timeout) = options.timeout {
+            request.set_timeout(timeout);
+        }
+        for (key, value) in options.headers {
+            request.metadata_mut().insert(key, value);
+        }
+        let path = PathAndQuery::try_from(format!("/{}", path(method)))
+            .map_err(|_| Status::internal("the method has no path"))?;
+        let codec = DynamicCodec {
+            response: method.output(),
+        };
+        let call = async {
+            let ready = self.grpc.ready().await;
+            ready.map_err(|error| Status::unavailable(error.to_string()))?;
+            self.grpc.streaming(request, path, codec).await
+        };
+        let (metadata, stream, _) = deadline.unless_over(call).await?.into_parts();
+        Ok(Responses {
+            stream,
+            request_id: metadata.get(REQUEST_ID).cloned(),
+            deadline,
+        })
+    }
+}
+
+/// The answers of one call.
+pub(super) struct Responses {
+    stream: Streaming<DynamicMessage>,
+    /// Came before the first answer; the status comes after the last.
+    request_id: Option<MetadataValue<Ascii>>,
+    deadline: Deadline,
+}
+
+impl Responses {
+    pub async fn next(&mut self) -> Result<Option<DynamicMessage>, Status> {
+        let next = self.deadline.unless_over(self.stream.message()).await;
+        next.map_err(|mut status| {
+            if let Some(id) = &self.request_id {
+                status.metadata_mut().insert(REQUEST_ID, id.clone());
+            }
+            status
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Option<Instant>,
+    timeout: Duration,
+}
+
+impl Deadline {
+    fn after(timeout: Option<Duration>) -> Self {
+        Self {
+            at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            timeout: timeout.unwrap_or(Duration::MAX),
+        }
+    }
+
+    async fn unless_over<T>(self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let Some(at) = self.at else { return work.await };
+        tokio::select! {
+            // In this order, for tonic has the same timer and would answer CANCELLED.
+            biased;
+            () = sleep_until(at) => Err(Status::deadline_exceeded(format!("not done within {:?}", self.timeout))),
+            result = work => result,
+        }
+    }
+}
+
+struct DynamicCodec {
+    response: MessageDescriptor,
+}
+
+impl Codec for DynamicCodec {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = DynamicEncoder;
+    type Decoder = DynamicDecoder;
+
+    fn encoder(&mut self) -> DynamicEncoder {
+        DynamicEncoder
+    }
+
+    fn decoder(&mut self) -> DynamicDecoder {
+        DynamicDecoder {
+            message: self.response.clone(),
+        }
+    }
+}
+
+struct DynamicEncoder;
+
+impl Encoder for DynamicEncoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message
+            .encode(buffer)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+struct DynamicDecoder {
+    message: MessageDescriptor,
+}
+
+impl Decoder for DynamicDecoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+        let message = DynamicMessage::decode(self.message.clone(), buffer);
+        message.map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}

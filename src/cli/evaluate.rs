@@ -1,0 +1,58 @@
+//! `likemind evaluate`.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::json;
+
+use super::Exit;
+use super::database::{Database, Purpose};
+use super::report::{self, PhaseReport};
+use crate::app::evaluate::evaluate;
+use crate::config::Config;
+use crate::domain::time::Timestamp;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EvaluateArgs {
+    /// Hold out everything from this instant on (2011-08-15, or RFC 3339) instead of the latest part of every
+    /// user's history
+    #[arg(long, value_name = "DATE", value_parser = instant)]
+    split_at: Option<Timestamp>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    let date = text
+        .parse::<NaiveDate>()
+        .ok()
+        .and_then(|date| date.and_hms_opt(0, 0, 0));
+    date.map(|midnight| midnight.and_utc())
+        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc)))
+        .ok_or_else(|| "must be a date like 2011-08-15, or RFC 3339".to_owned())
+}
+
+pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Exit> {
+    let database = Database::open(&config, Purpose::Job).await?;
+    let progress = PhaseReport::new();
+    progress.begin("evaluating");
+    let parameters = config.training_parameters();
+    let evaluated = evaluate(&database.pool, parameters, args.split_at, config.evaluation.clone()).await;
+    progress.end();
+    let evaluated = evaluated?;
+    match args.json {
+        true => {
+            let figures = json!({
+                "weights": evaluated.weights,
+                "ranking": evaluated.ranking,
+                "rating": evaluated.rating,
+            });
+            println!("{}", serde_json::to_string_pretty(&figures)?);
+        }
+        false => {
+            report::print_ranking(&evaluated.ranking);
+            report::print_rating(&evaluated.rating);
+        }
+    }
+    database.close().await?;
+    Ok(Exit::Done)
+}

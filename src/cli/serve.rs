@@ -1,0 +1,54 @@
+//! `likemind serve`.
+
+use std::net::SocketAddr;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::database::{Database, Purpose};
+use super::shutdown;
+use crate::config::Config;
+use crate::grpc::server::{self, Listener, Services};
+use crate::live::Live;
+use crate::store::pool::Pool;
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Address and port of the gRPC server (server.listen)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+}
+
+pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
+    let shutdown = shutdown::requested();
+    let listener = server::bind(&config.server).await?;
+    telemetry::init_metrics(&config.telemetry)?;
+    let database = Database::open(&config, Purpose::Serving).await?;
+    serve(listener, &config, database.pool.clone(), shutdown).await?;
+    database.close().await?;
+    Ok(Exit::Done)
+}
+
+/// Loads the active snapshot, then answers until `shutdown`.
+pub(super) async fn serve(
+    listener: Listener,
+    config: &Config,
+    pool: Pool,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if config.server.allow_unauthenticated && !config.server.listen.ip().is_loopback() {
+        tracing::warn!(
+            address = %listener.address,
+            "server.allow_unauthenticated: whoever reaches {} may read and write everything",
+            listener.address
+        );
+    }
+    let live = Live::start(pool.clone(), config.live.clone(), shutdown.clone()).await;
+    let services = Services {
+        pool,
+        live,
+        scale: config.rating,
+    };
+    Ok(server::serve(listener, &config.server, services, shutdown).await?)
+}

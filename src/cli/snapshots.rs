@@ -1,0 +1,96 @@
+//! `likemind snapshots`.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::database::{Database, Purpose};
+use super::{Exit, report};
+use crate::config::Config;
+use crate::store::changes;
+use crate::store::pool::Pool;
+use crate::store::snapshots::{self, Activation, SnapshotRecord};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SnapshotsArgs {
+    #[command(subcommand)]
+    action: Action,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The newest snapshots, newest first
+    List {
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000))]
+        limit: i64,
+    },
+    /// One snapshot with its parameters and figures
+    Show {
+        #[arg(value_name = "VERSION")]
+        snapshot: i64,
+    },
+    /// Make a candidate, rejected or retired snapshot the active one
+    Activate {
+        #[arg(value_name = "VERSION")]
+        snapshot: i64,
+        /// Why; required to activate a rejected one
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Make the snapshot that was active before the active one
+    Rollback {
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Delete old snapshots; never the active one nor the one before
+    Prune {
+        /// How many of the newest to keep [default: trainer.keep_snapshots]
+        #[arg(long)]
+        keep: Option<u32>,
+    },
+}
+
+pub(super) async fn run(args: SnapshotsArgs, config: Config) -> anyhow::Result<Exit> {
+    let database = Database::open(&config, Purpose::Job).await?;
+    act(&database.pool, args, &config).await?;
+    database.close().await?;
+    Ok(Exit::Done)
+}
+
+async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Result<()> {
+    let show = |record: &SnapshotRecord| match args.json {
+        true => println!("{:#}", report::snapshot_json(record)),
+        false => report::print_snapshot(record),
+    };
+    match args.action {
+        Action::List { limit } => {
+            let records = snapshots::list(pool, i64::MAX, limit).await?;
+            match args.json {
+                true => println!(
+                    "{:#}",
+                    json!(records.iter().map(report::snapshot_json).collect::<Vec<_>>())
+                ),
+                false => report::print_snapshots(&records),
+            }
+        }
+        Action::Show { snapshot } => {
+            let record = snapshots::get(pool, snapshot).await?;
+            show(&record.ok_or_else(|| anyhow::anyhow!("there is no snapshot {snapshot}"))?);
+        }
+        Action::Activate { snapshot, reason } => {
+            show(&snapshots::activate(pool, snapshot, Activation::Operator, &reason).await?);
+        }
+        Action::Rollback { reason } => show(&snapshots::rollback(pool, &reason).await?),
+        Action::Prune { keep } => {
+            let versions = snapshots::prune(pool, keep.unwrap_or(config.trainer.keep_snapshots)).await?;
+            let changes = changes::prune(pool).await?;
+            match args.json {
+                true => println!("{:#}", json!({ "versions": versions, "changes": changes })),
+                false => println!("deleted {} snapshots and {changes} changes", versions.len()),
+            }
+        }
+    }
+    Ok(())
+}

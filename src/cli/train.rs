@@ -1,0 +1,100 @@
+//! `likemind train`.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::database::{Database, Purpose};
+use super::report::{self, PhaseReport};
+use super::{Exit, shutdown};
+use crate::app::train::{TrainError, TrainOptions, Trained, train};
+use crate::config::Config;
+use crate::evaluation::report::Verdict;
+use crate::store::pool::Pool;
+use crate::store::snapshots::SnapshotState;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainArgs {
+    /// Activate the snapshot whatever the gate says; the reason is kept with it
+    #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    force: Option<String>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit> {
+    let database = Database::open(&config, Purpose::Job).await?;
+    let result = train_now(&database.pool, &config, &shutdown::requested(), args.force).await;
+    let exit = match result {
+        Ok(trained) => {
+            match args.json {
+                true => println!("{}", serde_json::to_string_pretty(&to_json(&trained))?),
+                false => print(&trained),
+            }
+            match trained.snapshot.state {
+                SnapshotState::Rejected => Exit::Refused,
+                _ => Exit::Done,
+            }
+        }
+        Err(error) => {
+            let exit = match error {
+                TrainError::AnotherTrainer(_) => Exit::AnotherTrainer,
+                TrainError::LeaseLost => Exit::LeaseLost,
+                TrainError::Interrupted => Exit::Interrupted,
+                error => return Err(error.into()),
+            };
+            eprintln!("error: {error}");
+            exit
+        }
+    };
+    database.close().await?;
+    Ok(exit)
+}
+
+/// Trains with the configured parameters, showing progress.
+pub(super) async fn train_now(
+    pool: &Pool,
+    config: &Config,
+    interrupt: &CancellationToken,
+    force: Option<String>,
+) -> Result<Trained, TrainError> {
+    let options = TrainOptions {
+        parameters: config.training_parameters(),
+        evaluation: config.evaluation.clone(),
+        gate: config.gate.clone(),
+        trainer: config.trainer.clone(),
+        holder: holder(),
+        force,
+    };
+    let report = PhaseReport::new();
+    let result = train(pool, &options, interrupt, |phase| report.begin(phase.as_str())).await;
+    report.end();
+    result
+}
+
+/// This process, for whoever finds the lease taken.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("process {} on {}", std::process::id(), host.trim())
+}
+
+pub(super) fn print(trained: &Trained) {
+    report::print_ranking(&trained.evaluation.ranking);
+    report::print_rating(&trained.evaluation.rating);
+    for reason in &trained.evaluation.reasons {
+        println!("{reason}");
+    }
+    let snapshot = &trained.snapshot;
+    let verdict = match trained.evaluation.verdict {
+        Verdict::Passed => "PASSED",
+        Verdict::Rejected => "REJECTED",
+        Verdict::InsufficientEvaluation => "INSUFFICIENT_EVALUATION",
+    };
+    println!("snapshot {}: {verdict}, {}", snapshot.version, snapshot.state);
+}
+
+fn to_json(trained: &Trained) -> serde_json::Value {
+    let mut value = report::snapshot_json(&trained.snapshot);
+    value["evaluation"] = json!(trained.evaluation);
+    value
+}

@@ -1,0 +1,253 @@
+//! The configuration: defaults, `likemind.toml`, environment, flags; later ones win.
+//!
+//! Every section is an options struct beside the code that it configures; this file only composes and loads them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::app::train::TrainerOptions;
+use crate::domain::error::InvalidField;
+use crate::domain::rating::RatingScale;
+use crate::evaluation::gate::GateOptions;
+use crate::evaluation::options::EvaluationOptions;
+use crate::grpc::options::ServerOptions;
+use crate::live::options::LiveOptions;
+use crate::model::parameters::{TrainingOptions, TrainingParameters};
+use crate::store::options::DatabaseOptions;
+use crate::telemetry::TelemetryOptions;
+
+/// Read from the working directory when it is there and no other file is named.
+pub const DEFAULT_FILE: &str = "likemind.toml";
+const ENVIRONMENT_PREFIX: &str = "LIKEMIND";
+const SEPARATOR: &str = "__";
+
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Of the private PostgreSQL. Absent: `/var/lib/likemind` for root, else `$XDG_DATA_HOME/likemind`.
+    pub data_dir: Option<PathBuf>,
+    pub rating: RatingScale,
+    pub database: DatabaseOptions,
+    pub server: ServerOptions,
+    pub live: LiveOptions,
+    pub training: TrainingOptions,
+    pub trainer: TrainerOptions,
+    pub evaluation: EvaluationOptions,
+    pub gate: GateOptions,
+    pub telemetry: TelemetryOptions,
+}
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Must exist when given; else [`DEFAULT_FILE`] if that exists.
+    pub file: Option<PathBuf>,
+    /// Variables of the process.
+    pub environment: HashMap<String, String>,
+    /// Of the command line: dotted keys.
+    pub flags: Vec<(String, String)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration file {} cannot be read", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration is not valid: {0}")]
+    Load(#[source] config::ConfigError),
+    #[error("the configuration is not valid: {0}")]
+    Value(#[from] InvalidField),
+}
+
+impl Config {
+    /// # Errors
+    /// An unreadable file, an unknown key, or a value out of range, by its key.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(text) = read_file(sources.file.as_deref())? {
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix(ENVIRONMENT_PREFIX)
+            .prefix_separator(SEPARATOR)
+            .separator(SEPARATOR)
+            .source(Some(sources.environment.clone().into_iter().collect()));
+        builder = builder.add_source(environment);
+        for (key, value) in &sources.flags {
+            builder = builder.set_override(key, value.as_str()).map_err(ConfigError::Load)?;
+        }
+        let loaded = builder.build().map_err(ConfigError::Load)?;
+        let config: Self = loaded.try_deserialize().map_err(ConfigError::Load)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), InvalidField> {
+        self.rating.validate()?;
+        self.database.validate()?;
+        self.server.validate()?;
+        self.live.validate()?;
+        self.training.validate()?;
+        self.trainer.validate()?;
+        self.evaluation.validate()?;
+        self.gate.validate()?;
+        self.telemetry.validate()
+    }
+
+    /// Everything that decides a model besides its data.
+    pub fn training_parameters(&self) -> TrainingParameters {
+        TrainingParameters {
+            scale: self.rating,
+            options: self.training.clone(),
+        }
+    }
+
+    /// As a configuration file, without secrets.
+    pub fn to_toml(&self) -> String {
+        let serde_json::Value::Object(config) = self.to_json() else {
+            unreachable!("a struct serializes to an object");
+        };
+        let mut text = String::new();
+        for (key, value) in &config {
+            if !value.is_object() {
+                push_entry(&mut text, key, value);
+            }
+        }
+        for (section, entries) in &config {
+            if let serde_json::Value::Object(entries) = entries {
+                text.push_str(&format!("\n[{section}]\n"));
+                for (key, value) in entries {
+                    push_entry(&mut text, key, value);
+                }
+            }
+        }
+        text
+    }
+
+    /// Without secrets.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_else(|_| unreachable!("strings, numbers and paths of Unicode serialize"))
+    }
+}
+
+/// A scalar in JSON is one in TOML too; an absent value has none.
+fn push_entry(text: &mut String, key: &str, value: &serde_json::Value) {
+    match value {
+        serde_json::Value::Null => text.push_str(&format!("# {key} is not set\n")),
+        value => text.push_str(&format!("{key} = {value}\n")),
+    }
+}
+
+fn read_file(named: Option<&Path>) -> Result<Option<String>, ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ConfigError::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect()
+        };
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            environment: pairs(environment).into_iter().collect(),
+            flags: pairs(flags),
+        };
+        Config::load(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        assert_eq!(load("", &[], &[]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn what_is_printed_loads_as_it_was() {
+        let mut config = Config::default();
+        config.training.neighbors = 7;
+        config.data_dir = Some("/srv/a \"quoted\" folder".into());
+        assert_eq!(load(&config.to_toml(), &[], &[]), Ok(config));
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let toml = "[training]\nneighbors = 10\nseed = 2\n[rating]\nmax = 10";
+        let environment = [
+            ("LIKEMIND__TRAINING__NEIGHBORS", "20"),
+            ("OTHER__TRAINING__NEIGHBORS", "21"),
+        ];
+        let config = load(toml, &environment, &[]).unwrap();
+        assert_eq!(
+            (config.training.neighbors, config.training.seed, config.rating.max),
+            (20, 2, 10.0)
+        );
+        let config = load(toml, &environment, &[("training.neighbors", "30")]).unwrap();
+        assert_eq!((config.training.neighbors, config.training.seed), (30, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |toml: &str, environment: &[(&str, &str)], part: &str| {
+            let error = load(toml, environment, &[]).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        check("[server]\nlisten_on = 1", &[], "listen_on");
+        check("[sever]\nlisten = 1", &[], "sever");
+        check("[training]\nneighbors = 'many'", &[], "training.neighbors");
+        check("[training]\nneighbors = 0", &[], "training.neighbors");
+        check("[rating]\nmin = 0", &[], "rating.min");
+        check("[server]\nlisten = '0.0.0.0:1'", &[], "server.allow_unauthenticated");
+        check(
+            "",
+            &[("LIKEMIND__LIVE__REFRESH_INTERVAL_MS", "-1")],
+            "live.refresh_interval_ms",
+        );
+        check("[gate]\nmax_shrink = 2", &[], "gate.max_shrink");
+        check("not toml", &[], "TOML");
+    }
+
+    #[test]
+    fn every_key_stands_in_the_readme() {
+        let readme = include_str!("../README.md");
+        let serde_json::Value::Object(config) = Config::default().to_json() else {
+            panic!("not an object");
+        };
+        for (section, value) in config {
+            let keys = match value {
+                serde_json::Value::Object(entries) => entries.keys().map(|key| format!("{section}.{key}")).collect(),
+                _ => vec![section],
+            };
+            for key in keys {
+                let stands = readme.lines().any(|line| line.starts_with("| ") && line.contains(&key));
+                assert!(stands, "{key} is missing in the README's table");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let config = load("[database]\nurl = 'postgres://me:s3cret@db/x'", &[], &[]).unwrap();
+        let url = config.database.url.as_ref().unwrap();
+        assert_eq!(url.expose(), "postgres://me:s3cret@db/x");
+        for text in [config.to_toml(), config.to_json().to_string(), format!("{config:?}")] {
+            assert!(text.contains("[redacted]") && !text.contains("s3cret"), "{text}");
+        }
+    }
+}

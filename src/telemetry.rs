@@ -1,0 +1,103 @@
+//! Logs to standard error, metrics on an HTTP port of their own.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::domain::error::InvalidField;
+
+/// Section `telemetry`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryOptions {
+    pub log_format: LogFormat,
+    /// Directives of `tracing_subscriber::EnvFilter`, for example `info,likemind::live=debug`.
+    pub log_filter: String,
+    /// Whether a server offers Prometheus metrics.
+    pub metrics: bool,
+    /// Where: plain HTTP, no authentication.
+    pub metrics_listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_filter: "info,sqlx=error".to_owned(),
+            metrics: true,
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
+        }
+    }
+}
+
+impl TelemetryOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        EnvFilter::try_new(&self.log_filter).map(drop).map_err(|error| {
+            let message = format!("must be directives like info,likemind::live=debug: {error}");
+            InvalidField::new("telemetry.log_filter", "INVALID_FILTER", message)
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("metrics cannot be offered on {listen} (telemetry.metrics_listen)")]
+    Metrics {
+        listen: SocketAddr,
+        #[source]
+        source: BuildError,
+    },
+}
+
+/// Upper bounds, in seconds, of the buckets of RPC latencies.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+];
+
+/// Sends logs to standard error; of no effect when called again.
+pub fn init_logs(options: &TelemetryOptions) {
+    let filter = EnvFilter::try_new(&options.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
+    let result = match options.log_format {
+        LogFormat::Text => registry.with(layer.with_target(false)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    };
+    // Whoever was first keeps the logs.
+    drop(result);
+}
+
+/// Starts the metrics' HTTP listener on the present runtime.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`] when the port is taken.
+pub fn init_metrics(options: &TelemetryOptions) -> Result<(), TelemetryError> {
+    if !options.metrics {
+        return Ok(());
+    }
+    let listen = options.metrics_listen;
+    let error = |source| TelemetryError::Metrics { listen, source };
+    PrometheusBuilder::new()
+        .with_http_listener(listen)
+        .set_buckets_for_metric(Matcher::Full("likemind_rpc_seconds".to_owned()), &LATENCY_BUCKETS)
+        .and_then(PrometheusBuilder::install)
+        .map_err(error)?;
+    tracing::info!(%listen, "metrics on http://{listen}/metrics");
+    Ok(())
+}

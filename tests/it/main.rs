@@ -1,1 +1,23 @@
-fn main() {}
+//! Everything with I/O, against a real PostgreSQL.
+
+mod bad_input;
+mod config;
+mod connections;
+mod damage;
+mod embedded;
+mod example;
+mod freshness;
+mod hold;
+mod import;
+mod operations;
+mod outage;
+mod postgres;
+mod program;
+mod rpc;
+mod sample;
+mod shop;
+mod snapshots;
+mod swaps;
+mod tidy;
+mod trainer_faults;
+mod training;

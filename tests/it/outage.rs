@@ -1,0 +1,418 @@
+//! PostgreSQL goes away, hangs, and comes back.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use likemind::grpc::proto::v1::{
+    ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
+    IngestPurchasesRequest, IngestRatingsRequest, Item, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
+    ListSimilarItemsRequest, ListSnapshotsRequest, Merchant, PredictRatingsRequest, PurchaseLine,
+    RecordPurchasesRequest, RollbackSnapshotRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    list_purchases_request, list_ratings_request,
+};
+use likemind::store::embedded::{Embedded, EmbeddedOptions};
+use tokio::task::JoinHandle;
+use tonic::{Code, Request, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_types::StatusExt;
+
+use crate::program::{Server, succeed_at};
+use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
+
+/// A client's patience in these tests, and thus that of the server: far more than it takes to notice an outage.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A server notices soon that PostgreSQL is away.
+const SETTINGS: [(&str, &str); 1] = [("database.acquire_timeout_ms", "400")];
+
+const RECOMMENDATIONS: &str = "likemind.v1.RecommendationService";
+
+/// A PostgreSQL that a test may stop: nobody else uses it.
+struct Postgres {
+    options: EmbeddedOptions,
+    running: Option<Embedded>,
+    url: String,
+}
+
+impl Postgres {
+    /// With the shop and its snapshot.
+    async fn start(name: &str) -> Self {
+        let options = EmbeddedOptions {
+            data_dir: crate::postgres::folder(name),
+            durable: false,
+            settings: vec![("shared_buffers".to_owned(), "16MB".to_owned())],
+            ..EmbeddedOptions::default()
+        };
+        let mut postgres = Self {
+            options,
+            running: None,
+            url: String::new(),
+        };
+        postgres.resume().await;
+        let running = postgres.running.as_ref().unwrap();
+        postgres.url = running.ensure_database("likemind").await.unwrap();
+        succeed_at(&postgres.url, &["migrate"]);
+        shop::stock(&postgres.url).await;
+        shop::train(&postgres.url);
+        postgres
+    }
+
+    async fn stop(&mut self) {
+        let running = self.running.take();
+        tokio::task::spawn_blocking(|| drop(running)).await.unwrap();
+    }
+
+    /// At the same place as before.
+    async fn resume(&mut self) {
+        let options = self.options.clone();
+        let started = tokio::task::spawn_blocking(move || Embedded::start(&options))
+            .await
+            .unwrap();
+        let running = started.unwrap();
+        assert!(self.url.is_empty() || self.url == running.url("likemind"));
+        self.running = Some(running);
+    }
+
+    /// It stays, and says nothing, until the value is dropped.
+    fn freeze(&self) -> Frozen {
+        let main = find(&self.options.data_dir, "postmaster.pid").expect("no postmaster.pid");
+        let main = fs::read_to_string(main)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        // It first, so that there are no more children than are found.
+        signal(main, libc::SIGSTOP);
+        let mut processes = children(main);
+        processes.push(main);
+        let frozen = Frozen { processes };
+        frozen.processes.iter().for_each(|pid| signal(*pid, libc::SIGSTOP));
+        frozen
+    }
+}
+
+fn signal(pid: libc::pid_t, signal: libc::c_int) {
+    // Safety: a system call with numbers; a process that has just ended is no loss.
+    unsafe { libc::kill(pid, signal) };
+}
+
+fn children(parent: libc::pid_t) -> Vec<libc::pid_t> {
+    let is_child = |pid: &libc::pid_t| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may contain anything: state, parent.
+        let found = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        found == Some(parent)
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).collect()
+}
+
+struct Frozen {
+    processes: Vec<libc::pid_t>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.processes.iter().for_each(|pid| signal(*pid, libc::SIGCONT));
+    }
+}
+
+fn find(folder: &std::path::Path, name: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    let here = entries.iter().find(|path| path.ends_with(name)).cloned();
+    here.or_else(|| {
+        entries
+            .iter()
+            .filter(|path| path.is_dir())
+            .find_map(|folder| find(folder, name))
+    })
+}
+
+/// Requests that are answered from memory, one after the other, until it is stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(caller: &Caller) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let task = |number: usize| {
+            let (caller, stop, answered) = (caller.clone(), stop.clone(), answered.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    from_memory(&caller, number).await.unwrap();
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let tasks = (0..3).map(task).collect();
+        Self { stop, answered, tasks }
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Not a single request may have failed.
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+/// Every RPC that does not need PostgreSQL.
+async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
+    let mut recommendations = caller.recommendations.clone();
+    recommendations.recommend(for_user(&user(number))).await?;
+    let request = PredictRatingsRequest {
+        user_id: user(number),
+        item_ids: vec![item(1), item(2)],
+        ..PredictRatingsRequest::default()
+    };
+    recommendations.predict_ratings(request).await?;
+    let request = ListSimilarItemsRequest {
+        item_id: item(3),
+        ..ListSimilarItemsRequest::default()
+    };
+    recommendations.list_similar_items(request).await?;
+    caller
+        .models
+        .clone()
+        .get_serving_status(GetServingStatusRequest {})
+        .await?;
+    Ok(())
+}
+
+/// What an RPC answers, by its name.
+type Outcome = (&'static str, Result<(), Status>);
+
+/// Every RPC that needs PostgreSQL, all at once.
+async fn from_database(caller: &Caller) -> Vec<Outcome> {
+    macro_rules! call {
+        ($client:ident.$method:ident($message:expr)) => {{
+            let (mut client, mut request) = (caller.$client.clone(), Request::new($message));
+            request.set_timeout(DEADLINE);
+            async move { (stringify!($method), client.$method(request).await.map(drop)) }.boxed()
+        }};
+    }
+    let (user_id, item_id) = (user(0), item(0));
+    let merchant = Merchant {
+        merchant_id: "m0".to_owned(),
+        name: Some("A Merchant".to_owned()),
+    };
+    let an_item = Item {
+        item_id: item_id.clone(),
+        ..Item::default()
+    };
+    let line = PurchaseLine {
+        order_id: "order-1".to_owned(),
+        line_number: 1,
+        user_id: user_id.clone(),
+        item_id: item_id.clone(),
+        quantity: 1,
+        line_total: Some(pounds(100)),
+        purchased_at: None,
+    };
+    let rating = a_rating(&user_id, &item_id, 3.0);
+
+    let upsert_merchants = UpsertMerchantsRequest {
+        merchants: vec![merchant],
+    };
+    let upsert_items = UpsertItemsRequest { items: vec![an_item] };
+    let get_item = GetItemRequest {
+        item_id: item_id.clone(),
+    };
+    let upsert_ratings = UpsertRatingsRequest {
+        ratings: vec![rating.clone()],
+    };
+    let ingest_ratings = tokio_stream::once(IngestRatingsRequest { ratings: vec![rating] });
+    let list_ratings = ListRatingsRequest {
+        of: Some(list_ratings_request::Of::UserId(user_id.clone())),
+        ..ListRatingsRequest::default()
+    };
+    let delete_rating = DeleteRatingRequest {
+        user_id: user_id.clone(),
+        item_id,
+        deleted_at: None,
+    };
+    let record_purchases = RecordPurchasesRequest {
+        lines: vec![line.clone()],
+    };
+    let ingest_purchases = tokio_stream::once(IngestPurchasesRequest { lines: vec![line] });
+    let list_purchases = ListPurchasesRequest {
+        of: Some(list_purchases_request::Of::UserId(user_id)),
+        ..ListPurchasesRequest::default()
+    };
+    let activate = ActivateSnapshotRequest {
+        version: 1,
+        reason: String::new(),
+    };
+    let calls: Vec<BoxFuture<'_, Outcome>> = vec![
+        call!(catalog.upsert_merchants(upsert_merchants)),
+        call!(catalog.upsert_items(upsert_items)),
+        call!(catalog.get_item(get_item)),
+        call!(catalog.list_items(ListItemsRequest::default())),
+        call!(ratings.upsert_ratings(upsert_ratings)),
+        call!(ratings.list_ratings(list_ratings)),
+        call!(ratings.delete_rating(delete_rating)),
+        call!(purchases.record_purchases(record_purchases)),
+        call!(purchases.list_purchases(list_purchases)),
+        call!(models.list_snapshots(ListSnapshotsRequest::default())),
+        call!(models.get_snapshot(GetSnapshotRequest { version: 1 })),
+        call!(models.activate_snapshot(activate)),
+        call!(models.rollback_snapshot(RollbackSnapshotRequest::default())),
+        call!(ratings.ingest_ratings(ingest_ratings)),
+        call!(purchases.ingest_purchases(ingest_purchases)),
+    ];
+    join_all(calls).await
+}
+
+async fn assert_unavailable(caller: &Caller) {
+    for (rpc, outcome) in from_database(caller).await {
+        let status = outcome.expect_err(rpc);
+        assert_eq!(status.code(), Code::Unavailable, "{rpc}: {status:?}");
+        let info = status
+            .get_details_error_info()
+            .unwrap_or_else(|| panic!("{rpc}: {status:?}"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("DATABASE_UNAVAILABLE", "likemind"),
+            "{rpc}"
+        );
+        let retry = status
+            .get_details_retry_info()
+            .unwrap_or_else(|| panic!("{rpc}: {status:?}"));
+        assert!(
+            retry.retry_delay.is_some_and(|delay| !delay.is_zero()),
+            "{rpc}: {retry:?}"
+        );
+        assert!(
+            !status.message().contains("postgres") && !status.message().contains('/'),
+            "{rpc}: {status:?}"
+        );
+    }
+}
+
+async fn assert_recovered(caller: &Caller) {
+    soon("the database is available", || async {
+        caller.status().await.database_available
+    })
+    .await;
+    for (rpc, outcome) in from_database(caller).await {
+        // There is no snapshot to go back to.
+        let expected = if rpc == "rollback_snapshot" {
+            Code::FailedPrecondition
+        } else {
+            Code::Ok
+        };
+        let code = outcome.as_ref().map_or_else(Status::code, |()| Code::Ok);
+        assert_eq!(code, expected, "{rpc}: {outcome:?}");
+    }
+    let similar = caller.similar(&item(5)).await;
+    caller.rate("after", &item(5), 4.0).await;
+    assert!(equal(
+        &caller.scores("after").await,
+        &plus(&Scores::new(), 4.0, &similar)
+    ));
+}
+
+#[tokio::test]
+async fn answers_go_on_while_postgresql_is_gone() {
+    let mut postgres = Postgres::start("gone").await;
+    let server = Server::at(&postgres.url, &SETTINGS);
+    let caller = Caller::of(&server).await;
+    caller.rate("before", &item(5), 4.0).await;
+    let before = caller.scores("before").await;
+    let load = Load::start(&caller);
+
+    postgres.stop().await;
+    let answered = load.answered();
+    assert_unavailable(&caller).await;
+    soon("the outage is reported", || async {
+        !caller.status().await.database_available
+    })
+    .await;
+    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::Serving));
+    assert_eq!(
+        server.health("likemind.v1.RatingService").await,
+        Some(ServingStatus::Serving)
+    );
+    assert!(equal(&caller.scores("before").await, &before));
+    assert!(load.answered() > answered, "no load during the outage");
+
+    // A server that starts now has nothing to answer from, says so, and begins when it can.
+    let late = Server::at(&postgres.url, &SETTINGS);
+    let late_caller = Caller::of(&late).await;
+    assert_eq!(late.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
+    let refused = from_memory(&late_caller, 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "NO_SNAPSHOT");
+    let status = late_caller.status().await;
+    assert_eq!((status.snapshot_version, status.database_available), (None, false));
+    assert_unavailable(&late_caller).await;
+
+    postgres.resume().await;
+    assert_recovered(&caller).await;
+    late_caller.serves(1).await;
+    assert_eq!(late.health(RECOMMENDATIONS).await, Some(ServingStatus::Serving));
+    assert!(equal(&late_caller.scores("before").await, &before));
+    load.stop().await;
+
+    let (exit, log) = server.drain().await;
+    assert!(exit.success(), "{log}");
+    // The outage and its end, once each.
+    for line in ["fresh data cannot be read", "fresh data is read again"] {
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn answers_go_on_while_postgresql_hangs() {
+    let postgres = Postgres::start("hangs").await;
+    let server = Server::at(&postgres.url, &SETTINGS);
+    let caller = Caller::of(&server).await;
+    let load = Load::start(&caller);
+
+    let frozen = postgres.freeze();
+    let started = Instant::now();
+    assert_unavailable(&caller).await;
+    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
+    soon("the outage is reported", || async {
+        !caller.status().await.database_available
+    })
+    .await;
+    let answered = load.answered();
+    from_memory(&caller, 0).await.unwrap();
+    drop(frozen);
+    assert_recovered(&caller).await;
+    assert!(load.answered() > answered);
+    load.stop().await;
+
+    // Nor does it keep a server from stopping.
+    let frozen = postgres.freeze();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let stopping = Instant::now();
+    let (exit, log) = server.drain().await;
+    assert!(exit.success(), "{log}");
+    assert!(stopping.elapsed() < DEADLINE, "{:?}\n{log}", stopping.elapsed());
+    drop(frozen);
+}

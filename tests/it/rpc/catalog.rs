@@ -1,0 +1,289 @@
+//! CatalogService.
+
+use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
+use likemind::grpc::proto::v1::{
+    EntryOutcome, EntryResult, GetItemRequest, Item, ListItemsRequest, Merchant, Money, PurchaseLine, Rating,
+    RecordPurchasesRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::{all_pages, assert_outcomes, assert_status, at};
+use crate::postgres::TestDatabase;
+use crate::program::Server;
+
+const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
+const MERGED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Merged);
+
+type Client = CatalogServiceClient<Channel>;
+
+fn bare(id: &str) -> Item {
+    Item {
+        item_id: id.to_owned(),
+        ..Item::default()
+    }
+}
+
+fn full(id: &str) -> Item {
+    Item {
+        item_id: id.to_owned(),
+        title: Some("A mug".to_owned()),
+        merchant_id: Some("acme".to_owned()),
+        category: Some("mugs".to_owned()),
+        price: pounds(1_999),
+        listed: Some(true),
+    }
+}
+
+fn pounds(amount_minor: i64) -> Option<Money> {
+    Some(Money {
+        amount_minor,
+        currency_code: "GBP".to_owned(),
+    })
+}
+
+async fn put(client: &Client, items: Vec<Item>) -> Vec<EntryResult> {
+    let answer = client.clone().upsert_items(UpsertItemsRequest { items }).await;
+    answer.unwrap().into_inner().results
+}
+
+async fn put_merchants(client: &Client, merchants: Vec<Merchant>) -> Vec<EntryResult> {
+    let answer = client
+        .clone()
+        .upsert_merchants(UpsertMerchantsRequest { merchants })
+        .await;
+    answer.unwrap().into_inner().results
+}
+
+async fn get(client: &Client, id: &str) -> Item {
+    let request = GetItemRequest { item_id: id.to_owned() };
+    client
+        .clone()
+        .get_item(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .item
+        .unwrap()
+}
+
+async fn list_page(client: &Client, request: ListItemsRequest) -> (Vec<Item>, String) {
+    let answer = client.clone().list_items(request).await.unwrap().into_inner();
+    (answer.items, answer.next_page_token)
+}
+
+#[tokio::test]
+async fn an_absent_field_keeps_what_is_stored() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+
+    assert_outcomes(&put(&client, vec![bare("x")]).await, &[STORED]);
+    let mut stored = Item {
+        listed: Some(true),
+        ..bare("x")
+    };
+    assert_eq!(get(&client, "x").await, stored, "a new item is listed");
+    assert_outcomes(&put(&client, vec![bare("x")]).await, &[MERGED]);
+
+    assert_outcomes(&put(&client, vec![full("x")]).await, &[STORED]);
+    stored = full("x");
+    assert_eq!(get(&client, "x").await, stored);
+    for same in [bare("x"), full("x")] {
+        assert_outcomes(&put(&client, vec![same]).await, &[MERGED]);
+        assert_eq!(get(&client, "x").await, stored);
+    }
+
+    // Each field by itself.
+    let changes: [fn(&mut Item); 6] = [
+        |item| item.title = Some("Another mug".to_owned()),
+        |item| item.merchant_id = Some("other".to_owned()),
+        |item| item.category = Some("cups".to_owned()),
+        |item| item.price = pounds(0),
+        |item| {
+            item.price = Some(Money {
+                amount_minor: i64::MAX,
+                currency_code: "JPY".to_owned(),
+            });
+        },
+        |item| item.listed = Some(false),
+    ];
+    for change in changes {
+        let mut patch = bare("x");
+        change(&mut patch);
+        change(&mut stored);
+        assert_outcomes(&put(&client, vec![patch.clone()]).await, &[STORED]);
+        assert_eq!(get(&client, "x").await, stored);
+        assert_outcomes(&put(&client, vec![patch]).await, &[MERGED]);
+    }
+
+    let no_title = Item {
+        title: Some(String::new()),
+        ..bare("x")
+    };
+    stored.title = None;
+    assert_outcomes(&put(&client, vec![no_title.clone()]).await, &[STORED]);
+    assert_eq!(get(&client, "x").await, stored, "an empty title removes it");
+    assert_outcomes(&put(&client, vec![no_title]).await, &[MERGED]);
+}
+
+#[tokio::test]
+async fn batches_answer_per_entry() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+
+    let titled = |id: &str, title: &str| Item {
+        title: Some(title.to_owned()),
+        ..bare(id)
+    };
+    let negative = Item {
+        price: pounds(-1),
+        ..bare("z")
+    };
+    let priced = Item {
+        price: pounds(5),
+        ..bare("x")
+    };
+    let items = vec![
+        titled("x", "One"),
+        negative,
+        titled("x", "Two"),
+        bare(""),
+        titled("y", "Y"),
+        priced,
+    ];
+    let (price, id) = (
+        Err(("price.amount_minor", "NEGATIVE_PRICE")),
+        Err(("item_id", "EMPTY_ID")),
+    );
+    assert_outcomes(
+        &put(&client, items.clone()).await,
+        &[MERGED, price, MERGED, id, STORED, STORED],
+    );
+    assert_outcomes(&put(&client, items).await, &[MERGED, price, MERGED, id, MERGED, MERGED]);
+    // Later entries for one item come over the earlier ones, field by field.
+    let x = get(&client, "x").await;
+    assert_eq!((x.title.as_deref(), x.price), (Some("Two"), pounds(5)));
+
+    let merchant = |id: &str, name: Option<&str>| Merchant {
+        merchant_id: id.to_owned(),
+        name: name.map(str::to_owned),
+    };
+    let merchants = vec![
+        merchant("acme", None),
+        merchant("", None),
+        merchant("acme", Some("Acme Ltd")),
+        merchant("other", Some("a\tb")),
+        merchant("third", None),
+    ];
+    let (id, name) = (
+        Err(("merchant_id", "EMPTY_ID")),
+        Err(("name", "TEXT_HAS_CONTROL_CHARACTER")),
+    );
+    assert_outcomes(
+        &put_merchants(&client, merchants.clone()).await,
+        &[MERGED, id, STORED, name, STORED],
+    );
+    assert_outcomes(
+        &put_merchants(&client, merchants).await,
+        &[MERGED, id, MERGED, name, MERGED],
+    );
+    assert_outcomes(&put_merchants(&client, vec![merchant("acme", None)]).await, &[MERGED]);
+    assert_outcomes(
+        &put_merchants(&client, vec![merchant("acme", Some("Acme"))]).await,
+        &[STORED],
+    );
+}
+
+#[tokio::test]
+async fn what_is_rated_or_bought_is_in_the_catalogue() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+    let rating = Rating {
+        user_id: "a".to_owned(),
+        item_id: "rated".to_owned(),
+        value: 3.0,
+        rated_at: at(0),
+    };
+    let request = UpsertRatingsRequest { ratings: vec![rating] };
+    server.ratings().await.upsert_ratings(request).await.unwrap();
+    let line = PurchaseLine {
+        order_id: "o".to_owned(),
+        line_number: 1,
+        user_id: "a".to_owned(),
+        item_id: "bought".to_owned(),
+        quantity: 1,
+        line_total: pounds(1),
+        purchased_at: at(0),
+    };
+    let request = RecordPurchasesRequest { lines: vec![line] };
+    server.purchases().await.record_purchases(request).await.unwrap();
+
+    for id in ["bought", "rated"] {
+        let expected = Item {
+            listed: Some(true),
+            ..bare(id)
+        };
+        assert_eq!(get(&client, id).await, expected);
+    }
+    let (items, _) = list_page(&client, ListItemsRequest::default()).await;
+    assert_eq!(items.len(), 2);
+    let request = GetItemRequest {
+        item_id: "unknown".to_owned(),
+    };
+    let status = client.clone().get_item(request).await.unwrap_err();
+    assert_status(&status, Code::NotFound, "ITEM_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn lists_are_ordered_filtered_and_end() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+    let (merchants, categories) = (
+        [Some("acme"), Some("other"), None],
+        [Some("mugs"), Some("cups"), None, Some("m")],
+    );
+    let mut items: Vec<Item> = ["Z", "a", "é", "\u{10ffff}"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((0..120).map(|number| format!("n{number}")))
+        .enumerate()
+        .map(|(number, id)| Item {
+            merchant_id: merchants[number % 3].map(str::to_owned),
+            category: categories[number % 4].map(str::to_owned),
+            listed: Some(number % 5 > 0),
+            ..bare(&id)
+        })
+        .collect();
+    let results = put(&client, items.clone()).await;
+    assert!(results.iter().all(|result| result.outcome() == EntryOutcome::Stored));
+    items.sort_by(|a, b| a.item_id.cmp(&b.item_id));
+
+    for merchant in [None, Some("acme"), Some("nobody")] {
+        for category in [None, Some("mugs"), Some("mug")] {
+            let is_match = |item: &&Item| {
+                merchant.is_none_or(|merchant| item.merchant_id.as_deref() == Some(merchant))
+                    && category.is_none_or(|category| item.category.as_deref() == Some(category))
+            };
+            let expected: Vec<Item> = items.iter().filter(is_match).cloned().collect();
+            for page_size in [0, 1, 31, 1_000] {
+                let page = |page_token| {
+                    let request = ListItemsRequest {
+                        page_size,
+                        page_token,
+                        merchant_id: merchant.map(str::to_owned),
+                        category: category.map(str::to_owned),
+                    };
+                    list_page(&client, request)
+                };
+                let (found, pages) = all_pages(page).await;
+                assert_eq!(found, expected, "{merchant:?} {category:?} by {page_size}");
+                let size = if page_size == 0 { 100 } else { page_size as usize };
+                assert_eq!(pages, expected.len().div_ceil(size).max(1));
+            }
+        }
+    }
+}

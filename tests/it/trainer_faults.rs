@@ -1,0 +1,329 @@
+//! A trainer that is killed, paused or not alone never harms what is served.
+
+use std::process::Command;
+
+use likemind::grpc::proto::v1::{GetServingStatusRequest, RecommendRequest, recommend_request::Subject};
+
+use crate::hold::{Hold, Point, connect, execute};
+use crate::postgres::TestDatabase;
+use crate::program::{Program, Server, command, eventually, run, succeed};
+use crate::sample::{self, FEWER_USERS};
+
+/// Of a trainer that is going to lose it.
+const SHORT_LEASE: &str = "--set-config=trainer.lease_ms=1000";
+
+fn trainer(database: &TestDatabase) -> Command {
+    command(database, &["train", SHORT_LEASE])
+}
+
+fn server(database: &TestDatabase) -> Server {
+    Server::with(database, &[("live.refresh_interval_ms", "50")])
+}
+
+/// Version and state of all snapshots.
+async fn states(database: &TestDatabase) -> Vec<(i64, String)> {
+    let states = sqlx::query_as("SELECT version, state FROM snapshots ORDER BY version");
+    states.fetch_all(&mut connect(database).await).await.unwrap()
+}
+
+async fn state_of(database: &TestDatabase, version: i64) -> Option<String> {
+    let states = states(database).await;
+    states.into_iter().find(|state| state.0 == version).map(|state| state.1)
+}
+
+async fn active_version(database: &TestDatabase) -> i64 {
+    let states = states(database).await;
+    let active: Vec<i64> = states
+        .iter()
+        .filter(|state| state.1 == "active")
+        .map(|state| state.0)
+        .collect();
+    assert_eq!(active.len(), 1, "{states:?}");
+    active[0]
+}
+
+/// The version that the server answers from, which is also the one that it says it serves.
+async fn served_version(server: &Server, user: &str) -> i64 {
+    let status = server
+        .models()
+        .await
+        .get_serving_status(GetServingStatusRequest {})
+        .await;
+    let status = status.unwrap().into_inner();
+    assert_eq!(status.load_error, "");
+    let request = RecommendRequest {
+        subject: Some(Subject::UserId(user.to_owned())),
+        ..RecommendRequest::default()
+    };
+    let answer = server
+        .recommendations()
+        .await
+        .recommend(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(!answer.items.is_empty());
+    // The server may have switched between the two.
+    assert!(status.snapshot_version <= Some(answer.snapshot_version));
+    answer.snapshot_version
+}
+
+async fn wait_until_served(server: &Server, user: &str, version: i64) {
+    eventually("serving the new version", async || {
+        (served_version(server, user).await == version).then_some(())
+    })
+    .await;
+}
+
+async fn wait_until_lease_ended(database: &TestDatabase) {
+    let mut connection = connect(database).await;
+    eventually("the end of the lease", async || {
+        let expired = "SELECT true FROM leases WHERE name = 'training' AND expires_at <= clock_timestamp()";
+        sqlx::query_scalar::<_, bool>(expired)
+            .fetch_optional(&mut connection)
+            .await
+            .unwrap()
+    })
+    .await;
+}
+
+/// As if its time had passed: it is the database's clock and nobody else's that counts.
+async fn end_lease(database: &TestDatabase) {
+    let end = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = 'training'";
+    sqlx::query(end).execute(&mut connect(database).await).await.unwrap();
+}
+
+/// After the death of the trainer of version 2: version 1 is served; the next run takes over, cleans up and activates.
+async fn is_survived(database: &TestDatabase, server: &Server, user: &str) {
+    assert_eq!(active_version(database).await, 1);
+    assert_eq!(served_version(server, user).await, 1);
+
+    end_lease(database).await;
+    succeed(database, &["train", FEWER_USERS]);
+    let version = active_version(database).await;
+    assert!(version > 1);
+    assert_eq!(state_of(database, 1).await.as_deref(), Some("retired"));
+    let left = states(database).await;
+    assert!(left.iter().all(|state| state.1 != "building"), "{left:?}");
+    wait_until_served(server, user, version).await;
+}
+
+async fn survives_a_kill_at(point: Point, left: Option<&str>) {
+    let database = sample::example().await;
+    let server = server(&database);
+    let mut hold = Hold::at(&database, point).await;
+    let trainer = Program::start(&mut trainer(&database));
+    hold.reached().await;
+    trainer.kill();
+    assert_eq!(served_version(&server, "u0").await, 1);
+    hold.release().await;
+    assert_eq!(state_of(&database, 2).await.as_deref(), left);
+    is_survived(&database, &server, "u0").await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_while_reading() {
+    survives_a_kill_at(Point::Reading, None).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_while_beginning() {
+    survives_a_kill_at(Point::Begin, None).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_while_writing() {
+    survives_a_kill_at(Point::Writing, Some("building")).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_before_finishing() {
+    survives_a_kill_at(Point::BeforeFinish, Some("building")).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_while_finishing() {
+    survives_a_kill_at(Point::Finish, Some("building")).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_before_activating() {
+    // Complete, but nobody's: an operator may activate it.
+    survives_a_kill_at(Point::BeforeActivate, Some("candidate")).await;
+}
+
+#[tokio::test]
+async fn survives_a_kill_while_activating() {
+    survives_a_kill_at(Point::Activate, Some("candidate")).await;
+}
+
+/// On data that keep the processor busy for long enough to be caught at it.
+#[tokio::test]
+async fn survives_kills_while_computing() {
+    let database = sample::trained_online_retail().await;
+    let server = server(&database);
+    for (phase, next) in [("evaluating", "fitting"), ("fitting", "writing")] {
+        let mut trainer = Program::start(&mut trainer(&database));
+        trainer.wait_for_log(&format!("phase=\"{phase}\""));
+        trainer.signal(libc::SIGSTOP);
+        assert!(
+            !trainer.log().contains(&format!("phase=\"{next}\"")),
+            "too late:\n{}",
+            trainer.log()
+        );
+        trainer.kill();
+        let states = states(&database).await;
+        assert_eq!(states.len(), 2, "{states:?}");
+        assert_eq!(states[1].1, "building");
+        assert_eq!(served_version(&server, "17841").await, 1);
+        end_lease(&database).await;
+    }
+    is_survived(&database, &server, "17841").await;
+}
+
+#[tokio::test]
+async fn an_interrupted_trainer_leaves_at_once() {
+    let database = sample::trained_online_retail().await;
+    let mut trainer = Program::start(&mut command(&database, &["train"]));
+    trainer.wait_for_log("phase=\"evaluating\"");
+    trainer.signal(libc::SIGTERM);
+    let (status, log) = trainer.wait();
+    assert_eq!(status.code(), Some(130), "{log}");
+    assert!(!log.contains("phase=\"fitting\""), "{log}");
+    assert_eq!(
+        states(&database).await,
+        [(1, "active".to_owned()), (2, "failed".to_owned())]
+    );
+    // The lease is free already.
+    wait_until_lease_ended(&database).await;
+}
+
+#[tokio::test]
+async fn a_killed_trainer_keeps_others_out_until_its_lease_ends() {
+    let database = sample::example().await;
+    let mut hold = Hold::at(&database, Point::Writing).await;
+    let trainer = Program::start(&mut trainer(&database));
+    hold.reached().await;
+    let holder = format!("process {} on ", trainer.id());
+    trainer.kill();
+    let (code, _, error) = run(&database, &["train"]);
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains(&holder), "{error}");
+    hold.release().await;
+
+    wait_until_lease_ended(&database).await;
+    succeed(&database, &["train"]);
+    assert_eq!(
+        states(&database).await,
+        [(1, "retired".to_owned()), (3, "active".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn a_second_trainer_is_told_who_is_at_work() {
+    let database = sample::example().await;
+    let mut hold = Hold::at(&database, Point::Writing).await;
+    let trainer = Program::start(&mut command(&database, &["train"]));
+    hold.reached().await;
+    let (code, output, error) = run(&database, &["train", "--json"]);
+    assert_eq!((code, output.as_str()), (4, ""), "{error}");
+    let expected = format!("another trainer is at work: process {} on ", trainer.id());
+    assert!(error.contains(&expected), "{error}");
+
+    hold.release().await;
+    let (status, log) = trainer.wait();
+    assert!(status.success(), "{log}");
+    assert_eq!(
+        states(&database).await,
+        [(1, "retired".to_owned()), (2, "active".to_owned())]
+    );
+}
+
+/// The trainer stops before its next step, sleeps past the end of its lease, and wakes when another has done the work.
+async fn cannot_publish_after_a_pause_at(point: Point) {
+    let database = sample::example().await;
+    let server = server(&database);
+    let mut hold = Hold::at(&database, point).await;
+    let sleeper = Program::start(&mut trainer(&database));
+    hold.reached().await;
+    sleeper.signal(libc::SIGSTOP);
+    hold.release().await;
+    wait_until_lease_ended(&database).await;
+
+    let (status, log) = Program::start(&mut command(&database, &["train"])).wait();
+    assert!(status.success(), "{log}");
+    let version = active_version(&database).await;
+    let before = states(&database).await;
+    sleeper.signal(libc::SIGCONT);
+    let (status, log) = sleeper.wait();
+    assert_eq!(status.code(), Some(5), "{log}");
+    assert!(log.contains("the training lease was lost"), "{log}");
+
+    let after = states(&database).await;
+    assert_eq!(active_version(&database).await, version);
+    let publishable: Vec<&(i64, String)> = after
+        .iter()
+        .filter(|state| ["building", "candidate", "rejected"].contains(&state.1.as_str()))
+        .collect();
+    assert!(publishable.is_empty(), "{before:?} became {after:?}");
+    wait_until_served(&server, "u0", version).await;
+}
+
+#[tokio::test]
+async fn cannot_begin_after_a_pause() {
+    cannot_publish_after_a_pause_at(Point::Reading).await;
+}
+
+#[tokio::test]
+async fn cannot_write_after_a_pause() {
+    cannot_publish_after_a_pause_at(Point::Writing).await;
+}
+
+#[tokio::test]
+async fn cannot_finish_after_a_pause() {
+    cannot_publish_after_a_pause_at(Point::BeforeFinish).await;
+}
+
+#[tokio::test]
+async fn cannot_activate_after_a_pause() {
+    cannot_publish_after_a_pause_at(Point::BeforeActivate).await;
+}
+
+// PostgreSQL ends the transactions below by itself, or the second trainer would wait for the first for ever.
+
+#[tokio::test]
+async fn does_not_keep_others_out_by_a_pause_while_beginning() {
+    cannot_publish_after_a_pause_at(Point::Begin).await;
+}
+
+#[tokio::test]
+async fn does_not_keep_others_out_by_a_pause_while_finishing() {
+    cannot_publish_after_a_pause_at(Point::Finish).await;
+}
+
+#[tokio::test]
+async fn does_not_keep_others_out_by_a_pause_while_activating() {
+    cannot_publish_after_a_pause_at(Point::Activate).await;
+}
+
+/// The lease is found to have ended although nobody else has taken it, also when that is while waiting for its lock.
+#[tokio::test]
+async fn cannot_finish_with_a_lease_that_ended_while_waiting_for_it() {
+    let database = sample::example().await;
+    let mut before_finish = Hold::at(&database, Point::BeforeFinish).await;
+    let trainer = Program::start(&mut trainer(&database));
+    before_finish.reached().await;
+    let mut lock = connect(&database).await;
+    execute(
+        &mut lock,
+        "BEGIN; SELECT FROM leases WHERE name = 'training' FOR UPDATE",
+    )
+    .await;
+    before_finish.release().await;
+    wait_until_lease_ended(&database).await;
+    execute(&mut lock, "COMMIT").await;
+    let (status, log) = trainer.wait();
+    assert_eq!(status.code(), Some(5), "{log}");
+    assert_eq!(state_of(&database, 2).await.as_deref(), Some("failed"));
+    assert_eq!(active_version(&database).await, 1);
+}

@@ -1,0 +1,183 @@
+//! Training on real purchases: how good the models are, what the gate lets through, the same bytes every time.
+
+use serde_json::{Value, json};
+
+use crate::hold::{connect, execute};
+use crate::postgres::TestDatabase;
+use crate::program::{command, output, run, succeed};
+use crate::sample::{self, FEWER_USERS};
+
+#[tokio::test]
+async fn neighbors_find_new_items_better_than_popularity() {
+    let database = sample::online_retail().await;
+    let output = succeed(&database, &["evaluate", "--split-at", "2011-08-15", "--json"]);
+    let figures: Value = serde_json::from_str(&output).unwrap();
+    let row = |ranker: &str, items: &str| {
+        let mut rows = figures["ranking"].as_array().unwrap().iter();
+        let found = rows.find(|row| row["ranker"] == ranker && row["items"] == items);
+        found.unwrap_or_else(|| panic!("no {ranker}, {items} in {figures:#}"))
+    };
+    let figure = |ranker: &str, items: &str, name: &str| row(ranker, items)[name].as_f64().unwrap();
+
+    for items in ["all", "new"] {
+        for ranker in ["popularity", "item_based", "user_based", "blended"] {
+            for name in ["ndcg_at_10", "recall_at_20", "coverage_at_20"] {
+                let value = figure(ranker, items, name);
+                assert!(value > 0.0 && value < 1.0, "{ranker}, {items}: {name} {value}");
+            }
+            let users = row(ranker, items)["users"].as_u64().unwrap();
+            assert_eq!(users, row("popularity", items)["users"].as_u64().unwrap());
+            assert!(users > 500, "{users}");
+        }
+    }
+    let popularity = figure("popularity", "new", "ndcg_at_10");
+    for ranker in ["item_based", "user_based", "blended"] {
+        let ndcg = figure(ranker, "new", "ndcg_at_10");
+        assert!(ndcg >= 1.8 * popularity, "{ranker}: {ndcg}, popularity: {popularity}");
+        // Popularity shows everybody the same few.
+        let coverage = figure(ranker, "new", "coverage_at_20");
+        assert!(
+            coverage > 5.0 * figure("popularity", "new", "coverage_at_20"),
+            "{ranker}: {coverage}"
+        );
+    }
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM snapshots")
+        .fetch_one(&mut connect(&database).await)
+        .await
+        .unwrap();
+    assert_eq!(stored, 0);
+}
+
+#[tokio::test]
+async fn a_cut_outside_of_the_data_is_said() {
+    let database = sample::example().await;
+    let (code, output, error) = run(&database, &["evaluate", "--split-at", "2001-01-01"]);
+    assert_eq!((code, output.as_str()), (1, ""), "{error}");
+    assert!(error.contains("2001-01-01"), "{error}");
+}
+
+/// Exit code and outcome.
+fn train(database: &TestDatabase, args: &[&str]) -> (i32, Value) {
+    let (code, output, error) = run(database, &[&["train", "--json", FEWER_USERS], args].concat());
+    let outcome = serde_json::from_str(&output);
+    (code, outcome.unwrap_or_else(|_| panic!("{code}: {output}\n{error}")))
+}
+
+fn assert_states(database: &TestDatabase, expected: &[(i64, &str)]) {
+    let list: Value = serde_json::from_str(&succeed(database, &["snapshots", "list", "--json"])).unwrap();
+    let state = |row: &Value| {
+        (
+            row["version"].as_i64().unwrap(),
+            row["state"].as_str().unwrap().to_owned(),
+        )
+    };
+    let found: Vec<(i64, String)> = list.as_array().unwrap().iter().map(state).collect();
+    let found: Vec<(i64, &str)> = found
+        .iter()
+        .map(|(version, state)| (*version, state.as_str()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn the_gate_lets_pass_what_is_as_good_and_stops_what_has_shrunk() {
+    let database = sample::trained_online_retail().await;
+    let (code, again) = train(&database, &[]);
+    assert_eq!(
+        (code, &again["evaluation"]["verdict"]),
+        (0, &json!("passed")),
+        "{again:#}"
+    );
+    assert_states(&database, &[(2, "active"), (1, "retired")]);
+
+    let halve = "DELETE FROM purchases WHERE user_id % 2 = 0; DELETE FROM users WHERE id % 2 = 0;";
+    execute(&mut connect(&database).await, halve).await;
+    let (code, cut) = train(&database, &[]);
+    assert_eq!((code, &cut["state"]), (3, &json!("rejected")), "{cut:#}");
+    assert_states(&database, &[(3, "rejected"), (2, "active"), (1, "retired")]);
+    let users = |outcome: &Value| outcome["counts"]["users"].as_u64().unwrap();
+    let reason = format!("the model has {} users", users(&cut));
+    let expected = format!("fewer than the active snapshot's {}", users(&again));
+    // As stored, not only as printed.
+    let shown: Value = serde_json::from_str(&succeed(&database, &["snapshots", "show", "3", "--json"])).unwrap();
+    let reasons: Vec<&str> = shown["evaluation"]["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|reason| reason.as_str().unwrap())
+        .collect();
+    let is_named = reasons
+        .iter()
+        .any(|found| found.starts_with(&reason) && found.contains(&expected));
+    assert!(is_named, "{reasons:?}");
+    assert_eq!(shown["evaluation"]["verdict"], "rejected");
+    assert!(!shown["evaluation"]["ranking"].as_array().unwrap().is_empty());
+
+    let (code, forced) = train(&database, &["--force", "half of the shops are closed"]);
+    assert_eq!((code, &forced["state"]), (0, &json!("active")), "{forced:#}");
+    assert_eq!(forced["note"], "forced: half of the shops are closed");
+    assert_eq!(forced["evaluation"]["verdict"], "rejected");
+    assert_states(
+        &database,
+        &[(4, "active"), (3, "rejected"), (2, "retired"), (1, "retired")],
+    );
+}
+
+#[tokio::test]
+async fn too_little_to_judge_is_activated_and_said() {
+    let database = sample::example().await;
+    let (code, outcome) = train(&database, &[]);
+    assert_eq!((code, &outcome["state"]), (0, &json!("active")), "{outcome:#}");
+    assert_eq!(outcome["evaluation"]["verdict"], "insufficient_evaluation");
+    assert!(
+        outcome["evaluation"]["reasons"][0]
+            .as_str()
+            .unwrap()
+            .contains("gate.min_users = 100"),
+        "{outcome:#}"
+    );
+    let text = succeed(&database, &["train"]);
+    assert!(text.contains("snapshot 3: INSUFFICIENT_EVALUATION, active"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_nothing() {
+    let database = TestDatabase::create().await;
+    let (code, outcome) = train(&database, &[]);
+    assert_eq!((code, &outcome["state"]), (3, &json!("rejected")), "{outcome:#}");
+    let expected = "the model is empty: it has 0 users, 0 items and 0 ratings";
+    assert_eq!(outcome["evaluation"]["reasons"][0], expected);
+    assert_states(&database, &[(1, "rejected")]);
+}
+
+/// Checksum of the newest snapshot, and of each of its chunks.
+async fn digests(database: &TestDatabase) -> (Vec<u8>, Vec<(String, i32, String)>) {
+    let mut connection = connect(database).await;
+    let checksum = sqlx::query_scalar("SELECT checksum FROM snapshots ORDER BY version DESC LIMIT 1");
+    let checksum = checksum.fetch_one(&mut connection).await.unwrap();
+    let chunks = "SELECT part, chunk, encode(sha256(bytes), 'hex') FROM snapshot_chunks
+         WHERE version = (SELECT max(version) FROM snapshots) ORDER BY part, chunk";
+    (
+        checksum,
+        sqlx::query_as(chunks).fetch_all(&mut connection).await.unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn the_same_data_give_the_same_bytes() {
+    let one_thread = digests(&sample::trained_online_retail().await).await;
+    assert!(one_thread.1.len() > 10, "{one_thread:?}");
+
+    // The same purchases under other keys and in another order.
+    let database = sample::online_retail().await;
+    let shuffle = "SET session_replication_role = replica;
+        UPDATE users SET id = -id; UPDATE items SET id = -id;
+        CREATE TABLE shuffled AS SELECT * FROM purchases ORDER BY md5(order_id || item_id);
+        UPDATE shuffled SET user_id = -user_id, item_id = -item_id;
+        TRUNCATE purchases;
+        INSERT INTO purchases SELECT * FROM shuffled;";
+    execute(&mut connect(&database).await, shuffle).await;
+    let trained = output(command(&database, &["train", FEWER_USERS]).env("RAYON_NUM_THREADS", "8"));
+    assert!(trained.status.success(), "{trained:?}");
+    assert_eq!(digests(&database).await, one_thread);
+}

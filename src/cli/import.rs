@@ -17,6 +17,7 @@ use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, import};
 use crate::config::Config;
+use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::store::pool::Pool;
 
@@ -141,12 +142,22 @@ fn delimiter(text: &str) -> Result<u8, String> {
 
 pub(super) async fn run(args: ImportArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let summary = import_file(args, &database.pool, &config.rating).await?;
+    let imported = import_file(args, &database.pool, &config.rating).await;
     database.close().await?;
-    Ok(match summary.interrupted {
-        true => Exit::Interrupted,
-        false => Exit::Done,
-    })
+    match imported {
+        Ok(summary) if summary.interrupted => Ok(Exit::Interrupted),
+        Ok(_) => Ok(Exit::Done),
+        Err(error) if is_usage(&error) => {
+            eprintln!("error: {error:#}");
+            Ok(Exit::Usage)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the command itself has to be changed.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<InvalidField>() || matches!(error.downcast_ref(), Some(ImportError::Columns(_)))
 }
 
 /// Imports a file and prints what became of it, also when it stopped early.

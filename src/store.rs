@@ -13,4 +13,5 @@ pub mod pool;
 pub mod purchases;
 pub mod ratings;
 pub mod snapshots;
+pub mod statistics;
 pub mod training;

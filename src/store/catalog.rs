@@ -29,15 +29,6 @@ pub async fn create_merchants(pool: &Pool, merchants: &[&MerchantId]) -> Result<
     .await
 }
 
-/// Has PostgreSQL look at how large the tables are. It keeps plans as long as it does not: one that was made when a table
-/// was all but empty checks every foreign key by reading the whole of it, until somebody looks.
-pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
-    sqlx::query!("ANALYZE users, merchants, items, ratings, purchases")
-        .execute(&pool.inner)
-        .await?;
-    Ok(())
-}
-
 /// Creates or updates merchants in one transaction. Returns what became of each; of several for one merchant the last
 /// one speaks for all.
 pub async fn upsert_merchants(pool: &Pool, merchants: &[MerchantPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
@@ -61,6 +52,13 @@ async fn upsert_merchants_in(
     }
     let merchant_ids: Vec<i64> = names.keys().copied().collect();
     let names: Vec<Option<String>> = names.values().map(|name| name.map(str::to_owned)).collect();
+    // By itself the update would take its locks in the order of its plan.
+    sqlx::query!(
+        "SELECT FROM merchants WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        &merchant_ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     let updated = sqlx::query_scalar!(
         "UPDATE merchants SET name = new.name
          FROM UNNEST($1::bigint[], $2::text[]) AS new (id, name)
@@ -117,6 +115,14 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
         .collect();
     let currencies = column(|patch| patch.price.map(|price| price.currency.to_string()));
     let listed: Vec<Option<bool>> = patches.values().map(|patch| patch.listed).collect();
+    // A statement of its own: the next one then sees what it waits for here. What an update has read before it had to wait
+    // for a row is what the row was, and would be written over what it has become.
+    sqlx::query!(
+        "SELECT FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        &item_ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     let updated = sqlx::query_scalar!(
         r#"WITH patched AS (
                SELECT items.id, NULLIF(COALESCE(new.title, items.title), '') AS title,

@@ -48,6 +48,9 @@ pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), Stor
 ///
 /// # Errors
 /// `apply` may have been called for a part of the changes; calling it again for all of them does no harm.
+///
+/// A watermark from the future is one of another cluster, from where the database was restored: everything in the feed is
+/// handed over.
 pub async fn since(
     pool: &Pool,
     watermark: &Watermark,
@@ -60,8 +63,13 @@ pub async fn since(
         Row,
         r#"WITH changed AS (
                SELECT DISTINCT user_id, item_id FROM changes
-               WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
-                 AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+               WHERE xid >= CASE
+                         -- Of another cluster, whose transactions had other numbers.
+                         WHEN pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN '0'
+                         ELSE pg_snapshot_xmin($1::text::pg_snapshot)
+                     END
+                 AND (NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+                      OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
            ), states AS (
                SELECT users.external_id AS user_id, items.external_id AS item_id, ratings.value,
                       CASE WHEN changed.user_id IS NOT NULL THEN (
@@ -101,12 +109,19 @@ pub async fn since(
 }
 
 /// Deletes the changes that every stored snapshot has seen. Returns how many.
+///
+/// In a database that was restored from another cluster nothing is deleted as long as there is a snapshot from there;
+/// afterwards, what came from there goes too, whose transactions have numbers from the future.
 pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
-        "DELETE FROM changes WHERE xid < (
-             SELECT pg_snapshot_xmin(input_watermark::pg_snapshot) AS xmin FROM snapshots
-             WHERE state <> 'failed' ORDER BY xmin LIMIT 1
-         )"
+        "WITH seen AS (
+             SELECT pg_snapshot_xmin(input_watermark::pg_snapshot) AS xmin,
+                    pg_snapshot_xmax(input_watermark::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS foreign_
+             FROM snapshots WHERE state <> 'failed'
+         )
+         DELETE FROM changes
+         WHERE NOT EXISTS (SELECT FROM seen WHERE foreign_) AND EXISTS (SELECT FROM seen)
+           AND (xid < (SELECT xmin FROM seen ORDER BY xmin LIMIT 1) OR xid >= pg_snapshot_xmax(pg_current_snapshot()))"
     )
     .execute(&pool.inner)
     .await?;

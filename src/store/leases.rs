@@ -68,6 +68,17 @@ pub async fn acquire(
     .await
 }
 
+/// Whether somebody has ever held the lease.
+pub async fn has_been_taken(pool: &Pool, name: &str) -> Result<bool, StoreError> {
+    let taken = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM leases WHERE name = $1) AS "taken!""#,
+        name
+    )
+    .fetch_one(&pool.inner)
+    .await?;
+    Ok(taken)
+}
+
 /// Prolongs the lease; false when it has expired or is someone else's.
 pub async fn renew(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
     pool.write(|mut tx| async move {

@@ -1,5 +1,7 @@
 //! The schema, from `migrations/`.
 
+use std::cmp::Ordering;
+
 use sqlx::migrate::{Migrate, Migrator};
 
 use super::error::StoreError;
@@ -21,17 +23,27 @@ pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
     Ok(applied(&mut connection).await? - before)
 }
 
-/// Whether the schema is that of this program.
-///
+/// The schema that is there, beside that of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    Older,
+    Current,
+    Newer,
+}
+
 /// # Errors
 /// [`StoreError::Unavailable`] when the database cannot be asked.
-pub async fn is_current(pool: &Pool) -> Result<bool, StoreError> {
+pub async fn schema(pool: &Pool) -> Result<Schema, StoreError> {
     let mut connection = pool.inner.acquire().await?;
-    Ok(applied(&mut connection).await?
-        == MIGRATOR
-            .iter()
-            .filter(|migration| migration.migration_type.is_up_migration())
-            .count())
+    let applied = applied(&mut connection).await?;
+    let known = MIGRATOR
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration());
+    Ok(match applied.cmp(&known.count()) {
+        Ordering::Less => Schema::Older,
+        Ordering::Equal => Schema::Current,
+        Ordering::Greater => Schema::Newer,
+    })
 }
 
 async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, StoreError> {

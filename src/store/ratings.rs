@@ -48,7 +48,9 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
                INSERT INTO ratings (user_id, item_id, value, rated_at)
                SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::real[], $4::timestamptz[])
                ON CONFLICT (user_id, item_id) DO UPDATE SET value = excluded.value, rated_at = excluded.rated_at
-               WHERE ratings.rated_at <= excluded.rated_at
+               -- Nor does a rating come back that was deleted at the moment it was given: the write may be sent again.
+               WHERE (ratings.rated_at < excluded.rated_at
+                      OR (ratings.rated_at = excluded.rated_at AND ratings.value IS NOT NULL))
                  AND (ratings.value, ratings.rated_at) IS DISTINCT FROM (excluded.value, excluded.rated_at)
                RETURNING user_id, item_id
            ), logged AS (
@@ -75,19 +77,32 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
     Ok(outcomes)
 }
 
-/// Deletes the rating unless it is later than `deleted_at`; an older one that arrives afterwards stays without effect.
+/// Deletes the rating unless it is later than `deleted_at`. An older one that arrives afterwards stays without effect,
+/// also when there was none to delete, provided that the user and the item are known.
+///
 /// Returns whether there was one to delete.
 pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Timestamp) -> Result<bool, StoreError> {
     pool.write(|mut tx| async move {
+        let had_value = sqlx::query_scalar!(
+            r#"SELECT value IS NOT NULL AS "had_value!" FROM ratings
+               WHERE user_id = (SELECT id FROM users WHERE external_id = $1)
+                 AND item_id = (SELECT id FROM items WHERE external_id = $2)
+               FOR UPDATE"#,
+            user.as_str(),
+            item.as_str(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
         let deleted = sqlx::query!(
             "WITH deleted AS (
-                     UPDATE ratings SET value = NULL, rated_at = $3
-                     WHERE user_id = (SELECT id FROM users WHERE external_id = $1)
-                       AND item_id = (SELECT id FROM items WHERE external_id = $2)
-                       AND value IS NOT NULL AND rated_at <= $3
-                     RETURNING user_id, item_id
-                 )
-                 INSERT INTO changes (user_id, item_id) SELECT user_id, item_id FROM deleted",
+                 INSERT INTO ratings (user_id, item_id, value, rated_at)
+                 SELECT users.id, items.id, NULL, $3::timestamptz FROM users, items
+                 WHERE users.external_id = $1 AND items.external_id = $2
+                 ON CONFLICT (user_id, item_id) DO UPDATE SET value = NULL, rated_at = excluded.rated_at
+                 WHERE ratings.rated_at <= excluded.rated_at
+                 RETURNING user_id, item_id
+             )
+             INSERT INTO changes (user_id, item_id) SELECT user_id, item_id FROM deleted",
             user.as_str(),
             item.as_str(),
             deleted_at,
@@ -95,7 +110,7 @@ pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Times
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(deleted.rows_affected() > 0)
+        Ok(had_value == Some(true) && deleted.rows_affected() > 0)
     })
     .await
 }

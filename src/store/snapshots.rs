@@ -110,7 +110,8 @@ pub enum TransitionError {
     Store(#[from] StoreError),
 }
 
-/// Begins a version in state `building`, and deletes what a killed trainer left in that state.
+/// Begins a version in state `building`, and deletes what a killed trainer left: a version in that state, or one that it
+/// had completed and did not come to activate.
 pub async fn begin(
     pool: &Pool,
     lease: &Lease,
@@ -125,7 +126,7 @@ pub async fn begin(
                 if !leases::is_held(&mut tx, lease).await? {
                     return Ok(None);
                 }
-                sqlx::query!("DELETE FROM snapshots WHERE state = 'building'")
+                sqlx::query!("DELETE FROM snapshots WHERE state IN ('building', 'candidate')")
                     .execute(&mut *tx)
                     .await?;
                 let version = sqlx::query_scalar!(
@@ -422,12 +423,14 @@ pub async fn read_parts(pool: &Pool, version: i64) -> Result<Vec<(String, Vec<u8
     Ok(parts)
 }
 
-/// Deletes all complete or failed versions but the `keep` newest, the active one and the one before. Returns their
-/// versions.
+/// Deletes all complete or failed versions but the `keep` newest, the active one, the one before, and that of a trainer at
+/// work. Returns their versions.
 pub async fn prune(pool: &Pool, keep: u32) -> Result<Vec<i64>, StoreError> {
     let mut pruned = sqlx::query_scalar!(
         "DELETE FROM snapshots
          WHERE state IN ('candidate', 'retired', 'rejected', 'failed')
+           AND fencing_token NOT IN (SELECT fencing_token FROM leases
+                                     WHERE name = 'training' AND expires_at > clock_timestamp())
            AND version NOT IN (SELECT version FROM snapshots WHERE state <> 'building' ORDER BY version DESC LIMIT $1)
            AND version NOT IN (SELECT version FROM snapshots WHERE state = 'retired'
                                ORDER BY activated_at DESC, version DESC LIMIT 1)

@@ -8,10 +8,10 @@ use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::catalog;
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::pool::Pool;
+use crate::store::statistics;
 
 use super::ImportOptions;
 use super::subject::Subject;
@@ -50,7 +50,7 @@ impl<'a, S: Subject> Writer<'a, S> {
     pub async fn store(&mut self, values: Vec<S::Value>) -> Result<Option<u64>, StoreError> {
         // As often as the tables can have doubled.
         if self.batches.is_power_of_two()
-            && let Err(error) = catalog::analyze(self.pool).await
+            && let Err(error) = statistics::analyze(self.pool).await
         {
             tracing::warn!(%error, "the statistics of the tables could not be renewed; the import may be slow");
         }

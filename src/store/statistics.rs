@@ -1,0 +1,23 @@
+//! What PostgreSQL and we know of how much there is.
+
+use super::error::StoreError;
+use super::pool::Pool;
+
+/// Has PostgreSQL look at how large the tables are. It keeps plans as long as it does not: one that was made when a table
+/// was all but empty checks every foreign key by reading the whole of it, until somebody looks.
+pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
+    sqlx::query!("ANALYZE users, merchants, items, ratings, purchases")
+        .execute(&pool.inner)
+        .await?;
+    Ok(())
+}
+
+/// Whether there is neither a user nor an item.
+pub async fn is_empty(pool: &Pool) -> Result<bool, StoreError> {
+    let is_empty = sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (SELECT FROM users) AND NOT EXISTS (SELECT FROM items) AS "is_empty!""#
+    )
+    .fetch_one(&pool.inner)
+    .await?;
+    Ok(is_empty)
+}

@@ -143,7 +143,7 @@ impl From<TransitionError> for TrainError {
 ///
 /// Only one trainer runs at a time, under a lease that is renewed in the background and checked, under lock, by every
 /// transaction that publishes. Whatever ends the run early leaves the active snapshot as it was; an error leaves a
-/// `failed` version, a kill at most one in state `building`, which the next run deletes.
+/// `failed` version, a kill at most one that is `building` or a `candidate`, which the next run deletes.
 ///
 /// `report` is called at the beginning of every phase.
 ///
@@ -169,7 +169,7 @@ pub async fn train(
     {
         tracing::warn!(error = %chain(&error), "the failed snapshot could not be marked; the next run deletes it");
     }
-    match (result, leases::release(pool, &lease).await) {
+    let result = match (result, leases::release(pool, &lease).await) {
         // Whoever is cut off for so long fails in the database first.
         (Err(TrainError::Store(error)), Ok(false)) => {
             tracing::warn!(error = %chain(&error), "training failed in the database, and the lease has run out");
@@ -180,7 +180,11 @@ pub async fn train(
             result
         }
         (result, Ok(_)) => result,
+    };
+    if result.is_ok() {
+        clean_up(pool, options.trainer.keep_snapshots).await;
     }
+    result
 }
 
 /// What is kept with a failed snapshot. Callers of RPCs see it, so that the database's own words stay in the log.
@@ -288,15 +292,14 @@ async fn run(
 
     if passed || options.force.is_some() {
         report(Phase::Activating);
-        let note = options
-            .force
-            .as_ref()
-            .map_or(String::new(), |reason| format!("forced: {reason}"));
+        let note = match &options.force {
+            Some(reason) if !passed => format!("forced: {reason}"),
+            _ => String::new(),
+        };
         snapshots::activate(pool, version, Activation::Trainer(lease), &note).await?;
     }
     let snapshot = snapshots::get(pool, version).await?;
     let snapshot = snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))?;
-    clean_up(pool, options.trainer.keep_snapshots).await;
     Ok(Trained { snapshot, evaluation })
 }
 

@@ -1,16 +1,20 @@
 //! The database that a command works on: the configured one, or a private one.
 
+use std::time::Duration;
+
 use anyhow::Context;
 
 use crate::config::Config;
 use crate::store::embedded::{Embedded, EmbeddedOptions};
 use crate::store::error::StoreError;
-use crate::store::migrations;
+use crate::store::migrations::{self, Schema};
+use crate::store::options::DatabaseOptions;
 use crate::store::pool::Pool;
 
 /// An open database; a private one runs as long as this lives.
 pub(super) struct Database {
     pub pool: Pool,
+    url: String,
     private: Option<Embedded>,
 }
 
@@ -29,25 +33,38 @@ impl Database {
     /// Starts a private PostgreSQL when no other is configured, and migrates it; the schema of a configured one must
     /// be that of this program.
     pub async fn open(config: &Config, purpose: Purpose) -> anyhow::Result<Self> {
-        let options = match purpose {
-            Purpose::Serving => config.database.clone(),
-            Purpose::Job | Purpose::Migrating => config.database.for_jobs(),
+        let Some(url) = &config.database.url else {
+            return Self::open_private(config, purpose).await;
         };
-        if let Some(url) = &config.database.url {
-            let pool = Pool::lazy(url.expose(), &options)?;
-            if purpose != Purpose::Migrating {
-                check_schema(&pool, purpose).await?;
-            }
-            return Ok(Self { pool, private: None });
+        let url = url.expose().to_owned();
+        let pool = Pool::lazy(&url, &options(config, purpose))?;
+        if purpose != Purpose::Migrating {
+            check_schema(&pool, purpose).await?;
         }
-        let private = start_private(config).await?;
-        let url = private.ensure_database(DATABASE_NAME).await?;
-        let pool = Pool::connect(&url, &options).await?;
-        migrations::migrate(&pool).await?;
         Ok(Self {
             pool,
+            url,
+            private: None,
+        })
+    }
+
+    async fn open_private(config: &Config, purpose: Purpose) -> anyhow::Result<Self> {
+        let private = start_private(config).await?;
+        let url = private.ensure_database(DATABASE_NAME).await?;
+        // Of its own: a migration may take longer than a request's statement.
+        let pool = Pool::connect(&url, &options(config, Purpose::Migrating)).await?;
+        migrations::migrate(&pool).await?;
+        pool.close().await;
+        Ok(Self {
+            pool: Pool::connect(&url, &options(config, purpose)).await?,
+            url,
             private: Some(private),
         })
+    }
+
+    /// Further connections to the same database, for something else.
+    pub fn pool_for(&self, config: &Config, purpose: Purpose) -> anyhow::Result<Pool> {
+        Ok(Pool::lazy(&self.url, &options(config, purpose))?)
     }
 
     /// Closes the connections, and stops a private PostgreSQL that this process has started.
@@ -59,6 +76,13 @@ impl Database {
                 .context("PostgreSQL was not stopped"),
             None => Ok(()),
         }
+    }
+}
+
+fn options(config: &Config, purpose: Purpose) -> DatabaseOptions {
+    match purpose {
+        Purpose::Serving => config.database.clone(),
+        Purpose::Job | Purpose::Migrating => config.database.for_jobs(),
     }
 }
 
@@ -80,13 +104,41 @@ async fn start_private(config: &Config) -> anyhow::Result<Embedded> {
 }
 
 async fn check_schema(pool: &Pool, purpose: Purpose) -> anyhow::Result<()> {
-    match migrations::is_current(pool).await {
-        Ok(true) => Ok(()),
-        Ok(false) => anyhow::bail!("the schema of the database is not that of this program: run `likemind migrate`"),
+    match migrations::schema(pool).await {
+        Ok(Schema::Current) => Ok(()),
+        Ok(other) => anyhow::bail!(remedy(other)),
         Err(error @ StoreError::Unavailable(_)) if purpose == Purpose::Serving => {
             tracing::warn!(%error, "the database is not available; serving begins when it is");
+            tokio::spawn(check_schema_later(pool.clone()));
             Ok(())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Looks again until the database answers: without its schema every request fails, and should say why somewhere.
+async fn check_schema_later(pool: Pool) {
+    loop {
+        tokio::time::sleep(SCHEMA_RETRY).await;
+        match migrations::schema(&pool).await {
+            Ok(Schema::Current) => return,
+            Ok(other) => {
+                tracing::error!("{}", remedy(other));
+                return;
+            }
+            // Others report that it is away.
+            Err(_) => {}
+        }
+    }
+}
+
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+
+fn remedy(schema: Schema) -> &'static str {
+    match schema {
+        Schema::Older | Schema::Current => {
+            "the schema of the database is older than this program: run `likemind migrate`"
+        }
+        Schema::Newer => "the schema of the database is newer than this program: use the version that migrated it",
     }
 }

@@ -1,8 +1,10 @@
 //! `likemind quickstart`: everything at once, on a sample of real purchases.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use chrono::Utc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -12,11 +14,15 @@ use super::{Exit, import, serve, shutdown, train};
 use crate::app::import::columns::Assignments;
 use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
-use crate::app::import::{ImportKind, ImportOptions};
+use crate::app::import::{ImportKind, ImportOptions, ImportSummary};
+use crate::app::train::{TrainError, Trained};
 use crate::config::Config;
-use crate::grpc::server;
+use crate::domain::error::chain;
+use crate::grpc::server::{self, Listener};
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, SnapshotState};
+use crate::store::{leases, statistics};
+use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct QuickstartArgs {
@@ -41,42 +47,68 @@ pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<
     let listener = server::bind(&config.server).await?;
     let address = format!("http://{}", listener.address);
     let database = Database::open(&config, Purpose::Job).await?;
-    prepare(&database.pool, &config, &shutdown).await?;
+    let exit = match prepare(&database.pool, &config, &shutdown).await? {
+        Exit::Done => show_and_serve(&args, &config, &database, listener, &address, shutdown).await?,
+        early => early,
+    };
+    database.close().await?;
+    Ok(exit)
+}
 
+/// Serves, and asks what is served.
+async fn show_and_serve(
+    args: &QuickstartArgs,
+    config: &Config,
+    database: &Database,
+    listener: Listener,
+    address: &str,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Exit> {
+    if let Err(error) = telemetry::init_metrics(&config.telemetry) {
+        tracing::warn!(error = %chain(&error), "going on without metrics");
+    }
+    let pool = database.pool_for(config, Purpose::Serving)?;
     let mut serving = tokio::spawn({
-        let (config, pool, shutdown) = (config.clone(), database.pool.clone(), shutdown.clone());
+        let (config, pool, shutdown) = (config.clone(), pool.clone(), shutdown.clone());
         async move { serve::serve(listener, &config, pool, shutdown).await }
     });
+    const PANICKED: &str = "the server ended with a panic";
     let shown = tokio::select! {
-        shown = show(&address) => shown,
-        ended = &mut serving => return ended.context("the server ended with a panic")?.map(|()| Exit::Done),
+        shown = show(address) => shown,
+        ended = &mut serving => {
+            ended.context(PANICKED)??;
+            return Ok(Exit::Interrupted);
+        }
     };
     match (&shown, args.exit) {
         (Ok(()), false) => println!("\nServing on {address} until Ctrl-C."),
         _ => shutdown.cancel(),
     }
-    serving.await.context("the server ended with a panic")??;
-    database.close().await?;
+    serving.await.context(PANICKED)??;
+    pool.close().await;
     shown.map(|()| Exit::Done)
 }
 
-/// Imports the sample and trains, unless a snapshot is active already.
-async fn prepare(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> anyhow::Result<()> {
+/// Who imports the sample: one at a time, and the trace that it was the sample that was imported.
+const QUICKSTART: &str = "quickstart";
+
+/// Imports the sample and trains, unless a snapshot is active already. What follows takes [`Exit::Done`].
+async fn prepare(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> anyhow::Result<Exit> {
     if let Some(version) = snapshots::active_version(pool).await? {
         println!("Reusing the data and snapshot {version} that are there; --data-dir takes another folder.");
-        return Ok(());
+        return Ok(Exit::Done);
     }
+    if !statistics::is_empty(pool).await? && !leases::has_been_taken(pool, QUICKSTART).await? {
+        bail!(
+            "the database holds data already, and nothing trained on it: the sample would mix with them. \
+             Try the sample elsewhere (--data-dir, or an empty database in database.url), or run `likemind train`"
+        );
+    }
+    // Only its trace counts: importing the sample twice at a time does no harm.
+    let _ = leases::acquire(pool, QUICKSTART, &train::holder(), Duration::from_secs(1)).await?;
     println!("Importing items and purchases of Online Retail, a wholesaler of gifts:");
     let items = [("item_id", "stock_code"), ("title", "description")];
-    import_sample(
-        pool,
-        config,
-        interrupt,
-        "items",
-        ITEMS,
-        sample_options(ImportKind::Items, &items, &[])?,
-    )
-    .await?;
+    let items = sample_options(ImportKind::Items, &items, &[])?;
     let purchases = [
         ("order_id", "invoice"),
         ("user_id", "customer_id"),
@@ -84,15 +116,45 @@ async fn prepare(pool: &Pool, config: &Config, interrupt: &CancellationToken) ->
         ("quantity", "qty"),
         ("purchased_at", "ts"),
     ];
-    let options = sample_options(ImportKind::Purchases, &purchases, &[("currency", "GBP")])?;
-    import_sample(pool, config, interrupt, "purchases", PURCHASES, options).await?;
+    let purchases = sample_options(ImportKind::Purchases, &purchases, &[("currency", "GBP")])?;
+    for (name, bytes, options) in [("items", ITEMS, items), ("purchases", PURCHASES, purchases)] {
+        if import_sample(pool, config, interrupt, name, bytes, options)
+            .await?
+            .interrupted
+        {
+            return Ok(Exit::Interrupted);
+        }
+    }
     println!("Training:");
-    let trained = train::train_now(pool, config, interrupt, None).await?;
+    let trained = match train_patiently(pool, config, interrupt).await {
+        Ok(trained) => trained,
+        Err(error) => return train::ended(error),
+    };
     train::print(&trained);
     if trained.snapshot.state != SnapshotState::Active {
         bail!("the snapshot was not activated");
     }
-    Ok(())
+    Ok(Exit::Done)
+}
+
+/// Trains; after another trainer, if there is one. It may have been killed, and keeps others out for a while.
+async fn train_patiently(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> Result<Trained, TrainError> {
+    loop {
+        match train::train_now(pool, config, interrupt, None).await {
+            Err(TrainError::AnotherTrainer(held)) => {
+                println!(
+                    "Waiting for another trainer: {}, until {} at the latest.",
+                    held.holder, held.expires_at
+                );
+                let wait = (held.expires_at - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(100);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = interrupt.cancelled() => return Err(TrainError::Interrupted),
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// `columns` and `constants`: field and column, field and text.
@@ -122,7 +184,7 @@ async fn import_sample(
     name: &str,
     bytes: &'static [u8],
     options: ImportOptions,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ImportSummary> {
     let input = Input::new(name, bytes, Some(bytes.len() as u64));
     let options = ImportOptions {
         scale: config.rating,
@@ -130,10 +192,7 @@ async fn import_sample(
     };
     let summary = import::import_now(pool, input, &options, interrupt).await?;
     import::print(&summary, false)?;
-    if summary.interrupted {
-        bail!("interrupted");
-    }
-    Ok(())
+    Ok(summary)
 }
 
 /// Asks the running server over gRPC and prints what it answers.

@@ -1,31 +1,30 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed.
 
+use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled at the first Ctrl-C or SIGTERM; at the second the process ends at once.
+/// Cancelled at the first of these signals; at the second the process ends at once.
 pub(super) fn requested() -> CancellationToken {
     let token = CancellationToken::new();
     let requested = token.clone();
-    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = match kinds.into_iter().map(signal).collect::<Result<Vec<Signal>, _>>() {
+        Ok(signals) => signals,
+        Err(error) => {
             tracing::warn!(%error, "signals cannot be caught; stopping will not be graceful");
             return token;
         }
     };
     tokio::spawn(async move {
-        next(&mut interrupt, &mut terminate).await;
+        next(&mut signals).await;
         requested.cancel();
-        next(&mut interrupt, &mut terminate).await;
+        next(&mut signals).await;
         std::process::exit(130);
     });
     token
 }
 
-async fn next(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+async fn next(signals: &mut [Signal]) {
+    select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }

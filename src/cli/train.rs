@@ -36,18 +36,21 @@ pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit>
                 _ => Exit::Done,
             }
         }
-        Err(error) => {
-            let exit = match error {
-                TrainError::AnotherTrainer(_) => Exit::AnotherTrainer,
-                TrainError::LeaseLost => Exit::LeaseLost,
-                TrainError::Interrupted => Exit::Interrupted,
-                error => return Err(error.into()),
-            };
-            eprintln!("error: {error}");
-            exit
-        }
+        Err(error) => ended(error)?,
     };
     database.close().await?;
+    Ok(exit)
+}
+
+/// How the command ends that could not train.
+pub(super) fn ended(error: TrainError) -> anyhow::Result<Exit> {
+    let exit = match error {
+        TrainError::AnotherTrainer(_) => Exit::AnotherTrainer,
+        TrainError::LeaseLost => Exit::LeaseLost,
+        TrainError::Interrupted => Exit::Interrupted,
+        error => return Err(error.into()),
+    };
+    eprintln!("error: {error}");
     Ok(exit)
 }
 
@@ -73,7 +76,7 @@ pub(super) async fn train_now(
 }
 
 /// This process, for whoever finds the lease taken.
-fn holder() -> String {
+pub(super) fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("process {} on {}", std::process::id(), host.trim())
 }

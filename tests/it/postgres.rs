@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use likemind::store::embedded::{Embedded, EmbeddedOptions};
-use likemind::store::migrations;
+use likemind::store::migrations::{self, Schema};
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
 use sqlx::postgres::PgConnection;
@@ -184,7 +184,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 async fn every_test_has_its_own_database_with_the_schema() {
     let (one, other) = tokio::join!(TestDatabase::create(), TestDatabase::create());
     assert_ne!(one.url(), other.url());
-    assert!(migrations::is_current(&one.pool().await).await.unwrap());
+    assert_eq!(migrations::schema(&one.pool().await).await.unwrap(), Schema::Current);
 
     execute(one.url(), "CREATE TABLE mine ()".to_owned()).await.unwrap();
     assert!(execute(other.url(), "SELECT FROM mine".to_owned()).await.is_err());

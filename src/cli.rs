@@ -131,6 +131,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Call(args) => Ok(match call::run(args, &config.server.address()).await? {
             CallOutcome::Ok => Exit::Done,
             CallOutcome::Status(_) => Exit::Refused,
+            CallOutcome::Usage => Exit::Usage,
         }),
     }
 }

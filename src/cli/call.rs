@@ -15,7 +15,8 @@ use prost_reflect::MethodDescriptor;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 use self::client::CallOptions;
-use self::methods::Methods;
+use self::message::RequestError;
+use self::methods::{Methods, ResolveError};
 
 pub use self::client::Client;
 
@@ -71,18 +72,24 @@ pub enum CallOutcome {
     Ok,
     /// The server, or the deadline, answered with an error, which has been printed.
     Status(tonic::Code),
+    /// There is no such method, or it takes another request; which has been printed.
+    Usage,
 }
 
 /// Calls, or lists; answers go to standard output, the status of a failed call to standard error.
 ///
 /// # Errors
-/// The method or the request is not one, or nobody answers at the address.
+/// Nobody answers at the address.
 pub async fn run(args: CallArgs, default_address: &str) -> anyhow::Result<CallOutcome> {
     let called = call(args, default_address, &mut io::stdout(), &mut io::stderr()).await;
     let is_unread = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     match called {
         // Whoever reads the output, `head` say, has seen enough.
         Err(error) if error.downcast_ref().is_some_and(is_unread) => Ok(CallOutcome::Ok),
+        Err(error) if error.is::<ResolveError>() || error.is::<RequestError>() => {
+            eprintln!("error: {error:#}");
+            Ok(CallOutcome::Usage)
+        }
         called => called,
     }
 }
@@ -124,7 +131,12 @@ async fn call(
             .collect(),
     };
     let address = args.address.as_deref().unwrap_or(default_address);
-    let mut client = Client::connect(address).await?;
+    let mut client = match options.timeout {
+        Some(timeout) => tokio::time::timeout(timeout, Client::connect(address))
+            .await
+            .with_context(|| format!("no server answers at {address} within {timeout:?}"))??,
+        None => Client::connect(address).await?,
+    };
     let mut responses = match client.send(method, requests, options).await {
         Ok(responses) => responses,
         Err(status) => return failed(&status, err),

@@ -3,7 +3,7 @@
 use super::error::InvalidField;
 use super::id::{ItemId, OrderId, UserId};
 use super::money::Money;
-use super::time::Timestamp;
+use super::time::EventTime;
 
 /// One line of an order, keyed by (order, user, item, line number).
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +17,7 @@ pub struct PurchaseLine {
     pub quantity: i32,
     /// For the whole line; negative for a refund.
     pub line_total: Money,
-    pub purchased_at: Timestamp,
+    pub purchased_at: EventTime,
 }
 
 /// # Errors

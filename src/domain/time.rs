@@ -7,6 +7,23 @@ use super::error::InvalidField;
 /// An instant.
 pub type Timestamp = DateTime<Utc>;
 
+/// When something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventTime {
+    /// As its source says.
+    Given(Timestamp),
+    /// The source does not say: when we were told, for the first time if it tells us again.
+    Received(Timestamp),
+}
+
+impl EventTime {
+    pub fn at(self) -> Timestamp {
+        match self {
+            Self::Given(at) | Self::Received(at) => at,
+        }
+    }
+}
+
 /// Something that happened: not before 1900, and not later than a day after `now` (clocks differ; more is a mistake
 /// that would block every later write).
 ///

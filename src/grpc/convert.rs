@@ -4,20 +4,20 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::error::InvalidField;
 use crate::domain::money::{Currency, Money};
-use crate::domain::time::{Timestamp, check_event_time};
+use crate::domain::time::{EventTime, Timestamp, check_event_time};
 
 use super::proto::v1;
 
-/// The instant of an event; `now` when the message has none.
-pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestamp) -> Result<Timestamp, InvalidField> {
+/// When an event happened: `now` when the message does not say.
+pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestamp) -> Result<EventTime, InvalidField> {
     let Some(at) = at else {
-        return check_event_time(field, now, now);
+        return check_event_time(field, now, now).map(EventTime::Received);
     };
     let instant: Option<DateTime<Utc>> = u32::try_from(at.nanos)
         .ok()
         .and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
     match instant {
-        Some(instant) if at.nanos < 1_000_000_000 => check_event_time(field, instant, now),
+        Some(instant) if at.nanos < 1_000_000_000 => check_event_time(field, instant, now).map(EventTime::Given),
         _ => Err(InvalidField::new(
             field,
             "INVALID_TIMESTAMP",

@@ -39,9 +39,12 @@ pub struct Observe {
 
 struct Shared {
     instruments: Instruments,
-    /// Apart from the others, so that requests waiting for a slow database do not turn away those that need none.
+    /// Each kind apart, so that requests waiting for a slow database do not turn away those that need none, nor streams
+    /// that wait for their client those that do not.
     from_memory: Arc<Slots>,
     from_database: Arc<Slots>,
+    /// Streams of writes, which last as long as their client likes.
+    ingest: Arc<Slots>,
     timeout: Duration,
 }
 
@@ -52,6 +55,7 @@ impl Observe {
                 instruments: Instruments::default(),
                 from_memory: Slots::new(max_concurrent_requests),
                 from_database: Slots::new(max_concurrent_requests),
+                ingest: Slots::new(max_concurrent_requests),
                 timeout,
             }),
         }
@@ -63,7 +67,8 @@ impl Shared {
     fn slot(&self, work: Work) -> Option<Option<Slot>> {
         match work {
             Work::Memory => self.from_memory.take().map(Some),
-            Work::Database | Work::Ingest => self.from_database.take().map(Some),
+            Work::Database => self.from_database.take().map(Some),
+            Work::Ingest => self.ingest.take().map(Some),
             Work::Protocol => Some(None),
         }
     }

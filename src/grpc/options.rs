@@ -14,8 +14,8 @@ pub struct ServerOptions {
     pub allow_unauthenticated: bool,
     /// Largest message taken from a client.
     pub max_message_bytes: usize,
-    /// Requests under way, of those that are answered from memory and of those that need the database each; what is
-    /// above is answered RESOURCE_EXHAUSTED.
+    /// Requests under way, of those that are answered from memory, of those that need the database and of streams of
+    /// writes each; what is above is answered RESOURCE_EXHAUSTED.
     pub max_concurrent_requests: usize,
     /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,

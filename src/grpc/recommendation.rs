@@ -55,7 +55,7 @@ impl RecommendationService for RecommendationHandler {
     ) -> Result<Response<PredictRatingsResponse>, Status> {
         let predict = PredictRequest::try_from(request.into_inner())?;
         let view = self.view()?;
-        let work = work::of_predictions(&predict);
+        let work = work::of_predictions(&view, &predict);
         let answer = heavy::run(work, move || convert::predictions(&view, &predict));
         Ok(Response::new(answer.await?))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
 use crate::domain::rating::RatingScale;
@@ -67,6 +68,17 @@ pub struct Services {
     pub scale: RatingScale,
 }
 
+/// A service that takes messages of up to `limit` bytes, also compressed ones: bulk loaders are often far away. Answers
+/// are short and not compressed.
+macro_rules! accepting {
+    ($service:expr, $limit:expr) => {
+        $service
+            .max_decoding_message_size($limit)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+    };
+}
+
 /// Answers until `shutdown`, then lets the requests under way finish, at most `server.drain_timeout_ms`.
 ///
 /// # Errors
@@ -117,11 +129,11 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(old_reflection)
-        .add_service(CatalogServiceServer::new(catalog).max_decoding_message_size(limit))
-        .add_service(RatingServiceServer::new(rating).max_decoding_message_size(limit))
-        .add_service(PurchaseServiceServer::new(purchase).max_decoding_message_size(limit))
-        .add_service(ModelServiceServer::new(model).max_decoding_message_size(limit))
-        .add_service(RecommendationServiceServer::new(recommendation).max_decoding_message_size(limit));
+        .add_service(accepting!(CatalogServiceServer::new(catalog), limit))
+        .add_service(accepting!(RatingServiceServer::new(rating), limit))
+        .add_service(accepting!(PurchaseServiceServer::new(purchase), limit))
+        .add_service(accepting!(ModelServiceServer::new(model), limit))
+        .add_service(accepting!(RecommendationServiceServer::new(recommendation), limit));
 
     tracing::info!(address = %listener.address, "serving on {}", listener.address);
     let stop = shutdown.clone().cancelled_owned();

@@ -20,28 +20,32 @@ impl DatabaseUrl {
     }
 
     fn redacted(&self) -> String {
-        // userinfo ends at the last @ before the path; the password may stand there or in a parameter.
-        let text = match self.0.split_once("://") {
-            Some((scheme, rest)) => {
-                let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-                let (authority, path) = rest.split_at(authority_end);
-                match authority.rsplit_once('@') {
-                    Some((user, host)) if user.contains(':') => {
-                        let name = user.split(':').next().unwrap_or_default();
-                        format!("{scheme}://{name}:[redacted]@{host}{path}")
-                    }
-                    _ => self.0.clone(),
-                }
-            }
-            None => return "[redacted]".to_owned(),
+        const REDACTED: &str = "[redacted]";
+        // A password that is not encoded may hold anything; the last @ ends it.
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return REDACTED.to_owned();
         };
-        match text.split_once("password=") {
-            Some((before, after)) => {
-                let rest = after.find('&').map_or("", |end| &after[end..]);
-                format!("{before}password=[redacted]{rest}")
+        let (user, location) = match rest.rsplit_once('@') {
+            Some((user, location)) => (Some(user), location),
+            None => (None, rest),
+        };
+        let user = match user.map(|user| user.split_once(':').ok_or(user)) {
+            Some(Ok((name, _))) => format!("{name}:{REDACTED}@"),
+            Some(Err(name)) => format!("{name}@"),
+            None => String::new(),
+        };
+        let parameter = |parameter: &str| match parameter.split_once('=') {
+            Some((key, _)) if key.to_ascii_lowercase().contains("password") => format!("{key}={REDACTED}"),
+            _ => parameter.to_owned(),
+        };
+        let location = match location.split_once('?') {
+            Some((path, parameters)) => {
+                let parameters: Vec<String> = parameters.split('&').map(parameter).collect();
+                format!("{path}?{}", parameters.join("&"))
             }
-            None => text,
-        }
+            None => location.to_owned(),
+        };
+        format!("{scheme}://{user}{location}")
     }
 }
 
@@ -135,6 +139,11 @@ mod tests {
             "postgres:///x?user=me&password=[redacted]&port=1",
         );
         check("postgres:///x?password=s3cret", "postgres:///x?password=[redacted]");
+        check("postgres://me:s3/cr?et@db/x", "postgres://me:[redacted]@db/x");
+        check(
+            "postgres:///x?password=a&sslpassword=b&password=c",
+            "postgres:///x?password=[redacted]&sslpassword=[redacted]&password=[redacted]",
+        );
         check("host=db password=s3cret", "[redacted]");
     }
 }

@@ -1,11 +1,11 @@
 //! Order lines.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::domain::id::{ItemId, OrderId, UserId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::purchase::PurchaseLine;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
 use super::ids;
@@ -50,7 +50,11 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
         .values()
         .map(|&position| lines[position].line_total.currency.to_string())
         .collect();
-    let purchased_at: Vec<Timestamp> = last.values().map(|&position| lines[position].purchased_at).collect();
+    let known = times_of_retold(connection, lines, &last).await?;
+    let purchased_at: Vec<Timestamp> = last
+        .iter()
+        .map(|(key, &position)| known.get(key).copied().unwrap_or(lines[position].purchased_at.at()))
+        .collect();
     let stored = sqlx::query!(
         r#"WITH stored AS (
                INSERT INTO purchases AS old
@@ -92,6 +96,38 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
         }
     }
     Ok(outcomes)
+}
+
+/// The stored times of those lines that come without one: told again, they have happened when they were first told.
+async fn times_of_retold<'a>(
+    connection: &mut Connection,
+    lines: &[PurchaseLine],
+    last: &BTreeMap<Key<'a>, usize>,
+) -> Result<HashMap<Key<'a>, Timestamp>, StoreError> {
+    let untimed: Vec<Key<'a>> = last
+        .iter()
+        .filter(|&(_, &position)| matches!(lines[position].purchased_at, EventTime::Received(_)))
+        .map(|(key, _)| *key)
+        .collect();
+    if untimed.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let stored = sqlx::query!(
+        r#"SELECT wanted.position AS "position!", purchased_at
+           FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::integer[]) WITH ORDINALITY
+                    AS wanted (order_id, user_id, item_id, line_number, position)
+           JOIN purchases USING (order_id, user_id, item_id, line_number)"#,
+        &untimed.iter().map(|key| key.0.to_owned()).collect::<Vec<_>>(),
+        &untimed.iter().map(|key| key.1).collect::<Vec<_>>(),
+        &untimed.iter().map(|key| key.2).collect::<Vec<_>>(),
+        &untimed.iter().map(|key| key.3).collect::<Vec<_>>(),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(stored
+        .into_iter()
+        .map(|row| (untimed[row.position as usize - 1], row.purchased_at))
+        .collect())
 }
 
 /// Whose lines to list.
@@ -182,7 +218,7 @@ impl TryFrom<Row> for PurchaseLine {
                 amount_minor: row.line_total_minor,
                 currency: Currency::new(&row.currency_code).map_err(|error| StoreError::corrupt("purchases", error))?,
             },
-            purchased_at: row.purchased_at,
+            purchased_at: EventTime::Given(row.purchased_at),
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::item::{ItemPatch, MerchantPatch, check_text};
 use crate::domain::money::{Currency, Money};
 use crate::domain::purchase::{PurchaseLine, check_line_number, check_quantity};
 use crate::domain::rating::{Rating, RatingScale};
-use crate::domain::time::{Timestamp, check_event_time};
+use crate::domain::time::{EventTime, Timestamp, check_event_time};
 use crate::store::catalog;
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
@@ -184,7 +184,7 @@ impl Subject for Purchases {
             item,
             quantity,
             line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
-            purchased_at: self.purchased_at.require(record)?,
+            purchased_at: EventTime::Given(self.purchased_at.require(record)?),
         })
     }
 

@@ -38,7 +38,7 @@ impl From<PurchaseLine> for v1::PurchaseLine {
             item_id: line.item.to_string(),
             quantity: line.quantity,
             line_total: Some(line.line_total.into()),
-            purchased_at: Some(timestamp(line.purchased_at)),
+            purchased_at: Some(timestamp(line.purchased_at.at())),
         }
     }
 }

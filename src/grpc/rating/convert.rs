@@ -5,7 +5,7 @@ use tonic::Status;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::{Rating, RatingScale};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{EventTime, Timestamp};
 
 use crate::grpc::convert::{event_time, required, timestamp};
 use crate::grpc::page;
@@ -19,7 +19,7 @@ pub fn rating(rating: v1::Rating, scale: &RatingScale, now: Timestamp) -> Result
         user: UserId::new(rating.user_id)?,
         item: ItemId::new(rating.item_id)?,
         value: scale.check("value", rating.value)?,
-        rated_at: event_time("rated_at", rating.rated_at, now)?,
+        rated_at: event_time("rated_at", rating.rated_at, now)?.at(),
     })
 }
 
@@ -99,7 +99,7 @@ impl Deletion {
         let mut violations = Violations::default();
         let user = violations.check(UserId::new(request.user_id));
         let item = violations.check(ItemId::new(request.item_id));
-        let deleted_at = violations.check(event_time("deleted_at", request.deleted_at, now));
+        let deleted_at = violations.check(event_time("deleted_at", request.deleted_at, now).map(EventTime::at));
         let deletion = user
             .zip(item)
             .zip(deleted_at)

@@ -130,6 +130,14 @@ impl RankRequest {
         violations.finish(request)
     }
 
+    /// Items of an anonymous session.
+    pub fn n_session_items(&self) -> usize {
+        match &self.subject {
+            SubjectRequest::User(_) => 0,
+            SubjectRequest::Session(items) => items.len(),
+        }
+    }
+
     /// The subject in terms of `view`.
     pub fn subject(&self, view: &View) -> Subject<'_> {
         self.subject.resolve(view)

@@ -10,7 +10,8 @@ use tonic::transport::Channel;
 
 use super::{all_pages, assert_outcomes, assert_status, at};
 use crate::postgres::TestDatabase;
-use crate::program::Server;
+use crate::program::{Server, eventually};
+use crate::shop;
 
 const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
 const MERGED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Merged);
@@ -286,4 +287,80 @@ async fn lists_are_ordered_filtered_and_end() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn writes_of_different_fields_at_a_time_keep_each_other() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+    put(&client, vec![full("mug")]).await;
+
+    let mut other = shop::connect(&database).await;
+    for statement in ["BEGIN", "UPDATE items SET listed = false WHERE external_id = 'mug'"] {
+        sqlx::query(statement).execute(&mut other).await.unwrap();
+    }
+    let cheaper = Item {
+        price: pounds(5),
+        ..bare("mug")
+    };
+    let write = tokio::spawn({
+        let client = client.clone();
+        async move { put(&client, vec![cheaper]).await }
+    });
+    let mut observer = shop::connect(&database).await;
+    eventually("the write waits for the other one", async || {
+        let waiting =
+            "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        sqlx::query_scalar::<_, bool>(waiting)
+            .fetch_optional(&mut observer)
+            .await
+            .unwrap()
+    })
+    .await;
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    assert_outcomes(&write.await.unwrap(), &[STORED]);
+    let expected = Item {
+        price: pounds(5),
+        listed: Some(false),
+        ..full("mug")
+    };
+    assert_eq!(get(&client, "mug").await, expected);
+}
+
+#[tokio::test]
+async fn many_writers_of_the_same_items_and_merchants_do_not_block_each_other() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+    let ids: Vec<String> = (0..400).map(|number| format!("item-{:03}", number * 7 % 400)).collect();
+    let item = |id: &String, round: i64| Item {
+        merchant_id: Some(format!("merchant of {id}")),
+        price: pounds(round),
+        ..bare(id)
+    };
+    put(&client, ids.iter().map(|id| item(id, 0)).collect()).await;
+    let writers = (1..=6).map(|writer| {
+        let (client, ids) = (client.clone(), ids.clone());
+        async move {
+            for round in 0..5 {
+                // Different ones in a different order each: other plans, other orders of locks.
+                let n_items = if writer % 2 == 0 { 40 } else { 400 };
+                let items = ids.iter().rev().skip(writer * 7 % 100).take(n_items);
+                let items: Vec<Item> = items.map(|id| item(id, (writer * 10 + round) as i64)).collect();
+                let merchants = items.iter().map(|item| Merchant {
+                    merchant_id: item.merchant_id.clone().unwrap(),
+                    name: Some(format!("{writer} {round}")),
+                });
+                put_merchants(&client, merchants.collect()).await;
+                put(&client, items).await;
+            }
+        }
+    });
+    futures_util::future::join_all(writers).await;
+    let mut observer = shop::connect(&database).await;
+    let deadlocks = "SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot(), deadlocks
+                     FROM pg_stat_database WHERE datname = current_database()";
+    let row = sqlx::query(deadlocks).fetch_one(&mut observer).await.unwrap();
+    assert_eq!(sqlx::Row::get::<i64, _>(&row, "deadlocks"), 0);
 }

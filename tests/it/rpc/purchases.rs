@@ -7,6 +7,7 @@ use likemind::grpc::proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
 use super::{all_pages, assert_invalid, assert_outcomes, at, seconds_now};
@@ -267,4 +268,41 @@ async fn a_stream_is_summed_up_and_keeps_what_was_stored() {
     assert!(stream.await.unwrap_err().is_cancelled());
     let found = ingest(&client, vec![one("a"), one("b"), one("c")]).await.unwrap();
     assert_eq!((found.stored, found.merged), (1, 2));
+}
+
+#[tokio::test]
+async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.purchases().await;
+    let untimed = PurchaseLine {
+        purchased_at: None,
+        ..line("o", 1, "a", "x")
+    };
+    assert_outcomes(&record(&client, vec![untimed.clone()]).await, &[STORED]);
+    let first = list(&client, user("a")).await;
+    let unknown = line("o", 2, "a", "x");
+    let again = vec![untimed.clone(), unknown.clone(), untimed.clone()];
+    assert_outcomes(&record(&client, again).await, &[MERGED, STORED, MERGED]);
+    assert_eq!(list(&client, user("a")).await[..1], first);
+
+    // A line that says when it was keeps that.
+    let untold = PurchaseLine {
+        quantity: 7,
+        purchased_at: None,
+        ..unknown.clone()
+    };
+    assert_outcomes(&record(&client, vec![untold]).await, &[STORED]);
+    let expected = PurchaseLine { quantity: 7, ..unknown };
+    assert_eq!(list(&client, user("a")).await[1..], [expected]);
+}
+
+#[tokio::test]
+async fn compressed_requests_are_taken() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    for (encoding, order) in [(CompressionEncoding::Gzip, "g"), (CompressionEncoding::Zstd, "z")] {
+        let client = server.purchases().await.send_compressed(encoding);
+        assert_outcomes(&record(&client, vec![line(order, 1, "a", "x")]).await, &[STORED]);
+    }
 }

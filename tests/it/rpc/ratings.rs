@@ -222,6 +222,28 @@ async fn deleting_keeps_what_is_later() {
     assert!(!delete(&client, "unknown", "x", None).await);
 }
 
+#[tokio::test]
+async fn a_deletion_holds_against_older_writes_however_they_arrive() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.ratings().await;
+    let write = async |item: &str, seconds: i64| upsert(&client, vec![rating("a", item, 3.0, at(seconds))]).await;
+
+    // Sent again, at the moment of the deletion.
+    assert_outcomes(&write("x", 100).await, &[STORED]);
+    assert!(delete(&client, "a", "x", at(100)).await);
+    assert_outcomes(&write("x", 100).await, &[MERGED]);
+    // Deleted again, later, and written in between.
+    assert!(!delete(&client, "a", "x", at(200)).await);
+    assert_outcomes(&write("x", 150).await, &[MERGED]);
+    // The deletion comes first.
+    upsert(&client, vec![rating("b", "y", 3.0, at(0))]).await;
+    assert!(!delete(&client, "a", "y", at(200)).await);
+    assert_outcomes(&write("y", 150).await, &[MERGED]);
+    assert_eq!(list(&client, user("a")).await, []);
+    assert_outcomes(&write("y", 201).await, &[STORED]);
+}
+
 fn summary(stored: u64, merged: u64, rejected: u64) -> IngestSummary {
     IngestSummary {
         read: stored + merged + rejected,

@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
+mod actor;
 pub mod call;
 mod config;
 mod database;
 mod evaluate;
 mod import;
+mod keys;
 mod migrate;
 mod quickstart;
 mod report;
@@ -64,6 +66,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, show, activate, roll back or prune snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// Make, list or revoke API keys
+    Keys(keys::KeysArgs),
     /// Print the configuration that is in force, without secrets
     Config(config::ConfigArgs),
     /// Call an RPC of a running server
@@ -127,6 +131,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Train(args) => train::run(args, config).await,
         Command::Evaluate(args) => evaluate::run(args, config).await,
         Command::Snapshots(args) => snapshots::run(args, config).await,
+        Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Call(args) => Ok(match call::run(args, &config.server.address()).await? {
             CallOutcome::Ok => Exit::Done,

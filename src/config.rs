@@ -10,6 +10,7 @@ use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::evaluation::gate::GateOptions;
 use crate::evaluation::options::EvaluationOptions;
+use crate::grpc::access::options::AccessOptions;
 use crate::grpc::options::ServerOptions;
 use crate::live::options::LiveOptions;
 use crate::model::parameters::{TrainingOptions, TrainingParameters};
@@ -29,6 +30,7 @@ pub struct Config {
     pub rating: RatingScale,
     pub database: DatabaseOptions,
     pub server: ServerOptions,
+    pub access: AccessOptions,
     pub live: LiveOptions,
     pub training: TrainingOptions,
     pub trainer: TrainerOptions,
@@ -88,6 +90,7 @@ impl Config {
         self.rating.validate()?;
         self.database.validate()?;
         self.server.validate()?;
+        self.access.validate()?;
         self.live.validate()?;
         self.training.validate()?;
         self.trainer.validate()?;

@@ -1,5 +1,7 @@
 //! What the platform talks about: ids, ratings, purchases, items, money, time. Values are valid by construction.
 
+pub mod access;
+pub mod api_key;
 pub mod decimal;
 pub mod error;
 pub mod id;

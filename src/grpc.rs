@@ -2,11 +2,13 @@
 //! nothing below sees a protobuf type.
 
 mod accept;
+pub mod access;
 mod batch;
 pub mod catalog;
 mod convert;
 pub mod health;
 mod heavy;
+mod method;
 pub mod model;
 mod observe;
 pub mod options;
@@ -16,4 +18,5 @@ pub mod purchase;
 pub mod rating;
 pub mod recommendation;
 pub mod server;
+mod slots;
 pub mod status;

@@ -1,10 +1,12 @@
 //! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
 
+mod audit;
 pub mod catalog;
 pub mod changes;
 pub mod embedded;
 pub mod error;
 mod ids;
+pub mod keys;
 pub mod leases;
 pub mod migrations;
 pub mod options;

@@ -296,7 +296,11 @@ async fn run(
             Some(reason) if !passed => format!("forced: {reason}"),
             _ => String::new(),
         };
-        snapshots::activate(pool, version, Activation::Trainer(lease), &note).await?;
+        let by = Activation::Trainer {
+            lease,
+            actor: &options.holder,
+        };
+        snapshots::activate(pool, version, by, &note).await?;
     }
     let snapshot = snapshots::get(pool, version).await?;
     let snapshot = snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))?;

@@ -37,6 +37,9 @@ pub struct CallArgs {
     /// Gives up after so many milliseconds, and tells the server so
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: Option<u64>,
+    /// API key [default: the environment's LIKEMIND_API_KEY]
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
     /// Metadata to send along; may be repeated
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
@@ -64,6 +67,18 @@ impl FromStr for Header {
                 .map_err(|_| format!("the value of {key} must be visible ASCII"))?,
         })
     }
+}
+
+/// Holds the API key where no other is given.
+pub const KEY_VARIABLE: &str = "LIKEMIND_API_KEY";
+
+/// The metadata that says who calls.
+fn authorization(key: &str) -> anyhow::Result<(MetadataKey<Ascii>, MetadataValue<Ascii>)> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {key}")
+        .parse()
+        .context("the API key must be visible ASCII")?;
+    value.set_sensitive(true);
+    Ok((MetadataKey::from_static("authorization"), value))
 }
 
 /// How a call ended that reached its server.
@@ -122,13 +137,17 @@ async fn call(
         None => String::new(),
     };
     let requests = message::requests(method, &text)?;
+    let mut headers: Vec<_> = args
+        .headers
+        .into_iter()
+        .map(|header| (header.key, header.value))
+        .collect();
+    if let Some(key) = args.key.or_else(|| std::env::var(KEY_VARIABLE).ok()) {
+        headers.push(authorization(&key)?);
+    }
     let options = CallOptions {
         timeout: args.timeout_ms.map(Duration::from_millis),
-        headers: args
-            .headers
-            .into_iter()
-            .map(|header| (header.key, header.value))
-            .collect(),
+        headers,
     };
     let address = args.address.as_deref().unwrap_or(default_address);
     let mut client = match options.timeout {

@@ -8,17 +8,20 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Client, command_line};
+use super::call::{Client, KEY_VARIABLE, command_line};
 use super::database::{Database, Purpose};
-use super::{Exit, import, serve, shutdown, train};
+use super::keys::random_key;
+use super::{Exit, actor, import, serve, shutdown, train};
 use crate::app::import::columns::Assignments;
 use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportKind, ImportOptions, ImportSummary};
 use crate::app::train::{TrainError, Trained};
 use crate::config::Config;
+use crate::domain::access::Role;
 use crate::domain::error::chain;
 use crate::grpc::server::{self, Listener};
+use crate::store::keys::{self, NewKey};
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, SnapshotState};
 use crate::store::{leases, statistics};
@@ -68,13 +71,14 @@ async fn show_and_serve(
         tracing::warn!(error = %chain(&error), "going on without metrics");
     }
     let pool = database.pool_for(config, Purpose::Serving)?;
+    let key = new_key(&database.pool).await?;
     let mut serving = tokio::spawn({
         let (config, pool, shutdown) = (config.clone(), pool.clone(), shutdown.clone());
         async move { serve::serve(listener, &config, pool, shutdown).await }
     });
     const PANICKED: &str = "the server ended with a panic";
     let shown = tokio::select! {
-        shown = show(address) => shown,
+        shown = show(address, &key) => shown,
         ended = &mut serving => {
             ended.context(PANICKED)??;
             return Ok(Exit::Interrupted);
@@ -87,6 +91,27 @@ async fn show_and_serve(
     serving.await.context(PANICKED)??;
     pool.close().await;
     shown.map(|()| Exit::Done)
+}
+
+/// A key for this run; those of earlier runs, which nobody has any more, are revoked.
+async fn new_key(pool: &Pool) -> anyhow::Result<String> {
+    let actor = actor::this_process();
+    for record in keys::list(pool).await? {
+        if record.note == QUICKSTART && record.revoked_at.is_none() {
+            keys::revoke(pool, &record.id, &actor).await?;
+        }
+    }
+    let key = random_key()?;
+    let new = NewKey {
+        id: key.id.clone(),
+        secret_hash: key.secret_hash(),
+        role: Role::Admin,
+        merchant: None,
+        note: QUICKSTART.to_owned(),
+        expires_at: None,
+    };
+    keys::create(pool, &new, &actor).await?;
+    Ok(key.expose())
 }
 
 /// Who imports the sample: one at a time, and the trace that it was the sample that was imported.
@@ -105,7 +130,7 @@ async fn prepare(pool: &Pool, config: &Config, interrupt: &CancellationToken) ->
         );
     }
     // Only its trace counts: importing the sample twice at a time does no harm.
-    let _ = leases::acquire(pool, QUICKSTART, &train::holder(), Duration::from_secs(1)).await?;
+    let _ = leases::acquire(pool, QUICKSTART, &actor::this_process(), Duration::from_secs(1)).await?;
     println!("Importing items and purchases of Online Retail, a wholesaler of gifts:");
     let items = [("item_id", "stock_code"), ("title", "description")];
     let items = sample_options(ImportKind::Items, &items, &[])?;
@@ -196,8 +221,8 @@ async fn import_sample(
 }
 
 /// Asks the running server over gRPC and prints what it answers.
-async fn show(address: &str) -> anyhow::Result<()> {
-    let mut client = Client::connect(address).await?;
+async fn show(address: &str, key: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(address).await?.with_key(key)?;
     let mut ask = async |method: &str, request: &Value| {
         let answer = client.unary(method, request).await;
         answer.with_context(|| format!("{method} was not answered"))
@@ -234,6 +259,7 @@ async fn show(address: &str) -> anyhow::Result<()> {
     }
 
     println!("\nAsk yourself, from another terminal:");
+    println!("  export {KEY_VARIABLE}={key}");
     let program = std::env::args().next().unwrap_or_else(|| "likemind".to_owned());
     let rate = json!({ "ratings": [{ "user_id": "me", "item_id": first["item_id"], "value": 5 }] });
     for (method, request) in [

@@ -1,6 +1,7 @@
 //! `likemind serve`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,6 +9,7 @@ use super::Exit;
 use super::database::{Database, Purpose};
 use super::shutdown;
 use crate::config::Config;
+use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
 use crate::store::pool::Pool;
@@ -44,11 +46,18 @@ pub(super) async fn serve(
             listener.address
         );
     }
+    let interval = Duration::from_millis(config.live.refresh_interval_ms);
+    let keyring = Keyring::start(pool.clone(), &config.access, interval, shutdown.clone()).await;
+    let access = Access {
+        keyring,
+        keyless: config.server.keyless(),
+    };
     let live = Live::start(pool.clone(), config.live.clone(), shutdown.clone()).await;
     let services = Services {
         pool,
         live,
         scale: config.rating,
+        access,
     };
     Ok(server::serve(listener, &config.server, services, shutdown).await?)
 }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::database::{Database, Purpose};
-use super::{Exit, report};
+use super::{Exit, actor, report};
 use crate::config::Config;
 use crate::store::changes;
 use crate::store::pool::Pool;
@@ -64,6 +64,7 @@ async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Resul
         true => println!("{:#}", report::snapshot_json(record)),
         false => report::print_snapshot(record),
     };
+    let actor = actor::this_process();
     match args.action {
         Action::List { limit } => {
             let records = snapshots::list(pool, i64::MAX, limit).await?;
@@ -80,9 +81,9 @@ async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Resul
             show(&record.ok_or_else(|| anyhow::anyhow!("there is no snapshot {snapshot}"))?);
         }
         Action::Activate { snapshot, reason } => {
-            show(&snapshots::activate(pool, snapshot, Activation::Operator, &reason).await?);
+            show(&snapshots::activate(pool, snapshot, Activation::Operator { actor: &actor }, &reason).await?);
         }
-        Action::Rollback { reason } => show(&snapshots::rollback(pool, &reason).await?),
+        Action::Rollback { reason } => show(&snapshots::rollback(pool, &actor, &reason).await?),
         Action::Prune { keep } => {
             let versions = snapshots::prune(pool, keep.unwrap_or(config.trainer.keep_snapshots)).await?;
             let changes = changes::prune(pool).await?;

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Purpose};
 use super::report::{self, PhaseReport};
-use super::{Exit, shutdown};
+use super::{Exit, actor, shutdown};
 use crate::app::train::{TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
 use crate::evaluation::report::Verdict;
@@ -66,19 +66,13 @@ pub(super) async fn train_now(
         evaluation: config.evaluation.clone(),
         gate: config.gate.clone(),
         trainer: config.trainer.clone(),
-        holder: holder(),
+        holder: actor::this_process(),
         force,
     };
     let report = PhaseReport::new();
     let result = train(pool, &options, interrupt, |phase| report.begin(phase.as_str())).await;
     report.end();
     result
-}
-
-/// This process, for whoever finds the lease taken.
-pub(super) fn holder() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("process {} on {}", std::process::id(), host.trim())
 }
 
 pub(super) fn print(trained: &Trained) {

@@ -4,11 +4,13 @@ mod convert;
 
 use tonic::{Request, Response, Status};
 
+use crate::domain::id::MerchantId;
 use crate::live::Live;
 use crate::store::catalog;
 use crate::store::pool::Pool;
 
 use self::convert::ListRequest;
+use super::access::caller;
 use super::proto::v1::catalog_service_server::CatalogService;
 use super::proto::v1::{
     GetItemRequest, GetItemResponse, Item, ListItemsRequest, ListItemsResponse, UpsertItemsRequest,
@@ -47,8 +49,11 @@ impl CatalogService for CatalogHandler {
     }
 
     async fn get_item(&self, request: Request<GetItemRequest>) -> Result<Response<GetItemResponse>, Status> {
+        let caller = caller(&request)?;
         let item = convert::item_id(request.into_inner().item_id)?;
         let found = catalog::get_item(&self.pool, &item).await?;
+        // What belongs to others looks like what does not exist.
+        let found = found.filter(|item| caller.sees(item.facts.merchant.as_ref().map(MerchantId::as_str)));
         let item = found.ok_or_else(|| status::not_found("ITEM_NOT_FOUND", format!("there is no item {item}")))?;
         Ok(Response::new(GetItemResponse {
             item: Some(item.into()),
@@ -56,7 +61,8 @@ impl CatalogService for CatalogHandler {
     }
 
     async fn list_items(&self, request: Request<ListItemsRequest>) -> Result<Response<ListItemsResponse>, Status> {
-        let list = ListRequest::try_from(request.into_inner())?;
+        let caller = caller(&request)?;
+        let list = ListRequest::new(request.into_inner(), &caller)?;
         let rows = catalog::list_items(&self.pool, &list.selection, &list.after, list.page_size + 1).await?;
         let key = convert::selection_key(&list.selection);
         let (rows, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());

@@ -9,6 +9,7 @@ use crate::store::pool::Pool;
 use crate::store::snapshots::{self, Activation};
 
 use self::convert::{ActivateRequest, ListRequest};
+use super::access::caller;
 use super::proto::v1::model_service_server::ModelService;
 use super::proto::v1::{
     ActivateSnapshotRequest, ActivateSnapshotResponse, GetServingStatusRequest, GetServingStatusResponse,
@@ -53,8 +54,10 @@ impl ModelService for ModelHandler {
         &self,
         request: Request<ActivateSnapshotRequest>,
     ) -> Result<Response<ActivateSnapshotResponse>, Status> {
+        let caller = caller(&request)?;
         let ActivateRequest { version, reason } = request.into_inner().try_into()?;
-        let record = snapshots::activate(&self.pool, version, Activation::Operator, &reason).await?;
+        let by = Activation::Operator { actor: &caller.name };
+        let record = snapshots::activate(&self.pool, version, by, &reason).await?;
         tracing::info!(version, reason, "snapshot {version} activated by request");
         Ok(Response::new(ActivateSnapshotResponse {
             snapshot: Some(record.into()),
@@ -65,8 +68,9 @@ impl ModelService for ModelHandler {
         &self,
         request: Request<RollbackSnapshotRequest>,
     ) -> Result<Response<RollbackSnapshotResponse>, Status> {
+        let caller = caller(&request)?;
         let reason = convert::reason(request.into_inner().reason)?;
-        let record = snapshots::rollback(&self.pool, &reason).await?;
+        let record = snapshots::rollback(&self.pool, &caller.name, &reason).await?;
         tracing::info!(
             version = record.version,
             reason,

@@ -1,8 +1,6 @@
-//! Around every call: request id, span, time, metrics; the limit on concurrent requests and the time limit.
+//! Around every call: request id, span, time, metrics; who calls; the limit on concurrent requests and the time limit.
 
 mod instruments;
-mod method;
-mod slots;
 
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
@@ -23,8 +21,9 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use self::instruments::Instruments;
-use self::method::{Method, Work};
-use self::slots::{Slot, Slots};
+use super::access::Access;
+use super::method::{Method, Work};
+use super::slots::{Slot, Slots};
 use super::status::{self, REQUEST_ID, code_name};
 
 /// The client's deadline: up to eight digits and a unit.
@@ -39,6 +38,7 @@ pub struct Observe {
 
 struct Shared {
     instruments: Instruments,
+    access: Access,
     /// Each kind apart, so that requests waiting for a slow database do not turn away those that need none, nor streams
     /// that wait for their client those that do not.
     from_memory: Arc<Slots>,
@@ -49,10 +49,11 @@ struct Shared {
 }
 
 impl Observe {
-    pub fn new(max_concurrent_requests: usize, timeout: Duration) -> Self {
+    pub fn new(access: Access, max_concurrent_requests: usize, timeout: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
                 instruments: Instruments::default(),
+                access,
                 from_memory: Slots::new(max_concurrent_requests),
                 from_database: Slots::new(max_concurrent_requests),
                 ingest: Slots::new(max_concurrent_requests),
@@ -121,13 +122,29 @@ where
             .headers_mut()
             .remove(GRPC_TIMEOUT)
             .and_then(|timeout| parse_timeout(timeout.to_str().ok()?));
+        let admission = match shared.access.admit(method, request.headers()) {
+            Ok(admission) => admission,
+            Err(status) => {
+                shared.instruments.count_refused(method, status.code());
+                return Box::pin(std::future::ready(Ok(with_id(status.into_http(), id))));
+            }
+        };
         let Some(slot) = shared.slot(method.work()) else {
             shared.instruments.count_shed(method);
             return Box::pin(std::future::ready(Ok(with_id(status::overloaded().into_http(), id))));
         };
         let timeout = shared.timeout(method.work()).into_iter().chain(deadline).min();
-        let span = tracing::info_span!("rpc", method = method.name(), request_id = id.to_str().unwrap_or(""));
-        let call = Call::begin(shared.clone(), method, slot);
+        let caller = admission.caller.as_ref().map(|caller| &*caller.name);
+        let span = tracing::info_span!(
+            "rpc",
+            method = method.name(),
+            request_id = id.to_str().unwrap_or(""),
+            caller
+        );
+        if let Some(caller) = admission.caller {
+            request.extensions_mut().insert(caller);
+        }
+        let call = Call::begin(shared.clone(), method, [slot, admission.slot]);
         // The clone that was polled ready serves this request; the new one serves the next.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
@@ -170,18 +187,19 @@ struct Call {
     method: Method,
     started: Instant,
     code: Code,
-    _slot: Option<Slot>,
+    /// Of the server and of the caller's key.
+    _slots: [Option<Slot>; 2],
 }
 
 impl Call {
-    fn begin(shared: Arc<Shared>, method: Method, slot: Option<Slot>) -> Self {
+    fn begin(shared: Arc<Shared>, method: Method, slots: [Option<Slot>; 2]) -> Self {
         shared.instruments.in_flight.increment(1.0);
         Self {
             shared,
             method,
             started: Instant::now(),
             code: Code::Cancelled,
-            _slot: slot,
+            _slots: slots,
         }
     }
 

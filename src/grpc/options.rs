@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::domain::error::InvalidField;
 
+use super::access::Keyless;
+
 /// Section `server`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,6 +49,17 @@ impl ServerOptions {
             });
         }
         format!("http://{address}")
+    }
+
+    /// Whether callers need a key.
+    pub fn keyless(&self) -> Keyless {
+        if self.allow_unauthenticated {
+            Keyless::Allowed
+        } else if self.listen.ip().is_loopback() {
+            Keyless::WhileThereAreNoKeys
+        } else {
+            Keyless::Refused
+        }
     }
 
     /// # Errors

@@ -12,13 +12,14 @@ use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::model::view::View;
 use crate::recommend::rank::{self, Scratch};
-use crate::recommend::similar::similar_items;
+use crate::recommend::similar::{similar_items, similar_users};
 
-use self::convert::{PredictRequest, RankRequest, SimilarRequest};
+use self::convert::{PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
+use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
-    ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
-    RecommendResponse,
+    ListSimilarItemsRequest, ListSimilarItemsResponse, ListSimilarUsersRequest, ListSimilarUsersResponse,
+    PredictRatingsRequest, PredictRatingsResponse, RecommendRequest, RecommendResponse,
 };
 use super::{heavy, status};
 
@@ -75,15 +76,27 @@ impl RecommendationService for RecommendationHandler {
         &self,
         request: Request<ListSimilarItemsRequest>,
     ) -> Result<Response<ListSimilarItemsResponse>, Status> {
-        let similar = SimilarRequest::try_from(request.into_inner())?;
+        let caller = caller(&request)?;
+        let similar = SimilarRequest::new(request.into_inner(), &caller)?;
         let view = self.view()?;
         // An item that is newer than the snapshot has no neighbours yet.
-        let item = convert::existing_item(&view, &similar.item)?;
+        let item = convert::existing_item(&view, &similar.item, &caller)?;
         let answer = heavy::run(work::of_similar(&similar), move || {
             let items = item.map(|item| similar_items(&view, item, similar.limit, &similar.filter));
             convert::similar(&view, items.unwrap_or_default())
         });
         Ok(Response::new(answer.await?))
+    }
+
+    async fn list_similar_users(
+        &self,
+        request: Request<ListSimilarUsersRequest>,
+    ) -> Result<Response<ListSimilarUsersResponse>, Status> {
+        let similar = SimilarUsersRequest::try_from(request.into_inner())?;
+        let view = self.view()?;
+        let user = convert::existing_user(&view, &similar.user)?;
+        let users = user.map(|user| similar_users(&view, user, similar.limit));
+        Ok(Response::new(convert::users(&view, users.unwrap_or_default())))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::live::Live;
 use crate::store::pool::Pool;
 
 use super::accept;
+use super::access::Access;
 use super::catalog::CatalogHandler;
 use super::health;
 use super::model::ModelHandler;
@@ -66,6 +67,7 @@ pub struct Services {
     pub pool: Pool,
     pub live: Live,
     pub scale: RatingScale,
+    pub access: Access,
 }
 
 /// A service that takes messages of up to `limit` bytes, also compressed ones: bulk loaders are often far away. Answers
@@ -89,7 +91,12 @@ pub async fn serve(
     services: Services,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
-    let Services { pool, live, scale } = services;
+    let Services {
+        pool,
+        live,
+        scale,
+        access,
+    } = services;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     health::begin(&reporter, &live).await;
     let health = tokio::spawn(health::report(reporter, live.clone(), shutdown.clone()));
@@ -125,7 +132,7 @@ pub async fn serve(
     let router = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(Observe::new(options.max_concurrent_requests, timeout))
+        .layer(Observe::new(access, options.max_concurrent_requests, timeout))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(old_reflection)

@@ -6,9 +6,12 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::domain::access::Role;
 use crate::domain::error::InvalidField;
 use crate::store::error::StoreError;
 use crate::store::snapshots::TransitionError;
+
+use super::access::Overuse;
 
 /// Of `ErrorInfo`.
 pub const DOMAIN: &str = "likemind";
@@ -90,6 +93,59 @@ pub fn no_snapshot() -> Status {
         "no snapshot is active yet: run `likemind train`",
         None,
     )
+}
+
+/// A caller without a key where one is needed.
+pub fn no_key() -> Status {
+    let message = "an API key is needed: metadata `authorization: Bearer <key>`";
+    with_reason(Code::Unauthenticated, "API_KEY_MISSING", message, None)
+}
+
+pub fn malformed_key() -> Status {
+    let message = "the metadata authorization must be `Bearer <key>`, with a key as `likemind keys create` shows it";
+    with_reason(Code::Unauthenticated, "API_KEY_MALFORMED", message, None)
+}
+
+pub fn key_not_good(reason: &str, message: &str) -> Status {
+    with_reason(Code::Unauthenticated, reason, message, None)
+}
+
+/// It has not been possible to look up the keys since the server started.
+pub fn keys_unknown() -> Status {
+    with_reason(
+        Code::Unavailable,
+        "DATABASE_UNAVAILABLE",
+        "the server does not know yet who may call; try again",
+        Some(Duration::from_secs(1)),
+    )
+}
+
+pub fn role_not_allowed(rpc: &str, role: Role) -> Status {
+    let message = format!("{rpc} is not for the role {role}");
+    with_reason(Code::PermissionDenied, "ROLE_NOT_ALLOWED", message, None)
+}
+
+/// A merchant's caller names another merchant. Nothing is looked up for it: whether there is such a one does not show.
+pub fn foreign_merchant(field: &str) -> Status {
+    let message = format!("{field} must name no merchant but the key's own");
+    with_reason(Code::PermissionDenied, "FOREIGN_MERCHANT", message, None)
+}
+
+/// One key has more than its share.
+pub fn key_overused(overuse: Overuse) -> Status {
+    let (reason, message, retry_after) = match overuse {
+        Overuse::Rate { retry_after } => (
+            "RATE_LIMITED",
+            "the API key has more requests than access.requests_per_second",
+            retry_after,
+        ),
+        Overuse::Concurrency => (
+            "TOO_MANY_REQUESTS",
+            "the API key has as many requests under way as access.max_concurrent_requests",
+            Duration::from_millis(100),
+        ),
+    };
+    with_reason(Code::ResourceExhausted, reason, message, Some(retry_after))
 }
 
 /// More requests are under way than `server.max_concurrent_requests`.

@@ -1,6 +1,6 @@
-//! Items that are liked by the same users.
+//! Items that are liked by the same users, and users that like the same items.
 
-use crate::model::dictionary::ItemIndex;
+use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::view::View;
 
 use super::filter::{CompiledFilter, ItemFilter};
@@ -16,6 +16,17 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
         .zip(similarities)
         .map(|(&neighbor, &similarity)| (ItemIndex(neighbor), f64::from(similarity)))
         .filter(|&(neighbor, _)| filter.passes(neighbor))
+        .take(limit)
+        .collect()
+}
+
+/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1].
+pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserIndex, f64)> {
+    let (neighbors, similarities) = view.snapshot.user_neighbors().row(user.at());
+    neighbors
+        .iter()
+        .zip(similarities)
+        .map(|(&neighbor, &similarity)| (UserIndex(neighbor), f64::from(similarity)))
         .take(limit)
         .collect()
 }

@@ -12,6 +12,7 @@ use crate::evaluation::report::Evaluation;
 use crate::model::codec::EncodedPart;
 use crate::model::parameters::TrainingParameters;
 
+use super::audit::{self, Action};
 use super::changes::Watermark;
 use super::error::StoreError;
 use super::leases::{self, Lease};
@@ -251,9 +252,18 @@ pub async fn fail(pool: &Pool, lease: &Lease, reason: &str) -> Result<(), StoreE
 #[derive(Debug, Clone, Copy)]
 pub enum Activation<'a> {
     /// The trainer: under its lease.
-    Trainer(&'a Lease),
+    Trainer { lease: &'a Lease, actor: &'a str },
     /// An operator: a rejected version needs a reason.
-    Operator,
+    Operator { actor: &'a str },
+}
+
+impl<'a> Activation<'a> {
+    /// For the audit.
+    fn actor(self) -> &'a str {
+        match self {
+            Self::Trainer { actor, .. } | Self::Operator { actor } => actor,
+        }
+    }
 }
 
 /// Retires the active version and activates `version`, in one transaction. `note` is kept with it unless empty.
@@ -266,9 +276,9 @@ pub async fn activate(
     switch(pool, Target::Version(version), by, note).await
 }
 
-/// Activates the version that was active before the present one.
-pub async fn rollback(pool: &Pool, note: &str) -> Result<SnapshotRecord, TransitionError> {
-    switch(pool, Target::Previous, Activation::Operator, note).await
+/// Activates the version that was active before the present one. `actor`: for the audit.
+pub async fn rollback(pool: &Pool, actor: &str, note: &str) -> Result<SnapshotRecord, TransitionError> {
+    switch(pool, Target::Previous, Activation::Operator { actor }, note).await
 }
 
 #[derive(Clone, Copy)]
@@ -307,9 +317,9 @@ async fn transition(
     note: &str,
 ) -> Result<Transition, StoreError> {
     match by {
-        Activation::Trainer(lease) if leases::is_held(connection, lease).await? => {}
-        Activation::Trainer(_) => return Ok(Err(TransitionError::LeaseLost)),
-        Activation::Operator => limit_idle(connection, OPERATOR_IDLE_LIMIT).await?,
+        Activation::Trainer { lease, .. } if leases::is_held(connection, lease).await? => {}
+        Activation::Trainer { .. } => return Ok(Err(TransitionError::LeaseLost)),
+        Activation::Operator { .. } => limit_idle(connection, OPERATOR_IDLE_LIMIT).await?,
     }
     // Whoever changes what is active goes through this row lock, also when nothing is active yet.
     sqlx::query!(
@@ -338,7 +348,8 @@ async fn transition(
     let Some(state) = state else {
         return Ok(Err(TransitionError::Unknown { version }));
     };
-    match state.parse()? {
+    let state = state.parse()?;
+    match state {
         SnapshotState::Active => return Ok(Ok(version)),
         SnapshotState::Candidate | SnapshotState::Retired => {}
         SnapshotState::Rejected if !note.is_empty() => {}
@@ -359,6 +370,19 @@ async fn transition(
     )
     .execute(&mut *connection)
     .await?;
+    let entry = audit::Entry {
+        actor: by.actor(),
+        action: match (target, state) {
+            (Target::Previous, _) => Action::SnapshotRolledBack,
+            (Target::Version(_), SnapshotState::Rejected) => Action::SnapshotForced,
+            (Target::Version(_), _) => Action::SnapshotActivated,
+        },
+        subject: &format!("snapshot {version}"),
+        note,
+        row_count: 1,
+        snapshot_version: Some(version),
+    };
+    audit::record(connection, entry).await?;
     // Only a hint: servers poll, and an engine without NOTIFY loses nothing but a moment.
     sqlx::query!("SELECT pg_notify('snapshots', '')")
         .execute(&mut *connection)

@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::methods::{Methods, path};
-use super::{message, status};
+use super::{authorization, message, status};
 use crate::grpc::status::REQUEST_ID;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connected to one server.
 pub struct Client {
     grpc: tonic::client::Grpc<Channel>,
+    /// Sent with every [`Self::unary`].
+    headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,7 +52,19 @@ impl Client {
             .await
             .with_context(|| format!("no server answers at {address}"))?;
         let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
-        Ok(Self { grpc })
+        Ok(Self {
+            grpc,
+            headers: Vec::new(),
+        })
+    }
+
+    /// Calls with this API key from here on.
+    ///
+    /// # Errors
+    /// It is not visible ASCII.
+    pub fn with_key(mut self, key: &str) -> anyhow::Result<Self> {
+        self.headers.push(authorization(key)?);
+        Ok(self)
     }
 
     /// Calls `method`, named as on the command line, with one request, and returns its one answer.
@@ -71,7 +85,16 @@ impl Client {
         method: &MethodDescriptor,
         request: DynamicMessage,
     ) -> Result<DynamicMessage, Status> {
-        let mut responses = self.send(method, vec![request], CallOptions::default()).await?;
+        let mut responses = self
+            .send(
+                method,
+                vec![request],
+                CallOptions {
+                    timeout: None,
+                    headers: self.headers.clone(),
+                },
+            )
+            .await?;
         let response = responses.next().await?;
         // The status comes after the message.
         responses.next().await?;

@@ -2,12 +2,14 @@
 
 use tonic::Status;
 
+use crate::domain::access::Caller;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{Category, ItemId, MerchantId};
 use crate::domain::item::{Item, ItemPatch, MerchantPatch, check_text};
 use crate::domain::money::Money;
 use crate::store::catalog::ItemSelection;
 
+use crate::grpc::access;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, invalid_argument};
@@ -71,12 +73,14 @@ pub struct ListRequest {
     pub page_size: i64,
 }
 
-impl TryFrom<v1::ListItemsRequest> for ListRequest {
-    type Error = Status;
-
-    fn try_from(request: v1::ListItemsRequest) -> Result<Self, Status> {
+impl ListRequest {
+    /// Of what `caller` may see.
+    pub fn new(request: v1::ListItemsRequest, caller: &Caller) -> Result<Self, Status> {
+        let named = request.merchant_id.iter().map(String::as_str);
+        access::check_merchants(caller, "merchant_id", named)?;
         let mut violations = Violations::default();
-        let merchant = violations.check(request.merchant_id.map(MerchantId::new).transpose());
+        let merchant = request.merchant_id.map(MerchantId::new).transpose();
+        let merchant = violations.check(merchant.map(|merchant| merchant.or_else(|| caller.merchant.clone())));
         let category = violations.check(request.category.map(Category::new).transpose());
         let page_size = violations.check(page::page_size(request.page_size));
         let selection = merchant

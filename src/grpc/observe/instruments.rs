@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tonic::Code;
 
-use super::method::Method;
+use crate::grpc::method::Method;
 use crate::grpc::status::code_name;
 
 /// OK to UNAUTHENTICATED.
@@ -34,9 +34,16 @@ impl Instruments {
             .get_or_init(|| histogram!("likemind_rpc_seconds", "method" => method.name(), "code" => code_name(code)))
     }
 
-    /// A call that was turned away.
+    /// A call that was turned away because there were too many.
     pub fn count_shed(&self, method: Method) {
-        self.shed.increment(1);
-        self.latency(method, Code::ResourceExhausted).record(0.0);
+        self.count_refused(method, Code::ResourceExhausted);
+    }
+
+    /// A call that was turned away.
+    pub fn count_refused(&self, method: Method, code: Code) {
+        if code == Code::ResourceExhausted {
+            self.shed.increment(1);
+        }
+        self.latency(method, code).record(0.0);
     }
 }

@@ -8,10 +8,11 @@ use std::collections::HashSet;
 
 use tonic::Status;
 
+use crate::domain::access::Caller;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::RatingScale;
-use crate::model::dictionary::ItemIndex;
+use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::overlay::ItemRef;
 use crate::model::view::View;
 use crate::recommend::explain::{ItemContribution, SimilarUsers};
@@ -19,6 +20,7 @@ use crate::recommend::filter::ItemFilter;
 use crate::recommend::predict::{Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
 use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
 
+use crate::grpc::access;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, not_found};
 
@@ -150,25 +152,79 @@ pub struct SimilarRequest {
     pub filter: ItemFilter,
 }
 
-impl TryFrom<v1::ListSimilarItemsRequest> for SimilarRequest {
-    type Error = Status;
-
-    fn try_from(request: v1::ListSimilarItemsRequest) -> Result<Self, Status> {
+impl SimilarRequest {
+    /// For what `caller` may see.
+    pub fn new(request: v1::ListSimilarItemsRequest, caller: &Caller) -> Result<Self, Status> {
+        let merchants = request.filter.iter().flat_map(|filter| &filter.merchant_ids);
+        access::check_merchants(caller, "filter.merchant_ids", merchants.map(String::as_str))?;
         let mut violations = Violations::default();
         let item = violations.check(ItemId::new(request.item_id));
         let limit = violations.check(limit(request.limit));
         let filter = filter::item_filter(&mut violations, request.filter);
+        let filter = ItemFilter {
+            merchants: match &caller.merchant {
+                Some(own) => vec![own.clone()],
+                None => filter.merchants,
+            },
+            ..filter
+        };
         let request = item.zip(limit).map(|(item, limit)| Self { item, limit, filter });
         violations.finish(request)
+    }
+}
+
+pub struct SimilarUsersRequest {
+    pub user: UserId,
+    pub limit: usize,
+}
+
+impl TryFrom<v1::ListSimilarUsersRequest> for SimilarUsersRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListSimilarUsersRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let user = violations.check(UserId::new(request.user_id));
+        let limit = violations.check(limit(request.limit));
+        violations.finish(user.zip(limit).map(|(user, limit)| Self { user, limit }))
+    }
+}
+
+/// The index of `user`; `None` for one that is newer than the snapshot.
+///
+/// # Errors
+/// NOT_FOUND.
+pub fn existing_user(view: &View, user: &UserId) -> Result<Option<UserIndex>, Status> {
+    match view.user(user) {
+        Some(index) => Ok(Some(index)),
+        None if !view.overlay.interactions(user).is_empty() => Ok(None),
+        None => Err(not_found("USER_NOT_FOUND", format!("there is no user {user}"))),
+    }
+}
+
+pub fn users(view: &View, users: Vec<(UserIndex, f64)>) -> v1::ListSimilarUsersResponse {
+    let user = |((user, score), rank): ((UserIndex, f64), u32)| v1::SimilarUser {
+        rank,
+        user_id: view.snapshot.users().id(user).to_owned(),
+        score,
+    };
+    v1::ListSimilarUsersResponse {
+        snapshot_version: view.version,
+        users: users.into_iter().zip(1..).map(user).collect(),
     }
 }
 
 /// The index of `item`; `None` for one that is newer than the snapshot.
 ///
 /// # Errors
-/// NOT_FOUND.
-pub fn existing_item(view: &View, item: &ItemId) -> Result<Option<ItemIndex>, Status> {
-    match view.item(item) {
+/// NOT_FOUND, also for an item that `caller` may not see.
+pub fn existing_item(view: &View, item: &ItemId, caller: &Caller) -> Result<Option<ItemIndex>, Status> {
+    let found = view.item(item);
+    let owner = match &found {
+        Some(ItemRef::Known(index)) => view.facts(*index).merchant,
+        Some(ItemRef::New(id)) => view.overlay.new_item(id).and_then(|facts| facts.merchant),
+        None => None,
+    };
+    match found.filter(|_| caller.sees(owner)) {
         Some(ItemRef::Known(index)) => Ok(Some(index)),
         Some(ItemRef::New(_)) => Ok(None),
         None => Err(not_found("ITEM_NOT_FOUND", format!("there is no item {item}"))),

@@ -1,0 +1,40 @@
+//! How much one key may ask for.
+
+use crate::domain::error::InvalidField;
+
+/// Section `access`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessOptions {
+    /// Of each key, on each server, on average; 0 is no limit.
+    pub requests_per_second: u32,
+    /// How many may come at once before the average counts.
+    pub burst: u32,
+    /// Of each key, on each server, under way at a time; 0 is no limit.
+    pub max_concurrent_requests: usize,
+}
+
+impl Default for AccessOptions {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 0,
+            burst: 1_000,
+            max_concurrent_requests: 512,
+        }
+    }
+}
+
+impl AccessOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        if self.burst == 0 {
+            return Err(InvalidField::new(
+                "access.burst",
+                "OUT_OF_RANGE",
+                "must be 1 or more, is 0",
+            ));
+        }
+        Ok(())
+    }
+}

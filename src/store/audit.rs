@@ -1,0 +1,53 @@
+//! Who did what: rows that are added and never changed. Each is written in the transaction of what it tells of.
+
+use super::error::StoreError;
+use super::pool::Connection;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    KeyCreated,
+    KeyRevoked,
+    SnapshotActivated,
+    /// Against the verdict of the gate.
+    SnapshotForced,
+    SnapshotRolledBack,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyCreated => "KEY_CREATED",
+            Self::KeyRevoked => "KEY_REVOKED",
+            Self::SnapshotActivated => "SNAPSHOT_ACTIVATED",
+            Self::SnapshotForced => "SNAPSHOT_FORCED",
+            Self::SnapshotRolledBack => "SNAPSHOT_ROLLED_BACK",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'a> {
+    /// `key:<id>` of an RPC, or the process of a command.
+    pub actor: &'a str,
+    pub action: Action,
+    /// What it was done to.
+    pub subject: &'a str,
+    pub note: &'a str,
+    pub row_count: i64,
+    pub snapshot_version: Option<i64>,
+}
+
+pub(super) async fn record(connection: &mut Connection, entry: Entry<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO audit (actor, action, subject, note, row_count, snapshot_version) VALUES ($1, $2, $3, $4, $5, $6)",
+        entry.actor,
+        entry.action.as_str(),
+        entry.subject,
+        entry.note,
+        entry.row_count,
+        entry.snapshot_version,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

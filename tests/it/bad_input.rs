@@ -1,8 +1,8 @@
 //! Every field of every request at and beyond its limits. The table follows the descriptors: a field that it does not
 //! know fails the test.
 
-mod cases;
-mod dynamic;
+pub mod cases;
+pub mod dynamic;
 mod garbage;
 
 use base64::Engine;

@@ -1,5 +1,6 @@
 //! Everything with I/O, against a real PostgreSQL.
 
+mod access;
 mod bad_input;
 mod config;
 mod connections;

@@ -5,10 +5,10 @@ use std::fmt;
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
     IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListSimilarItemsRequest, ListSnapshotsRequest, Merchant, Money, PredictRatingsRequest,
-    PriceRange, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest, RollbackSnapshotRequest, SessionItem,
-    SessionItems, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest, list_purchases_request,
-    list_ratings_request, recommend_request::Subject,
+    ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, Merchant, Money,
+    PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest,
+    RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest, list_purchases_request, list_ratings_request, recommend_request::Subject,
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
@@ -455,6 +455,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
             cases.extend([id("item_id"), limit()]);
             cases
         }
+        "RecommendationService/ListSimilarUsers" => vec![limit(), id("user_id")],
         "ModelService/ListSnapshots" => tokens.page(&tokens.snapshots[0]),
         "ModelService/GetSnapshot" => vec![version()],
         "ModelService/ActivateSnapshot" => vec![version(), free_text("reason")],
@@ -544,6 +545,10 @@ pub fn valid_requests(method: &str, input: &MessageDescriptor) -> Vec<DynamicMes
             item_id: "x".to_owned(),
             limit: 5,
             filter: Some(item_filter()),
+        })],
+        "RecommendationService/ListSimilarUsers" => vec![encoded(ListSimilarUsersRequest {
+            user_id: "a".to_owned(),
+            limit: 5,
         })],
         "ModelService/ListSnapshots" => vec![encoded(ListSnapshotsRequest {
             page_size: 1,

@@ -112,11 +112,23 @@ fn apply(message: &mut DynamicMessage, path: &str, change: &Change) {
 
 pub struct Caller {
     channel: Channel,
+    authorization: Option<String>,
 }
 
 impl Caller {
     pub fn new(channel: Channel) -> Self {
-        Self { channel }
+        Self {
+            channel,
+            authorization: None,
+        }
+    }
+
+    /// The same with this metadata.
+    pub fn authorized(&self, authorization: impl Into<String>) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            authorization: Some(authorization.into()),
+        }
     }
 
     /// Calls with one request, also where it could be a stream of them.
@@ -136,7 +148,12 @@ impl Caller {
         let path = PathAndQuery::try_from(path).unwrap();
         let stream = tokio_stream::once(request);
         // On the wire a unary call is a stream of one message.
-        let answer = grpc.client_streaming(Request::new(stream), path, RawCodec).await?;
+        let mut request = Request::new(stream);
+        if let Some(authorization) = &self.authorization {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", authorization.parse().unwrap());
+        }
+        let answer = grpc.client_streaming(request, path, RawCodec).await?;
         Ok(answer.into_inner())
     }
 }

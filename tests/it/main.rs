@@ -13,6 +13,7 @@ mod operations;
 mod outage;
 mod postgres;
 mod program;
+mod quickstart;
 mod rpc;
 mod sample;
 mod shop;

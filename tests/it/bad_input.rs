@@ -2,7 +2,7 @@
 //! know fails the test.
 
 mod cases;
-mod dynamic;
+pub mod dynamic;
 mod garbage;
 
 use base64::Engine;

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::domain::access::Role;
-use crate::domain::error::InvalidField;
+use crate::domain::error::{InvalidField, chain};
 use crate::store::error::StoreError;
 use crate::store::snapshots::TransitionError;
 
@@ -243,7 +243,7 @@ impl From<StoreError> for Status {
             | StoreError::Migration(_)
             | StoreError::InvalidUrl(_)
             | StoreError::Unexpected(_)) => {
-                tracing::error!(error = ?anyhow::Error::new(error), "a request failed in the database");
+                tracing::error!(error = %chain(&error), "a request failed in the database");
                 internal()
             }
         }

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::postgres::scratch;
+
 fn config(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_likemind"));
     command.arg("config").args(args).current_dir(folder).env_clear();
@@ -19,7 +21,7 @@ fn json(command: &mut Command) -> Value {
 
 #[test]
 fn prints_the_defaults_as_a_file_that_loads() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let output = config(folder.path(), &[]).output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
@@ -39,7 +41,7 @@ fn prints_the_defaults_as_a_file_that_loads() {
 
 #[test]
 fn later_sources_win() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let file = "[training]\nneighbors = 10\nseed = 11\n[gate]\nmin_users = 12\n[live]\nkeep_previous = 0\n";
     std::fs::write(folder.path().join("likemind.toml"), file).unwrap();
     let flags = [
@@ -68,7 +70,7 @@ fn later_sources_win() {
 
 #[test]
 fn secrets_are_redacted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     for args in [&[][..], &["--json"]] {
         let mut command = config(folder.path(), args);
         command.env("LIKEMIND__DATABASE__URL", "postgres://me:s3cret@db/x");
@@ -81,7 +83,7 @@ fn secrets_are_redacted() {
 
 #[test]
 fn what_is_wrong_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     std::fs::write(folder.path().join("wrong.toml"), "[server]\nlisten_on = '127.0.0.1:1'").unwrap();
     let check = |args: &[&str], environment: &[(&str, &str)], name: &str| {
         let output = config(folder.path(), args)

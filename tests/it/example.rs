@@ -4,7 +4,7 @@ use likemind::grpc::proto::v1::{
     Basis, Estimator, ListSimilarItemsRequest, PredictRatingsRequest, RecommendRequest, prediction, recommend_request,
 };
 
-use crate::postgres::TestDatabase;
+use crate::postgres::{TestDatabase, scratch};
 use crate::program::{Server, succeed};
 
 pub const RATINGS: &str = "\
@@ -22,9 +22,10 @@ u2,i4,2
 
 async fn trained() -> TestDatabase {
     let database = TestDatabase::create().await;
-    let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
-    std::fs::write(file.path(), RATINGS).unwrap();
-    succeed(&database, &["import", "ratings", file.path().to_str().unwrap()]);
+    let folder = scratch();
+    let file = folder.path().join("ratings.csv");
+    std::fs::write(&file, RATINGS).unwrap();
+    succeed(&database, &["import", "ratings", file.to_str().unwrap()]);
     let output = succeed(&database, &["train"]);
     assert!(output.contains("INSUFFICIENT_EVALUATION"), "{output}");
     database

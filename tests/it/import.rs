@@ -16,7 +16,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::postgres::TestDatabase;
+use crate::postgres::{TestDatabase, scratch};
 
 /// A database, and a connection for looking at what is stored.
 struct Content {
@@ -160,7 +160,7 @@ fn many_purchases() -> String {
 #[tokio::test]
 async fn bad_lines_are_reported_and_good_ones_loaded() {
     let database = fresh_database().await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("purchases.csv.rejects.csv");
     let header = "order_id,line_number,user_id,item_id,quantity,unit_price,currency,purchased_at,note\r\n";
     let good =
@@ -529,7 +529,7 @@ async fn compression_and_pipes_make_no_difference() {
     }
 
     let text = many_purchases().into_bytes();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let write = |name: &str, bytes: Vec<u8>| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -635,7 +635,7 @@ async fn a_file_that_breaks_off_is_imported_up_to_there() {
 #[tokio::test]
 async fn too_many_rejects_stop_the_import() {
     let database = fresh_database().await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("rejects.csv");
     let lines: String = (0..300).map(|line| format!("u{line},i,{}\n", line % 10)).collect();
     let text = format!("user_id,item_id,value\n{lines}");

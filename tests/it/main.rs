@@ -14,6 +14,7 @@ mod operations;
 mod outage;
 mod postgres;
 mod program;
+mod quickstart;
 mod restore;
 mod rpc;
 mod sample;

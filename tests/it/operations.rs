@@ -196,15 +196,9 @@ async fn what_takes_longer_than_the_drain_is_cut_off() {
     let mut client = caller.ratings.clone();
     let stream = tokio::spawn(async move { client.ingest_ratings(tokio_stream::pending()).await });
 
-    let stopping = Instant::now();
+    // The requests would take longer than a test waits for the end of a program.
     let (exit, log) = server.drain().await;
     assert_eq!(exit.code(), Some(0), "{log}");
-    // Far less than the requests would have taken.
-    assert!(
-        stopping.elapsed() < Duration::from_secs(20),
-        "{:?}\n{log}",
-        stopping.elapsed()
-    );
     assert!(log.contains("cut off"), "{log}");
     assert!(unary.await.unwrap().is_err());
     assert!(stream.await.unwrap().is_err());
@@ -240,14 +234,11 @@ async fn deadlines_are_kept_while_postgresql_is_slow() {
     let mut connection = shop::connect(&database).await;
     let busy = "SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
-    while sqlx::query_scalar::<_, i64>(busy)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap()
-        > 0
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the end of what was given up", async || {
+        let busy = sqlx::query_scalar::<_, i64>(busy).fetch_one(&mut connection).await;
+        (busy.unwrap() == 0).then_some(())
+    })
+    .await;
     let rating = shop::rating(0, shop::item_where(0, true));
     assert_eq!(stored_rating(&database, &user, &item).await, rating);
 }

@@ -15,6 +15,7 @@ use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
+use tempfile::TempDir;
 
 /// Migrated once; every test database is a copy.
 const TEMPLATE: &str = "template_likemind";
@@ -71,6 +72,11 @@ impl Drop for TestDatabase {
 /// A path in the folder of this run, which is removed when the run ends, or by the next run if this one is killed.
 pub fn folder(name: &str) -> PathBuf {
     RUN.folder.join(name)
+}
+
+/// An empty folder of a test's own, removed with this value, or with the run.
+pub fn scratch() -> TempDir {
+    tempfile::tempdir_in(&RUN.folder).unwrap()
 }
 
 /// The folder of this run. The lock tells it from those that killed runs left.

@@ -1,6 +1,6 @@
 //! The real `likemind` program: commands that end, and servers that stay.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::postgres::TestDatabase;
+use crate::postgres::{self, TestDatabase};
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,11 +30,24 @@ pub fn command(database: &TestDatabase, args: &[&str]) -> Command {
 
 /// The same with any PostgreSQL.
 pub fn command_at(url: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_likemind"));
+    let mut command = bare_command(env!("CARGO_BIN_EXE_likemind"), args);
+    command.env("LIKEMIND__DATABASE__URL", url);
+    command
+}
+
+/// `program` where no configuration is found: neither a file nor what the environment of this run says.
+pub fn bare_command(program: &str, args: &[&str]) -> Command {
+    let empty = postgres::folder("empty");
+    std::fs::create_dir_all(&empty).unwrap();
+    let mut command = Command::new(program);
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("LIKEMIND") {
+            command.env_remove(key);
+        }
+    }
     command
         .args(args)
-        .current_dir(std::env::temp_dir())
-        .env("LIKEMIND__DATABASE__URL", url)
+        .current_dir(empty)
         .env("LIKEMIND__TELEMETRY__METRICS", "false")
         .stdin(Stdio::null());
     // Safety: prctl is async-signal-safe and touches nothing of this process.
@@ -83,24 +96,50 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running program whose log is read as it is written.
+/// A running program whose log and standard output are read as they are written.
 pub struct Program {
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    log_reader: JoinHandle<()>,
+    log: Lines,
+    printed: Lines,
 }
 
-impl Program {
-    pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, writer) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        let log_reader = std::thread::spawn(move || {
+struct Lines {
+    read: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let read = Arc::new(Mutex::new(Vec::new()));
+        let (lines, writer) = (BufReader::new(stream).lines(), read.clone());
+        let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 writer.lock().unwrap().push(line);
             }
         });
-        Self { child, log, log_reader }
+        Self { read, reader }
+    }
+
+    fn text(&self) -> String {
+        self.read.lock().unwrap().join("\n")
+    }
+
+    fn find(&self, part: &str) -> Option<String> {
+        self.read
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|line| line.contains(part))
+            .cloned()
+    }
+}
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Lines::of(child.stderr.take().unwrap());
+        let printed = Lines::of(child.stdout.take().unwrap());
+        Self { child, log, printed }
     }
 
     pub fn id(&self) -> u32 {
@@ -108,30 +147,52 @@ impl Program {
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().join("\n")
+        self.log.text()
+    }
+
+    /// Its standard output so far.
+    pub fn printed(&self) -> String {
+        self.printed.text()
     }
 
     /// The first log line that contains `part`, once it is there.
     pub fn wait_for_log(&mut self, part: &str) -> String {
+        self.wait_for(part, |program| &program.log)
+    }
+
+    /// The first line of standard output that contains `part`, once it is there.
+    pub fn wait_for_output(&mut self, part: &str) -> String {
+        self.wait_for(part, |program| &program.printed)
+    }
+
+    fn wait_for(&mut self, part: &str, lines: fn(&Self) -> &Lines) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let found = self
-                .log
-                .lock()
-                .unwrap()
-                .iter()
-                .find(|line| line.contains(part))
-                .cloned();
-            if let Some(line) = found {
+            // In this order: what it wrote last before it ended is found.
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() {
+                self.read_to_the_end();
+            }
+            if let Some(line) = lines(self).find(part) {
                 return line;
             }
-            let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
-                "no {part:?} ({ended:?}):\n{}",
+                "no {part:?} ({ended:?}):\n{}\n{}",
+                self.printed(),
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The last lines may still be on their way; their end does not come while a child of the program's own lives.
+    fn read_to_the_end(&self) {
+        for _ in 0..200 {
+            if self.log.reader.is_finished() && self.printed.reader.is_finished() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -164,13 +225,7 @@ impl Program {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The log's last lines may still be on their way; its end does not come while a child of its own lives.
-                for _ in 0..200 {
-                    if self.log_reader.is_finished() {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                self.read_to_the_end();
                 return (status, self.log());
             }
             assert!(Instant::now() < deadline, "does not end:\n{}", self.log());

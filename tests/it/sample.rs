@@ -3,7 +3,7 @@
 use tokio::sync::OnceCell;
 
 use crate::example::RATINGS;
-use crate::postgres::TestDatabase;
+use crate::postgres::{TestDatabase, scratch};
 use crate::program::{command, output, succeed};
 
 /// For `train`: enough users for the gate to judge by, and less work.
@@ -14,9 +14,10 @@ pub async fn example() -> TestDatabase {
     static TEMPLATE: OnceCell<TestDatabase> = OnceCell::const_new();
     let make = async || {
         let database = TestDatabase::create().await;
-        let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
-        std::fs::write(file.path(), RATINGS).unwrap();
-        succeed(&database, &["import", "ratings", file.path().to_str().unwrap()]);
+        let folder = scratch();
+        let file = folder.path().join("ratings.csv");
+        std::fs::write(&file, RATINGS).unwrap();
+        succeed(&database, &["import", "ratings", file.to_str().unwrap()]);
         succeed(&database, &["train"]);
         database
     };

@@ -23,6 +23,10 @@ fn python_has_grpc() -> bool {
 #[tokio::test]
 async fn a_python_client_learns_everything_from_the_server() {
     if !python_has_grpc() {
+        assert!(
+            std::env::var_os("LIKEMIND_REQUIRE_PYTHON").is_none(),
+            "python3 with grpcio and grpcio-reflection is not there"
+        );
         // Past the capturing of what a test prints that passes.
         let _ = writeln!(
             std::io::stderr(),

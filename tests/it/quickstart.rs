@@ -1,0 +1,217 @@
+//! `likemind quickstart`, as a newcomer runs it: without any configuration, interrupted, killed, again.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::example::RATINGS;
+use crate::postgres::{TestDatabase, folder};
+use crate::program::{PATIENCE, Program, bare_command, output, run, succeed};
+use crate::sample;
+
+/// With a private PostgreSQL in `data_dir`.
+fn quickstart(data_dir: &Path, args: &[&str]) -> Command {
+    let mut command = bare_command(env!("CARGO_BIN_EXE_likemind"), &["quickstart", "--listen=127.0.0.1:0"]);
+    command.arg("--data-dir").arg(data_dir).args(args);
+    // A trainer that was killed does not keep the next one out for long.
+    command.arg("--set-config=trainer.lease_ms=5000");
+    command
+}
+
+/// Processes at work in `folder`, as all of a PostgreSQL are.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let at_work = processes.filter(|process| {
+        fs::read_link(process.path().join("cwd")).is_ok_and(|working_folder| working_folder.starts_with(folder))
+    });
+    at_work
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A killed owner cannot wait for its PostgreSQL to end.
+fn assert_ends(data_dir: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while !processes_in(data_dir).is_empty() {
+        assert!(Instant::now() < deadline, "{:?} stay", processes_in(data_dir));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn assert_ended(data_dir: &Path) {
+    assert_eq!(processes_in(data_dir), Vec::<String>::new());
+    assert!(!data_dir.join("postgres/postmaster.pid").exists());
+}
+
+/// The lines below the one that begins with `title`, up to an empty one.
+fn section<'a>(printed: &'a str, title: &str) -> Vec<&'a str> {
+    let mut lines = printed.lines().skip_while(|line| !line.starts_with(title));
+    assert!(lines.next().is_some(), "no {title:?} in\n{printed}");
+    lines.take_while(|line| !line.is_empty()).collect()
+}
+
+/// The scores of a ranked list, whose ranks are 1, 2, …; between its lines there may be others.
+fn ranked(lines: &[&str]) -> Vec<f64> {
+    let ranked = lines.iter().filter_map(|line| line.trim().split_once(". "));
+    let (ranks, scores): (Vec<String>, Vec<f64>) = ranked
+        .filter(|(rank, _)| rank.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|(rank, item)| {
+            (
+                rank.to_owned(),
+                item.rsplit(' ').next().unwrap().parse::<f64>().unwrap(),
+            )
+        })
+        .unzip();
+    let expected: Vec<String> = (1..=ranks.len()).map(|rank| rank.to_string()).collect();
+    assert_eq!(ranks, expected, "{lines:?}");
+    assert!(
+        scores.is_sorted_by(|a, b| a >= b) && scores.last() > Some(&0.0),
+        "{scores:?}"
+    );
+    scores
+}
+
+fn assert_answers(printed: &str) {
+    let prediction = section(printed, "What would customer 17841 rate ");
+    let (value, neighbors) = prediction[0].trim().split_once(" from ").unwrap();
+    assert!((1.0..=5.0).contains(&value.parse::<f64>().unwrap()), "{prediction:?}");
+    assert!(
+        neighbors.ends_with(" neighbors:") && neighbors != "0 neighbors:",
+        "{prediction:?}"
+    );
+
+    let recommended = section(printed, "What should customer 17841 be shown ");
+    assert_eq!(ranked(&recommended).len(), 10, "{recommended:?}");
+    let reasons = recommended.iter().filter(|line| line.contains("bought")).count();
+    assert!(reasons >= 10, "{recommended:?}");
+
+    let similar = section(printed, "Which items are bought by the same customers as ");
+    assert_eq!(ranked(&similar).len(), 5, "{similar:?}");
+    assert!(ranked(&similar)[0] <= 1.0, "{similar:?}");
+
+    let commands = section(printed, "Ask yourself");
+    for rpc in [
+        "Recommend",
+        "PredictRatings",
+        "ListSimilarItems",
+        "UpsertRatings",
+        "GetServingStatus",
+    ] {
+        assert!(
+            commands.iter().any(|command| command.contains(rpc)),
+            "no {rpc} in {commands:?}"
+        );
+    }
+}
+
+/// Runs a line as the shell of a reader does, from another folder.
+fn paste(line: &str) -> String {
+    let answered = output(&mut bare_command("sh", &["-c", line]));
+    assert!(answered.status.success(), "{line}: {answered:?}");
+    String::from_utf8(answered.stdout).unwrap()
+}
+
+#[test]
+fn a_newcomer_sees_answers_and_can_ask_for_more() {
+    let data_dir = folder("quickstart");
+
+    // Interrupted, then killed, while the sample is half there.
+    let mut first = Program::start(&mut quickstart(&data_dir, &[]));
+    first.wait_for_output("Importing items and purchases");
+    assert!(!processes_in(&data_dir).is_empty());
+    first.signal(libc::SIGINT);
+    let (exit, log) = first.wait();
+    assert_eq!(exit.code(), Some(130), "{log}");
+    assert_ended(&data_dir);
+    let mut second = Program::start(&mut quickstart(&data_dir, &[]));
+    second.wait_for_output("Importing items and purchases");
+    second.kill();
+    assert_ends(&data_dir);
+
+    let whole = output(&mut quickstart(&data_dir, &["--exit"]));
+    let printed = String::from_utf8(whole.stdout).unwrap();
+    assert_eq!(
+        whole.status.code(),
+        Some(0),
+        "{printed}\n{}",
+        String::from_utf8_lossy(&whole.stderr)
+    );
+    assert!(
+        printed.contains("Training:") && !printed.contains("Reusing"),
+        "{printed}"
+    );
+    assert!(!printed.contains("until Ctrl-C"), "{printed}");
+    assert_answers(&printed);
+    assert_ended(&data_dir);
+
+    // Killed while it serves.
+    let mut serving = Program::start(&mut quickstart(&data_dir, &[]));
+    serving.wait_for_output("until Ctrl-C");
+    assert!(!processes_in(&data_dir).is_empty());
+    serving.kill();
+
+    let mut again = Program::start(&mut quickstart(&data_dir, &[]));
+    let line = again.wait_for_output("Serving on http://127.0.0.1:");
+    let address = line.split_whitespace().nth(2).unwrap().to_owned();
+    let printed = again.printed();
+    assert!(printed.contains("Reusing the data and snapshot 1 "), "{printed}");
+    assert!(
+        !printed.contains("Importing") && !printed.contains("Training"),
+        "{printed}"
+    );
+    assert_answers(&printed);
+    let commands = section(&printed, "Ask yourself");
+    assert!(
+        commands.iter().all(|command| command.contains(&address)),
+        "{commands:?}"
+    );
+    let answers: Vec<String> = commands.iter().map(|command| paste(command)).collect();
+    for (command, answer) in commands.iter().zip(&answers) {
+        let _: serde_json::Value =
+            serde_json::from_str(answer).unwrap_or_else(|error| panic!("{command}: {error}: {answer}"));
+    }
+    // The one before the last asks for "me", whom the one before that has let rate.
+    assert!(
+        answers[4].contains("PERSONALIZATION_PERSONALIZED"),
+        "{commands:?}: {answers:?}"
+    );
+
+    again.signal(libc::SIGINT);
+    let (exit, log) = again.wait();
+    assert_eq!(exit.code(), Some(0), "{log}");
+    assert_ended(&data_dir);
+}
+
+#[tokio::test]
+async fn a_configured_database_turns_the_private_one_off() {
+    let database = sample::trained_online_retail().await;
+    let data_dir = folder("quickstart-unused");
+    let mut command = quickstart(&data_dir, &["--exit"]);
+    command.env("LIKEMIND__DATABASE__URL", database.url());
+    let shown = output(&mut command);
+    let printed = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.status.success(),
+        "{printed}\n{}",
+        String::from_utf8_lossy(&shown.stderr)
+    );
+    assert!(printed.contains("Reusing the data and snapshot 1 "), "{printed}");
+    assert_answers(&printed);
+    assert!(!data_dir.exists());
+}
+
+#[tokio::test]
+async fn the_sample_is_not_mixed_with_other_data() {
+    let database = TestDatabase::create().await;
+    let file = folder("quickstart-ratings.csv");
+    fs::write(&file, RATINGS).unwrap();
+    succeed(&database, &["import", "ratings", file.to_str().unwrap()]);
+    let (code, printed, error) = run(&database, &["quickstart", "--exit", "--listen=127.0.0.1:0"]);
+    assert_eq!(code, 1, "{printed}\n{error}");
+    assert!(
+        error.contains("would mix") && error.contains("likemind train"),
+        "{error}"
+    );
+    assert_eq!(printed, "");
+}

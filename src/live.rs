@@ -30,9 +30,9 @@ use self::options::LiveOptions;
 
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// Longest query of a loop. Longer than any statement may take, so that only a connection on which nothing comes any
-/// more is given up.
-const QUERY_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
+/// connection on which nothing comes any more is given up. A whole query may take longer: catching up with much does.
+const ROW_LIMIT: Duration = Duration::from_secs(60);
 
 /// The live state of one server process; cheap to share.
 #[derive(Debug, Clone)]
@@ -161,13 +161,20 @@ enum StepError {
     Panicked,
 }
 
-/// Does `step`, which may be given up at any point, within `limit`: a loop that hangs or ends would let the process
-/// answer with old data for ever.
-async fn supervised<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+/// Does `step`, which may be given up at any point: a loop that ends would let the process answer with old data for
+/// ever.
+async fn supervised<T, E: From<StepError>>(step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     // What the loops share is swapped as a whole, so a panic leaves nothing half done.
-    match tokio::time::timeout(limit, AssertUnwindSafe(step).catch_unwind()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(StepError::Panicked.into()),
+    match AssertUnwindSafe(step).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(StepError::Panicked.into()),
+    }
+}
+
+/// Does `step` within `limit`: a loop that hangs is no better than one that has ended.
+async fn within<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(limit, step).await {
+        Ok(result) => result,
         Err(_) => Err(StepError::TimedOut { limit }.into()),
     }
 }
@@ -200,13 +207,11 @@ mod tests {
     #[tokio::test]
     async fn a_loop_outlives_its_steps() {
         let limit = Duration::from_millis(20);
-        let hangs = supervised::<(), StepError>(limit, std::future::pending()).await;
+        let hangs = within::<(), StepError>(limit, std::future::pending()).await;
         assert!(matches!(hangs, Err(StepError::TimedOut { .. })));
-        let panics = supervised::<(), StepError>(limit, async { panic!("as asked") }).await;
+        let panics = supervised::<(), StepError>(async { panic!("as asked") }).await;
         assert!(matches!(panics, Err(StepError::Panicked)));
-        assert!(matches!(
-            supervised::<_, StepError>(limit, async { Ok(7) }).await,
-            Ok(7)
-        ));
+        let works = supervised::<_, StepError>(within(limit, async { Ok(7) })).await;
+        assert!(matches!(works, Ok(7)));
     }
 }

@@ -1,5 +1,6 @@
 //! Connections and transactions.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -111,6 +112,15 @@ impl Pool {
         // Whoever still has one loses it with the process.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.inner.close()).await;
     }
+}
+
+/// Gives `work` up when it takes longer than `patience`: on a connection that was lost unnoticed nothing comes for ever.
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let silent = |_| StoreError::Unavailable(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(patience, work).await.map_err(silent)?
 }
 
 /// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`

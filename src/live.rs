@@ -30,6 +30,8 @@ use self::options::LiveOptions;
 
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
+/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, and one to replace another.
+const CONNECTIONS: u32 = 4;
 /// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
 /// connection on which nothing comes any more is given up. A whole query may take longer: catching up with much does.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
@@ -86,15 +88,15 @@ pub struct ServingStatus {
 }
 
 impl Live {
-    /// Starts the loops; they end with `shutdown`. Returns after the first attempt to load the active snapshot, so
+    /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the first attempt to load the active snapshot, so
     /// that a server which can answer answers from its first request on.
     pub async fn start(pool: Pool, options: LiveOptions, shutdown: CancellationToken) -> Self {
-        let (live, requests) = Self::new(pool, options);
+        let (live, requests) = Self::new(pool.apart(CONNECTIONS), options);
         let mut reload = reload::Reload::new(live.shared.clone());
         reload.run_once().await;
         tokio::spawn(reload.run(shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
-        tokio::spawn(gauges::run(live.shared.clone(), shutdown));
+        tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown));
         live
     }
 

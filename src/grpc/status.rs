@@ -171,6 +171,12 @@ impl From<StoreError> for Status {
                 "the database is not available; try again",
                 retry_after,
             ),
+            StoreError::Busy(_) => with_reason(
+                Code::Unavailable,
+                "DATABASE_BUSY",
+                "the database has more to do than it can; try again",
+                retry_after,
+            ),
             StoreError::Conflict(_) => with_reason(
                 Code::Aborted,
                 "CONFLICT",

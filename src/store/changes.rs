@@ -128,7 +128,7 @@ pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
          WHERE NOT EXISTS (SELECT FROM seen WHERE foreign_) AND EXISTS (SELECT FROM seen)
            AND (xid < (SELECT xmin FROM seen ORDER BY xmin LIMIT 1) OR xid >= pg_snapshot_xmax(pg_current_snapshot()))"
     )
-    .execute(&pool.inner)
+    .execute(&mut *pool.acquire().await?)
     .await?;
     Ok(pruned.rows_affected())
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
     IngestPurchasesRequest, IngestRatingsRequest, Item, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
@@ -21,6 +22,7 @@ use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
+use crate::hold::execute;
 use crate::program::{Server, succeed_at};
 use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
 
@@ -415,4 +417,51 @@ async fn answers_go_on_while_postgresql_hangs() {
     assert!(exit.success(), "{log}");
     assert!(stopping.elapsed() < DEADLINE, "{:?}\n{log}", stopping.elapsed());
     drop(frozen);
+}
+
+#[tokio::test]
+async fn a_burst_of_writes_is_no_outage() {
+    let database = shop::open().await;
+    let settings = [
+        ("database.max_connections", "3"),
+        ("database.acquire_timeout_ms", "1000"),
+        ("live.refresh_interval_ms", "100"),
+    ];
+    let server = Server::with(&database, &settings);
+    let caller = Caller::of(&server).await;
+    // Nobody can write, everybody can read.
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE ratings IN SHARE MODE").await;
+    let write = |number: usize| {
+        let mut ratings = caller.ratings.clone();
+        let request = UpsertRatingsRequest {
+            ratings: vec![a_rating(&user(number), &item(number), 3.0)],
+        };
+        tokio::spawn(async move { ratings.upsert_ratings(request).await })
+    };
+    let mut writes: FuturesUnordered<_> = (0..12).map(write).collect();
+    for _ in 0..9 {
+        let refused = writes.next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert_eq!(refused.get_details_error_info().unwrap().reason, "DATABASE_BUSY");
+        assert!(refused.get_details_retry_info().is_some());
+    }
+    // What others write shows all the same.
+    let mut other = shop::connect(&database).await;
+    let rename = "WITH renamed AS (UPDATE items SET title = 'Renamed' WHERE external_id = 'i05' RETURNING id)
+        INSERT INTO changes (item_id) SELECT id FROM renamed";
+    execute(&mut other, rename).await;
+    soon("a change from elsewhere", || async {
+        let items = caller.ranked(&user(0)).await.items;
+        items.iter().any(|found| found.title == "Renamed")
+    })
+    .await;
+    assert!(caller.status().await.database_available);
+
+    execute(&mut lock, "COMMIT").await;
+    while let Some(written) = writes.next().await {
+        written.unwrap().unwrap();
+    }
+    let (_, log) = server.drain().await;
+    assert!(!log.contains("fresh data cannot be read"), "{log}");
 }

@@ -28,6 +28,8 @@ use crate::store::pool::Pool;
 
 use self::options::LiveOptions;
 
+/// Longest wait of [`Live::start`].
+const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, and one to replace another.
@@ -88,15 +90,20 @@ pub struct ServingStatus {
 }
 
 impl Live {
-    /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the first attempt to load the active snapshot, so
-    /// that a server which can answer answers from its first request on.
+    /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the
+    /// first attempt to load the active snapshot, so that a server which can answer answers from its first request on,
+    /// unless that takes long or `shutdown` comes first: the reload loop goes on with it.
     pub async fn start(pool: Pool, options: LiveOptions, shutdown: CancellationToken) -> Self {
         let (live, requests) = Self::new(pool.apart(CONNECTIONS), options);
-        let mut reload = reload::Reload::new(live.shared.clone());
-        reload.run_once().await;
-        tokio::spawn(reload.run(shutdown.clone()));
+        let (tried, first_try) = oneshot::channel();
+        let reload = reload::Reload::new(live.shared.clone());
+        tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
-        tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown));
+        tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
+        tokio::select! {
+            _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
+            () = shutdown.cancelled() => {}
+        }
         live
     }
 

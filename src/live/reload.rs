@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::overlay::Overlay;
@@ -41,8 +42,14 @@ impl Reload {
         Self { shared, failure: None }
     }
 
-    /// Looks once an interval, and at once when the database hints.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    /// Looks at once, then once an interval and whenever the database hints. `tried` learns of the end of the first look.
+    pub(super) async fn run(mut self, tried: oneshot::Sender<()>, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.run_once() => {}
+        }
+        // Whoever has waited for it may have gone on.
+        let _ = tried.send(());
         let interval = Duration::from_millis(self.shared.options.refresh_interval_ms);
         let mut hints: Option<Hints> = None;
         loop {
@@ -69,7 +76,7 @@ impl Reload {
     }
 
     /// Loads the active version unless it is served already. A failure leaves everything as it was.
-    pub(super) async fn run_once(&mut self) {
+    async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
         // Its errors are reported by the refresh loop, which asks as often.
         let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {

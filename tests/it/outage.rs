@@ -23,7 +23,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
 use crate::hold::execute;
-use crate::program::{Server, succeed_at};
+use crate::program::{Program, Server, command, eventually, succeed_at};
 use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
 
 /// A client's patience in these tests, and thus that of the server: far more than it takes to notice an outage.
@@ -464,4 +464,38 @@ async fn a_burst_of_writes_is_no_outage() {
     }
     let (_, log) = server.drain().await;
     assert!(!log.contains("fresh data cannot be read"), "{log}");
+}
+
+#[tokio::test]
+async fn a_first_load_that_takes_long_keeps_nobody_waiting() {
+    let database = shop::open().await;
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks").await;
+    let is_loading = async || {
+        let waits = "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE NOT granted AND datname = current_database()";
+        let mut connection = shop::connect(&database).await;
+        sqlx::query(waits).fetch_optional(&mut connection).await.unwrap()
+    };
+
+    // It stops when it is asked to.
+    let program = Program::start(&mut command(&database, &["serve", "--listen=127.0.0.1:0"]));
+    eventually("loading", is_loading).await;
+    program.signal(libc::SIGTERM);
+    let (exit, log) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
+    assert!(exit.success(), "{log}");
+    assert!(!log.contains("serving snapshot"), "{log}");
+
+    // It says what it can and cannot do.
+    let server = Server::start(&database);
+    let caller = Caller::of(&server).await;
+    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
+    assert_eq!(server.health("").await, Some(ServingStatus::Serving));
+    caller.rate("early", &item(5), 4.0).await;
+    execute(&mut lock, "COMMIT").await;
+    caller.serves(1).await;
+    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::Serving));
+    let similar = caller.similar(&item(5)).await;
+    let expected = plus(&Scores::new(), 4.0, &similar);
+    assert!(equal(&caller.scores("early").await, &expected));
 }

@@ -85,6 +85,8 @@ pub struct ServingStatus {
     /// When the database was last read for fresh data.
     pub refreshed_at: Option<Timestamp>,
     pub database_available: bool,
+    /// The version that is being loaded.
+    pub loading: Option<i64>,
     /// Of the last version that could not be loaded.
     pub load_error: Option<String>,
 }

@@ -91,7 +91,10 @@ impl Reload {
         if self.failure.as_ref().is_some_and(is_left_alone) {
             return;
         }
-        match supervised(self.switch_to(version)).await {
+        self.shared.update_status(|status| status.loading = Some(version));
+        let result = supervised(self.switch_to(version)).await;
+        self.shared.update_status(|status| status.loading = None);
+        match result {
             Ok(()) => self.recovered(),
             Err(error) => self.failed(version, &error),
         }

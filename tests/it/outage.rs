@@ -368,6 +368,8 @@ async fn answers_go_on_while_postgresql_is_gone() {
     let refused = from_memory(&late_caller, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     assert_eq!(refused.get_details_error_info().unwrap().reason, "NO_SNAPSHOT");
+    assert!(refused.message().contains("database is not available"), "{refused:?}");
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
     let status = late_caller.status().await;
     assert_eq!((status.snapshot_version, status.database_available), (None, false));
     assert_unavailable(&late_caller).await;
@@ -491,6 +493,9 @@ async fn a_first_load_that_takes_long_keeps_nobody_waiting() {
     let caller = Caller::of(&server).await;
     assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
     assert_eq!(server.health("").await, Some(ServingStatus::Serving));
+    let refused = from_memory(&caller, 0).await.unwrap_err();
+    assert!(refused.message().contains("is being loaded"), "{refused:?}");
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
     caller.rate("early", &item(5), 4.0).await;
     execute(&mut lock, "COMMIT").await;
     caller.serves(1).await;

@@ -28,11 +28,15 @@ use crate::store::pool::Pool;
 
 use self::options::LiveOptions;
 
+/// Longest wait of [`Live::start`].
+const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// Longest query of a loop. Longer than any statement may take, so that only a connection on which nothing comes any
-/// more is given up.
-const QUERY_LIMIT: Duration = Duration::from_secs(60);
+/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, and one to replace another.
+const CONNECTIONS: u32 = 4;
+/// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
+/// connection on which nothing comes any more is given up. A whole query may take longer: catching up with much does.
+const ROW_LIMIT: Duration = Duration::from_secs(60);
 
 /// The live state of one server process; cheap to share.
 #[derive(Debug, Clone)]
@@ -81,20 +85,27 @@ pub struct ServingStatus {
     /// When the database was last read for fresh data.
     pub refreshed_at: Option<Timestamp>,
     pub database_available: bool,
+    /// The version that is being loaded.
+    pub loading: Option<i64>,
     /// Of the last version that could not be loaded.
     pub load_error: Option<String>,
 }
 
 impl Live {
-    /// Starts the loops; they end with `shutdown`. Returns after the first attempt to load the active snapshot, so
-    /// that a server which can answer answers from its first request on.
+    /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the
+    /// first attempt to load the active snapshot, so that a server which can answer answers from its first request on,
+    /// unless that takes long or `shutdown` comes first: the reload loop goes on with it.
     pub async fn start(pool: Pool, options: LiveOptions, shutdown: CancellationToken) -> Self {
-        let (live, requests) = Self::new(pool, options);
-        let mut reload = reload::Reload::new(live.shared.clone());
-        reload.run_once().await;
-        tokio::spawn(reload.run(shutdown.clone()));
+        let (live, requests) = Self::new(pool.apart(CONNECTIONS), options);
+        let (tried, first_try) = oneshot::channel();
+        let reload = reload::Reload::new(live.shared.clone());
+        tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
-        tokio::spawn(gauges::run(live.shared.clone(), shutdown));
+        tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
+        tokio::select! {
+            _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
+            () = shutdown.cancelled() => {}
+        }
         live
     }
 
@@ -161,13 +172,20 @@ enum StepError {
     Panicked,
 }
 
-/// Does `step`, which may be given up at any point, within `limit`: a loop that hangs or ends would let the process
-/// answer with old data for ever.
-async fn supervised<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+/// Does `step`, which may be given up at any point: a loop that ends would let the process answer with old data for
+/// ever.
+async fn supervised<T, E: From<StepError>>(step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     // What the loops share is swapped as a whole, so a panic leaves nothing half done.
-    match tokio::time::timeout(limit, AssertUnwindSafe(step).catch_unwind()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(StepError::Panicked.into()),
+    match AssertUnwindSafe(step).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(StepError::Panicked.into()),
+    }
+}
+
+/// Does `step` within `limit`: a loop that hangs is no better than one that has ended.
+async fn within<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(limit, step).await {
+        Ok(result) => result,
         Err(_) => Err(StepError::TimedOut { limit }.into()),
     }
 }
@@ -200,13 +218,11 @@ mod tests {
     #[tokio::test]
     async fn a_loop_outlives_its_steps() {
         let limit = Duration::from_millis(20);
-        let hangs = supervised::<(), StepError>(limit, std::future::pending()).await;
+        let hangs = within::<(), StepError>(limit, std::future::pending()).await;
         assert!(matches!(hangs, Err(StepError::TimedOut { .. })));
-        let panics = supervised::<(), StepError>(limit, async { panic!("as asked") }).await;
+        let panics = supervised::<(), StepError>(async { panic!("as asked") }).await;
         assert!(matches!(panics, Err(StepError::Panicked)));
-        assert!(matches!(
-            supervised::<_, StepError>(limit, async { Ok(7) }).await,
-            Ok(7)
-        ));
+        let works = supervised::<_, StepError>(within(limit, async { Ok(7) })).await;
+        assert!(matches!(works, Ok(7)));
     }
 }

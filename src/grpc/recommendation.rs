@@ -35,7 +35,8 @@ pub struct RecommendationHandler {
 
 impl RecommendationHandler {
     fn view(&self) -> Result<Arc<View>, Status> {
-        self.live.view().ok_or_else(status::no_snapshot)
+        let none = || status::no_snapshot(&self.live.status());
+        self.live.view().ok_or_else(none)
     }
 }
 

@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::domain::access::Role;
 use crate::domain::error::{InvalidField, chain};
+use crate::live::ServingStatus;
 use crate::store::error::StoreError;
 use crate::store::snapshots::TransitionError;
 
@@ -85,14 +86,22 @@ pub fn not_found(reason: &str, message: impl Into<String>) -> Status {
     with_reason(Code::NotFound, reason, message, None)
 }
 
-/// No snapshot has been loaded yet.
-pub fn no_snapshot() -> Status {
-    with_reason(
-        Code::FailedPrecondition,
-        "NO_SNAPSHOT",
-        "no snapshot is active yet: run `likemind train`",
-        None,
-    )
+/// No snapshot has been loaded yet; `serving` tells why.
+pub fn no_snapshot(serving: &ServingStatus) -> Status {
+    const LOADING: Duration = Duration::from_secs(1);
+    let (message, retry_after) = if serving.loading.is_some() {
+        ("the active snapshot is being loaded; try again", Some(LOADING))
+    } else if serving.load_error.is_some() {
+        ("the active snapshot cannot be served; GetServingStatus says why", None)
+    } else if !serving.database_available {
+        (
+            "no snapshot is loaded, and the database is not available; try again",
+            Some(LOADING),
+        )
+    } else {
+        ("no snapshot is active yet: run `likemind train`", None)
+    };
+    with_reason(Code::FailedPrecondition, "NO_SNAPSHOT", message, retry_after)
 }
 
 /// A caller without a key where one is needed.
@@ -227,6 +236,12 @@ impl From<StoreError> for Status {
                 "the database is not available; try again",
                 retry_after,
             ),
+            StoreError::Busy(_) => with_reason(
+                Code::Unavailable,
+                "DATABASE_BUSY",
+                "the database has more to do than it can; try again",
+                retry_after,
+            ),
             StoreError::Conflict(_) => with_reason(
                 Code::Aborted,
                 "CONFLICT",
@@ -296,6 +311,32 @@ pub fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_snapshot_it_says_why() {
+        let check = |serving: ServingStatus, expected: &str, retry: bool| {
+            let status = no_snapshot(&serving);
+            assert!(status.message().contains(expected), "{status:?}");
+            assert_eq!(status.get_details_retry_info().is_some(), retry, "{status:?}");
+        };
+        let away = ServingStatus::default();
+        let there = ServingStatus {
+            database_available: true,
+            ..away.clone()
+        };
+        let loading = ServingStatus {
+            loading: Some(1),
+            ..there.clone()
+        };
+        let damaged = ServingStatus {
+            load_error: Some("snapshot 1 is damaged".to_owned()),
+            ..there.clone()
+        };
+        check(away, "the database is not available", true);
+        check(there, "likemind train", false);
+        check(loading, "is being loaded", true);
+        check(damaged, "cannot be served", false);
+    }
 
     #[test]
     fn the_fields_of_a_status_fit_into_a_header() {

@@ -8,30 +8,32 @@ use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::Timestamp;
+use crate::store::pool::Pool;
 
 use super::Shared;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+/// `pool`: that of the requests.
+pub(super) async fn run(shared: Arc<Shared>, pool: Pool, shutdown: CancellationToken) {
     let started = Utc::now();
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = interval.tick() => set(&shared, started, Utc::now()),
+            _ = interval.tick() => set(&shared, &pool, started, Utc::now()),
         }
     }
 }
 
-fn set(shared: &Shared, started: Timestamp, now: Timestamp) {
+fn set(shared: &Shared, pool: &Pool, started: Timestamp, now: Timestamp) {
     let status = shared.status.load();
     let seconds_since = |at: Timestamp| (now - at).num_milliseconds() as f64 / 1_000.0;
     gauge!("likemind_fresh_lag_seconds").set(seconds_since(status.refreshed_at.unwrap_or(started)));
     gauge!("likemind_fresh_entries").set(status.fresh_entries as f64);
     gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
     gauge!("likemind_snapshot_age_seconds").set(status.snapshot_created_at.map_or(0.0, seconds_since));
-    let pool = shared.pool.usage();
+    let pool = pool.usage();
     gauge!("likemind_pool_connections", "state" => "busy").set(f64::from(pool.busy));
     gauge!("likemind_pool_connections", "state" => "idle").set(f64::from(pool.idle));
 }

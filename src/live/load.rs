@@ -10,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots;
 
-use super::{LoadedSnapshot, StepError};
+use super::{LoadedSnapshot, ROW_LIMIT, StepError};
 
 /// Why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -88,5 +88,6 @@ pub(super) async fn catch_up(
     watermark: &Watermark,
     max_entries: usize,
 ) -> Result<Watermark, StoreError> {
-    changes::since(pool, watermark, |change| overlay.apply(snapshot, change, max_entries)).await
+    let apply = |change| overlay.apply(snapshot, change, max_entries);
+    changes::since(pool, watermark, ROW_LIMIT, apply).await
 }

@@ -16,7 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::snapshots;
 
 use super::options::LiveOptions;
-use super::{QUERY_LIMIT, Shared, StepError, supervised};
+use super::{ROW_LIMIT, Shared, StepError, supervised, within};
 
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
@@ -51,7 +51,7 @@ pub(super) async fn run(
         while let Ok(request) = requests.try_recv() {
             waiting.push(request);
         }
-        let mut look = pin!(supervised(QUERY_LIMIT, refresh(&shared)));
+        let mut look = pin!(supervised(refresh(&shared)));
         let result = tokio::select! {
             result = &mut look => result,
             () = tokio::time::sleep(SLOW) => {
@@ -71,14 +71,14 @@ async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
     let mut loaded = shared.loaded.lock().await;
     let (Some(loaded), Some(view)) = (loaded.as_mut(), shared.view.load_full()) else {
         // Nothing to refresh; ask all the same, so that the status says whether the database is there.
-        snapshots::active_version(&shared.pool).await?;
-        return Ok(());
+        let active = async { Ok(snapshots::active_version(&shared.pool).await?) };
+        return within(ROW_LIMIT, active).await.map(drop);
     };
     let mut overlay = Overlay::clone(&view.overlay);
     let max_entries = shared.options.max_overlay_entries;
     let mut is_changed = false;
     let dropped_before = overlay.dropped();
-    loaded.watermark = changes::since(&shared.pool, &loaded.watermark, |change| {
+    loaded.watermark = changes::since(&shared.pool, &loaded.watermark, ROW_LIMIT, |change| {
         is_changed = true;
         overlay.apply(&view.snapshot, change, max_entries);
     })

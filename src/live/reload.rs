@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::overlay::Overlay;
@@ -12,7 +13,7 @@ use crate::store::snapshots::{self, Hints};
 
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
-use super::{Loaded, LoadedSnapshot, QUERY_LIMIT, Shared, supervised};
+use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, supervised, within};
 
 /// How long a version that could not be loaded is left alone.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
@@ -41,8 +42,14 @@ impl Reload {
         Self { shared, failure: None }
     }
 
-    /// Looks once an interval, and at once when the database hints.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    /// Looks at once, then once an interval and whenever the database hints. `tried` learns of the end of the first look.
+    pub(super) async fn run(mut self, tried: oneshot::Sender<()>, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.run_once() => {}
+        }
+        // Whoever has waited for it may have gone on.
+        let _ = tried.send(());
         let interval = Duration::from_millis(self.shared.options.refresh_interval_ms);
         let mut hints: Option<Hints> = None;
         loop {
@@ -69,10 +76,10 @@ impl Reload {
     }
 
     /// Loads the active version unless it is served already. A failure leaves everything as it was.
-    pub(super) async fn run_once(&mut self) {
+    async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
         // Its errors are reported by the refresh loop, which asks as often.
-        let Ok(Some(version)) = supervised::<_, LoadError>(QUERY_LIMIT, active).await else {
+        let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {
             return;
         };
         if self.shared.status.load().snapshot_version == Some(version) {
@@ -84,7 +91,10 @@ impl Reload {
         if self.failure.as_ref().is_some_and(is_left_alone) {
             return;
         }
-        match supervised(LOAD_LIMIT, self.switch_to(version)).await {
+        self.shared.update_status(|status| status.loading = Some(version));
+        let result = supervised(self.switch_to(version)).await;
+        self.shared.update_status(|status| status.loading = None);
+        match result {
             Ok(()) => self.recovered(),
             Err(error) => self.failed(version, &error),
         }
@@ -136,7 +146,7 @@ impl Reload {
         };
         let new = match kept {
             Some(kept) => kept,
-            None => load(&self.shared.pool, version).await?,
+            None => within(LOAD_LIMIT, load(&self.shared.pool, version)).await?,
         };
         let max_entries = self.shared.options.max_overlay_entries;
         let mut overlay = Overlay::default();
@@ -151,8 +161,7 @@ impl Reload {
 
         // The refresh loop waits from here on; what came in the meantime is little.
         let mut loaded = self.shared.loaded.lock().await;
-        let last = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries);
-        let watermark = supervised::<_, LoadError>(QUERY_LIMIT, async { Ok(last.await?) }).await?;
+        let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
         report_dropped(&self.shared.options, 0, fresh_entries_dropped);
         let old_view = self.shared.view.swap(Some(Arc::new(View {

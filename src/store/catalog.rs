@@ -204,7 +204,7 @@ pub async fn get_item(pool: &Pool, item: &ItemId) -> Result<Option<Item>, StoreE
            WHERE items.external_id = $1"#,
         item.as_str(),
     )
-    .fetch_optional(&pool.inner)
+    .fetch_optional(&mut *pool.acquire().await?)
     .await?
     .map(Item::try_from)
     .transpose()
@@ -238,7 +238,7 @@ pub async fn list_items(
         selection.category.as_ref().map(|category| category.as_str()),
         limit,
     )
-    .fetch_all(&pool.inner)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?
     .into_iter()
     .map(Item::try_from)

@@ -6,14 +6,16 @@
 //! a hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) takes their place,
 //! and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs none.
 
-use futures_util::TryStreamExt;
+use std::time::Duration;
+
+use futures_util::{TryFutureExt, TryStreamExt};
 
 use crate::domain::id::{ItemId, UserId};
 use crate::model::overlay::FreshChange;
 
 use super::catalog::facts;
 use super::error::StoreError;
-use super::pool::{Pool, Tx};
+use super::pool::{Pool, Tx, within};
 
 /// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +46,22 @@ pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), Stor
 }
 
 /// Hands to `apply` the present state of everything that has been committed since `watermark`, and returns the moment
-/// up to which that is complete. Memory does not grow with the number of changes.
+/// up to which that is complete. Memory does not grow with the number of changes. It takes as long as there is much to
+/// hand over, but gives up when for `patience` nothing comes.
 ///
 /// # Errors
-/// `apply` may have been called for a part of the changes; calling it again for all of them does no harm.
+/// [`StoreError::Unavailable`] also when nothing has come. `apply` may have been called for a part of the changes;
+/// calling it again for all of them does no harm.
 ///
 /// A watermark from the future is one of another cluster, from where the database was restored: everything in the feed is
 /// handed over.
 pub async fn since(
     pool: &Pool,
     watermark: &Watermark,
+    patience: Duration,
     mut apply: impl FnMut(FreshChange),
 ) -> Result<Watermark, StoreError> {
-    let mut tx = pool.begin_unlimited().await?;
+    let mut tx = within(patience, pool.begin_unlimited()).await?;
     // One statement sees one picture of the database: changes, states and the new moment fit together. The outer join
     // gives a row also when nothing has changed.
     let mut rows = sqlx::query_as!(
@@ -97,7 +102,7 @@ pub async fn since(
     .fetch(&mut *tx);
 
     let mut reached = None;
-    while let Some(mut row) = rows.try_next().await? {
+    while let Some(mut row) = within(patience, rows.try_next().err_into()).await? {
         reached = Some(std::mem::take(&mut row.watermark));
         if let Some(change) = row.change()? {
             apply(change);
@@ -123,7 +128,7 @@ pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
          WHERE NOT EXISTS (SELECT FROM seen WHERE foreign_) AND EXISTS (SELECT FROM seen)
            AND (xid < (SELECT xmin FROM seen ORDER BY xmin LIMIT 1) OR xid >= pg_snapshot_xmax(pg_current_snapshot()))"
     )
-    .execute(&pool.inner)
+    .execute(&mut *pool.acquire().await?)
     .await?;
     Ok(pruned.rows_affected())
 }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// PostgreSQL cannot be reached, is starting or stopping, or no connection came free in time. Waiting helps.
+    /// PostgreSQL cannot be reached, or is starting or stopping. Waiting helps.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// All connections are in use, and none came free within `database.acquire_timeout_ms`. Waiting helps.
+    #[error("the database is busy")]
+    Busy(#[source] sqlx::Error),
     /// Another transaction was in the way, also after [`RETRIES`](super::pool::RETRIES) attempts.
     #[error("the database could not serialize the transaction")]
     Conflict(#[source] sqlx::Error),
@@ -29,7 +32,7 @@ impl StoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable(_) => Some(Duration::from_secs(1)),
-            Self::Conflict(_) | Self::Timeout(_) => Some(Duration::from_millis(100)),
+            Self::Busy(_) | Self::Conflict(_) | Self::Timeout(_) => Some(Duration::from_millis(100)),
             Self::Corrupt { .. } | Self::Migration(_) | Self::InvalidUrl(_) | Self::Unexpected(_) => None,
         }
     }
@@ -45,6 +48,7 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
+            // Also of a pool: what is load is told apart by `Pool::acquire`.
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut

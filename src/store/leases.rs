@@ -74,7 +74,7 @@ pub async fn has_been_taken(pool: &Pool, name: &str) -> Result<bool, StoreError>
         r#"SELECT EXISTS (SELECT FROM leases WHERE name = $1) AS "taken!""#,
         name
     )
-    .fetch_one(&pool.inner)
+    .fetch_one(&mut *pool.acquire().await?)
     .await?;
     Ok(taken)
 }
@@ -106,7 +106,7 @@ pub async fn release(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
         lease.name,
         lease.fencing_token,
     )
-    .execute(&pool.inner)
+    .execute(&mut *pool.acquire().await?)
     .await?;
     Ok(released.rows_affected() == 1)
 }

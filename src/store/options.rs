@@ -67,6 +67,7 @@ impl serde::Serialize for DatabaseUrl {
 pub struct DatabaseOptions {
     /// `postgres://user:password@host:port/database`. Absent: a private PostgreSQL under `data_dir`.
     pub url: Option<DatabaseUrl>,
+    /// Of the requests of a server, which has up to 4 more to keep up with what is written; or of a command.
     pub max_connections: u32,
     /// Longest wait for a free connection.
     pub acquire_timeout_ms: u64,
@@ -87,8 +88,8 @@ impl Default for DatabaseOptions {
 }
 
 impl DatabaseOptions {
-    /// Fewest connections: the two loops of a server and a request, or the two readers of a trainer and its lease.
-    const MIN_CONNECTIONS: u32 = 4;
+    /// Fewest connections: the two readers of a trainer and its lease.
+    const MIN_CONNECTIONS: u32 = 3;
 
     /// # Errors
     /// Names the key.

@@ -1,10 +1,14 @@
 //! Connections and transactions.
 
+use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection as _, PgPool, Postgres};
 
 use super::error::StoreError;
 use super::options::DatabaseOptions;
@@ -19,10 +23,15 @@ pub const RETRIES: u32 = 5;
 
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
+/// Longest wait for the answer on a connection that is given back.
+const LONGEST_RETURN: Duration = Duration::from_secs(10);
+
 /// A pool of connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(super) inner: PgPool,
+    /// Counts the connections on which the database has answered before they were given out.
+    given_out: Arc<AtomicU64>,
 }
 
 /// Open connections by what they do.
@@ -46,11 +55,67 @@ impl Pool {
                 // Compiling a statement that then finds a few rows took .8 s at every look for fresh data.
                 ("jit", "off"),
             ]);
+        let given_out = Arc::new(AtomicU64::new(0));
+        let [opened, reused] = [given_out.clone(), given_out.clone()];
         let inner = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
+            .after_connect(move |_, _| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(()) })
+            })
+            .before_acquire(move |_, _| {
+                reused.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(true) })
+            })
             .connect_lazy_with(connect_options);
-        Ok(Self { inner })
+        Ok(Self { inner, given_out })
+    }
+
+    /// Further connections to the same database, `max_connections` of them, that nobody else uses up.
+    pub fn apart(&self, max_connections: u32) -> Self {
+        let options = self.inner.options().clone();
+        let inner = options
+            .max_connections(max_connections)
+            // Of so few none may be lost to a database from which nothing comes any more.
+            .after_release(|connection, _| {
+                Box::pin(async {
+                    let answer = tokio::time::timeout(LONGEST_RETURN, connection.ping()).await;
+                    answer.map_err(|_| silence())?.map(|()| true)
+                })
+            })
+            .connect_lazy_with(PgConnectOptions::clone(&self.inner.connect_options()));
+        Self {
+            inner,
+            given_out: self.given_out.clone(),
+        }
+    }
+
+    /// A connection that is free, or comes free in time.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when others have got one in the meantime: the database is there, and only has much to do.
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        let before = self.given_out.load(Ordering::Relaxed);
+        let acquired = self.inner.acquire().await;
+        acquired.map_err(|error| self.refused(error, before))
+    }
+
+    /// A transaction on such a connection.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let before = self.given_out.load(Ordering::Relaxed);
+        let begun = self.inner.begin().await;
+        begun.map_err(|error| self.refused(error, before))
+    }
+
+    /// The pool's own error is the same for a database that is away.
+    fn refused(&self, error: sqlx::Error, given_out_before: u64) -> StoreError {
+        match error {
+            sqlx::Error::PoolTimedOut if self.given_out.load(Ordering::Relaxed) > given_out_before => {
+                StoreError::Busy(error)
+            }
+            error => error.into(),
+        }
     }
 
     /// Connects now.
@@ -74,7 +139,7 @@ impl Pool {
     /// A transaction whose statements may take their time: reading a large snapshot, or catching up with much. They are
     /// planned anew for their parameters: how much there is to read differs from one time to the next.
     pub(super) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
-        let mut tx = self.inner.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query!(
             "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
                     set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
@@ -95,7 +160,7 @@ impl Pool {
     {
         let mut attempt = 1;
         loop {
-            match work(self.inner.begin().await?).await {
+            match work(self.begin().await?).await {
                 Err(StoreError::Conflict(_)) if attempt < RETRIES => {
                     tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 10)).await;
                     attempt += 1;
@@ -111,6 +176,19 @@ impl Pool {
         // Whoever still has one loses it with the process.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.inner.close()).await;
     }
+}
+
+/// Gives `work` up when it takes longer than `patience`: on a connection that was lost unnoticed nothing comes for ever.
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let result = tokio::time::timeout(patience, work).await;
+    result.map_err(|_| StoreError::Unavailable(silence()))?
+}
+
+fn silence() -> sqlx::Error {
+    sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }
 
 /// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`

@@ -170,7 +170,7 @@ pub async fn list(
                 cursor.line_number,
                 limit,
             )
-            .fetch_all(&pool.inner)
+            .fetch_all(&mut *pool.acquire().await?)
             .await?,
             PurchaseOwner::Order(order) => sqlx::query_as!(
                 Row,
@@ -187,7 +187,7 @@ pub async fn list(
                 cursor.line_number,
                 limit,
             )
-            .fetch_all(&pool.inner)
+            .fetch_all(&mut *pool.acquire().await?)
             .await?,
         };
     rows.into_iter().map(PurchaseLine::try_from).collect()

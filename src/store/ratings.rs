@@ -127,7 +127,7 @@ pub async fn list_by_user(pool: &Pool, user: &UserId, after: &str, limit: i64) -
         after,
         limit,
     )
-    .fetch_all(&pool.inner)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?
     .into_iter()
     .map(Rating::try_from)
@@ -146,7 +146,7 @@ pub async fn list_by_item(pool: &Pool, item: &ItemId, after: &str, limit: i64) -
         after,
         limit,
     )
-    .fetch_all(&pool.inner)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?
     .into_iter()
     .map(Rating::try_from)

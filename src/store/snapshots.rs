@@ -162,7 +162,7 @@ pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result
             chunk as i32,
             bytes,
         )
-        .execute(&pool.inner)
+        .execute(&mut *pool.acquire().await?)
         .await
         .map_err(StoreError::from)?;
         if written.rows_affected() == 0 {
@@ -393,7 +393,7 @@ async fn transition(
 pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
     Ok(
         sqlx::query_scalar!("SELECT version FROM snapshots WHERE state = 'active'")
-            .fetch_optional(&pool.inner)
+            .fetch_optional(&mut *pool.acquire().await?)
             .await?,
     )
 }
@@ -406,7 +406,7 @@ pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, St
            FROM snapshots WHERE version = $1"#,
         version,
     )
-    .fetch_optional(&pool.inner)
+    .fetch_optional(&mut *pool.acquire().await?)
     .await?
     .map(SnapshotRecord::try_from)
     .transpose()
@@ -422,7 +422,7 @@ pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRe
         before,
         limit,
     )
-    .fetch_all(&pool.inner)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?
     .into_iter()
     .map(SnapshotRecord::try_from)
@@ -461,7 +461,7 @@ pub async fn prune(pool: &Pool, keep: u32) -> Result<Vec<i64>, StoreError> {
          RETURNING version",
         i64::from(keep),
     )
-    .fetch_all(&pool.inner)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?;
     pruned.sort_unstable();
     Ok(pruned)

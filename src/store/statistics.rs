@@ -7,7 +7,7 @@ use super::pool::Pool;
 /// was all but empty checks every foreign key by reading the whole of it, until somebody looks.
 pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
     sqlx::query!("ANALYZE users, merchants, items, ratings, purchases")
-        .execute(&pool.inner)
+        .execute(&mut *pool.acquire().await?)
         .await?;
     Ok(())
 }
@@ -17,7 +17,7 @@ pub async fn is_empty(pool: &Pool) -> Result<bool, StoreError> {
     let is_empty = sqlx::query_scalar!(
         r#"SELECT NOT EXISTS (SELECT FROM users) AND NOT EXISTS (SELECT FROM items) AS "is_empty!""#
     )
-    .fetch_one(&pool.inner)
+    .fetch_one(&mut *pool.acquire().await?)
     .await?;
     Ok(is_empty)
 }

@@ -1,11 +1,17 @@
 //! What is written through one server shows there at once, and on every other one within the refresh interval.
 
+use std::time::Duration;
+
 use likemind::grpc::proto::v1::{
     Fallback, GetItemRequest, IngestRatingsRequest, Item, ItemFilter, Personalization, PredictRatingsRequest,
     PriceRange, RecommendRequest, SessionItem, SessionItems, prediction, recommend_request,
 };
+use likemind::store::changes::{self, Watermark};
+use likemind::store::error::StoreError;
+use likemind::store::snapshots;
 use sqlx::Connection;
 
+use crate::hold::execute;
 use crate::postgres::TestDatabase;
 use crate::program::Server;
 use crate::shop::{self, Caller, Scores, a_rating, assert_equal, equal, for_user, item, plus, pounds, soon, user};
@@ -513,4 +519,47 @@ async fn a_full_overlay_is_reported_until_the_next_snapshot() {
             .iter()
             .any(|found| found.item_id == item(5) && found.title == "Too late")
     );
+}
+
+/// From where the shop's snapshot has to catch up.
+async fn input_watermark(database: &TestDatabase) -> Watermark {
+    let record = snapshots::get(&database.pool().await, 1).await.unwrap();
+    record.unwrap().input_watermark
+}
+
+#[tokio::test]
+async fn catching_up_takes_as_long_as_there_is_much_to_read() {
+    const ITEMS: usize = 3_000;
+    let database = shop::open().await;
+    let watermark = input_watermark(&database).await;
+    // Far more than the buffers between here and there hold.
+    let write = format!(
+        "WITH added AS (
+             INSERT INTO items (external_id, title) SELECT 'new-' || n, repeat('t', 1000)
+             FROM generate_series(1, {ITEMS}) AS n RETURNING id
+         ) INSERT INTO changes (item_id) SELECT id FROM added"
+    );
+    execute(&mut shop::connect(&database).await, &write).await;
+
+    let pool = database.pool().await;
+    let mut read = 0;
+    let slowly = |_| {
+        read += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    // All of it takes three times that long.
+    let reached = changes::since(&pool, &watermark, Duration::from_secs(1), slowly).await;
+    assert_ne!(reached.unwrap(), watermark);
+    assert_eq!(read, ITEMS);
+}
+
+#[tokio::test]
+async fn catching_up_ends_when_nothing_comes() {
+    let database = shop::open().await;
+    let watermark = input_watermark(&database).await;
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE changes").await;
+    let pool = database.pool().await;
+    let reached = changes::since(&pool, &watermark, Duration::from_millis(100), |_| {}).await;
+    assert!(matches!(reached, Err(StoreError::Unavailable(_))), "{reached:?}");
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
     IngestPurchasesRequest, IngestRatingsRequest, Item, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
-    ListSimilarItemsRequest, ListSnapshotsRequest, Merchant, PredictRatingsRequest, PurchaseLine,
-    RecordPurchasesRequest, RollbackSnapshotRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
-    list_purchases_request, list_ratings_request,
+    ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, Merchant, PredictRatingsRequest,
+    PurchaseLine, RecordPurchasesRequest, RollbackSnapshotRequest, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest, list_purchases_request, list_ratings_request,
 };
 use likemind::store::embedded::{Embedded, EmbeddedOptions};
 use tokio::task::JoinHandle;
@@ -23,7 +24,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
 use crate::bad_input::dynamic::methods;
-use crate::program::{Server, succeed_at};
+use crate::hold::execute;
+use crate::program::{Program, Server, command, eventually, succeed_at};
 use crate::rpc::assert_status;
 use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
 
@@ -205,7 +207,13 @@ impl Load {
 }
 
 /// Answered without PostgreSQL; all other RPCs need it.
-const FROM_MEMORY: [&str; 4] = ["GetServingStatus", "ListSimilarItems", "PredictRatings", "Recommend"];
+const FROM_MEMORY: [&str; 5] = [
+    "GetServingStatus",
+    "ListSimilarItems",
+    "ListSimilarUsers",
+    "PredictRatings",
+    "Recommend",
+];
 
 /// Every RPC of [`FROM_MEMORY`].
 async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
@@ -222,6 +230,11 @@ async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
         ..ListSimilarItemsRequest::default()
     };
     recommendations.list_similar_items(request).await?;
+    let request = ListSimilarUsersRequest {
+        user_id: user(number),
+        limit: 5,
+    };
+    recommendations.list_similar_users(request).await?;
     caller
         .models
         .clone()
@@ -411,6 +424,8 @@ async fn answers_go_on_while_postgresql_is_gone() {
     let refused = from_memory(&late_caller, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     assert_eq!(refused.get_details_error_info().unwrap().reason, "NO_SNAPSHOT");
+    assert!(refused.message().contains("database is not available"), "{refused:?}");
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
     let status = late_caller.status().await;
     assert_eq!((status.snapshot_version, status.database_available), (None, false));
     assert_unavailable(&late_caller).await;
@@ -461,4 +476,88 @@ async fn answers_go_on_while_postgresql_hangs() {
     assert!(exit.success(), "{log}");
     assert!(!log.contains("cut off"), "{log}");
     drop(frozen);
+}
+
+#[tokio::test]
+async fn a_burst_of_writes_is_no_outage() {
+    let database = shop::open().await;
+    let settings = [
+        ("database.max_connections", "3"),
+        ("database.acquire_timeout_ms", "1000"),
+        ("live.refresh_interval_ms", "100"),
+    ];
+    let server = Server::with(&database, &settings);
+    let caller = Caller::of(&server).await;
+    // Nobody can write, everybody can read.
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE ratings IN SHARE MODE").await;
+    let write = |number: usize| {
+        let mut ratings = caller.ratings.clone();
+        let request = UpsertRatingsRequest {
+            ratings: vec![a_rating(&user(number), &item(number), 3.0)],
+        };
+        tokio::spawn(async move { ratings.upsert_ratings(request).await })
+    };
+    let mut writes: FuturesUnordered<_> = (0..12).map(write).collect();
+    for _ in 0..9 {
+        let refused = writes.next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert_eq!(refused.get_details_error_info().unwrap().reason, "DATABASE_BUSY");
+        assert!(refused.get_details_retry_info().is_some());
+    }
+    // What others write shows all the same.
+    let mut other = shop::connect(&database).await;
+    let rename = "WITH renamed AS (UPDATE items SET title = 'Renamed' WHERE external_id = 'i05' RETURNING id)
+        INSERT INTO changes (item_id) SELECT id FROM renamed";
+    execute(&mut other, rename).await;
+    soon("a change from elsewhere", || async {
+        let items = caller.ranked(&user(0)).await.items;
+        items.iter().any(|found| found.title == "Renamed")
+    })
+    .await;
+    assert!(caller.status().await.database_available);
+
+    execute(&mut lock, "COMMIT").await;
+    while let Some(written) = writes.next().await {
+        written.unwrap().unwrap();
+    }
+    let (_, log) = server.drain().await;
+    assert!(!log.contains("fresh data cannot be read"), "{log}");
+}
+
+#[tokio::test]
+async fn a_first_load_that_takes_long_keeps_nobody_waiting() {
+    let database = shop::open().await;
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks").await;
+    let is_loading = async || {
+        let waits = "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE NOT granted AND datname = current_database()";
+        let mut connection = shop::connect(&database).await;
+        sqlx::query(waits).fetch_optional(&mut connection).await.unwrap()
+    };
+
+    // It stops when it is asked to.
+    let program = Program::start(&mut command(&database, &["serve", "--listen=127.0.0.1:0"]));
+    eventually("loading", is_loading).await;
+    program.signal(libc::SIGTERM);
+    let (exit, log) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
+    assert!(exit.success(), "{log}");
+    assert!(!log.contains("serving snapshot"), "{log}");
+
+    // It says what it can and cannot do.
+    let server = Server::start(&database);
+    let caller = Caller::of(&server).await;
+    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
+    assert_eq!(server.health("").await, Some(ServingStatus::Serving));
+    let refused = from_memory(&caller, 0).await.unwrap_err();
+    assert!(refused.message().contains("is being loaded"), "{refused:?}");
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
+    caller.rate("early", &item(5), 4.0).await;
+    execute(&mut lock, "COMMIT").await;
+    caller.serves(1).await;
+    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::Serving));
+    let similar = caller.similar(&item(5)).await;
+    let expected = plus(&Scores::new(), 4.0, &similar);
+    assert!(equal(&caller.scores("early").await, &expected));
 }

@@ -19,7 +19,7 @@ use super::limits::{Limits, Usage};
 use super::options::AccessOptions;
 
 /// Longest look.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Cheap to share.
 #[derive(Clone)]
@@ -66,9 +66,12 @@ enum LookError {
 impl Keyring {
     /// Looks once, and then once an `interval` until `shutdown`.
     pub async fn start(pool: Pool, options: &AccessOptions, interval: Duration, shutdown: CancellationToken) -> Self {
-        let keyring = Self::new(pool, options);
+        let keyring = Self::new(pool.apart(1), options);
         let mut is_available = true;
-        keyring.look_and_report(&mut is_available).await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = keyring.look_and_report(&mut is_available) => {}
+        }
         let looking = keyring.clone();
         tokio::spawn(async move {
             loop {

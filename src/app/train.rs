@@ -190,7 +190,7 @@ pub async fn train(
 /// What is kept with a failed snapshot. Callers of RPCs see it, so that the database's own words stay in the log.
 fn note(error: &TrainError) -> String {
     match error {
-        TrainError::Store(error) => error.to_string(),
+        TrainError::Store(error) => error.for_callers(),
         error => chain(error),
     }
 }

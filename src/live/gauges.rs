@@ -32,7 +32,10 @@ fn set(shared: &Shared, pool: &Pool, started: Timestamp, now: Timestamp) {
     gauge!("likemind_fresh_lag_seconds").set(seconds_since(status.refreshed_at.unwrap_or(started)));
     gauge!("likemind_fresh_entries").set(status.fresh_entries as f64);
     gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
-    gauge!("likemind_snapshot_age_seconds").set(status.snapshot_created_at.map_or(0.0, seconds_since));
+    // Absent without a snapshot: 0 would look like a new one.
+    if let Some(created_at) = status.snapshot_created_at {
+        gauge!("likemind_snapshot_age_seconds").set(seconds_since(created_at));
+    }
     let pool = pool.usage();
     gauge!("likemind_pool_connections", "state" => "busy").set(f64::from(pool.busy));
     gauge!("likemind_pool_connections", "state" => "idle").set(f64::from(pool.idle));

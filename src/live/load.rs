@@ -42,7 +42,7 @@ impl LoadError {
     /// For callers: which version, and no more of the database than that it is to blame.
     pub fn for_callers(&self, version: i64) -> String {
         match self {
-            Self::Store(error) => format!("snapshot {version} cannot be read: {error}"),
+            Self::Store(error) => format!("snapshot {version} cannot be read: {}", error.for_callers()),
             Self::Step(error) => format!("snapshot {version} cannot be read: {error}"),
             error => error.to_string(),
         }

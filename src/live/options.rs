@@ -10,7 +10,8 @@ pub struct LiveOptions {
     pub refresh_interval_ms: u64,
     /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1.
     pub keep_previous: u8,
-    /// Ratings, purchases and catalogue entries newer than the snapshot that are held in memory, about 200 bytes each.
+    /// Ratings, purchases and catalogue entries newer than the snapshot that are held in memory: about 200 bytes each,
+    /// and an item's texts, up to 1,024 bytes for a title. Changes of what the snapshot holds are held beyond that.
     pub max_overlay_entries: usize,
 }
 

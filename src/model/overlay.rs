@@ -59,7 +59,8 @@ pub struct Overlay {
 
 impl Overlay {
     /// Applies `change` over `snapshot`. Applying a state twice, or an older one before a newer one, leaves the newer.
-    /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not.
+    /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not,
+    /// nor those of what the snapshot holds, which bounds them: a deletion or a delisting always shows.
     pub fn apply(&mut self, snapshot: &Snapshot, change: FreshChange, max_entries: usize) {
         match change {
             FreshChange::Interaction {
@@ -73,15 +74,13 @@ impl Overlay {
                     rating: snapshot.parameters().effective_rating(rating, orders),
                     purchased: orders > 0,
                 };
-                self.apply_interaction(user, interaction, max_entries);
+                let has_room = self.entries < max_entries || holds(snapshot, &user, &interaction.item);
+                self.apply_interaction(user, interaction, has_room);
             }
             FreshChange::Item { item, facts } => {
                 let facts = Arc::new(facts);
                 let is_new = match item_ref(snapshot, item) {
-                    ItemRef::Known(index) => {
-                        let room = self.entries < max_entries || self.known_items.contains_key(&index);
-                        room.then(|| self.known_items.insert(index, facts).is_none())
-                    }
+                    ItemRef::Known(index) => Some(self.known_items.insert(index, facts).is_none()),
                     ItemRef::New(id) => {
                         let room = self.entries < max_entries || self.new_items.contains_key(&id);
                         room.then(|| self.new_items.insert(id, facts).is_none())
@@ -92,8 +91,7 @@ impl Overlay {
         }
     }
 
-    fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, max_entries: usize) {
-        let has_room = self.entries < max_entries;
+    fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, has_room: bool) {
         let existing = self.users.get(&user).and_then(|entries| {
             let position = entries
                 .binary_search_by(|entry| entry.item.cmp(&interaction.item))
@@ -166,6 +164,16 @@ fn item_ref(snapshot: &Snapshot, item: ItemId) -> ItemRef {
     }
 }
 
+/// Whether `user` has an effective rating of `item` in the snapshot.
+fn holds(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
+    let ItemRef::Known(item) = item else { return false };
+    let Some(user) = snapshot.users().find(user.as_str()) else {
+        return false;
+    };
+    let (items, _) = snapshot.ratings().row(user.at());
+    items.binary_search(&item.0).is_ok()
+}
+
 fn borrow(facts: &ItemFacts) -> Facts<'_> {
     Facts {
         title: facts.title.as_deref().unwrap_or(""),
@@ -173,5 +181,45 @@ fn borrow(facts: &ItemFacts) -> Facts<'_> {
         merchant: facts.merchant.as_ref().map(|merchant| merchant.as_str()),
         price: facts.price,
         listed: facts.listed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::{self, item_id, user_id};
+
+    #[test]
+    fn a_full_overlay_still_takes_what_the_snapshot_bounds() {
+        let snapshot = fixture::snapshot(&fixture::EXAMPLE);
+        let mut overlay = Overlay::default();
+        let mut check = |change: FreshChange, expected: (usize, u64)| {
+            overlay.apply(&snapshot, change.clone(), 1);
+            assert_eq!((overlay.len(), overlay.dropped()), expected, "{change:?}");
+        };
+        let interaction = |user: &str, item: &str, rating: Option<f32>| FreshChange::Interaction {
+            user: user_id(user),
+            item: item_id(item),
+            rating,
+            orders: 0,
+        };
+        let delisted = |item: &str| FreshChange::Item {
+            item: item_id(item),
+            facts: ItemFacts {
+                listed: false,
+                ..ItemFacts::default()
+            },
+        };
+        check(interaction("new", "i0", Some(3.0)), (1, 0));
+        check(interaction("newer", "i0", Some(3.0)), (1, 1));
+        check(interaction("u0", "i0", None), (2, 1));
+        check(interaction("u0", "i3", Some(5.0)), (3, 1));
+        check(interaction("u0", "i1", Some(5.0)), (3, 2));
+        check(interaction("u0", "new", Some(5.0)), (3, 3));
+        check(delisted("i1"), (4, 3));
+        check(delisted("new"), (4, 4));
+        check(interaction("new", "i0", None), (4, 4));
+        assert!(overlay.interactions(&user_id("u0"))[0].rating.is_none());
+        assert!(!overlay.known_item(ItemIndex(1)).unwrap().listed);
     }
 }

@@ -37,6 +37,20 @@ impl StoreError {
         }
     }
 
+    /// For callers: without what is stored and where.
+    pub fn for_callers(&self) -> String {
+        match self {
+            Self::Corrupt { .. } => "what is stored is not valid".to_owned(),
+            Self::Unavailable(_)
+            | Self::Busy(_)
+            | Self::Conflict(_)
+            | Self::Timeout(_)
+            | Self::Migration(_)
+            | Self::InvalidUrl(_)
+            | Self::Unexpected(_) => self.to_string(),
+        }
+    }
+
     pub(super) fn corrupt(table: &'static str, problem: impl ToString) -> Self {
         Self::Corrupt {
             table,
@@ -67,5 +81,18 @@ impl From<sqlx::Error> for StoreError {
             },
             _ => Self::Unexpected(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_learn_nothing_of_tables() {
+        let error = StoreError::corrupt("snapshots", "invalid type: null, expected a map at line 1");
+        assert_eq!(error.for_callers(), "what is stored is not valid");
+        let error = StoreError::from(sqlx::Error::Protocol("as asked".to_owned()));
+        assert_eq!(error.for_callers(), "the database answered with an error");
     }
 }

@@ -77,12 +77,15 @@ pub(super) fn ranked_lists<'a>(
         .with_min_len(MIN_USERS_PER_SCRATCH)
         .map_init(Scratch::default, |scratch, case| {
             let user = view.snapshot.users().find(users.id(case.user));
-            let excludes_history = scope == ItemScope::New;
+            let excluded: &[ItemIndex] = match scope {
+                ItemScope::All => &[],
+                ItemScope::New => &case.history,
+            };
             let items = match ranker {
-                Ranker::Popularity => popular(view, user, excludes_history),
-                Ranker::ItemBased => recommended(view, user, excludes_history, Basis::ItemBased, scratch),
-                Ranker::UserBased => recommended(view, user, excludes_history, Basis::UserBased, scratch),
-                Ranker::Blended => recommended(view, user, excludes_history, Basis::Blended, scratch),
+                Ranker::Popularity => popular(view, excluded),
+                Ranker::ItemBased => recommended(view, user, excluded, Basis::ItemBased, scratch),
+                Ranker::UserBased => recommended(view, user, excluded, Basis::UserBased, scratch),
+                Ranker::Blended => recommended(view, user, excluded, Basis::Blended, scratch),
             };
             RankedList {
                 items,
@@ -97,28 +100,32 @@ pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
     mean(lists.iter().map(|list| ndcg(&list.items, list.relevant, NDCG_AT)))
 }
 
-fn popular(view: &View, user: Option<UserIndex>, excludes_history: bool) -> Vec<ItemIndex> {
+/// `excluded`: ascending.
+fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     let snapshot = &view.snapshot;
-    let history = user.map_or(&[][..], |user| snapshot.ratings().row(user.at()).0);
     most_popular(snapshot, LIMIT, None, |item| {
-        let is_excluded = excludes_history && history.binary_search(&item.0).is_ok();
-        snapshot.catalogue().listed.get(item.at()) && !is_excluded
+        snapshot.catalogue().listed.get(item.at()) && excluded.binary_search(&item).is_err()
     })
 }
 
 /// To a user of whom the model knows nothing, what it would show a stranger.
+///
+/// `excluded`: all of the history or nothing, ascending; the model need not know all of it.
 fn recommended(
     view: &View,
     user: Option<UserIndex>,
-    exclude_history: bool,
+    excluded: &[ItemIndex],
     basis: Basis,
     scratch: &mut Scratch,
 ) -> Vec<ItemIndex> {
     let subject = user.map_or_else(|| Subject::Session(History::default()), Subject::UserIndex);
+    let known = user.map_or(&[][..], |user| view.snapshot.ratings().row(user.at()).0);
+    let unknown = excluded.iter().filter(|item| known.binary_search(&item.0).is_err());
     let options = RankOptions {
-        limit: LIMIT,
+        // Those that the model does not leave out by itself are left out below.
+        limit: LIMIT + unknown.count(),
         basis,
-        exclude_history,
+        exclude_history: !excluded.is_empty(),
         ..RankOptions::default()
     };
     let recommendations = recommend(view, &subject, &options, scratch);
@@ -126,5 +133,7 @@ fn recommended(
         .items
         .iter()
         .map(|recommended| recommended.item)
+        .filter(|item| excluded.binary_search(item).is_err())
+        .take(LIMIT)
         .collect()
 }

@@ -29,7 +29,7 @@ impl ImplicitFeedback {
         explicit.or_else(|| match self {
             _ if orders == 0 => None,
             Self::LogOrders => Some((1.0 + f64::from(orders).log2()).min(f64::from(scale.max)) as f32),
-            Self::Binary => Some(1.0),
+            Self::Binary => Some(1f32.min(scale.max)),
             Self::Off => None,
         })
     }

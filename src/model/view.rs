@@ -42,20 +42,6 @@ impl History {
     pub fn entries(&self) -> &[HistoryEntry] {
         &self.entries
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub fn get(&self, item: ItemIndex) -> Option<&HistoryEntry> {
-        let position = self.entries.binary_search_by_key(&item, |entry| entry.item).ok()?;
-        Some(&self.entries[position])
-    }
-
-    /// The effective rating of `item`, 0 without one.
-    pub fn rating(&self, item: ItemIndex) -> f32 {
-        self.get(item).map_or(0.0, |entry| entry.rating)
-    }
 }
 
 impl View {

@@ -29,7 +29,8 @@ pub struct RatingEvent {
     pub rated_at: Timestamp,
 }
 
-/// An order that holds the item.
+/// An order that holds the item, after all returns that are known now: one that was returned later is not seen by the part
+/// of an evaluation that comes before.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OrderEvent {
     pub user: UserIndex,

@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use likemind::grpc::proto::v1::{
-    GetItemRequest, GetServingStatusRequest, IngestRatingsRequest, UpsertRatingsRequest, UpsertRatingsResponse,
+    ActivateSnapshotRequest, GetItemRequest, GetServingStatusRequest, IngestRatingsRequest, UpsertRatingsRequest,
+    UpsertRatingsResponse,
 };
 use sqlx::{Connection, PgConnection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+use crate::damage;
+use crate::hold::execute;
 use crate::postgres::TestDatabase;
 use crate::program::{Server, eventually, run};
 use crate::shop::{self, Caller, a_rating, item, soon, user};
@@ -444,11 +447,15 @@ async fn metrics(address: SocketAddr) -> String {
 #[tokio::test]
 async fn metrics_tell_how_a_server_is_doing() {
     let database = shop::open().await;
+    let a_day_older = "UPDATE snapshots SET created_at = created_at - interval '1 day'";
+    execute(&mut shop::connect(&database).await, a_day_older).await;
     let address = free_port();
     let listen = address.to_string();
     let settings = [
         ("telemetry.metrics", "true"),
         ("telemetry.metrics_listen", listen.as_str()),
+        ("server.max_concurrent_requests", "1"),
+        ("live.refresh_interval_ms", "100"),
     ];
     let server = Server::with(&database, &settings);
     let caller = Caller::of(&server).await;
@@ -487,23 +494,66 @@ async fn metrics_tell_how_a_server_is_doing() {
         check(&rpc("bucket", method, code, r#",le="0.00005""#), 0.0..=1.0);
     }
     check("likemind_snapshot_version", 1.0..=1.0);
-    check("likemind_snapshot_age_seconds", 0.0..=600.0);
+    check("likemind_snapshot_age_seconds", 86_400.0..=2.0 * 86_400.0);
     check("likemind_fresh_lag_seconds", 0.0..=60.0);
     check("likemind_fresh_dropped_total", 0.0..=0.0);
     check(r#"likemind_pool_connections{state="busy"}"#, 0.0..=16.0);
-    check(r#"likemind_pool_connections{state="idle"}"#, 0.0..=16.0);
+    check(r#"likemind_pool_connections{state="idle"}"#, 1.0..=16.0);
+    assert!(value(&text, SHED).is_none_or(|shed| shed == 0.0), "{text}");
+    assert!(
+        value(&text, LOAD_FAILURES).is_none_or(|failures| failures == 0.0),
+        "{text}"
+    );
 
     // Requests that were given up are not under way any more.
     let mut held = Held::rating(&database).await;
     let abandoned = held.wait(&caller, held.request()).await;
     check_in_flight(address, 1.0).await;
+    soon("a busy connection", || async {
+        value(&metrics(address).await, r#"likemind_pool_connections{state="busy"}"#) >= Some(1.0)
+    })
+    .await;
+    for count in 1..=2 {
+        let request = GetItemRequest { item_id: item(1) };
+        let refused = caller.catalog.clone().get_item(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        let text = metrics(address).await;
+        assert_eq!(value(&text, SHED), Some(f64::from(count)), "{text}");
+        let refused = rpc("count", "CatalogService/GetItem", "RESOURCE_EXHAUSTED", "");
+        assert_eq!(value(&text, &refused), Some(f64::from(count)), "{text}");
+    }
     abandoned.abort();
     check_in_flight(address, 0.0).await;
     let text = metrics(address).await;
     let cancelled = value(&text, &rpc("count", "RatingService/UpsertRatings", "CANCELLED", ""));
     assert_eq!(cancelled, Some(1.0), "{text}");
     held.release().await;
+
+    let part = &damage::parts(&database).await[0];
+    let damaged = damage::damaged(&database, damage::LOSE, part).await;
+    let activate = ActivateSnapshotRequest {
+        version: damaged,
+        reason: String::new(),
+    };
+    caller.models.clone().activate_snapshot(activate).await.unwrap();
+    soon("the failure is counted", || async {
+        value(&metrics(address).await, LOAD_FAILURES) == Some(1.0)
+    })
+    .await;
+    caller.switch_to(1).await;
+    shop::train(database.url());
+    soon("the gauge of the next version", || async {
+        value(&metrics(address).await, "likemind_snapshot_version") == Some(3.0)
+    })
+    .await;
+    let text = metrics(address).await;
+    assert_eq!(value(&text, LOAD_FAILURES), Some(1.0), "{text}");
+    let age = value(&text, "likemind_snapshot_age_seconds").unwrap();
+    assert!(age < 86_400.0, "{age}");
 }
+
+const SHED: &str = "likemind_rpc_shed_total";
+const LOAD_FAILURES: &str = "likemind_snapshot_load_failures_total";
 
 async fn check_in_flight(address: SocketAddr, expected: f64) {
     soon(&format!("{expected} requests under way"), || async {

@@ -1,10 +1,12 @@
 //! Training on real purchases: how good the models are, what the gate lets through, the same bytes every time.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use crate::hold::{connect, execute};
-use crate::postgres::TestDatabase;
-use crate::program::{command, output, run, succeed};
+use crate::postgres::{TestDatabase, scratch};
+use crate::program::{command, eventually, output, run, succeed};
 use crate::sample::{self, FEWER_USERS};
 
 #[tokio::test]
@@ -180,4 +182,45 @@ async fn the_same_data_give_the_same_bytes() {
     let trained = output(command(&database, &["train", FEWER_USERS]).env("RAYON_NUM_THREADS", "8"));
     assert!(trained.status.success(), "{trained:?}");
     assert_eq!(digests(&database).await, one_thread);
+}
+
+/// A run prunes after it has published; what is newer than the oldest snapshot that stays is still needed.
+#[tokio::test]
+async fn runs_do_not_pile_up() {
+    let database = sample::example().await;
+    let mut connection = connect(&database).await;
+    let folder = scratch();
+    let file = folder.path().join("one.csv");
+    let mut round = 1;
+    eventually("the first change is pruned", async || {
+        round += 1;
+        std::fs::write(&file, format!("user_id,item_id,value\nu{round},round{round},3\n")).unwrap();
+        succeed(&database, &["import", "ratings", file.to_str().unwrap()]);
+        succeed(&database, &["train", "--set-config=trainer.keep_snapshots=3"]);
+
+        let version = i64::try_from(round).unwrap();
+        let kept = [(version, "active"), (version - 1, "retired"), (version - 2, "retired")];
+        assert_states(&database, &kept[..round.min(3)]);
+        let chunks = sqlx::query_scalar("SELECT DISTINCT version FROM snapshot_chunks ORDER BY version DESC");
+        let chunks: Vec<i64> = chunks.fetch_all(&mut connection).await.unwrap();
+        assert_eq!(
+            chunks,
+            kept[..round.min(3)].iter().map(|kept| kept.0).collect::<Vec<_>>()
+        );
+
+        let changed = "SELECT count(DISTINCT external_id) FROM changes JOIN items ON items.id = item_id
+                       WHERE external_id = ANY($1)";
+        let mut changes_of = async |rounds: RangeInclusive<usize>| -> i64 {
+            let items: Vec<String> = rounds.map(|round| format!("round{round}")).collect();
+            let changed = sqlx::query_scalar(changed).bind(items);
+            changed.fetch_one(&mut connection).await.unwrap()
+        };
+        // Round 1 is that of the sample. What came before the oldest that stays was read by it.
+        let needed = 2.max(round - 1)..=round;
+        let count = needed.clone().count();
+        assert_eq!(usize::try_from(changes_of(needed).await), Ok(count), "round {round}");
+        // Transactions of other tests may have kept it for a few rounds.
+        (round > 4 && changes_of(2..=2).await == 0).then_some(())
+    })
+    .await;
 }

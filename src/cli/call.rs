@@ -5,6 +5,7 @@ mod help;
 mod message;
 mod methods;
 mod status;
+mod tls;
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -18,6 +19,7 @@ use self::client::CallOptions;
 use self::methods::Methods;
 
 pub use self::client::Client;
+pub use self::tls::TlsArgs;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct CallArgs {
@@ -39,6 +41,8 @@ pub struct CallArgs {
     /// Metadata to send along; may be repeated
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// One piece of metadata.
@@ -124,7 +128,7 @@ async fn call(
             .collect(),
     };
     let address = args.address.as_deref().unwrap_or(default_address);
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(address, &args.tls).await?;
     let mut responses = match client.send(method, requests, options).await {
         Ok(responses) => responses,
         Err(status) => return failed(&status, err),

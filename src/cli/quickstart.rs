@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Client, command_line};
+use super::call::{Client, TlsArgs, command_line};
 use super::database::{Database, Purpose};
 use super::{Exit, import, serve, shutdown, train};
 use crate::app::import::columns::Assignments;
@@ -138,7 +138,7 @@ async fn import_sample(
 
 /// Asks the running server over gRPC and prints what it answers.
 async fn show(address: &str) -> anyhow::Result<()> {
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(address, &TlsArgs::default()).await?;
     let mut ask = async |method: &str, request: &Value| {
         let answer = client.unary(method, request).await;
         answer.with_context(|| format!("{method} was not answered"))

@@ -128,7 +128,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Evaluate(args) => evaluate::run(args, config).await,
         Command::Snapshots(args) => snapshots::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
-        Command::Call(args) => Ok(match call::run(args, &config.server.address()).await? {
+        Command::Call(args) => Ok(match call::run(args, &config.server.address(&config.tls)).await? {
             CallOutcome::Ok => Exit::Done,
             CallOutcome::Status(_) => Exit::Refused,
         }),

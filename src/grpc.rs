@@ -17,3 +17,4 @@ pub mod rating;
 pub mod recommendation;
 pub mod server;
 pub mod status;
+pub mod tls;

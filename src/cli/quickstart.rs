@@ -37,8 +37,13 @@ const MAX_TERMS: usize = 6;
 const SAMPLE_USER: &str = "17841";
 
 pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<Exit> {
+    if config.tls.is_on() {
+        bail!(
+            "quickstart asks its own server in plain text: leave tls.certificate_file and tls.key_file out, or use serve"
+        );
+    }
     let shutdown = shutdown::requested();
-    let listener = server::bind(&config.server).await?;
+    let listener = server::bind(&config.server, &config.tls).await?;
     let address = format!("http://{}", listener.address);
     let database = Database::open(&config, Purpose::Job).await?;
     prepare(&database.pool, &config, &shutdown).await?;

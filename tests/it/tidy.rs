@@ -117,6 +117,7 @@ fn problems(module: &str, file: &str, text: &str) -> Vec<String> {
             "prost_reflect",
             "tonic_health",
             "tonic_types",
+            "tokio_rustls",
         ] {
             if uses(library) && !may_use_tonic {
                 complain(format!("{library} outside of grpc and cli/call"));

@@ -133,7 +133,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Snapshots(args) => snapshots::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
-        Command::Call(args) => Ok(match call::run(args, &config.server.address()).await? {
+        Command::Call(args) => Ok(match call::run(args, &config.server.address(&config.tls)).await? {
             CallOutcome::Ok => Exit::Done,
             CallOutcome::Status(_) => Exit::Refused,
             CallOutcome::Usage => Exit::Usage,

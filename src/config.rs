@@ -12,6 +12,7 @@ use crate::evaluation::gate::GateOptions;
 use crate::evaluation::options::EvaluationOptions;
 use crate::grpc::access::options::AccessOptions;
 use crate::grpc::options::ServerOptions;
+use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;
 use crate::model::parameters::{TrainingOptions, TrainingParameters};
 use crate::store::options::DatabaseOptions;
@@ -31,6 +32,7 @@ pub struct Config {
     pub database: DatabaseOptions,
     pub server: ServerOptions,
     pub access: AccessOptions,
+    pub tls: TlsOptions,
     pub live: LiveOptions,
     pub training: TrainingOptions,
     pub trainer: TrainerOptions,
@@ -89,7 +91,8 @@ impl Config {
     fn validate(&self) -> Result<(), InvalidField> {
         self.rating.validate()?;
         self.database.validate()?;
-        self.server.validate()?;
+        self.tls.validate()?;
+        self.server.validate(&self.tls)?;
         self.access.validate()?;
         self.live.validate()?;
         self.training.validate()?;
@@ -217,6 +220,12 @@ mod tests {
         check("[training]\nneighbors = 0", &[], "training.neighbors");
         check("[rating]\nmin = 0", &[], "rating.min");
         check("[server]\nlisten = '0.0.0.0:1'", &[], "server.allow_unauthenticated");
+        check("[server]\nlisten = '0.0.0.0:1'", &[], "server.allow_plaintext");
+        check("[server]\nlisten = '0.0.0.0:1'", &[], "tls.certificate_file");
+        check("[tls]\ncertificate_file = 'a'", &[], "tls.key_file");
+        check("[tls]\nkey_file = 'a'", &[], "tls.certificate_file");
+        check("[tls]\nclient_ca_file = 'a'", &[], "tls.certificate_file");
+        check("[tls]\nreload_interval_ms = 0", &[], "tls.reload_interval_ms");
         check(
             "",
             &[("LIKEMIND__LIVE__REFRESH_INTERVAL_MS", "-1")],

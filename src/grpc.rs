@@ -20,3 +20,4 @@ pub mod recommendation;
 pub mod server;
 mod slots;
 pub mod status;
+pub mod tls;

@@ -35,7 +35,7 @@ impl Default for TelemetryOptions {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Text,
-            log_filter: "info,sqlx=error".to_owned(),
+            log_filter: "info,sqlx=error,rustls=error".to_owned(),
             metrics: true,
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
         }

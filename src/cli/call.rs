@@ -5,6 +5,7 @@ mod help;
 mod message;
 mod methods;
 mod status;
+mod tls;
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -19,6 +20,7 @@ use self::message::RequestError;
 use self::methods::{Methods, ResolveError};
 
 pub use self::client::Client;
+pub use self::tls::TlsArgs;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct CallArgs {
@@ -43,6 +45,8 @@ pub struct CallArgs {
     /// Metadata to send along; may be repeated
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// One piece of metadata.
@@ -151,10 +155,10 @@ async fn call(
     };
     let address = args.address.as_deref().unwrap_or(default_address);
     let mut client = match options.timeout {
-        Some(timeout) => tokio::time::timeout(timeout, Client::connect(address))
+        Some(timeout) => tokio::time::timeout(timeout, Client::connect(address, &args.tls))
             .await
             .with_context(|| format!("no server answers at {address} within {timeout:?}"))??,
-        None => Client::connect(address).await?,
+        None => Client::connect(address, &args.tls).await?,
     };
     let mut responses = match client.send(method, requests, options).await {
         Ok(responses) => responses,

@@ -8,7 +8,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Client, KEY_VARIABLE, command_line};
+use super::call::{Client, KEY_VARIABLE, TlsArgs, command_line};
 use super::database::{Database, Purpose};
 use super::keys::random_key;
 use super::{Exit, actor, import, serve, shutdown, train};
@@ -46,8 +46,13 @@ const MAX_TERMS: usize = 6;
 const SAMPLE_USER: &str = "17841";
 
 pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<Exit> {
+    if config.tls.is_on() {
+        bail!(
+            "quickstart asks its own server in plain text: leave tls.certificate_file and tls.key_file out, or use serve"
+        );
+    }
     let shutdown = shutdown::requested();
-    let listener = server::bind(&config.server).await?;
+    let listener = server::bind(&config.server, &config.tls).await?;
     let address = format!("http://{}", listener.address);
     let database = Database::open(&config, Purpose::Job).await?;
     let exit = match prepare(&database.pool, &config, &shutdown).await? {
@@ -222,7 +227,7 @@ async fn import_sample(
 
 /// Asks the running server over gRPC and prints what it answers.
 async fn show(address: &str, key: &str) -> anyhow::Result<()> {
-    let mut client = Client::connect(address).await?.with_key(key)?;
+    let mut client = Client::connect(address, &TlsArgs::default()).await?.with_key(key)?;
     let mut ask = async |method: &str, request: &Value| {
         let answer = client.unary(method, request).await;
         answer.with_context(|| format!("{method} was not answered"))

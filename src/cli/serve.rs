@@ -24,7 +24,7 @@ pub(super) struct ServeArgs {
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let shutdown = shutdown::requested();
-    let listener = server::bind(&config.server).await?;
+    let listener = server::bind(&config.server, &config.tls).await?;
     telemetry::init_metrics(&config.telemetry)?;
     let database = Database::open(&config, Purpose::Serving).await?;
     serve(listener, &config, database.pool.clone(), shutdown).await?;
@@ -43,6 +43,13 @@ pub(super) async fn serve(
         tracing::warn!(
             address = %listener.address,
             "server.allow_unauthenticated: whoever reaches {} may read and write everything",
+            listener.address
+        );
+    }
+    if config.server.allow_plaintext && config.server.is_plaintext_beyond_loopback(&config.tls) {
+        tracing::warn!(
+            address = %listener.address,
+            "server.allow_plaintext: what goes to and from {} can be read and changed on its way",
             listener.address
         );
     }

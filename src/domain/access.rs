@@ -95,7 +95,7 @@ mod tests {
         let error = "root".parse::<Role>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "role must be one of service, ingest, marketer, operator, admin, is root"
+            "role: must be one of service, ingest, marketer, operator, admin, is root"
         );
     }
 

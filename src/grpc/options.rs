@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::tls::options::TlsOptions;
 use crate::domain::error::InvalidField;
 
 use super::access::Keyless;
@@ -12,8 +13,10 @@ use super::access::Keyless;
 pub struct ServerOptions {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Whoever reaches the port may do everything: needed to listen on anything but loopback.
+    /// Whoever reaches the port may do everything.
     pub allow_unauthenticated: bool,
+    /// Listens on more than loopback also without TLS, for example behind a proxy that ends it.
+    pub allow_plaintext: bool,
     /// Largest message taken from a client.
     pub max_message_bytes: usize,
     /// Requests under way, of those that are answered from memory, of those that need the database and of streams of
@@ -30,6 +33,7 @@ impl Default for ServerOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
             allow_unauthenticated: false,
+            allow_plaintext: false,
             max_message_bytes: 4 * 1024 * 1024,
             max_concurrent_requests: 1_024,
             request_timeout_ms: 10_000,
@@ -40,7 +44,7 @@ impl Default for ServerOptions {
 
 impl ServerOptions {
     /// Where a client on this machine finds the server.
-    pub fn address(&self) -> String {
+    pub fn address(&self, tls: &TlsOptions) -> String {
         let mut address = self.listen;
         if address.ip().is_unspecified() {
             address.set_ip(match address {
@@ -48,7 +52,13 @@ impl ServerOptions {
                 SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        format!("http://{address}")
+        let scheme = if tls.is_on() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    }
+
+    /// Whether others than this machine's programs reach the port, and what they send can be read on its way.
+    pub fn is_plaintext_beyond_loopback(&self, tls: &TlsOptions) -> bool {
+        !tls.is_on() && !self.listen.ip().is_loopback()
     }
 
     /// Whether callers need a key.
@@ -64,14 +74,15 @@ impl ServerOptions {
 
     /// # Errors
     /// Names the key.
-    pub fn validate(&self) -> Result<(), InvalidField> {
-        if !self.listen.ip().is_loopback() && !self.allow_unauthenticated {
+    pub fn validate(&self, tls: &TlsOptions) -> Result<(), InvalidField> {
+        if self.is_plaintext_beyond_loopback(tls) && !self.allow_plaintext && !self.allow_unauthenticated {
             return Err(InvalidField::new(
                 "server.listen",
                 "NOT_LOOPBACK",
                 format!(
-                    "must be a loopback address while there is no authentication, is {}; \
-                     server.allow_unauthenticated = true opens it to whoever reaches the port",
+                    "must be a loopback address without TLS, is {}; set tls.certificate_file and tls.key_file, \
+                     or server.allow_plaintext = true where the way to clients is safe by other means, \
+                     or server.allow_unauthenticated = true to let in whoever reaches the port",
                     self.listen
                 ),
             ));
@@ -86,5 +97,57 @@ impl ServerOptions {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_loopback_it_takes_tls_or_an_explicit_word() {
+        let tls = TlsOptions {
+            certificate_file: Some("c.pem".into()),
+            key_file: Some("k.pem".into()),
+            ..TlsOptions::default()
+        };
+        let check = |listen: &str, allow_plaintext, allow_unauthenticated, tls: &TlsOptions, is_valid| {
+            let options = ServerOptions {
+                listen: listen.parse().unwrap(),
+                allow_plaintext,
+                allow_unauthenticated,
+                ..ServerOptions::default()
+            };
+            assert_eq!(options.validate(tls).is_ok(), is_valid, "{options:?} {tls:?}");
+        };
+        let plain = TlsOptions::default();
+        for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1"] {
+            check(loopback, false, false, &plain, true);
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            check(open, false, false, &plain, false);
+            check(open, true, false, &plain, true);
+            check(open, false, true, &plain, true);
+            check(open, false, false, &tls, true);
+        }
+    }
+
+    #[test]
+    fn the_address_is_one_that_a_client_can_use() {
+        let tls = TlsOptions {
+            certificate_file: Some("c.pem".into()),
+            ..TlsOptions::default()
+        };
+        let check = |listen: &str, tls: &TlsOptions, expected: &str| {
+            let options = ServerOptions {
+                listen: listen.parse().unwrap(),
+                ..ServerOptions::default()
+            };
+            assert_eq!(options.address(tls), expected);
+        };
+        check("127.0.0.1:7", &TlsOptions::default(), "http://127.0.0.1:7");
+        check("0.0.0.0:7", &TlsOptions::default(), "http://127.0.0.1:7");
+        check("0.0.0.0:7", &tls, "https://127.0.0.1:7");
+        check("[::]:7", &tls, "https://[::1]:7");
     }
 }

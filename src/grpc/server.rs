@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
@@ -29,6 +31,8 @@ use super::proto::v1::recommendation_service_server::RecommendationServiceServer
 use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
+use super::tls::options::TlsOptions;
+use super::tls::{self, Tls, TlsError, Watch};
 
 /// Below 256 common clients run into refused streams.
 const MAX_CONCURRENT_STREAMS: u32 = 1_024;
@@ -38,6 +42,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub enum ServerError {
     #[error("cannot listen on {listen} (server.listen)")]
     Listen { listen: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the reflection service cannot be built")]
     Reflection(#[source] tonic_reflection::server::Error),
     #[error("the server ended with an error")]
@@ -47,19 +53,22 @@ pub enum ServerError {
 /// A bound port; nothing is answered yet.
 pub struct Listener {
     listener: TcpListener,
+    /// `None`: plain text.
+    tls: Option<(Arc<Tls>, Watch)>,
     pub address: SocketAddr,
 }
 
 /// # Errors
-/// [`ServerError::Listen`] when the port is taken.
-pub async fn bind(options: &ServerOptions) -> Result<Listener, ServerError> {
+/// [`ServerError::Listen`] when the port is taken, [`ServerError::Tls`] when a file of TLS cannot be used.
+pub async fn bind(options: &ServerOptions, tls: &TlsOptions) -> Result<Listener, ServerError> {
+    let tls = tls::load(tls)?;
     let error = |source| ServerError::Listen {
         listen: options.listen,
         source,
     };
     let listener = TcpListener::bind(options.listen).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
-    Ok(Listener { listener, address })
+    Ok(Listener { listener, tls, address })
 }
 
 /// What the services work on.
@@ -142,9 +151,13 @@ pub async fn serve(
         .add_service(accepting!(ModelServiceServer::new(model), limit))
         .add_service(accepting!(RecommendationServiceServer::new(recommendation), limit));
 
-    tracing::info!(address = %listener.address, "serving on {}", listener.address);
+    let (tls, watching) = match listener.tls {
+        Some((tls, watch)) => (Some(tls), Some(AbortOnDropHandle::new(tokio::spawn(watch.follow())))),
+        None => (None, None),
+    };
+    tracing::info!(address = %listener.address, tls = tls.is_some(), "serving on {}", listener.address);
     let stop = shutdown.clone().cancelled_owned();
-    let served = router.serve_with_incoming_shutdown(accept::connections(listener.listener), async {
+    let served = router.serve_with_incoming_shutdown(accept::connections(listener.listener, tls), async {
         stop.await;
         tracing::info!("draining: no new requests are taken");
     });
@@ -161,5 +174,6 @@ pub async fn serve(
         }
     };
     health.abort();
+    drop(watching);
     result
 }

@@ -22,5 +22,6 @@ mod shop;
 mod snapshots;
 mod swaps;
 mod tidy;
+mod tls;
 mod trainer_faults;
 mod training;

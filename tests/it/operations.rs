@@ -22,7 +22,7 @@ use tonic_types::StatusExt;
 use crate::damage;
 use crate::hold::execute;
 use crate::postgres::TestDatabase;
-use crate::program::{Server, eventually, run};
+use crate::program::{Program, Server, command, eventually, run};
 use crate::shop::{self, Caller, a_rating, item, soon, user};
 
 /// Holds a rating, so that a request that writes it has to wait.
@@ -430,11 +430,11 @@ async fn a_request_is_found_in_the_log_by_its_id() {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-async fn metrics(address: SocketAddr) -> String {
+pub async fn metrics(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -583,27 +583,23 @@ async fn a_server_that_cannot_start_says_why() {
     let metrics = format!("--set-config=telemetry.metrics_listen={taken}");
     let metrics = ["serve", free, "--set-config=telemetry.metrics=true", &metrics];
     check(&metrics, 1, &["telemetry.metrics_listen", &taken, "in use"]);
+    let words = ["server.allow_unauthenticated", "server.allow_plaintext"];
     for args in [
         ["serve", "--listen=0.0.0.0:0"],
         ["serve", "--set-config=server.listen=0.0.0.0:0"],
     ] {
-        check(&args, 2, &["server.listen", "server.allow_unauthenticated"]);
+        check(&args, 2, &["server.listen", "tls.certificate_file", words[0], words[1]]);
     }
 
-    let open = Server::with(&database, &[("server.allow_unauthenticated", "true")]);
-    assert!(
-        !open.program.log().contains("allow_unauthenticated"),
-        "a warning without a reason"
-    );
-    let mut program = crate::program::Program::start(&mut crate::program::command(
-        &database,
-        &[
-            "serve",
-            "--listen=0.0.0.0:0",
-            "--set-config=server.allow_unauthenticated=true",
-        ],
-    ));
-    let warning = program.wait_for_log("server.allow_unauthenticated");
-    assert!(warning.contains("WARN"), "{warning}");
-    program.wait_for_log("serving on 0.0.0.0:");
+    for word in words {
+        let open = Server::with(&database, &[(word, "true")]);
+        assert!(!open.program.log().contains(word), "a warning without a reason");
+        let mut program = Program::start(&mut command(
+            &database,
+            &["serve", "--listen=0.0.0.0:0", &format!("--set-config={word}=true")],
+        ));
+        let warning = program.wait_for_log(word);
+        assert!(warning.contains("WARN"), "{warning}");
+        program.wait_for_log("serving on 0.0.0.0:");
+    }
 }

@@ -121,7 +121,8 @@ fn dependencies() -> Vec<String> {
     names.map(|(name, _)| name.trim().replace('-', "_")).collect()
 }
 
-const GRPC: [&str; 8] = [
+const GRPC: [&str; 9] = [
+    "tokio_rustls",
     "tonic",
     "tonic_health",
     "tonic_prost",

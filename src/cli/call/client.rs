@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::methods::{Methods, path};
+use super::tls::TlsArgs;
 use super::{authorization, message, status};
 use crate::grpc::status::REQUEST_ID;
 
@@ -34,23 +35,36 @@ pub(super) struct CallOptions {
 }
 
 impl Client {
-    /// `address`: `http://host:port`, or `host:port`.
+    /// `address`: `http://host:port`, `https://host:port`, or `host:port`, which is plain unless `tls` says something.
     ///
     /// # Errors
-    /// Names the address, when it is not one or nobody answers there.
-    pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        let url = match address.split_once("://") {
-            Some(("http", _)) => address.to_owned(),
-            Some((scheme, _)) => bail!("{address}: only http:// is supported, not {scheme}://"),
-            None => format!("http://{address}"),
+    /// Names the address, when it is not one or nobody answers there, or the file of `tls` that cannot be used.
+    pub async fn connect(address: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
+        let (url, is_secured) = match address.split_once("://") {
+            Some(("https", _)) => (address.to_owned(), true),
+            Some(("http", _)) if tls.is_given() => {
+                bail!("{address}: --ca, --client-cert and --client-key need https://")
+            }
+            Some(("http", _)) => (address.to_owned(), false),
+            Some((scheme, _)) => bail!("{address}: only http:// and https:// are supported, not {scheme}://"),
+            None if tls.is_given() => (format!("https://{address}"), true),
+            None => (format!("http://{address}"), false),
         };
-        let endpoint = Endpoint::from_shared(url).with_context(|| format!("{address} is not an address"))?;
+        let mut endpoint = Endpoint::from_shared(url).with_context(|| format!("{address} is not an address"))?;
+        if is_secured {
+            endpoint = endpoint
+                .tls_config(tls.config()?)
+                .context("TLS cannot be set up; --ca FILE names the authorities to trust")?;
+        }
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .connect()
             .await
-            .with_context(|| format!("no server answers at {address}"))?;
+            .with_context(|| match is_secured {
+                false => format!("no server answers at {address}"),
+                true => format!("no trusted server answers at {address} (--ca FILE names the authorities to trust)"),
+            })?;
         let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
         Ok(Self {
             grpc,

@@ -1,11 +1,14 @@
 //! A status for people.
 
+use std::error::Error;
+
 use tonic::Status;
 use tonic_types::{ErrorDetail, StatusExt};
 
+use crate::domain::error::chain;
 use crate::grpc::status::{REQUEST_ID, code_name};
 
-/// Code and message, then one line for each thing that the details say.
+/// Code and message, then one line for each thing that the details say; of a status that no server sent, its cause.
 pub(super) fn render(status: &Status) -> String {
     let code = code_name(status.code());
     let mut lines = vec![match status.message() {
@@ -35,6 +38,9 @@ pub(super) fn render(status: &Status) -> String {
             }
             other => lines.push(format!("{other:?}")),
         }
+    }
+    if let Some(cause) = status.source() {
+        lines.push(format!("cause: {}", chain(cause)));
     }
     if let Some(id) = status.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
         lines.push(format!("request id: {id}"));

@@ -86,15 +86,26 @@ async fn the_address_may_be_given() {
     assert_eq!(outcome, CallOutcome::Ok);
     let error = call_with(&["Check"], nowhere).await.unwrap_err();
     assert_eq!(error.to_string(), "no server answers at http://127.0.0.1:1");
-    let error = call_with(&["Check", "--address", "https://127.0.0.1:1"], nowhere)
-        .await
-        .unwrap_err();
-    assert!(error.to_string().contains("only http://"), "{error}");
+    let check = async |args: &[&str], part: &str| {
+        let error = call_with(&[&["Check"], args].concat(), nowhere).await.unwrap_err();
+        assert!(format!("{error:#}").contains(part), "{args:?}: {error:#}");
+    };
+    check(&["--address", "ftp://127.0.0.1:1"], "only http:// and https://").await;
+    check(&["--ca", "ca.pem"], "need https://").await;
+    check(
+        &["--address", "127.0.0.1:1", "--ca", "/none.pem"],
+        "/none.pem (--ca) cannot be read",
+    )
+    .await;
+    check(&["--client-cert", "c.pem"], "--client-key").await;
+    check(&["--client-key", "k.pem"], "--client-cert").await;
 }
 
 #[tokio::test]
 async fn a_typed_call_returns_the_answer() {
-    let mut client = Client::connect(&health_server().await).await.unwrap();
+    let mut client = Client::connect(&health_server().await, &TlsArgs::default())
+        .await
+        .unwrap();
     let request = serde_json::json!({"service": ""});
     let response = client.unary("Health/Check", &request).await.unwrap();
     assert_eq!(response, serde_json::json!({"status": "SERVING"}));

@@ -1,0 +1,62 @@
+//! What the server proves itself with, and whom it lets in.
+
+use std::path::PathBuf;
+
+use crate::domain::error::InvalidField;
+
+/// Section `tls`. Without files: plain text.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// PEM: the server's certificate, then those between it and its authority.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM, not encrypted: the certificate's key.
+    pub key_file: Option<PathBuf>,
+    /// PEM: clients have to present a certificate that one of these authorities signed.
+    pub client_ca_file: Option<PathBuf>,
+    /// How often the files are looked at for a change.
+    pub reload_interval_ms: u64,
+}
+
+impl Default for TlsOptions {
+    fn default() -> Self {
+        Self {
+            certificate_file: None,
+            key_file: None,
+            client_ca_file: None,
+            reload_interval_ms: 10_000,
+        }
+    }
+}
+
+impl TlsOptions {
+    /// Whether connections are secured.
+    pub fn is_on(&self) -> bool {
+        self.certificate_file.is_some()
+    }
+
+    /// Keys only; what the files hold is the server's business.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        let missing = |key, other| {
+            let message = format!("must be set, for {other} is; without TLS neither is");
+            Err(InvalidField::new(key, "MISSING", message))
+        };
+        match (&self.certificate_file, &self.key_file, &self.client_ca_file) {
+            (Some(_), None, _) => return missing("tls.key_file", "tls.certificate_file"),
+            (None, Some(_), _) => return missing("tls.certificate_file", "tls.key_file"),
+            (None, None, Some(_)) => return missing("tls.certificate_file", "tls.client_ca_file"),
+            (Some(_), Some(_), _) | (None, None, None) => {}
+        }
+        if self.reload_interval_ms == 0 {
+            return Err(InvalidField::new(
+                "tls.reload_interval_ms",
+                "OUT_OF_RANGE",
+                "must be 1 or more, is 0",
+            ));
+        }
+        Ok(())
+    }
+}

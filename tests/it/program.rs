@@ -37,8 +37,8 @@ pub fn command_at(url: &str, args: &[&str]) -> Command {
 
 /// `program` where no configuration is found: neither a file nor what the environment of this run says.
 pub fn bare_command(program: &str, args: &[&str]) -> Command {
-    let empty = postgres::folder("empty");
-    std::fs::create_dir_all(&empty).unwrap();
+    let bare = postgres::folder("bare");
+    std::fs::create_dir_all(&bare).unwrap();
     let mut command = Command::new(program);
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("LIKEMIND") {
@@ -47,7 +47,7 @@ pub fn bare_command(program: &str, args: &[&str]) -> Command {
     }
     command
         .args(args)
-        .current_dir(empty)
+        .current_dir(bare)
         .env("LIKEMIND__TELEMETRY__METRICS", "false")
         .stdin(Stdio::null());
     // Safety: prctl is async-signal-safe and touches nothing of this process.

@@ -57,7 +57,8 @@ impl LoadError {
     }
 }
 
-/// Reads, verifies and decodes `version`, off the async workers.
+/// Reads, verifies and decodes `version`, off the async workers. It is warm then: decoding has just written all of it
+/// into memory of this process, and nothing is mapped or made at first use.
 pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?

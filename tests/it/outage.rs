@@ -417,8 +417,17 @@ async fn answers_go_on_while_postgresql_is_gone() {
     assert!(equal(&caller.scores("before").await, &before));
     assert!(load.answered() > answered, "no load during the outage");
 
-    // A server that starts now has nothing to answer from, says so, and begins when it can.
-    let late = Server::at(&postgres.url, &SETTINGS);
+    // A server that starts now does not know yet who may call, and so lets nobody in.
+    let strict = Server::at(&postgres.url, &SETTINGS);
+    let strict_caller = Caller::of(&strict).await;
+    let refused = from_memory(&strict_caller, 0).await.unwrap_err();
+    assert_status(&refused, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert!(refused.message().contains("who may call"), "{refused:?}");
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
+
+    // One that lets everybody in has nothing to answer from, says so, and begins when it can.
+    let open = [SETTINGS.as_slice(), &[("server.allow_unauthenticated", "true")]].concat();
+    let late = Server::at(&postgres.url, &open);
     let late_caller = Caller::of(&late).await;
     assert_eq!(late.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
     let refused = from_memory(&late_caller, 0).await.unwrap_err();
@@ -433,6 +442,10 @@ async fn answers_go_on_while_postgresql_is_gone() {
     postgres.resume().await;
     assert_recovered(&caller).await;
     late_caller.serves(1).await;
+    soon("it is known who may call", || async {
+        from_memory(&strict_caller, 0).await.is_ok()
+    })
+    .await;
     assert_eq!(late.health(RECOMMENDATIONS).await, Some(ServingStatus::Serving));
     assert!(equal(&late_caller.scores("before").await, &before));
     load.stop().await;

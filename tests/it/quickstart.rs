@@ -161,12 +161,19 @@ fn a_newcomer_sees_answers_and_can_ask_for_more() {
         "{printed}"
     );
     assert_answers(&printed);
-    let commands = section(&printed, "Ask yourself");
+    let (export, commands) = section(&printed, "Ask yourself")
+        .split_first()
+        .map(|(first, rest)| (first.trim(), rest.to_vec()))
+        .unwrap();
+    assert!(export.starts_with("export LIKEMIND_API_KEY=lm_"), "{export}");
     assert!(
         commands.iter().all(|command| command.contains(&address)),
         "{commands:?}"
     );
-    let answers: Vec<String> = commands.iter().map(|command| paste(command)).collect();
+    let answers: Vec<String> = commands
+        .iter()
+        .map(|command| paste(&format!("{export}\n{command}")))
+        .collect();
     for (command, answer) in commands.iter().zip(&answers) {
         let _: serde_json::Value =
             serde_json::from_str(answer).unwrap_or_else(|error| panic!("{command}: {error}: {answer}"));

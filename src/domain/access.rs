@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::api_key::KeyId;
 use super::error::InvalidField;
 use super::id::MerchantId;
 
@@ -57,6 +58,8 @@ impl fmt::Display for Role {
 /// Who calls, as every handler is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// `None`: whoever reaches a server that asks for no keys.
+    pub key: Option<KeyId>,
     /// For logs and audit: the public part of the key, or what stands for it.
     pub name: Arc<str>,
     pub role: Role,
@@ -68,6 +71,7 @@ impl Caller {
     /// Whoever reaches a server that asks for no keys.
     pub fn anonymous() -> Self {
         Self {
+            key: None,
             name: "anonymous".into(),
             role: Role::Admin,
             merchant: None,

@@ -64,7 +64,7 @@ impl Access {
         let key = bearer(authorization)
             .and_then(ApiKey::parse)
             .ok_or_else(status::malformed_key)?;
-        let key = self.authenticate(&key)?;
+        let key = self.good(self.keyring.find(&key, Utc::now()))?;
         if !method.callers().include(key.caller.role) {
             return Err(status::role_not_allowed(method.name(), key.caller.role));
         }
@@ -90,12 +90,37 @@ impl Access {
         }
     }
 
-    fn authenticate(&self, key: &ApiKey) -> Result<Arc<Key>, Status> {
-        match self.keyring.find(key, Utc::now()).ok_or_else(status::keys_unknown)? {
+    fn good(&self, state: Option<KeyState>) -> Result<Arc<Key>, Status> {
+        match state.ok_or_else(status::keys_unknown)? {
             KeyState::Good(key) => Ok(key),
             KeyState::Expired => Err(status::key_not_good("API_KEY_EXPIRED", "the API key has expired")),
             KeyState::Revoked => Err(status::key_not_good("API_KEY_REVOKED", "the API key has been revoked")),
             KeyState::Unknown => Err(status::key_not_good("API_KEY_UNKNOWN", "the API key is not known")),
+        }
+    }
+}
+
+/// What a stream goes on by: a key that was good when it began may not be any more.
+#[derive(Clone)]
+pub struct Pass {
+    access: Access,
+    caller: Arc<Caller>,
+}
+
+impl Pass {
+    pub fn new(access: &Access, caller: &Arc<Caller>) -> Self {
+        Self {
+            access: access.clone(),
+            caller: caller.clone(),
+        }
+    }
+
+    /// # Errors
+    /// As [`Access::admit`].
+    pub fn check(&self) -> Result<(), Status> {
+        match &self.caller.key {
+            Some(key) => self.access.good(self.access.keyring.state(key, Utc::now())).map(drop),
+            None => self.access.admit_without_key().map(drop),
         }
     }
 }
@@ -113,7 +138,19 @@ fn bearer(authorization: &HeaderValue) -> Option<&str> {
 /// # Errors
 /// INTERNAL where the call has not come through [`Access::admit`].
 pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
-    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| {
+    attached(request)
+}
+
+/// What this stream goes on by.
+///
+/// # Errors
+/// As [`caller`].
+pub fn pass<T>(request: &Request<T>) -> Result<Pass, Status> {
+    attached(request)
+}
+
+fn attached<T, A: Clone + Send + Sync + 'static>(request: &Request<T>) -> Result<A, Status> {
+    request.extensions().get::<A>().cloned().ok_or_else(|| {
         tracing::error!("a call has come past the check of who calls");
         status::internal()
     })

@@ -1,11 +1,12 @@
 //! Batches and streams of entries: each entry is answered for itself.
 
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::domain::error::InvalidField;
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 
+use super::access;
 use super::proto::v1;
 use super::status::invalid_argument;
 
@@ -81,11 +82,12 @@ where
     Ok(errors.into_iter().map(result).collect())
 }
 
-/// Writes a client's stream message by message; each is a transaction of its own.
+/// Writes a client's stream message by message; each is a transaction of its own. It ends when the client's key is not good
+/// any more.
 ///
 /// `entries`: the entries of a message.
 pub async fn ingest<M, E, W, Written>(
-    mut stream: Streaming<M>,
+    request: Request<Streaming<M>>,
     field: &str,
     entries: impl Fn(M) -> Vec<E>,
     write_batch: W,
@@ -94,8 +96,11 @@ where
     W: Fn(Vec<E>) -> Written,
     Written: Future<Output = Result<Vec<v1::EntryResult>, Status>>,
 {
+    let pass = access::pass(&request)?;
+    let mut stream = request.into_inner();
     let mut summary = v1::IngestSummary::default();
     while let Some(message) = stream.message().await? {
+        pass.check()?;
         let batch = entries(message);
         if batch.is_empty() {
             continue;

@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use self::instruments::Instruments;
-use super::access::Access;
+use super::access::{Access, Pass};
 use super::method::{Method, Work};
 use super::slots::{Slot, Slots};
 use super::status::{self, REQUEST_ID, code_name};
@@ -142,6 +142,9 @@ where
             caller
         );
         if let Some(caller) = admission.caller {
+            if method.work() == Work::Ingest {
+                request.extensions_mut().insert(Pass::new(&shared.access, &caller));
+            }
             request.extensions_mut().insert(caller);
         }
         let call = Call::begin(shared.clone(), method, [slot, admission.slot]);

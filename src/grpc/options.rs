@@ -13,7 +13,7 @@ use super::access::Keyless;
 pub struct ServerOptions {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Whoever reaches the port may do everything.
+    /// Callers without a key may do everything.
     pub allow_unauthenticated: bool,
     /// Listens on more than loopback also without TLS, for example behind a proxy that ends it.
     pub allow_plaintext: bool,

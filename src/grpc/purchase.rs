@@ -50,7 +50,7 @@ impl PurchaseService for PurchaseHandler {
     ) -> Result<Response<IngestPurchasesResponse>, Status> {
         let entries = |message: IngestPurchasesRequest| message.lines;
         let write = |lines| self.record(lines);
-        let summary = batch::ingest(request.into_inner(), "lines", entries, write).await?;
+        let summary = batch::ingest(request, "lines", entries, write).await?;
         self.live.refresh().await;
         Ok(Response::new(IngestPurchasesResponse { summary: Some(summary) }))
     }

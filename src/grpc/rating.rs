@@ -54,7 +54,7 @@ impl RatingService for RatingHandler {
     ) -> Result<Response<IngestRatingsResponse>, Status> {
         let entries = |message: IngestRatingsRequest| message.ratings;
         let write = |ratings| self.upsert(ratings);
-        let summary = batch::ingest(request.into_inner(), "ratings", entries, write).await?;
+        let summary = batch::ingest(request, "ratings", entries, write).await?;
         self.live.refresh().await;
         Ok(Response::new(IngestRatingsResponse { summary: Some(summary) }))
     }

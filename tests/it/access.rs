@@ -1,11 +1,14 @@
 //! Who may call what, and what a merchant sees.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
+use likemind::grpc::proto::v1::rating_service_client::RatingServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use likemind::grpc::proto::v1::{
-    GetItemRequest, ItemFilter, ListItemsRequest, ListItemsResponse, ListSimilarItemsRequest, ListSimilarUsersRequest,
+    GetItemRequest, IngestRatingsRequest, ItemFilter, ListItemsRequest, ListItemsResponse, ListSimilarItemsRequest,
+    ListSimilarUsersRequest,
 };
 use serde_json::Value;
 use tonic::metadata::MetadataValue;
@@ -171,6 +174,41 @@ async fn keys_come_into_force_and_out_of_it_on_running_servers() {
         let nobody = Caller::new(server.channel().await).call(method, request).await;
         assert_status(&nobody.unwrap_err(), Code::Unauthenticated, "API_KEY_MISSING");
     }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_key() {
+    let database = shop::open().await;
+    let key = create(&database, &["--role", "ingest"]);
+    let server = Server::with(&database, &[("live.refresh_interval_ms", "100")]);
+    let authorization = WithKey(bearer(&key).parse().unwrap());
+    let mut client = RatingServiceClient::with_interceptor(server.channel().await, authorization);
+    let (sender, messages) = tokio::sync::mpsc::unbounded_channel();
+    let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(messages);
+    let mut ingest = tokio::spawn(async move { client.ingest_ratings(stream).await });
+    let send = |number: usize| {
+        // A stream that has ended takes no more.
+        let _ = sender.send(IngestRatingsRequest {
+            ratings: vec![shop::a_rating("streamer", &shop::item(number), 3.0)],
+        });
+    };
+    send(0);
+    let mut connection = shop::connect(&database).await;
+    eventually("the first message is stored", async || {
+        let stored = "SELECT true FROM users WHERE external_id = 'streamer'";
+        sqlx::query_scalar::<_, bool>(stored)
+            .fetch_optional(&mut connection)
+            .await
+            .unwrap()
+    })
+    .await;
+    succeed(&database, &["keys", "revoke", id_of(&key)]);
+    let ended = eventually("the stream ends", async || {
+        send(1);
+        tokio::time::timeout(Duration::from_millis(20), &mut ingest).await.ok()
+    })
+    .await;
+    assert_status(&ended.unwrap().unwrap_err(), Code::Unauthenticated, "API_KEY_REVOKED");
 }
 
 #[tokio::test]

@@ -46,6 +46,18 @@ pub struct Key {
     is_revoked: bool,
 }
 
+impl Key {
+    fn state(self: &Arc<Self>, now: Timestamp) -> KeyState {
+        if self.is_revoked {
+            KeyState::Revoked
+        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            KeyState::Expired
+        } else {
+            KeyState::Good(self.clone())
+        }
+    }
+}
+
 /// What a key is good for. Only to whoever has its secret is it anything but unknown.
 #[derive(Debug)]
 pub enum KeyState {
@@ -119,15 +131,17 @@ impl Keyring {
             std::hint::black_box(SecretHash([0; 32]).is_of(key));
             return Some(KeyState::Unknown);
         };
-        Some(if !known.secret_hash.is_of(key) {
-            KeyState::Unknown
-        } else if known.is_revoked {
-            KeyState::Revoked
-        } else if known.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            KeyState::Expired
-        } else {
-            KeyState::Good(known.clone())
+        Some(match known.secret_hash.is_of(key) {
+            true => known.state(now),
+            false => KeyState::Unknown,
         })
+    }
+
+    /// What the key is good for whose secret has been seen before; `None` while that is not known.
+    pub fn state(&self, key: &KeyId, now: Timestamp) -> Option<KeyState> {
+        let keys = self.shared.keys.load();
+        let known = keys.as_ref()?.get(key);
+        Some(known.map_or(KeyState::Unknown, |known| known.state(now)))
     }
 
     async fn look_and_report(&self, was_available: &mut bool) {
@@ -153,6 +167,7 @@ impl Keyring {
                 |known| known.usage.clone(),
             );
             let caller = Caller {
+                key: Some(record.id.clone()),
                 name: format!("key:{}", record.id).into(),
                 role: record.role,
                 merchant: record.merchant,

@@ -94,7 +94,8 @@ impl Pool {
     /// A connection that is free, or comes free in time.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when others have got one in the meantime: the database is there, and only has much to do.
+    /// [`StoreError::Busy`] when all are in use and others have got one in the meantime: the database is there, and only
+    /// has much to do.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let acquired = self.inner.acquire().await;
@@ -108,12 +109,13 @@ impl Pool {
         begun.map_err(|error| self.refused(error, before))
     }
 
-    /// The pool's own error is the same for a database that is away.
+    /// The pool's own error is the same for a database that is away. Then nobody gets a connection, or who waited was
+    /// opening one of the pool's, which is missing in it now: so it is at the beginning and at the end of an outage.
     fn refused(&self, error: sqlx::Error, given_out_before: u64) -> StoreError {
+        let others_got_one = self.given_out.load(Ordering::Relaxed) > given_out_before;
+        let is_full = self.inner.size() >= self.inner.options().get_max_connections();
         match error {
-            sqlx::Error::PoolTimedOut if self.given_out.load(Ordering::Relaxed) > given_out_before => {
-                StoreError::Busy(error)
-            }
+            sqlx::Error::PoolTimedOut if others_got_one && is_full => StoreError::Busy(error),
             error => error.into(),
         }
     }

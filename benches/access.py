@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What asking for a key costs, and what overload does to the calls that are accepted.
+"""What asking for a key costs.
 
     cargo build --release && benches/access.py
 
@@ -15,14 +15,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 
 PROGRAM = os.path.abspath("target/release/likemind") if len(sys.argv) < 2 else os.path.abspath(sys.argv[1])
-PAIRS = 9
-REQUESTS = 100_000
+PAIRS = 7
+REQUESTS = 20_000
 METHOD = "/likemind.v1.RecommendationService/PredictRatings"
-METRICS = "127.0.0.1:9465"
 
 
 def likemind(data_dir, *args):
@@ -50,7 +47,7 @@ class Server:
     def __init__(self, data_dir, *settings):
         flags = [f"--set-config={setting}" for setting in settings]
         command = ["taskset", "-c", "0", PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir,
-                   "--set-config=telemetry.log_filter=info", f"--set-config=telemetry.metrics_listen={METRICS}", *flags]
+                   "--set-config=telemetry.metrics=false", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             found = re.search(r"serving on (127\.0\.0\.1:\d+)", line)
@@ -81,25 +78,6 @@ class Server:
         self.process.wait()
 
 
-def buckets(code):
-    """Cumulative counts of latencies by upper bound."""
-    with urllib.request.urlopen(f"http://{METRICS}/metrics") as answer:
-        text = answer.read().decode()
-    found = {}
-    for line in text.splitlines():
-        if line.startswith("likemind_rpc_seconds_bucket") and f'code="{code}"' in line and "PredictRatings" in line:
-            bound = re.search(r'le="([^"]+)"', line).group(1)
-            found[float(bound.replace("+Inf", "inf"))] = float(line.rsplit(" ", 1)[1])
-    return found
-
-
-def p99(before, after):
-    """The bound below which 99 % of the calls in between lie."""
-    counts = {bound: after[bound] - before.get(bound, 0) for bound in sorted(after)}
-    total = max(counts.values())
-    return next(bound for bound, count in counts.items() if count >= 0.99 * total), int(total)
-
-
 def spread(values):
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
@@ -120,20 +98,6 @@ def overhead(data_dir, request, key):
     print(f"  requests a second   {spread(rates)}")
 
 
-def overload(data_dir, request, key):
-    limit = 64
-    server = Server(data_dir, f"server.max_concurrent_requests={limit}", "access.max_concurrent_requests=0")
-    print(f"server.max_concurrent_requests = {limit}, latencies of accepted calls by the server's own histogram:")
-    server.load(request, key, REQUESTS, 8, 8)
-    for name, streams in (("as many streams as places", limit // 8), ("5 × as many", 5 * limit // 8)):
-        ok, shed = buckets("OK"), buckets("RESOURCE_EXHAUSTED")
-        rate, _ = server.load(request, key, 3 * REQUESTS, 8, streams)
-        bound, accepted = p99(ok, buckets("OK"))
-        refused = int(max(buckets("RESOURCE_EXHAUSTED").values(), default=0) - max(shed.values(), default=0))
-        print(f"  {name:<26} {rate:8.0f} answers/s, {accepted} accepted (p99 ≤ {bound * 1000:g} ms), {refused} refused")
-    server.stop()
-
-
 def main():
     with tempfile.TemporaryDirectory(prefix="likemind-bench.") as folder:
         os.chmod(folder, 0o755)
@@ -142,7 +106,6 @@ def main():
         key = json.loads(likemind(data_dir, "keys", "create", "--role", "service", "--json"))["key"]
         request = message(folder)
         overhead(data_dir, request, key)
-        overload(data_dir, request, key)
 
 
 if __name__ == "__main__":

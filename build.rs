@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 9] = [
     "likemind/v1/common.proto",
     "likemind/v1/catalog.proto",
     "likemind/v1/rating.proto",
     "likemind/v1/purchase.proto",
     "likemind/v1/recommendation.proto",
     "likemind/v1/model.proto",
+    "likemind/v1/campaign.proto",
+    "likemind/v1/coupon.proto",
+    "likemind/v1/privacy.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::app::train::TrainerOptions;
+use crate::coupon::options::CouponOptions;
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::evaluation::gate::GateOptions;
@@ -38,6 +40,8 @@ pub struct Config {
     pub trainer: TrainerOptions,
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
+    pub privacy: PrivacyOptions,
+    pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,
 }
 
@@ -99,6 +103,7 @@ impl Config {
         self.trainer.validate()?;
         self.evaluation.validate()?;
         self.gate.validate()?;
+        self.coupons.validate()?;
         self.telemetry.validate()
     }
 

@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod api_key;
+pub mod consent;
+pub mod coupon;
 pub mod decimal;
 pub mod error;
 pub mod id;

@@ -4,8 +4,10 @@
 mod accept;
 pub mod access;
 mod batch;
+pub mod campaign;
 pub mod catalog;
 mod convert;
+pub mod coupon;
 pub mod health;
 mod heavy;
 mod method;
@@ -13,6 +15,7 @@ pub mod model;
 mod observe;
 pub mod options;
 mod page;
+pub mod privacy;
 pub mod proto;
 pub mod purchase;
 pub mod rating;

@@ -4,6 +4,7 @@
 //! and swaps. The *refresh* loop reads what has been written since and publishes a new overlay. A request takes the
 //! cell's content once and never waits for either.
 
+mod book;
 mod gauges;
 mod load;
 pub mod options;
@@ -19,11 +20,14 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::coupon::book::Book;
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::error::chain;
 use crate::domain::time::Timestamp;
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
 use crate::store::changes::Watermark;
+use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 
 use self::options::LiveOptions;
@@ -48,7 +52,11 @@ pub struct Live {
 struct Shared {
     pool: Pool,
     options: LiveOptions,
+    privacy: PrivacyOptions,
     view: ArcSwapOption<View>,
+    book: ArcSwap<Book>,
+    /// Of `book`; the lock lets one read it anew at a time.
+    book_revision: tokio::sync::Mutex<Option<i64>>,
     status: ArcSwap<ServingStatus>,
     /// Serializes the two loops; never touched by a request.
     loaded: tokio::sync::Mutex<Option<Loaded>>,
@@ -95,12 +103,13 @@ impl Live {
     /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the
     /// first attempt to load the active snapshot, so that a server which can answer answers from its first request on,
     /// unless that takes long or `shutdown` comes first: the reload loop goes on with it.
-    pub async fn start(pool: Pool, options: LiveOptions, shutdown: CancellationToken) -> Self {
-        let (live, requests) = Self::new(pool.apart(CONNECTIONS), options);
+    pub async fn start(pool: Pool, options: LiveOptions, privacy: PrivacyOptions, shutdown: CancellationToken) -> Self {
+        let (live, requests) = Self::new(pool.apart(CONNECTIONS), options, privacy);
         let (tried, first_try) = oneshot::channel();
         let reload = reload::Reload::new(live.shared.clone());
         tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
+        tokio::spawn(book::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
@@ -109,12 +118,19 @@ impl Live {
         live
     }
 
-    fn new(pool: Pool, options: LiveOptions) -> (Self, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    fn new(
+        pool: Pool,
+        options: LiveOptions,
+        privacy: PrivacyOptions,
+    ) -> (Self, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
         let (refresh_requests, requests) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             pool,
             options,
+            privacy,
             view: ArcSwapOption::empty(),
+            book: ArcSwap::default(),
+            book_revision: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
@@ -126,6 +142,19 @@ impl Live {
     /// What requests see now; `None` while no snapshot is loaded.
     pub fn view(&self) -> Option<Arc<View>> {
         self.shared.view.load_full()
+    }
+
+    /// All campaigns and coupons, as of at most a refresh interval ago.
+    pub fn book(&self) -> Arc<Book> {
+        self.shared.book.load_full()
+    }
+
+    /// Reads the book anew if it has changed: who has changed it, or misses something in it, does not wait for the loop.
+    ///
+    /// # Errors
+    /// What the database says; the book stays as it was.
+    pub async fn refresh_book(&self) -> Result<(), StoreError> {
+        book::refresh(&self.shared).await
     }
 
     pub fn status(&self) -> Arc<ServingStatus> {
@@ -200,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_is_answered_though_reading_it_back_hangs() {
         let pool = Pool::lazy("postgres://127.0.0.1:1/none", &DatabaseOptions::default()).unwrap();
-        let (live, mut requests) = Live::new(pool, LiveOptions::default());
+        let (live, mut requests) = Live::new(pool, LiveOptions::default(), PrivacyOptions::default());
         let started = Instant::now();
         live.refresh_within(Duration::from_millis(20)).await;
         assert!(started.elapsed() >= Duration::from_millis(20));

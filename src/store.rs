@@ -1,8 +1,10 @@
 //! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
 
 mod audit;
+pub mod book;
 pub mod catalog;
 pub mod changes;
+pub mod coupons;
 pub mod embedded;
 pub mod error;
 mod ids;

@@ -1,5 +1,6 @@
 //! From what has been rated and bought to a model: effective ratings, biases, neighbor lists.
 
+pub mod activity;
 pub mod biases;
 pub mod error;
 pub mod fit;

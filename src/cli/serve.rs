@@ -59,7 +59,7 @@ pub(super) async fn serve(
         keyring,
         keyless: config.server.keyless(),
     };
-    let live = Live::start(pool.clone(), config.live.clone(), shutdown.clone()).await;
+    let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
     let services = Services {
         pool,
         live,

@@ -87,6 +87,31 @@ external_id!(
     "order_id"
 );
 external_id!(
+    /// A time in which a merchant, or the platform, gives coupons.
+    CampaignId,
+    "campaign_id"
+);
+external_id!(
+    /// A discount on some items.
+    CouponId,
+    "coupon_id"
+);
+external_id!(
+    /// What is set aside for a user until they pay.
+    ReservationId,
+    "reservation_id"
+);
+external_id!(
+    /// A coupon that was used.
+    RedemptionId,
+    "redemption_id"
+);
+external_id!(
+    /// Chosen by the sender of a mutation: sent again, it has the same effect and answer.
+    RequestId,
+    "request_id"
+);
+external_id!(
     /// What kind of item it is; a category has no other property than its name.
     Category,
     "category"

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::consent::PrivacyOptions;
 use crate::model::overlay::Overlay;
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::snapshot::Snapshot;
@@ -121,6 +122,7 @@ pub(super) fn model_before(
         version: 0,
         snapshot: Arc::new(Snapshot::new(parts)?),
         overlay: Arc::new(Overlay::default()),
+        privacy: PrivacyOptions::default(),
     })
 }
 

@@ -9,10 +9,16 @@ use tonic_health::server::HealthReporter;
 
 use crate::live::Live;
 
+use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
+use super::coupon::CouponHandler;
 use super::model::ModelHandler;
+use super::privacy::PrivacyHandler;
+use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
+use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
+use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
 use super::proto::v1::rating_service_server::RatingServiceServer;
 use super::proto::v1::recommendation_service_server::RecommendationServiceServer;
@@ -21,12 +27,15 @@ use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
 
 /// The server as a whole, then what serves without a snapshot too.
-const ALWAYS: [&str; 5] = [
+const ALWAYS: [&str; 8] = [
     "",
     CatalogServiceServer::<CatalogHandler>::NAME,
     RatingServiceServer::<RatingHandler>::NAME,
     PurchaseServiceServer::<PurchaseHandler>::NAME,
     ModelServiceServer::<ModelHandler>::NAME,
+    CampaignServiceServer::<CampaignHandler>::NAME,
+    CouponServiceServer::<CouponHandler>::NAME,
+    PrivacyServiceServer::<PrivacyHandler>::NAME,
 ];
 const WITH_SNAPSHOT: &str = RecommendationServiceServer::<RecommendationHandler>::NAME;
 
@@ -79,6 +88,7 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
+    use crate::domain::consent::PrivacyOptions;
     use crate::live::options::LiveOptions;
     use crate::store::options::DatabaseOptions;
     use crate::store::pool::Pool;
@@ -90,7 +100,13 @@ mod tests {
             ..Default::default()
         };
         let pool = Pool::lazy("postgres://127.0.0.1:1/none", &options).unwrap();
-        Live::start(pool, LiveOptions::default(), shutdown.clone()).await
+        Live::start(
+            pool,
+            LiveOptions::default(),
+            PrivacyOptions::default(),
+            shutdown.clone(),
+        )
+        .await
     }
 
     #[tokio::test]

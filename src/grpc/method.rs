@@ -16,6 +16,8 @@ pub enum Work {
     Database,
     /// Also for the client, as long as it likes.
     Ingest,
+    /// Answers row by row, as fast as the client takes them.
+    Stream,
     /// Health and reflection stay reachable when everything else is turned away.
     Protocol,
 }
@@ -76,9 +78,13 @@ const REPORTERS: Callers = Callers::Only(&[Service, Ingest, Admin]);
 /// They see what single shoppers did.
 const SHOPPER_READERS: Callers = Callers::Only(&[Service, Operator, Admin]);
 const ITEM_READERS: Callers = Callers::Only(&[Service, Marketer, Operator, Admin]);
+const CAMPAIGNERS: Callers = Callers::Only(&[Marketer, Operator, Admin]);
+const OFFERERS: Callers = Callers::Only(&[Service, Marketer, Operator, Admin]);
+const REDEEMERS: Callers = Callers::Only(&[Service, Admin]);
+const CONSENTERS: Callers = Callers::Only(&[Service, Operator, Admin]);
 const OPERATORS: Callers = Callers::Only(&[Operator, Admin]);
 
-const METHODS: [(&str, Work, Callers); 24] = [
+const METHODS: [(&str, Work, Callers); 44] = [
     ("likemind.v1.CatalogService/UpsertMerchants", Work::Database, LOADERS),
     ("likemind.v1.CatalogService/UpsertItems", Work::Database, LOADERS),
     ("likemind.v1.CatalogService/GetItem", Work::Database, ALL),
@@ -114,6 +120,11 @@ const METHODS: [(&str, Work, Callers); 24] = [
         Work::Memory,
         OPERATORS,
     ),
+    (
+        "likemind.v1.RecommendationService/ListItemAudience",
+        Work::Memory,
+        CAMPAIGNERS,
+    ),
     ("likemind.v1.ModelService/ListSnapshots", Work::Database, OPERATORS),
     ("likemind.v1.ModelService/GetSnapshot", Work::Database, OPERATORS),
     ("likemind.v1.ModelService/ActivateSnapshot", Work::Database, OPERATORS),
@@ -123,6 +134,49 @@ const METHODS: [(&str, Work, Callers); 24] = [
         Work::Memory,
         SHOPPER_READERS,
     ),
+    (
+        "likemind.v1.CampaignService/CreateCampaign",
+        Work::Database,
+        CAMPAIGNERS,
+    ),
+    (
+        "likemind.v1.CampaignService/UpdateCampaign",
+        Work::Database,
+        CAMPAIGNERS,
+    ),
+    ("likemind.v1.CampaignService/GetCampaign", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CampaignService/ListCampaigns", Work::Database, CAMPAIGNERS),
+    (
+        "likemind.v1.CampaignService/SetCampaignState",
+        Work::Database,
+        CAMPAIGNERS,
+    ),
+    ("likemind.v1.CampaignService/CreateCoupon", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CampaignService/UpdateCoupon", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CampaignService/GetCoupon", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CampaignService/ListCoupons", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CampaignService/GetLiftReport", Work::Database, CAMPAIGNERS),
+    ("likemind.v1.CouponService/CheckEligibility", Work::Database, OFFERERS),
+    ("likemind.v1.CouponService/ListUserCoupons", Work::Database, OFFERERS),
+    (
+        "likemind.v1.CouponService/StreamCouponTargets",
+        Work::Stream,
+        CAMPAIGNERS,
+    ),
+    ("likemind.v1.CouponService/ReserveCoupon", Work::Database, REDEEMERS),
+    ("likemind.v1.CouponService/ConfirmRedemption", Work::Database, REDEEMERS),
+    (
+        "likemind.v1.CouponService/ReleaseReservation",
+        Work::Database,
+        REDEEMERS,
+    ),
+    (
+        "likemind.v1.CouponService/RollbackRedemption",
+        Work::Database,
+        REDEEMERS,
+    ),
+    ("likemind.v1.PrivacyService/SetConsent", Work::Database, CONSENTERS),
+    ("likemind.v1.PrivacyService/GetConsent", Work::Database, CONSENTERS),
     ("grpc.health.v1.Health/Check", Work::Protocol, Callers::Anyone),
     ("grpc.health.v1.Health/Watch", Work::Protocol, Callers::Anyone),
     (

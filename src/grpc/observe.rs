@@ -69,7 +69,7 @@ impl Shared {
         match work {
             Work::Memory => self.from_memory.take().map(Some),
             Work::Database => self.from_database.take().map(Some),
-            Work::Ingest => self.ingest.take().map(Some),
+            Work::Ingest | Work::Stream => self.ingest.take().map(Some),
             Work::Protocol => Some(None),
         }
     }
@@ -78,7 +78,7 @@ impl Shared {
     fn timeout(&self, work: Work) -> Option<Duration> {
         match work {
             Work::Memory | Work::Database => Some(self.timeout),
-            Work::Ingest | Work::Protocol => None,
+            Work::Ingest | Work::Stream | Work::Protocol => None,
         }
     }
 }

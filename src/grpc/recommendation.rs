@@ -18,8 +18,9 @@ use self::convert::{PredictRequest, RankRequest, SimilarRequest, SimilarUsersReq
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
-    ListSimilarItemsRequest, ListSimilarItemsResponse, ListSimilarUsersRequest, ListSimilarUsersResponse,
-    PredictRatingsRequest, PredictRatingsResponse, RecommendRequest, RecommendResponse,
+    ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
+    ListSimilarUsersRequest, ListSimilarUsersResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
+    RecommendResponse,
 };
 use super::{heavy, status};
 
@@ -87,6 +88,13 @@ impl RecommendationService for RecommendationHandler {
             convert::similar(&view, items.unwrap_or_default())
         });
         Ok(Response::new(answer.await?))
+    }
+
+    async fn list_item_audience(
+        &self,
+        _request: Request<ListItemAudienceRequest>,
+    ) -> Result<Response<ListItemAudienceResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn list_similar_users(

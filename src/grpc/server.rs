@@ -17,14 +17,20 @@ use crate::store::pool::Pool;
 
 use super::accept;
 use super::access::Access;
+use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
+use super::coupon::CouponHandler;
 use super::health;
 use super::model::ModelHandler;
 use super::observe::Observe;
 use super::options::ServerOptions;
+use super::privacy::PrivacyHandler;
 use super::proto::DESCRIPTORS;
+use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
+use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
+use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
 use super::proto::v1::rating_service_server::RatingServiceServer;
 use super::proto::v1::recommendation_service_server::RecommendationServiceServer;
@@ -132,6 +138,18 @@ pub async fn serve(
         pool: pool.clone(),
         live: live.clone(),
     };
+    let campaign = CampaignHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let coupon = CouponHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let privacy = PrivacyHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
     let model = ModelHandler {
         pool,
         live: live.clone(),
@@ -148,6 +166,9 @@ pub async fn serve(
         .add_service(accepting!(CatalogServiceServer::new(catalog), limit))
         .add_service(accepting!(RatingServiceServer::new(rating), limit))
         .add_service(accepting!(PurchaseServiceServer::new(purchase), limit))
+        .add_service(accepting!(CampaignServiceServer::new(campaign), limit))
+        .add_service(accepting!(CouponServiceServer::new(coupon), limit))
+        .add_service(accepting!(PrivacyServiceServer::new(privacy), limit))
         .add_service(accepting!(ModelServiceServer::new(model), limit))
         .add_service(accepting!(RecommendationServiceServer::new(recommendation), limit));
 

@@ -168,6 +168,7 @@ impl Reload {
             version,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
+            privacy: self.shared.privacy,
         })));
         let old = loaded.take();
         let (previous, dropped) = self.keep(old, version);

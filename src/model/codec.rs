@@ -1,12 +1,12 @@
 //! The bytes of a snapshot.
 //!
-//! A snapshot is stored as nine named parts. All numbers are little-endian; nothing is aligned; "n × 4" is n times 4
+//! A snapshot is stored as twelve named parts. All numbers are little-endian; nothing is aligned; "n × 4" is n times 4
 //! bytes. A part is
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | magic: `likemind` in ASCII |
-//! | 4 | format version, unsigned: 1 |
+//! | 4 | format version, unsigned: 2 |
 //! | 8 | length of the part in bytes, from the magic through the checksum, unsigned |
 //! | … | contents |
 //! | 16 | checksum: XXH3-128 of the part's name, a byte 0, and all bytes of the part before the checksum |
@@ -43,6 +43,9 @@
 //! | `biases` | doubles, 1: the mean · floats, m: of the users · floats, n: of the items |
 //! | `user_neighbors` | m (8) · lengths, m: neighbors of every user · integers: neighbors, best first · floats: similarities |
 //! | `item_neighbors` | n (8) · the same for items |
+//! | `activity` | when the input was read, seconds since 1970, two's complement (8) · integers, m, in six columns: orders · spend in minor units, two's complement in 64 bits · last order, seconds since 1970, two's complement in 64 bits · lines with a coupon's discount · redemptions · campaigns |
+//! | `consents` | texts, k: ids, strictly ascending · integers, k: [`Consents`] as bits |
+//! | `propensity` | [`Propensity`] as JSON |
 //!
 //! Indices below 65,536 therefore take 2 bytes and below 16,777,216 take 3, so that a neighbor is stored in 6 or 7, and
 //! a rating on a scale of few steps in 3 or 4.
@@ -61,15 +64,19 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::domain::consent::Consents;
 use crate::domain::money::Currency;
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::{CsrMatrix, SparseError};
 
 use self::columns::{Reader, Writer};
+use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::Catalogue;
+use super::consents::ConsentRecords;
 use super::dictionary::{DenseIndex, Dictionary};
 use super::parameters::{BlendWeights, TrainingParameters};
+use super::propensity::Propensity;
 use super::snapshot::{Biases, SnapshotParts};
 
 mod columns;
@@ -77,7 +84,7 @@ mod columns;
 mod tests;
 
 /// The layout that is written, and the only one that is read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"likemind";
 const LENGTH_AT: usize = MAGIC.len() + size_of::<u32>();
@@ -92,6 +99,9 @@ const RATINGS: &str = "ratings";
 const BIASES: &str = "biases";
 const USER_NEIGHBORS: &str = "user_neighbors";
 const ITEM_NEIGHBORS: &str = "item_neighbors";
+const ACTIVITY: &str = "activity";
+const CONSENTS: &str = "consents";
+const PROPENSITY: &str = "propensity";
 
 /// One part, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +181,7 @@ impl Checksum {
 /// The parts of a validated snapshot, each encoded when it is asked for. Equal snapshots have equal bytes.
 pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
     type Write = fn(&SnapshotParts, &mut Writer);
-    let contents: [(&'static str, Write); 9] = [
+    let contents: [(&'static str, Write); 12] = [
         (PARAMETERS, |parts, to| write_parameters(&parts.parameters, to)),
         (WEIGHTS, |parts, to| to.doubles(&parts.weights.all())),
         (USERS, |parts, to| to.texts(parts.users.texts())),
@@ -181,6 +191,9 @@ pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
         (BIASES, |parts, to| write_biases(&parts.biases, to)),
         (USER_NEIGHBORS, |parts, to| write_neighbors(&parts.user_neighbors, to)),
         (ITEM_NEIGHBORS, |parts, to| write_neighbors(&parts.item_neighbors, to)),
+        (ACTIVITY, |parts, to| write_activity(&parts.activity, to)),
+        (CONSENTS, |parts, to| write_consents(&parts.consents, to)),
+        (PROPENSITY, |parts, to| write_propensity(&parts.propensity, to)),
     ];
     contents.into_iter().map(|(name, write)| {
         let mut writer = Writer::new(header());
@@ -217,6 +230,7 @@ pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<Snapshot
     let (users, items, catalogue) = (take(USERS)?, take(ITEMS)?, take(CATALOGUE)?);
     let (ratings, biases) = (take(RATINGS)?, take(BIASES)?);
     let (user_neighbors, item_neighbors) = (take(USER_NEIGHBORS)?, take(ITEM_NEIGHBORS)?);
+    let (activity, consents, propensity) = (take(ACTIVITY)?, take(CONSENTS)?, take(PROPENSITY)?);
     if let Some((part, _)) = by_name.pop_first() {
         return Err(CodecError::Unknown { part });
     }
@@ -239,12 +253,17 @@ pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<Snapshot
                     let items = items.read(read_dictionary)?;
                     let catalogue = catalogue.read(read_catalogue)?;
                     let biases = biases.read(read_biases)?;
-                    Ok::<_, CodecError>((parameters, weights, users, items, catalogue, biases))
+                    let activity = activity.read(read_activity)?;
+                    let consents = consents.read(read_consents)?;
+                    let propensity = propensity.read(read_propensity)?;
+                    let coupons = (activity, consents, propensity);
+                    Ok::<_, CodecError>((parameters, weights, users, items, catalogue, biases, coupons))
                 },
             )
         },
     );
-    let (parameters, weights, users, items, catalogue, biases) = rest?;
+    let (parameters, weights, users, items, catalogue, biases, coupons) = rest?;
+    let (activity, consents, propensity) = coupons;
     let (ratings, purchased) = ratings?;
     let decoded = SnapshotParts {
         parameters,
@@ -257,6 +276,9 @@ pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<Snapshot
         biases,
         user_neighbors: user_neighbors?,
         item_neighbors: item_neighbors?,
+        activity,
+        consents,
+        propensity,
     };
     // Last, so that a damaged part is named; each is known to be intact now.
     if actual_checksum.finish() != checksum {
@@ -466,4 +488,55 @@ fn read_neighbors(from: &mut Reader<'_>) -> Result<NeighborLists, CodecError> {
     let (neighbors, similarities) = (from.u32s("neighbors")?, from.floats("similarities")?);
     NeighborLists::new(n_targets, offsets, neighbors, similarities)
         .map_err(|source| CodecError::Sparse { part, source })
+}
+
+fn write_activity(activity: &Activity, to: &mut Writer) {
+    to.u64(activity.as_of as u64);
+    to.integers(activity.orders.iter().map(|&orders| u64::from(orders)));
+    to.integers(activity.spend_minor.iter().map(|&spend| spend as u64));
+    to.integers(activity.last_order_at.iter().map(|&at| at as u64));
+    for counts in [&activity.discounted_lines, &activity.redemptions, &activity.campaigns] {
+        to.integers(counts.iter().map(|&count| u64::from(count)));
+    }
+}
+
+fn read_activity(from: &mut Reader<'_>) -> Result<Activity, CodecError> {
+    let as_of = from.u64("time")? as i64;
+    let orders = from.u32s("orders")?;
+    let mut signed = |field| {
+        let column = from.u64s(field)?;
+        Ok::<_, CodecError>(column.into_iter().map(|value| value as i64).collect())
+    };
+    Ok(Activity {
+        as_of,
+        orders,
+        spend_minor: signed("spend")?,
+        last_order_at: signed("last order")?,
+        discounted_lines: from.u32s("discounted lines")?,
+        redemptions: from.u32s("redemptions")?,
+        campaigns: from.u32s("campaigns")?,
+    })
+}
+
+fn write_consents(records: &ConsentRecords, to: &mut Writer) {
+    to.texts(records.ids());
+    to.integers(records.consents().iter().map(|consents| u64::from(consents.bits())));
+}
+
+fn read_consents(from: &mut Reader<'_>) -> Result<ConsentRecords, CodecError> {
+    let ids = from.texts("ids")?;
+    let known = |bits: u32| u8::try_from(bits).ok().and_then(Consents::from_bits);
+    let consents: Option<Vec<_>> = from.u32s("consents")?.into_iter().map(known).collect();
+    let consents = consents.ok_or_else(|| from.invalid("consents", "are not all known"))?;
+    ConsentRecords::new(ids, consents).ok_or_else(|| from.invalid("ids", "are not strictly ascending, or not as many"))
+}
+
+fn write_propensity(propensity: &Propensity, to: &mut Writer) {
+    let json = serde_json::to_vec(propensity).unwrap_or_else(|_| unreachable!("numbers and names in plain structs"));
+    to.raw(&json);
+}
+
+fn read_propensity(from: &mut Reader<'_>) -> Result<Propensity, CodecError> {
+    let part = from.part();
+    serde_json::from_slice(from.rest()).map_err(|source| CodecError::Json { part, source })
 }

@@ -54,6 +54,20 @@ impl Texts {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         (0..self.len()).map(|index| self.get(index))
     }
+
+    /// The position of `text`, where the texts are strictly ascending byte by byte.
+    pub fn find(&self, text: &str) -> Option<usize> {
+        let mut range = 0..self.len();
+        while !range.is_empty() {
+            let middle = range.start + range.len() / 2;
+            match self.get(middle).cmp(text) {
+                std::cmp::Ordering::Less => range.start = middle + 1,
+                std::cmp::Ordering::Greater => range.end = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
 }
 
 impl<S: AsRef<str>> FromIterator<S> for Texts {
@@ -141,16 +155,7 @@ impl<I: DenseIndex> Dictionary<I> {
     }
 
     pub fn find(&self, id: &str) -> Option<I> {
-        let mut range = 0..self.ids.len();
-        while !range.is_empty() {
-            let middle = range.start + range.len() / 2;
-            match self.ids.get(middle).cmp(id) {
-                std::cmp::Ordering::Less => range.start = middle + 1,
-                std::cmp::Ordering::Greater => range.end = middle,
-                std::cmp::Ordering::Equal => return Some(I::new(middle as u32)),
-            }
-        }
-        None
+        self.ids.find(id).map(|position| I::new(position as u32))
     }
 }
 

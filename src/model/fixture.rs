@@ -7,6 +7,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::item::ItemFacts;
 use crate::domain::money::{Currency, Money};
@@ -15,11 +16,14 @@ use crate::similarity::cosine::{TopKOptions, top_k};
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
 
+use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::{Catalogue, NONE};
+use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, Texts};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
+use super::propensity::Propensity;
 use super::snapshot::{Biases, Snapshot, SnapshotParts};
 use super::view::View;
 
@@ -59,6 +63,9 @@ pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
         },
         user_neighbors: neighbors(&ratings, &by_item),
         item_neighbors: neighbors(&by_item, &ratings),
+        activity: Activity::none(m, 0),
+        consents: ConsentRecords::default(),
+        propensity: Propensity::default(),
         ratings,
     }
 }
@@ -74,6 +81,7 @@ pub fn view(parts: SnapshotParts) -> View {
         version: 1,
         snapshot: Arc::new(Snapshot::new(parts).unwrap()),
         overlay: Arc::new(Overlay::default()),
+        privacy: PrivacyOptions::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::HashMap;
 
+use crate::domain::consent::Consents;
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::item::ItemFacts;
 
@@ -24,10 +25,16 @@ pub enum FreshChange {
         rating: Option<f32>,
         /// Distinct orders with a net quantity above 0.
         orders: u32,
+        /// When the last of them was made, in seconds since 1970; 0 without any.
+        last_order_at: i64,
     },
     Item {
         item: ItemId,
         facts: ItemFacts,
+    },
+    Consents {
+        user: UserId,
+        consents: Consents,
     },
 }
 
@@ -45,6 +52,8 @@ pub struct FreshInteraction {
     /// The effective rating; `None` when there is none any more.
     pub rating: Option<f32>,
     pub purchased: bool,
+    /// When they last ordered it, in seconds since 1970; 0 if never.
+    pub last_order_at: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -53,6 +62,7 @@ pub struct Overlay {
     users: HashMap<UserId, Arc<Vec<FreshInteraction>>>,
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
+    consents: HashMap<Arc<str>, Consents>,
     entries: usize,
     dropped: u64,
 }
@@ -68,11 +78,13 @@ impl Overlay {
                 item,
                 rating,
                 orders,
+                last_order_at,
             } => {
                 let interaction = FreshInteraction {
                     item: item_ref(snapshot, item),
                     rating: snapshot.parameters().effective_rating(rating, orders),
                     purchased: orders > 0,
+                    last_order_at,
                 };
                 let has_room = self.entries < max_entries || holds(snapshot, &user, &interaction.item);
                 self.apply_interaction(user, interaction, has_room);
@@ -87,6 +99,11 @@ impl Overlay {
                     }
                 };
                 self.count(is_new);
+            }
+            // Never dropped: a refusal holds at once.
+            FreshChange::Consents { user, consents } => {
+                let is_new = self.consents.insert(user.as_str().into(), consents).is_none();
+                self.count(Some(is_new));
             }
         }
     }
@@ -140,6 +157,15 @@ impl Overlay {
     /// What has changed for `user`, ascending by item: those of the snapshot first, by index.
     pub fn interactions(&self, user: &UserId) -> &[FreshInteraction] {
         self.users.get(user).map_or(&[], |entries| entries.as_slice())
+    }
+
+    /// What is on record for `user`, where that has changed.
+    pub fn consents(&self, user: &str) -> Option<Consents> {
+        self.consents.get(user).copied()
+    }
+
+    pub fn has_consents(&self) -> bool {
+        !self.consents.is_empty()
     }
 
     /// The changed facts of an item of the snapshot.
@@ -202,6 +228,7 @@ mod tests {
             item: item_id(item),
             rating,
             orders: 0,
+            last_order_at: 0,
         };
         let delisted = |item: &str| FreshChange::Item {
             item: item_id(item),

@@ -1,12 +1,16 @@
 //! The snapshot: everything an answer needs, immutable and validated.
 
+use crate::domain::consent::Consents;
 use crate::similarity::lists::{InvertedLists, NeighborLists};
 use crate::similarity::sparse::CsrMatrix;
 
+use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::Catalogue;
+use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
+use super::propensity::Propensity;
 
 /// Mean rating and regularized deviations from it.
 ///
@@ -40,6 +44,10 @@ pub struct SnapshotParts {
     pub user_neighbors: NeighborLists,
     /// n lists.
     pub item_neighbors: NeighborLists,
+    /// m entries.
+    pub activity: Activity,
+    pub consents: ConsentRecords,
+    pub propensity: Propensity,
 }
 
 /// Validated [`SnapshotParts`] with what is derived from them.
@@ -49,6 +57,7 @@ pub struct Snapshot {
     item_followers: InvertedLists,
     raters: Vec<u32>,
     by_popularity: Vec<ItemIndex>,
+    user_consents: Vec<Consents>,
 }
 
 /// Parts that do not fit together.
@@ -88,6 +97,12 @@ impl Snapshot {
                 return Err(SnapshotError::Shape { part, expected, actual });
             }
         }
+        for actual in parts.activity.lengths() {
+            if actual != m {
+                let (part, expected) = ("activity", m);
+                return Err(SnapshotError::Shape { part, expected, actual });
+            }
+        }
         if let Some(problem) = parts.catalogue.problem() {
             return Err(SnapshotError::Catalogue { problem });
         }
@@ -108,6 +123,7 @@ impl Snapshot {
         by_popularity.sort_unstable_by_key(|item| (std::cmp::Reverse(raters[item.at()]), item.0));
         Ok(Self {
             item_followers: parts.item_neighbors.transpose(),
+            user_consents: user_consents(&parts),
             raters,
             by_popularity,
             parts,
@@ -180,10 +196,38 @@ impl Snapshot {
         self.raters[item.at()]
     }
 
+    pub fn activity(&self) -> &Activity {
+        &self.parts.activity
+    }
+
+    pub fn propensity(&self) -> &Propensity {
+        &self.parts.propensity
+    }
+
+    /// What is on record for a user of the snapshot, as of when its input was read.
+    pub fn user_consents(&self, user: UserIndex) -> Consents {
+        self.user_consents[user.at()]
+    }
+
+    /// What is on record for anybody, as of when the input was read.
+    pub fn consents(&self) -> &ConsentRecords {
+        &self.parts.consents
+    }
+
     /// Most raters first, ties by item id.
     pub fn by_popularity(&self) -> &[ItemIndex] {
         &self.by_popularity
     }
+}
+
+fn user_consents(parts: &SnapshotParts) -> Vec<Consents> {
+    let mut of_users = vec![Consents::default(); parts.users.len()];
+    for (id, consents) in parts.consents.iter() {
+        if let Some(user) = parts.users.find(id) {
+            of_users[user.at()] = consents;
+        }
+    }
+    of_users
 }
 
 fn check_weights(weights: &BlendWeights) -> Result<(), SnapshotError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::consent::{Consents, PrivacyOptions, Purpose};
 use crate::domain::id::{ItemId, UserId};
 
 use super::catalogue::Facts;
@@ -14,6 +15,8 @@ pub struct View {
     pub version: i64,
     pub snapshot: Arc<Snapshot>,
     pub overlay: Arc<Overlay>,
+    /// What silence of a user means.
+    pub privacy: PrivacyOptions,
 }
 
 /// One item of a user's history.
@@ -56,6 +59,26 @@ impl View {
             Some(index) => Some(ItemRef::Known(index)),
             None => self.overlay.new_item(item).map(|_| ItemRef::New(item.clone())),
         }
+    }
+
+    /// What is on record for `user` now.
+    pub fn consents(&self, user: &UserId) -> Consents {
+        let recorded = || self.snapshot.consents().of(user.as_str());
+        self.overlay.consents(user.as_str()).unwrap_or_else(recorded)
+    }
+
+    /// What is on record now for a user of the snapshot.
+    pub fn user_consents(&self, user: UserIndex) -> Consents {
+        let fresh = match self.overlay.has_consents() {
+            true => self.overlay.consents(self.snapshot.users().id(user)),
+            false => None,
+        };
+        fresh.unwrap_or_else(|| self.snapshot.user_consents(user))
+    }
+
+    /// Whether the data of `user` may be used for `purpose`.
+    pub fn allows(&self, user: &UserId, purpose: Purpose) -> bool {
+        self.privacy.allows(self.consents(user), purpose)
     }
 
     pub fn item_id(&self, item: ItemIndex) -> &str {

@@ -130,24 +130,11 @@ fn positions<'n>(texts: &Texts, names: impl ExactSizeIterator<Item = &'n str>) -
     }
     let mut bits = Bits::zeros(texts.len());
     for name in names {
-        if let Some(position) = find(texts, name) {
+        if let Some(position) = texts.find(name) {
             bits.set(position, true);
         }
     }
     Some(bits)
-}
-
-fn find(texts: &Texts, name: &str) -> Option<usize> {
-    let (mut from, mut to) = (0, texts.len());
-    while from < to {
-        let middle = from + (to - from) / 2;
-        if texts.get(middle) < name {
-            from = middle + 1;
-        } else {
-            to = middle;
-        }
-    }
-    (from < texts.len() && texts.get(from) == name).then_some(from)
 }
 
 /// The items of the snapshot among `ids`, ascending, each once.

@@ -33,6 +33,7 @@ pub fn interaction(user: &str, item: &str, rating: Option<f32>, orders: u32) -> 
         item: item_id(item),
         rating,
         orders,
+        last_order_at: 0,
     }
 }
 

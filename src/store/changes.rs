@@ -15,7 +15,7 @@ use crate::model::overlay::FreshChange;
 
 use super::catalog::facts;
 use super::error::StoreError;
-use super::pool::{Pool, Tx, within};
+use super::pool::{PICTURE, Pool, Tx, within};
 
 /// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +32,12 @@ impl Watermark {
 /// # Errors
 /// The pool must have two connections to give.
 pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
-    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    let mut first = pool.inner.begin_with(BEGIN).await?;
+    let mut first = pool.inner.begin_with(PICTURE).await?;
     let exported =
         sqlx::query!(r#"SELECT pg_export_snapshot() AS "snapshot!", pg_current_snapshot()::text AS "watermark!""#)
             .fetch_one(&mut *first)
             .await?;
-    let mut second = pool.inner.begin_with(BEGIN).await?;
+    let mut second = pool.inner.begin_with(PICTURE).await?;
     // SET takes no parameters; the name comes from PostgreSQL: hexadecimal digits and dashes.
     let import = sqlx::AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{}'", exported.snapshot));
     sqlx::query(import).execute(&mut *second).await?;
@@ -157,6 +156,7 @@ impl Row {
                 item,
                 rating: self.value,
                 orders: u32::try_from(self.orders.unwrap_or(0)).unwrap_or(u32::MAX),
+                last_order_at: 0,
             },
             None => FreshChange::Item {
                 item,

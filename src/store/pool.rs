@@ -21,6 +21,9 @@ pub type Tx = sqlx::Transaction<'static, Postgres>;
 /// Attempts of a transaction that lost against another one.
 pub const RETRIES: u32 = 5;
 
+/// Begins a transaction that sees one moment and changes nothing.
+pub(super) const PICTURE: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the answer on a connection that is given back.
@@ -149,6 +152,13 @@ impl Pool {
         .fetch_one(&mut *tx)
         .await?;
         Ok(tx)
+    }
+
+    /// A read-only transaction all of whose statements see the same moment.
+    pub(super) async fn begin_picture(&self) -> Result<Tx, StoreError> {
+        let before = self.given_out.load(Ordering::Relaxed);
+        let begun = self.inner.begin_with(PICTURE).await;
+        begun.map_err(|error| self.refused(error, before))
     }
 
     /// Runs `work` in a new transaction, which it must commit; once more, from the start, when it lost against another.

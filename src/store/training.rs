@@ -8,6 +8,7 @@ use futures_util::{TryStreamExt, try_join};
 use crate::domain::money::Currency;
 use crate::domain::time::Timestamp;
 use crate::model::catalogue::{Catalogue, NONE};
+use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
 use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
@@ -18,6 +19,9 @@ use super::pool::{Connection, Pool};
 /// Reads everything, over two connections that see the same moment; and that moment.
 pub async fn read_input(pool: &Pool) -> Result<(TrainingInput, Watermark), StoreError> {
     let (mut first, mut second, watermark) = changes::two_readers(pool).await?;
+    let as_of = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
+        .fetch_one(&mut *first)
+        .await?;
     let (users, (items, catalogue)) = try_join!(read_users(&mut first), read_items(&mut second))?;
     let ratings = read_ratings(&mut first, &users, &items);
     let orders = read_orders(&mut second, &users, &items);
@@ -28,6 +32,9 @@ pub async fn read_input(pool: &Pool) -> Result<(TrainingInput, Watermark), Store
         catalogue,
         ratings,
         orders,
+        consents: ConsentRecords::default(),
+        campaigns: Vec::new(),
+        as_of,
     };
     Ok((input, watermark))
 }
@@ -150,11 +157,15 @@ async fn read_orders(
         user_id: i64,
         item_id: i64,
         ordered_at: Timestamp,
+        total_minor: i64,
+        discounted_lines: i64,
     }
     let mut orders = Vec::new();
     let mut rows = sqlx::query_as!(
         Row,
-        r#"SELECT user_id, item_id, min(purchased_at) AS "ordered_at!" FROM purchases
+        r#"SELECT user_id, item_id, min(purchased_at) AS "ordered_at!", sum(line_total_minor)::bigint AS "total_minor!",
+                  count(*) FILTER (WHERE coupon_discount_minor > 0) AS "discounted_lines!"
+           FROM purchases
            GROUP BY order_id, user_id, item_id HAVING sum(quantity) > 0"#
     )
     .fetch(connection);
@@ -163,6 +174,8 @@ async fn read_orders(
             user: users.index("purchases", row.user_id)?,
             item: items.index("purchases", row.item_id)?,
             ordered_at: row.ordered_at,
+            total_minor: row.total_minor,
+            discounted_lines: u32::try_from(row.discounted_lines).unwrap_or(u32::MAX),
         });
     }
     Ok(orders)

@@ -2,11 +2,13 @@
 
 use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::{BlendWeights, TrainingParameters};
+use crate::model::propensity::Propensity;
 use crate::model::snapshot::SnapshotParts;
 use crate::similarity::cosine::{TopKOptions, top_k};
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
 
+use super::activity::activity;
 use super::biases::biases;
 use super::error::TrainingError;
 use super::input::TrainingInput;
@@ -45,6 +47,7 @@ pub fn fit(
     observe(Stage::UserNeighbors);
     let user_neighbors = neighbors(&ratings, &by_item, parameters)?;
 
+    let activity = activity(input, &users);
     Ok(SnapshotParts {
         parameters: parameters.clone(),
         weights,
@@ -56,6 +59,9 @@ pub fn fit(
         biases,
         user_neighbors,
         item_neighbors,
+        activity,
+        consents: input.consents.clone(),
+        propensity: Propensity::default(),
     })
 }
 

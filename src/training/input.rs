@@ -1,7 +1,10 @@
 //! What a model is trained on.
 
+use crate::domain::coupon::Window;
+use crate::domain::id::CampaignId;
 use crate::domain::time::Timestamp;
 use crate::model::catalogue::Catalogue;
+use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{Dictionary, ItemIndex, UserIndex};
 
 /// Everything the trainer has read. m users, n items.
@@ -17,6 +20,31 @@ pub struct TrainingInput {
     pub ratings: Vec<RatingEvent>,
     /// One for each distinct order of a (user, item) with a net quantity above 0, in any order.
     pub orders: Vec<OrderEvent>,
+    /// What users have said about the use of their data. Who has refused to be trained on is in none of the other fields.
+    pub consents: ConsentRecords,
+    /// In any order.
+    pub campaigns: Vec<CampaignHistory>,
+    /// When all this was read.
+    pub as_of: Timestamp,
+}
+
+/// What became of a campaign until now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CampaignHistory {
+    pub id: CampaignId,
+    pub window: Window,
+    /// The items that its coupons cover, ascending, each once.
+    pub items: Vec<ItemIndex>,
+    /// Who it was offered to: assigned, or exposed and not held out. Ascending, each once.
+    pub recipients: Vec<UserIndex>,
+    /// One a redemption that was not given back as a whole; by anybody, recipient or not.
+    pub redemptions: Vec<RedemptionEvent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedemptionEvent {
+    pub user: UserIndex,
+    pub redeemed_at: Timestamp,
 }
 
 /// An explicit rating.
@@ -36,4 +64,8 @@ pub struct OrderEvent {
     pub user: UserIndex,
     pub item: ItemIndex,
     pub ordered_at: Timestamp,
+    /// Sum of the line totals, returns taken off, in minor units of whatever currency.
+    pub total_minor: i64,
+    /// Lines on which a coupon took something off.
+    pub discounted_lines: u32,
 }

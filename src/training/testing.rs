@@ -4,6 +4,7 @@ use chrono::DateTime;
 
 use crate::domain::item::ItemFacts;
 use crate::domain::time::Timestamp;
+use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, UserIndex};
 use crate::model::fixture;
 
@@ -17,6 +18,9 @@ pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent])
         catalogue: fixture::catalogue(&vec![ItemFacts::default(); n]),
         ratings: ratings.to_vec(),
         orders: orders.to_vec(),
+        consents: ConsentRecords::default(),
+        campaigns: Vec::new(),
+        as_of: at(1_000),
     }
 }
 
@@ -34,6 +38,8 @@ pub fn order(user: u32, item: u32, hour: u32) -> OrderEvent {
         user: UserIndex(user),
         item: ItemIndex(item),
         ordered_at: at(hour),
+        total_minor: 100,
+        discounted_lines: 0,
     }
 }
 

@@ -1,0 +1,9 @@
+//! Coupons: who may have one, who should get one, what it brought.
+
+pub mod affinity;
+pub mod book;
+pub mod cart;
+pub mod eligibility;
+pub mod options;
+pub mod rules;
+pub mod targeting;

@@ -1,0 +1,1 @@
+//! How much users like what a coupon covers.

@@ -1,0 +1,1 @@
+//! What of a cart a coupon covers, and what it takes off.

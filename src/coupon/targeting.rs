@@ -1,0 +1,1 @@
+//! Who should get a coupon, best first.

@@ -1,0 +1,73 @@
+//! CouponService.
+
+use tonic::{Request, Response, Status};
+
+use crate::live::Live;
+use crate::store::pool::Pool;
+
+use super::proto::v1::coupon_service_server::CouponService;
+use super::proto::v1::{
+    CheckEligibilityRequest, CheckEligibilityResponse, ConfirmRedemptionRequest, ConfirmRedemptionResponse,
+    ListUserCouponsRequest, ListUserCouponsResponse, ReleaseReservationRequest, ReleaseReservationResponse,
+    ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
+    StreamCouponTargetsRequest, StreamCouponTargetsResponse,
+};
+
+pub struct CouponHandler {
+    pub pool: Pool,
+    pub live: Live,
+}
+
+#[tonic::async_trait]
+impl CouponService for CouponHandler {
+    type StreamCouponTargetsStream = futures_util::stream::Empty<Result<StreamCouponTargetsResponse, Status>>;
+
+    async fn stream_coupon_targets(
+        &self,
+        _request: Request<StreamCouponTargetsRequest>,
+    ) -> Result<Response<Self::StreamCouponTargetsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn check_eligibility(
+        &self,
+        _request: Request<CheckEligibilityRequest>,
+    ) -> Result<Response<CheckEligibilityResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_user_coupons(
+        &self,
+        _request: Request<ListUserCouponsRequest>,
+    ) -> Result<Response<ListUserCouponsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn reserve_coupon(
+        &self,
+        _request: Request<ReserveCouponRequest>,
+    ) -> Result<Response<ReserveCouponResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn confirm_redemption(
+        &self,
+        _request: Request<ConfirmRedemptionRequest>,
+    ) -> Result<Response<ConfirmRedemptionResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn release_reservation(
+        &self,
+        _request: Request<ReleaseReservationRequest>,
+    ) -> Result<Response<ReleaseReservationResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rollback_redemption(
+        &self,
+        _request: Request<RollbackRedemptionRequest>,
+    ) -> Result<Response<RollbackRedemptionResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

@@ -1,0 +1,56 @@
+//! The loop that keeps the campaigns and coupons in memory up to date.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::book;
+use crate::store::error::StoreError;
+
+use super::{ROW_LIMIT, Shared, StepError, supervised, within};
+
+#[derive(Debug, thiserror::Error)]
+enum BookError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+/// Looks once an interval.
+pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut interval = tokio::time::interval(Duration::from_millis(shared.options.refresh_interval_ms));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_current = true;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let look = async { Ok(refresh(&shared).await?) };
+        let result = within::<(), BookError>(ROW_LIMIT, supervised(look)).await;
+        match &result {
+            // That the database is away is reported by the refresh loop.
+            Err(BookError::Store(error)) if error.retry_after().is_some() => {}
+            Err(error) if is_current => {
+                tracing::error!(error = %super::chain(error), "campaigns and coupons cannot be read; going on with those that are known");
+            }
+            _ => {}
+        }
+        is_current = result.is_ok();
+    }
+}
+
+/// Reads the book if its revision has moved.
+pub(super) async fn refresh(shared: &Shared) -> Result<(), StoreError> {
+    let mut known = shared.book_revision.lock().await;
+    if *known == Some(book::revision(&shared.pool).await?) {
+        return Ok(());
+    }
+    let (book, revision) = book::read(&shared.pool).await?;
+    shared.book.store(Arc::new(book));
+    *known = Some(revision);
+    Ok(())
+}

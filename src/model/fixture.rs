@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use proptest::collection::{btree_set, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::domain::consent::PrivacyOptions;
+use crate::domain::consent::{Consents, PrivacyOptions};
 use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::item::ItemFacts;
 use crate::domain::money::{Currency, Money};
@@ -163,8 +163,11 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
         let (m, n) = (users.len(), items.len());
         let model = (any_ratings(m, n), any_lists(m), any_lists(n), any_biases(m, n));
         let rest = (any_parameters(), any_weights(), vec(any_facts(), n));
-        (Just((users, items)), model, rest).prop_map(|((users, items), model, (parameters, weights, facts))| {
+        let coupons = (any_activity(m), any_consents(), any_propensity());
+        (Just((users, items)), model, rest, coupons).prop_map(|((users, items), model, rest, coupons)| {
             let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
+            let (parameters, weights, facts) = rest;
+            let (activity, consents, propensity) = coupons;
             SnapshotParts {
                 parameters,
                 weights,
@@ -176,9 +179,44 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                 biases,
                 user_neighbors,
                 item_neighbors,
+                activity,
+                consents,
+                propensity,
             }
         })
     })
+}
+
+fn any_activity(m: usize) -> impl Strategy<Value = Activity> {
+    let counts = || vec(0_u32..300, m);
+    let signed = || vec(any::<i64>(), m);
+    (any::<i64>(), counts(), signed(), signed(), counts(), counts(), counts()).prop_map(
+        |(as_of, orders, spend_minor, last_order_at, discounted_lines, redemptions, campaigns)| Activity {
+            as_of,
+            orders,
+            spend_minor,
+            last_order_at,
+            discounted_lines,
+            redemptions,
+            campaigns,
+        },
+    )
+}
+
+fn any_consents() -> impl Strategy<Value = ConsentRecords> {
+    btree_map(
+        "\\PC{1,6}",
+        (0_u8..128).prop_filter_map("no consents", Consents::from_bits),
+        0..5,
+    )
+    .prop_map(|records| {
+        let ids = records.keys().collect();
+        ConsentRecords::new(ids, records.into_values().collect()).unwrap()
+    })
+}
+
+fn any_propensity() -> impl Strategy<Value = Propensity> {
+    "\\PC{0,9}".prop_map(|reason| Propensity::NotFitted { reason })
 }
 
 fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (CsrMatrix, Bits)> {

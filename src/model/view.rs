@@ -127,6 +127,7 @@ impl View {
                 item: ItemRef::Known(item),
                 rating: Some(rating),
                 purchased,
+                ..
             } => Some(HistoryEntry {
                 item: *item,
                 rating: *rating,

@@ -69,6 +69,13 @@ impl RecommendationService for OnDemand {
     ) -> Result<tonic::Response<v1::ListSimilarUsersResponse>, Status> {
         Ok(tonic::Response::new(v1::ListSimilarUsersResponse::default()))
     }
+
+    async fn list_item_audience(
+        &self,
+        _: tonic::Request<v1::ListItemAudienceRequest>,
+    ) -> Result<tonic::Response<v1::ListItemAudienceResponse>, Status> {
+        Ok(tonic::Response::new(v1::ListItemAudienceResponse::default()))
+    }
 }
 
 /// Lets everybody in.

@@ -32,6 +32,7 @@ pub fn purchase_line(line: v1::PurchaseLine, now: Timestamp) -> Result<PurchaseL
 impl From<PurchaseLine> for v1::PurchaseLine {
     fn from(line: PurchaseLine) -> Self {
         Self {
+            coupon_discount_minor: 0,
             order_id: line.order.to_string(),
             line_number: line.line_number,
             user_id: line.user.to_string(),

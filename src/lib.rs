@@ -5,6 +5,7 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod coupon;
 pub mod domain;
 pub mod evaluation;
 pub mod grpc;

@@ -1,0 +1,3 @@
+//! Coupons: who may have one, who should get one, what it brought.
+
+pub mod holdout;

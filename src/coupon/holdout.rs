@@ -14,7 +14,7 @@ pub const ARMS: u16 = 10_000;
 ///
 /// `salt`: the campaign's own. In 0 to 9 999.
 ///
-/// Source: ARCHITECTURE.md, "Holdout".
+/// Source: ARCHITECTURE.md, "Holdout and lift".
 pub fn arm_number(salt: &[u8; 16], user: &UserId) -> u16 {
     let hash: [u8; 32] = Sha256::new()
         .chain_update(salt)

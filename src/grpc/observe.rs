@@ -1,5 +1,6 @@
 //! Around every call: request id, span, time, metrics; who calls; the limit on concurrent requests and the time limit.
 
+mod body;
 mod instruments;
 
 use std::collections::hash_map::RandomState;
@@ -20,6 +21,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use self::body::Counted;
 use self::instruments::Instruments;
 use super::access::{Access, Pass};
 use super::method::{Method, Work};
@@ -142,7 +144,7 @@ where
             caller
         );
         if let Some(caller) = admission.caller {
-            if method.work() == Work::Ingest {
+            if matches!(method.work(), Work::Ingest | Work::Stream) {
                 request.extensions_mut().insert(Pass::new(&shared.access, &caller));
             }
             request.extensions_mut().insert(caller);
@@ -181,10 +183,15 @@ where
     };
     let (response, code) = detailed(response);
     call.answered(code);
+    let response = match call.method.work() {
+        Work::Stream if code == Code::Ok => response.map(|rows| Body::new(Counted::new(rows, call))),
+        _ => response,
+    };
     Ok(with_id(response, id))
 }
 
-/// A call under way. However it ends, it is counted: as CANCELLED when its caller went away.
+/// A call under way; one that answers with a stream is under way until its end. However it ends, it is counted: as
+/// CANCELLED when its caller went away.
 struct Call {
     shared: Arc<Shared>,
     method: Method,

@@ -94,6 +94,27 @@ impl Client {
         Ok(message::to_value(&response)?)
     }
 
+    /// Calls `method`, whose answers are a stream, and returns them all.
+    ///
+    /// # Errors
+    /// As [`Self::unary`].
+    pub async fn stream(&mut self, method: &str, request: &Value) -> anyhow::Result<Vec<Value>> {
+        let methods = Methods::compiled_in()?;
+        let method = methods.resolve(method)?;
+        let request = message::message(&method.input(), request, "request")?;
+        let failed = |status: Status| anyhow!(status::render(&status).trim_end().to_owned());
+        let options = CallOptions {
+            timeout: None,
+            headers: self.headers.clone(),
+        };
+        let mut responses = self.send(method, vec![request], options).await.map_err(failed)?;
+        let mut answers = Vec::new();
+        while let Some(response) = responses.next().await.map_err(failed)? {
+            answers.push(message::to_value(&response)?);
+        }
+        Ok(answers)
+    }
+
     async fn one_response(
         &mut self,
         method: &MethodDescriptor,

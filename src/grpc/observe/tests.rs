@@ -16,6 +16,7 @@ use crate::grpc::proto::v1::recommendation_service_client::RecommendationService
 use crate::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
 use crate::store::options::DatabaseOptions;
 use crate::store::pool::Pool;
+use http_body::Body as _;
 
 const MAX_MESSAGE_BYTES: usize = 1_000;
 /// Of the server, where no request is to reach it, however slow the machine is.
@@ -224,6 +225,25 @@ async fn those_who_wait_turn_nobody_away_who_does_not() {
     assert!(observe.shared.slot(Work::Ingest).is_none() && observe.shared.slot(Work::Database).is_none());
     assert!(observe.shared.slot(Work::Memory).is_some());
     assert!(observe.shared.slot(Work::Protocol).is_some());
+}
+
+#[tokio::test]
+async fn a_stream_is_under_way_until_its_end() {
+    let observe = Observe::new(open(), 1, TIMEOUT);
+    let method = Method::of("/likemind.v1.CouponService/StreamCouponTargets");
+    assert_eq!(method.work(), Work::Stream);
+    let begin = || {
+        let slot = observe.shared.slot(Work::Stream).expect("the slot has not come back");
+        let call = Call::begin(observe.shared.clone(), method, [slot, None]);
+        let stream = Counted::new(Body::empty(), call);
+        assert!(observe.shared.slot(Work::Stream).is_none());
+        stream
+    };
+    let mut read_to_its_end = begin();
+    let frame = std::future::poll_fn(|context| Pin::new(&mut read_to_its_end).poll_frame(context)).await;
+    assert!(frame.is_none());
+    drop(begin());
+    begin();
 }
 
 #[test]

@@ -9,3 +9,5 @@ pub mod lift;
 pub mod options;
 pub mod rules;
 pub mod targeting;
+#[cfg(test)]
+mod testing;

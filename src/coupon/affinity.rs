@@ -1,1 +1,175 @@
 //! How much users like what a coupon covers.
+//!
+//! The affinity of a user to a set of items is the item-based ranking score summed over the set:
+//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R[j], which is Σ_{j ∈ history} R[j]·w_j with the weight w_j = Σ_i sim(i, j) over
+//! those i of the set that have j in their own list. Weights and users are gone through in a fixed order, so that one
+//! user's affinity has the same bits whether it is computed alone or with all others.
+
+use rayon::prelude::*;
+
+use crate::domain::coupon::Scope;
+use crate::model::bits::Bits;
+use crate::model::catalogue::Facts;
+use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::snapshot::Snapshot;
+
+use super::book::Offer;
+
+/// Users of one task.
+const USERS_PER_TASK: usize = 1_024;
+
+/// Whether `offer` covers an item with these facts: of a merchant's campaign never anything but that merchant's items.
+pub fn covers(offer: &Offer, item_id: &str, facts: Option<&Facts<'_>>) -> bool {
+    let merchant = facts.and_then(|facts| facts.merchant);
+    let is_own = offer.merchant().is_none_or(|own| merchant == Some(own));
+    is_own
+        && match &offer.coupon.scope {
+            Scope::All => true,
+            Scope::Listed(set) => set.contains(item_id, facts.and_then(|facts| facts.category), merchant),
+        }
+}
+
+/// The items of `snapshot` that `offer` covers, by the facts that the snapshot has of them: one bit for each of n items.
+pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
+    let items = (0..snapshot.items().len() as u32).map(ItemIndex);
+    items.map(|item| is_covered(snapshot, offer, item)).collect()
+}
+
+/// w_j of `item`: what a rating of it says about the items that `is_covered` names.
+pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
+    let (followers, similarities) = snapshot.item_followers().row(item.at());
+    let of_covered = followers
+        .iter()
+        .zip(similarities)
+        .filter(|&(&follower, _)| is_covered(ItemIndex(follower)));
+    of_covered.map(|(_, &similarity)| f64::from(similarity)).sum()
+}
+
+/// The affinity of `user`, as the snapshot knows them, to the items that `is_covered` names; 0 or more.
+///
+/// Source: ARCHITECTURE.md, "Affinity".
+pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, user: UserIndex) -> f64 {
+    let terms = terms(snapshot, user, |item| weight(snapshot, &is_covered, item));
+    terms.map(|term| term.contribution).sum()
+}
+
+/// Whether `offer` covers an item of `snapshot`, by the facts that the snapshot has of it.
+pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
+    covers(
+        offer,
+        snapshot.items().id(item),
+        Some(&snapshot.catalogue().facts(item)),
+    )
+}
+
+/// The affinities of all m users, in parallel.
+pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    let weights: Vec<f64> = (0..snapshot.items().len() as u32)
+        .into_par_iter()
+        .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
+        .collect();
+    (0..snapshot.users().len() as u32)
+        .into_par_iter()
+        .with_min_len(USERS_PER_TASK)
+        .map(|user| {
+            let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
+            terms.map(|term| term.contribution).sum()
+        })
+        .collect()
+}
+
+/// The part of an affinity that one item of the history brings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AffinityTerm {
+    pub item: ItemIndex,
+    /// The user's effective rating of it.
+    pub rating: f64,
+    /// Above 0.
+    pub contribution: f64,
+}
+
+/// What the affinity of `user` is made of; sums to it. Largest contribution first, ties by item.
+pub fn explain(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> Vec<AffinityTerm> {
+    let mut all: Vec<AffinityTerm> = terms(snapshot, user, |item| {
+        weight(snapshot, |item| covered.get(item.at()), item)
+    })
+    .filter(|term| term.contribution > 0.0)
+    .collect();
+    all.sort_unstable_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item)));
+    all
+}
+
+/// Ascending by item.
+fn terms(
+    snapshot: &Snapshot,
+    user: UserIndex,
+    weight: impl Fn(ItemIndex) -> f64,
+) -> impl Iterator<Item = AffinityTerm> {
+    let (items, ratings) = snapshot.ratings().row(user.at());
+    items.iter().zip(ratings).map(move |(&item, &rating)| {
+        let (item, rating) = (ItemIndex(item), f64::from(rating));
+        AffinityTerm {
+            item,
+            rating,
+            contribution: rating * weight(item),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::{campaign, coupon, listed};
+    use super::*;
+    use crate::model::fixture::{self, EXAMPLE};
+
+    fn offer(items: &[&str]) -> Offer {
+        Offer {
+            coupon: crate::domain::coupon::Coupon {
+                scope: listed(items),
+                ..coupon("c")
+            },
+            campaign: Arc::new(campaign("k")),
+        }
+    }
+
+    /// Σ_i Σ_j by the definition.
+    fn plain(snapshot: &Snapshot, items: &[u32], user: usize) -> f64 {
+        let mut sum = 0.0;
+        for &item in items {
+            let (neighbors, similarities) = snapshot.item_neighbors().row(item as usize);
+            for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
+                let rating = snapshot.ratings().get(user, neighbor).unwrap_or(0.0);
+                sum += f64::from(similarity) * f64::from(rating);
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn it_is_the_ranking_score_summed_over_the_items() {
+        let snapshot = fixture::snapshot(&EXAMPLE);
+        let check = |ids: &[&str], items: &[u32]| {
+            let covered = covered(&snapshot, &offer(ids));
+            let all = affinities(&snapshot, &covered);
+            for (user, &affinity) in all.iter().enumerate() {
+                let index = UserIndex(user as u32);
+                assert!(
+                    (affinity - plain(&snapshot, items, user)).abs() < 1e-12,
+                    "{ids:?} {user}"
+                );
+                let alone = affinity_of(&snapshot, |item| is_covered(&snapshot, &offer(ids), item), index);
+                assert_eq!(alone.to_bits(), affinity.to_bits());
+                let terms = explain(&snapshot, &covered, index);
+                let sum: f64 = terms.iter().map(|term| term.contribution).sum();
+                assert!((sum - affinity).abs() < 1e-12);
+                assert!(terms.is_sorted_by(|a, b| a.contribution >= b.contribution));
+            }
+        };
+        check(&[], &[]);
+        check(&["i3"], &[3]);
+        check(&["i0", "i2", "i4", "unknown"], &[0, 2, 4]);
+        check(&["i0", "i1", "i2", "i3", "i4"], &[0, 1, 2, 3, 4]);
+    }
+}

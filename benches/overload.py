@@ -35,7 +35,8 @@ CALLS = {
     "Recommend": (RECOMMEND, text(1, USER) + number(3, 200) + number(8, 1)),
 }
 LIMITS = {
-    "defaults (512 of a key)": [],
+    # 128 that need the database, 512 of a key.
+    "defaults": [],
     "64": ["server.max_concurrent_requests=64"],
 }
 

@@ -164,14 +164,15 @@ impl Reload {
         let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
         report_dropped(&self.shared.options, 0, fresh_entries_dropped);
+        let (previous, dropped) = self.keep(loaded.take(), version);
+        // Before the view: what is served now is found all along.
+        self.shared.previous.store(previous.clone().map(Arc::new));
         let old_view = self.shared.view.swap(Some(Arc::new(View {
             version,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
             privacy: self.shared.privacy,
         })));
-        let old = loaded.take();
-        let (previous, dropped) = self.keep(old, version);
         let (created_at, loaded_at) = (new.created_at, Utc::now());
         let previous_version = previous.as_ref().map(|previous| previous.version);
         *loaded = Some(Loaded {

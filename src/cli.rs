@@ -58,7 +58,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Bring the database schema up to this version
     Migrate,
-    /// Load ratings, purchases, items or merchants from a CSV file
+    /// Load ratings, purchases, items, campaigns and what belongs to them from a CSV file
     Import(import::ImportArgs),
     /// Train a snapshot on what is stored, and activate it if it is good enough
     Train(train::TrainArgs),

@@ -4,6 +4,8 @@ pub mod affinity;
 pub mod book;
 pub mod cart;
 pub mod eligibility;
+pub mod holdout;
+pub mod lift;
 pub mod options;
 pub mod rules;
 pub mod targeting;

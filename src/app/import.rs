@@ -1,4 +1,4 @@
-//! Import: a CSV file of ratings, purchases, items or merchants into the store.
+//! Import: a CSV file of ratings, purchases, items, campaigns, … into the store.
 //!
 //! A thread reads and checks lines ahead of the task that stores them: batch after batch, each over several connections
 //! at once, lines that concern the same row in the order of the file. Whatever ends an import early, importing the file
@@ -21,17 +21,21 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 
 use self::columns::{Assignments, ColumnError};
 use self::input::Input;
-use self::reader::{FromReader, read_ahead, unreadable};
+use self::reader::{FromReader, Origin, read_ahead, unreadable};
 use self::rejects::{Reject, RejectsFile};
-use self::subject::{Items, Merchants, Purchases, Ratings, Subject};
+use self::subject::{
+    Assignments as AssignmentLines, Attributes, Campaigns, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
+    Redemptions, Subject,
+};
 use self::times::TimeFormats;
-use self::writer::Writer;
+use self::writer::{Stored, Writer};
 
 /// What a file holds, one a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,16 @@ pub enum ImportKind {
     Purchases,
     Items,
     Merchants,
+    Campaigns,
+    Coupons,
+    /// Items that coupons cover.
+    CouponItems,
+    /// Users that campaigns are for.
+    Assignments,
+    /// Of other systems.
+    Redemptions,
+    /// Of users.
+    Attributes,
 }
 
 impl ImportKind {
@@ -50,6 +64,12 @@ impl ImportKind {
             Self::Purchases => Purchases::FIELDS,
             Self::Items => Items::FIELDS,
             Self::Merchants => Merchants::FIELDS,
+            Self::Campaigns => Campaigns::FIELDS,
+            Self::Coupons => Coupons::FIELDS,
+            Self::CouponItems => CouponItems::FIELDS,
+            Self::Assignments => AssignmentLines::FIELDS,
+            Self::Redemptions => Redemptions::FIELDS,
+            Self::Attributes => Attributes::FIELDS,
         }
     }
 }
@@ -206,6 +226,12 @@ pub async fn import(
         ImportKind::Purchases => run::<Purchases>(pool, input, options, interrupt, report).await,
         ImportKind::Items => run::<Items>(pool, input, options, interrupt, report).await,
         ImportKind::Merchants => run::<Merchants>(pool, input, options, interrupt, report).await,
+        ImportKind::Campaigns => run::<Campaigns>(pool, input, options, interrupt, report).await,
+        ImportKind::Coupons => run::<Coupons>(pool, input, options, interrupt, report).await,
+        ImportKind::CouponItems => run::<CouponItems>(pool, input, options, interrupt, report).await,
+        ImportKind::Assignments => run::<AssignmentLines>(pool, input, options, interrupt, report).await,
+        ImportKind::Redemptions => run::<Redemptions>(pool, input, options, interrupt, report).await,
+        ImportKind::Attributes => run::<Attributes>(pool, input, options, interrupt, report).await,
     }
 }
 
@@ -244,15 +270,18 @@ async fn run<S: Subject>(
             Some(FromReader::Broken(error)) => break Err(StopCause::Read(error)),
             Some(FromReader::Opened | FromReader::Refused(_)) | None => break Err(StopCause::Panicked),
         };
-        let accepted = batch.values.len() as u64;
-        let stored = match writer.store(batch.values).await {
+        let n_values = batch.values.len() as u64;
+        let Stored { stored, mut refused } = match writer.store(batch.values).await {
             Ok(Some(stored)) => stored,
             Ok(None) => break Ok(Ended::Interrupted),
             Err(error) => break Err(error.into()),
         };
-        summary.add(accepted, stored, &batch.rejects, batch.last_line);
+        let accepted = n_values - refused.len() as u64;
+        refused.sort_unstable_by_key(|(position, _)| *position);
+        let batch_rejects = merged(batch.rejects, batch.origins, refused);
+        summary.add(accepted, stored, &batch_rejects, batch.last_line);
         if let Some(rejects) = &mut rejects
-            && let Err(error) = rejects.write(&batch.rejects)
+            && let Err(error) = rejects.write(&batch_rejects)
         {
             break Err(StopCause::Rejects(error));
         }
@@ -280,6 +309,23 @@ async fn run<S: Subject>(
             summary: Box::new(summary),
         }),
     }
+}
+
+/// The lines that could not be read and those that the store has refused, in the order of the file.
+///
+/// `refused`: position in the batch, ascending, and why.
+fn merged(mut rejects: Vec<Reject>, origins: Vec<Origin>, refused: Vec<(usize, InvalidField)>) -> Vec<Reject> {
+    if refused.is_empty() {
+        return rejects;
+    }
+    let mut refused = refused.into_iter().peekable();
+    for (position, origin) in origins.into_iter().enumerate() {
+        if let Some((_, error)) = refused.next_if(|(refused, _)| *refused == position) {
+            rejects.push(origin.reject(error));
+        }
+    }
+    rejects.sort_by_key(|reject| reject.line);
+    rejects
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

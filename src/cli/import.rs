@@ -66,6 +66,14 @@ Fields (* must be mapped, set, or have a column of the same name):
   items      item_id* title merchant_id category listed,
              and price or price_minor, with currency
   merchants  merchant_id* name
+  campaigns  campaign_id* merchant_id name state starts_at* currency* priority exclusive audience
+             holdout_basis_points, one of ends_at and ends_on*, and budget or budget_minor
+  coupons    coupon_id* campaign_id* title currency* max_discount_minor min_cart_minor covers
+             per_user_cap total_cap, and one of percent, amount, amount_minor, free_shipping*
+  coupon-items  coupon_id* item_id*
+  assignments   campaign_id* user_id*
+  redemptions   coupon_id* user_id* redeemed_at* redemption_id order_id amount_minor
+  attributes    user_id* name* value*
 
   An empty cell is an absent value: it keeps what is stored, and is rejected where the field has a *.
   A template names its columns in braces: --map 'title={type} {size}'.
@@ -75,6 +83,11 @@ Fields (* must be mapped, set, or have a column of the same name):
   of a line is exact and rounded to the minor unit once, halves away from zero. quantity is negative
   for a return. Without line_number the lines of an order with the same user and item are counted;
   an order must then be in one file, and its lines near each other.
+  state is draft, scheduled, active, paused or ended; without it a new campaign whose window is over
+  has ended, any other is a draft. ends_on is the last day, ends_at the first instant after the end.
+  audience is all or assigned; covers is all or items, those of coupon-items. Campaigns come before
+  their coupons and assignments, coupons before their items and redemptions: a line that names what
+  there is not is rejected. A redemption without redemption_id is known by coupon, user and instant.
   Times name their offset or are those of --time-zone; one that its clocks show twice is the earlier.
 
 Lines that cannot be imported go to the file of rejects, with line number, field, reason and the
@@ -94,6 +107,12 @@ enum What {
     Purchases,
     Items,
     Merchants,
+    Campaigns,
+    Coupons,
+    CouponItems,
+    Assignments,
+    Redemptions,
+    Attributes,
 }
 
 impl From<What> for ImportKind {
@@ -103,6 +122,12 @@ impl From<What> for ImportKind {
             What::Purchases => Self::Purchases,
             What::Items => Self::Items,
             What::Merchants => Self::Merchants,
+            What::Campaigns => Self::Campaigns,
+            What::Coupons => Self::Coupons,
+            What::CouponItems => Self::CouponItems,
+            What::Assignments => Self::Assignments,
+            What::Redemptions => Self::Redemptions,
+            What::Attributes => Self::Attributes,
         }
     }
 }
@@ -390,6 +415,12 @@ mod tests {
             ImportKind::Purchases,
             ImportKind::Items,
             ImportKind::Merchants,
+            ImportKind::Campaigns,
+            ImportKind::Coupons,
+            ImportKind::CouponItems,
+            ImportKind::Assignments,
+            ImportKind::Redemptions,
+            ImportKind::Attributes,
         ] {
             for field in kind.fields() {
                 assert!(HELP.contains(field), "{field}");

@@ -6,9 +6,11 @@ use super::pool::Pool;
 /// Has PostgreSQL look at how large the tables are. It keeps plans as long as it does not: one that was made when a table
 /// was all but empty checks every foreign key by reading the whole of it, until somebody looks.
 pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
-    sqlx::query!("ANALYZE users, merchants, items, ratings, purchases")
-        .execute(&mut *pool.acquire().await?)
-        .await?;
+    sqlx::query!(
+        "ANALYZE users, merchants, items, ratings, purchases, coupons, coupon_items, assignments, user_attributes"
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await?;
     Ok(())
 }
 

@@ -19,10 +19,24 @@ use super::{ImportError, ImportOptions};
 /// Consecutive lines of the file.
 pub(super) struct Batch<V> {
     pub values: Vec<V>,
+    /// Where each value stands, if the store may refuse it; else empty.
+    pub origins: Vec<Origin>,
     pub rejects: Vec<Reject>,
     pub last_line: u64,
     /// Of the file as it is stored, from its beginning to the end of this batch or somewhat beyond.
     pub bytes_read: u64,
+}
+
+/// The line of a value.
+pub(super) struct Origin {
+    line: u64,
+    record: String,
+}
+
+impl Origin {
+    pub fn reject(self, error: InvalidField) -> Reject {
+        rejected(self.line, self.record, error)
+    }
 }
 
 pub(super) enum FromReader<V> {
@@ -121,6 +135,7 @@ impl<S: Subject> OpenFile<S> {
     fn read(mut self, batch_lines: usize, sender: &mpsc::Sender<FromReader<S::Value>>) -> io::Result<()> {
         let new_batch = || Batch {
             values: Vec::with_capacity(batch_lines),
+            origins: Vec::new(),
             rejects: Vec::new(),
             last_line: 0,
             bytes_read: 0,
@@ -133,7 +148,15 @@ impl<S: Subject> OpenFile<S> {
                 Err(error) => break Err(error),
                 Ok(Some(Ok(record))) => {
                     match self.subject.read(&record) {
-                        Ok(value) => batch.values.push(value),
+                        Ok(value) => {
+                            batch.values.push(value);
+                            if S::MAY_BE_REFUSED {
+                                batch.origins.push(Origin {
+                                    line: record.line,
+                                    record: text(record.raw),
+                                });
+                            }
+                        }
                         Err(error) => batch.rejects.push(reject(record.line, record.raw, error)),
                     }
                     (record.line, record.raw)
@@ -165,6 +188,14 @@ impl<S: Subject> OpenFile<S> {
 }
 
 fn reject(line: u64, raw: &[u8], error: InvalidField) -> Reject {
+    rejected(line, text(raw), error)
+}
+
+fn text(raw: &[u8]) -> String {
+    String::from_utf8_lossy(raw).into_owned()
+}
+
+fn rejected(line: u64, record: String, error: InvalidField) -> Reject {
     // It may quote a field of any length; the record has the whole of it.
     const MAX_MESSAGE_CHARS: usize = 300;
     Reject {
@@ -172,6 +203,6 @@ fn reject(line: u64, raw: &[u8], error: InvalidField) -> Reject {
         field: error.field,
         reason: error.reason,
         message: error.message.chars().take(MAX_MESSAGE_CHARS).collect(),
-        record: String::from_utf8_lossy(raw).into_owned(),
+        record,
     }
 }

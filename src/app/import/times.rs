@@ -95,6 +95,19 @@ impl TimeFormats {
     }
 }
 
+impl TimeFormats {
+    /// The first instant of the day after the one that `at` lies in, by the clocks of the zone.
+    pub fn day_after(&self, at: Timestamp) -> Timestamp {
+        let day = at.with_timezone(&self.zone).date_naive();
+        // Where midnight is left out by the clocks, the day begins with the hour after.
+        let starts = (0..3).filter_map(|hour| {
+            let local = day.succ_opt()?.and_hms_opt(hour, 0, 0)?;
+            self.zone.from_local_datetime(&local).earliest()
+        });
+        starts.map(|start| start.with_timezone(&Utc)).next().unwrap_or(at)
+    }
+}
+
 /// What a text says without the zone.
 enum Moment {
     Instant(Timestamp),

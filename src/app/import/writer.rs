@@ -8,8 +8,9 @@ use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::domain::error::InvalidField;
 use crate::store::error::StoreError;
-use crate::store::outcome::WriteOutcome;
+use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
 use crate::store::statistics;
 
@@ -30,6 +31,29 @@ pub(super) struct Writer<'a, S> {
     subject: PhantomData<fn(S)>,
 }
 
+/// What became of a batch; the rest was merged.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub stored: u64,
+    /// By position in the batch, in any order.
+    pub refused: Vec<(usize, InvalidField)>,
+}
+
+/// Of a batch what is stored over one connection, and where it stood.
+struct Part<V> {
+    values: Vec<V>,
+    positions: Vec<usize>,
+}
+
+impl<V> Default for Part<V> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            positions: Vec::new(),
+        }
+    }
+}
+
 impl<'a, S: Subject> Writer<'a, S> {
     /// So that memory is bounded; to forget costs no more than to ask again.
     const MAX_KNOWN: usize = 1 << 20;
@@ -45,9 +69,8 @@ impl<'a, S: Subject> Writer<'a, S> {
         }
     }
 
-    /// Returns how many of `values` were stored rather than merged; `None` when interrupted while the database was
-    /// away.
-    pub async fn store(&mut self, values: Vec<S::Value>) -> Result<Option<u64>, StoreError> {
+    /// Returns what became of `values`; `None` when interrupted while the database was away.
+    pub async fn store(&mut self, values: Vec<S::Value>) -> Result<Option<Stored>, StoreError> {
         // As often as the tables can have doubled.
         if self.batches.is_power_of_two()
             && let Err(error) = statistics::analyze(self.pool).await
@@ -58,23 +81,40 @@ impl<'a, S: Subject> Writer<'a, S> {
         if self.create_shared(&values).await?.is_none() {
             return Ok(None);
         }
-        let mut parts: Vec<Vec<S::Value>> = Vec::new();
-        parts.resize_with(self.options.connections.max(1), Vec::new);
-        for value in values {
+        let mut parts: Vec<Part<S::Value>> = Vec::new();
+        parts.resize_with(self.options.connections.max(1), Part::default);
+        for (position, value) in values.into_iter().enumerate() {
             let part = xxh3_64(S::owner(&value).as_bytes()) % parts.len() as u64;
-            parts[part as usize].push(value);
+            let part = &mut parts[part as usize];
+            part.values.push(value);
+            part.positions.push(position);
         }
         let mut writes = Vec::new();
-        for part in parts.iter().filter(|part| !part.is_empty()) {
+        for part in parts.iter().filter(|part| !part.values.is_empty()) {
             writes.push(self.write(part));
         }
-        let stored: Vec<Option<u64>> = try_join_all(writes).await?;
-        Ok(stored.into_iter().sum())
+        let mut all = Stored::default();
+        for stored in try_join_all(writes).await? {
+            let Some(stored) = stored else { return Ok(None) };
+            all.stored += stored.stored;
+            all.refused.extend(stored.refused);
+        }
+        Ok(Some(all))
     }
 
-    async fn write(&self, part: &[S::Value]) -> Result<Option<u64>, StoreError> {
-        let outcomes = self.patiently(|| S::write(self.pool, part)).await?;
-        Ok(outcomes.map(|outcomes| count_stored(&outcomes)))
+    async fn write(&self, part: &Part<S::Value>) -> Result<Option<Stored>, StoreError> {
+        let Some(outcomes) = self.patiently(|| S::write(self.pool, &part.values)).await? else {
+            return Ok(None);
+        };
+        let mut all = Stored::default();
+        for (outcome, &position) in outcomes.into_iter().zip(&part.positions) {
+            match outcome {
+                LoadOutcome::Stored => all.stored += 1,
+                LoadOutcome::Merged => {}
+                LoadOutcome::Refused(error) => all.refused.push((position, error)),
+            }
+        }
+        Ok(Some(all))
     }
 
     async fn create_shared(&mut self, values: &[S::Value]) -> Result<Option<()>, StoreError> {
@@ -115,11 +155,4 @@ impl<'a, S: Subject> Writer<'a, S> {
             }
         }
     }
-}
-
-fn count_stored(outcomes: &[WriteOutcome]) -> u64 {
-    outcomes
-        .iter()
-        .filter(|outcome| **outcome == WriteOutcome::Stored)
-        .count() as u64
 }

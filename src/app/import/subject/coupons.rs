@@ -1,0 +1,201 @@
+//! Coupons, and the items that they cover.
+
+use super::super::columns::{ColumnError, Columns, Field, missing};
+use super::super::records::Record;
+use super::values::{Amount, Unit, at_least, boolean, currency, optional};
+use super::{Rules, Subject};
+use crate::domain::coupon::{Discount, MAX_BASIS_POINTS};
+use crate::domain::decimal::Decimal;
+use crate::domain::error::InvalidField;
+use crate::domain::id::{CampaignId, CouponId, ItemId};
+use crate::domain::item::check_text;
+use crate::domain::money::Currency;
+use crate::store::catalog;
+use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::pool::Pool;
+
+pub(in super::super) struct Coupons {
+    coupon: Field<CouponId>,
+    campaign: Field<CampaignId>,
+    title: Option<Field<String>>,
+    discount: DiscountFields,
+    currency: Field<Currency>,
+    max_discount_minor: Option<Field<i64>>,
+    min_cart_minor: Option<Field<i64>>,
+    covers_all: Option<Field<bool>>,
+    per_user_cap: Option<Field<i32>>,
+    total_cap: Option<Field<i64>>,
+}
+
+/// How the file says what a coupon takes off.
+enum DiscountFields {
+    Percent(Field<u16>),
+    Amount(Amount),
+    FreeShipping(Field<bool>),
+}
+
+/// Of a percentage with up to two decimal places.
+fn basis_points(text: &str) -> Result<u16, InvalidField> {
+    let points = Decimal::parse("percent", text.trim_ascii())?.scaled(2);
+    match points.map(u16::try_from) {
+        Some(Ok(points @ 1..=MAX_BASIS_POINTS)) => Ok(points),
+        _ => {
+            let message = format!("must lie between 0.01 and 100, is {text:?}");
+            Err(InvalidField::new("percent", "OUT_OF_RANGE", message))
+        }
+    }
+}
+
+fn covers_all(text: &str) -> Result<bool, InvalidField> {
+    match text.trim_ascii() {
+        "all" => Ok(true),
+        "items" => Ok(false),
+        other => {
+            let message = format!("must be all or items, is {other}");
+            Err(InvalidField::new("covers", "UNKNOWN_SCOPE", message))
+        }
+    }
+}
+
+impl Subject for Coupons {
+    type Value = CouponLoad;
+
+    const FIELDS: &'static [&'static str] = &[
+        "coupon_id",
+        "campaign_id",
+        "title",
+        "percent",
+        "amount",
+        "amount_minor",
+        "free_shipping",
+        "currency",
+        "max_discount_minor",
+        "min_cart_minor",
+        "covers",
+        "per_user_cap",
+        "total_cap",
+    ];
+
+    const MAY_BE_REFUSED: bool = true;
+
+    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+        const DISCOUNTS: [&str; 4] = ["percent", "amount", "amount_minor", "free_shipping"];
+        let discount = match columns.one_of(&DISCOUNTS)? {
+            Some("percent") => DiscountFields::Percent(columns.required("percent", basis_points)?),
+            Some("free_shipping") => {
+                let is_free = |text: &str| boolean("free_shipping", text);
+                DiscountFields::FreeShipping(columns.required("free_shipping", is_free)?)
+            }
+            _ => {
+                let amount = Amount::new(columns, &[("amount_minor", Unit::Minor), ("amount", Unit::Major)])?;
+                DiscountFields::Amount(amount.ok_or_else(|| columns.missing(&DISCOUNTS))?)
+            }
+        };
+        Ok(Self {
+            coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
+            campaign: columns.required("campaign_id", |id| CampaignId::new(id))?,
+            title: columns.optional("title", |text| check_text("title", text.to_owned()))?,
+            discount,
+            currency: columns.required("currency", currency)?,
+            max_discount_minor: columns.optional("max_discount_minor", at_least("max_discount_minor", 1))?,
+            min_cart_minor: columns.optional("min_cart_minor", at_least("min_cart_minor", 0))?,
+            covers_all: columns.optional("covers", covers_all)?,
+            per_user_cap: columns.optional("per_user_cap", at_least("per_user_cap", 1))?,
+            total_cap: columns.optional("total_cap", at_least("total_cap", 0))?,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<CouponLoad, InvalidField> {
+        let id = self.coupon.require(record)?;
+        let campaign = self.campaign.require(record)?;
+        let currency = self.currency.require(record)?;
+        Ok(CouponLoad {
+            id,
+            campaign,
+            title: optional(&self.title, record)?,
+            discount: self.discount.read(record, currency)?,
+            currency,
+            max_discount_minor: optional(&self.max_discount_minor, record)?,
+            min_cart_minor: optional(&self.min_cart_minor, record)?,
+            covers_all: optional(&self.covers_all, record)?,
+            per_user_cap: optional(&self.per_user_cap, record)?,
+            total_cap: optional(&self.total_cap, record)?,
+        })
+    }
+
+    fn owner(value: &CouponLoad) -> &str {
+        value.id.as_str()
+    }
+
+    async fn write(pool: &Pool, values: &[CouponLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
+        coupon_loads::upsert_coupons(pool, values).await
+    }
+}
+
+impl DiscountFields {
+    fn read(&self, record: &Record<'_>, currency: Currency) -> Result<Discount, InvalidField> {
+        let out_of_range = |field: &str, message: String| Err(InvalidField::new(field, "OUT_OF_RANGE", message));
+        match self {
+            Self::Percent(basis_points) => Ok(Discount::Percent {
+                basis_points: basis_points.require(record)?,
+            }),
+            Self::FreeShipping(is_free) => match is_free.require(record)? {
+                true => Ok(Discount::FreeShipping),
+                false => out_of_range("free_shipping", "must be true".to_owned()),
+            },
+            Self::Amount(amount) => {
+                let money = amount.get(record, || Ok(currency), 1)?;
+                match money.ok_or_else(|| missing(amount.name))?.amount_minor {
+                    amount_minor @ 1.. => Ok(Discount::Amount { amount_minor }),
+                    other => out_of_range(amount.name, format!("must be 1 minor unit or more, is {other}")),
+                }
+            }
+        }
+    }
+}
+
+pub(in super::super) struct CouponItems {
+    coupon: Field<CouponId>,
+    item: Field<ItemId>,
+}
+
+impl Subject for CouponItems {
+    type Value = CouponItemLoad;
+
+    const FIELDS: &'static [&'static str] = &["coupon_id", "item_id"];
+
+    const MAY_BE_REFUSED: bool = true;
+
+    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+        Ok(Self {
+            coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
+            item: columns.required("item_id", |id| ItemId::new(id))?,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<CouponItemLoad, InvalidField> {
+        Ok(CouponItemLoad {
+            coupon: self.coupon.require(record)?,
+            item: self.item.require(record)?,
+        })
+    }
+
+    fn owner(value: &CouponItemLoad) -> &str {
+        value.coupon.as_str()
+    }
+
+    fn shared(value: &CouponItemLoad) -> Option<&str> {
+        Some(value.item.as_str())
+    }
+
+    async fn create_shared(pool: &Pool, values: &[&CouponItemLoad]) -> Result<(), StoreError> {
+        let items: Vec<&ItemId> = values.iter().map(|value| &value.item).collect();
+        catalog::create_items(pool, &items).await
+    }
+
+    async fn write(pool: &Pool, values: &[CouponItemLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
+        coupon_loads::add_coupon_items(pool, values).await
+    }
+}

@@ -1,0 +1,111 @@
+//! Order lines.
+
+use super::super::columns::{ColumnError, Columns, Field, missing};
+use super::super::order_lines::LineNumbers;
+use super::super::records::Record;
+use super::values::{Amount, Unit, currency, event_time, integer};
+use super::{Rules, Subject, never_refused};
+use crate::domain::error::InvalidField;
+use crate::domain::id::{ItemId, OrderId, UserId};
+use crate::domain::money::Currency;
+use crate::domain::purchase::{PurchaseLine, check_line_number, check_quantity};
+use crate::domain::time::{EventTime, Timestamp};
+use crate::store::catalog;
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::pool::Pool;
+use crate::store::purchases;
+
+pub(in super::super) struct Purchases {
+    order: Field<OrderId>,
+    line_number: Option<Field<i32>>,
+    line_numbers: LineNumbers,
+    user: Field<UserId>,
+    item: Field<ItemId>,
+    quantity: Field<i32>,
+    amount: Amount,
+    currency: Field<Currency>,
+    purchased_at: Field<Timestamp>,
+}
+
+impl Subject for Purchases {
+    type Value = PurchaseLine;
+
+    const FIELDS: &'static [&'static str] = &[
+        "order_id",
+        "line_number",
+        "user_id",
+        "item_id",
+        "quantity",
+        "line_total_minor",
+        "line_total",
+        "unit_price",
+        "currency",
+        "purchased_at",
+    ];
+
+    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        const AMOUNTS: [(&str, Unit); 3] = [
+            ("line_total_minor", Unit::Minor),
+            ("line_total", Unit::Major),
+            ("unit_price", Unit::MajorPerPiece),
+        ];
+        let order = columns.required("order_id", |id| OrderId::new(id))?;
+        let user = columns.required("user_id", |id| UserId::new(id))?;
+        let item = columns.required("item_id", |id| ItemId::new(id))?;
+        let quantity = columns.required("quantity", |text| integer("quantity", text).and_then(check_quantity))?;
+        let amount = Amount::new(columns, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
+        Ok(Self {
+            order,
+            line_number: columns.optional("line_number", |text| {
+                integer("line_number", text).and_then(check_line_number)
+            })?,
+            line_numbers: LineNumbers::default(),
+            user,
+            item,
+            quantity,
+            amount,
+            currency: columns.required("currency", currency)?,
+            purchased_at: columns.required("purchased_at", event_time("purchased_at", rules))?,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<PurchaseLine, InvalidField> {
+        let order = self.order.require(record)?;
+        let user = self.user.require(record)?;
+        let item = self.item.require(record)?;
+        let line_number = match &self.line_number {
+            Some(line_number) => line_number.require(record)?,
+            // Also where another field is bad: once it is mended, no other line has another number.
+            None => self.line_numbers.next(&order, &user, &item)?,
+        };
+        let quantity = self.quantity.require(record)?;
+        let line_total = self.amount.get(record, || self.currency.require(record), quantity)?;
+        Ok(PurchaseLine {
+            order,
+            line_number,
+            user,
+            item,
+            quantity,
+            line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
+            purchased_at: EventTime::Given(self.purchased_at.require(record)?),
+        })
+    }
+
+    fn owner(value: &PurchaseLine) -> &str {
+        value.user.as_str()
+    }
+
+    fn shared(value: &PurchaseLine) -> Option<&str> {
+        Some(value.item.as_str())
+    }
+
+    async fn create_shared(pool: &Pool, values: &[&PurchaseLine]) -> Result<(), StoreError> {
+        let items: Vec<&ItemId> = values.iter().map(|value| &value.item).collect();
+        catalog::create_items(pool, &items).await
+    }
+
+    async fn write(pool: &Pool, values: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
+        Ok(never_refused(purchases::record(pool, values).await?))
+    }
+}

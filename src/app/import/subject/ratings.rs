@@ -1,0 +1,71 @@
+//! Ratings.
+
+use super::super::columns::{ColumnError, Columns, Field};
+use super::super::records::Record;
+use super::values::{event_time, optional, rating_value};
+use super::{Rules, Subject, never_refused};
+use crate::domain::error::InvalidField;
+use crate::domain::id::{ItemId, UserId};
+use crate::domain::rating::Rating;
+use crate::domain::time::Timestamp;
+use crate::store::catalog;
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::pool::Pool;
+use crate::store::ratings;
+
+pub(in super::super) struct Ratings {
+    user: Field<UserId>,
+    item: Field<ItemId>,
+    value: Field<f32>,
+    rated_at: Option<Field<Timestamp>>,
+    now: Timestamp,
+}
+
+impl Subject for Ratings {
+    type Value = Rating;
+
+    const FIELDS: &'static [&'static str] = &["user_id", "item_id", "value", "rated_at"];
+
+    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        let scale = rules.scale;
+        let rated_at = columns.optional("rated_at", event_time("rated_at", rules))?;
+        if rated_at.is_none() {
+            let now = rules.now;
+            tracing::info!(rated_at = %now, "the file has no rated_at: every rating is dated {now}");
+        }
+        Ok(Self {
+            user: columns.required("user_id", |id| UserId::new(id))?,
+            item: columns.required("item_id", |id| ItemId::new(id))?,
+            value: columns.required("value", move |text| rating_value(&scale, text))?,
+            rated_at,
+            now: rules.now,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<Rating, InvalidField> {
+        Ok(Rating {
+            user: self.user.require(record)?,
+            item: self.item.require(record)?,
+            value: self.value.require(record)?,
+            rated_at: optional(&self.rated_at, record)?.unwrap_or(self.now),
+        })
+    }
+
+    fn owner(value: &Rating) -> &str {
+        value.user.as_str()
+    }
+
+    fn shared(value: &Rating) -> Option<&str> {
+        Some(value.item.as_str())
+    }
+
+    async fn create_shared(pool: &Pool, values: &[&Rating]) -> Result<(), StoreError> {
+        let items: Vec<&ItemId> = values.iter().map(|value| &value.item).collect();
+        catalog::create_items(pool, &items).await
+    }
+
+    async fn write(pool: &Pool, values: &[Rating]) -> Result<Vec<LoadOutcome>, StoreError> {
+        Ok(never_refused(ratings::upsert(pool, values).await?))
+    }
+}

@@ -1,0 +1,93 @@
+//! Redemptions that another system has made.
+
+use sha2::{Digest, Sha256};
+
+use super::super::columns::{ColumnError, Columns, Field};
+use super::super::records::Record;
+use super::values::{at_least, event_time, optional};
+use super::{Rules, Subject};
+use crate::domain::error::InvalidField;
+use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
+use crate::domain::time::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::pool::Pool;
+use crate::store::redemption_loads::{self, RedemptionLoad};
+
+pub(in super::super) struct Redemptions {
+    redemption: Option<Field<RedemptionId>>,
+    coupon: Field<CouponId>,
+    user: Field<UserId>,
+    redeemed_at: Field<Timestamp>,
+    order: Option<Field<OrderId>>,
+    amount_minor: Option<Field<i64>>,
+}
+
+impl Subject for Redemptions {
+    type Value = RedemptionLoad;
+
+    const FIELDS: &'static [&'static str] = &[
+        "redemption_id",
+        "coupon_id",
+        "user_id",
+        "redeemed_at",
+        "order_id",
+        "amount_minor",
+    ];
+
+    const MAY_BE_REFUSED: bool = true;
+
+    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        Ok(Self {
+            redemption: columns.optional("redemption_id", |id| RedemptionId::new(id))?,
+            coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
+            user: columns.required("user_id", |id| UserId::new(id))?,
+            redeemed_at: columns.required("redeemed_at", event_time("redeemed_at", rules))?,
+            order: columns.optional("order_id", |id| OrderId::new(id))?,
+            amount_minor: columns.optional("amount_minor", at_least("amount_minor", 0))?,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<RedemptionLoad, InvalidField> {
+        let coupon = self.coupon.require(record)?;
+        let user = self.user.require(record)?;
+        let redeemed_at = self.redeemed_at.require(record)?;
+        let id = match optional(&self.redemption, record)? {
+            Some(id) => id,
+            None => derived_id(&coupon, &user, redeemed_at)?,
+        };
+        Ok(RedemptionLoad {
+            id,
+            coupon,
+            user,
+            redeemed_at,
+            order: optional(&self.order, record)?,
+            amount_minor: optional(&self.amount_minor, record)?.unwrap_or(0),
+        })
+    }
+
+    fn owner(value: &RedemptionLoad) -> &str {
+        value.user.as_str()
+    }
+
+    async fn write(pool: &Pool, values: &[RedemptionLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
+        redemption_loads::record(pool, values).await
+    }
+}
+
+/// The same for the same coupon, user and instant, so that a file can be imported again.
+fn derived_id(coupon: &CouponId, user: &UserId, redeemed_at: Timestamp) -> Result<RedemptionId, InvalidField> {
+    let mut hasher = Sha256::new();
+    let at = redeemed_at.timestamp_micros().to_be_bytes();
+    for part in [coupon.as_str().as_bytes(), user.as_str().as_bytes(), &at] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    let digits: String = hasher
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    RedemptionId::new(format!("import-{digits}"))
+}

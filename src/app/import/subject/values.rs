@@ -1,0 +1,150 @@
+//! Texts of single fields to values.
+
+use super::super::columns::{ColumnError, Columns, Field};
+use super::super::records::Record;
+use super::Rules;
+use crate::domain::decimal::Decimal;
+use crate::domain::error::InvalidField;
+use crate::domain::money::{Currency, Money};
+use crate::domain::rating::RatingScale;
+use crate::domain::time::{Timestamp, check_event_time, to_micros};
+
+/// Money in one of the ways that files give it.
+pub(super) struct Amount {
+    pub name: &'static str,
+    unit: Unit,
+    number: Field<Decimal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Minor units of the currency, without a fraction.
+    Minor,
+    /// Major units, rounded to minor ones.
+    Major,
+    /// Major units for one piece: multiplied exactly, then rounded.
+    MajorPerPiece,
+}
+
+impl Amount {
+    /// The one of `choices` that the file has.
+    pub fn new(columns: &Columns, choices: &[(&'static str, Unit)]) -> Result<Option<Self>, ColumnError> {
+        let names: Vec<&'static str> = choices.iter().map(|(name, _)| *name).collect();
+        let chosen = columns.one_of(&names)?;
+        let Some(&(name, unit)) = choices.iter().find(|(name, _)| Some(*name) == chosen) else {
+            return Ok(None);
+        };
+        let number = columns.required(name, move |text| Decimal::parse(name, text.trim_ascii()))?;
+        Ok(Some(Self { name, unit, number }))
+    }
+
+    pub fn get(
+        &self,
+        record: &Record<'_>,
+        currency: impl FnOnce() -> Result<Currency, InvalidField>,
+        quantity: i32,
+    ) -> Result<Option<Money>, InvalidField> {
+        let Some(number) = self.number.get(record)? else {
+            return Ok(None);
+        };
+        let currency = currency()?;
+        match self.unit {
+            Unit::Minor => {
+                let amount_minor = whole(self.name, number)?;
+                Ok(Money { amount_minor, currency })
+            }
+            Unit::Major => Money::from_major(self.name, number, currency),
+            Unit::MajorPerPiece => Money::from_major(self.name, number.times(quantity), currency),
+        }
+        .map(Some)
+    }
+}
+
+pub(super) fn optional<T: Clone>(field: &Option<Field<T>>, record: &Record<'_>) -> Result<Option<T>, InvalidField> {
+    match field {
+        Some(field) => field.get(record),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn rating_value(scale: &RatingScale, text: &str) -> Result<f32, InvalidField> {
+    let value = text.trim_ascii().parse().map_err(|_| {
+        InvalidField::new(
+            "value",
+            "INVALID_NUMBER",
+            format!("must be a number, for example 4.5, is {text:?}"),
+        )
+    })?;
+    scale.check("value", value)
+}
+
+pub(super) fn integer(field: &str, text: &str) -> Result<i32, InvalidField> {
+    whole(field, Decimal::parse(field, text.trim_ascii())?)
+}
+
+/// `6.0` is a whole number, too: so files write it that have passed through floating point.
+pub(super) fn whole<T: TryFrom<i64>>(field: &str, number: Decimal) -> Result<T, InvalidField> {
+    let Some(integer) = number.integer() else {
+        return Err(InvalidField::new(field, "INVALID_NUMBER", "must be a whole number"));
+    };
+    T::try_from(integer).map_err(|_| {
+        InvalidField::new(
+            field,
+            "OUT_OF_RANGE",
+            format!("is larger than can be stored: {integer}"),
+        )
+    })
+}
+
+pub(super) fn boolean(field: &str, text: &str) -> Result<bool, InvalidField> {
+    match text.trim_ascii().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "0" => Ok(false),
+        _ => Err(InvalidField::new(
+            field,
+            "INVALID_BOOLEAN",
+            format!("must be true or false, yes or no, 1 or 0, is {text:?}"),
+        )),
+    }
+}
+
+pub(super) fn currency(code: &str) -> Result<Currency, InvalidField> {
+    Currency::new(code.trim_ascii()).map_err(|error| InvalidField {
+        field: "currency".to_owned(),
+        ..error
+    })
+}
+
+pub(super) fn event_time(
+    field: &'static str,
+    rules: &Rules,
+) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
+    let (times, now) = (rules.times.clone(), rules.now);
+    move |text| check_event_time(field, times.read(field, text.trim_ascii())?, now)
+}
+
+/// A time that may lie ahead, such as the end of a campaign.
+pub(super) fn instant(
+    field: &'static str,
+    rules: &Rules,
+) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
+    let times = rules.times.clone();
+    move |text| Ok(to_micros(times.read(field, text.trim_ascii())?))
+}
+
+/// A count or an amount that is at least `least`.
+pub(super) fn at_least<T>(field: &'static str, least: T) -> impl Fn(&str) -> Result<T, InvalidField> + Send + 'static
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display + Send + 'static,
+{
+    move |text| {
+        let value: T = whole(field, Decimal::parse(field, text.trim_ascii())?)?;
+        match value < least {
+            false => Ok(value),
+            true => {
+                let message = format!("must be {least} or more, is {value}");
+                Err(InvalidField::new(field, "OUT_OF_RANGE", message))
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
 
+pub mod audience;
 mod audit;
 pub mod book;
 pub mod catalog;
@@ -8,6 +9,7 @@ pub mod coupon_loads;
 mod coupons;
 pub mod embedded;
 pub mod error;
+pub mod exposures;
 mod ids;
 pub mod keys;
 pub mod leases;

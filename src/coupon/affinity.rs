@@ -1,10 +1,8 @@
-//! How much users like what a coupon covers: the item-based ranking score, summed over the coupon's items.
+//! How much users like what a coupon covers.
 //!
-//! The affinity of user u is Σ_j R[u, j]·w_j over their history, ascending by item, with
-//! w_j = Σ_i sim(i, j) over the covered items i that have j in their own list, ascending by item. One kernel for one user
-//! and for all of them, so that both give the same bits. An affinity is no probability.
-//!
-//! Source: design.md, "Prediction and ranking" and "Coupons".
+//! The affinity of user u is Σ_j R[u,j] · w_j over their history j in ascending order, with w_j = Σ_i sim(i,j) over the
+//! covered items i that have j in their own neighbour list, ascending: the item-based ranking score, summed over what the
+//! coupon covers. All sums in f64 and in that order, so that one user and all of them come to the same bits.
 
 use rayon::prelude::*;
 
@@ -50,30 +48,17 @@ pub struct HistoryItem {
 impl Affinity {
     pub fn new(snapshot: &Snapshot, offer: &Offer) -> Self {
         let covered = covered(snapshot, offer);
-        let weight = |item: usize| {
-            let (followers, similarities) = snapshot.item_followers().row(item);
-            let pairs = followers.iter().zip(similarities);
-            let covered = pairs.filter(|&(&follower, _)| covered.get(follower as usize));
-            sum(covered.map(|(_, &similarity)| f64::from(similarity)))
-        };
-        let n_items = snapshot.items().len();
+        let items = (0..snapshot.items().len() as u32).into_par_iter();
         Self {
-            weights: (0..n_items).into_par_iter().map(weight).collect(),
+            weights: items.map(|item| weight(snapshot, &covered, ItemIndex(item))).collect(),
         }
-    }
-
-    /// `history`: items of the snapshot, ascending, and their effective ratings.
-    pub fn of(&self, history: impl Iterator<Item = (ItemIndex, f32)>) -> f64 {
-        sum(history.map(|(item, rating)| f64::from(rating) * self.weights[item.at()]))
     }
 
     /// Of every user of the snapshot, as it knows them.
     pub fn of_all(&self, snapshot: &Snapshot) -> Vec<f64> {
-        let n_users = snapshot.users().len();
-        let users = (0..n_users).into_par_iter().with_min_len(CHUNK);
-        users
-            .map(|user| self.of(history(snapshot, UserIndex(user as u32))))
-            .collect()
+        let users = (0..snapshot.users().len() as u32).into_par_iter().with_min_len(CHUNK);
+        let of = |user| weighted_history(snapshot, UserIndex(user), |item| self.weights[item.at()]);
+        users.map(of).collect()
     }
 
     /// How the affinity of `user` came about, as the snapshot knows them: at most `limit` items, and of those only what
@@ -85,69 +70,87 @@ impl Affinity {
         limit: usize,
         is_shown: impl Fn(ItemIndex) -> bool,
     ) -> AffinityExplanation {
-        let terms = history(snapshot, user).map(|(item, rating)| HistoryItem {
-            item,
+        let (items, ratings) = snapshot.ratings().row(user.at());
+        let terms = items.iter().zip(ratings).map(|(&item, &rating)| HistoryItem {
+            item: ItemIndex(item),
             rating: f64::from(rating),
-            contribution: f64::from(rating) * self.weights[item.at()],
+            contribution: f64::from(rating) * self.weights[item as usize],
         });
         let (mut items, mut others): (Vec<_>, Vec<_>) = terms
             .filter(|term| term.contribution > 0.0)
             .partition(|term| is_shown(term.item));
-        let by_size = |a: &HistoryItem, b: &HistoryItem| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item));
-        items.sort_unstable_by(by_size);
+        items.sort_unstable_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item)));
         others.extend(items.drain(limit.min(items.len())..));
         AffinityExplanation {
             items,
-            other_items_contribution: sum(others.iter().map(|term| term.contribution)),
+            other_items_contribution: others.iter().fold(0.0, |sum, term| sum + term.contribution),
             other_items: others.len() as u32,
         }
     }
 }
 
-fn history(snapshot: &Snapshot, user: UserIndex) -> impl Iterator<Item = (ItemIndex, f32)> {
-    let (items, ratings) = snapshot.ratings().row(user.at());
-    let pairs = items.iter().zip(ratings);
-    pairs.map(|(&item, &rating)| (ItemIndex(item), rating))
-}
-
-/// From +0 on: the sum of nothing would be −0, which ranks below +0.
-fn sum(terms: impl Iterator<Item = f64>) -> f64 {
-    terms.fold(0.0, |sum, term| sum + term)
-}
-
-/// A bit an item of the snapshot: whether the offer covers it, by the facts of the snapshot.
+/// The items that `offer` covers by the catalogue facts of the snapshot, listed or not: one bit an item.
 pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
     let catalogue = snapshot.catalogue();
-    let own = offer.merchant().map(|merchant| catalogue.merchants.find(merchant));
-    // Nobody's item is one of a merchant that the snapshot does not know.
-    let is_own = |item: usize| own.is_none_or(|own| own == Some(catalogue.merchant_of[item] as usize));
-    let set = match &offer.coupon.scope {
-        Scope::All => return (0..catalogue.len()).map(is_own).collect(),
-        Scope::Listed(set) => set,
+    let mut covered = match &offer.coupon.scope {
+        Scope::All => (0..catalogue.len()).map(|_| true).collect(),
+        Scope::Listed(set) if set.categories.is_empty() && set.merchants.is_empty() => Bits::zeros(catalogue.len()),
+        Scope::Listed(set) => {
+            let categories = positions(&catalogue.categories, set.categories.iter().map(Category::as_str));
+            let merchants = positions(&catalogue.merchants, set.merchants.iter().map(MerchantId::as_str));
+            (0..catalogue.len())
+                .map(|at| has(&categories, catalogue.category_of[at]) || has(&merchants, catalogue.merchant_of[at]))
+                .collect()
+        }
     };
-    let mut covered = Bits::zeros(catalogue.len());
-    for item in &set.items {
-        if let Some(index) = snapshot.items().find(item.as_str()) {
-            covered.set(index.at(), true);
+    if let Scope::Listed(set) = &offer.coupon.scope {
+        for item in set.items.iter().filter_map(|id| snapshot.items().find(id.as_str())) {
+            covered.set(item.at(), true);
         }
     }
-    let categories = named(&catalogue.categories, set.categories.iter().map(Category::as_str));
-    let merchants = named(&catalogue.merchants, set.merchants.iter().map(MerchantId::as_str));
-    let has = |names: &Bits, position: u32| position != NONE && names.get(position as usize);
-    for item in 0..catalogue.len() {
-        let is_covered = covered.get(item)
-            || has(&categories, catalogue.category_of[item])
-            || has(&merchants, catalogue.merchant_of[item]);
-        covered.set(item, is_covered && is_own(item));
+    if let Some(merchant) = offer.merchant() {
+        let own = positions(&catalogue.merchants, [merchant].into_iter());
+        for at in 0..covered.len() {
+            if covered.get(at) && !has(&own, catalogue.merchant_of[at]) {
+                covered.set(at, false);
+            }
+        }
     }
     covered
 }
 
-/// A bit one of `all`: whether it is among `names`.
-fn named<'a>(all: &Texts, names: impl Iterator<Item = &'a str>) -> Bits {
-    let mut named = Bits::zeros(all.len());
-    for position in names.filter_map(|name| all.find(name)) {
-        named.set(position, true);
+/// w_j of `item` j, 0 or more.
+pub fn weight(snapshot: &Snapshot, covered: &Bits, item: ItemIndex) -> f64 {
+    let (items, similarities) = snapshot.item_followers().row(item.at());
+    let following = items.iter().zip(similarities);
+    following
+        .filter(|&(&item, _)| covered.get(item as usize))
+        .fold(0.0, |sum, (_, &similarity)| sum + f64::from(similarity))
+}
+
+/// The affinity of `user` to the `covered` items, 0 or more.
+pub fn affinity_of(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> f64 {
+    weighted_history(snapshot, user, |item| weight(snapshot, covered, item))
+}
+
+/// Σ_j R[u,j] · w_j, with w_j from `weight`.
+pub fn weighted_history(snapshot: &Snapshot, user: UserIndex, weight: impl Fn(ItemIndex) -> f64) -> f64 {
+    let (items, ratings) = snapshot.ratings().row(user.at());
+    items
+        .iter()
+        .zip(ratings)
+        .fold(0.0, |sum, (&item, &rating)| sum + f64::from(rating) * weight(ItemIndex(item)))
+}
+
+/// The bits of `names` in the ascending `texts`.
+fn positions<'n>(texts: &Texts, names: impl Iterator<Item = &'n str>) -> Bits {
+    let mut bits = Bits::zeros(texts.len());
+    for position in names.filter_map(|name| texts.find(name)) {
+        bits.set(position, true);
     }
-    named
+    bits
+}
+
+fn has(bits: &Bits, position: u32) -> bool {
+    position != NONE && bits.get(position as usize)
 }

@@ -14,8 +14,8 @@ use crate::model::view::View;
 
 use super::audience::{Audience, Member};
 use super::book::{Book, Offer};
-use super::eligibility::{Code, Facts, Failure, Policy, Reader, Usage, UserFacts, Verdict, assess};
-use super::rules::History;
+use super::eligibility::{Assessment, Code, Facts, Failure, Policy, Reader, Usage, UserFacts, assess};
+use super::rules::{CompiledOffer, History};
 use super::scoring::Scores;
 
 /// Places that one thread assesses at a time.
@@ -37,7 +37,8 @@ pub struct Particulars {
 /// Everything that decides about one coupon and everybody, besides who they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    pub offer: &'a Offer,
+    /// Of `view`.
+    pub offer: &'a CompiledOffer<'a>,
     pub book: &'a Book,
     pub policy: &'a Policy,
     /// The present, for consents and rules.
@@ -85,6 +86,8 @@ struct Candidate {
     score: f64,
     place: u32,
     arm: Arm,
+    /// Whether the score comes from what the snapshot knows of the user.
+    is_personal: bool,
 }
 
 /// Who would get the coupon, best first, ties by user id; those who are held out among the others.
@@ -99,7 +102,7 @@ pub struct Ranking {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked<'a> {
     pub id: &'a str,
-    /// In the snapshot, where it knows them.
+    /// In the snapshot, where the score comes from what it knows of the user.
     pub index: Option<UserIndex>,
     pub score: f64,
     /// Belongs to the control group: is not to be offered the coupon, but would be.
@@ -114,6 +117,7 @@ impl Ranking {
             score: 0.0,
             place: 0,
             arm: Arm::Neither,
+            is_personal: false,
         };
         let mut candidates = vec![nobody; audience.n_places() as usize];
         let counts = candidates
@@ -149,13 +153,18 @@ impl Ranking {
 
     /// `position` < `len`.
     pub fn get(&self, position: usize) -> Ranked<'_> {
-        let Candidate { score, place, arm } = self.candidates[position];
+        let Candidate {
+            score,
+            place,
+            arm,
+            is_personal,
+        } = self.candidates[position];
         let member = self.audience.at(place);
         Ranked {
             id: self.audience.id(member),
             index: match member {
-                Member::Known(index) => Some(index),
-                Member::Other(_) => None,
+                Member::Known(index) if is_personal => Some(index),
+                _ => None,
             },
             score,
             is_held_out: arm == Arm::HeldOut,
@@ -230,23 +239,22 @@ fn assess_chunk(
         };
         let consents = index.map_or_else(|| question.view.consents(&id), |index| question.view.user_consents(index));
         let user = user_facts(id, consents, place, placed);
-        let failures = failures(&user, index, place, placed, question);
-        let arm = match failures.as_slice() {
-            [] => Arm::Offered,
-            [Failure::HeldOut] => Arm::HeldOut,
-            _ => Arm::Neither,
-        };
+        let assessment = assess_user(&user, index, place, placed, question);
+        let arm = arm(&assessment);
         match arm {
             Arm::Offered => counts.eligible += 1,
-            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, &failures, question.reader),
+            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, assessment, question.reader),
         }
         let may_profile = question.view.privacy.allows(consents, Purpose::Profiling);
-        let score = match known.filter(|_| may_profile) {
-            Some(index) => question.scores.of_users[index.at()],
-            None => question.scores.of_strangers,
-        };
+        let known = known.filter(|_| may_profile);
+        let score = known.map_or(question.scores.of_strangers, |index| question.scores.of_users[index.at()]);
         if question.min_score.is_none_or(|min_score| score >= min_score) {
-            candidates[(place - first_place) as usize] = Candidate { score, place, arm };
+            candidates[(place - first_place) as usize] = Candidate {
+                score,
+                place,
+                arm,
+                is_personal: known.is_some(),
+            };
         }
     }
     counts
@@ -263,13 +271,13 @@ fn user_facts(id: UserId, consents: Consents, place: u32, placed: &Placed) -> Us
     }
 }
 
-fn failures(
+fn assess_user(
     user: &UserFacts,
     index: Option<UserIndex>,
     place: u32,
     placed: &Placed,
     question: &Question,
-) -> Vec<Failure> {
+) -> Assessment {
     let own = at(&placed.usage, place).next().copied();
     let own = own.map(|(user_reserved, user_redeemed)| Usage {
         user_reserved,
@@ -281,38 +289,36 @@ fn failures(
         .iter()
         .filter_map(|(coupon, _)| question.book.offer(coupon).cloned())
         .collect();
-    let history = History::new(question.view, &user.id, index);
-    let assessment = assess(
-        &Facts {
-            offer: question.offer,
-            user,
-            usage: own.as_ref().unwrap_or(question.usage),
-            history: Some(&history),
-            cart: None,
-            others: &others,
-            now: question.now,
-        },
-        question.policy,
-    );
-    match assessment.verdict {
-        Verdict::Eligible | Verdict::Indeterminate => Vec::new(),
-        Verdict::Ineligible => assessment.failures,
+    let history = match index {
+        Some(index) => History::of_index(question.view, &user.id, index),
+        None => History::of_user(question.view, &user.id),
+    };
+    let facts = Facts {
+        offer: question.offer,
+        user,
+        usage: own.as_ref().unwrap_or(question.usage),
+        history: Some(&history),
+        cart: None,
+        others: &others,
+        now: question.now,
+    };
+    assess(&facts, question.policy)
+}
+
+fn arm(assessment: &Assessment) -> Arm {
+    match assessment.failures.as_slice() {
+        [] => Arm::Offered,
+        [Failure::HeldOut] => Arm::HeldOut,
+        _ => Arm::Neither,
     }
 }
 
-fn count(excluded: &mut BTreeMap<Code, usize>, failures: &[Failure], reader: Reader) {
-    let mut codes: Vec<Code> = failures.iter().map(|failure| shown(failure.code(), reader)).collect();
-    codes.sort_unstable();
+fn count(excluded: &mut BTreeMap<Code, usize>, assessment: Assessment, reader: Reader) {
+    let failures = assessment.for_reader(reader).failures;
+    let mut codes: Vec<Code> = failures.iter().map(Failure::code).collect();
+    // In the order of the codes: of several rules that fail each stands beside the next.
     codes.dedup();
     for code in codes {
         *excluded.entry(code).or_default() += 1;
-    }
-}
-
-/// To whoever may not see who is held out, the coupon is just not offered to them.
-fn shown(code: Code, reader: Reader) -> Code {
-    match (code, reader) {
-        (Code::HeldOut, Reader::Other) => Code::NotAssigned,
-        _ => code,
     }
 }

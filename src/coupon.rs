@@ -11,3 +11,5 @@ pub mod options;
 pub mod rules;
 pub mod scoring;
 pub mod targeting;
+#[cfg(test)]
+mod testing;

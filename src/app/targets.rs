@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::coupon::audience::{Audience, AudienceError};
 use crate::coupon::book::{Book, Offer};
 use crate::coupon::eligibility::{Failure, Policy, Reader, campaign_failures};
-use crate::coupon::rules::CompiledOffer;
+use crate::coupon::rules::{CompiledRules, Users};
 use crate::coupon::scoring::{By, Explanation, NotFitted, Scorer, Scores};
 use crate::coupon::targeting::{Counts, Question, Ranked, Ranking};
 use crate::domain::access::{Caller, Role};
@@ -320,7 +320,6 @@ async fn find_offer(live: &Live, request: &TargetsRequest) -> Result<Arc<Offer>,
 fn reader(caller: &Caller) -> Reader {
     match caller.role {
         Role::Operator | Role::Admin => Reader::Operator,
-        Role::Service | Role::Ingest | Role::Marketer if caller.merchant.is_some() => Reader::Merchant,
         Role::Service | Role::Ingest | Role::Marketer => Reader::Other,
     }
 }
@@ -368,9 +367,10 @@ struct Assessment {
 impl Assessment {
     fn rank(self, read: AudienceRead) -> Result<Ranking, TargetsError> {
         let audience = Audience::new(self.snapshot, read.ids())?;
-        let offer = CompiledOffer::new(&self.offer, Some(&self.view)).for_many_users(&self.view);
+        let rules = CompiledRules::new(&self.offer, Some(&self.view), Users::Many);
         let question = Question {
-            offer: &offer,
+            offer: &self.offer,
+            rules: &rules,
             book: &self.book,
             policy: &self.policy,
             view: &self.view,

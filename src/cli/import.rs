@@ -62,7 +62,8 @@ const HELP: &str = "\
 Fields (* must be mapped, set, or have a column of the same name):
   ratings    user_id* item_id* value* rated_at
   purchases  order_id* line_number user_id* item_id* quantity* currency* purchased_at*,
-             and one of line_total_minor, line_total, unit_price
+             one of line_total_minor, line_total, unit_price,
+             and coupon_discount_minor or coupon_discount: what coupons took off the line
   items      item_id* title merchant_id category listed,
              and price or price_minor, with currency
   merchants  merchant_id* name

@@ -1,43 +1,86 @@
 //! How much users like what a coupon covers.
 //!
-//! The affinity of user u is Σ_j R[u,j] · w_j over their history j in ascending order, with w_j = Σ_i sim(i,j) over the
-//! covered items i that have j in their own neighbour list, ascending: the item-based ranking score, summed over what the
-//! coupon covers. All sums in f64 and in that order, so that one user and all of them come to the same bits.
+//! The affinity of a user to a set of items is the item-based ranking score summed over the set:
+//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R[j], which is Σ_{j ∈ history} R[j]·w_j with the weight w_j = Σ_i sim(i, j) over
+//! those i of the set that have j in their own list. Weights and users are gone through in a fixed order, so that one
+//! user's affinity has the same bits whether it is computed alone or with all others.
 
 use rayon::prelude::*;
 
 use crate::domain::coupon::Scope;
-use crate::domain::id::{Category, MerchantId};
 use crate::model::bits::Bits;
-use crate::model::catalogue::NONE;
-use crate::model::dictionary::{ItemIndex, Texts, UserIndex};
+use crate::model::catalogue::Facts;
+use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::snapshot::Snapshot;
 
 use super::book::Offer;
 
-/// Users that one thread scores at a time.
-const CHUNK: usize = 4_096;
+/// Users of one task.
+const USERS_PER_TASK: usize = 1_024;
 
-/// What a history's items add to the affinity to one offer, in one snapshot.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Affinity {
-    /// w, one an item of the snapshot, 0 or more.
-    weights: Vec<f64>,
+/// Whether `offer` covers an item with these facts: of a merchant's campaign never anything but that merchant's items.
+pub fn covers(offer: &Offer, item_id: &str, facts: Option<&Facts<'_>>) -> bool {
+    let merchant = facts.and_then(|facts| facts.merchant);
+    let is_own = offer.merchant().is_none_or(|own| merchant == Some(own));
+    is_own
+        && match &offer.coupon.scope {
+            Scope::All => true,
+            Scope::Listed(set) => set.contains(item_id, facts.and_then(|facts| facts.category), merchant),
+        }
 }
 
-/// The terms of an affinity; they sum to it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct AffinityExplanation {
-    /// Largest contribution first, ties by item.
-    pub items: Vec<HistoryItem>,
-    /// What all others contribute together, and how many they are.
-    pub other_items_contribution: f64,
-    pub other_items: u32,
+/// The items of `snapshot` that `offer` covers, by the facts that the snapshot has of them: one bit for each of n items.
+pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
+    let items = (0..snapshot.items().len() as u32).map(ItemIndex);
+    items.map(|item| is_covered(snapshot, offer, item)).collect()
 }
 
-/// An item of a history and what it adds to an affinity.
+/// w_j of `item`: what a rating of it says about the items that `is_covered` names.
+pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
+    let (followers, similarities) = snapshot.item_followers().row(item.at());
+    let of_covered = followers
+        .iter()
+        .zip(similarities)
+        .filter(|&(&follower, _)| is_covered(ItemIndex(follower)));
+    sum(of_covered.map(|(_, &similarity)| f64::from(similarity)))
+}
+
+/// The affinity of `user`, as the snapshot knows them, to the items that `is_covered` names; 0 or more.
+///
+/// Source: ARCHITECTURE.md, "Affinity".
+pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, user: UserIndex) -> f64 {
+    let terms = terms(snapshot, user, |item| weight(snapshot, &is_covered, item));
+    sum(terms.map(|term| term.contribution))
+}
+
+/// Whether `offer` covers an item of `snapshot`, by the facts that the snapshot has of it.
+pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
+    covers(
+        offer,
+        snapshot.items().id(item),
+        Some(&snapshot.catalogue().facts(item)),
+    )
+}
+
+/// The affinities of all m users, in parallel.
+pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    let weights: Vec<f64> = (0..snapshot.items().len() as u32)
+        .into_par_iter()
+        .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
+        .collect();
+    (0..snapshot.users().len() as u32)
+        .into_par_iter()
+        .with_min_len(USERS_PER_TASK)
+        .map(|user| {
+            let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
+            sum(terms.map(|term| term.contribution))
+        })
+        .collect()
+}
+
+/// The part of an affinity that one item of the history brings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HistoryItem {
+pub struct AffinityTerm {
     pub item: ItemIndex,
     /// The user's effective rating of it.
     pub rating: f64,
@@ -45,112 +88,94 @@ pub struct HistoryItem {
     pub contribution: f64,
 }
 
-impl Affinity {
-    pub fn new(snapshot: &Snapshot, offer: &Offer) -> Self {
-        let covered = covered(snapshot, offer);
-        let items = (0..snapshot.items().len() as u32).into_par_iter();
-        Self {
-            weights: items.map(|item| weight(snapshot, &covered, ItemIndex(item))).collect(),
-        }
-    }
-
-    /// Of every user of the snapshot, as it knows them.
-    pub fn of_all(&self, snapshot: &Snapshot) -> Vec<f64> {
-        let users = (0..snapshot.users().len() as u32).into_par_iter().with_min_len(CHUNK);
-        let of = |user| weighted_history(snapshot, UserIndex(user), |item| self.weights[item.at()]);
-        users.map(of).collect()
-    }
-
-    /// How the affinity of `user` came about, as the snapshot knows them: at most `limit` items, and of those only what
-    /// `is_shown`.
-    pub fn explain(
-        &self,
-        snapshot: &Snapshot,
-        user: UserIndex,
-        limit: usize,
-        is_shown: impl Fn(ItemIndex) -> bool,
-    ) -> AffinityExplanation {
-        let (items, ratings) = snapshot.ratings().row(user.at());
-        let terms = items.iter().zip(ratings).map(|(&item, &rating)| HistoryItem {
-            item: ItemIndex(item),
-            rating: f64::from(rating),
-            contribution: f64::from(rating) * self.weights[item as usize],
-        });
-        let (mut items, mut others): (Vec<_>, Vec<_>) = terms
-            .filter(|term| term.contribution > 0.0)
-            .partition(|term| is_shown(term.item));
-        items.sort_unstable_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item)));
-        others.extend(items.drain(limit.min(items.len())..));
-        AffinityExplanation {
-            items,
-            other_items_contribution: others.iter().fold(0.0, |sum, term| sum + term.contribution),
-            other_items: others.len() as u32,
-        }
-    }
+/// What the affinity of `user` is made of; sums to it. Largest contribution first, ties by item.
+pub fn explain(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> Vec<AffinityTerm> {
+    let mut all: Vec<AffinityTerm> = terms(snapshot, user, |item| {
+        weight(snapshot, |item| covered.get(item.at()), item)
+    })
+    .filter(|term| term.contribution > 0.0)
+    .collect();
+    all.sort_unstable_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item)));
+    all
 }
 
-/// The items that `offer` covers by the catalogue facts of the snapshot, listed or not: one bit an item.
-pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
-    let catalogue = snapshot.catalogue();
-    let mut covered = match &offer.coupon.scope {
-        Scope::All => (0..catalogue.len()).map(|_| true).collect(),
-        Scope::Listed(set) if set.categories.is_empty() && set.merchants.is_empty() => Bits::zeros(catalogue.len()),
-        Scope::Listed(set) => {
-            let categories = positions(&catalogue.categories, set.categories.iter().map(Category::as_str));
-            let merchants = positions(&catalogue.merchants, set.merchants.iter().map(MerchantId::as_str));
-            (0..catalogue.len())
-                .map(|at| has(&categories, catalogue.category_of[at]) || has(&merchants, catalogue.merchant_of[at]))
-                .collect()
+/// From +0 on: the sum of nothing would be −0, which ranks below +0.
+fn sum(terms: impl Iterator<Item = f64>) -> f64 {
+    terms.fold(0.0, |sum, term| sum + term)
+}
+
+/// Ascending by item.
+fn terms(
+    snapshot: &Snapshot,
+    user: UserIndex,
+    weight: impl Fn(ItemIndex) -> f64,
+) -> impl Iterator<Item = AffinityTerm> {
+    let (items, ratings) = snapshot.ratings().row(user.at());
+    items.iter().zip(ratings).map(move |(&item, &rating)| {
+        let (item, rating) = (ItemIndex(item), f64::from(rating));
+        AffinityTerm {
+            item,
+            rating,
+            contribution: rating * weight(item),
         }
-    };
-    if let Scope::Listed(set) = &offer.coupon.scope {
-        for item in set.items.iter().filter_map(|id| snapshot.items().find(id.as_str())) {
-            covered.set(item.at(), true);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::{campaign, coupon, listed};
+    use super::*;
+    use crate::model::fixture::{self, EXAMPLE};
+
+    fn offer(items: &[&str]) -> Offer {
+        Offer {
+            coupon: crate::domain::coupon::Coupon {
+                scope: listed(items),
+                ..coupon("c")
+            },
+            campaign: Arc::new(campaign("k")),
         }
     }
-    if let Some(merchant) = offer.merchant() {
-        let own = positions(&catalogue.merchants, [merchant].into_iter());
-        for at in 0..covered.len() {
-            if covered.get(at) && !has(&own, catalogue.merchant_of[at]) {
-                covered.set(at, false);
+
+    /// Σ_i Σ_j by the definition.
+    fn plain(snapshot: &Snapshot, items: &[u32], user: usize) -> f64 {
+        let mut sum = 0.0;
+        for &item in items {
+            let (neighbors, similarities) = snapshot.item_neighbors().row(item as usize);
+            for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
+                let rating = snapshot.ratings().get(user, neighbor).unwrap_or(0.0);
+                sum += f64::from(similarity) * f64::from(rating);
             }
         }
+        sum
     }
-    covered
-}
 
-/// w_j of `item` j, 0 or more.
-pub fn weight(snapshot: &Snapshot, covered: &Bits, item: ItemIndex) -> f64 {
-    let (items, similarities) = snapshot.item_followers().row(item.at());
-    let following = items.iter().zip(similarities);
-    following
-        .filter(|&(&item, _)| covered.get(item as usize))
-        .fold(0.0, |sum, (_, &similarity)| sum + f64::from(similarity))
-}
-
-/// The affinity of `user` to the `covered` items, 0 or more.
-pub fn affinity_of(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> f64 {
-    weighted_history(snapshot, user, |item| weight(snapshot, covered, item))
-}
-
-/// Σ_j R[u,j] · w_j, with w_j from `weight`.
-pub fn weighted_history(snapshot: &Snapshot, user: UserIndex, weight: impl Fn(ItemIndex) -> f64) -> f64 {
-    let (items, ratings) = snapshot.ratings().row(user.at());
-    items
-        .iter()
-        .zip(ratings)
-        .fold(0.0, |sum, (&item, &rating)| sum + f64::from(rating) * weight(ItemIndex(item)))
-}
-
-/// The bits of `names` in the ascending `texts`.
-fn positions<'n>(texts: &Texts, names: impl Iterator<Item = &'n str>) -> Bits {
-    let mut bits = Bits::zeros(texts.len());
-    for position in names.filter_map(|name| texts.find(name)) {
-        bits.set(position, true);
+    #[test]
+    fn it_is_the_ranking_score_summed_over_the_items() {
+        let snapshot = fixture::snapshot(&EXAMPLE);
+        let check = |ids: &[&str], items: &[u32]| {
+            let covered = covered(&snapshot, &offer(ids));
+            let all = affinities(&snapshot, &covered);
+            for (user, &affinity) in all.iter().enumerate() {
+                let index = UserIndex(user as u32);
+                assert!(affinity.is_sign_positive(), "−0 ranks below +0");
+                assert!(
+                    (affinity - plain(&snapshot, items, user)).abs() < 1e-12,
+                    "{ids:?} {user}"
+                );
+                let alone = affinity_of(&snapshot, |item| is_covered(&snapshot, &offer(ids), item), index);
+                assert_eq!(alone.to_bits(), affinity.to_bits());
+                let terms = explain(&snapshot, &covered, index);
+                let sum: f64 = terms.iter().map(|term| term.contribution).sum();
+                assert!((sum - affinity).abs() < 1e-12);
+                assert!(terms.is_sorted_by(|a, b| a.contribution >= b.contribution));
+            }
+        };
+        check(&[], &[]);
+        check(&["i3"], &[3]);
+        check(&["i0", "i2", "i4", "unknown"], &[0, 2, 4]);
+        check(&["i0", "i1", "i2", "i3", "i4"], &[0, 1, 2, 3, 4]);
     }
-    bits
-}
-
-fn has(bits: &Bits, position: u32) -> bool {
-    position != NONE && bits.get(position as usize)
 }

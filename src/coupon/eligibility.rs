@@ -1,15 +1,23 @@
 //! May this user have this coupon now, and if not, why? One evaluator for every RPC: facts in, verdict out.
 
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::sync::Arc;
 
-use crate::domain::consent::{Consents, PrivacyOptions};
-use crate::domain::coupon::{CampaignState, Cart, Window};
+use crate::domain::consent::{Consents, PrivacyOptions, Purpose};
+use crate::domain::coupon::{Audience, CampaignState, Cart, Scope, Window};
 use crate::domain::id::{CampaignId, CouponId, UserId};
 use crate::domain::money::Currency;
 use crate::domain::time::Timestamp;
+use crate::model::view::View;
 
 use super::book::Offer;
-use super::rules::History;
+use super::cart::{covered_lines, discount_minor};
+use super::holdout::is_held_out;
+use super::options::CouponOptions;
+use super::rules::{CompiledRules, History};
 
 /// What holds for all users and coupons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +26,16 @@ pub struct Policy {
     /// Most coupons a user is offered in the exposure window; `None`: without limit.
     pub max_exposures: Option<u32>,
     pub exposure_window_days: u32,
+}
+
+impl Policy {
+    pub fn new(privacy: PrivacyOptions, coupons: &CouponOptions) -> Self {
+        Self {
+            privacy,
+            max_exposures: (coupons.max_exposures > 0).then_some(coupons.max_exposures),
+            exposure_window_days: coupons.exposure_window_days,
+        }
+    }
 }
 
 /// What is known of a user, for every coupon the same.
@@ -170,15 +188,244 @@ pub enum Reader {
 }
 
 /// Everything that decides about one user and one coupon.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     pub offer: &'a Offer,
+    pub rules: &'a CompiledRules<'a>,
     pub user: &'a UserFacts,
     pub usage: &'a Usage,
-    /// What the user did; `None` while no snapshot is loaded, when no coupon with rules that need it may be asked about.
+    /// What the user did; `None` while no snapshot is loaded, when no coupon whose rules need it may be asked about.
     pub history: Option<&'a History<'a>>,
+    /// For the facts of the items in the cart.
+    pub view: Option<&'a View>,
     pub cart: Option<&'a Cart>,
-    /// The offers of the coupons that are applied in the cart or reserved for the user, where they are known.
+    /// Of the coupons that are applied in the cart or reserved for the user, where they are known.
     pub others: &'a [Arc<Offer>],
     pub now: Timestamp,
+}
+
+impl Assessment {
+    /// Of a coupon that there is not.
+    pub fn unknown_coupon() -> Self {
+        Self {
+            verdict: Verdict::Ineligible,
+            failures: vec![Failure::CouponUnknown],
+            discount_minor: None,
+        }
+    }
+
+    /// As `reader` may see it.
+    pub fn for_reader(mut self, reader: Reader) -> Self {
+        if reader == Reader::Operator {
+            return self;
+        }
+        let before = self.failures.len();
+        self.failures.retain(|failure| *failure != Failure::HeldOut);
+        if self.failures.len() < before && !self.failures.contains(&Failure::NotAssigned) {
+            let position = self
+                .failures
+                .partition_point(|failure| failure.code() < Code::NotAssigned);
+            self.failures.insert(position, Failure::NotAssigned);
+        }
+        self
+    }
+
+    /// Whether the user belongs to those who should get the coupon: nothing fails, though a cart may decide yet.
+    pub fn is_target(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Whether nothing keeps the user from it but being held out.
+    pub fn is_held_out_target(&self) -> bool {
+        self.failures == [Failure::HeldOut]
+    }
+}
+
+/// Every reason why the user cannot have the coupon at this moment, and what it would take off the cart.
+///
+/// Source: design of eligibility in ARCHITECTURE.md, "Coupons".
+pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
+    let mut failures = campaign_failures(facts.usage.state, &facts.usage.window, facts.now);
+    let cart = facts.cart.map(|cart| look_into(facts, cart));
+    check_limits(facts, cart.as_ref(), &mut failures);
+    if !facts.user.is_known {
+        failures.push(Failure::UserUnknown);
+    }
+    let may_profile = policy.privacy.allows(facts.user.consents, Purpose::Profiling);
+    let mut objections = Vec::new();
+    for rule in 0..facts.rules.len() {
+        if facts.rules.needs_history(rule) && !may_profile {
+            objections.push(Failure::ProfilingObjected { rule });
+        } else if let Err(seen) = facts
+            .rules
+            .check(rule, &facts.user.attributes, facts.history, facts.now)
+        {
+            failures.push(Failure::RuleFailed { rule, seen });
+        }
+    }
+    if let Some(cart) = &cart {
+        failures.extend(cart.failure.clone());
+    }
+    failures.extend(exclusive_conflict(facts));
+    if !policy.privacy.allows(facts.user.consents, Purpose::Marketing) {
+        let is_refused = facts.user.consents.record(Purpose::Marketing) == Some(false);
+        failures.push(Failure::NoMarketingConsent { is_refused });
+    }
+    failures.append(&mut objections);
+    if facts.user.consents.is_suppressed() {
+        failures.push(Failure::Suppressed);
+    }
+    failures.extend(frequency_cap(facts, policy));
+    let holdout = &facts.offer.campaign.holdout;
+    if is_held_out(&holdout.salt, &facts.user.id, holdout.basis_points) {
+        failures.push(Failure::HeldOut);
+    }
+    let verdict = match (failures.is_empty(), &cart) {
+        (false, _) => Verdict::Ineligible,
+        (true, None) if needs_cart(facts.offer) => Verdict::Indeterminate,
+        (true, _) => Verdict::Eligible,
+    };
+    Assessment {
+        verdict,
+        discount_minor: cart
+            .filter(|_| verdict == Verdict::Eligible)
+            .map(|cart| cart.discount_minor),
+        failures,
+    }
+}
+
+/// Whether a cart decides: not where any will do.
+fn needs_cart(offer: &Offer) -> bool {
+    offer.coupon.scope != Scope::All || offer.merchant().is_some() || offer.coupon.min_cart_minor > 0
+}
+
+/// Why a campaign in this state and with this window gives nothing at this moment; empty when it does.
+pub fn campaign_failures(state: CampaignState, window: &Window, now: Timestamp) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let starts_at = window.starts_at;
+    match state {
+        CampaignState::Draft => failures.push(Failure::CampaignDraft),
+        CampaignState::Scheduled | CampaignState::Active | CampaignState::Paused if now < starts_at => {
+            failures.push(Failure::CampaignNotStarted { starts_at, now });
+        }
+        CampaignState::Scheduled | CampaignState::Active | CampaignState::Paused | CampaignState::Ended => {}
+    }
+    if state == CampaignState::Ended || now >= window.ends_at {
+        let ends_at = window.ends_at;
+        failures.push(Failure::CampaignEnded { ends_at, now });
+    }
+    if state == CampaignState::Paused {
+        failures.push(Failure::CampaignPaused);
+    }
+    failures
+}
+
+/// What a cart comes to.
+struct CartFacts {
+    discount_minor: i64,
+    failure: Option<Failure>,
+}
+
+fn look_into(facts: &Facts<'_>, cart: &Cart) -> CartFacts {
+    let (offer, currency) = (facts.offer, facts.offer.campaign.currency);
+    let covered = covered_lines(offer, cart, facts.view);
+    let failure = if covered.lines == 0 {
+        Some(Failure::NoQualifyingItem)
+    } else if cart.currency == currency && covered.total_minor < offer.coupon.min_cart_minor {
+        Some(Failure::MinCartNotMet {
+            required_minor: offer.coupon.min_cart_minor,
+            seen_minor: covered.total_minor,
+            currency,
+        })
+    } else {
+        None
+    };
+    if cart.currency == currency {
+        return CartFacts {
+            discount_minor: discount_minor(offer, cart, covered),
+            failure,
+        };
+    }
+    // Amounts of another currency say nothing.
+    CartFacts {
+        discount_minor: 0,
+        failure: failure.or(Some(Failure::CurrencyMismatch {
+            required: currency,
+            seen: cart.currency,
+        })),
+    }
+}
+
+fn check_limits(facts: &Facts<'_>, cart: Option<&CartFacts>, failures: &mut Vec<Failure>) {
+    let usage = facts.usage;
+    if let Some(limit_minor) = usage.limit_minor {
+        let left_minor = limit_minor - usage.reserved_minor - usage.spent_minor;
+        let needed_minor = cart.map_or(1, |cart| cart.discount_minor);
+        if left_minor < needed_minor {
+            failures.push(Failure::BudgetExhausted {
+                needed_minor,
+                left_minor,
+                currency: facts.offer.campaign.currency,
+            });
+        }
+    }
+    let (reserved, redeemed) = (usage.reserved, usage.redeemed);
+    if let Some(cap) = usage.total_cap
+        && reserved + redeemed >= cap
+    {
+        failures.push(Failure::TotalCapReached {
+            cap,
+            reserved,
+            redeemed,
+        });
+    }
+    let (reserved, redeemed) = (usage.user_reserved, usage.user_redeemed);
+    match facts.offer.campaign.audience {
+        Audience::Assigned if !usage.is_assigned => failures.push(Failure::NotAssigned),
+        // An assignment is good for one redemption.
+        Audience::Assigned if redeemed >= 1 => failures.push(Failure::AlreadyRedeemed),
+        Audience::Assigned if reserved >= 1 => {
+            failures.push(Failure::UserCapReached {
+                cap: 1,
+                reserved,
+                redeemed,
+            });
+        }
+        Audience::Assigned => {}
+        Audience::Everybody => {
+            if let Some(cap) = facts.offer.coupon.per_user_cap.map(i64::from)
+                && reserved + redeemed >= cap
+            {
+                failures.push(Failure::UserCapReached {
+                    cap,
+                    reserved,
+                    redeemed,
+                });
+            }
+        }
+    }
+}
+
+/// A coupon of another campaign that is applied or reserved, if either of the two stands alone.
+fn exclusive_conflict(facts: &Facts<'_>) -> Option<Failure> {
+    let own = &facts.offer.campaign;
+    let applied = facts.cart.iter().flat_map(|cart| &cart.applied);
+    let reserved = facts.user.reserved.iter().map(|(coupon, _)| coupon);
+    let conflict = applied.chain(reserved).find(|coupon| {
+        let other = facts.others.iter().find(|offer| offer.coupon.id == **coupon);
+        other.is_some_and(|other| other.campaign.id != own.id && (own.is_exclusive || other.campaign.is_exclusive))
+    });
+    conflict.map(|with| Failure::ExclusiveConflict { with: with.clone() })
+}
+
+/// A coupon that the user was offered already is no further one.
+fn frequency_cap(facts: &Facts<'_>, policy: &Policy) -> Option<Failure> {
+    let max = policy.max_exposures?;
+    let exposed = &facts.user.recent_exposures;
+    let seen = u32::try_from(exposed.len()).unwrap_or(u32::MAX);
+    (seen >= max && !exposed.contains(&facts.offer.coupon.id)).then_some(Failure::FrequencyCapped {
+        max,
+        seen,
+        days: policy.exposure_window_days,
+    })
 }

@@ -1,10 +1,11 @@
 //! By what the targets of a coupon are ranked.
 
+use crate::model::bits::Bits;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::propensity::Propensity;
 use crate::model::snapshot::Snapshot;
 
-use super::affinity::{Affinity, AffinityExplanation};
+use super::affinity::{self, AffinityTerm};
 use super::book::Offer;
 
 /// Most items of a history that an explanation names.
@@ -29,7 +30,8 @@ pub struct NotFitted {
 /// Ranks for one offer, from one snapshot alone.
 #[derive(Debug)]
 pub enum Scorer {
-    Affinity(Affinity),
+    /// The items that the offer covers.
+    Affinity { covered: Bits },
 }
 
 /// Of everybody.
@@ -39,6 +41,16 @@ pub struct Scores {
     pub of_users: Vec<f64>,
     /// Of somebody of whom nothing is known, or may be used.
     pub of_strangers: f64,
+}
+
+/// The terms of an affinity; they sum to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AffinityExplanation {
+    /// Largest contribution first, ties by item.
+    pub items: Vec<AffinityTerm>,
+    /// What all others contribute together, and how many they are.
+    pub other_items_contribution: f64,
+    pub other_items: u32,
 }
 
 /// How a score came about.
@@ -52,7 +64,9 @@ impl Scorer {
     /// [`NotFitted`] when asked for a propensity that the snapshot does not hold.
     pub fn new(by: By, snapshot: &Snapshot, offer: &Offer) -> Result<Self, NotFitted> {
         match (by, snapshot.propensity()) {
-            (By::Affinity, _) => Ok(Self::Affinity(Affinity::new(snapshot, offer))),
+            (By::Affinity, _) => Ok(Self::Affinity {
+                covered: affinity::covered(snapshot, offer),
+            }),
             (By::Propensity, Propensity::NotFitted { reason }) => Err(NotFitted { reason: reason.clone() }),
             (By::Propensity, Propensity::Fitted(_)) => Err(NotFitted {
                 reason: "this program cannot use it".to_owned(),
@@ -62,8 +76,8 @@ impl Scorer {
 
     pub fn scores(&self, snapshot: &Snapshot) -> Scores {
         match self {
-            Self::Affinity(affinity) => Scores {
-                of_users: affinity.of_all(snapshot),
+            Self::Affinity { covered } => Scores {
+                of_users: affinity::affinities(snapshot, covered),
                 of_strangers: 0.0,
             },
         }
@@ -77,11 +91,23 @@ impl Scorer {
         is_shown: impl Fn(ItemIndex) -> bool,
     ) -> Option<Explanation> {
         match self {
-            Self::Affinity(affinity) => {
-                let explanation = affinity.explain(snapshot, user, MAX_EXPLAINED, is_shown);
-                let rests_on_something = !explanation.items.is_empty() || explanation.other_items > 0;
-                rests_on_something.then_some(Explanation::Affinity(explanation))
+            Self::Affinity { covered } => {
+                let terms = affinity::explain(snapshot, covered, user);
+                (!terms.is_empty()).then(|| Explanation::Affinity(AffinityExplanation::new(terms, is_shown)))
             }
+        }
+    }
+}
+
+impl AffinityExplanation {
+    /// `terms`: largest contribution first.
+    fn new(terms: Vec<AffinityTerm>, is_shown: impl Fn(ItemIndex) -> bool) -> Self {
+        let (mut items, mut others): (Vec<_>, Vec<_>) = terms.into_iter().partition(|term| is_shown(term.item));
+        others.extend(items.drain(MAX_EXPLAINED.min(items.len())..));
+        Self {
+            items,
+            other_items_contribution: others.iter().map(|term| term.contribution).sum(),
+            other_items: others.len() as u32,
         }
     }
 }

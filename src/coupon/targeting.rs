@@ -15,7 +15,7 @@ use crate::model::view::View;
 use super::audience::{Audience, Member};
 use super::book::{Book, Offer};
 use super::eligibility::{Assessment, Code, Facts, Failure, Policy, Reader, Usage, UserFacts, assess};
-use super::rules::{CompiledOffer, History};
+use super::rules::{CompiledRules, History};
 use super::scoring::Scores;
 
 /// Places that one thread assesses at a time.
@@ -37,8 +37,9 @@ pub struct Particulars {
 /// Everything that decides about one coupon and everybody, besides who they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// Of `view`.
-    pub offer: &'a CompiledOffer<'a>,
+    pub offer: &'a Offer,
+    /// Of the offer, in `view`.
+    pub rules: &'a CompiledRules<'a>,
     pub book: &'a Book,
     pub policy: &'a Policy,
     /// The present, for consents and rules.
@@ -289,15 +290,14 @@ fn assess_user(
         .iter()
         .filter_map(|(coupon, _)| question.book.offer(coupon).cloned())
         .collect();
-    let history = match index {
-        Some(index) => History::of_index(question.view, &user.id, index),
-        None => History::of_user(question.view, &user.id),
-    };
+    let history = History::new(question.view, index, &user.id);
     let facts = Facts {
         offer: question.offer,
+        rules: question.rules,
         user,
         usage: own.as_ref().unwrap_or(question.usage),
         history: Some(&history),
+        view: Some(question.view),
         cart: None,
         others: &others,
         now: question.now,
@@ -306,10 +306,10 @@ fn assess_user(
 }
 
 fn arm(assessment: &Assessment) -> Arm {
-    match assessment.failures.as_slice() {
-        [] => Arm::Offered,
-        [Failure::HeldOut] => Arm::HeldOut,
-        _ => Arm::Neither,
+    match (assessment.is_target(), assessment.is_held_out_target()) {
+        (true, _) => Arm::Offered,
+        (_, true) => Arm::HeldOut,
+        (false, false) => Arm::Neither,
     }
 }
 

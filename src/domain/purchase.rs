@@ -18,6 +18,8 @@ pub struct PurchaseLine {
     /// For the whole line; negative for a refund.
     pub line_total: Money,
     pub purchased_at: EventTime,
+    /// What coupons took off the line, in minor units of its currency; 0 or more.
+    pub coupon_discount_minor: i64,
 }
 
 /// # Errors
@@ -31,6 +33,16 @@ pub fn check_quantity(quantity: i32) -> Result<i32, InvalidField> {
         ));
     }
     Ok(quantity)
+}
+
+/// # Errors
+/// `NEGATIVE_DISCOUNT` naming `field`.
+pub fn check_coupon_discount(field: &str, discount_minor: i64) -> Result<i64, InvalidField> {
+    if discount_minor < 0 {
+        let message = format!("must be 0 or more, is {discount_minor}");
+        return Err(InvalidField::new(field, "NEGATIVE_DISCOUNT", message));
+    }
+    Ok(discount_minor)
 }
 
 /// # Errors

@@ -64,7 +64,7 @@ impl Access {
         let key = bearer(authorization)
             .and_then(ApiKey::parse)
             .ok_or_else(status::malformed_key)?;
-        let key = self.good(self.keyring.find(&key, Utc::now()))?;
+        let key = self.good(self.keyring.find(&key, Utc::now))?;
         if !method.callers().include(key.caller.role) {
             return Err(status::role_not_allowed(method.name(), key.caller.role));
         }
@@ -119,7 +119,7 @@ impl Pass {
     /// As [`Access::admit`].
     pub fn check(&self) -> Result<(), Status> {
         match &self.caller.key {
-            Some(key) => self.access.good(self.access.keyring.state(key, Utc::now())).map(drop),
+            Some(key) => self.access.good(self.access.keyring.state(key, Utc::now)).map(drop),
             None => self.access.admit_without_key().map(drop),
         }
     }
@@ -127,9 +127,11 @@ impl Pass {
 
 /// Source: RFC 6750, 2.1; the scheme in any case, as RFC 9110, 11.1 has it.
 fn bearer(authorization: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, token) = authorization.as_bytes().split_at_checked(SCHEME.len())?;
+    let token = std::str::from_utf8(token.strip_prefix(b" ")?).ok()?;
     scheme
-        .eq_ignore_ascii_case("bearer")
+        .eq_ignore_ascii_case(SCHEME)
         .then(|| token.trim_start_matches(' '))
 }
 
@@ -192,5 +194,7 @@ mod tests {
         check("Basic lm_a", None);
         check("lm_a", None);
         check("Bearer", None);
+        check("Bearerlm_a", None);
+        check("Bearers lm_a", None);
     }
 }

@@ -25,6 +25,7 @@ use self::body::Counted;
 use self::instruments::Instruments;
 use super::access::{Access, Pass};
 use super::method::{Method, Work};
+use super::options::ServerOptions;
 use super::slots::{Slot, Slots};
 use super::status::{self, REQUEST_ID, code_name};
 
@@ -51,15 +52,16 @@ struct Shared {
 }
 
 impl Observe {
-    pub fn new(access: Access, max_concurrent_requests: usize, timeout: Duration) -> Self {
+    pub fn new(access: Access, options: &ServerOptions) -> Self {
+        let limit = options.max_concurrent_requests;
         Self {
             shared: Arc::new(Shared {
                 instruments: Instruments::default(),
                 access,
-                from_memory: Slots::new(max_concurrent_requests),
-                from_database: Slots::new(max_concurrent_requests),
-                ingest: Slots::new(max_concurrent_requests),
-                timeout,
+                from_memory: Slots::new(limit),
+                from_database: Slots::new(limit.min(options.max_concurrent_database_requests)),
+                ingest: Slots::new(limit),
+                timeout: Duration::from_millis(options.request_timeout_ms),
             }),
         }
     }

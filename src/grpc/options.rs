@@ -22,6 +22,9 @@ pub struct ServerOptions {
     /// Requests under way, of those that are answered from memory, of those that need the database and of streams of
     /// writes each; what is above is answered RESOURCE_EXHAUSTED.
     pub max_concurrent_requests: usize,
+    /// Of those that need the database, if that is fewer. They queue for a connection, and whoever is not at its head
+    /// within `database.acquire_timeout_ms` has waited in vain: a queue that takes longer is work for nothing.
+    pub max_concurrent_database_requests: usize,
     /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,
     /// How long a stopping server waits for the requests under way.
@@ -36,6 +39,7 @@ impl Default for ServerOptions {
             allow_plaintext: false,
             max_message_bytes: 4 * 1024 * 1024,
             max_concurrent_requests: 1_024,
+            max_concurrent_database_requests: 128,
             request_timeout_ms: 10_000,
             drain_timeout_ms: 10_000,
         }
@@ -90,6 +94,10 @@ impl ServerOptions {
         for (key, value) in [
             ("server.max_message_bytes", self.max_message_bytes as u64),
             ("server.max_concurrent_requests", self.max_concurrent_requests as u64),
+            (
+                "server.max_concurrent_database_requests",
+                self.max_concurrent_database_requests as u64,
+            ),
             ("server.request_timeout_ms", self.request_timeout_ms),
         ] {
             if value == 0 {

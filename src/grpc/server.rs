@@ -155,11 +155,10 @@ pub async fn serve(
         live: live.clone(),
     };
     let recommendation = RecommendationHandler { live, scale };
-    let timeout = Duration::from_millis(options.request_timeout_ms);
     let router = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(Observe::new(access, options.max_concurrent_requests, timeout))
+        .layer(Observe::new(access, options))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(old_reflection)

@@ -157,7 +157,7 @@ pub fn key_overused(overuse: Overuse) -> Status {
     with_reason(Code::ResourceExhausted, reason, message, Some(retry_after))
 }
 
-/// More requests are under way than `server.max_concurrent_requests`.
+/// More requests are under way than `server.max_concurrent_requests` or `server.max_concurrent_database_requests`.
 pub fn overloaded() -> Status {
     with_reason(
         Code::ResourceExhausted,

@@ -92,26 +92,26 @@ impl View {
             .unwrap_or_else(|| self.snapshot.catalogue().facts(item))
     }
 
+    /// The history of `user` as the snapshot knows it, ascending by item.
+    pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
+        let (items, ratings) = self.snapshot.ratings().row(user.at());
+        let positions = self.snapshot.ratings().row_range(user.at());
+        let entries = items.iter().zip(ratings).zip(positions);
+        entries.map(|((&item, &rating), position)| HistoryEntry {
+            item: ItemIndex(item),
+            rating,
+            purchased: self.snapshot.is_purchased(position),
+        })
+    }
+
     /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
     /// snapshot have no neighbours yet and are left out.
     pub fn history(&self, user: &UserId) -> History {
         let fresh = self.overlay.interactions(user);
         let mut entries = Vec::new();
         if let Some(row) = self.user(user) {
-            let (items, ratings) = self.snapshot.ratings().row(row.at());
-            let positions = self.snapshot.ratings().row_range(row.at());
-            entries.reserve(items.len() + fresh.len());
-            entries.extend(
-                items
-                    .iter()
-                    .zip(ratings)
-                    .zip(positions)
-                    .map(|((&item, &rating), position)| HistoryEntry {
-                        item: ItemIndex(item),
-                        rating,
-                        purchased: self.snapshot.is_purchased(position),
-                    }),
-            );
+            entries.reserve(self.snapshot.ratings().row_range(row.at()).len() + fresh.len());
+            entries.extend(self.stored_history(row));
         }
         if fresh.is_empty() {
             return History { entries };

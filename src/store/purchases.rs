@@ -46,6 +46,7 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     let line_numbers: Vec<i32> = last.keys().map(|key| key.3).collect();
     let quantities: Vec<i32> = last.values().map(|&position| lines[position].quantity).collect();
     let totals: Vec<i64> = column(|line| line.line_total.amount_minor);
+    let discounts: Vec<i64> = column(|line| line.coupon_discount_minor);
     let currencies: Vec<String> = last
         .values()
         .map(|&position| lines[position].line_total.currency.to_string())
@@ -58,15 +59,19 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     let stored = sqlx::query!(
         r#"WITH stored AS (
                INSERT INTO purchases AS old
-                   (order_id, user_id, item_id, line_number, quantity, line_total_minor, currency_code, purchased_at)
+                   (order_id, user_id, item_id, line_number, quantity, line_total_minor, currency_code, purchased_at,
+                    coupon_discount_minor)
                SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::integer[],
-                                    $6::bigint[], $7::text[], $8::timestamptz[])
+                                    $6::bigint[], $7::text[], $8::timestamptz[], $9::bigint[])
                ON CONFLICT (order_id, user_id, item_id, line_number) DO UPDATE
                SET quantity = excluded.quantity, line_total_minor = excluded.line_total_minor,
-                   currency_code = excluded.currency_code, purchased_at = excluded.purchased_at
-               WHERE (old.quantity, old.line_total_minor, old.currency_code, old.purchased_at)
+                   currency_code = excluded.currency_code, purchased_at = excluded.purchased_at,
+                   coupon_discount_minor = excluded.coupon_discount_minor
+               WHERE (old.quantity, old.line_total_minor, old.currency_code, old.purchased_at,
+                      old.coupon_discount_minor)
                    IS DISTINCT FROM
-                   (excluded.quantity, excluded.line_total_minor, excluded.currency_code, excluded.purchased_at)
+                   (excluded.quantity, excluded.line_total_minor, excluded.currency_code, excluded.purchased_at,
+                    excluded.coupon_discount_minor)
                RETURNING order_id, user_id, item_id, line_number
            ), logged AS (
                INSERT INTO changes (user_id, item_id) SELECT DISTINCT user_id, item_id FROM stored
@@ -81,6 +86,7 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
         &totals,
         &currencies,
         &purchased_at,
+        &discounts,
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -158,7 +164,7 @@ pub async fn list(
             PurchaseOwner::User(user) => sqlx::query_as!(
                 Row,
                 r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
-                          line_total_minor, purchases.currency_code, purchased_at
+                          line_total_minor, purchases.currency_code, purchased_at, coupon_discount_minor
                    FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
                    WHERE users.external_id = $1
                      AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
@@ -175,7 +181,7 @@ pub async fn list(
             PurchaseOwner::Order(order) => sqlx::query_as!(
                 Row,
                 r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
-                          line_total_minor, purchases.currency_code, purchased_at
+                          line_total_minor, purchases.currency_code, purchased_at, coupon_discount_minor
                    FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
                    WHERE order_id = $1
                      AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
@@ -202,6 +208,7 @@ struct Row {
     line_total_minor: i64,
     currency_code: String,
     purchased_at: Timestamp,
+    coupon_discount_minor: i64,
 }
 
 impl TryFrom<Row> for PurchaseLine {
@@ -219,6 +226,7 @@ impl TryFrom<Row> for PurchaseLine {
                 currency: Currency::new(&row.currency_code).map_err(|error| StoreError::corrupt("purchases", error))?,
             },
             purchased_at: EventTime::Given(row.purchased_at),
+            coupon_discount_minor: row.coupon_discount_minor,
         })
     }
 }

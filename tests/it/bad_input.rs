@@ -47,6 +47,7 @@ async fn serve() -> (TestDatabase, Server) {
             rated_at: at(0),
         });
         lines.push(PurchaseLine {
+            coupon_discount_minor: 0,
             order_id: "a".to_owned(),
             line_number: 1,
             user_id: user.to_owned(),

@@ -265,6 +265,7 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         ..Item::default()
     };
     let line = PurchaseLine {
+        coupon_discount_minor: 0,
         order_id: "order-1".to_owned(),
         line_number: 1,
         user_id: user_id.clone(),

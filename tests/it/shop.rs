@@ -192,6 +192,7 @@ impl Caller {
 
     pub async fn buy(&self, order: &str, line_number: i32, user: &str, item: &str, quantity: i32) {
         let line = PurchaseLine {
+            coupon_discount_minor: 0,
             order_id: order.to_owned(),
             line_number,
             user_id: user.to_owned(),

@@ -47,10 +47,11 @@ pub struct Key {
 }
 
 impl Key {
-    fn state(self: &Arc<Self>, now: Timestamp) -> KeyState {
+    /// `now` is asked only of a key that expires.
+    fn state(self: &Arc<Self>, now: impl FnOnce() -> Timestamp) -> KeyState {
         if self.is_revoked {
             KeyState::Revoked
-        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             KeyState::Expired
         } else {
             KeyState::Good(self.clone())
@@ -123,7 +124,7 @@ impl Keyring {
     }
 
     /// What `key` is good for; `None` while that is not known.
-    pub fn find(&self, key: &ApiKey, now: Timestamp) -> Option<KeyState> {
+    pub fn find(&self, key: &ApiKey, now: impl FnOnce() -> Timestamp) -> Option<KeyState> {
         let keys = self.shared.keys.load();
         let keys = keys.as_ref()?;
         let Some(known) = keys.get(&key.id) else {
@@ -138,7 +139,7 @@ impl Keyring {
     }
 
     /// What the key is good for whose secret has been seen before; `None` while that is not known.
-    pub fn state(&self, key: &KeyId, now: Timestamp) -> Option<KeyState> {
+    pub fn state(&self, key: &KeyId, now: impl FnOnce() -> Timestamp) -> Option<KeyState> {
         let keys = self.shared.keys.load();
         let known = keys.as_ref()?.get(key);
         Some(known.map_or(KeyState::Unknown, |known| known.state(now)))

@@ -88,13 +88,21 @@ fn open() -> Access {
     }
 }
 
+fn options(max_concurrent_requests: usize, timeout: Duration) -> ServerOptions {
+    ServerOptions {
+        max_concurrent_requests,
+        request_timeout_ms: timeout.as_millis() as u64,
+        ..ServerOptions::default()
+    }
+}
+
 /// A connection to a server that takes `max_concurrent_requests`.
 async fn connect(handler: OnDemand, max_concurrent_requests: usize, timeout: Duration) -> Channel {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let service = RecommendationServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder()
-        .layer(Observe::new(open(), max_concurrent_requests, timeout))
+        .layer(Observe::new(open(), &options(max_concurrent_requests, timeout)))
         .add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     Endpoint::from_shared(address).unwrap().connect().await.unwrap()
@@ -219,7 +227,7 @@ async fn too_many_requests_are_turned_away_until_one_ends() {
 
 #[tokio::test]
 async fn those_who_wait_turn_nobody_away_who_does_not() {
-    let observe = Observe::new(open(), 1, TIMEOUT);
+    let observe = Observe::new(open(), &options(1, TIMEOUT));
     let taken = [Work::Ingest, Work::Database].map(|work| observe.shared.slot(work));
     assert!(taken.iter().all(Option::is_some));
     assert!(observe.shared.slot(Work::Ingest).is_none() && observe.shared.slot(Work::Database).is_none());
@@ -229,7 +237,7 @@ async fn those_who_wait_turn_nobody_away_who_does_not() {
 
 #[tokio::test]
 async fn a_stream_is_under_way_until_its_end() {
-    let observe = Observe::new(open(), 1, TIMEOUT);
+    let observe = Observe::new(open(), &options(1, TIMEOUT));
     let method = Method::of("/likemind.v1.CouponService/StreamCouponTargets");
     assert_eq!(method.work(), Work::Stream);
     let begin = || {
@@ -244,6 +252,27 @@ async fn a_stream_is_under_way_until_its_end() {
     assert!(frame.is_none());
     drop(begin());
     begin();
+}
+
+#[tokio::test]
+async fn the_queue_for_the_database_has_an_end_of_its_own() {
+    let check = |max_concurrent_requests, max_concurrent_database_requests, from_database, from_memory| {
+        let options = ServerOptions {
+            max_concurrent_database_requests,
+            ..options(max_concurrent_requests, TIMEOUT)
+        };
+        let observe = Observe::new(open(), &options);
+        for (work, expected) in [
+            (Work::Database, from_database),
+            (Work::Memory, from_memory),
+            (Work::Ingest, from_memory),
+        ] {
+            let taken: Vec<_> = std::iter::from_fn(|| observe.shared.slot(work)).collect();
+            assert_eq!(taken.len(), expected, "{work:?} of {options:?}");
+        }
+    };
+    check(5, 2, 2, 5);
+    check(2, 5, 2, 2);
 }
 
 #[test]

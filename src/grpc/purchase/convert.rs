@@ -5,7 +5,7 @@ use tonic::Status;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, OrderId, UserId};
 use crate::domain::money::Money;
-use crate::domain::purchase::{PurchaseLine, check_line_number, check_quantity};
+use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
 use crate::domain::time::Timestamp;
 use crate::store::purchases::{PurchaseCursor, PurchaseOwner};
 
@@ -26,13 +26,13 @@ pub fn purchase_line(line: v1::PurchaseLine, now: Timestamp) -> Result<PurchaseL
         line_total: required("line_total", line.line_total)
             .and_then(|total| Money::try_from(total).map_err(|error| error.within("line_total")))?,
         purchased_at: event_time("purchased_at", line.purchased_at, now)?,
+        coupon_discount_minor: check_coupon_discount("coupon_discount_minor", line.coupon_discount_minor)?,
     })
 }
 
 impl From<PurchaseLine> for v1::PurchaseLine {
     fn from(line: PurchaseLine) -> Self {
         Self {
-            coupon_discount_minor: 0,
             order_id: line.order.to_string(),
             line_number: line.line_number,
             user_id: line.user.to_string(),
@@ -40,6 +40,7 @@ impl From<PurchaseLine> for v1::PurchaseLine {
             quantity: line.quantity,
             line_total: Some(line.line_total.into()),
             purchased_at: Some(timestamp(line.purchased_at.at())),
+            coupon_discount_minor: line.coupon_discount_minor,
         }
     }
 }

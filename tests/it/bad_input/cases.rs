@@ -601,6 +601,7 @@ fn rating(user: &str) -> Rating {
 
 fn line(user: &str) -> PurchaseLine {
     PurchaseLine {
+        coupon_discount_minor: 0,
         order_id: "a".to_owned(),
         line_number: 1,
         user_id: user.to_owned(),

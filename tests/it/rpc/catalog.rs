@@ -211,6 +211,7 @@ async fn what_is_rated_or_bought_is_in_the_catalogue() {
     let request = UpsertRatingsRequest { ratings: vec![rating] };
     server.ratings().await.upsert_ratings(request).await.unwrap();
     let line = PurchaseLine {
+        coupon_discount_minor: 0,
         order_id: "o".to_owned(),
         line_number: 1,
         user_id: "a".to_owned(),

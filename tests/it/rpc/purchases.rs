@@ -22,6 +22,7 @@ type Client = PurchaseServiceClient<Channel>;
 /// One of `item` for 10.00 GBP.
 fn line(order: &str, line_number: i32, user: &str, item: &str) -> PurchaseLine {
     PurchaseLine {
+        coupon_discount_minor: 0,
         order_id: order.to_owned(),
         line_number,
         user_id: user.to_owned(),
@@ -74,12 +75,14 @@ async fn a_line_is_stored_once_and_replaced_by_a_different_one() {
     let original = line("o", 1, "a", "x");
 
     let no_total = PurchaseLine {
+        coupon_discount_minor: 0,
         line_total: None,
         ..original.clone()
     };
     let mixed = vec![
         original.clone(),
         PurchaseLine {
+            coupon_discount_minor: 0,
             quantity: 0,
             ..original.clone()
         },
@@ -103,19 +106,23 @@ async fn a_line_is_stored_once_and_replaced_by_a_different_one() {
 
     let replacements = [
         PurchaseLine {
+            coupon_discount_minor: 0,
             quantity: -2,
             ..original.clone()
         },
         PurchaseLine {
+            coupon_discount_minor: 0,
             line_total: money(-1_000, "GBP"),
             ..original.clone()
         },
         PurchaseLine {
+            coupon_discount_minor: 0,
             line_total: money(1_000, "EUR"),
             ..original.clone()
         },
         // Unlike a rating, a line is replaced by what comes later, whatever its time.
         PurchaseLine {
+            coupon_discount_minor: 0,
             purchased_at: at(-1_000),
             ..original.clone()
         },
@@ -138,6 +145,7 @@ async fn a_line_without_a_time_is_of_now() {
     let client = server.purchases().await;
     let before = seconds_now();
     let now = PurchaseLine {
+        coupon_discount_minor: 0,
         purchased_at: None,
         ..line("o", 1, "a", "x")
     };
@@ -156,6 +164,7 @@ async fn numbers_at_their_limits_come_back() {
         .iter()
         .zip([1, 2, 3, i32::MAX])
         .map(|(&(quantity, total), number)| PurchaseLine {
+            coupon_discount_minor: 0,
             quantity,
             line_total: money(total, "GBP"),
             ..line("o", number, "a", "x")
@@ -276,6 +285,7 @@ async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
     let server = Server::start(&database);
     let client = server.purchases().await;
     let untimed = PurchaseLine {
+        coupon_discount_minor: 0,
         purchased_at: None,
         ..line("o", 1, "a", "x")
     };
@@ -288,6 +298,7 @@ async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
 
     // A line that says when it was keeps that.
     let untold = PurchaseLine {
+        coupon_discount_minor: 0,
         quantity: 7,
         purchased_at: None,
         ..unknown.clone()

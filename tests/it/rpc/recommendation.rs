@@ -132,6 +132,7 @@ async fn open_shop() -> TestDatabase {
 /// Line 1 of an order of `user`'s own, and of the other lines of it the next numbers.
 fn line(user: &str, item: &str, order: usize, line_number: i32) -> PurchaseLine {
     PurchaseLine {
+        coupon_discount_minor: 0,
         order_id: format!("{user}-{order}"),
         line_number,
         user_id: user.to_owned(),
@@ -899,6 +900,7 @@ async fn a_net_quantity_decides_whether_something_was_bought() {
     let mut numbers = 1..;
     let mut buy = async |item: &str, order: usize, quantities: &[i32]| {
         let line = |&quantity: &i32| PurchaseLine {
+            coupon_discount_minor: 0,
             quantity,
             ..line("buyer", item, order, numbers.next().unwrap())
         };

@@ -8,7 +8,7 @@ use super::{Rules, Subject, never_refused};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, OrderId, UserId};
 use crate::domain::money::Currency;
-use crate::domain::purchase::{PurchaseLine, check_line_number, check_quantity};
+use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
 use crate::domain::time::{EventTime, Timestamp};
 use crate::store::catalog;
 use crate::store::error::StoreError;
@@ -26,6 +26,7 @@ pub(in super::super) struct Purchases {
     amount: Amount,
     currency: Field<Currency>,
     purchased_at: Field<Timestamp>,
+    coupon_discount: Option<Amount>,
 }
 
 impl Subject for Purchases {
@@ -42,6 +43,8 @@ impl Subject for Purchases {
         "unit_price",
         "currency",
         "purchased_at",
+        "coupon_discount",
+        "coupon_discount_minor",
     ];
 
     fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
@@ -50,6 +53,7 @@ impl Subject for Purchases {
             ("line_total", Unit::Major),
             ("unit_price", Unit::MajorPerPiece),
         ];
+        const DISCOUNTS: [(&str, Unit); 2] = [("coupon_discount_minor", Unit::Minor), ("coupon_discount", Unit::Major)];
         let order = columns.required("order_id", |id| OrderId::new(id))?;
         let user = columns.required("user_id", |id| UserId::new(id))?;
         let item = columns.required("item_id", |id| ItemId::new(id))?;
@@ -67,6 +71,7 @@ impl Subject for Purchases {
             amount,
             currency: columns.required("currency", currency)?,
             purchased_at: columns.required("purchased_at", event_time("purchased_at", rules))?,
+            coupon_discount: Amount::new(columns, &DISCOUNTS)?,
         })
     }
 
@@ -89,6 +94,7 @@ impl Subject for Purchases {
             quantity,
             line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
             purchased_at: EventTime::Given(self.purchased_at.require(record)?),
+            coupon_discount_minor: self.coupon_discount_minor(record)?,
         })
     }
 
@@ -107,5 +113,16 @@ impl Subject for Purchases {
 
     async fn write(pool: &Pool, values: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
         Ok(never_refused(purchases::record(pool, values).await?))
+    }
+}
+
+impl Purchases {
+    /// 0 where the file says nothing.
+    fn coupon_discount_minor(&self, record: &Record<'_>) -> Result<i64, InvalidField> {
+        let Some(discount) = &self.coupon_discount else {
+            return Ok(0);
+        };
+        let discount_minor = discount.get(record, || self.currency.require(record), 1)?;
+        check_coupon_discount(discount.name, discount_minor.map_or(0, |money| money.amount_minor))
     }
 }

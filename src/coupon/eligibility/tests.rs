@@ -1,0 +1,611 @@
+//! Worlds in which one thing or several are wrong.
+
+use proptest::prelude::*;
+
+use chrono::Duration;
+
+use super::super::rules::Users;
+use super::super::testing::{campaign, coupon, item_set, listed, noon};
+use super::*;
+use crate::domain::coupon::{Campaign, CartLine, Coupon, Discount, ItemSet, Rule};
+use crate::domain::id::{Category, MerchantId};
+use crate::model::activity::Activity;
+use crate::model::fixture::{self, EXAMPLE, item_facts, item_id, snapshot_parts, user_id};
+use crate::model::overlay::{FreshChange, Overlay};
+
+/// Everything that decides, all of it in favor: change what a case is about.
+struct World {
+    campaign: Campaign,
+    coupon: Coupon,
+    user: UserFacts,
+    usage: Usage,
+    cart: Option<Cart>,
+    others: Vec<Arc<Offer>>,
+    policy: Policy,
+    view: View,
+    now: Timestamp,
+}
+
+fn usd() -> Currency {
+    Currency::new("USD").unwrap()
+}
+
+impl World {
+    /// Users u0 to u2 of [`EXAMPLE`]; u0 has bought i0 on the 1st and i3, 4 of its 6 points are of tea.
+    fn new() -> Self {
+        let campaign = campaign("k");
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let facts = ["tea", "mugs", "mugs", "mugs", "mugs"].map(|category| item_facts("t", category, "acme"));
+        parts.catalogue = fixture::catalogue(&facts);
+        parts.purchased.set(0, true);
+        parts.purchased.set(1, true);
+        parts.activity = Activity::none(3, noon(9).timestamp());
+        parts.activity.orders[0] = 2;
+        parts.activity.last_order_at[0] = noon(1).timestamp();
+        Self {
+            usage: Usage {
+                state: campaign.state,
+                window: campaign.window,
+                limit_minor: None,
+                reserved_minor: 0,
+                spent_minor: 0,
+                total_cap: None,
+                reserved: 0,
+                redeemed: 0,
+                is_assigned: false,
+                user_reserved: 0,
+                user_redeemed: 0,
+            },
+            campaign,
+            coupon: coupon("c"),
+            user: UserFacts {
+                id: user_id("u0"),
+                is_known: true,
+                consents: Consents::default(),
+                attributes: vec![
+                    ("age".to_owned(), "65+".to_owned()),
+                    ("town".to_owned(), "Ely".to_owned()),
+                ],
+                recent_exposures: Vec::new(),
+                reserved: Vec::new(),
+            },
+            cart: None,
+            others: Vec::new(),
+            policy: Policy {
+                privacy: PrivacyOptions::default(),
+                max_exposures: None,
+                exposure_window_days: 7,
+            },
+            view: fixture::view(parts),
+            now: noon(15),
+        }
+    }
+
+    fn assess(&self) -> Assessment {
+        let offer = Offer {
+            coupon: self.coupon.clone(),
+            campaign: Arc::new(self.campaign.clone()),
+        };
+        let history = History::of_user(&self.view, &self.user.id);
+        let assess = |users| {
+            let facts = Facts {
+                offer: &offer,
+                rules: &CompiledRules::new(&offer, Some(&self.view), users),
+                user: &self.user,
+                usage: &self.usage,
+                history: Some(&history),
+                view: Some(&self.view),
+                cart: self.cart.as_ref(),
+                others: &self.others,
+                now: self.now,
+            };
+            assess(&facts, &self.policy)
+        };
+        let assessment = assess(Users::One);
+        assert_eq!(assess(Users::Many), assessment, "looked up for many users");
+        for failure in &assessment.failures {
+            assert!(
+                !failure.required(Some(&offer)).is_empty() && !failure.seen().is_empty(),
+                "{failure:?}"
+            );
+        }
+        assessment
+    }
+
+    fn apply(&mut self, change: FreshChange) {
+        let mut overlay = Overlay::clone(&self.view.overlay);
+        overlay.apply(&self.view.snapshot, change, usize::MAX);
+        self.view.overlay = Arc::new(overlay);
+    }
+}
+
+fn cart(lines: &[(&str, i64)]) -> Option<Cart> {
+    let line = |&(item, total_minor): &(&str, i64)| CartLine {
+        item: item_id(item),
+        quantity: 1,
+        total_minor,
+    };
+    Some(Cart {
+        currency: usd(),
+        lines: lines.iter().map(line).collect(),
+        shipping_minor: 0,
+        applied: Vec::new(),
+    })
+}
+
+fn other(id: &str, campaign_id: &str, is_exclusive: bool) -> Arc<Offer> {
+    let mut campaign = campaign(campaign_id);
+    campaign.is_exclusive = is_exclusive;
+    Arc::new(Offer {
+        coupon: coupon(id),
+        campaign: Arc::new(campaign),
+    })
+}
+
+fn bought(user: &str, item: &str, orders: u32, at: Timestamp) -> FreshChange {
+    FreshChange::Interaction {
+        user: user_id(user),
+        item: item_id(item),
+        rating: None,
+        orders,
+        last_order_at: at.timestamp(),
+    }
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut World), expected: &[&str]) {
+    let mut world = World::new();
+    change(&mut world);
+    let codes: Vec<&str> = world
+        .assess()
+        .failures
+        .iter()
+        .map(|failure| failure.code().name())
+        .collect();
+    assert_eq!(codes, expected);
+}
+
+#[track_caller]
+fn check_rule(rule: Rule, change: impl FnOnce(&mut World), holds: bool) {
+    let with_rule = |world: &mut World| {
+        world.coupon.rules = vec![rule];
+        change(world);
+    };
+    check(with_rule, if holds { &[] } else { &["RULE_FAILED"] });
+}
+
+#[test]
+fn nothing_is_wrong() {
+    check(|_| {}, &[]);
+    assert_eq!(World::new().assess().verdict, Verdict::Eligible);
+}
+
+#[test]
+fn campaigns_have_their_time() {
+    let state = |state| move |world: &mut World| world.usage.state = state;
+    check(state(CampaignState::Draft), &["CAMPAIGN_DRAFT"]);
+    check(state(CampaignState::Scheduled), &[]);
+    check(state(CampaignState::Paused), &["CAMPAIGN_PAUSED"]);
+    check(state(CampaignState::Ended), &["CAMPAIGN_ENDED"]);
+    let at = |now| move |world: &mut World| world.now = now;
+    let instant = Duration::microseconds(1);
+    check(at(noon(10) - instant), &["CAMPAIGN_NOT_STARTED"]);
+    check(at(noon(10)), &[]);
+    check(at(noon(20) - instant), &[]);
+    check(at(noon(20)), &["CAMPAIGN_ENDED"]);
+    let both = |state: CampaignState, now| {
+        move |world: &mut World| {
+            world.usage.state = state;
+            world.now = now;
+        }
+    };
+    check(both(CampaignState::Scheduled, noon(1)), &["CAMPAIGN_NOT_STARTED"]);
+    check(
+        both(CampaignState::Paused, noon(25)),
+        &["CAMPAIGN_ENDED", "CAMPAIGN_PAUSED"],
+    );
+    check(
+        both(CampaignState::Draft, noon(25)),
+        &["CAMPAIGN_DRAFT", "CAMPAIGN_ENDED"],
+    );
+    check(both(CampaignState::Draft, noon(1)), &["CAMPAIGN_DRAFT"]);
+    check(both(CampaignState::Ended, noon(15)), &["CAMPAIGN_ENDED"]);
+}
+
+#[test]
+fn budgets_are_used_to_the_last_minor_unit() {
+    let budget = |limit_minor: i64, spent_minor: i64, cart: Option<Cart>| {
+        move |world: &mut World| {
+            world.usage.limit_minor = Some(limit_minor);
+            world.usage.spent_minor = spent_minor;
+            world.usage.reserved_minor = 10;
+            world.cart = cart;
+        }
+    };
+    check(budget(500, 490, None), &["BUDGET_EXHAUSTED"]);
+    check(budget(500, 489, None), &[]);
+    // The coupon takes 1.00 off.
+    check(budget(500, 391, cart(&[("i0", 900)])), &["BUDGET_EXHAUSTED"]);
+    check(budget(500, 390, cart(&[("i0", 900)])), &[]);
+    check(budget(500, 489, cart(&[("i0", 1)])), &[]);
+    check(budget(10, 0, None), &["BUDGET_EXHAUSTED"]);
+    check(budget(10, 0, cart(&[("i0", 0)])), &[]);
+}
+
+#[test]
+fn caps_are_reached_and_not_exceeded() {
+    let total = |cap, reserved, redeemed| {
+        move |world: &mut World| {
+            world.usage.total_cap = Some(cap);
+            world.usage.reserved = reserved;
+            world.usage.redeemed = redeemed;
+        }
+    };
+    check(total(3, 1, 1), &[]);
+    check(total(3, 1, 2), &["TOTAL_CAP_REACHED"]);
+    check(total(0, 0, 0), &["TOTAL_CAP_REACHED"]);
+    let own = |cap, reserved, redeemed| {
+        move |world: &mut World| {
+            world.coupon.per_user_cap = cap;
+            world.usage.user_reserved = reserved;
+            world.usage.user_redeemed = redeemed;
+        }
+    };
+    check(own(None, 10, 10), &[]);
+    check(own(Some(2), 0, 1), &[]);
+    check(own(Some(2), 1, 1), &["USER_CAP_REACHED"]);
+    let assigned = |is_assigned, reserved, redeemed| {
+        move |world: &mut World| {
+            world.campaign.audience = Audience::Assigned;
+            world.coupon.per_user_cap = Some(9);
+            world.usage.is_assigned = is_assigned;
+            world.usage.user_reserved = reserved;
+            world.usage.user_redeemed = redeemed;
+        }
+    };
+    check(assigned(true, 0, 0), &[]);
+    check(assigned(false, 0, 0), &["NOT_ASSIGNED"]);
+    check(assigned(true, 1, 0), &["USER_CAP_REACHED"]);
+    check(assigned(true, 0, 1), &["ALREADY_REDEEMED"]);
+}
+
+#[test]
+fn carts_are_looked_into() {
+    let with = |cart: Option<Cart>, min_cart_minor, items: &'static [&'static str]| {
+        move |world: &mut World| {
+            world.cart = cart;
+            world.coupon.min_cart_minor = min_cart_minor;
+            world.coupon.scope = listed(items);
+        }
+    };
+    check(with(cart(&[("i0", 499)]), 500, &["i0"]), &["MIN_CART_NOT_MET"]);
+    check(with(cart(&[("i0", 500)]), 500, &["i0"]), &[]);
+    check(
+        with(cart(&[("i0", 499), ("i1", 900)]), 500, &["i0"]),
+        &["MIN_CART_NOT_MET"],
+    );
+    check(with(cart(&[("i1", 900)]), 500, &["i0"]), &["NO_QUALIFYING_ITEM"]);
+    check(with(cart(&[("unheard-of", 900)]), 500, &["unheard-of"]), &[]);
+    let mut euros = cart(&[("i0", 1)]);
+    euros.as_mut().unwrap().currency = Currency::new("EUR").unwrap();
+    check(with(euros.clone(), 500, &["i0"]), &["CURRENCY_MISMATCH"]);
+    check(with(euros, 500, &["i1"]), &["NO_QUALIFYING_ITEM"]);
+
+    let verdict = |change: fn(&mut World)| {
+        let mut world = World::new();
+        change(&mut world);
+        let assessment = world.assess();
+        (assessment.verdict, assessment.discount_minor)
+    };
+    assert_eq!(verdict(|_| {}), (Verdict::Eligible, None));
+    assert_eq!(
+        verdict(|world| world.coupon.min_cart_minor = 1),
+        (Verdict::Indeterminate, None)
+    );
+    assert_eq!(
+        verdict(|world| world.coupon.scope = listed(&["i0"])),
+        (Verdict::Indeterminate, None)
+    );
+    assert_eq!(
+        verdict(|world| world.campaign.merchant = Some(MerchantId::new("acme").unwrap())),
+        (Verdict::Indeterminate, None)
+    );
+    let ended = |world: &mut World| {
+        world.coupon.min_cart_minor = 1;
+        world.usage.state = CampaignState::Ended;
+    };
+    assert_eq!(verdict(ended), (Verdict::Ineligible, None));
+    let bought = |world: &mut World| {
+        world.coupon.discount = Discount::Percent { basis_points: 1_000 };
+        world.cart = cart(&[("i0", 995)]);
+    };
+    assert_eq!(verdict(bought), (Verdict::Eligible, Some(100)));
+}
+
+#[test]
+fn exclusive_campaigns_stand_alone() {
+    let with = |own: bool, applied: &'static [&'static str], reserved: &'static [&'static str]| {
+        move |world: &mut World| {
+            world.campaign.is_exclusive = own;
+            world.others = vec![
+                other("same", "k", true),
+                other("other", "l", false),
+                other("alone", "m", true),
+            ];
+            let mut filled = cart(&[("i0", 900)]).unwrap();
+            filled.applied = applied.iter().map(|id| CouponId::new(id).unwrap()).collect();
+            world.cart = Some(filled);
+            let campaign = |id: &str| {
+                world
+                    .others
+                    .iter()
+                    .find(|offer| offer.coupon.id.as_str() == id)
+                    .unwrap()
+                    .campaign
+                    .id
+                    .clone()
+            };
+            world.user.reserved = reserved
+                .iter()
+                .map(|id| (CouponId::new(id).unwrap(), campaign(id)))
+                .collect();
+        }
+    };
+    check(with(false, &["other", "same"], &[]), &[]);
+    check(with(true, &["same"], &["same"]), &[]);
+    check(with(true, &["other"], &[]), &["EXCLUSIVE_CONFLICT"]);
+    check(with(false, &["alone"], &[]), &["EXCLUSIVE_CONFLICT"]);
+    check(with(true, &[], &["other"]), &["EXCLUSIVE_CONFLICT"]);
+    check(with(false, &[], &["alone"]), &["EXCLUSIVE_CONFLICT"]);
+    check(with(true, &["unheard-of"], &[]), &[]);
+}
+
+#[test]
+fn consent_suppression_and_frequency_count() {
+    let said = |purpose, record| {
+        move |world: &mut World| {
+            world.user.consents = world.user.consents.with(purpose, record);
+        }
+    };
+    check(said(Purpose::Marketing, Some(false)), &["NO_MARKETING_CONSENT"]);
+    check(said(Purpose::Marketing, Some(true)), &[]);
+    check(said(Purpose::Profiling, Some(false)), &[]);
+    check(
+        |world| world.policy.privacy.marketing_without_record = false,
+        &["NO_MARKETING_CONSENT"],
+    );
+    check(
+        |world| world.user.consents = world.user.consents.suppressed(true),
+        &["SUPPRESSED"],
+    );
+    let objects = |rules: Vec<Rule>| {
+        move |world: &mut World| {
+            world.coupon.rules = rules;
+            world.user.consents = world.user.consents.with(Purpose::Profiling, Some(false));
+        }
+    };
+    let attribute = Rule::Attribute {
+        name: "age".to_owned(),
+        values: vec!["19-24".to_owned()],
+    };
+    check(
+        objects(vec![Rule::NewUser, attribute, Rule::Bought(item_set(&["i0"]))]),
+        &["RULE_FAILED", "PROFILING_OBJECTED", "PROFILING_OBJECTED"],
+    );
+    let exposed = |max, ids: &'static [&'static str]| {
+        move |world: &mut World| {
+            world.policy.max_exposures = max;
+            world.user.recent_exposures = ids.iter().map(|id| CouponId::new(id).unwrap()).collect();
+        }
+    };
+    check(exposed(None, &["a", "b"]), &[]);
+    check(exposed(Some(2), &["a"]), &[]);
+    check(exposed(Some(2), &["a", "b"]), &["FREQUENCY_CAPPED"]);
+    check(exposed(Some(2), &["a", "b", "c"]), &[]);
+}
+
+#[test]
+fn those_who_may_not_know_see_held_out_users_as_not_offered() {
+    let mut world = World::new();
+    world.campaign.holdout.basis_points = 10_000;
+    let assessment = world.assess();
+    assert_eq!(assessment.failures, [Failure::HeldOut]);
+    assert!(assessment.is_held_out_target() && !assessment.is_target());
+    assert_eq!(assessment.clone().for_reader(Reader::Operator), assessment);
+    assert_eq!(assessment.for_reader(Reader::Other).failures, [Failure::NotAssigned]);
+    world.campaign.audience = Audience::Assigned;
+    world.user.is_known = false;
+    let masked = world.assess().for_reader(Reader::Other).failures;
+    assert_eq!(masked, [Failure::NotAssigned, Failure::UserUnknown]);
+    world.usage.is_assigned = true;
+    let masked = world.assess().for_reader(Reader::Other).failures;
+    assert_eq!(
+        masked,
+        [Failure::NotAssigned, Failure::UserUnknown],
+        "in the order of the codes"
+    );
+}
+
+#[test]
+fn rules_look_at_what_the_user_did() {
+    let same = |_: &mut World| {};
+    let bought_set = |items| Rule::Bought(item_set(items));
+    check_rule(bought_set(&["i0"]), same, true);
+    // Rated, not bought.
+    check_rule(bought_set(&["i4"]), same, false);
+    check_rule(
+        bought_set(&["i4"]),
+        |world| world.apply(bought("u0", "i4", 1, noon(14))),
+        true,
+    );
+    check_rule(
+        bought_set(&["i0"]),
+        |world| world.apply(bought("u0", "i0", 0, noon(1))),
+        false,
+    );
+    check_rule(
+        bought_set(&["brand-new"]),
+        |world| world.apply(bought("u0", "brand-new", 1, noon(14))),
+        true,
+    );
+    check_rule(Rule::NotBought(item_set(&["i0", "i1"])), same, false);
+    check_rule(Rule::NotBought(item_set(&["i1", "i4"])), same, true);
+    let tea = || Category::new("tea").unwrap();
+    let of_tea = || ItemSet {
+        categories: vec![tea()],
+        ..ItemSet::default()
+    };
+    check_rule(Rule::Bought(of_tea()), same, true);
+    check_rule(Rule::Bought(of_tea()), |world| world.user.id = user_id("u1"), false);
+    let share = |min_share| Rule::CategoryAffinity {
+        category: tea(),
+        min_share,
+    };
+    check_rule(share(0.66), same, true);
+    check_rule(share(0.67), same, false);
+    let snapshot_affinity = affinity_of_u0();
+    check_rule(
+        Rule::MinAffinity {
+            min_score: snapshot_affinity,
+        },
+        same,
+        true,
+    );
+    check_rule(
+        Rule::MinAffinity {
+            min_score: snapshot_affinity * 1.000_001,
+        },
+        same,
+        false,
+    );
+    check_rule(Rule::NewUser, same, false);
+    check_rule(Rule::NewUser, |world| world.user.id = user_id("u1"), true);
+    check_rule(Rule::NewUser, |world| world.user.id = user_id("nobody"), true);
+    let u1_buys = |world: &mut World| {
+        world.user.id = user_id("u1");
+        world.apply(bought("u1", "i0", 1, noon(14)));
+    };
+    check_rule(Rule::NewUser, u1_buys, false);
+    // The last order was 14 days ago.
+    check_rule(Rule::LapsedUser { days: 14 }, same, true);
+    check_rule(Rule::LapsedUser { days: 15 }, same, false);
+    check_rule(
+        Rule::LapsedUser { days: 14 },
+        |world| world.apply(bought("u0", "i1", 1, noon(5))),
+        false,
+    );
+    check_rule(
+        Rule::LapsedUser { days: 1 },
+        |world| world.user.id = user_id("u1"),
+        false,
+    );
+    let attribute = |name: &str, values: &[&str]| Rule::Attribute {
+        name: name.to_owned(),
+        values: values.iter().map(|&value| value.to_owned()).collect(),
+    };
+    check_rule(attribute("age", &["19-24", "65+"]), same, true);
+    check_rule(attribute("age", &["19-24"]), same, false);
+    check_rule(attribute("income", &["19-24"]), same, false);
+}
+
+fn affinity_of_u0() -> f64 {
+    let world = World::new();
+    let user = world.view.user(&user_id("u0")).unwrap();
+    super::super::affinity::affinity_of(&world.view.snapshot, |_| true, user)
+}
+
+#[test]
+fn everything_at_once_in_the_order_of_the_codes() {
+    check(
+        |world| {
+            world.usage.state = CampaignState::Paused;
+            world.now = noon(25);
+            world.usage.limit_minor = Some(0);
+            world.usage.total_cap = Some(0);
+            world.campaign.audience = Audience::Assigned;
+            world.user.is_known = false;
+            world.coupon.rules = vec![
+                Rule::NewUser,
+                Rule::Attribute {
+                    name: "x".to_owned(),
+                    values: vec![],
+                },
+            ];
+            world.user.consents = world
+                .user
+                .consents
+                .with(Purpose::Marketing, Some(false))
+                .suppressed(true);
+            world.policy.max_exposures = Some(0);
+            world.campaign.holdout.basis_points = 10_000;
+        },
+        &[
+            "CAMPAIGN_ENDED",
+            "CAMPAIGN_PAUSED",
+            "BUDGET_EXHAUSTED",
+            "TOTAL_CAP_REACHED",
+            "NOT_ASSIGNED",
+            "USER_UNKNOWN",
+            "RULE_FAILED",
+            "RULE_FAILED",
+            "NO_MARKETING_CONSENT",
+            "SUPPRESSED",
+            "FREQUENCY_CAPPED",
+            "HELD_OUT",
+        ],
+    );
+}
+
+proptest! {
+    #[test]
+    fn failures_are_in_order_and_carts_only_decide_what_was_open(
+        state in 0usize..5,
+        day in 8u32..23,
+        limit in prop::option::of(0i64..300),
+        cap in prop::option::of(0i64..3),
+        (reserved, redeemed) in (0i64..3, 0i64..3),
+        (assigned, is_assigned, known) in any::<(bool, bool, bool)>(),
+        consents in (0u8..128).prop_filter_map("none", Consents::from_bits),
+        min_cart in 0i64..200,
+        total in 0i64..300,
+        basis_points in prop_oneof![Just(0u16), Just(10_000)],
+        scope in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        world.usage.state = CampaignState::ALL[state];
+        world.now = noon(day);
+        world.usage.limit_minor = limit;
+        world.usage.total_cap = cap;
+        (world.usage.reserved, world.usage.redeemed) = (reserved, redeemed);
+        world.usage.is_assigned = is_assigned;
+        if assigned {
+            world.campaign.audience = Audience::Assigned;
+        }
+        world.user.is_known = known;
+        world.user.consents = consents;
+        world.coupon.min_cart_minor = min_cart;
+        world.coupon.rules = vec![Rule::Bought(item_set(&["i0"]))];
+        world.campaign.holdout.basis_points = basis_points;
+        if scope {
+            world.coupon.scope = listed(&["i0"]);
+        }
+        let open = world.assess();
+        world.cart = cart(&[("i0", total)]);
+        let decided = world.assess();
+        for assessment in [&open, &decided] {
+            let codes: Vec<Code> = assessment.failures.iter().map(Failure::code).collect();
+            prop_assert!(codes.is_sorted(), "{codes:?}");
+            prop_assert_eq!(assessment.failures.is_empty(), assessment.verdict != Verdict::Ineligible);
+            prop_assert_eq!(assessment.discount_minor.is_some(), assessment.verdict == Verdict::Eligible && assessment == &decided && world.cart.is_some() && decided.discount_minor.is_some());
+            let masked = assessment.clone().for_reader(Reader::Other);
+            prop_assert!(!masked.failures.contains(&Failure::HeldOut));
+            prop_assert_eq!(masked.is_target(), assessment.is_target());
+        }
+        if decided.verdict == Verdict::Eligible {
+            // Without a cart a budget must have one minor unit left; a discount of 0 needs none.
+            let is_empty_budget = open.failures.iter().all(|failure| failure.code() == Code::BudgetExhausted);
+            prop_assert!(open.verdict != Verdict::Ineligible || is_empty_budget);
+        }
+        prop_assert!(decided.verdict != Verdict::Indeterminate);
+    }
+}

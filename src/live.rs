@@ -120,6 +120,18 @@ impl Live {
         live
     }
 
+    /// The active snapshot, what is newer, and all campaigns and coupons, read once: for a command, which ends. Where no
+    /// snapshot can be loaded there is no view, and [`Self::status`] says why.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn read(pool: Pool, options: LiveOptions, privacy: PrivacyOptions) -> Result<Self, StoreError> {
+        let (live, _) = Self::new(pool, options, privacy);
+        live.refresh_book().await?;
+        reload::Reload::new(live.shared.clone()).run_once().await;
+        Ok(live)
+    }
+
     fn new(
         pool: Pool,
         options: LiveOptions,

@@ -18,7 +18,7 @@ use crate::domain::access::{Caller, Role};
 use crate::domain::consent::Purpose;
 use crate::domain::coupon::Rule;
 use crate::domain::id::CouponId;
-use crate::live::Live;
+use crate::live::{Live, ServingStatus};
 use crate::model::dictionary::ItemIndex;
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
@@ -83,9 +83,8 @@ pub struct Target {
 pub enum TargetsError {
     #[error("there is no coupon {0}")]
     UnknownCoupon(CouponId),
-    /// None is loaded.
     #[error("no snapshot is loaded")]
-    NoSnapshot,
+    NoSnapshot(Arc<ServingStatus>),
     #[error("snapshot {version} is not held any more: list the targets anew")]
     SnapshotGone { version: i64 },
     #[error(transparent)]
@@ -136,7 +135,7 @@ impl Targets {
         let offer = find_offer(live, &request).await?;
         // What is committed now shows; where the database is away, reading it says so.
         live.refresh().await;
-        let view = live.view().ok_or(TargetsError::NoSnapshot)?;
+        let view = live.view().ok_or_else(|| TargetsError::NoSnapshot(live.status()))?;
         let version = request.after.as_ref().map_or(view.version, |after| after.snapshot_version);
         let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
         // Closed never.

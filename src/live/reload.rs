@@ -76,7 +76,7 @@ impl Reload {
     }
 
     /// Loads the active version unless it is served already. A failure leaves everything as it was.
-    async fn run_once(&mut self) {
+    pub(super) async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
         // Its errors are reported by the refresh loop, which asks as often.
         let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {

@@ -236,9 +236,10 @@ async fn read_attributes(
 ) -> Result<Vec<(String, (String, String))>, StoreError> {
     let (names, values): (Vec<String>, Vec<String>) = wanted.iter().cloned().unzip();
     let rows = sqlx::query!(
-        "SELECT external_id, name, value
+        "SELECT external_id, user_attributes.name, user_attributes.value
          FROM (SELECT DISTINCT * FROM UNNEST($1::text[], $2::text[]) AS wanted (name, value)) AS wanted
-         JOIN user_attributes USING (name, value) JOIN users ON users.id = user_id",
+         JOIN user_attributes ON (user_attributes.name, user_attributes.value) = (wanted.name, wanted.value)
+         JOIN users ON users.id = user_id",
         &names,
         &values
     )

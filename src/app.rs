@@ -2,4 +2,5 @@
 
 pub mod evaluate;
 pub mod import;
+pub mod targets;
 pub mod train;

@@ -1,5 +1,6 @@
 //! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
 
+pub mod audience;
 mod audit;
 pub mod book;
 pub mod catalog;

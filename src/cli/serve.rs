@@ -9,6 +9,7 @@ use super::Exit;
 use super::database::{Database, Purpose};
 use super::shutdown;
 use crate::config::Config;
+use crate::coupon::eligibility::Policy;
 use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
@@ -64,6 +65,7 @@ pub(super) async fn serve(
         pool,
         live,
         scale: config.rating,
+        policy: Policy::new(config.privacy, &config.coupons),
         access,
     };
     Ok(server::serve(listener, &config.server, services, shutdown).await?)

@@ -1,32 +1,43 @@
 //! CouponService.
 
+mod targets;
+
 use tonic::{Request, Response, Status};
 
+use crate::app::targets::Targets;
+use crate::coupon::eligibility::Policy;
 use crate::live::Live;
 use crate::store::pool::Pool;
 
+use self::targets::TargetsStream;
+use super::access::{caller, pass};
 use super::proto::v1::coupon_service_server::CouponService;
 use super::proto::v1::{
     CheckEligibilityRequest, CheckEligibilityResponse, ConfirmRedemptionRequest, ConfirmRedemptionResponse,
     ListUserCouponsRequest, ListUserCouponsResponse, ReleaseReservationRequest, ReleaseReservationResponse,
     ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
-    StreamCouponTargetsRequest, StreamCouponTargetsResponse,
+    StreamCouponTargetsRequest,
 };
 
 pub struct CouponHandler {
     pub pool: Pool,
     pub live: Live,
+    pub policy: Policy,
 }
 
 #[tonic::async_trait]
 impl CouponService for CouponHandler {
-    type StreamCouponTargetsStream = futures_util::stream::Empty<Result<StreamCouponTargetsResponse, Status>>;
+    type StreamCouponTargetsStream = TargetsStream;
 
     async fn stream_coupon_targets(
         &self,
-        _request: Request<StreamCouponTargetsRequest>,
-    ) -> Result<Response<Self::StreamCouponTargetsStream>, Status> {
-        Err(Status::unimplemented(""))
+        request: Request<StreamCouponTargetsRequest>,
+    ) -> Result<Response<TargetsStream>, Status> {
+        let (caller, pass) = (caller(&request)?, pass(&request)?);
+        let (request, rows) = targets::convert::request(request.into_inner(), caller)?;
+        let targets = Targets::open(&self.pool, &self.live, self.policy, request).await?;
+        let rows = rows.of(targets.header());
+        Ok(Response::new(targets::stream(targets, rows, pass)))
     }
 
     async fn check_eligibility(

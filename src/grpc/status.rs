@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::app::targets::TargetsError;
 use crate::domain::access::Role;
 use crate::domain::error::{InvalidField, chain};
 use crate::live::ServingStatus;
@@ -281,6 +282,28 @@ impl From<TransitionError> for Status {
             }
             TransitionError::LeaseLost => with_reason(Code::Aborted, "LEASE_LOST", message, None),
             TransitionError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TargetsError> for Status {
+    fn from(error: TargetsError) -> Self {
+        let message = error.to_string();
+        match error {
+            TargetsError::UnknownCoupon(_) => not_found("COUPON_NOT_FOUND", message),
+            TargetsError::NoSnapshot(serving) => no_snapshot(&serving),
+            TargetsError::SnapshotGone { .. } => with_reason(Code::Aborted, "PAGE_SNAPSHOT_GONE", message, None),
+            TargetsError::NotFitted(_) => {
+                with_reason(Code::FailedPrecondition, "PROPENSITY_NOT_FITTED", message, None)
+            }
+            TargetsError::Stopped { failure, .. } => {
+                with_reason(Code::FailedPrecondition, failure.code().name(), message, None)
+            }
+            error @ (TargetsError::Audience(_) | TargetsError::Panicked) => {
+                tracing::error!(error = %chain(&error), "targets could not be ranked");
+                internal()
+            }
+            TargetsError::Store(error) => error.into(),
         }
     }
 }

@@ -136,7 +136,10 @@ impl Targets {
         // What is committed now shows; where the database is away, reading it says so.
         live.refresh().await;
         let view = live.view().ok_or_else(|| TargetsError::NoSnapshot(live.status()))?;
-        let version = request.after.as_ref().map_or(view.version, |after| after.snapshot_version);
+        let version = request
+            .after
+            .as_ref()
+            .map_or(view.version, |after| after.snapshot_version);
         let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
         // Closed never.
         let _slot = ASSESSMENTS.acquire().await.map_err(|_| TargetsError::Panicked)?;
@@ -171,7 +174,10 @@ impl Targets {
             by,
             counts: ranking.counts().clone(),
         };
-        let next = request.after.as_ref().map_or(0, |after| ranking.position_after(after.score, &after.user));
+        let next = request
+            .after
+            .as_ref()
+            .map_or(0, |after| ranking.position_after(after.score, &after.user));
         Ok(Self {
             pool: pool.clone(),
             header,
@@ -252,10 +258,16 @@ impl Targets {
 
     /// Puts those at `positions` who may still be targeted into the batch; and who would be, in both arms.
     async fn check(&mut self, positions: Vec<usize>) -> Result<Vec<Exposure>, TargetsError> {
-        let ids: Vec<String> = positions.iter().map(|&position| self.ranking.get(position).id.to_owned()).collect();
+        let ids: Vec<String> = positions
+            .iter()
+            .map(|&position| self.ranking.get(position).id.to_owned())
+            .collect();
         let checked_at = Instant::now();
         let recheck = audience::recheck(&self.pool, self.keys, &ids).await?;
-        if let Some(failure) = campaign_failures(recheck.state, &recheck.window, recheck.now).into_iter().next() {
+        if let Some(failure) = campaign_failures(recheck.state, &recheck.window, recheck.now)
+            .into_iter()
+            .next()
+        {
             let coupon = self.request.coupon.clone();
             return Err(TargetsError::Stopped { coupon, failure });
         }
@@ -263,7 +275,9 @@ impl Targets {
         self.batch.checked_at = checked_at;
         for position in positions {
             let ranked = self.ranking.get(position);
-            let Some(user_id) = self.still_targeted(&ranked, &recheck) else { continue };
+            let Some(user_id) = self.still_targeted(&ranked, &recheck) else {
+                continue;
+            };
             let is_held_out = ranked.is_held_out;
             exposed.push(Exposure { user_id, is_held_out });
             if !is_held_out {
@@ -384,5 +398,7 @@ impl Assessment {
 }
 
 async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TargetsError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| TargetsError::Panicked)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| TargetsError::Panicked)
 }

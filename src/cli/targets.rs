@@ -204,7 +204,9 @@ fn csv_row(snapshot: &Snapshot, target: &Target, explain: bool) -> anyhow::Resul
 }
 
 fn csv_line(fields: &[String]) -> anyhow::Result<String> {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::Any(b'\n'))
+        .from_writer(Vec::new());
     writer.write_record(fields)?;
     let line = String::from_utf8(writer.into_inner()?)?;
     Ok(line.trim_end_matches('\n').to_owned())

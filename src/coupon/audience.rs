@@ -130,7 +130,11 @@ impl Audience {
         if let Some(other) = self.others.find(id) {
             return Some(self.other_places[other]);
         }
-        let user = self.snapshot.users().find(id).filter(|user| self.known.get(user.at()))?;
+        let user = self
+            .snapshot
+            .users()
+            .find(id)
+            .filter(|user| self.known.get(user.at()))?;
         // Of the others those stand before it that have no more users of the snapshot before them than it has.
         let others = 0..self.other_places.len();
         let before = partition_point(others, |other| self.other_places[other] - other as u32 <= user.0);

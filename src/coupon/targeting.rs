@@ -229,7 +229,9 @@ fn assess_chunk(
     let is_current = Arc::ptr_eq(audience.snapshot(), &question.view.snapshot);
     for (place, member) in audience.members(first_place..first_place + candidates.len() as u32) {
         // Ids are checked where they are written.
-        let Ok(id) = UserId::new(audience.id(member)) else { continue };
+        let Ok(id) = UserId::new(audience.id(member)) else {
+            continue;
+        };
         let known = match member {
             Member::Known(index) => Some(index),
             Member::Other(_) => None,
@@ -238,7 +240,10 @@ fn assess_chunk(
             true => known,
             false => question.view.user(&id),
         };
-        let consents = index.map_or_else(|| question.view.consents(&id), |index| question.view.user_consents(index));
+        let consents = index.map_or_else(
+            || question.view.consents(&id),
+            |index| question.view.user_consents(index),
+        );
         let user = user_facts(id, consents, place, placed);
         let assessment = assess_user(&user, index, place, placed, question);
         let arm = arm(&assessment);
@@ -248,7 +253,9 @@ fn assess_chunk(
         }
         let may_profile = question.view.privacy.allows(consents, Purpose::Profiling);
         let known = known.filter(|_| may_profile);
-        let score = known.map_or(question.scores.of_strangers, |index| question.scores.of_users[index.at()]);
+        let score = known.map_or(question.scores.of_strangers, |index| {
+            question.scores.of_users[index.at()]
+        });
         if question.min_score.is_none_or(|min_score| score >= min_score) {
             candidates[(place - first_place) as usize] = Candidate {
                 score,
@@ -322,3 +329,6 @@ fn count(excluded: &mut BTreeMap<Code, usize>, assessment: Assessment, reader: R
         *excluded.entry(code).or_default() += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

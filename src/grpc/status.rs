@@ -293,9 +293,7 @@ impl From<TargetsError> for Status {
             TargetsError::UnknownCoupon(_) => not_found("COUPON_NOT_FOUND", message),
             TargetsError::NoSnapshot(serving) => no_snapshot(&serving),
             TargetsError::SnapshotGone { .. } => with_reason(Code::Aborted, "PAGE_SNAPSHOT_GONE", message, None),
-            TargetsError::NotFitted(_) => {
-                with_reason(Code::FailedPrecondition, "PROPENSITY_NOT_FITTED", message, None)
-            }
+            TargetsError::NotFitted(_) => with_reason(Code::FailedPrecondition, "PROPENSITY_NOT_FITTED", message, None),
             TargetsError::Stopped { failure, .. } => {
                 with_reason(Code::FailedPrecondition, failure.code().name(), message, None)
             }

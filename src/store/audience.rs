@@ -252,11 +252,7 @@ async fn read_attributes(
 }
 
 /// All ids after `after` and, if there is an end, not after `until`, in chunks.
-async fn read_users(
-    connection: &mut Connection,
-    after: &str,
-    until: Option<&str>,
-) -> Result<Vec<String>, StoreError> {
+async fn read_users(connection: &mut Connection, after: &str, until: Option<&str>) -> Result<Vec<String>, StoreError> {
     let (mut chunks, mut after) = (Vec::new(), after.to_owned());
     loop {
         let chunk = sqlx::query_scalar!(

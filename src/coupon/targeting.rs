@@ -329,3 +329,6 @@ fn count(excluded: &mut BTreeMap<Code, usize>, assessment: Assessment, reader: R
         *excluded.entry(code).or_default() += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

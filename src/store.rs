@@ -5,6 +5,7 @@ mod audit;
 pub mod book;
 pub mod catalog;
 pub mod changes;
+pub mod consents;
 pub mod coupon_loads;
 mod coupons;
 pub mod eligibility;

@@ -169,11 +169,16 @@ impl Default for PrivacyOptions {
 impl PrivacyOptions {
     /// Whether the data of a user with these `consents` may be used for `purpose`.
     pub fn allows(&self, consents: Consents, purpose: Purpose) -> bool {
-        consents.record(purpose).unwrap_or(match purpose {
+        consents.record(purpose).unwrap_or(self.without_record(purpose))
+    }
+
+    /// What silence means.
+    pub fn without_record(&self, purpose: Purpose) -> bool {
+        match purpose {
             Purpose::Marketing => self.marketing_without_record,
             Purpose::Profiling => self.profiling_without_record,
             Purpose::Training => self.training_without_record,
-        })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod report;
 mod serve;
 mod shutdown;
 mod snapshots;
+mod targets;
 mod train;
 
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, show, activate, roll back or prune snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// List who should get a coupon, best first
+    Targets(targets::TargetsArgs),
     /// Make, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Print the configuration that is in force, without secrets
@@ -79,7 +82,8 @@ Exit codes:
   0  done
   1  failed; the message says why
   2  wrong usage or configuration
-  3  train: the gate rejected the snapshot; call: the RPC answered with an error
+  3  train: the gate rejected the snapshot; call: the RPC answered with an error; targets: the propensity is not
+     fitted, or the campaign has stopped (the rows before that are printed)
   4  train: another trainer is at work
   5  train: the lease was lost, nothing was published
 130  interrupted";
@@ -89,7 +93,7 @@ Exit codes:
 pub enum Exit {
     Done,
     Usage,
-    /// By the gate, or by the server that was called.
+    /// By the gate, by the server that was called, or by the state of a campaign.
     Refused,
     AnotherTrainer,
     LeaseLost,
@@ -131,6 +135,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Train(args) => train::run(args, config).await,
         Command::Evaluate(args) => evaluate::run(args, config).await,
         Command::Snapshots(args) => snapshots::run(args, config).await,
+        Command::Targets(args) => targets::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Call(args) => Ok(match call::run(args, &config.server.address(&config.tls)).await? {

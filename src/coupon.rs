@@ -1,6 +1,7 @@
 //! Coupons: who may have one, who should get one, what it brought.
 
 pub mod affinity;
+pub mod audience;
 pub mod book;
 pub mod cart;
 pub mod eligibility;
@@ -8,6 +9,7 @@ pub mod holdout;
 pub mod lift;
 pub mod options;
 pub mod rules;
+pub mod scoring;
 pub mod targeting;
 #[cfg(test)]
 mod testing;

@@ -54,6 +54,8 @@ struct Shared {
     options: LiveOptions,
     privacy: PrivacyOptions,
     view: ArcSwapOption<View>,
+    /// What the loops keep beside it.
+    previous: ArcSwapOption<LoadedSnapshot>,
     book: ArcSwap<Book>,
     /// Of `book`; the lock lets one read it anew at a time.
     book_revision: tokio::sync::Mutex<Option<i64>>,
@@ -118,6 +120,18 @@ impl Live {
         live
     }
 
+    /// The active snapshot, what is newer, and all campaigns and coupons, read once: for a command, which ends. Where no
+    /// snapshot can be loaded there is no view, and [`Self::status`] says why.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn read(pool: Pool, options: LiveOptions, privacy: PrivacyOptions) -> Result<Self, StoreError> {
+        let (live, _) = Self::new(pool, options, privacy);
+        live.refresh_book().await?;
+        reload::Reload::new(live.shared.clone()).run_once().await;
+        Ok(live)
+    }
+
     fn new(
         pool: Pool,
         options: LiveOptions,
@@ -129,6 +143,7 @@ impl Live {
             options,
             privacy,
             view: ArcSwapOption::empty(),
+            previous: ArcSwapOption::empty(),
             book: ArcSwap::default(),
             book_revision: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
@@ -142,6 +157,15 @@ impl Live {
     /// What requests see now; `None` while no snapshot is loaded.
     pub fn view(&self) -> Option<Arc<View>> {
         self.shared.view.load_full()
+    }
+
+    /// The snapshot of `version`, if it is the one that is served, or the one that is kept from before.
+    pub fn snapshot(&self, version: i64) -> Option<Arc<Snapshot>> {
+        let served = self.view().filter(|view| view.version == version);
+        let kept = || self.shared.previous.load_full().filter(|kept| kept.version == version);
+        served
+            .map(|view| view.snapshot.clone())
+            .or_else(|| kept().map(|kept| kept.snapshot.clone()))
     }
 
     /// All campaigns and coupons, as of at most a refresh interval ago.

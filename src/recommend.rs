@@ -4,6 +4,7 @@
 //! ([`rank`]) a weighted sum. Ranking by the predicted rating is a known failure: it favors items with one
 //! enthusiastic neighbor.
 
+pub mod audience;
 pub mod explain;
 pub mod filter;
 pub mod popular;

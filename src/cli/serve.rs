@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::database::{Database, Purpose};
 use super::shutdown;
+use crate::app::sweep;
 use crate::config::Config;
+use crate::coupon::eligibility::Policy;
 use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
@@ -60,11 +62,16 @@ pub(super) async fn serve(
         keyless: config.server.keyless(),
     };
     let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
+    let interval = Duration::from_millis(config.coupons.sweep_interval_ms);
+    let sweeping = tokio::spawn(sweep::run(pool.clone(), interval, shutdown.clone()));
     let services = Services {
         pool,
         live,
         scale: config.rating,
+        policy: Policy::new(config.privacy, &config.coupons),
         access,
     };
-    Ok(server::serve(listener, &config.server, services, shutdown).await?)
+    let served = server::serve(listener, &config.server, services, shutdown).await;
+    sweeping.abort();
+    Ok(served?)
 }

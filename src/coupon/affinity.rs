@@ -42,7 +42,7 @@ pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item:
         .iter()
         .zip(similarities)
         .filter(|&(&follower, _)| is_covered(ItemIndex(follower)));
-    of_covered.map(|(_, &similarity)| f64::from(similarity)).sum()
+    sum(of_covered.map(|(_, &similarity)| f64::from(similarity)))
 }
 
 /// The affinity of `user`, as the snapshot knows them, to the items that `is_covered` names; 0 or more.
@@ -50,7 +50,7 @@ pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item:
 /// Source: ARCHITECTURE.md, "Affinity".
 pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, user: UserIndex) -> f64 {
     let terms = terms(snapshot, user, |item| weight(snapshot, &is_covered, item));
-    terms.map(|term| term.contribution).sum()
+    sum(terms.map(|term| term.contribution))
 }
 
 /// Whether `offer` covers an item of `snapshot`, by the facts that the snapshot has of it.
@@ -83,7 +83,7 @@ pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
         .with_min_len(USERS_PER_TASK)
         .map(|user| {
             let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
-            terms.map(|term| term.contribution).sum()
+            sum(terms.map(|term| term.contribution))
         })
         .collect()
 }
@@ -107,6 +107,11 @@ pub fn explain(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> Vec<Affi
     .collect();
     all.sort_unstable_by(|a, b| b.contribution.total_cmp(&a.contribution).then(a.item.cmp(&b.item)));
     all
+}
+
+/// From +0 on: the sum of nothing would be −0, which ranks below +0.
+fn sum(terms: impl Iterator<Item = f64>) -> f64 {
+    terms.fold(0.0, |sum, term| sum + term)
 }
 
 /// Ascending by item.
@@ -165,6 +170,7 @@ mod tests {
             let all = affinities(&snapshot, &covered);
             for (user, &affinity) in all.iter().enumerate() {
                 let index = UserIndex(user as u32);
+                assert!(affinity.is_sign_positive(), "−0 ranks below +0");
                 assert!(
                     (affinity - plain(&snapshot, items, user)).abs() < 1e-12,
                     "{ids:?} {user}"

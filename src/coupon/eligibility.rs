@@ -270,8 +270,7 @@ impl Assessment {
 ///
 /// Source: design of eligibility in ARCHITECTURE.md, "Coupons".
 pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
-    let mut failures = Vec::new();
-    check_campaign(facts, &mut failures);
+    let mut failures = campaign_failures(facts.usage.state, &facts.usage.window, facts.now);
     let cart = facts.cart.map(|cart| look_into(facts, cart));
     check_limits(facts, cart.as_ref(), &mut failures);
     if !facts.user.is_known {
@@ -333,9 +332,9 @@ fn needs_cart(offer: &Offer) -> bool {
     offer.coupon.scope != Scope::All || offer.merchant().is_some() || offer.coupon.min_cart_minor > 0
 }
 
-fn check_campaign(facts: &Facts<'_>, failures: &mut Vec<Failure>) {
-    let Usage { state, window, .. } = facts.usage;
-    let now = facts.now;
+/// Why a campaign in this state and with this window gives nothing at this moment; empty when it does.
+pub fn campaign_failures(state: CampaignState, window: &Window, now: Timestamp) -> Vec<Failure> {
+    let mut failures = Vec::new();
     let starts_at = window.starts_at;
     match state {
         CampaignState::Draft => failures.push(Failure::CampaignDraft),
@@ -344,13 +343,14 @@ fn check_campaign(facts: &Facts<'_>, failures: &mut Vec<Failure>) {
         }
         CampaignState::Scheduled | CampaignState::Active | CampaignState::Paused | CampaignState::Ended => {}
     }
-    if *state == CampaignState::Ended || now >= window.ends_at {
+    if state == CampaignState::Ended || now >= window.ends_at {
         let ends_at = window.ends_at;
         failures.push(Failure::CampaignEnded { ends_at, now });
     }
-    if *state == CampaignState::Paused {
+    if state == CampaignState::Paused {
         failures.push(Failure::CampaignPaused);
     }
+    failures
 }
 
 /// What a cart comes to.

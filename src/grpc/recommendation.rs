@@ -11,10 +11,11 @@ use tonic::{Request, Response, Status};
 use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::model::view::View;
+use crate::recommend::audience::item_audience;
 use crate::recommend::rank::{self, Scratch};
 use crate::recommend::similar::{similar_items, similar_users};
 
-use self::convert::{PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
+use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
@@ -92,9 +93,18 @@ impl RecommendationService for RecommendationHandler {
 
     async fn list_item_audience(
         &self,
-        _request: Request<ListItemAudienceRequest>,
+        request: Request<ListItemAudienceRequest>,
     ) -> Result<Response<ListItemAudienceResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let audience = AudienceRequest::try_from(request.into_inner())?;
+        let view = self.view()?;
+        // An item that is newer than the snapshot is like no other yet.
+        let item = convert::existing_item(&view, &audience.item, &caller)?;
+        let answer = heavy::run(work::of_audience(&view), move || {
+            let users = item.map(|item| item_audience(&view, item, audience.options));
+            convert::audience(&view, users.unwrap_or_default())
+        });
+        Ok(Response::new(answer.await?))
     }
 
     async fn list_similar_users(

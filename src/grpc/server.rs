@@ -11,6 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
+use crate::app::eligibility::Judge;
+use crate::coupon::eligibility::Policy;
 use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::store::pool::Pool;
@@ -82,6 +84,7 @@ pub struct Services {
     pub pool: Pool,
     pub live: Live,
     pub scale: RatingScale,
+    pub policy: Policy,
     pub access: Access,
 }
 
@@ -110,6 +113,7 @@ pub async fn serve(
         pool,
         live,
         scale,
+        policy,
         access,
     } = services;
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -143,8 +147,11 @@ pub async fn serve(
         live: live.clone(),
     };
     let coupon = CouponHandler {
-        pool: pool.clone(),
-        live: live.clone(),
+        judge: Judge {
+            pool: pool.clone(),
+            live: live.clone(),
+            policy,
+        },
     };
     let privacy = PrivacyHandler {
         pool: pool.clone(),

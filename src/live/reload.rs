@@ -76,7 +76,7 @@ impl Reload {
     }
 
     /// Loads the active version unless it is served already. A failure leaves everything as it was.
-    async fn run_once(&mut self) {
+    pub(super) async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
         // Its errors are reported by the refresh loop, which asks as often.
         let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {
@@ -164,14 +164,15 @@ impl Reload {
         let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
         report_dropped(&self.shared.options, 0, fresh_entries_dropped);
+        let (previous, dropped) = self.keep(loaded.take(), version);
+        // Before the view: what is served now is found all along.
+        self.shared.previous.store(previous.clone().map(Arc::new));
         let old_view = self.shared.view.swap(Some(Arc::new(View {
             version,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
             privacy: self.shared.privacy,
         })));
-        let old = loaded.take();
-        let (previous, dropped) = self.keep(old, version);
         let (created_at, loaded_at) = (new.created_at, Utc::now());
         let previous_version = previous.as_ref().map(|previous| previous.version);
         *loaded = Some(Loaded {

@@ -154,6 +154,11 @@ impl Overlay {
         self.dropped
     }
 
+    /// Everybody for whom something has changed, in no order.
+    pub fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.users.keys()
+    }
+
     /// What has changed for `user`, ascending by item: those of the snapshot first, by index.
     pub fn interactions(&self, user: &UserId) -> &[FreshInteraction] {
         self.users.get(user).map_or(&[], |entries| entries.as_slice())

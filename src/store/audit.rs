@@ -11,6 +11,7 @@ pub(super) enum Action {
     /// Against the verdict of the gate.
     SnapshotForced,
     SnapshotRolledBack,
+    TargetsListed,
 }
 
 impl Action {
@@ -21,6 +22,7 @@ impl Action {
             Self::SnapshotActivated => "SNAPSHOT_ACTIVATED",
             Self::SnapshotForced => "SNAPSHOT_FORCED",
             Self::SnapshotRolledBack => "SNAPSHOT_ROLLED_BACK",
+            Self::TargetsListed => "TARGETS_LISTED",
         }
     }
 }

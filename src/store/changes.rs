@@ -15,7 +15,7 @@ use crate::model::overlay::FreshChange;
 
 use super::catalog::facts;
 use super::error::StoreError;
-use super::pool::{PICTURE, Pool, Tx, within};
+use super::pool::{Pool, Tx, within};
 
 /// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +32,12 @@ impl Watermark {
 /// # Errors
 /// The pool must have two connections to give.
 pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
-    let mut first = pool.inner.begin_with(PICTURE).await?;
+    let mut first = pool.begin_picture().await?;
     let exported =
         sqlx::query!(r#"SELECT pg_export_snapshot() AS "snapshot!", pg_current_snapshot()::text AS "watermark!""#)
             .fetch_one(&mut *first)
             .await?;
-    let mut second = pool.inner.begin_with(PICTURE).await?;
+    let mut second = pool.begin_picture().await?;
     // SET takes no parameters; the name comes from PostgreSQL: hexadecimal digits and dashes.
     let import = sqlx::AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{}'", exported.snapshot));
     sqlx::query(import).execute(&mut *second).await?;

@@ -145,12 +145,7 @@ impl Pool {
     /// planned anew for their parameters: how much there is to read differs from one time to the next.
     pub(super) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query!(
-            "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
-                    set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        lift_limits(&mut tx).await?;
         Ok(tx)
     }
 
@@ -201,6 +196,17 @@ pub(super) async fn within<T>(
 
 fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::TimedOut.into())
+}
+
+/// Lets the statements of this transaction take their time; they are planned anew for their parameters.
+pub(super) async fn lift_limits(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
+                set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(())
 }
 
 /// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`

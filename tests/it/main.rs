@@ -21,6 +21,7 @@ mod sample;
 mod shop;
 mod snapshots;
 mod swaps;
+mod targets;
 mod tidy;
 mod tls;
 mod trainer_faults;

@@ -15,6 +15,7 @@ use crate::domain::rating::RatingScale;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::overlay::ItemRef;
 use crate::model::view::View;
+use crate::recommend::audience::AudienceOptions;
 use crate::recommend::explain::{ItemContribution, SimilarUsers};
 use crate::recommend::filter::ItemFilter;
 use crate::recommend::predict::{Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
@@ -189,6 +190,29 @@ impl TryFrom<v1::ListSimilarUsersRequest> for SimilarUsersRequest {
     }
 }
 
+pub struct AudienceRequest {
+    pub item: ItemId,
+    pub options: AudienceOptions,
+}
+
+impl TryFrom<v1::ListItemAudienceRequest> for AudienceRequest {
+    type Error = Status;
+
+    fn try_from(request: v1::ListItemAudienceRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let item = violations.check(ItemId::new(request.item_id));
+        let limit = violations.check(limit(request.limit));
+        let request = item.zip(limit).map(|(item, limit)| Self {
+            item,
+            options: AudienceOptions {
+                limit,
+                exclude_purchased: request.exclude_purchased,
+            },
+        });
+        violations.finish(request)
+    }
+}
+
 /// The index of `user`; `None` for one that is newer than the snapshot.
 ///
 /// # Errors
@@ -210,6 +234,18 @@ pub fn users(view: &View, users: Vec<(UserIndex, f64)>) -> v1::ListSimilarUsersR
     v1::ListSimilarUsersResponse {
         snapshot_version: view.version,
         users: users.into_iter().zip(1..).map(user).collect(),
+    }
+}
+
+pub fn audience(view: &View, users: Vec<(&str, f64)>) -> v1::ListItemAudienceResponse {
+    let member = |((user, score), rank): ((&str, f64), u32)| v1::AudienceMember {
+        rank,
+        user_id: user.to_owned(),
+        score,
+    };
+    v1::ListItemAudienceResponse {
+        snapshot_version: view.version,
+        users: users.into_iter().zip(1..).map(member).collect(),
     }
 }
 

@@ -30,6 +30,11 @@ pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
     names + scores + explanations * searches(view) + checks(view, &rank.options.filter) * CHECK
 }
 
+/// Everybody's history is gone through.
+pub fn of_audience(view: &View) -> usize {
+    view.snapshot.ratings().nnz() + view.overlay.len() * SEARCH
+}
+
 pub fn of_similar(similar: &SimilarRequest) -> usize {
     names_of(&similar.filter) * NAME
 }

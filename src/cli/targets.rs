@@ -1,0 +1,259 @@
+//! `likemind targets`.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::database::{Database, Purpose};
+use super::{Exit, actor, shutdown};
+use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest};
+use crate::config::Config;
+use crate::coupon::affinity::AffinityTerm;
+use crate::coupon::eligibility::Policy;
+use crate::coupon::scoring::{By, Explanation};
+use crate::domain::access::{Caller, Role};
+use crate::domain::id::CouponId;
+use crate::live::Live;
+use crate::model::snapshot::Snapshot;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct TargetsArgs {
+    #[arg(value_name = "COUPON", value_parser = coupon)]
+    coupon: CouponId,
+    /// Most rows [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Only targets with at least this score
+    #[arg(long, value_name = "X", value_parser = score, allow_negative_numbers = true)]
+    min_score: Option<f64>,
+    /// What to rank by
+    #[arg(long, value_enum, default_value_t = Ranker::Affinity)]
+    by: Ranker,
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Say how each score came about
+    #[arg(long)]
+    explain: bool,
+    /// Leave no trace: log nobody as offered, nor as held out
+    #[arg(long)]
+    preview: bool,
+}
+
+const AFTER_HELP: &str = "\
+Rows go to standard output, what they come from to standard error. As long as the command runs, whoever objects to
+marketing or is suppressed is left out of the rows that are still to come.
+
+Exit codes:
+  0  done
+  1  failed; the message says why
+  2  wrong usage or configuration
+  3  the propensity is not fitted, or the campaign has stopped: the rows before that are printed
+130  interrupted: the rows before that are printed";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Ranker {
+    /// Similarity of what the coupon covers to the user's history, summed; no probability
+    Affinity,
+    /// Probability of redeeming
+    Propensity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Csv,
+    /// One JSON object a line
+    Jsonl,
+}
+
+fn coupon(text: &str) -> Result<CouponId, String> {
+    CouponId::new(text).map_err(|error| error.message)
+}
+
+fn score(text: &str) -> Result<f64, String> {
+    let score = text.parse().ok().filter(|score: &f64| score.is_finite());
+    score.ok_or_else(|| "must be a number".to_owned())
+}
+
+pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exit> {
+    let interrupt = shutdown::requested();
+    let database = Database::open(&config, Purpose::Job).await?;
+    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
+    let format = args.format;
+    let explain = args.explain;
+    let policy = Policy::new(config.privacy, &config.coupons);
+    let listed = match Targets::open(&database.pool, &live, policy, request(args)).await {
+        Ok(mut targets) => {
+            eprintln!("{}", describe(targets.header()));
+            let listed = tokio::select! {
+                listed = list(&mut targets, format, explain) => listed,
+                () = interrupt.cancelled() => Ok(Exit::Interrupted),
+            };
+            targets.close().await?;
+            listed
+        }
+        Err(error) => Err(error.into()),
+    };
+    let exit = match listed {
+        Err(error) if is_refusal(&error) => {
+            eprintln!("error: {error:#}");
+            Exit::Refused
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(TargetsError::NoSnapshot(_))) => {
+            let reason = live.status().load_error.clone();
+            let reason = reason.unwrap_or_else(|| "no snapshot is active yet: run `likemind train`".to_owned());
+            return Err(error.context(reason));
+        }
+        listed => listed?,
+    };
+    database.close().await?;
+    Ok(exit)
+}
+
+/// Not a failure of ours.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(TargetsError::NotFitted(_) | TargetsError::Stopped { .. })
+    )
+}
+
+fn request(args: TargetsArgs) -> TargetsRequest {
+    TargetsRequest {
+        coupon: args.coupon,
+        by: match args.by {
+            Ranker::Affinity => By::Affinity,
+            Ranker::Propensity => By::Propensity,
+        },
+        limit: args.limit,
+        min_score: args.min_score,
+        after: None,
+        explain: args.explain,
+        preview: args.preview,
+        caller: Arc::new(Caller {
+            key: None,
+            name: actor::this_process().into(),
+            role: Role::Operator,
+            merchant: None,
+        }),
+    }
+}
+
+fn describe(header: &Header) -> String {
+    let by = match header.by {
+        By::Affinity => "affinity",
+        By::Propensity => "propensity",
+    };
+    let counts = &header.counts;
+    let mut text = format!(
+        "coupon {} by {by}, snapshot {}: of {} users {} are eligible",
+        header.coupon, header.snapshot_version, counts.audience, counts.eligible
+    );
+    for (code, users) in &counts.excluded {
+        text.push_str(&format!("\n  {:<22} {users}", code.name()));
+    }
+    text
+}
+
+/// Prints the rows, until nobody reads them any more.
+async fn list(targets: &mut Targets, format: Format, explain: bool) -> anyhow::Result<Exit> {
+    let snapshot = targets.snapshot().clone();
+    let mut output = io::BufWriter::new(io::stdout());
+    let mut print = |line: String| match writeln!(output, "{line}") {
+        Ok(()) => Ok(true),
+        // `| head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output cannot be written"),
+    };
+    if format == Format::Csv && !print(csv_line(&columns(explain))?)? {
+        return Ok(Exit::Done);
+    }
+    loop {
+        // What was printed before an error stays.
+        let Some(target) = targets.next().await? else { break };
+        let line = match format {
+            Format::Csv => csv_row(&snapshot, &target, explain)?,
+            Format::Jsonl => json_row(&snapshot, &target).to_string(),
+        };
+        if !print(line)? {
+            return Ok(Exit::Done);
+        }
+    }
+    match output.flush() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("standard output cannot be written"),
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn columns(explain: bool) -> Vec<String> {
+    let explanation = explain.then_some("explanation");
+    let names = ["rank", "user_id", "score"].into_iter().chain(explanation);
+    names.map(str::to_owned).collect()
+}
+
+fn csv_row(snapshot: &Snapshot, target: &Target, explain: bool) -> anyhow::Result<String> {
+    let mut fields = vec![target.rank.to_string(), target.user.clone(), target.score.to_string()];
+    if explain {
+        let explanation = target.explanation.as_ref();
+        fields.push(explanation.map_or_else(String::new, |explanation| in_words(snapshot, explanation)));
+    }
+    csv_line(&fields)
+}
+
+fn csv_line(fields: &[String]) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::Any(b'\n'))
+        .from_writer(Vec::new());
+    writer.write_record(fields)?;
+    let line = String::from_utf8(writer.into_inner()?)?;
+    Ok(line.trim_end_matches('\n').to_owned())
+}
+
+fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
+    match explanation {
+        Explanation::Affinity(affinity) => {
+            let name = |term: &AffinityTerm| match snapshot.catalogue().facts(term.item).title {
+                "" => snapshot.items().id(term.item).to_owned(),
+                title => title.to_owned(),
+            };
+            let item = |term: &AffinityTerm| format!("{} {:.4}", name(term), term.contribution);
+            let mut parts: Vec<String> = affinity.items.iter().map(item).collect();
+            if affinity.other_items > 0 {
+                let (others, contribution) = (affinity.other_items, affinity.other_items_contribution);
+                parts.push(format!("{others} others {contribution:.4}"));
+            }
+            parts.join("; ")
+        }
+    }
+}
+
+fn json_row(snapshot: &Snapshot, target: &Target) -> Value {
+    let mut row = json!({ "rank": target.rank, "user_id": target.user, "score": target.score });
+    if let Some(explanation) = &target.explanation {
+        row["explanation"] = explanation_json(snapshot, explanation);
+    }
+    row
+}
+
+fn explanation_json(snapshot: &Snapshot, explanation: &Explanation) -> Value {
+    match explanation {
+        Explanation::Affinity(affinity) => {
+            let item = |term: &AffinityTerm| {
+                json!({
+                    "item_id": snapshot.items().id(term.item),
+                    "title": snapshot.catalogue().facts(term.item).title,
+                    "rating": term.rating,
+                    "contribution": term.contribution,
+                })
+            };
+            json!({
+                "items": affinity.items.iter().map(item).collect::<Vec<_>>(),
+                "other_items": affinity.other_items,
+                "other_items_contribution": affinity.other_items_contribution,
+            })
+        }
+    }
+}

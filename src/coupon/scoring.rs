@@ -1,0 +1,113 @@
+//! By what the targets of a coupon are ranked.
+
+use crate::model::bits::Bits;
+use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::propensity::Propensity;
+use crate::model::snapshot::Snapshot;
+
+use super::affinity::{self, AffinityTerm};
+use super::book::Offer;
+
+/// Most items of a history that an explanation names.
+const MAX_EXPLAINED: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The item-based ranking score, summed over what the coupon covers. No probability.
+    Affinity,
+    /// A calibrated probability of redeeming.
+    Propensity,
+}
+
+/// There is no propensity in this snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the propensity is not fitted: {reason}")]
+pub struct NotFitted {
+    pub reason: String,
+}
+
+/// Ranks for one offer, from one snapshot alone.
+#[derive(Debug)]
+pub enum Scorer {
+    /// The items that the offer covers.
+    Affinity { covered: Bits },
+}
+
+/// Of everybody.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// One a user of the snapshot, finite, 0 or more.
+    pub of_users: Vec<f64>,
+    /// Of somebody of whom nothing is known, or may be used.
+    pub of_strangers: f64,
+}
+
+/// The terms of an affinity; they sum to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AffinityExplanation {
+    /// Largest contribution first, ties by item.
+    pub items: Vec<AffinityTerm>,
+    /// What all others contribute together, and how many they are.
+    pub other_items_contribution: f64,
+    pub other_items: u32,
+}
+
+/// How a score came about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Explanation {
+    Affinity(AffinityExplanation),
+}
+
+impl Scorer {
+    /// # Errors
+    /// [`NotFitted`] when asked for a propensity that the snapshot does not hold.
+    pub fn new(by: By, snapshot: &Snapshot, offer: &Offer) -> Result<Self, NotFitted> {
+        match (by, snapshot.propensity()) {
+            (By::Affinity, _) => Ok(Self::Affinity {
+                covered: affinity::covered(snapshot, offer),
+            }),
+            (By::Propensity, Propensity::NotFitted { reason }) => Err(NotFitted { reason: reason.clone() }),
+            (By::Propensity, Propensity::Fitted(_)) => Err(NotFitted {
+                reason: "this program cannot use it".to_owned(),
+            }),
+        }
+    }
+
+    pub fn scores(&self, snapshot: &Snapshot) -> Scores {
+        match self {
+            Self::Affinity { covered } => Scores {
+                of_users: affinity::affinities(snapshot, covered),
+                of_strangers: 0.0,
+            },
+        }
+    }
+
+    /// `None` when the score rests on nothing. `is_shown`: whether an item of the history may be named.
+    pub fn explain(
+        &self,
+        snapshot: &Snapshot,
+        user: UserIndex,
+        is_shown: impl Fn(ItemIndex) -> bool,
+    ) -> Option<Explanation> {
+        match self {
+            Self::Affinity { covered } => {
+                let terms = affinity::explain(snapshot, covered, user);
+                (!terms.is_empty()).then(|| Explanation::Affinity(AffinityExplanation::new(terms, is_shown)))
+            }
+        }
+    }
+}
+
+impl AffinityExplanation {
+    /// `terms`: largest contribution first.
+    fn new(terms: Vec<AffinityTerm>, is_shown: impl Fn(ItemIndex) -> bool) -> Self {
+        let (mut items, mut others): (Vec<_>, Vec<_>) = terms.into_iter().partition(|term| is_shown(term.item));
+        others.extend(items.drain(MAX_EXPLAINED.min(items.len())..));
+        Self {
+            items,
+            other_items_contribution: others.iter().map(|term| term.contribution).sum(),
+            other_items: others.len() as u32,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Messages of StreamCouponTargets.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+use crate::app::targets::{Header, Position, Target, TargetsRequest};
+use crate::coupon::affinity::AffinityTerm;
+use crate::coupon::eligibility::Code;
+use crate::coupon::scoring::{AffinityExplanation, By, Explanation};
+use crate::domain::access::Caller;
+use crate::domain::error::InvalidField;
+use crate::domain::id::{CouponId, UserId};
+use crate::grpc::page;
+use crate::grpc::proto::v1;
+use crate::grpc::status::Violations;
+use crate::model::snapshot::Snapshot;
+
+/// Everything that decides which rows there are, but the page.
+#[derive(Debug, serde::Serialize)]
+struct Asked {
+    rpc: &'static str,
+    coupon: String,
+    by: By,
+    min_score: Option<u64>,
+    merchant: Option<String>,
+}
+
+/// In a page token: the row before.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Cursor {
+    version: i64,
+    score_bits: u64,
+    user: String,
+    rank: u64,
+}
+
+impl Cursor {
+    fn is_possible(&self) -> bool {
+        let score = f64::from_bits(self.score_bits);
+        self.version > 0 && self.rank > 0 && score.is_finite() && UserId::new(&self.user).is_ok()
+    }
+}
+
+/// Makes the answers of one request.
+#[derive(Debug)]
+pub struct Rows {
+    asked: Asked,
+    version: i64,
+}
+
+/// The request, and what makes its answers.
+pub fn request(
+    request: v1::StreamCouponTargetsRequest,
+    caller: Arc<Caller>,
+) -> Result<(TargetsRequest, AskedRows), Status> {
+    let mut violations = Violations::default();
+    let coupon = violations.check(CouponId::new(request.coupon_id));
+    let limit = violations.check(limit(request.limit));
+    let min_score = violations.check(min_score(request.min_score));
+    let by = violations.check(by(request.by));
+    let Some((((coupon, limit), min_score), by)) = coupon.zip(limit).zip(min_score).zip(by) else {
+        return violations.finish(None);
+    };
+    let asked = Asked {
+        rpc: "StreamCouponTargets",
+        coupon: coupon.to_string(),
+        by,
+        min_score: min_score.map(f64::to_bits),
+        merchant: caller.merchant.as_ref().map(ToString::to_string),
+    };
+    let cursor = violations.check(page::cursor(&asked, &request.page_token, Cursor::is_possible));
+    let request = cursor.map(|cursor| TargetsRequest {
+        coupon,
+        by,
+        limit,
+        min_score,
+        after: cursor.map(|cursor| Position {
+            snapshot_version: cursor.version,
+            score: f64::from_bits(cursor.score_bits),
+            user: cursor.user,
+            rank: cursor.rank,
+        }),
+        explain: request.explain,
+        preview: request.preview,
+        caller,
+    });
+    Ok((violations.finish(request)?, AskedRows { asked }))
+}
+
+/// [`Rows`] before it is known which snapshot they come from.
+#[derive(Debug)]
+pub struct AskedRows {
+    asked: Asked,
+}
+
+impl AskedRows {
+    pub fn of(self, header: &Header) -> Rows {
+        Rows {
+            asked: self.asked,
+            version: header.snapshot_version,
+        }
+    }
+}
+
+fn limit(limit: i64) -> Result<Option<u64>, InvalidField> {
+    match u64::try_from(limit) {
+        Ok(0) => Ok(None),
+        Ok(limit) => Ok(Some(limit)),
+        Err(_) => Err(InvalidField::new(
+            "limit",
+            "LIMIT_OUT_OF_RANGE",
+            format!("must be 0 or more (0 means all), is {limit}"),
+        )),
+    }
+}
+
+fn min_score(min_score: Option<f64>) -> Result<Option<f64>, InvalidField> {
+    match min_score {
+        Some(score) if !score.is_finite() => Err(InvalidField::new(
+            "min_score",
+            "OUT_OF_RANGE",
+            format!("must be finite, is {score}"),
+        )),
+        // One zero for both: a token belongs to either.
+        score => Ok(score.map(|score| score + 0.0)),
+    }
+}
+
+fn by(by: i32) -> Result<By, InvalidField> {
+    match v1::TargetBy::try_from(by) {
+        Ok(v1::TargetBy::Unspecified | v1::TargetBy::Affinity) => Ok(By::Affinity),
+        Ok(v1::TargetBy::Propensity) => Ok(By::Propensity),
+        Err(_) => Err(InvalidField::new(
+            "by",
+            "UNKNOWN_ENUM_VALUE",
+            format!("must be a value of its enum, is {by}"),
+        )),
+    }
+}
+
+impl Rows {
+    pub fn header(&self, header: &Header) -> v1::StreamCouponTargetsResponse {
+        let excluded = header.counts.excluded.iter().map(|(&code, &users)| v1::ReasonCount {
+            code: reason_code(code).into(),
+            users: users as i64,
+        });
+        message(v1::stream_coupon_targets_response::Message::Header(v1::TargetsHeader {
+            snapshot_version: header.snapshot_version,
+            coupon_id: header.coupon.to_string(),
+            by: match header.by {
+                By::Affinity => v1::TargetBy::Affinity,
+                By::Propensity => v1::TargetBy::Propensity,
+            }
+            .into(),
+            audience_count: header.counts.audience as i64,
+            eligible_count: header.counts.eligible as i64,
+            excluded: excluded.collect(),
+        }))
+    }
+
+    /// `snapshot`: from which the target's score comes.
+    pub fn row(&self, snapshot: &Snapshot, target: Target) -> v1::StreamCouponTargetsResponse {
+        let cursor = Cursor {
+            version: self.version,
+            score_bits: target.score.to_bits(),
+            user: target.user,
+            rank: target.rank,
+        };
+        let page_token = page::token(&self.asked, &cursor);
+        message(v1::stream_coupon_targets_response::Message::Target(v1::Target {
+            rank: target.rank as i64,
+            user_id: cursor.user,
+            score: target.score,
+            explanation: target.explanation.map(|explanation| match explanation {
+                Explanation::Affinity(affinity) => {
+                    v1::target::Explanation::Affinity(affinity_explanation(snapshot, &affinity))
+                }
+            }),
+            page_token,
+        }))
+    }
+}
+
+fn message(message: v1::stream_coupon_targets_response::Message) -> v1::StreamCouponTargetsResponse {
+    v1::StreamCouponTargetsResponse { message: Some(message) }
+}
+
+fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) -> v1::AffinityExplanation {
+    let item = |term: &AffinityTerm| v1::HistoryItem {
+        item_id: snapshot.items().id(term.item).to_owned(),
+        title: snapshot.catalogue().facts(term.item).title.to_owned(),
+        rating: term.rating,
+        contribution: term.contribution,
+    };
+    v1::AffinityExplanation {
+        items: explanation.items.iter().map(item).collect(),
+        other_items_contribution: explanation.other_items_contribution,
+        other_items: explanation.other_items,
+    }
+}
+
+fn reason_code(code: Code) -> v1::ReasonCode {
+    match code {
+        Code::CouponUnknown => v1::ReasonCode::CouponUnknown,
+        Code::CampaignDraft => v1::ReasonCode::CampaignDraft,
+        Code::CampaignNotStarted => v1::ReasonCode::CampaignNotStarted,
+        Code::CampaignEnded => v1::ReasonCode::CampaignEnded,
+        Code::CampaignPaused => v1::ReasonCode::CampaignPaused,
+        Code::BudgetExhausted => v1::ReasonCode::BudgetExhausted,
+        Code::TotalCapReached => v1::ReasonCode::TotalCapReached,
+        Code::UserCapReached => v1::ReasonCode::UserCapReached,
+        Code::AlreadyRedeemed => v1::ReasonCode::AlreadyRedeemed,
+        Code::NotAssigned => v1::ReasonCode::NotAssigned,
+        Code::UserUnknown => v1::ReasonCode::UserUnknown,
+        Code::RuleFailed => v1::ReasonCode::RuleFailed,
+        Code::MinCartNotMet => v1::ReasonCode::MinCartNotMet,
+        Code::NoQualifyingItem => v1::ReasonCode::NoQualifyingItem,
+        Code::CurrencyMismatch => v1::ReasonCode::CurrencyMismatch,
+        Code::ExclusiveConflict => v1::ReasonCode::ExclusiveConflict,
+        Code::NoMarketingConsent => v1::ReasonCode::NoMarketingConsent,
+        Code::ProfilingObjected => v1::ReasonCode::ProfilingObjected,
+        Code::Suppressed => v1::ReasonCode::Suppressed,
+        Code::FrequencyCapped => v1::ReasonCode::FrequencyCapped,
+        Code::HeldOut => v1::ReasonCode::HeldOut,
+    }
+}

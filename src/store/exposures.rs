@@ -1,0 +1,79 @@
+//! Who was offered a coupon, or would have been: both arms of the holdout. Of a user and a coupon the first time counts.
+
+use crate::domain::id::{CouponId, UserId};
+
+use super::audience::OfferKeys;
+use super::error::StoreError;
+use super::pool::Pool;
+
+/// A user and the arm they belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exposure {
+    pub user_id: i64,
+    pub is_held_out: bool,
+}
+
+/// Logs `exposures`; of a user who was exposed before, the first time stays.
+pub async fn log(
+    pool: &Pool,
+    keys: OfferKeys,
+    snapshot_version: i64,
+    exposures: &[Exposure],
+) -> Result<(), StoreError> {
+    if exposures.is_empty() {
+        return Ok(());
+    }
+    let user_ids: Vec<i64> = exposures.iter().map(|exposure| exposure.user_id).collect();
+    let held_out: Vec<bool> = exposures.iter().map(|exposure| exposure.is_held_out).collect();
+    pool.write(|mut tx| {
+        let (user_ids, held_out) = (&user_ids, &held_out);
+        async move {
+            // In the order of the keys, so that two who log the same users do not wait for one another.
+            sqlx::query!(
+                "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
+                 SELECT $1, user_id, $2, is_held_out, $3
+                 FROM UNNEST($4::bigint[], $5::boolean[]) AS exposed (user_id, is_held_out) ORDER BY user_id
+                 ON CONFLICT DO NOTHING",
+                keys.coupon_id,
+                keys.campaign_id,
+                snapshot_version,
+                user_ids,
+                held_out,
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// The same for one user and several coupons, each with whether the user is held out of it. `snapshot_version`: 0 for
+/// none.
+pub async fn log_of_user(
+    pool: &Pool,
+    user: &UserId,
+    snapshot_version: i64,
+    coupons: &[(CouponId, bool)],
+) -> Result<(), StoreError> {
+    if coupons.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = coupons.iter().map(|(coupon, _)| coupon.to_string()).collect();
+    let held_out: Vec<bool> = coupons.iter().map(|(_, is_held_out)| *is_held_out).collect();
+    sqlx::query!(
+        "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
+         SELECT coupons.id, users.id, coupons.campaign_id, given.is_held_out, $4
+         FROM UNNEST($1::text[], $2::boolean[]) AS given (external_id, is_held_out)
+         JOIN coupons ON coupons.external_id = given.external_id JOIN users ON users.external_id = $3
+         ORDER BY coupons.id ON CONFLICT DO NOTHING",
+        &ids,
+        &held_out,
+        user.as_str(),
+        snapshot_version,
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await?;
+    Ok(())
+}

@@ -10,6 +10,7 @@ mod example;
 mod freshness;
 mod hold;
 mod import;
+mod import_coupons;
 mod operations;
 mod outage;
 mod postgres;

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod config;
 mod connections;
+mod consent;
 mod damage;
 mod embedded;
 mod example;

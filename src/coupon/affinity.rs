@@ -72,7 +72,8 @@ pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
 
 /// As [`affinity_of`], with the [`weights`] of what is covered.
 pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
-    terms(snapshot, user, |item| weights[item.at()]).fold(0.0, |sum, term| sum + term.contribution)
+    let terms = terms(snapshot, user, |item| weights[item.at()]);
+    sum(terms.map(|term| term.contribution))
 }
 
 /// The affinities of all m users, in parallel.
@@ -81,10 +82,7 @@ pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
     (0..snapshot.users().len() as u32)
         .into_par_iter()
         .with_min_len(USERS_PER_TASK)
-        .map(|user| {
-            let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
-            sum(terms.map(|term| term.contribution))
-        })
+        .map(|user| weighted_affinity(snapshot, &weights, UserIndex(user)))
         .collect()
 }
 

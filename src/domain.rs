@@ -11,4 +11,5 @@ pub mod item;
 pub mod money;
 pub mod purchase;
 pub mod rating;
+pub mod redemption;
 pub mod time;

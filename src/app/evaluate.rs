@@ -1,5 +1,6 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::time::Timestamp;
 use crate::evaluation::evaluate::{self, Evaluated};
 use crate::evaluation::holdout::Holdout;
@@ -14,14 +15,16 @@ use super::train::{TrainError, compute};
 
 /// Fits `parameters` on what was before the cut and measures on what came after.
 ///
-/// `split_at`: one date for all; absent, the latest part of every user's history is held out.
+/// `split_at`: one date for all; absent, the latest part of every user's history is held out. `privacy`: whose data may
+/// be used.
 pub async fn evaluate(
     pool: &Pool,
     parameters: TrainingParameters,
     split_at: Option<Timestamp>,
     options: EvaluationOptions,
+    privacy: &PrivacyOptions,
 ) -> Result<Evaluated, TrainError> {
-    let (input, _) = read_input(pool).await?;
+    let (input, _) = read_input(pool, privacy).await?;
     let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
     let evaluated = compute(move || {
         let holdout = Holdout::new(&input, &parameters, &cut, &options)?;

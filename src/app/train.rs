@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::error::{InvalidField, chain};
 use crate::evaluation::error::EvaluationError;
 use crate::evaluation::evaluate::evaluate;
@@ -68,6 +69,8 @@ pub struct TrainOptions {
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
     pub trainer: TrainerOptions,
+    /// Whose data may be used.
+    pub privacy: PrivacyOptions,
     /// Who this trainer is, for whoever finds the lease taken: host and process.
     pub holder: String,
     /// Activate whatever the gate says; the reason is kept with the snapshot.
@@ -215,7 +218,7 @@ async fn run(
     report: impl Fn(Phase),
 ) -> Result<Trained, TrainError> {
     report(Phase::Reading);
-    let (input, watermark) = read_input(pool).await?;
+    let (input, watermark) = read_input(pool, &options.privacy).await?;
     let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
     tracing::info!(
         version,

@@ -36,7 +36,8 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
     let progress = PhaseReport::new();
     progress.begin("evaluating");
     let parameters = config.training_parameters();
-    let evaluated = evaluate(&database.pool, parameters, args.split_at, config.evaluation.clone()).await;
+    let options = config.evaluation.clone();
+    let evaluated = evaluate(&database.pool, parameters, args.split_at, options, &config.privacy).await;
     progress.end();
     let evaluated = evaluated?;
     match args.json {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::database::{Database, Purpose};
 use super::shutdown;
+use crate::app::sweep;
 use crate::config::Config;
 use crate::coupon::eligibility::Policy;
 use crate::grpc::access::{Access, Keyring};
@@ -61,6 +62,8 @@ pub(super) async fn serve(
         keyless: config.server.keyless(),
     };
     let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
+    let interval = Duration::from_millis(config.coupons.sweep_interval_ms);
+    let sweeping = tokio::spawn(sweep::run(pool.clone(), interval, shutdown.clone()));
     let services = Services {
         pool,
         live,
@@ -68,5 +71,7 @@ pub(super) async fn serve(
         policy: Policy::new(config.privacy, &config.coupons),
         access,
     };
-    Ok(server::serve(listener, &config.server, services, shutdown).await?)
+    let served = server::serve(listener, &config.server, services, shutdown).await;
+    sweeping.abort();
+    Ok(served?)
 }

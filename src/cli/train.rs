@@ -66,6 +66,7 @@ pub(super) async fn train_now(
         evaluation: config.evaluation.clone(),
         gate: config.gate.clone(),
         trainer: config.trainer.clone(),
+        privacy: config.privacy,
         holder: actor::this_process(),
         force,
     };

@@ -62,12 +62,22 @@ pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
     )
 }
 
-/// The affinities of all m users, in parallel.
-pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
-    let weights: Vec<f64> = (0..snapshot.items().len() as u32)
+/// w_j of all n items, in parallel.
+pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    (0..snapshot.items().len() as u32)
         .into_par_iter()
         .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
-        .collect();
+        .collect()
+}
+
+/// As [`affinity_of`], with the [`weights`] of what is covered.
+pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
+    terms(snapshot, user, |item| weights[item.at()]).fold(0.0, |sum, term| sum + term.contribution)
+}
+
+/// The affinities of all m users, in parallel.
+pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    let weights = weights(snapshot, covered);
     (0..snapshot.users().len() as u32)
         .into_par_iter()
         .with_min_len(USERS_PER_TASK)

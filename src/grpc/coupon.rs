@@ -1,13 +1,14 @@
 //! CouponService.
 
+mod convert;
 mod targets;
 
 use tonic::{Request, Response, Status};
 
+use crate::app::eligibility::Judge;
+use crate::app::redemption::new_redemption_id;
 use crate::app::targets::Targets;
-use crate::coupon::eligibility::Policy;
-use crate::live::Live;
-use crate::store::pool::Pool;
+use crate::store::redemptions;
 
 use self::targets::TargetsStream;
 use super::access::{caller, pass};
@@ -18,11 +19,10 @@ use super::proto::v1::{
     ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
     StreamCouponTargetsRequest,
 };
+use super::status;
 
 pub struct CouponHandler {
-    pub pool: Pool,
-    pub live: Live,
-    pub policy: Policy,
+    pub judge: Judge,
 }
 
 #[tonic::async_trait]
@@ -35,50 +35,76 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<TargetsStream>, Status> {
         let (caller, pass) = (caller(&request)?, pass(&request)?);
         let (request, rows) = targets::convert::request(request.into_inner(), caller)?;
-        let targets = Targets::open(&self.pool, &self.live, self.policy, request).await?;
+        let targets = Targets::open(&self.judge.pool, &self.judge.live, self.judge.policy, request).await?;
         let rows = rows.of(targets.header());
         Ok(Response::new(targets::stream(targets, rows, pass)))
     }
 
     async fn check_eligibility(
         &self,
-        _request: Request<CheckEligibilityRequest>,
+        request: Request<CheckEligibilityRequest>,
     ) -> Result<Response<CheckEligibilityResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let check = convert::check(request.into_inner(), caller)?;
+        let checked = self.judge.check(&check).await?;
+        Ok(Response::new(convert::checked(checked)))
     }
 
     async fn list_user_coupons(
         &self,
-        _request: Request<ListUserCouponsRequest>,
+        request: Request<ListUserCouponsRequest>,
     ) -> Result<Response<ListUserCouponsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let list = convert::list(request.into_inner(), caller)?;
+        let listed = self.judge.list(&list).await?;
+        Ok(Response::new(convert::listed(listed)))
     }
 
     async fn reserve_coupon(
         &self,
-        _request: Request<ReserveCouponRequest>,
+        request: Request<ReserveCouponRequest>,
     ) -> Result<Response<ReserveCouponResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let reserve = convert::reserve(request.into_inner(), caller)?;
+        let reservation = status::answer(self.judge.reserve(&reserve).await?)?;
+        Ok(Response::new(ReserveCouponResponse {
+            reservation: Some(convert::reservation(reservation)),
+        }))
     }
 
     async fn confirm_redemption(
         &self,
-        _request: Request<ConfirmRedemptionRequest>,
+        request: Request<ConfirmRedemptionRequest>,
     ) -> Result<Response<ConfirmRedemptionResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let (request, confirmation) = convert::confirm(request.into_inner(), new_redemption_id()?, &caller)?;
+        let redemption = redemptions::confirm(&self.judge.pool, &request, &confirmation).await?;
+        Ok(Response::new(ConfirmRedemptionResponse {
+            redemption: Some(convert::redemption(status::answer(redemption)?)),
+        }))
     }
 
     async fn release_reservation(
         &self,
-        _request: Request<ReleaseReservationRequest>,
+        request: Request<ReleaseReservationRequest>,
     ) -> Result<Response<ReleaseReservationResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let (request, reservation) = convert::release(request.into_inner(), &caller)?;
+        let released = redemptions::release(&self.judge.pool, &request, &reservation).await?;
+        Ok(Response::new(ReleaseReservationResponse {
+            released: status::answer(released)?,
+        }))
     }
 
     async fn rollback_redemption(
         &self,
-        _request: Request<RollbackRedemptionRequest>,
+        request: Request<RollbackRedemptionRequest>,
     ) -> Result<Response<RollbackRedemptionResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let (request, rollback) = convert::rollback(request.into_inner(), &caller)?;
+        let redemption = redemptions::rollback(&self.judge.pool, &request, &rollback).await?;
+        Ok(Response::new(RollbackRedemptionResponse {
+            redemption: Some(convert::redemption(status::answer(redemption)?)),
+        }))
     }
 }

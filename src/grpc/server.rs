@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
+use crate::app::eligibility::Judge;
 use crate::coupon::eligibility::Policy;
 use crate::domain::rating::RatingScale;
 use crate::live::Live;
@@ -146,13 +147,16 @@ pub async fn serve(
         live: live.clone(),
     };
     let coupon = CouponHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-        policy,
+        judge: Judge {
+            pool: pool.clone(),
+            live: live.clone(),
+            policy,
+        },
     };
     let privacy = PrivacyHandler {
         pool: pool.clone(),
         live: live.clone(),
+        privacy: policy.privacy,
     };
     let model = ModelHandler {
         pool,

@@ -6,11 +6,19 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::app::eligibility::EligibilityError;
+use crate::app::redemption::ReserveError;
 use crate::app::targets::TargetsError;
+use crate::coupon::book::Offer;
+use crate::coupon::eligibility::Assessment;
 use crate::domain::access::Role;
 use crate::domain::error::{InvalidField, chain};
+use crate::domain::id::{CampaignId, CouponId};
 use crate::live::ServingStatus;
+use crate::store::campaigns::DefineError;
 use crate::store::error::StoreError;
+use crate::store::redemptions::{CloseError, RollbackError};
+use crate::store::requests::Done;
 use crate::store::snapshots::TransitionError;
 
 use super::access::Overuse;
@@ -304,6 +312,137 @@ impl From<TargetsError> for Status {
             TargetsError::Store(error) => error.into(),
         }
     }
+}
+
+pub fn no_campaign(id: &CampaignId) -> Status {
+    not_found("CAMPAIGN_NOT_FOUND", format!("there is no campaign {id}"))
+}
+
+pub fn no_coupon(id: &CouponId) -> Status {
+    not_found("COUPON_NOT_FOUND", format!("there is no coupon {id}"))
+}
+
+impl From<DefineError> for Status {
+    fn from(error: DefineError) -> Self {
+        let message = error.to_string();
+        let failed = |reason| with_reason(Code::FailedPrecondition, reason, message.clone(), None);
+        let exists = |reason| with_reason(Code::AlreadyExists, reason, message.clone(), None);
+        match error {
+            DefineError::UnknownCampaign(id) => no_campaign(&id),
+            DefineError::UnknownCoupon(id) => no_coupon(&id),
+            DefineError::UnknownMerchant(_) => not_found("MERCHANT_NOT_FOUND", message),
+            DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
+            DefineError::CouponExists(_) => exists("COUPON_EXISTS"),
+            DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),
+            DefineError::InvalidTransition { .. } => failed("INVALID_TRANSITION"),
+            DefineError::LimitBelowUse { .. } => failed("LIMIT_BELOW_USE"),
+            DefineError::Invalid(error) => invalid_argument(vec![error.within("campaign")]),
+            DefineError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// 16 random bytes.
+///
+/// # Errors
+/// INTERNAL when the system has none to give.
+pub fn random_salt() -> Result<[u8; 16], Status> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| {
+        tracing::error!(%error, "the system has no randomness to give");
+        internal()
+    })?;
+    Ok(salt)
+}
+
+impl From<EligibilityError> for Status {
+    fn from(error: EligibilityError) -> Self {
+        match error {
+            EligibilityError::NoSnapshot(serving) => no_snapshot(&serving),
+            EligibilityError::Panicked => {
+                tracing::error!("judging eligibility ended with a panic");
+                internal()
+            }
+            EligibilityError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReserveError> for Status {
+    fn from(error: ReserveError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReserveError::UnknownCoupon(_) => not_found("COUPON_NOT_FOUND", message),
+            ReserveError::NotEligible { assessment, offer } => not_eligible(&assessment, &offer),
+            ReserveError::Contended => {
+                let retry_after = Some(Duration::from_millis(100));
+                with_reason(Code::Aborted, "CONFLICT", message, retry_after)
+            }
+            ReserveError::NoRandomness => {
+                tracing::error!("the system has no randomness to give");
+                internal()
+            }
+            ReserveError::Eligibility(error) => error.into(),
+        }
+    }
+}
+
+/// FAILED_PRECONDITION with every reason: the first one's code, all codes in the metadata `reasons`, and in words.
+fn not_eligible(assessment: &Assessment, offer: &Offer) -> Status {
+    let codes: Vec<&str> = assessment
+        .failures
+        .iter()
+        .map(|failure| failure.code().name())
+        .collect();
+    let in_words = assessment.failures.iter().map(|failure| {
+        let (code, required, seen) = (failure.code().name(), failure.required(Some(offer)), failure.seen());
+        format!("{code}: needs {required}, but: {seen}")
+    });
+    let message = format!("not eligible: {}", in_words.collect::<Vec<_>>().join("; "));
+    let first = codes.first().copied().unwrap_or("NOT_ELIGIBLE");
+    let metadata = [("reasons".to_owned(), codes.join(","))];
+    let details = ErrorDetails::with_error_info(first, DOMAIN, metadata);
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+impl From<CloseError> for Status {
+    fn from(error: CloseError) -> Self {
+        let message = error.to_string();
+        let failed = |reason| with_reason(Code::FailedPrecondition, reason, message.clone(), None);
+        match error {
+            CloseError::UnknownReservation(_) => not_found("RESERVATION_NOT_FOUND", message),
+            CloseError::Expired { .. } => failed("RESERVATION_EXPIRED"),
+            CloseError::Closed { .. } => failed("RESERVATION_CLOSED"),
+            CloseError::AmountTooLarge { .. } => failed("AMOUNT_EXCEEDS_RESERVATION"),
+            CloseError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RollbackError> for Status {
+    fn from(error: RollbackError) -> Self {
+        let message = error.to_string();
+        let failed = |reason| with_reason(Code::FailedPrecondition, reason, message.clone(), None);
+        match error {
+            RollbackError::UnknownRedemption(_) => not_found("REDEMPTION_NOT_FOUND", message),
+            RollbackError::AmountTooLarge { .. } => failed("AMOUNT_EXCEEDS_REDEMPTION"),
+            RollbackError::NothingLeft(_) => failed("ROLLED_BACK_ALREADY"),
+            RollbackError::CapNotRestorable { .. } => failed("CAP_NOT_RESTORABLE"),
+            RollbackError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The answer of a mutation, also of one that was made before.
+///
+/// # Errors
+/// FAILED_PRECONDITION when the request id was used with another body.
+pub fn answer<T>(done: Done<T>) -> Result<T, Status> {
+    let reused = || {
+        let message = "request_id was used for another request within the last 30 days";
+        with_reason(Code::FailedPrecondition, "REQUEST_ID_REUSED", message, None)
+    };
+    done.answer().ok_or_else(reused)
 }
 
 /// As the protocol spells it.

@@ -1,4 +1,6 @@
-//! Who was offered a coupon, or would have been: both arms of the holdout.
+//! Who was offered a coupon, or would have been: both arms of the holdout. Of a user and a coupon the first time counts.
+
+use crate::domain::id::{CouponId, UserId};
 
 use super::audience::OfferKeys;
 use super::error::StoreError;
@@ -45,4 +47,33 @@ pub async fn log(
         }
     })
     .await
+}
+
+/// The same for one user and several coupons, each with whether the user is held out of it. `snapshot_version`: 0 for
+/// none.
+pub async fn log_of_user(
+    pool: &Pool,
+    user: &UserId,
+    snapshot_version: i64,
+    coupons: &[(CouponId, bool)],
+) -> Result<(), StoreError> {
+    if coupons.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = coupons.iter().map(|(coupon, _)| coupon.to_string()).collect();
+    let held_out: Vec<bool> = coupons.iter().map(|(_, is_held_out)| *is_held_out).collect();
+    sqlx::query!(
+        "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
+         SELECT coupons.id, users.id, coupons.campaign_id, given.is_held_out, $4
+         FROM UNNEST($1::text[], $2::boolean[]) AS given (external_id, is_held_out)
+         JOIN coupons ON coupons.external_id = given.external_id JOIN users ON users.external_id = $3
+         ORDER BY coupons.id ON CONFLICT DO NOTHING",
+        &ids,
+        &held_out,
+        user.as_str(),
+        snapshot_version,
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await?;
+    Ok(())
 }

@@ -1,0 +1,135 @@
+//! Reserving a coupon: the evaluator decides under the user's lock, on the facts as they are there.
+
+use std::sync::Arc;
+
+use crate::coupon::book::Offer;
+use crate::coupon::eligibility::{Assessment, Verdict};
+use crate::domain::access::Caller;
+use crate::domain::coupon::{Audience, Cart};
+use crate::domain::id::{CouponId, RedemptionId, ReservationId, UserId};
+use crate::domain::redemption::Reservation;
+use crate::store::error::StoreError;
+use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
+use crate::store::requests::{Done, Request};
+
+use super::eligibility::{EligibilityError, Judge, Subject, reader};
+
+#[derive(Debug, Clone)]
+pub struct ReserveRequest {
+    pub request: Request,
+    pub user: UserId,
+    pub coupon: CouponId,
+    pub cart: Cart,
+    pub caller: Arc<Caller>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    #[error("there is no coupon {0}")]
+    UnknownCoupon(CouponId),
+    #[error("the user is not eligible for the coupon")]
+    NotEligible {
+        /// As the caller may see it; at least one failure.
+        assessment: Assessment,
+        offer: Arc<Offer>,
+    },
+    /// Others took what was free, again and again.
+    #[error("others were faster; try again")]
+    Contended,
+    #[error("the system has no randomness to give")]
+    NoRandomness,
+    #[error(transparent)]
+    Eligibility(#[from] EligibilityError),
+}
+
+impl From<StoreError> for ReserveError {
+    fn from(error: StoreError) -> Self {
+        Self::Eligibility(error.into())
+    }
+}
+
+/// How often a reservation is tried when what was free is taken in the meantime.
+const ATTEMPTS: u32 = 3;
+
+impl Judge {
+    /// Sets aside what the coupon takes off the cart.
+    ///
+    /// # Errors
+    /// [`ReserveError::NotEligible`] with every reason.
+    pub async fn reserve(&self, request: &ReserveRequest) -> Result<Done<Reservation>, ReserveError> {
+        let wanted = Wanted {
+            reservation: ReservationId::new(random_id()?).map_err(|_| ReserveError::NoRandomness)?,
+            user: request.user.clone(),
+            coupon: request.coupon.clone(),
+            exposure_window_days: self.policy.exposure_window_days,
+        };
+        for attempt in 1..=ATTEMPTS {
+            // Definitions and memory first: nothing of that is asked for under lock.
+            let offer = self.named_offer(&request.coupon, &request.caller).await?;
+            let offer = offer.ok_or_else(|| ReserveError::UnknownCoupon(request.coupon.clone()))?;
+            let (book, view) = (self.live.book(), self.live.view());
+            let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |standing| {
+                let subject = Subject::new(standing, &book, view.as_deref(), Some(&request.cart));
+                let Some(usage) = standing.usages.get(&request.coupon) else {
+                    return Err(Assessment::unknown_coupon());
+                };
+                let assessment = subject.assess(&offer, usage, &self.policy);
+                match (assessment.verdict, assessment.discount_minor) {
+                    (Verdict::Eligible, Some(amount_minor)) => Ok(grant(&offer, amount_minor)),
+                    _ => Err(assessment),
+                }
+            });
+            match reserved.await {
+                Ok(done) => return Ok(done),
+                Err(StoreReserveError::Store(error)) => return Err(error.into()),
+                Err(StoreReserveError::Refused(assessment)) => {
+                    // What has expired may be all that is in the way.
+                    if attempt < ATTEMPTS && may_be_held(&assessment) && redemptions::sweep(&self.pool).await? > 0 {
+                        continue;
+                    }
+                    let assessment = assessment.for_reader(reader(&request.caller));
+                    return Err(ReserveError::NotEligible { assessment, offer });
+                }
+                Err(StoreReserveError::Taken) => {
+                    redemptions::sweep(&self.pool).await?;
+                }
+            }
+        }
+        Err(ReserveError::Contended)
+    }
+}
+
+/// Whether a limit is reached, of which a part may be held by reservations that have expired.
+fn may_be_held(assessment: &Assessment) -> bool {
+    use crate::coupon::eligibility::Code::{BudgetExhausted, TotalCapReached, UserCapReached};
+    let is_limit = |code| [BudgetExhausted, TotalCapReached, UserCapReached].contains(&code);
+    assessment.failures.iter().any(|failure| is_limit(failure.code()))
+}
+
+fn grant(offer: &Offer, amount_minor: i64) -> Grant {
+    let by_assignment = offer.campaign.audience == Audience::Assigned;
+    Grant {
+        amount_minor,
+        // An assignment is good for one redemption.
+        user_cap: match by_assignment {
+            true => Some(1),
+            false => offer.coupon.per_user_cap.map(i64::from),
+        },
+        by_assignment,
+    }
+}
+
+/// A new id of a redemption.
+///
+/// # Errors
+/// [`ReserveError::NoRandomness`].
+pub fn new_redemption_id() -> Result<RedemptionId, ReserveError> {
+    RedemptionId::new(random_id()?).map_err(|_| ReserveError::NoRandomness)
+}
+
+/// 128 random bits in hexadecimal digits.
+fn random_id() -> Result<String, ReserveError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| ReserveError::NoRandomness)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,103 @@
+//! What mutations have answered, for whoever sends them again.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::domain::id::RequestId;
+
+use super::error::StoreError;
+use super::pool::{Connection, Pool};
+
+/// A mutation as its sender knows it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose it is: ids of different callers have nothing to do with each other.
+    pub caller: String,
+    pub id: RequestId,
+    /// SHA-256 of the RPC and of what it asks for.
+    pub body_hash: [u8; 32],
+}
+
+/// What became of a mutation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done<T> {
+    Now(T),
+    /// This is what it answered the first time.
+    Before(T),
+    /// The id was used with another body.
+    Reused,
+}
+
+impl<T> Done<T> {
+    /// The answer; `None` when the id was used with another body.
+    pub fn answer(self) -> Option<T> {
+        match self {
+            Self::Now(answer) | Self::Before(answer) => Some(answer),
+            Self::Reused => None,
+        }
+    }
+}
+
+pub(super) enum Begun<T> {
+    /// To be done, and then [`finish`]ed, in this transaction.
+    New,
+    Before(T),
+    Reused,
+}
+
+/// Notes `request` down. One with the same id that is under way is waited for: it ends with its transaction.
+pub(super) async fn begin<T: DeserializeOwned>(
+    connection: &mut Connection,
+    request: &Request,
+) -> Result<Begun<T>, StoreError> {
+    let created = sqlx::query!(
+        "INSERT INTO request_log (caller, request_id, body_hash, response) VALUES ($1, $2, $3, 'null')
+         ON CONFLICT DO NOTHING",
+        request.caller,
+        request.id.as_str(),
+        &request.body_hash[..],
+    )
+    .execute(&mut *connection)
+    .await?;
+    if created.rows_affected() == 1 {
+        return Ok(Begun::New);
+    }
+    let stored = sqlx::query!(
+        "SELECT body_hash, response FROM request_log WHERE caller = $1 AND request_id = $2",
+        request.caller,
+        request.id.as_str(),
+    )
+    .fetch_one(connection)
+    .await?;
+    if stored.body_hash != request.body_hash {
+        return Ok(Begun::Reused);
+    }
+    let answer = serde_json::from_value(stored.response).map_err(|error| StoreError::corrupt("request_log", error))?;
+    Ok(Begun::Before(answer))
+}
+
+/// Keeps what `request` is answered.
+pub(super) async fn finish(
+    connection: &mut Connection,
+    request: &Request,
+    response: &impl Serialize,
+) -> Result<(), StoreError> {
+    let response = serde_json::to_value(response).map_err(|error| StoreError::corrupt("request_log", error))?;
+    sqlx::query!(
+        "UPDATE request_log SET response = $3 WHERE caller = $1 AND request_id = $2",
+        request.caller,
+        request.id.as_str(),
+        response,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets requests of more than 30 days ago. Returns how many.
+pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
+    let pruned = sqlx::query!("DELETE FROM request_log WHERE at < clock_timestamp() - interval '30 days'")
+        .execute(&mut *pool.acquire().await?)
+        .await?;
+    Ok(pruned.rows_affected())
+}

@@ -576,7 +576,7 @@ async fn a_merchant_sees_its_own_coupons_and_in_reasons_its_own_items() {
         foreign.message().replace("coupon c", "coupon unheard-of"),
         unknown.message()
     );
-    assert_eq!((foreign.code(), foreign.details()), (unknown.code(), unknown.details()));
+    assert_status(&foreign, Code::NotFound, "COUPON_NOT_FOUND");
 
     let own_campaign = "UPDATE campaigns SET merchant_id = 1, holdout_basis_points = 5000;
         UPDATE coupon_book SET revision = revision + 1";

@@ -10,7 +10,7 @@ use crate::domain::time::Timestamp;
 
 use super::coupons::CouponRow;
 use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, lift_limits};
 
 /// Raised by every change of a definition.
 pub async fn revision(pool: &Pool) -> Result<i64, StoreError> {
@@ -31,6 +31,8 @@ pub(super) async fn raise_revision(connection: &mut Connection) -> Result<(), St
 /// All definitions, and their revision.
 pub async fn read(pool: &Pool) -> Result<(Book, i64), StoreError> {
     let mut tx = pool.begin_picture().await?;
+    // There may be very many items.
+    lift_limits(&mut tx).await?;
     let revision = sqlx::query_scalar!("SELECT revision FROM coupon_book")
         .fetch_one(&mut *tx)
         .await?;

@@ -4,7 +4,7 @@ use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::{
     Basis, Consent, ConsentDecision, Estimator, Fallback, GetConsentRequest, ListItemAudienceRequest,
     ListSimilarUsersRequest, Personalization, PredictRatingsRequest, Prediction, Purpose, RecommendRequest,
-    SetConsentRequest,
+    SetConsentRequest, prediction,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use tonic::transport::Channel;
@@ -272,7 +272,10 @@ async fn an_objection_to_profiling_holds_at_the_next_call_and_soon_everywhere() 
     assert_eq!(ranked.personalization(), Personalization::Popularity);
     assert_eq!(ranked.items, popular);
     assert_eq!(here.predictions(&ada).await, of_nobody);
-    assert!(of_nobody.iter().all(|one| one.fallback() == Fallback::ItemMean));
+    assert!(of_nobody.iter().all(|one| match &one.result {
+        Some(prediction::Result::Rating(rating)) => rating.fallback() == Fallback::ItemMean,
+        _ => false,
+    }));
     assert_eq!(here.similar_users(&ada).await, [""; 0]);
     assert!(!here.similar_users(&neighbor).await.contains(&ada));
     assert!(!here.audience(&liked).await.contains(&ada));

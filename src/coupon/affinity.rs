@@ -12,6 +12,8 @@ use crate::model::bits::Bits;
 use crate::model::catalogue::Facts;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::snapshot::Snapshot;
+use crate::similarity::lists::InvertedLists;
+use crate::similarity::sparse::CsrMatrix;
 
 use super::book::Offer;
 
@@ -37,7 +39,55 @@ pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
 
 /// w_j of `item`: what a rating of it says about the items that `is_covered` names.
 pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
-    let (followers, similarities) = snapshot.item_followers().row(item.at());
+    weight_in(snapshot.item_followers(), is_covered, item)
+}
+
+/// w_j of every item j, in parallel. `followers`: of n items; `covered`: one bit for each of them.
+pub fn weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
+    let items = (0..followers.n_rows() as u32).into_par_iter();
+    items
+        .map(|item| weight_in(followers, |item| covered.get(item.at()), ItemIndex(item)))
+        .collect()
+}
+
+/// w_j of every item j when every pair of items counts, not only those that the lists keep: Σ_i cosine(i, j) over the
+/// covered i ≠ j. `ratings`: effective, [users, n]; `covered`: one bit for each of n. Time O(entries): no pair is formed,
+/// for Σ_i R_i·R_j / (|R_i|·|R_j|) = R_j·(Σ_i R_i / |R_i|) / |R_j|.
+pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
+    let mut squares = vec![0.0; ratings.n_columns()];
+    for (&item, &rating) in ratings.columns().iter().zip(ratings.values()) {
+        squares[item as usize] += f64::from(rating) * f64::from(rating);
+    }
+    let mut weights = vec![0.0; ratings.n_columns()];
+    for user in 0..ratings.n_rows() {
+        let (items, values) = ratings.row(user);
+        let row = || {
+            items
+                .iter()
+                .zip(values)
+                .map(|(&item, &rating)| (item as usize, f64::from(rating)))
+        };
+        let of_covered = row().filter(|&(item, _)| covered.get(item));
+        let direction = sum(of_covered.map(|(item, rating)| rating / squares[item].sqrt()));
+        if direction > 0.0 {
+            row().for_each(|(item, rating)| weights[item] += rating * direction);
+        }
+    }
+    for (item, weight) in weights.iter_mut().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        let own = f64::from(u8::from(covered.get(item)));
+        *weight = (*weight / squares[item].sqrt() - own).max(0.0);
+    }
+    weights
+}
+
+/// Σ_j R\[j\]·w_j over a history, ascending by item.
+pub fn weigh(items: &[u32], ratings: &[f32], weights: &[f64]) -> f64 {
+    let history = items.iter().zip(ratings);
+    sum(history.map(|(&item, &rating)| f64::from(rating) * weights[item as usize]))
+}
+
+fn weight_in(followers: &InvertedLists, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
+    let (followers, similarities) = followers.row(item.at());
     let of_covered = followers
         .iter()
         .zip(similarities)
@@ -64,16 +114,13 @@ pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
 
 /// The affinities of all m users, in parallel.
 pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
-    let weights: Vec<f64> = (0..snapshot.items().len() as u32)
-        .into_par_iter()
-        .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
-        .collect();
+    let weights = weights(snapshot.item_followers(), covered);
     (0..snapshot.users().len() as u32)
         .into_par_iter()
         .with_min_len(USERS_PER_TASK)
         .map(|user| {
-            let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
-            sum(terms.map(|term| term.contribution))
+            let (items, ratings) = snapshot.ratings().row(UserIndex(user).at());
+            weigh(items, ratings, &weights)
         })
         .collect()
 }
@@ -177,5 +224,19 @@ mod tests {
         check(&["i3"], &[3]);
         check(&["i0", "i2", "i4", "unknown"], &[0, 2, 4]);
         check(&["i0", "i1", "i2", "i3", "i4"], &[0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn all_pairs_are_those_of_lists_that_keep_everything() {
+        let snapshot = fixture::snapshot(&EXAMPLE);
+        for bits in 0_u8..32 {
+            let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
+            let kept = weights(snapshot.item_followers(), &covered);
+            let all = all_pairs_weights(snapshot.ratings(), &covered);
+            assert!(
+                kept.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-6),
+                "{kept:?} {all:?}"
+            );
+        }
     }
 }

@@ -111,6 +111,11 @@ impl Snapshot {
             return Err(SnapshotError::Value { part: "biases" });
         }
         check_weights(&parts.weights)?;
+        if let Propensity::Fitted(model) = &parts.propensity
+            && model.check().is_err()
+        {
+            return Err(SnapshotError::Value { part: "propensity" });
+        }
         if parts.parameters.scale.validate().is_err() {
             return Err(SnapshotError::Value { part: "parameters" });
         }

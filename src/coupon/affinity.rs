@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::domain::coupon::Scope;
 use crate::model::bits::Bits;
-use crate::model::catalogue::Facts;
-use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::catalogue::{Catalogue, Facts};
+use crate::model::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::model::snapshot::Snapshot;
 use crate::similarity::lists::InvertedLists;
 use crate::similarity::sparse::CsrMatrix;
@@ -35,6 +35,34 @@ pub fn covers(offer: &Offer, item_id: &str, facts: Option<&Facts<'_>>) -> bool {
 pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
     let items = (0..snapshot.items().len() as u32).map(ItemIndex);
     items.map(|item| is_covered(snapshot, offer, item)).collect()
+}
+
+/// The items that any of `offers` covers, ascending, each once.
+pub fn covered_by_any<'a>(
+    items: &Dictionary<ItemIndex>,
+    catalogue: &Catalogue,
+    offers: impl IntoIterator<Item = &'a Offer>,
+) -> Vec<ItemIndex> {
+    let mut covered = Bits::zeros(items.len());
+    let mut cover = |offer: &Offer, item: ItemIndex| {
+        if covers(offer, items.id(item), Some(&catalogue.facts(item))) {
+            covered.set(item.at(), true);
+        }
+    };
+    for offer in offers {
+        match &offer.coupon.scope {
+            // Thousands of coupons that name a few items each: not all items are asked each time.
+            Scope::Listed(set) if set.categories.is_empty() && set.merchants.is_empty() => {
+                let named = set.items.iter().filter_map(|item| items.find(item.as_str()));
+                named.for_each(|item| cover(offer, item));
+            }
+            Scope::All | Scope::Listed(_) => {
+                (0..items.len() as u32).for_each(|item| cover(offer, ItemIndex(item)));
+            }
+        }
+    }
+    let all = (0..items.len() as u32).map(ItemIndex);
+    all.filter(|item| covered.get(item.at())).collect()
 }
 
 /// w_j of `item`: what a rating of it says about the items that `is_covered` names.
@@ -174,15 +202,20 @@ mod tests {
 
     use super::super::testing::{campaign, coupon, listed};
     use super::*;
+    use crate::domain::coupon::{Coupon, ItemSet};
+    use crate::domain::id::{Category, MerchantId};
     use crate::model::fixture::{self, EXAMPLE};
 
     fn offer(items: &[&str]) -> Offer {
+        of_scope(None, listed(items))
+    }
+
+    fn of_scope(merchant: Option<&str>, scope: Scope) -> Offer {
+        let mut campaign = campaign("k");
+        campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
         Offer {
-            coupon: crate::domain::coupon::Coupon {
-                scope: listed(items),
-                ..coupon("c")
-            },
-            campaign: Arc::new(campaign("k")),
+            coupon: Coupon { scope, ..coupon("c") },
+            campaign: Arc::new(campaign),
         }
     }
 
@@ -238,5 +271,40 @@ mod tests {
                 "{kept:?} {all:?}"
             );
         }
+    }
+
+    #[test]
+    fn items_covered_by_any_are_those_that_one_covers() {
+        let facts = [("mugs", "acme"), ("mugs", "zeta"), ("art", "acme"), ("art", "zeta")];
+        let facts = facts.map(|(category, merchant)| fixture::item_facts("", category, merchant));
+        let mut parts = fixture::snapshot_parts(&[&[1.0, 1.0, 1.0, 1.0]]);
+        parts.catalogue = fixture::catalogue(&facts);
+        let snapshot = Snapshot::new(parts).unwrap();
+        let check = |scopes: Vec<(Option<&str>, Scope)>, expected: &[u32]| {
+            let offers: Vec<Offer> = scopes
+                .into_iter()
+                .map(|(merchant, scope)| of_scope(merchant, scope))
+                .collect();
+            let found = covered_by_any(snapshot.items(), snapshot.catalogue(), &offers);
+            assert_eq!(found, expected.iter().copied().map(ItemIndex).collect::<Vec<_>>());
+            let items = (0..4).map(ItemIndex);
+            let by_each = items.filter(|&item| offers.iter().any(|offer| is_covered(&snapshot, offer, item)));
+            assert_eq!(found, by_each.collect::<Vec<_>>());
+        };
+        let mugs = || {
+            Scope::Listed(ItemSet {
+                categories: vec![Category::new("mugs").unwrap()],
+                ..ItemSet::default()
+            })
+        };
+        check(vec![], &[]);
+        check(
+            vec![(None, listed(&["i3", "unknown"])), (None, listed(&["i1", "i3"]))],
+            &[1, 3],
+        );
+        check(vec![(Some("acme"), listed(&["i1", "i2"]))], &[2]);
+        check(vec![(None, mugs()), (None, listed(&["i2"]))], &[0, 1, 2]);
+        check(vec![(Some("zeta"), mugs())], &[1]);
+        check(vec![(Some("zeta"), Scope::All)], &[1, 3]);
     }
 }

@@ -12,6 +12,8 @@ use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
 use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
+mod campaigns;
+
 use super::changes::{self, Watermark};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
@@ -26,6 +28,7 @@ pub async fn read_input(pool: &Pool) -> Result<(TrainingInput, Watermark), Store
     let ratings = read_ratings(&mut first, &users, &items);
     let orders = read_orders(&mut second, &users, &items);
     let (ratings, orders) = try_join!(ratings, orders)?;
+    let campaigns = campaigns::read(&mut first, &users, &items, &catalogue).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
@@ -33,7 +36,7 @@ pub async fn read_input(pool: &Pool) -> Result<(TrainingInput, Watermark), Store
         ratings,
         orders,
         consents: ConsentRecords::default(),
-        campaigns: Vec::new(),
+        campaigns,
         as_of,
     };
     Ok((input, watermark))

@@ -70,8 +70,8 @@ pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item:
     weight_in(snapshot.item_followers(), is_covered, item)
 }
 
-/// w_j of every item j, in parallel. `followers`: of n items; `covered`: one bit for each of them.
-pub fn weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
+/// w_j of every item j by lists of any model, in parallel. `followers`: of n items; `covered`: one bit for each of them.
+pub fn list_weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
     let items = (0..followers.n_rows() as u32).into_par_iter();
     items
         .map(|item| weight_in(followers, |item| covered.get(item.at()), ItemIndex(item)))
@@ -140,16 +140,24 @@ pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
     )
 }
 
+/// w_j of all n items, in parallel.
+pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    list_weights(snapshot.item_followers(), covered)
+}
+
+/// As [`affinity_of`], with the [`weights`] of what is covered.
+pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
+    let (items, ratings) = snapshot.ratings().row(user.at());
+    weigh(items, ratings, weights)
+}
+
 /// The affinities of all m users, in parallel.
 pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
-    let weights = weights(snapshot.item_followers(), covered);
+    let weights = weights(snapshot, covered);
     (0..snapshot.users().len() as u32)
         .into_par_iter()
         .with_min_len(USERS_PER_TASK)
-        .map(|user| {
-            let (items, ratings) = snapshot.ratings().row(UserIndex(user).at());
-            weigh(items, ratings, &weights)
-        })
+        .map(|user| weighted_affinity(snapshot, &weights, UserIndex(user)))
         .collect()
 }
 
@@ -264,7 +272,7 @@ mod tests {
         let snapshot = fixture::snapshot(&EXAMPLE);
         for bits in 0_u8..32 {
             let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
-            let kept = weights(snapshot.item_followers(), &covered);
+            let kept = weights(&snapshot, &covered);
             let all = all_pairs_weights(snapshot.ratings(), &covered);
             assert!(
                 kept.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-6),

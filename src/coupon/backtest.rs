@@ -6,7 +6,7 @@ use crate::domain::time::Timestamp;
 use crate::model::dictionary::UserIndex;
 use crate::model::parameters::TrainingParameters;
 use crate::model::propensity::{CampaignCalibration, Feature, Propensity, PropensityModel, PropensityQuality, sigmoid};
-use crate::similarity::lists::InvertedLists;
+use crate::similarity::lists::{InvertedLists, NeighborLists};
 use crate::similarity::sparse::CsrMatrix;
 use crate::training::error::TrainingError;
 use crate::training::fit::{item_followers, user_neighbors};
@@ -72,6 +72,20 @@ pub struct BacktestOptions {
     pub max_campaigns: usize,
     pub seed: u64,
     pub fit: FitOptions,
+}
+
+impl BacktestOptions {
+    /// All campaigns with at least three redeemers.
+    pub fn new(fit: FitOptions, seed: u64) -> Self {
+        Self {
+            from: None,
+            until: None,
+            min_redeemers: 3,
+            max_campaigns: usize::MAX,
+            seed,
+            fit,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -143,7 +157,7 @@ pub fn backtest(
     for of_one_start in chosen.chunk_by(|a, b| a.campaign.window.starts_at == b.campaign.window.starts_at) {
         let start = of_one_start[0].campaign.window.starts_at;
         let world = World::before(start, input, parameters)?;
-        let weights = |covered: &_| affinity::weights(&world.followers, covered);
+        let weights = |covered: &_| affinity::list_weights(&world.followers, covered);
         match fit(&cases, &weights, start, &options.fit) {
             Propensity::Fitted(model) => predicted
                 .extend((of_one_start.iter()).map(|case| predict(case, &world, &model, known_until, options.seed))),
@@ -220,7 +234,7 @@ fn left(campaign: &CampaignHistory, redeemers: usize, because: Because) -> LeftO
 struct World {
     ratings: CsrMatrix,
     followers: InvertedLists,
-    user_neighbors: crate::similarity::lists::NeighborLists,
+    user_neighbors: NeighborLists,
 }
 
 impl World {
@@ -267,7 +281,7 @@ struct Predicted {
 }
 
 fn predict(case: &Case<'_>, world: &World, model: &PropensityModel, known_until: Timestamp, seed: u64) -> Predicted {
-    let closeness = case.closeness(&affinity::weights(&world.followers, &case.covered));
+    let closeness = case.closeness(&affinity::list_weights(&world.followers, &case.covered));
     let all_pairs = case.closeness(&affinity::all_pairs_weights(&world.ratings, &case.covered));
     let labels = case.labels_before(known_until);
     let share = case.observed_share(known_until);

@@ -61,6 +61,11 @@ impl View {
         }
     }
 
+    /// Whether nothing is on record of anybody.
+    pub fn has_no_consents(&self) -> bool {
+        !self.overlay.has_consents() && self.snapshot.consents().ids().is_empty()
+    }
+
     /// What is on record for `user` now.
     pub fn consents(&self, user: &UserId) -> Consents {
         let recorded = || self.snapshot.consents().of(user.as_str());
@@ -78,7 +83,17 @@ impl View {
 
     /// Whether the data of `user` may be used for `purpose`.
     pub fn allows(&self, user: &UserId, purpose: Purpose) -> bool {
-        self.privacy.allows(self.consents(user), purpose)
+        // Spare the hash and the search in the common case.
+        let consents = match self.has_no_consents() {
+            true => Consents::default(),
+            false => self.consents(user),
+        };
+        self.privacy.allows(consents, purpose)
+    }
+
+    /// The same for a user of the snapshot.
+    pub fn user_allows(&self, user: UserIndex, purpose: Purpose) -> bool {
+        self.privacy.allows(self.user_consents(user), purpose)
     }
 
     pub fn item_id(&self, item: ItemIndex) -> &str {

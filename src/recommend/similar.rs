@@ -1,5 +1,6 @@
 //! Items that are liked by the same users, and users that like the same items.
 
+use crate::domain::consent::Purpose;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::view::View;
 
@@ -20,13 +21,19 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
         .collect()
 }
 
-/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1].
+/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1]. Who has objected to
+/// profiling has none, and is nobody's.
 pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserIndex, f64)> {
+    let is_profiled = |user: UserIndex| view.user_allows(user, Purpose::Profiling);
+    if !is_profiled(user) {
+        return Vec::new();
+    }
     let (neighbors, similarities) = view.snapshot.user_neighbors().row(user.at());
     neighbors
         .iter()
         .zip(similarities)
         .map(|(&neighbor, &similarity)| (UserIndex(neighbor), f64::from(similarity)))
+        .filter(|&(neighbor, _)| is_profiled(neighbor))
         .take(limit)
         .collect()
 }

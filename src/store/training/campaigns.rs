@@ -17,9 +17,11 @@ use super::super::error::StoreError;
 use super::super::pool::Connection;
 use super::Keyed;
 
-/// Ascending by id. Covered is what the coupons cover by the facts that `catalogue` has of the items.
+/// Ascending by id; recipients and redeemers are those who allow to be trained on, those of whom nothing is on record if
+/// `by_default`. Covered is what the coupons cover by the facts that `catalogue` has of the items.
 pub(super) async fn read(
     connection: &mut Connection,
+    by_default: bool,
     users: &Keyed<UserIndex>,
     items: &Keyed<ItemIndex>,
     catalogue: &Catalogue,
@@ -30,8 +32,8 @@ pub(super) async fn read(
     for offer in book.offers() {
         offers.entry(&offer.campaign.id).or_default().push(offer);
     }
-    let mut recipients = read_recipients(connection, users).await?;
-    let mut redemptions = read_redemptions(connection, users).await?;
+    let mut recipients = read_recipients(connection, by_default, users).await?;
+    let mut redemptions = read_redemptions(connection, by_default, users).await?;
     let mut histories: Vec<CampaignHistory> = book
         .campaigns()
         .map(|campaign| {
@@ -52,6 +54,7 @@ pub(super) async fn read(
 /// By campaign; ascending, each once.
 async fn read_recipients(
     connection: &mut Connection,
+    by_default: bool,
     users: &Keyed<UserIndex>,
 ) -> Result<HashMap<String, Vec<UserIndex>>, StoreError> {
     struct Row {
@@ -61,17 +64,19 @@ async fn read_recipients(
     let mut recipients: HashMap<String, Vec<UserIndex>> = HashMap::new();
     let mut rows = sqlx::query_as!(
         Row,
-        r#"SELECT external_id AS "campaign_id!", user_id AS "user_id!"
+        r#"SELECT campaigns.external_id AS "campaign_id!", offered.user_id AS "user_id!"
            FROM (SELECT campaign_id, user_id FROM assignments
                  UNION
                  SELECT campaign_id, user_id FROM exposures WHERE NOT is_held_out) AS offered
-           JOIN campaigns ON campaigns.id = campaign_id"#
+           JOIN campaigns ON campaigns.id = campaign_id
+           LEFT JOIN consents ON consents.user_id = offered.user_id AND purpose = 'training'
+           WHERE COALESCE(is_granted, $1)"#,
+        by_default
     )
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {
-        if let Some(&user) = users.by_key.get(&row.user_id) {
-            recipients.entry(row.campaign_id).or_default().push(user);
-        }
+        let user = users.index("assignments", row.user_id)?;
+        recipients.entry(row.campaign_id).or_default().push(user);
     }
     recipients.values_mut().for_each(|users| users.sort_unstable());
     Ok(recipients)
@@ -80,6 +85,7 @@ async fn read_recipients(
 /// By campaign; ascending by time, then user. Those that were given back as a whole are left out.
 async fn read_redemptions(
     connection: &mut Connection,
+    by_default: bool,
     users: &Keyed<UserIndex>,
 ) -> Result<HashMap<String, Vec<RedemptionEvent>>, StoreError> {
     struct Row {
@@ -90,19 +96,20 @@ async fn read_redemptions(
     let mut redemptions: HashMap<String, Vec<RedemptionEvent>> = HashMap::new();
     let mut rows = sqlx::query_as!(
         Row,
-        "SELECT campaigns.external_id AS campaign_id, user_id, redeemed_at
+        "SELECT campaigns.external_id AS campaign_id, redemptions.user_id, redeemed_at
          FROM redemptions JOIN campaigns ON campaigns.id = campaign_id
-         WHERE NOT is_cap_restored AND (rolled_back_minor < amount_minor OR amount_minor = 0)"
+         LEFT JOIN consents ON consents.user_id = redemptions.user_id AND purpose = 'training'
+         WHERE NOT is_cap_restored AND (rolled_back_minor < amount_minor OR amount_minor = 0)
+               AND COALESCE(is_granted, $1)",
+        by_default
     )
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {
-        if let Some(&user) = users.by_key.get(&row.user_id) {
-            let event = RedemptionEvent {
-                user,
-                redeemed_at: row.redeemed_at,
-            };
-            redemptions.entry(row.campaign_id).or_default().push(event);
-        }
+        let event = RedemptionEvent {
+            user: users.index("redemptions", row.user_id)?,
+            redeemed_at: row.redeemed_at,
+        };
+        redemptions.entry(row.campaign_id).or_default().push(event);
     }
     let in_order = |event: &RedemptionEvent| (event.redeemed_at, event.user);
     redemptions

@@ -1,5 +1,6 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
+use crate::coupon::backtest::{Backtest, BacktestOptions, backtest};
 use crate::domain::consent::PrivacyOptions;
 use crate::domain::time::Timestamp;
 use crate::evaluation::evaluate::{self, Evaluated};
@@ -31,4 +32,16 @@ pub async fn evaluate(
         evaluate::evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)
     });
     Ok(evaluated.await??)
+}
+
+/// Ranks and predicts past campaigns, each by what was known the moment before it started.
+pub async fn evaluate_coupons(
+    pool: &Pool,
+    parameters: TrainingParameters,
+    options: BacktestOptions,
+    privacy: &PrivacyOptions,
+) -> Result<Backtest, TrainError> {
+    let (input, _) = read_input(pool, privacy).await?;
+    let backtest = compute(move || backtest(&input, &parameters, &options));
+    Ok(backtest.await??)
 }

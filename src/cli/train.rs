@@ -67,6 +67,7 @@ pub(super) async fn train_now(
         gate: config.gate.clone(),
         trainer: config.trainer.clone(),
         privacy: config.privacy,
+        min_redemptions: config.coupons.min_redemptions,
         holder: actor::this_process(),
         force,
     };

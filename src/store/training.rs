@@ -13,6 +13,8 @@ use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
 use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
+mod campaigns;
+
 use super::changes::{self, Watermark};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
@@ -32,6 +34,7 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
     let orders = read_orders(&mut second, by_default, &users, &items);
     let (ratings, orders) = try_join!(ratings, orders)?;
     let consents = read_consents(&mut first).await?;
+    let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalogue).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
@@ -39,7 +42,7 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         ratings,
         orders,
         consents,
-        campaigns: Vec::new(),
+        campaigns,
         as_of,
     };
     Ok((input, watermark))

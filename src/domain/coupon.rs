@@ -209,6 +209,15 @@ pub enum Scope {
     Listed(ItemSet),
 }
 
+impl Scope {
+    pub fn listed(&self) -> Option<&ItemSet> {
+        match self {
+            Self::All => None,
+            Self::Listed(set) => Some(set),
+        }
+    }
+}
+
 /// A condition on a user. All rules of a coupon must hold.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
@@ -239,6 +248,18 @@ impl Rule {
             | Self::NewUser
             | Self::LapsedUser { .. } => true,
             Self::Attribute { .. } => false,
+        }
+    }
+
+    /// The items that it asks about, if it does.
+    pub fn set(&self) -> Option<&ItemSet> {
+        match self {
+            Self::Bought(set) | Self::NotBought(set) => Some(set),
+            Self::CategoryAffinity { .. }
+            | Self::MinAffinity { .. }
+            | Self::NewUser
+            | Self::LapsedUser { .. }
+            | Self::Attribute { .. } => None,
         }
     }
 
@@ -291,6 +312,85 @@ pub struct Coupon {
     /// How long a reservation holds what it has taken.
     pub reservation_ttl_seconds: i32,
     pub rules: Vec<Rule>,
+}
+
+/// A change of a campaign; `None` keeps what is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CampaignPatch {
+    pub id: CampaignId,
+    pub name: Option<String>,
+    pub starts_at: Option<Timestamp>,
+    pub ends_at: Option<Timestamp>,
+    /// `Some(None)`: without limit.
+    pub budget_limit_minor: Option<Option<i64>>,
+    pub priority: Option<i32>,
+    pub is_exclusive: Option<bool>,
+    /// Only of a draft.
+    pub audience: Option<Audience>,
+    /// Only of a draft.
+    pub holdout_basis_points: Option<u16>,
+}
+
+/// A change of a coupon; `None` keeps what is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CouponPatch {
+    pub id: CouponId,
+    pub title: Option<String>,
+    pub discount: Option<Discount>,
+    /// `Some(None)`: without limit.
+    pub max_discount_minor: Option<Option<i64>>,
+    pub min_cart_minor: Option<i64>,
+    pub scope: Option<Scope>,
+    /// `Some(None)`: without limit.
+    pub per_user_cap: Option<Option<i32>>,
+    /// `Some(None)`: without limit.
+    pub total_cap: Option<Option<i64>>,
+    pub reservation_ttl_seconds: Option<i32>,
+    pub rules: Option<Vec<Rule>>,
+}
+
+impl CampaignPatch {
+    /// `campaign` with the changes.
+    ///
+    /// # Errors
+    /// A window that would be empty.
+    pub fn apply(&self, campaign: &Campaign) -> Result<Campaign, InvalidField> {
+        let window = &campaign.window;
+        Ok(Campaign {
+            name: self.name.clone().unwrap_or_else(|| campaign.name.clone()),
+            window: Window::new(
+                self.starts_at.unwrap_or(window.starts_at),
+                self.ends_at.unwrap_or(window.ends_at),
+            )?,
+            budget_limit_minor: self.budget_limit_minor.unwrap_or(campaign.budget_limit_minor),
+            priority: self.priority.unwrap_or(campaign.priority),
+            is_exclusive: self.is_exclusive.unwrap_or(campaign.is_exclusive),
+            audience: self.audience.unwrap_or(campaign.audience),
+            holdout: Holdout {
+                basis_points: self.holdout_basis_points.unwrap_or(campaign.holdout.basis_points),
+                ..campaign.holdout
+            },
+            ..campaign.clone()
+        })
+    }
+}
+
+impl CouponPatch {
+    /// `coupon` with the changes.
+    pub fn apply(&self, coupon: &Coupon) -> Coupon {
+        Coupon {
+            title: self.title.clone().unwrap_or_else(|| coupon.title.clone()),
+            discount: self.discount.unwrap_or(coupon.discount),
+            max_discount_minor: self.max_discount_minor.unwrap_or(coupon.max_discount_minor),
+            min_cart_minor: self.min_cart_minor.unwrap_or(coupon.min_cart_minor),
+            scope: self.scope.clone().unwrap_or_else(|| coupon.scope.clone()),
+            per_user_cap: self.per_user_cap.unwrap_or(coupon.per_user_cap),
+            total_cap: self.total_cap.unwrap_or(coupon.total_cap),
+            reservation_ttl_seconds: self.reservation_ttl_seconds.unwrap_or(coupon.reservation_ttl_seconds),
+            rules: self.rules.clone().unwrap_or_else(|| coupon.rules.clone()),
+            ..coupon.clone()
+        }
+    }
 }
 
 /// One line of a cart.

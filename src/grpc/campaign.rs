@@ -1,10 +1,16 @@
 //! CampaignService.
 
+mod convert;
+
 use tonic::{Request, Response, Status};
 
+use crate::app::lift;
 use crate::live::Live;
 use crate::store::pool::Pool;
+use crate::store::{campaigns, coupons};
 
+use self::convert::{ListCampaigns, ListCoupons};
+use super::access::caller;
 use super::proto::v1::campaign_service_server::CampaignService;
 use super::proto::v1::{
     CreateCampaignRequest, CreateCampaignResponse, CreateCouponRequest, CreateCouponResponse, GetCampaignRequest,
@@ -12,6 +18,7 @@ use super::proto::v1::{
     ListCampaignsRequest, ListCampaignsResponse, ListCouponsRequest, ListCouponsResponse, SetCampaignStateRequest,
     SetCampaignStateResponse, UpdateCampaignRequest, UpdateCampaignResponse, UpdateCouponRequest, UpdateCouponResponse,
 };
+use super::{page, status};
 
 pub struct CampaignHandler {
     pub pool: Pool,
@@ -22,68 +29,130 @@ pub struct CampaignHandler {
 impl CampaignService for CampaignHandler {
     async fn create_campaign(
         &self,
-        _request: Request<CreateCampaignRequest>,
+        request: Request<CreateCampaignRequest>,
     ) -> Result<Response<CreateCampaignResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let campaign = convert::new_campaign(request.into_inner(), &caller)?;
+        let stored = campaigns::create(&self.pool, &campaign).await?;
+        self.live.publish_book().await;
+        Ok(Response::new(CreateCampaignResponse {
+            campaign: Some(stored.into()),
+        }))
     }
 
     async fn update_campaign(
         &self,
-        _request: Request<UpdateCampaignRequest>,
+        request: Request<UpdateCampaignRequest>,
     ) -> Result<Response<UpdateCampaignResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let patch = convert::campaign_patch(request.into_inner(), &caller)?;
+        let stored = campaigns::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
+        self.live.publish_book().await;
+        Ok(Response::new(UpdateCampaignResponse {
+            campaign: Some(stored.into()),
+        }))
     }
 
     async fn get_campaign(
         &self,
-        _request: Request<GetCampaignRequest>,
+        request: Request<GetCampaignRequest>,
     ) -> Result<Response<GetCampaignResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let id = convert::campaign_id(request.into_inner().campaign_id)?;
+        let stored = campaigns::get(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let stored = stored.ok_or_else(|| status::no_campaign(&id))?;
+        Ok(Response::new(GetCampaignResponse {
+            campaign: Some(stored.into()),
+        }))
     }
 
     async fn list_campaigns(
         &self,
-        _request: Request<ListCampaignsRequest>,
+        request: Request<ListCampaignsRequest>,
     ) -> Result<Response<ListCampaignsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let list = ListCampaigns::new(request.into_inner(), &caller)?;
+        let rows = campaigns::list(&self.pool, list.merchant.as_ref(), &list.after, list.page_size + 1).await?;
+        let (rows, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.campaign.id.to_string());
+        Ok(Response::new(ListCampaignsResponse {
+            campaigns: rows.into_iter().map(Into::into).collect(),
+            next_page_token,
+        }))
     }
 
     async fn set_campaign_state(
         &self,
-        _request: Request<SetCampaignStateRequest>,
+        request: Request<SetCampaignStateRequest>,
     ) -> Result<Response<SetCampaignStateResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let (id, state) = convert::new_state(request.into_inner())?;
+        let stored = campaigns::set_state(&self.pool, &id, state, caller.merchant.as_ref()).await?;
+        self.live.publish_book().await;
+        Ok(Response::new(SetCampaignStateResponse {
+            campaign: Some(stored.into()),
+        }))
     }
 
     async fn create_coupon(
         &self,
-        _request: Request<CreateCouponRequest>,
+        request: Request<CreateCouponRequest>,
     ) -> Result<Response<CreateCouponResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let coupon = convert::new_coupon(request.into_inner(), &caller)?;
+        let stored = coupons::create(&self.pool, &coupon, caller.merchant.as_ref()).await?;
+        self.live.publish_book().await;
+        Ok(Response::new(CreateCouponResponse {
+            coupon: Some(stored.into()),
+        }))
     }
 
     async fn update_coupon(
         &self,
-        _request: Request<UpdateCouponRequest>,
+        request: Request<UpdateCouponRequest>,
     ) -> Result<Response<UpdateCouponResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let patch = convert::coupon_patch(request.into_inner(), &caller)?;
+        let stored = coupons::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
+        self.live.publish_book().await;
+        Ok(Response::new(UpdateCouponResponse {
+            coupon: Some(stored.into()),
+        }))
     }
 
-    async fn get_coupon(&self, _request: Request<GetCouponRequest>) -> Result<Response<GetCouponResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn get_coupon(&self, request: Request<GetCouponRequest>) -> Result<Response<GetCouponResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::coupon_id(request.into_inner().coupon_id)?;
+        let stored = coupons::get(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let stored = stored.ok_or_else(|| status::no_coupon(&id))?;
+        Ok(Response::new(GetCouponResponse {
+            coupon: Some(stored.into()),
+        }))
     }
 
     async fn list_coupons(
         &self,
-        _request: Request<ListCouponsRequest>,
+        request: Request<ListCouponsRequest>,
     ) -> Result<Response<ListCouponsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let list = ListCoupons::try_from(request.into_inner())?;
+        let campaign = campaigns::get(&self.pool, &list.campaign, caller.merchant.as_ref()).await?;
+        campaign.ok_or_else(|| status::no_campaign(&list.campaign))?;
+        let rows = coupons::list(&self.pool, &list.campaign, &list.after, list.page_size + 1).await?;
+        let (rows, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.coupon.id.to_string());
+        Ok(Response::new(ListCouponsResponse {
+            coupons: rows.into_iter().map(Into::into).collect(),
+            next_page_token,
+        }))
     }
 
     async fn get_lift_report(
         &self,
-        _request: Request<GetLiftReportRequest>,
+        request: Request<GetLiftReportRequest>,
     ) -> Result<Response<GetLiftReportResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let caller = caller(&request)?;
+        let id = convert::campaign_id(request.into_inner().campaign_id)?;
+        let report = lift::report(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let report = report.ok_or_else(|| status::no_campaign(&id))?;
+        Ok(Response::new(convert::lift_report(report)))
     }
 }

@@ -1,10 +1,10 @@
 //! Conversions that several services share.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 
 use crate::domain::error::InvalidField;
 use crate::domain::money::{Currency, Money};
-use crate::domain::time::{EventTime, Timestamp, check_event_time};
+use crate::domain::time::{EventTime, Timestamp, check_event_time, to_micros};
 
 use super::proto::v1;
 
@@ -24,6 +24,24 @@ pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestam
             "must be a valid google.protobuf.Timestamp",
         )),
     }
+}
+
+/// An instant that may lie ahead.
+///
+/// # Errors
+/// `INVALID_TIMESTAMP`, or `TIME_OUT_OF_RANGE` outside of the years 1900 to 9998, naming `field`.
+pub fn instant(field: &str, at: prost_types::Timestamp) -> Result<Timestamp, InvalidField> {
+    let valid = u32::try_from(at.nanos).ok().filter(|&nanos| nanos < 1_000_000_000);
+    let instant = valid.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
+    let Some(instant) = instant else {
+        let message = "must be a valid google.protobuf.Timestamp";
+        return Err(InvalidField::new(field, "INVALID_TIMESTAMP", message));
+    };
+    if !(1900..=9998).contains(&instant.year()) {
+        let message = "must lie between 1900-01-01 and 9998-12-31";
+        return Err(InvalidField::new(field, "TIME_OUT_OF_RANGE", message));
+    }
+    Ok(to_micros(instant))
 }
 
 pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {

@@ -13,7 +13,9 @@ use crate::coupon::book::Offer;
 use crate::coupon::eligibility::Assessment;
 use crate::domain::access::Role;
 use crate::domain::error::{InvalidField, chain};
+use crate::domain::id::{CampaignId, CouponId};
 use crate::live::ServingStatus;
+use crate::store::campaigns::DefineError;
 use crate::store::error::StoreError;
 use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::requests::Done;
@@ -310,6 +312,48 @@ impl From<TargetsError> for Status {
             TargetsError::Store(error) => error.into(),
         }
     }
+}
+
+pub fn no_campaign(id: &CampaignId) -> Status {
+    not_found("CAMPAIGN_NOT_FOUND", format!("there is no campaign {id}"))
+}
+
+pub fn no_coupon(id: &CouponId) -> Status {
+    not_found("COUPON_NOT_FOUND", format!("there is no coupon {id}"))
+}
+
+impl From<DefineError> for Status {
+    fn from(error: DefineError) -> Self {
+        let message = error.to_string();
+        let failed = |reason| with_reason(Code::FailedPrecondition, reason, message.clone(), None);
+        let exists = |reason| with_reason(Code::AlreadyExists, reason, message.clone(), None);
+        match error {
+            DefineError::UnknownCampaign(id) => no_campaign(&id),
+            DefineError::UnknownCoupon(id) => no_coupon(&id),
+            DefineError::UnknownMerchant(_) => not_found("MERCHANT_NOT_FOUND", message),
+            DefineError::ForeignMerchant { .. } => failed("FOREIGN_MERCHANT"),
+            DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
+            DefineError::CouponExists(_) => exists("COUPON_EXISTS"),
+            DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),
+            DefineError::InvalidTransition { .. } => failed("INVALID_TRANSITION"),
+            DefineError::LimitBelowUse { .. } => failed("LIMIT_BELOW_USE"),
+            DefineError::Invalid(error) => invalid_argument(vec![error.within("campaign")]),
+            DefineError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// 16 random bytes.
+///
+/// # Errors
+/// INTERNAL when the system has none to give.
+pub fn random_salt() -> Result<[u8; 16], Status> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| {
+        tracing::error!(%error, "the system has no randomness to give");
+        internal()
+    })?;
+    Ok(salt)
 }
 
 impl From<EligibilityError> for Status {

@@ -1,0 +1,49 @@
+//! What a campaign has brought.
+
+use crate::coupon::lift::{Arm, LiftReport, Trial, lift};
+use crate::domain::id::{CampaignId, MerchantId};
+use crate::domain::money::Currency;
+use crate::store::campaigns;
+use crate::store::error::StoreError;
+use crate::store::lift::{ArmOutcome, outcomes};
+use crate::store::pool::Pool;
+
+#[derive(Debug, Clone)]
+pub struct CampaignLift {
+    pub report: LiftReport,
+    pub offered: ArmOutcome,
+    pub held_out: ArmOutcome,
+    pub currency: Currency,
+}
+
+/// `None` for a campaign that there is not for `viewer`, the only merchant whose campaigns there are; `None`: all.
+pub async fn report(
+    pool: &Pool,
+    campaign: &CampaignId,
+    viewer: Option<&MerchantId>,
+) -> Result<Option<CampaignLift>, StoreError> {
+    let Some(stored) = campaigns::get(pool, campaign, viewer).await? else {
+        return Ok(None);
+    };
+    let (offered, held_out) = outcomes(pool, campaign).await?;
+    let trial = Trial {
+        treated: arm(&offered),
+        held_out: arm(&held_out),
+        holdout_basis_points: stored.campaign.holdout.basis_points,
+    };
+    Ok(Some(CampaignLift {
+        report: lift(&trial),
+        offered,
+        held_out,
+        currency: stored.campaign.currency,
+    }))
+}
+
+fn arm(outcome: &ArmOutcome) -> Arm {
+    Arm {
+        users: outcome.users,
+        converters: outcome.converters,
+        revenue_minor: outcome.revenue_minor,
+        revenue_minor_squared: outcome.revenue_minor_squared,
+    }
+}

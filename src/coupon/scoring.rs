@@ -2,11 +2,12 @@
 
 use crate::model::bits::Bits;
 use crate::model::dictionary::{ItemIndex, UserIndex};
-use crate::model::propensity::Propensity;
+use crate::model::propensity::{Propensity, PropensityModel};
 use crate::model::snapshot::Snapshot;
 
 use super::affinity::{self, AffinityTerm};
 use super::book::Offer;
+use super::propensity::{self, PropensityExplanation};
 
 /// Most items of a history that an explanation names.
 const MAX_EXPLAINED: usize = 10;
@@ -31,7 +32,13 @@ pub struct NotFitted {
 #[derive(Debug)]
 pub enum Scorer {
     /// The items that the offer covers.
-    Affinity { covered: Bits },
+    Affinity {
+        covered: Bits,
+    },
+    Propensity {
+        covered: Bits,
+        model: PropensityModel,
+    },
 }
 
 /// Of everybody.
@@ -57,19 +64,20 @@ pub struct AffinityExplanation {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Explanation {
     Affinity(AffinityExplanation),
+    Propensity(PropensityExplanation),
 }
 
 impl Scorer {
     /// # Errors
     /// [`NotFitted`] when asked for a propensity that the snapshot does not hold.
     pub fn new(by: By, snapshot: &Snapshot, offer: &Offer) -> Result<Self, NotFitted> {
+        let covered = || affinity::covered(snapshot, offer);
         match (by, snapshot.propensity()) {
-            (By::Affinity, _) => Ok(Self::Affinity {
-                covered: affinity::covered(snapshot, offer),
-            }),
+            (By::Affinity, _) => Ok(Self::Affinity { covered: covered() }),
             (By::Propensity, Propensity::NotFitted { reason }) => Err(NotFitted { reason: reason.clone() }),
-            (By::Propensity, Propensity::Fitted(_)) => Err(NotFitted {
-                reason: "this program cannot use it".to_owned(),
+            (By::Propensity, Propensity::Fitted(model)) => Ok(Self::Propensity {
+                covered: covered(),
+                model: model.clone(),
             }),
         }
     }
@@ -79,6 +87,10 @@ impl Scorer {
             Self::Affinity { covered } => Scores {
                 of_users: affinity::affinities(snapshot, covered),
                 of_strangers: 0.0,
+            },
+            Self::Propensity { covered, model } => Scores {
+                of_users: propensity::scores(snapshot, model, covered),
+                of_strangers: propensity::score_without_history(model),
             },
         }
     }
@@ -95,6 +107,9 @@ impl Scorer {
                 let terms = affinity::explain(snapshot, covered, user);
                 (!terms.is_empty()).then(|| Explanation::Affinity(AffinityExplanation::new(terms, is_shown)))
             }
+            Self::Propensity { covered, model } => Some(Explanation::Propensity(propensity::explain(
+                snapshot, model, covered, user,
+            ))),
         }
     }
 }

@@ -6,6 +6,7 @@ use tonic::Status;
 
 use crate::app::targets::{Header, Position, Target, TargetsRequest};
 use crate::coupon::affinity::AffinityTerm;
+use crate::coupon::propensity::{FeatureContribution, PropensityExplanation};
 use crate::coupon::scoring::{AffinityExplanation, By, Explanation};
 use crate::domain::access::Caller;
 use crate::domain::error::InvalidField;
@@ -176,6 +177,9 @@ impl Rows {
                 Explanation::Affinity(affinity) => {
                     v1::target::Explanation::Affinity(affinity_explanation(snapshot, &affinity))
                 }
+                Explanation::Propensity(propensity) => {
+                    v1::target::Explanation::Propensity(propensity_explanation(propensity))
+                }
             }),
             page_token,
         }))
@@ -184,6 +188,18 @@ impl Rows {
 
 fn message(message: v1::stream_coupon_targets_response::Message) -> v1::StreamCouponTargetsResponse {
     v1::StreamCouponTargetsResponse { message: Some(message) }
+}
+
+fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityExplanation {
+    let feature = |feature: FeatureContribution| v1::FeatureContribution {
+        feature: feature.feature.as_str().to_owned(),
+        value: feature.value,
+        contribution: feature.contribution,
+    };
+    v1::PropensityExplanation {
+        base_log_odds: explanation.base_log_odds,
+        features: explanation.features.into_iter().map(feature).collect(),
+    }
 }
 
 fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) -> v1::AffinityExplanation {

@@ -290,7 +290,9 @@ fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
     for shown in [0, 3, 9] {
         for user in (0..3).map(UserIndex) {
             let explanation = scorer.explain(&snapshot, user, |item| item.0 == shown);
-            let crate::coupon::scoring::Explanation::Affinity(affinity) = explanation.unwrap();
+            let Some(crate::coupon::scoring::Explanation::Affinity(affinity)) = explanation else {
+                panic!("{explanation:?}");
+            };
             assert!(affinity.items.iter().all(|term| term.item.0 == shown));
             let items: f64 = affinity.items.iter().map(|term| term.contribution).sum();
             let sum = items + affinity.other_items_contribution;

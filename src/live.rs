@@ -36,8 +36,9 @@ use self::options::LiveOptions;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, and one to replace another.
-const CONNECTIONS: u32 = 4;
+/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, the loop of the book, and one to
+/// replace another.
+const CONNECTIONS: u32 = 5;
 /// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
 /// connection on which nothing comes any more is given up. A whole query may take longer: catching up with much does.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
@@ -179,6 +180,11 @@ impl Live {
     /// What the database says; the book stays as it was.
     pub async fn refresh_book(&self) -> Result<(), StoreError> {
         book::refresh(&self.shared).await
+    }
+
+    /// The same after a write, which is answered whatever becomes of this: the loop makes up for it.
+    pub async fn publish_book(&self) {
+        let _ = tokio::time::timeout(REFRESH_WAIT, self.refresh_book()).await;
     }
 
     pub fn status(&self) -> Arc<ServingStatus> {

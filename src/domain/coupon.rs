@@ -209,6 +209,15 @@ pub enum Scope {
     Listed(ItemSet),
 }
 
+impl Scope {
+    pub fn listed(&self) -> Option<&ItemSet> {
+        match self {
+            Self::All => None,
+            Self::Listed(set) => Some(set),
+        }
+    }
+}
+
 /// A condition on a user. All rules of a coupon must hold.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
@@ -239,6 +248,18 @@ impl Rule {
             | Self::NewUser
             | Self::LapsedUser { .. } => true,
             Self::Attribute { .. } => false,
+        }
+    }
+
+    /// The items that it asks about, if it does.
+    pub fn set(&self) -> Option<&ItemSet> {
+        match self {
+            Self::Bought(set) | Self::NotBought(set) => Some(set),
+            Self::CategoryAffinity { .. }
+            | Self::MinAffinity { .. }
+            | Self::NewUser
+            | Self::LapsedUser { .. }
+            | Self::Attribute { .. } => None,
         }
     }
 

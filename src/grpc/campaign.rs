@@ -25,13 +25,6 @@ pub struct CampaignHandler {
     pub live: Live,
 }
 
-impl CampaignHandler {
-    /// Has a change that is stored show here at once. Where that fails the loop does it, within the refresh interval.
-    async fn show(&self) {
-        let _ = self.live.refresh_book().await;
-    }
-}
-
 #[tonic::async_trait]
 impl CampaignService for CampaignHandler {
     async fn create_campaign(
@@ -41,7 +34,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let campaign = convert::new_campaign(request.into_inner(), &caller)?;
         let stored = campaigns::create(&self.pool, &campaign).await?;
-        self.show().await;
+        self.live.publish_book().await;
         Ok(Response::new(CreateCampaignResponse {
             campaign: Some(stored.into()),
         }))
@@ -54,7 +47,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let patch = convert::campaign_patch(request.into_inner(), &caller)?;
         let stored = campaigns::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
-        self.show().await;
+        self.live.publish_book().await;
         Ok(Response::new(UpdateCampaignResponse {
             campaign: Some(stored.into()),
         }))
@@ -94,7 +87,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let (id, state) = convert::new_state(request.into_inner())?;
         let stored = campaigns::set_state(&self.pool, &id, state, caller.merchant.as_ref()).await?;
-        self.show().await;
+        self.live.publish_book().await;
         Ok(Response::new(SetCampaignStateResponse {
             campaign: Some(stored.into()),
         }))
@@ -107,7 +100,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let coupon = convert::new_coupon(request.into_inner(), &caller)?;
         let stored = coupons::create(&self.pool, &coupon, caller.merchant.as_ref()).await?;
-        self.show().await;
+        self.live.publish_book().await;
         Ok(Response::new(CreateCouponResponse {
             coupon: Some(stored.into()),
         }))
@@ -120,7 +113,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let patch = convert::coupon_patch(request.into_inner(), &caller)?;
         let stored = coupons::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
-        self.show().await;
+        self.live.publish_book().await;
         Ok(Response::new(UpdateCouponResponse {
             coupon: Some(stored.into()),
         }))

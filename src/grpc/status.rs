@@ -331,6 +331,7 @@ impl From<DefineError> for Status {
             DefineError::UnknownCampaign(id) => no_campaign(&id),
             DefineError::UnknownCoupon(id) => no_coupon(&id),
             DefineError::UnknownMerchant(_) => not_found("MERCHANT_NOT_FOUND", message),
+            DefineError::ForeignMerchant { .. } => failed("FOREIGN_MERCHANT"),
             DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
             DefineError::CouponExists(_) => exists("COUPON_EXISTS"),
             DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),

@@ -23,7 +23,7 @@ enum BookError {
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(Duration::from_millis(shared.options.refresh_interval_ms));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_current = true;
+    let mut is_reported = false;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -32,14 +32,15 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         let look = async { Ok(refresh(&shared).await?) };
         let result = within::<(), BookError>(ROW_LIMIT, supervised(look)).await;
         match &result {
+            Ok(()) => is_reported = false,
             // That the database is away is reported by the refresh loop.
             Err(BookError::Store(error)) if error.retry_after().is_some() => {}
-            Err(error) if is_current => {
+            Err(error) if !is_reported => {
                 tracing::error!(error = %super::chain(error), "campaigns and coupons cannot be read; going on with those that are known");
+                is_reported = true;
             }
-            _ => {}
+            Err(_) => {}
         }
-        is_current = result.is_ok();
     }
 }
 

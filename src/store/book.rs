@@ -10,7 +10,7 @@ use crate::domain::time::Timestamp;
 
 use super::coupons::CouponRow;
 use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, lift_limits};
 
 /// Raised by every change of a definition.
 pub async fn revision(pool: &Pool) -> Result<i64, StoreError> {
@@ -31,6 +31,8 @@ pub(super) async fn raise_revision(connection: &mut Connection) -> Result<(), St
 /// All definitions, and their revision.
 pub async fn read(pool: &Pool) -> Result<(Book, i64), StoreError> {
     let mut tx = pool.begin_picture().await?;
+    // There may be very many items.
+    lift_limits(&mut tx).await?;
     let revision = sqlx::query_scalar!("SELECT revision FROM coupon_book")
         .fetch_one(&mut *tx)
         .await?;
@@ -39,7 +41,7 @@ pub async fn read(pool: &Pool) -> Result<(Book, i64), StoreError> {
     Ok((Book::new(campaigns, coupons), revision))
 }
 
-async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
+pub(super) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
     sqlx::query_as!(
         CampaignRow,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
@@ -54,7 +56,7 @@ async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, St
     .collect()
 }
 
-async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
+pub(super) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
     let mut items: HashMap<i64, Vec<ItemId>> = HashMap::new();
     let rows = sqlx::query!(
         "SELECT coupon_id, items.external_id FROM coupon_items JOIN items ON items.id = item_id ORDER BY external_id"

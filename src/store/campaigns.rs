@@ -27,6 +27,8 @@ pub enum DefineError {
     UnknownCoupon(CouponId),
     #[error("there is no merchant {0}")]
     UnknownMerchant(MerchantId),
+    #[error("the campaign is of {of} and covers nothing that {named} sells")]
+    ForeignMerchant { of: MerchantId, named: MerchantId },
     #[error("there is another campaign {0} already")]
     CampaignExists(CampaignId),
     #[error("there is another coupon {0} already")]

@@ -1,6 +1,6 @@
 //! Coupons: made, changed, and as they are stored.
 
-use crate::domain::coupon::{Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
+use crate::domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
 use crate::domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 
 use super::book::{coupon_id, raise_revision};
@@ -10,12 +10,14 @@ use super::ids;
 use super::pool::{Connection, Pool, Tx};
 
 /// Most items of a scope that are read with a coupon that somebody looks at.
-pub const MAX_SHOWN_ITEMS: usize = 1_000;
+const MAX_SHOWN_ITEMS: i64 = 1_000;
+/// The same with each coupon of a list, which would be too long for a message.
+const MAX_LISTED_ITEMS: i64 = 10;
 
 /// A coupon with what is used of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredCoupon {
-    /// Its scope names at most [`MAX_SHOWN_ITEMS`] items.
+    /// Its scope names the first ones of `item_count` items.
     pub coupon: Coupon,
     pub item_count: i64,
     pub reserved: i64,
@@ -29,8 +31,12 @@ pub struct StoredCoupon {
 pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -> Result<StoredCoupon, DefineError> {
     pool.write(|mut tx| async move {
         let campaign = campaigns::read(&mut tx, &coupon.campaign, viewer, campaigns::Lock::None).await?;
-        if campaign.is_none() {
+        let Some(campaign) = campaign else {
             return Ok(Err(DefineError::UnknownCampaign(coupon.campaign.clone())));
+        };
+        let named = check_merchants(&mut tx, &campaign.campaign, Some(&coupon.scope), &coupon.rules).await?;
+        if let Err(error) = named {
+            return Ok(Err(error));
         }
         let columns = Columns::of(coupon);
         let created = sqlx::query_scalar!(
@@ -58,7 +64,7 @@ pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -
         .await?;
         let Some(id) = created else {
             let stored = read(&mut tx, &coupon.id, viewer).await?;
-            let same = stored.filter(|stored| stored.coupon == *coupon);
+            let same = stored.filter(|stored| stored.is_complete() && stored.coupon == *coupon);
             return Ok(same.ok_or_else(|| DefineError::CouponExists(coupon.id.clone())));
         };
         sqlx::query!(
@@ -94,6 +100,14 @@ pub async fn update(
         let Some((locked, stored)) = locked.zip(stored) else {
             return Ok(Err(DefineError::UnknownCoupon(patch.id.clone())));
         };
+        let campaign = campaigns::read(&mut tx, &stored.coupon.campaign, viewer, campaigns::Lock::None).await?;
+        let Some(campaign) = campaign else {
+            return Ok(Err(DefineError::UnknownCoupon(patch.id.clone())));
+        };
+        let rules = patch.rules.as_deref().unwrap_or_default();
+        if let Err(error) = check_merchants(&mut tx, &campaign.campaign, patch.scope.as_ref(), rules).await? {
+            return Ok(Err(error));
+        }
         let new = patch.apply(&stored.coupon);
         let limits = [
             ("total_cap", new.total_cap, locked.used),
@@ -153,6 +167,35 @@ pub async fn update(
     .await?
 }
 
+/// That the merchants which a scope and rules name are there, and in a scope none but the campaign's own.
+async fn check_merchants(
+    connection: &mut Connection,
+    campaign: &Campaign,
+    scope: Option<&Scope>,
+    rules: &[Rule],
+) -> Result<Result<(), DefineError>, StoreError> {
+    let covered = scope.and_then(Scope::listed).map_or(&[][..], |set| &set.merchants);
+    if let Some(of) = &campaign.merchant
+        && let Some(named) = covered.iter().find(|named| *named != of)
+    {
+        let (of, named) = (of.clone(), named.clone());
+        return Ok(Err(DefineError::ForeignMerchant { of, named }));
+    }
+    let judged = rules.iter().filter_map(Rule::set).flat_map(|set| &set.merchants);
+    let named: Vec<&MerchantId> = covered.iter().chain(judged).collect();
+    let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
+    let known = sqlx::query_scalar!("SELECT external_id FROM merchants WHERE external_id = ANY($1)", &ids)
+        .fetch_all(connection)
+        .await?;
+    let unknown = named
+        .into_iter()
+        .find(|merchant| !known.iter().any(|id| id == merchant.as_str()));
+    Ok(match unknown {
+        None => Ok(()),
+        Some(merchant) => Err(DefineError::UnknownMerchant(merchant.clone())),
+    })
+}
+
 async fn add_items(connection: &mut Connection, coupon_key: i64, items: &[ItemId]) -> Result<(), StoreError> {
     if items.is_empty() {
         return Ok(());
@@ -201,14 +244,14 @@ async fn read(
            WHERE coupons.external_id = $1 AND ($2::text IS NULL OR owners.external_id = $2)"#,
         id.as_str(),
         viewer.map(MerchantId::as_str),
-        MAX_SHOWN_ITEMS as i64,
+        MAX_SHOWN_ITEMS,
     )
     .fetch_optional(connection)
     .await?;
     row.map(StoredCoupon::try_from).transpose()
 }
 
-/// Up to `limit` coupons of `campaign` after `after`, ascending by id.
+/// Up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items.
 pub async fn list(
     pool: &Pool,
     campaign: &CampaignId,
@@ -230,7 +273,7 @@ pub async fn list(
         campaign.as_str(),
         after,
         limit,
-        MAX_SHOWN_ITEMS as i64,
+        MAX_LISTED_ITEMS,
     )
     .fetch_all(&mut *pool.acquire().await?)
     .await?
@@ -260,6 +303,14 @@ struct ShownRow {
     redeemed: i64,
     item_count: i64,
     items: Vec<String>,
+}
+
+impl StoredCoupon {
+    /// Whether `coupon` has all items of the scope.
+    fn is_complete(&self) -> bool {
+        let shown = self.coupon.scope.listed().map_or(0, |set| set.items.len());
+        self.item_count == shown as i64
+    }
 }
 
 impl TryFrom<ShownRow> for StoredCoupon {

@@ -9,7 +9,8 @@ use super::pool::Pool;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ArmOutcome {
     pub users: u64,
-    /// Who bought a covered item from their exposure on until the end of the campaign's window.
+    /// Who has an order with a net quantity above 0 of covered items, from their exposure on until the end of the
+    /// campaign's window.
     pub converters: u64,
     /// Sum of those lines' totals, returns taken off, in the campaign's currency.
     pub revenue_minor: i64,
@@ -17,41 +18,49 @@ pub struct ArmOutcome {
     pub revenue_minor_squared: f64,
 }
 
-/// The offered, then the held out. A user who was exposed to several coupons counts once, from the first on.
+/// The offered, then the held out. A user who was exposed to several coupons counts once, from the first on. Covered is
+/// what the campaign's coupons cover now.
 pub async fn outcomes(pool: &Pool, campaign: &CampaignId) -> Result<(ArmOutcome, ArmOutcome), StoreError> {
-    let mut tx = pool.begin_unlimited().await?;
     let rows = sqlx::query!(
-        r#"WITH campaign AS (
+        r#"WITH campaign AS MATERIALIZED (
                SELECT campaigns.id, merchant_id, currency_code, ends_at
-               FROM campaigns JOIN campaign_states ON campaign_id = campaigns.id WHERE external_id = $1
-           ), exposed AS (
-               SELECT user_id, bool_or(is_held_out) AS is_held_out, min(exposed_at) AS exposed_at
-               FROM exposures WHERE campaign_id = (SELECT id FROM campaign) GROUP BY user_id
-           ), covered AS (
-               SELECT DISTINCT items.id
-               FROM campaign
-               JOIN coupons ON coupons.campaign_id = campaign.id
-               JOIN items ON campaign.merchant_id IS NULL OR items.merchant_id = campaign.merchant_id
-               LEFT JOIN merchants ON merchants.id = items.merchant_id
-               WHERE covers_all OR items.category = ANY(categories) OR merchants.external_id = ANY(coupons.merchants)
-                  OR EXISTS (SELECT FROM coupon_items WHERE coupon_id = coupons.id AND item_id = items.id)
-           ), spent AS (
-               SELECT exposed.user_id, sum(line_total_minor)::bigint AS revenue_minor, sum(quantity) > 0 AS has_bought
+               FROM campaigns JOIN campaign_states ON campaign_id = id WHERE external_id = $1
+           ), exposed AS MATERIALIZED (
+               SELECT DISTINCT ON (user_id) user_id, is_held_out, exposed_at
+               FROM exposures WHERE campaign_id = (SELECT id FROM campaign)
+               ORDER BY user_id, exposed_at, coupon_id
+           ), offers AS MATERIALIZED (
+               SELECT id, covers_all, categories, merchants FROM coupons
+               WHERE campaign_id = (SELECT id FROM campaign)
+           ), covered AS MATERIALIZED (
+               SELECT items.id
+               FROM items CROSS JOIN campaign LEFT JOIN merchants ON merchants.id = items.merchant_id
+               WHERE (campaign.merchant_id IS NULL OR items.merchant_id = campaign.merchant_id)
+                 AND (EXISTS (SELECT FROM offers WHERE covers_all)
+                      OR items.id IN (SELECT item_id FROM coupon_items WHERE coupon_id IN (SELECT id FROM offers))
+                      OR items.category IN (SELECT UNNEST(categories) FROM offers)
+                      OR merchants.external_id IN (SELECT UNNEST(merchants) FROM offers))
+           ), orders AS (
+               SELECT exposed.user_id, sum(quantity) AS quantity,
+                      sum(line_total_minor) FILTER (WHERE purchases.currency_code = campaign.currency_code) AS revenue
                FROM exposed CROSS JOIN campaign
                JOIN purchases ON purchases.user_id = exposed.user_id
-                   AND purchased_at >= exposed.exposed_at AND purchased_at < campaign.ends_at
-                   AND purchases.currency_code = campaign.currency_code
-               JOIN covered ON covered.id = purchases.item_id
-               GROUP BY exposed.user_id
+                   AND purchased_at >= exposed_at AND purchased_at < ends_at
+               WHERE item_id IN (SELECT id FROM covered)
+               GROUP BY exposed.user_id, order_id
+           ), bought AS (
+               SELECT user_id, bool_or(quantity > 0) AS has_converted, COALESCE(sum(revenue), 0) AS revenue
+               FROM orders GROUP BY user_id
            )
-           SELECT is_held_out AS "is_held_out!", count(*) AS "users!",
-                  count(*) FILTER (WHERE has_bought) AS "converters!",
-                  COALESCE(sum(revenue_minor), 0)::bigint AS "revenue_minor!",
-                  COALESCE(sum(revenue_minor::double precision ^ 2), 0) AS "revenue_minor_squared!"
-           FROM exposed LEFT JOIN spent USING (user_id) GROUP BY is_held_out"#,
+           SELECT is_held_out, count(*) AS "users!", count(*) FILTER (WHERE has_converted) AS "converters!",
+                  -- Within 64 bits, whatever was recorded.
+                  GREATEST(LEAST(COALESCE(sum(revenue), 0), 9223372036854775807), -9223372036854775808)::bigint
+                      AS "revenue_minor!",
+                  COALESCE(sum(revenue * revenue), 0)::double precision AS "revenue_minor_squared!"
+           FROM exposed LEFT JOIN bought USING (user_id) GROUP BY is_held_out"#,
         campaign.as_str()
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *pool.acquire().await?)
     .await?;
     let (mut offered, mut held_out) = (ArmOutcome::default(), ArmOutcome::default());
     for row in rows {

@@ -126,16 +126,19 @@ pub fn new_campaign(request: v1::CreateCampaignRequest, caller: &Caller) -> Resu
     let Some(message) = violations.check(required("campaign", request.campaign)) else {
         return violations.finish(None);
     };
+    for (field, is_given) in [
+        ("starts_at", message.starts_at.is_some()),
+        ("ends_at", message.ends_at.is_some()),
+        ("currency_code", message.currency_code.is_some()),
+    ] {
+        Within(&mut violations).field(required(field, is_given.then_some(())));
+    }
     let Some(spec) = spec(&mut violations, message, caller)? else {
         return violations.finish(None);
     };
-    let mut check = Within(&mut violations);
-    let starts_at = check.field(required("starts_at", spec.patch.starts_at));
-    let ends_at = check.field(required("ends_at", spec.patch.ends_at));
-    let currency = check.field(required("currency_code", spec.currency));
-    let window = starts_at
-        .zip(ends_at)
-        .and_then(|(starts_at, ends_at)| check.field(Window::new(starts_at, ends_at)));
+    let currency = spec.currency;
+    let window = spec.patch.starts_at.zip(spec.patch.ends_at);
+    let window = window.and_then(|(starts_at, ends_at)| Within(&mut violations).field(Window::new(starts_at, ends_at)));
     let salt = status::random_salt()?;
     let campaign = state
         .zip(window)

@@ -155,24 +155,31 @@ fn scope(scope: v1::Scope) -> Result<Scope, Vec<InvalidField>> {
 
 fn item_set(at: &str, set: v1::ItemSet) -> Result<ItemSet, Vec<InvalidField>> {
     let mut errors = Vec::new();
-    let mut items = names(&mut errors, &format!("{at}.item_ids"), set.item_ids, |id| {
+    let items = names(&mut errors, &format!("{at}.item_ids"), set.item_ids, |id| {
         ItemId::new(id)
     });
-    items.sort();
-    items.dedup();
+    let categories = names(&mut errors, &format!("{at}.categories"), set.categories, |id| {
+        Category::new(id)
+    });
+    let merchants = names(&mut errors, &format!("{at}.merchant_ids"), set.merchant_ids, |id| {
+        MerchantId::new(id)
+    });
     let set = ItemSet {
-        items,
-        categories: names(&mut errors, &format!("{at}.categories"), set.categories, |id| {
-            Category::new(id)
-        }),
-        merchants: names(&mut errors, &format!("{at}.merchant_ids"), set.merchant_ids, |id| {
-            MerchantId::new(id)
-        }),
+        items: distinct(items),
+        categories: distinct(categories),
+        merchants: distinct(merchants),
     };
     match errors.is_empty() {
         true => Ok(set),
         false => Err(errors),
     }
+}
+
+/// Ascending, each once: sets that are the same are equal.
+fn distinct<T: Ord>(mut names: Vec<T>) -> Vec<T> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn names<T>(

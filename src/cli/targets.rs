@@ -229,17 +229,12 @@ fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
             parts.join("; ")
         }
         Explanation::Propensity(propensity) => {
-            let feature = |feature: &FeatureContribution| {
-                format!(
-                    "{} {} {:+.4}",
-                    feature.feature.as_str(),
-                    feature.value,
-                    feature.contribution
-                )
-            };
-            let features = propensity.features.iter().map(feature);
-            let base = format!("base {:+.4}", propensity.base_log_odds);
-            std::iter::once(base).chain(features).collect::<Vec<_>>().join("; ")
+            let feature =
+                |feature: &FeatureContribution| format!("{} {:+.4}", feature.feature.as_str(), feature.contribution);
+            let base = std::iter::once(format!("base {:+.4}", propensity.base_log_odds));
+            base.chain(propensity.features.iter().map(feature))
+                .collect::<Vec<_>>()
+                .join("; ")
         }
     }
 }

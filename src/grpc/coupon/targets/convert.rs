@@ -190,18 +190,6 @@ fn message(message: v1::stream_coupon_targets_response::Message) -> v1::StreamCo
     v1::StreamCouponTargetsResponse { message: Some(message) }
 }
 
-fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityExplanation {
-    let feature = |feature: FeatureContribution| v1::FeatureContribution {
-        feature: feature.feature.as_str().to_owned(),
-        value: feature.value,
-        contribution: feature.contribution,
-    };
-    v1::PropensityExplanation {
-        base_log_odds: explanation.base_log_odds,
-        features: explanation.features.into_iter().map(feature).collect(),
-    }
-}
-
 fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) -> v1::AffinityExplanation {
     let item = |term: &AffinityTerm| v1::HistoryItem {
         item_id: snapshot.items().id(term.item).to_owned(),
@@ -213,5 +201,17 @@ fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) 
         items: explanation.items.iter().map(item).collect(),
         other_items_contribution: explanation.other_items_contribution,
         other_items: explanation.other_items,
+    }
+}
+
+fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityExplanation {
+    let feature = |contribution: FeatureContribution| v1::FeatureContribution {
+        feature: contribution.feature.as_str().to_owned(),
+        value: contribution.value,
+        contribution: contribution.contribution,
+    };
+    v1::PropensityExplanation {
+        base_log_odds: explanation.base_log_odds,
+        features: explanation.features.into_iter().map(feature).collect(),
     }
 }

@@ -2,12 +2,14 @@
 
 pub mod affinity;
 pub mod audience;
+pub mod backtest;
 pub mod book;
 pub mod cart;
 pub mod eligibility;
 pub mod holdout;
 pub mod lift;
 pub mod options;
+pub mod propensity;
 pub mod rules;
 pub mod scoring;
 pub mod targeting;

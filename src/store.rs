@@ -6,6 +6,7 @@ pub mod book;
 pub mod campaigns;
 pub mod catalog;
 pub mod changes;
+pub mod consents;
 pub mod coupon_loads;
 pub mod coupons;
 pub mod eligibility;

@@ -1,5 +1,6 @@
 //! Is a user eligible for coupons, and which can they have? Definitions and history from memory, what changes with every
-//! redemption from the database, in two queries.
+//! redemption from the database, in two queries. First everything is gathered, then it is judged, without waiting for
+//! anything.
 
 use std::sync::Arc;
 
@@ -45,6 +46,109 @@ pub struct CheckRequest {
 }
 
 #[derive(Debug, Clone)]
+pub struct ListRequest {
+    /// Of all that are on offer.
+    pub check: CheckRequest,
+    pub limit: usize,
+    /// Whether the user's history may order the coupons.
+    pub personalized: bool,
+    /// Logs nothing as offered.
+    pub preview: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EligibilityError {
+    /// A rule needs to know what the user did.
+    #[error("no snapshot is loaded")]
+    NoSnapshot(Arc<ServingStatus>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Judge {
+    /// Everything that decides about what is asked.
+    ///
+    /// # Errors
+    /// See [`EligibilityError`]; a coupon that there is not is no error, but a reason.
+    pub async fn gather(&self, request: &CheckRequest) -> Result<Case, EligibilityError> {
+        let book = self.book_for(&request.coupons).await?;
+        let sees = |offer: &&Arc<Offer>| request.caller.sees(offer.merchant());
+        let chosen: Vec<(CouponId, Option<Arc<Offer>>)> = match &request.coupons {
+            Selection::Named(ids) => ids
+                .iter()
+                .map(|id| (id.clone(), book.offer(id).filter(sees).cloned()))
+                .collect(),
+            Selection::OnOffer => book
+                .offers()
+                .filter(sees)
+                .filter(|offer| may_be_on_offer(offer))
+                .map(|offer| (offer.coupon.id.clone(), Some(offer.clone())))
+                .collect(),
+        };
+        let view = self.live.view();
+        let offers = || chosen.iter().filter_map(|(_, offer)| offer.as_deref());
+        if view.is_none() && offers().any(needs_history) {
+            return Err(EligibilityError::NoSnapshot(self.live.status()));
+        }
+        let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
+        let standing = standing(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
+        Ok(Case {
+            others: others(&standing, &book, request.cart.as_ref(), &request.caller),
+            request: request.clone(),
+            policy: self.policy,
+            chosen,
+            view,
+            standing,
+        })
+    }
+
+    /// Logs what is shown as offered, and what would be as held out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_exposures(&self, listed: &Listed) -> Result<(), StoreError> {
+        exposures::log_of_user(&self.pool, &listed.user, listed.snapshot_version, &listed.exposures).await
+    }
+
+    /// The one coupon that is named, if there is such a one for the caller.
+    pub(super) async fn named_offer(
+        &self,
+        coupon: &CouponId,
+        caller: &Caller,
+    ) -> Result<Option<Arc<Offer>>, EligibilityError> {
+        let book = self.book_for(&Selection::Named(vec![coupon.clone()])).await?;
+        let offer = book.offer(coupon).filter(|offer| caller.sees(offer.merchant()));
+        let Some(offer) = offer else { return Ok(None) };
+        if self.live.view().is_none() && needs_history(offer) {
+            return Err(EligibilityError::NoSnapshot(self.live.status()));
+        }
+        Ok(Some(offer.clone()))
+    }
+
+    /// The definitions; read anew when something is asked for that is not among them.
+    async fn book_for(&self, coupons: &Selection) -> Result<Arc<Book>, EligibilityError> {
+        let book = self.live.book();
+        let is_missing = |id: &CouponId| book.offer(id).is_none();
+        if matches!(coupons, Selection::Named(ids) if ids.iter().any(is_missing)) {
+            self.live.refresh_book().await?;
+            return Ok(self.live.book());
+        }
+        Ok(book)
+    }
+}
+
+/// A user and the coupons that are asked about, at one moment: to be judged.
+pub struct Case {
+    request: CheckRequest,
+    policy: Policy,
+    /// `None` for a coupon that there is not, or not for this caller.
+    chosen: Vec<(CouponId, Option<Arc<Offer>>)>,
+    view: Option<Arc<View>>,
+    standing: Standing,
+    others: Vec<Arc<Offer>>,
+}
+
+#[derive(Debug, Clone)]
 pub struct Checked {
     /// 0 while no snapshot is loaded.
     pub snapshot_version: i64,
@@ -62,178 +166,139 @@ pub struct CheckedCoupon {
     pub assessment: Assessment,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum EligibilityError {
-    /// A rule needs to know what the user did.
-    #[error("no snapshot is loaded")]
-    NoSnapshot(Arc<ServingStatus>),
-    #[error("the work ended with a panic")]
-    Panicked,
-    #[error(transparent)]
-    Store(#[from] StoreError),
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub snapshot_version: i64,
+    /// Whether the user's history was used.
+    pub personalized: bool,
+    /// Best first.
+    pub coupons: Vec<ListedCoupon>,
+    pub user: UserId,
+    /// To be logged: coupons that the user is exposed to for the first time, and whether held out of them.
+    pub exposures: Vec<(CouponId, bool)>,
 }
 
-impl Judge {
+#[derive(Debug, Clone)]
+pub struct ListedCoupon {
+    pub offer: Arc<Offer>,
+    pub verdict: Verdict,
+    /// Affinity; 0 without personalization.
+    pub score: f64,
+    pub discount_minor: Option<i64>,
+}
+
+impl Case {
+    /// About how many multiply-adds it takes to judge it.
+    pub fn work(&self) -> usize {
+        /// As long as looking up one name.
+        const NAME: usize = 200;
+        /// As long as looking whether one item is covered.
+        const CHECK: usize = 10;
+        let cart = self.request.cart.as_ref().map_or(0, |cart| cart.lines.len() * NAME);
+        let history = self.view.as_ref().map_or(0, |view| {
+            let index = view.user(&self.request.user);
+            let rated = index.map_or(0, |user| view.snapshot.ratings().row(user.at()).0.len());
+            rated * view.snapshot.parameters().options.neighbors * CHECK
+        });
+        self.chosen.len() * (NAME + cart + history)
+    }
+
     /// Judges every coupon that is asked about.
-    ///
-    /// # Errors
-    /// See [`EligibilityError`]; a coupon that there is not is no error, but a reason.
-    pub async fn check(&self, request: &CheckRequest) -> Result<Checked, EligibilityError> {
-        let assessed = self.assess_all(request).await?;
-        let reader = reader(&request.caller);
-        let coupons = assessed.coupons.into_iter().map(|coupon| CheckedCoupon {
+    pub fn check(&self) -> Checked {
+        let reader = reader(&self.request.caller);
+        let coupons = self.assess_all().map(|coupon| CheckedCoupon {
             assessment: coupon.assessment.for_reader(reader),
             ..coupon
         });
-        let coupons = match request.coupons {
+        let coupons = match self.request.coupons {
             Selection::Named(_) => coupons.collect(),
             Selection::OnOffer => coupons.filter(|coupon| is_on_offer(&coupon.assessment)).collect(),
         };
-        Ok(Checked {
+        Checked {
+            snapshot_version: self.snapshot_version(),
+            checked_at: self.standing.now,
             coupons,
-            ..assessed.checked
-        })
-    }
-
-    /// As [`Self::check`], but everything as an operator sees it.
-    async fn assess_all(&self, request: &CheckRequest) -> Result<Assessed, EligibilityError> {
-        let book = self.book_for(&request.coupons).await?;
-        let sees = |offer: &&Arc<Offer>| request.caller.sees(offer.merchant());
-        let chosen: Vec<(CouponId, Option<Arc<Offer>>)> = match &request.coupons {
-            Selection::Named(ids) => ids
-                .iter()
-                .map(|id| (id.clone(), book.offer(id).filter(sees).cloned()))
-                .collect(),
-            Selection::OnOffer => book
-                .offers()
-                .filter(sees)
-                .filter(|offer| may_be_on_offer(offer))
-                .map(|offer| (offer.coupon.id.clone(), Some(offer.clone())))
-                .collect(),
-        };
-        let view = self.live.view();
-        let offers = || chosen.iter().filter_map(|(_, offer)| offer.as_ref());
-        if view.is_none() && offers().any(|offer| offer.coupon.rules.iter().any(Rule::needs_history)) {
-            return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
-        let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
-        let standing = standing(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
-        let subject = Subject::new(&standing, &book, view.as_deref(), request.cart.as_ref());
-        let coupons = chosen.into_iter().map(|(coupon, offer)| {
-            let usage = standing.usages.get(&coupon);
-            let assessment = match (&offer, usage) {
-                (Some(offer), Some(usage)) => subject.assess(offer, usage, &self.policy),
-                _ => Assessment::unknown_coupon(),
-            };
-            CheckedCoupon {
-                coupon,
-                offer,
-                assessment,
-            }
-        });
-        Ok(Assessed {
-            coupons: coupons.collect(),
-            checked: Checked {
-                snapshot_version: view.as_ref().map_or(0, |view| view.version),
-                checked_at: standing.now,
-                coupons: Vec::new(),
-            },
-            view,
-            standing,
-        })
     }
 
-    /// The one coupon that is named, if there is such a one for the caller.
-    pub(super) async fn named_offer(
-        &self,
-        coupon: &CouponId,
-        caller: &Caller,
-    ) -> Result<Option<Arc<Offer>>, EligibilityError> {
-        let book = self.book_for(&Selection::Named(vec![coupon.clone()])).await?;
-        let offer = book.offer(coupon).filter(|offer| caller.sees(offer.merchant()));
-        let Some(offer) = offer else { return Ok(None) };
-        if self.live.view().is_none() && offer.coupon.rules.iter().any(Rule::needs_history) {
-            return Err(EligibilityError::NoSnapshot(self.live.status()));
-        }
-        Ok(Some(offer.clone()))
-    }
-
-    /// The definitions; read anew when something is asked for that is not among them.
-    async fn book_for(&self, coupons: &Selection) -> Result<Arc<Book>, EligibilityError> {
-        let book = self.live.book();
-        let is_missing = |id: &CouponId| book.offer(id).is_none();
-        if matches!(coupons, Selection::Named(ids) if ids.iter().any(is_missing)) {
-            self.live.refresh_book().await?;
-            return Ok(self.live.book());
-        }
-        Ok(book)
-    }
-
-    /// The coupons that the user can have, best first; in both arms they are logged as offered unless it is a preview.
-    pub async fn list(&self, request: &ListRequest) -> Result<Listed, EligibilityError> {
-        let check = CheckRequest {
-            user: request.user.clone(),
-            coupons: Selection::OnOffer,
-            cart: request.cart.clone(),
-            caller: request.caller.clone(),
-        };
-        let Assessed {
-            coupons,
-            checked,
-            view,
-            standing,
-        } = self.assess_all(&check).await?;
-        let personalized =
-            request.personalized && self.policy.privacy.allows(standing.user.consents, Purpose::Profiling);
-        let (mut offered, held_out): (Vec<_>, Vec<_>) = coupons
-            .into_iter()
-            .filter(|coupon| coupon.assessment.is_target() || coupon.assessment.is_held_out_target())
+    /// The coupons that the user can have, best first.
+    pub fn list(&self, request: &ListRequest) -> Listed {
+        let may_profile = self
+            .policy
+            .privacy
+            .allows(self.standing.user.consents, Purpose::Profiling);
+        let personalized = request.personalized && may_profile;
+        let view = self.view.as_deref().filter(|_| personalized);
+        // Both arms in one order: held out counts what would have been shown.
+        let mut ranked: Vec<(ListedCoupon, bool)> = self
+            .assess_all()
             .filter_map(|coupon| {
-                let offer = coupon.offer?;
-                Some((offer, coupon.assessment))
+                let (offer, assessment) = (coupon.offer?, coupon.assessment);
+                let is_held_out = assessment.is_held_out_target();
+                (is_held_out || assessment.is_target()).then(|| {
+                    let coupon = ListedCoupon {
+                        score: view.map_or(0.0, |view| affinity(view, &offer, &self.request.user)),
+                        verdict: assessment.verdict,
+                        discount_minor: assessment.discount_minor,
+                        offer,
+                    };
+                    (coupon, is_held_out)
+                })
             })
-            .partition(|(_, assessment)| assessment.is_target());
-        let user = request.user.clone();
-        let scored_view = view.filter(|_| personalized);
-        // Off the async workers: every coupon goes through the history.
-        let mut coupons = tokio::task::spawn_blocking(move || {
-            let score = |offer: &Offer| scored_view.as_ref().map_or(0.0, |view| affinity(view, offer, &user));
-            let coupon = |(offer, assessment): (Arc<Offer>, Assessment)| ListedCoupon {
-                score: score(&offer),
-                verdict: assessment.verdict,
-                discount_minor: assessment.discount_minor,
-                offer,
-            };
-            let mut coupons: Vec<ListedCoupon> = offered.drain(..).map(coupon).collect();
-            coupons.sort_by(ListedCoupon::rank);
-            coupons
-        })
-        .await
-        .map_err(|_| EligibilityError::Panicked)?;
-        coupons.truncate(request.limit);
-        if !request.preview {
-            let shown = coupons.iter().map(|coupon| (coupon.offer.coupon.id.clone(), false));
-            let kept_back = held_out.iter().map(|(offer, _)| (offer.coupon.id.clone(), true));
-            let new: Vec<_> = shown
-                .chain(kept_back)
-                .filter(|(id, _)| !standing.exposed.contains(id))
-                .collect();
-            exposures::log_of_user(&self.pool, &request.user, checked.snapshot_version, &new).await?;
+            .collect();
+        ranked.sort_by(|(a, _), (b, _)| a.rank(b));
+        let recent = &self.standing.user.recent_exposures;
+        let mut room = self
+            .policy
+            .max_exposures
+            .map(|max| (max as usize).saturating_sub(recent.len()));
+        let (mut coupons, mut exposures) = (Vec::new(), Vec::new());
+        for (coupon, is_held_out) in ranked {
+            if coupons.len() == request.limit {
+                break;
+            }
+            let id = &coupon.offer.coupon.id;
+            if let Some(room) = room.as_mut().filter(|_| !recent.contains(id)) {
+                let Some(less) = room.checked_sub(1) else { continue };
+                *room = less;
+            }
+            if !request.preview && !self.standing.exposed.contains(id) {
+                exposures.push((id.clone(), is_held_out));
+            }
+            if !is_held_out {
+                coupons.push(coupon);
+            }
         }
-        Ok(Listed {
-            snapshot_version: checked.snapshot_version,
+        Listed {
+            snapshot_version: self.snapshot_version(),
             personalized,
             coupons,
+            user: self.request.user.clone(),
+            exposures,
+        }
+    }
+
+    fn snapshot_version(&self) -> i64 {
+        self.view.as_ref().map_or(0, |view| view.version)
+    }
+
+    /// As an operator sees it.
+    fn assess_all(&self) -> impl Iterator<Item = CheckedCoupon> {
+        let subject = Subject::new(
+            &self.standing,
+            self.view.as_deref(),
+            self.request.cart.as_ref(),
+            &self.others,
+        );
+        self.chosen.iter().map(move |(coupon, offer)| CheckedCoupon {
+            assessment: match (offer, self.standing.usages.get(coupon)) {
+                (Some(offer), Some(usage)) => subject.assess(offer, usage, &self.policy),
+                _ => Assessment::unknown_coupon(),
+            },
+            coupon: coupon.clone(),
+            offer: offer.clone(),
         })
     }
-}
-
-struct Assessed {
-    coupons: Vec<CheckedCoupon>,
-    /// Without the coupons.
-    checked: Checked,
-    view: Option<Arc<View>>,
-    standing: Standing,
 }
 
 /// A user, their history and their cart, to be judged for one coupon after the other.
@@ -242,22 +307,23 @@ pub(super) struct Subject<'a> {
     view: Option<&'a View>,
     history: Option<History<'a>>,
     cart: Option<&'a Cart>,
-    others: Vec<Arc<Offer>>,
+    others: &'a [Arc<Offer>],
 }
 
 impl<'a> Subject<'a> {
-    pub fn new(standing: &'a Standing, book: &Book, view: Option<&'a View>, cart: Option<&'a Cart>) -> Self {
-        let applied = cart.iter().flat_map(|cart| &cart.applied);
-        let reserved = standing.user.reserved.iter().map(|(coupon, _)| coupon);
+    /// `others`: see [`others`].
+    pub fn new(
+        standing: &'a Standing,
+        view: Option<&'a View>,
+        cart: Option<&'a Cart>,
+        others: &'a [Arc<Offer>],
+    ) -> Self {
         Self {
             standing,
             view,
             history: view.map(|view| History::of_user(view, &standing.user.id)),
             cart,
-            others: applied
-                .chain(reserved)
-                .filter_map(|id| book.offer(id).cloned())
-                .collect(),
+            others,
         }
     }
 
@@ -270,11 +336,22 @@ impl<'a> Subject<'a> {
             history: self.history.as_ref(),
             view: self.view,
             cart: self.cart,
-            others: &self.others,
+            others: self.others,
             now: self.standing.now,
         };
         assess(&facts, policy)
     }
+}
+
+/// Offers that stand beside the one that is judged: applied in the cart, of which none is known that the caller may not
+/// name, or reserved for the user.
+pub(super) fn others(standing: &Standing, book: &Book, cart: Option<&Cart>, caller: &Caller) -> Vec<Arc<Offer>> {
+    let applied = cart.into_iter().flat_map(|cart| &cart.applied);
+    let applied = applied
+        .filter_map(|id| book.offer(id))
+        .filter(|offer| caller.sees(offer.merchant()));
+    let reserved = standing.user.reserved.iter().filter_map(|(id, _)| book.offer(id));
+    applied.chain(reserved).cloned().collect()
 }
 
 /// Who may know that a user is held out.
@@ -283,6 +360,10 @@ pub(super) fn reader(caller: &Caller) -> Reader {
         Role::Operator | Role::Admin => Reader::Operator,
         Role::Service | Role::Ingest | Role::Marketer => Reader::Other,
     }
+}
+
+fn needs_history(offer: &Offer) -> bool {
+    offer.coupon.rules.iter().any(Rule::needs_history)
 }
 
 /// By its definition, which may be a moment old.
@@ -301,36 +382,6 @@ fn is_on_offer(assessment: &Assessment) -> bool {
             Failure::CampaignDraft | Failure::CampaignEnded { .. } | Failure::CouponUnknown | Failure::NotAssigned
         )
     })
-}
-
-#[derive(Debug, Clone)]
-pub struct ListRequest {
-    pub user: UserId,
-    pub cart: Option<Cart>,
-    pub limit: usize,
-    /// Whether the user's history may order the coupons.
-    pub personalized: bool,
-    /// Logs nothing as offered.
-    pub preview: bool,
-    pub caller: Arc<Caller>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Listed {
-    pub snapshot_version: i64,
-    /// Whether the user's history was used.
-    pub personalized: bool,
-    /// Best first.
-    pub coupons: Vec<ListedCoupon>,
-}
-
-#[derive(Debug, Clone)]
-pub struct ListedCoupon {
-    pub offer: Arc<Offer>,
-    pub verdict: Verdict,
-    /// Affinity; 0 without personalization.
-    pub score: f64,
-    pub discount_minor: Option<i64>,
 }
 
 impl ListedCoupon {

@@ -1,5 +1,7 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
+use crate::coupon::backtest::{Backtest, BacktestOptions, backtest};
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::time::Timestamp;
 use crate::evaluation::evaluate::{self, Evaluated};
 use crate::evaluation::holdout::Holdout;
@@ -14,18 +16,32 @@ use super::train::{TrainError, compute};
 
 /// Fits `parameters` on what was before the cut and measures on what came after.
 ///
-/// `split_at`: one date for all; absent, the latest part of every user's history is held out.
+/// `split_at`: one date for all; absent, the latest part of every user's history is held out. `privacy`: whose data may
+/// be used.
 pub async fn evaluate(
     pool: &Pool,
     parameters: TrainingParameters,
     split_at: Option<Timestamp>,
     options: EvaluationOptions,
+    privacy: &PrivacyOptions,
 ) -> Result<Evaluated, TrainError> {
-    let (input, _) = read_input(pool).await?;
+    let (input, _) = read_input(pool, privacy).await?;
     let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
     let evaluated = compute(move || {
         let holdout = Holdout::new(&input, &parameters, &cut, &options)?;
         evaluate::evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)
     });
     Ok(evaluated.await??)
+}
+
+/// Ranks and predicts past campaigns, each by what was known the moment before it started.
+pub async fn evaluate_coupons(
+    pool: &Pool,
+    parameters: TrainingParameters,
+    options: BacktestOptions,
+    privacy: &PrivacyOptions,
+) -> Result<Backtest, TrainError> {
+    let (input, _) = read_input(pool, privacy).await?;
+    let backtest = compute(move || backtest(&input, &parameters, &options));
+    Ok(backtest.await??)
 }

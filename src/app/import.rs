@@ -31,8 +31,8 @@ use self::input::Input;
 use self::reader::{FromReader, Origin, read_ahead, unreadable};
 use self::rejects::{Reject, RejectsFile};
 use self::subject::{
-    Assignments as AssignmentLines, Attributes, Campaigns, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
-    Redemptions, Subject,
+    Assignments as AssignmentLines, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases,
+    Ratings, Redemptions, Subject, Suppressions,
 };
 use self::times::TimeFormats;
 use self::writer::{Stored, Writer};
@@ -54,6 +54,9 @@ pub enum ImportKind {
     Redemptions,
     /// Of users.
     Attributes,
+    Consents,
+    /// Users that are never offered anything.
+    Suppressions,
 }
 
 impl ImportKind {
@@ -70,6 +73,8 @@ impl ImportKind {
             Self::Assignments => AssignmentLines::FIELDS,
             Self::Redemptions => Redemptions::FIELDS,
             Self::Attributes => Attributes::FIELDS,
+            Self::Consents => Consents::FIELDS,
+            Self::Suppressions => Suppressions::FIELDS,
         }
     }
 }
@@ -232,6 +237,8 @@ pub async fn import(
         ImportKind::Assignments => run::<AssignmentLines>(pool, input, options, interrupt, report).await,
         ImportKind::Redemptions => run::<Redemptions>(pool, input, options, interrupt, report).await,
         ImportKind::Attributes => run::<Attributes>(pool, input, options, interrupt, report).await,
+        ImportKind::Consents => run::<Consents>(pool, input, options, interrupt, report).await,
+        ImportKind::Suppressions => run::<Suppressions>(pool, input, options, interrupt, report).await,
     }
 }
 

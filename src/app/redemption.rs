@@ -12,7 +12,8 @@ use crate::store::error::StoreError;
 use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
 use crate::store::requests::{Done, Request};
 
-use super::eligibility::{EligibilityError, Judge, Subject, reader};
+use super::eligibility::{EligibilityError, Judge, Subject, others, reader};
+use super::sweep::give_back_expired;
 
 #[derive(Debug, Clone)]
 pub struct ReserveRequest {
@@ -69,7 +70,9 @@ impl Judge {
             let offer = offer.ok_or_else(|| ReserveError::UnknownCoupon(request.coupon.clone()))?;
             let (book, view) = (self.live.book(), self.live.view());
             let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |standing| {
-                let subject = Subject::new(standing, &book, view.as_deref(), Some(&request.cart));
+                let cart = Some(&request.cart);
+                let others = others(standing, &book, cart, &request.caller);
+                let subject = Subject::new(standing, view.as_deref(), cart, &others);
                 let Some(usage) = standing.usages.get(&request.coupon) else {
                     return Err(Assessment::unknown_coupon());
                 };
@@ -84,14 +87,14 @@ impl Judge {
                 Err(StoreReserveError::Store(error)) => return Err(error.into()),
                 Err(StoreReserveError::Refused(assessment)) => {
                     // What has expired may be all that is in the way.
-                    if attempt < ATTEMPTS && may_be_held(&assessment) && redemptions::sweep(&self.pool).await? > 0 {
+                    if attempt < ATTEMPTS && may_be_held(&assessment) && give_back_expired(&self.pool).await? > 0 {
                         continue;
                     }
                     let assessment = assessment.for_reader(reader(&request.caller));
                     return Err(ReserveError::NotEligible { assessment, offer });
                 }
                 Err(StoreReserveError::Taken) => {
-                    redemptions::sweep(&self.pool).await?;
+                    give_back_expired(&self.pool).await?;
                 }
             }
         }

@@ -38,8 +38,7 @@ pub async fn run(pool: Pool, interval: Duration, shutdown: CancellationToken) {
 }
 
 async fn sweep(pool: &Pool, with_requests: bool) -> Result<(), StoreError> {
-    let expired = redemptions::sweep(pool).await?;
-    metrics::counter!("likemind_reservations_expired_total").increment(expired);
+    let expired = give_back_expired(pool).await?;
     if expired > 0 {
         tracing::debug!(expired, "gave back what {expired} expired reservations held");
     }
@@ -47,4 +46,14 @@ async fn sweep(pool: &Pool, with_requests: bool) -> Result<(), StoreError> {
         requests::prune(pool).await?;
     }
     Ok(())
+}
+
+/// Gives back what expired reservations hold now. Returns how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) async fn give_back_expired(pool: &Pool) -> Result<u64, StoreError> {
+    let expired = redemptions::sweep(pool).await?;
+    metrics::counter!("likemind_reservations_expired_total").increment(expired);
+    Ok(expired)
 }

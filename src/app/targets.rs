@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::TryFutureExt;
+use futures_util::{TryFutureExt, try_join};
 use tokio::sync::Semaphore;
 
 use crate::coupon::audience::{Audience, AudienceError};
@@ -14,7 +14,7 @@ use crate::coupon::eligibility::{Failure, Policy, Reader, campaign_failures};
 use crate::coupon::rules::{CompiledRules, Users};
 use crate::coupon::scoring::{By, Explanation, NotFitted, Scorer, Scores};
 use crate::coupon::targeting::{Counts, Question, Ranked, Ranking};
-use crate::domain::access::{Caller, Role};
+use crate::domain::access::Caller;
 use crate::domain::consent::Purpose;
 use crate::domain::coupon::Rule;
 use crate::domain::id::CouponId;
@@ -26,6 +26,8 @@ use crate::store::audience::{self, AudienceQuery, AudienceRead, Conflicts, Listi
 use crate::store::error::StoreError;
 use crate::store::exposures::{self, Exposure};
 use crate::store::pool::Pool;
+
+use super::eligibility::reader;
 
 /// Rows of the first batch, so that the first row comes soon; each batch is twice as long as the one before.
 const FIRST_BATCH: usize = 64;
@@ -153,7 +155,7 @@ impl Targets {
         });
         let query = query(&request.coupon, &offer, &book, &policy, &snapshot);
         let read = audience::read(pool, &query).map_err(TargetsError::from);
-        let (scored, read) = futures_util::try_join!(score, read)?;
+        let (scored, read) = try_join!(score, read)?;
         let (scorer, scores) = scored?;
         let read = read.ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))?;
         let keys = read.keys;
@@ -328,13 +330,6 @@ async fn find_offer(live: &Live, request: &TargetsRequest) -> Result<Arc<Offer>,
     }
     live.refresh_book().await?;
     visible(live.book()).ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))
-}
-
-fn reader(caller: &Caller) -> Reader {
-    match caller.role {
-        Role::Operator | Role::Admin => Reader::Operator,
-        Role::Service | Role::Ingest | Role::Marketer => Reader::Other,
-    }
 }
 
 fn query<'a>(

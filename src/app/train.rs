@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::coupon::backtest::{BacktestOptions, backtest};
+use crate::coupon::propensity::fit::{FitOptions, cases, known_until};
+use crate::coupon::{affinity, propensity};
+use crate::domain::consent::PrivacyOptions;
 use crate::domain::error::{InvalidField, chain};
 use crate::evaluation::error::EvaluationError;
 use crate::evaluation::evaluate::evaluate;
@@ -14,6 +18,7 @@ use crate::evaluation::report::{Evaluation, ParametersOf, Verdict};
 use crate::evaluation::split::Cut;
 use crate::model::codec::{self, Checksum};
 use crate::model::parameters::TrainingParameters;
+use crate::model::propensity::Propensity;
 use crate::model::snapshot::{Snapshot, SnapshotError};
 use crate::store::changes;
 use crate::store::error::StoreError;
@@ -23,6 +28,7 @@ use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, Snapsh
 use crate::store::training::read_input;
 use crate::training::error::TrainingError;
 use crate::training::fit::fit;
+use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 
 /// Section `trainer`: how a training run behaves, which is no part of the model.
@@ -68,10 +74,30 @@ pub struct TrainOptions {
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
     pub trainer: TrainerOptions,
+    /// Whose data may be used.
+    pub privacy: PrivacyOptions,
     /// Who this trainer is, for whoever finds the lease taken: host and process.
     pub holder: String,
+    /// Fewest redemptions of past campaigns from which the propensity is fitted.
+    pub min_redemptions: u32,
     /// Activate whatever the gate says; the reason is kept with the snapshot.
     pub force: Option<String>,
+}
+
+impl TrainOptions {
+    /// Of how many past campaigns the propensity is measured on, the latest: each costs a model of what was before it.
+    const BACKTESTED_CAMPAIGNS: usize = 10;
+
+    fn propensity(&self) -> FitOptions {
+        FitOptions::new(self.min_redemptions)
+    }
+
+    fn backtest(&self) -> BacktestOptions {
+        BacktestOptions {
+            max_campaigns: Self::BACKTESTED_CAMPAIGNS,
+            ..BacktestOptions::new(self.propensity(), self.parameters.options.seed)
+        }
+    }
 }
 
 /// Where a run stands.
@@ -215,7 +241,7 @@ async fn run(
     report: impl Fn(Phase),
 ) -> Result<Trained, TrainError> {
     report(Phase::Reading);
-    let (input, watermark) = read_input(pool).await?;
+    let (input, watermark) = read_input(pool, &options.privacy).await?;
     let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
     tracing::info!(
         version,
@@ -234,7 +260,8 @@ async fn run(
     let parameters = options.parameters.clone();
     let active_parameters = active.as_ref().map(|active| active.parameters.clone());
     let evaluation_options = options.evaluation.clone();
-    let (input, candidate, refitted) = compute(move || {
+    let backtest_options = options.backtest();
+    let (input, candidate, refitted, propensity_quality) = compute(move || {
         let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &evaluation_options)?;
         let candidate = evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)?;
         // The active snapshot's bytes have seen what is held out, so that only its parameters are compared.
@@ -243,19 +270,23 @@ async fn run(
             Some(active) if active == parameters => Some(candidate.clone().relabeled(ParametersOf::Active)),
             Some(active) => Some(evaluate(&input, &holdout, &active, ParametersOf::Active)?),
         };
-        Ok::<_, EvaluationError>((input, candidate, refitted))
+        let propensity = backtest(&input, &parameters, &backtest_options)?.propensity;
+        Ok::<_, EvaluationError>((input, candidate, refitted, propensity))
     })
     .await??;
 
     report(Phase::Fitting);
     let parameters = options.parameters.clone();
+    let propensity = options.propensity();
     let weights = candidate.weights;
     let snapshot = compute(move || {
         let effective = effective_ratings(&input, &parameters, |_, _| true)?;
         let observe = |stage| tracing::debug!(?stage, "fitting");
         let parts = fit(&input, effective, &parameters, weights, &observe)?;
         // Held to what a server demands of it, before anything is stored.
-        Ok::<_, TrainError>(Snapshot::new(parts)?)
+        let snapshot = Snapshot::new(parts)?;
+        let propensity = fit_propensity(&input, &parameters, &snapshot, &propensity)?;
+        Ok::<_, TrainError>(snapshot.with_propensity(propensity)?)
     })
     .await??;
 
@@ -273,6 +304,7 @@ async fn run(
         reasons: judgement.reasons,
         ranking: evaluated().flat_map(|evaluated| evaluated.ranking.clone()).collect(),
         rating: evaluated().flat_map(|evaluated| evaluated.rating.clone()).collect(),
+        propensity: propensity_quality,
     };
 
     report(Phase::Writing);
@@ -305,6 +337,19 @@ async fn run(
     let snapshot = snapshots::get(pool, version).await?;
     let snapshot = snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))?;
     Ok(Trained { snapshot, evaluation })
+}
+
+/// On all that is known, with the lists of `snapshot`, which is what scores by it.
+fn fit_propensity(
+    input: &TrainingInput,
+    parameters: &TrainingParameters,
+    snapshot: &Snapshot,
+    options: &FitOptions,
+) -> Result<Propensity, TrainingError> {
+    let until = known_until(input).unwrap_or(input.as_of);
+    let cases = cases(input, parameters, until, options)?;
+    let weights = |covered: &_| affinity::weights(snapshot, covered);
+    Ok(propensity::fit::fit(&cases, &weights, until, options))
 }
 
 /// Encodes one part while the one before is stored, so that no more than three are in memory. Returns checksum and size.

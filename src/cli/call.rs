@@ -19,7 +19,7 @@ use self::client::CallOptions;
 use self::message::RequestError;
 use self::methods::{Methods, ResolveError};
 
-pub use self::client::Client;
+pub use self::client::{Client, Refused};
 pub use self::tls::TlsArgs;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -193,7 +193,7 @@ fn failed(status: &tonic::Status, err: &mut impl Write) -> anyhow::Result<CallOu
 }
 
 /// As a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {
         return word.to_owned();

@@ -1,5 +1,7 @@
 //! `likemind evaluate`.
 
+mod coupons;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::json;
 
@@ -11,7 +13,10 @@ use crate::config::Config;
 use crate::domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct EvaluateArgs {
+    #[command(subcommand)]
+    subject: Option<Subject>,
     /// Hold out everything from this instant on (2011-08-15, or RFC 3339) instead of the latest part of every
     /// user's history
     #[arg(long, value_name = "DATE", value_parser = instant)]
@@ -19,6 +24,12 @@ pub(super) struct EvaluateArgs {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    /// How well past campaigns' redeemers would have been found and foreseen, each by what was known when it started
+    Coupons(coupons::CouponsArgs),
 }
 
 fn instant(text: &str) -> Result<Timestamp, String> {
@@ -32,11 +43,15 @@ fn instant(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Exit> {
+    if let Some(Subject::Coupons(args)) = args.subject {
+        return coupons::run(args, config).await;
+    }
     let database = Database::open(&config, Purpose::Job).await?;
     let progress = PhaseReport::new();
     progress.begin("evaluating");
     let parameters = config.training_parameters();
-    let evaluated = evaluate(&database.pool, parameters, args.split_at, config.evaluation.clone()).await;
+    let options = config.evaluation.clone();
+    let evaluated = evaluate(&database.pool, parameters, args.split_at, options, &config.privacy).await;
     progress.end();
     let evaluated = evaluated?;
     match args.json {

@@ -75,6 +75,8 @@ Fields (* must be mapped, set, or have a column of the same name):
   assignments   campaign_id* user_id*
   redemptions   coupon_id* user_id* redeemed_at* redemption_id order_id amount_minor
   attributes    user_id* name* value*
+  consents      user_id* purpose* granted* decided_at source
+  suppressions  user_id* reason
 
   An empty cell is an absent value: it keeps what is stored, and is rejected where the field has a *.
   A template names its columns in braces: --map 'title={type} {size}'.
@@ -89,6 +91,8 @@ Fields (* must be mapped, set, or have a column of the same name):
   audience is all or assigned; covers is all or items, those of coupon-items. Campaigns come before
   their coupons and assignments, coupons before their items and redemptions: a line that names what
   there is not is rejected. A redemption without redemption_id is known by coupon, user and instant.
+  purpose is marketing, profiling or training; what was decided later holds. Suppressed users are never
+  offered anything.
   Times name their offset or are those of --time-zone; one that its clocks show twice is the earlier.
 
 Lines that cannot be imported go to the file of rejects, with line number, field, reason and the
@@ -114,6 +118,8 @@ enum What {
     Assignments,
     Redemptions,
     Attributes,
+    Consents,
+    Suppressions,
 }
 
 impl From<What> for ImportKind {
@@ -129,6 +135,8 @@ impl From<What> for ImportKind {
             What::Assignments => Self::Assignments,
             What::Redemptions => Self::Redemptions,
             What::Attributes => Self::Attributes,
+            What::Consents => Self::Consents,
+            What::Suppressions => Self::Suppressions,
         }
     }
 }
@@ -422,6 +430,8 @@ mod tests {
             ImportKind::Assignments,
             ImportKind::Redemptions,
             ImportKind::Attributes,
+            ImportKind::Consents,
+            ImportKind::Suppressions,
         ] {
             for field in kind.fields() {
                 assert!(HELP.contains(field), "{field}");

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::evaluation::report::{RankingMetrics, RatingMetrics};
+use crate::model::propensity::PropensityQuality;
 use crate::store::snapshots::SnapshotRecord;
 
 /// The phase that is under way: a spinner on a terminal, a log line elsewhere.
@@ -102,6 +103,47 @@ pub(super) fn print_rating(metrics: &[RatingMetrics]) {
     }
 }
 
+pub(super) fn print_propensity(quality: &PropensityQuality) {
+    println!(
+        "Propensity: ROC-AUC {:.3}, lift@10% {:.2}, Brier {:.4} (of the overall rate {:.4}), log loss {:.4}",
+        quality.roc_auc, quality.lift_at_10_percent, quality.brier, quality.brier_of_rate, quality.log_loss
+    );
+    println!(
+        "{:<12} {:>10} {:>8} {:>9} {:>15} {:>7} {:>8} {:>22}",
+        "campaign", "recipients", "redeemed", "predicted", "95% of the time", "ROC-AUC", "lift@10%", "fitted on"
+    );
+    for campaign in &quality.campaigns {
+        let interval = format!("{:.0} to {:.0}", campaign.predicted_low, campaign.predicted_high);
+        let mark = if campaign.observed_share < 1.0 { "*" } else { "" };
+        println!(
+            "{:<12} {:>10} {:>8} {:>9.1} {:>15} {:>7.3} {:>8.2} {:>22}",
+            format!("{}{mark}", campaign.campaign_id),
+            campaign.recipients,
+            campaign.observed,
+            campaign.predicted,
+            interval,
+            campaign.roc_auc,
+            campaign.lift_at_10_percent,
+            format!(
+                "{} redemptions of {}",
+                campaign.evidence.redemptions, campaign.evidence.campaigns
+            )
+        );
+    }
+    let (predicted, observed) = quality
+        .campaigns
+        .iter()
+        .fold((0.0, 0), |(predicted, observed), campaign| {
+            (predicted + campaign.predicted, observed + campaign.observed)
+        });
+    println!("{:<12} {:>10} {observed:>8} {predicted:>9.1}", "all", "");
+    println!("Reliability, fifths of the recipients by predicted probability:");
+    println!("{:>10} {:>9} {:>9}", "recipients", "predicted", "redeemed");
+    for bin in &quality.reliability {
+        println!("{:>10} {:>9.4} {:>9.4}", bin.recipients, bin.predicted, bin.observed);
+    }
+}
+
 pub(super) fn print_snapshots(records: &[SnapshotRecord]) {
     println!(
         "{:>7} {:<9} {:<20} {:>9} {:>8} {:>10} {:>10}",
@@ -135,6 +177,9 @@ pub(super) fn print_snapshot(record: &SnapshotRecord) {
         }
         print_ranking(&evaluation.ranking);
         print_rating(&evaluation.rating);
+        if let Some(quality) = &evaluation.propensity {
+            print_propensity(quality);
+        }
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) async fn train_now(
         evaluation: config.evaluation.clone(),
         gate: config.gate.clone(),
         trainer: config.trainer.clone(),
+        privacy: config.privacy,
+        min_redemptions: config.coupons.min_redemptions,
         holder: actor::this_process(),
         force,
     };

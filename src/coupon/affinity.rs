@@ -9,9 +9,11 @@ use rayon::prelude::*;
 
 use crate::domain::coupon::Scope;
 use crate::model::bits::Bits;
-use crate::model::catalogue::Facts;
-use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::catalogue::{Catalogue, Facts};
+use crate::model::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::model::snapshot::Snapshot;
+use crate::similarity::lists::InvertedLists;
+use crate::similarity::sparse::CsrMatrix;
 
 use super::book::Offer;
 
@@ -35,9 +37,85 @@ pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
     items.map(|item| is_covered(snapshot, offer, item)).collect()
 }
 
+/// The items that any of `offers` covers, ascending, each once.
+pub fn covered_by_any<'a>(
+    items: &Dictionary<ItemIndex>,
+    catalogue: &Catalogue,
+    offers: impl IntoIterator<Item = &'a Offer>,
+) -> Vec<ItemIndex> {
+    let mut covered = Bits::zeros(items.len());
+    let mut cover = |offer: &Offer, item: ItemIndex| {
+        if covers(offer, items.id(item), Some(&catalogue.facts(item))) {
+            covered.set(item.at(), true);
+        }
+    };
+    for offer in offers {
+        match &offer.coupon.scope {
+            // Thousands of coupons that name a few items each: not all items are asked each time.
+            Scope::Listed(set) if set.categories.is_empty() && set.merchants.is_empty() => {
+                let named = set.items.iter().filter_map(|item| items.find(item.as_str()));
+                named.for_each(|item| cover(offer, item));
+            }
+            Scope::All | Scope::Listed(_) => {
+                (0..items.len() as u32).for_each(|item| cover(offer, ItemIndex(item)));
+            }
+        }
+    }
+    let all = (0..items.len() as u32).map(ItemIndex);
+    all.filter(|item| covered.get(item.at())).collect()
+}
+
 /// w_j of `item`: what a rating of it says about the items that `is_covered` names.
 pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
-    let (followers, similarities) = snapshot.item_followers().row(item.at());
+    weight_in(snapshot.item_followers(), is_covered, item)
+}
+
+/// w_j of every item j by lists of any model, in parallel. `followers`: of n items; `covered`: one bit for each of them.
+pub fn list_weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
+    let items = (0..followers.n_rows() as u32).into_par_iter();
+    items
+        .map(|item| weight_in(followers, |item| covered.get(item.at()), ItemIndex(item)))
+        .collect()
+}
+
+/// w_j of every item j when every pair of items counts, not only those that the lists keep: Σ_i cosine(i, j) over the
+/// covered i ≠ j. `ratings`: effective, [users, n]; `covered`: one bit for each of n. Time O(entries): no pair is formed,
+/// for Σ_i R_i·R_j / (|R_i|·|R_j|) = R_j·(Σ_i R_i / |R_i|) / |R_j|.
+pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
+    let mut squares = vec![0.0; ratings.n_columns()];
+    for (&item, &rating) in ratings.columns().iter().zip(ratings.values()) {
+        squares[item as usize] += f64::from(rating) * f64::from(rating);
+    }
+    let mut weights = vec![0.0; ratings.n_columns()];
+    for user in 0..ratings.n_rows() {
+        let (items, values) = ratings.row(user);
+        let row = || {
+            items
+                .iter()
+                .zip(values)
+                .map(|(&item, &rating)| (item as usize, f64::from(rating)))
+        };
+        let of_covered = row().filter(|&(item, _)| covered.get(item));
+        let direction = sum(of_covered.map(|(item, rating)| rating / squares[item].sqrt()));
+        if direction > 0.0 {
+            row().for_each(|(item, rating)| weights[item] += rating * direction);
+        }
+    }
+    for (item, weight) in weights.iter_mut().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        let own = f64::from(u8::from(covered.get(item)));
+        *weight = (*weight / squares[item].sqrt() - own).max(0.0);
+    }
+    weights
+}
+
+/// Σ_j R\[j\]·w_j over a history, ascending by item.
+pub fn weigh(items: &[u32], ratings: &[f32], weights: &[f64]) -> f64 {
+    let history = items.iter().zip(ratings);
+    sum(history.map(|(&item, &rating)| f64::from(rating) * weights[item as usize]))
+}
+
+fn weight_in(followers: &InvertedLists, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
+    let (followers, similarities) = followers.row(item.at());
     let of_covered = followers
         .iter()
         .zip(similarities)
@@ -62,19 +140,24 @@ pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
     )
 }
 
+/// w_j of all n items, in parallel.
+pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
+    list_weights(snapshot.item_followers(), covered)
+}
+
+/// As [`affinity_of`], with the [`weights`] of what is covered.
+pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
+    let (items, ratings) = snapshot.ratings().row(user.at());
+    weigh(items, ratings, weights)
+}
+
 /// The affinities of all m users, in parallel.
 pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
-    let weights: Vec<f64> = (0..snapshot.items().len() as u32)
-        .into_par_iter()
-        .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
-        .collect();
+    let weights = weights(snapshot, covered);
     (0..snapshot.users().len() as u32)
         .into_par_iter()
         .with_min_len(USERS_PER_TASK)
-        .map(|user| {
-            let terms = terms(snapshot, UserIndex(user), |item| weights[item.at()]);
-            sum(terms.map(|term| term.contribution))
-        })
+        .map(|user| weighted_affinity(snapshot, &weights, UserIndex(user)))
         .collect()
 }
 
@@ -127,15 +210,20 @@ mod tests {
 
     use super::super::testing::{campaign, coupon, listed};
     use super::*;
+    use crate::domain::coupon::{Coupon, ItemSet};
+    use crate::domain::id::{Category, MerchantId};
     use crate::model::fixture::{self, EXAMPLE};
 
     fn offer(items: &[&str]) -> Offer {
+        of_scope(None, listed(items))
+    }
+
+    fn of_scope(merchant: Option<&str>, scope: Scope) -> Offer {
+        let mut campaign = campaign("k");
+        campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
         Offer {
-            coupon: crate::domain::coupon::Coupon {
-                scope: listed(items),
-                ..coupon("c")
-            },
-            campaign: Arc::new(campaign("k")),
+            coupon: Coupon { scope, ..coupon("c") },
+            campaign: Arc::new(campaign),
         }
     }
 
@@ -177,5 +265,54 @@ mod tests {
         check(&["i3"], &[3]);
         check(&["i0", "i2", "i4", "unknown"], &[0, 2, 4]);
         check(&["i0", "i1", "i2", "i3", "i4"], &[0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn all_pairs_are_those_of_lists_that_keep_everything() {
+        let snapshot = fixture::snapshot(&EXAMPLE);
+        for bits in 0_u8..32 {
+            let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
+            let kept = weights(&snapshot, &covered);
+            let all = all_pairs_weights(snapshot.ratings(), &covered);
+            assert!(
+                kept.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-6),
+                "{kept:?} {all:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn items_covered_by_any_are_those_that_one_covers() {
+        let facts = [("mugs", "acme"), ("mugs", "zeta"), ("art", "acme"), ("art", "zeta")];
+        let facts = facts.map(|(category, merchant)| fixture::item_facts("", category, merchant));
+        let mut parts = fixture::snapshot_parts(&[&[1.0, 1.0, 1.0, 1.0]]);
+        parts.catalogue = fixture::catalogue(&facts);
+        let snapshot = Snapshot::new(parts).unwrap();
+        let check = |scopes: Vec<(Option<&str>, Scope)>, expected: &[u32]| {
+            let offers: Vec<Offer> = scopes
+                .into_iter()
+                .map(|(merchant, scope)| of_scope(merchant, scope))
+                .collect();
+            let found = covered_by_any(snapshot.items(), snapshot.catalogue(), &offers);
+            assert_eq!(found, expected.iter().copied().map(ItemIndex).collect::<Vec<_>>());
+            let items = (0..4).map(ItemIndex);
+            let by_each = items.filter(|&item| offers.iter().any(|offer| is_covered(&snapshot, offer, item)));
+            assert_eq!(found, by_each.collect::<Vec<_>>());
+        };
+        let mugs = || {
+            Scope::Listed(ItemSet {
+                categories: vec![Category::new("mugs").unwrap()],
+                ..ItemSet::default()
+            })
+        };
+        check(vec![], &[]);
+        check(
+            vec![(None, listed(&["i3", "unknown"])), (None, listed(&["i1", "i3"]))],
+            &[1, 3],
+        );
+        check(vec![(Some("acme"), listed(&["i1", "i2"]))], &[2]);
+        check(vec![(None, mugs()), (None, listed(&["i2"]))], &[0, 1, 2]);
+        check(vec![(Some("zeta"), mugs())], &[1]);
+        check(vec![(Some("zeta"), Scope::All)], &[1, 3]);
     }
 }

@@ -42,6 +42,11 @@ impl Book {
         Self { campaigns, offers }
     }
 
+    /// In no order.
+    pub fn campaigns(&self) -> impl Iterator<Item = &Arc<Campaign>> {
+        self.campaigns.values()
+    }
+
     pub fn campaign(&self, id: &CampaignId) -> Option<&Arc<Campaign>> {
         self.campaigns.get(id)
     }

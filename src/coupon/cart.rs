@@ -61,10 +61,12 @@ mod tests {
 
     use super::super::testing::{campaign, coupon, listed};
     use super::*;
-    use crate::domain::coupon::{CartLine, Coupon};
-    use crate::domain::id::MerchantId;
+    use crate::domain::coupon::{CartLine, Coupon, ItemSet, Scope};
+    use crate::domain::id::{Category, MerchantId};
+    use crate::domain::item::ItemFacts;
     use crate::domain::money::Currency;
     use crate::model::fixture::{self, EXAMPLE, item_facts, item_id, snapshot_parts};
+    use crate::model::overlay::{FreshChange, Overlay};
 
     fn cart(lines: &[(&str, i64)], shipping_minor: i64) -> Cart {
         let line = |&(item, total_minor): &(&str, i64)| CartLine {
@@ -148,5 +150,57 @@ mod tests {
         check(Some("zenith"), None, (2, 1_100));
         check(Some("zenith"), Some(&["i0", "i2"]), (1, 100));
         check(Some("nobody"), None, (0, 0));
+    }
+
+    /// i0 is tea of acme, i1 a mug of zenith. Since then i1 has become tea and is not listed any more, and j0 has come, a
+    /// mug of acme.
+    #[test]
+    fn present_facts_decide_what_is_covered() {
+        let mut parts = snapshot_parts(&[&[1.0, 1.0]]);
+        parts.catalogue = fixture::catalogue(&[item_facts("A", "tea", "acme"), item_facts("B", "mugs", "zenith")]);
+        let mut view = fixture::view(parts);
+        let delisted = ItemFacts {
+            listed: false,
+            ..item_facts("B", "tea", "zenith")
+        };
+        let mut overlay = Overlay::default();
+        for (item, facts) in [("i1", delisted), ("j0", item_facts("J", "mugs", "acme"))] {
+            let item = item_id(item);
+            overlay.apply(&view.snapshot, FreshChange::Item { item, facts }, usize::MAX);
+        }
+        view.overlay = Arc::new(overlay);
+        let cart = cart(&[("i0", 1), ("i1", 20), ("j0", 300), ("unheard-of", 4_000)], 0);
+        let check = |merchant: Option<&str>, category: &str, expected: (usize, i64)| {
+            let mut campaign = campaign("k");
+            campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
+            let mut coupon = coupon("c");
+            coupon.scope = Scope::Listed(ItemSet {
+                categories: vec![Category::new(category).unwrap()],
+                ..ItemSet::default()
+            });
+            let offer = Offer {
+                coupon,
+                campaign: Arc::new(campaign),
+            };
+            let covered = covered_lines(&offer, &cart, Some(&view));
+            assert_eq!(
+                (covered.lines, covered.total_minor),
+                expected,
+                "{merchant:?} {category}"
+            );
+            assert_eq!(covered_lines(&offer, &cart, None), Covered::default());
+        };
+        check(None, "tea", (2, 21));
+        check(None, "mugs", (1, 300));
+        check(Some("acme"), "tea", (1, 1));
+        check(Some("acme"), "mugs", (1, 300));
+        check(Some("zenith"), "mugs", (0, 0));
+    }
+
+    #[test]
+    fn totals_do_not_overflow() {
+        let cart = cart(&[("i0", i64::MAX), ("i0", 1)], 0);
+        let covered = covered_lines(&offer(|_| {}), &cart, None);
+        assert_eq!((covered.lines, covered.total_minor), (2, i64::MAX));
     }
 }

@@ -7,17 +7,17 @@ mod text;
 use std::sync::Arc;
 
 use crate::domain::consent::{Consents, PrivacyOptions, Purpose};
-use crate::domain::coupon::{Audience, CampaignState, Cart, Scope, Window};
+use crate::domain::coupon::{Audience, CampaignState, Cart, Rule, Scope, Window};
 use crate::domain::id::{CampaignId, CouponId, UserId};
 use crate::domain::money::Currency;
 use crate::domain::time::Timestamp;
 use crate::model::view::View;
 
 use super::book::Offer;
-use super::cart::{covered_lines, discount_minor};
+use super::cart::{Covered, covered_lines, discount_minor};
 use super::holdout::is_held_out;
 use super::options::CouponOptions;
-use super::rules::{CompiledRules, History};
+use super::rules::{CompiledRules, History, Seen};
 
 /// What holds for all users and coupons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +102,10 @@ pub enum Failure {
     AlreadyRedeemed,
     NotAssigned,
     UserUnknown,
-    /// `rule`: position among the coupon's rules. `seen`: for people.
+    /// `rule`: position among the coupon's rules.
     RuleFailed {
         rule: usize,
-        seen: String,
+        seen: Seen,
     },
     MinCartNotMet {
         required_minor: i64,
@@ -117,8 +117,9 @@ pub enum Failure {
         required: Currency,
         seen: Currency,
     },
+    /// `with`: `None` when the reader may not know which.
     ExclusiveConflict {
-        with: CouponId,
+        with: Option<CouponId>,
     },
     NoMarketingConsent {
         is_refused: bool,
@@ -185,6 +186,9 @@ pub enum Reader {
     Operator,
     /// For whom the coupon is just not offered to those who are held out, so that control groups stay clean.
     Other,
+    /// Acts for one merchant: as [`Self::Other`], and is not told which items the user has bought, nor which coupons they
+    /// have reserved, for they may be another merchant's.
+    Merchant,
 }
 
 /// Everything that decides about one user and one coupon.
@@ -194,7 +198,7 @@ pub struct Facts<'a> {
     pub rules: &'a CompiledRules<'a>,
     pub user: &'a UserFacts,
     pub usage: &'a Usage,
-    /// What the user did; `None` while no snapshot is loaded, when no coupon whose rules need it may be asked about.
+    /// What the user did; `None` while no snapshot is loaded, when nothing that [`needs_view`] may be asked about.
     pub history: Option<&'a History<'a>>,
     /// For the facts of the items in the cart.
     pub view: Option<&'a View>,
@@ -216,9 +220,18 @@ impl Assessment {
 
     /// As `reader` may see it.
     pub fn for_reader(mut self, reader: Reader) -> Self {
-        if reader == Reader::Operator {
-            return self;
+        match reader {
+            Reader::Operator => {}
+            Reader::Other => self.hide_holdout(),
+            Reader::Merchant => {
+                self.hide_holdout();
+                self.hide_names();
+            }
         }
+        self
+    }
+
+    fn hide_holdout(&mut self) {
         let before = self.failures.len();
         self.failures.retain(|failure| *failure != Failure::HeldOut);
         if self.failures.len() < before && !self.failures.contains(&Failure::NotAssigned) {
@@ -227,7 +240,19 @@ impl Assessment {
                 .partition_point(|failure| failure.code() < Code::NotAssigned);
             self.failures.insert(position, Failure::NotAssigned);
         }
-        self
+    }
+
+    fn hide_names(&mut self) {
+        for failure in &mut self.failures {
+            match failure {
+                Failure::ExclusiveConflict { with } => *with = None,
+                Failure::RuleFailed {
+                    seen: Seen::Bought { item },
+                    ..
+                } => *item = None,
+                _ => {}
+            }
+        }
     }
 
     /// Whether the user belongs to those who should get the coupon: nothing fails, though a cart may decide yet.
@@ -251,20 +276,19 @@ pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
     if !facts.user.is_known {
         failures.push(Failure::UserUnknown);
     }
+    // What anybody once did under this id says nothing of a user that there is not.
+    let history = facts.history.filter(|_| facts.user.is_known);
     let may_profile = policy.privacy.allows(facts.user.consents, Purpose::Profiling);
     let mut objections = Vec::new();
     for rule in 0..facts.rules.len() {
         if facts.rules.needs_history(rule) && !may_profile {
             objections.push(Failure::ProfilingObjected { rule });
-        } else if let Err(seen) = facts
-            .rules
-            .check(rule, &facts.user.attributes, facts.history, facts.now)
-        {
+        } else if let Err(seen) = facts.rules.check(rule, &facts.user.attributes, history, facts.now) {
             failures.push(Failure::RuleFailed { rule, seen });
         }
     }
     if let Some(cart) = &cart {
-        failures.extend(cart.failure.clone());
+        check_cart(facts.offer, cart, &mut failures);
     }
     failures.extend(exclusive_conflict(facts));
     if !policy.privacy.allows(facts.user.consents, Purpose::Marketing) {
@@ -277,7 +301,8 @@ pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
     }
     failures.extend(frequency_cap(facts, policy));
     let holdout = &facts.offer.campaign.holdout;
-    if is_held_out(&holdout.salt, &facts.user.id, holdout.basis_points) {
+    // Most campaigns hold nobody out: spare the hash.
+    if holdout.basis_points > 0 && is_held_out(&holdout.salt, &facts.user.id, holdout.basis_points) {
         failures.push(Failure::HeldOut);
     }
     let verdict = match (failures.is_empty(), &cart) {
@@ -292,6 +317,14 @@ pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
             .map(|cart| cart.discount_minor),
         failures,
     }
+}
+
+/// Whether nothing can be said about `offer` without a view: a rule looks at the history, or what is covered of the cart
+/// depends on facts of its items.
+pub fn needs_view(offer: &Offer, cart: Option<&Cart>) -> bool {
+    let covers_by_facts = offer.merchant().is_some()
+        || matches!(&offer.coupon.scope, Scope::Listed(set) if !set.categories.is_empty() || !set.merchants.is_empty());
+    offer.coupon.rules.iter().any(Rule::needs_history) || cart.is_some() && covers_by_facts
 }
 
 /// Whether a cart decides: not where any will do.
@@ -322,37 +355,42 @@ pub fn campaign_failures(state: CampaignState, window: &Window, now: Timestamp) 
 
 /// What a cart comes to.
 struct CartFacts {
+    currency: Currency,
+    covered: Covered,
+    /// 0 in another currency, whose amounts say nothing.
     discount_minor: i64,
-    failure: Option<Failure>,
 }
 
 fn look_into(facts: &Facts<'_>, cart: &Cart) -> CartFacts {
-    let (offer, currency) = (facts.offer, facts.offer.campaign.currency);
-    let covered = covered_lines(offer, cart, facts.view);
-    let failure = if covered.lines == 0 {
-        Some(Failure::NoQualifyingItem)
-    } else if cart.currency == currency && covered.total_minor < offer.coupon.min_cart_minor {
-        Some(Failure::MinCartNotMet {
-            required_minor: offer.coupon.min_cart_minor,
-            seen_minor: covered.total_minor,
-            currency,
-        })
-    } else {
-        None
-    };
-    if cart.currency == currency {
-        return CartFacts {
-            discount_minor: discount_minor(offer, cart, covered),
-            failure,
-        };
-    }
-    // Amounts of another currency say nothing.
+    let covered = covered_lines(facts.offer, cart, facts.view);
+    let is_comparable = cart.currency == facts.offer.campaign.currency && covered.lines > 0;
     CartFacts {
-        discount_minor: 0,
-        failure: failure.or(Some(Failure::CurrencyMismatch {
+        currency: cart.currency,
+        covered,
+        discount_minor: match is_comparable {
+            true => discount_minor(facts.offer, cart, covered),
+            false => 0,
+        },
+    }
+}
+
+fn check_cart(offer: &Offer, cart: &CartFacts, failures: &mut Vec<Failure>) {
+    let (currency, required_minor) = (offer.campaign.currency, offer.coupon.min_cart_minor);
+    if cart.currency == currency && cart.covered.total_minor < required_minor {
+        failures.push(Failure::MinCartNotMet {
+            required_minor,
+            seen_minor: cart.covered.total_minor,
+            currency,
+        });
+    }
+    if cart.covered.lines == 0 {
+        failures.push(Failure::NoQualifyingItem);
+    }
+    if cart.currency != currency {
+        failures.push(Failure::CurrencyMismatch {
             required: currency,
             seen: cart.currency,
-        })),
+        });
     }
 }
 
@@ -360,7 +398,8 @@ fn check_limits(facts: &Facts<'_>, cart: Option<&CartFacts>, failures: &mut Vec<
     let usage = facts.usage;
     if let Some(limit_minor) = usage.limit_minor {
         let left_minor = limit_minor - usage.reserved_minor - usage.spent_minor;
-        let needed_minor = cart.map_or(1, |cart| cart.discount_minor);
+        // Something has to be left in any case, so that no cart makes eligible who is not without one.
+        let needed_minor = cart.map_or(1, |cart| cart.discount_minor.max(1));
         if left_minor < needed_minor {
             failures.push(Failure::BudgetExhausted {
                 needed_minor,
@@ -406,16 +445,21 @@ fn check_limits(facts: &Facts<'_>, cart: Option<&CartFacts>, failures: &mut Vec<
     }
 }
 
-/// A coupon of another campaign that is applied or reserved, if either of the two stands alone.
+/// A coupon of another campaign that is applied or reserved, if either of the two stands alone. An applied one of which
+/// nothing is known conflicts with nothing.
 fn exclusive_conflict(facts: &Facts<'_>) -> Option<Failure> {
     let own = &facts.offer.campaign;
+    let known = |coupon: &CouponId| facts.others.iter().find(|other| other.coupon.id == *coupon);
     let applied = facts.cart.iter().flat_map(|cart| &cart.applied);
-    let reserved = facts.user.reserved.iter().map(|(coupon, _)| coupon);
-    let conflict = applied.chain(reserved).find(|coupon| {
-        let other = facts.others.iter().find(|offer| offer.coupon.id == **coupon);
-        other.is_some_and(|other| other.campaign.id != own.id && (own.is_exclusive || other.campaign.is_exclusive))
-    });
-    conflict.map(|with| Failure::ExclusiveConflict { with: with.clone() })
+    let applied = applied.map(|coupon| (coupon, known(coupon).map(|other| &other.campaign.id)));
+    let reserved = facts.user.reserved.iter();
+    let reserved = reserved.map(|(coupon, campaign)| (coupon, Some(campaign)));
+    let (with, _) = applied.chain(reserved).find(|(coupon, campaign)| {
+        campaign.is_some_and(|campaign| *campaign != own.id)
+            && (own.is_exclusive || known(coupon).is_some_and(|other| other.campaign.is_exclusive))
+    })?;
+    let with = Some(with.clone());
+    Some(Failure::ExclusiveConflict { with })
 }
 
 /// A coupon that the user was offered already is no further one.

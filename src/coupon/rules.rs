@@ -1,27 +1,29 @@
 //! The rules of a coupon against what a user did.
 
-use chrono::DateTime;
+use chrono::Duration;
 
 use crate::domain::coupon::{ItemSet, Rule};
-use crate::domain::id::UserId;
+use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::time::Timestamp;
 use crate::model::bits::Bits;
-use crate::model::catalogue::Facts;
-use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::catalogue::NONE;
+use crate::model::dictionary::{ItemIndex, Texts, UserIndex};
 use crate::model::overlay::{FreshInteraction, ItemRef};
-use crate::model::view::{self, HistoryEntry, View};
+use crate::model::parameters::ImplicitFeedback;
+use crate::model::view::{HistoryEntry, View};
 
-use super::affinity::{affinity_of, covered, is_covered};
+use super::affinity::{affinity_of, covered, is_covered, weighted_affinity, weights};
 use super::book::Offer;
 
+#[cfg(test)]
+mod tests;
+
 /// What a user did, as of now: their history in the snapshot, and what is newer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     view: &'a View,
     index: Option<UserIndex>,
     fresh: &'a [FreshInteraction],
-    /// With what is newer; `None` where nothing is.
-    present: Option<view::History>,
 }
 
 impl<'a> History<'a> {
@@ -32,103 +34,123 @@ impl<'a> History<'a> {
     /// `index`: that of `user` in the snapshot, `None` for a user that it does not know.
     pub fn new(view: &'a View, index: Option<UserIndex>, user: &UserId) -> Self {
         let fresh = view.overlay.interactions(user);
-        Self {
-            view,
-            index,
-            fresh,
-            present: (!fresh.is_empty()).then(|| view.history(user)),
-        }
+        Self { view, index, fresh }
     }
 
-    /// Items of the snapshot that the user has rated or bought.
-    fn entries(&self) -> impl Iterator<Item = HistoryEntry> {
-        let (present, stored) = match (&self.present, self.index) {
-            (Some(present), _) => (present.entries(), None),
-            (None, index) => (&[][..], index),
+    /// All items that the user has rated or bought: those of the snapshot that have not changed since, ascending, then
+    /// the changed ones, ascending.
+    fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        let (view, fresh) = (self.view, self.fresh);
+        let is_changed = move |item: ItemIndex| {
+            let item = ItemRef::Known(item);
+            fresh
+                .binary_search_by(|interaction| interaction.item.cmp(&item))
+                .is_ok()
         };
-        present
-            .iter()
-            .copied()
-            .chain(stored.into_iter().flat_map(|user| self.view.stored_history(user)))
+        let stored = self.index.into_iter().flat_map(move |user| view.stored_history(user));
+        stored
+            .filter(move |entry| fresh.is_empty() || !is_changed(entry.item))
+            .map(Entry::stored)
+            .chain(fresh.iter().map(Entry::fresh))
     }
 
-    /// The id of something in the set that has been bought.
-    fn bought(&self, test: &ItemTest) -> Option<String> {
-        let known = self
-            .entries()
-            .find(|entry| entry.purchased && test.known(self.view, entry.item));
-        let known = known.map(|entry| self.view.item_id(entry.item).to_owned());
-        known.or_else(|| {
-            self.fresh.iter().find_map(|interaction| match &interaction.item {
-                ItemRef::New(id) if interaction.purchased => {
-                    let facts = self.view.overlay.new_item(id);
-                    test.set
-                        .contains(id.as_str(), category(facts.as_ref()), merchant(facts.as_ref()))
-                        .then(|| id.to_string())
-                }
-                _ => None,
-            })
-        })
-    }
-
-    /// The share of the ratings that is of items in the set; 0 without any.
-    fn share_of(&self, test: &ItemTest) -> f64 {
-        let (mut part, mut whole) = (0.0, 0.0);
-        for entry in self.entries() {
-            let rating = f64::from(entry.rating);
-            whole += rating;
-            if test.known(self.view, entry.item) {
-                part += rating;
-            }
-        }
-        match whole > 0.0 {
-            true => part / whole,
-            false => 0.0,
-        }
-    }
-
-    /// When the user has last bought anything; `None`: never.
+    /// When the user has last bought anything; `None`: never, or all of it was sent back. The time is that of the last order
+    /// until the next snapshot, even where that one was.
     fn last_order_at(&self) -> Option<Timestamp> {
-        let activity = self.view.snapshot.activity();
-        let stored = self.index.filter(|user| activity.orders[user.at()] > 0);
-        let stored = stored.map(|user| activity.last_order_at[user.at()]);
-        let fresh = self.fresh.iter().filter(|interaction| interaction.purchased);
+        let (snapshot, fresh) = (&self.view.snapshot, self.fresh.iter());
+        let activity = snapshot.activity();
+        // Purchases that are no ratings are known as figures only.
+        let has_unrated_orders = snapshot.parameters().options.implicit == ImplicitFeedback::Off
+            && self.index.is_some_and(|user| activity.orders[user.at()] > 0);
+        if !has_unrated_orders && !self.entries().any(|entry| entry.is_purchased) {
+            return None;
+        }
+        let stored = self.index.map(|user| activity.last_order_at[user.at()]);
         let last = fresh.map(|interaction| interaction.last_order_at).chain(stored).max()?;
-        DateTime::from_timestamp(last, 0)
+        Timestamp::from_timestamp(last, 0)
+    }
+}
+
+/// The present state of a user and an item.
+struct Entry<'a> {
+    item: EntryItem<'a>,
+    /// Effective; 0 without one.
+    rating: f32,
+    is_purchased: bool,
+}
+
+#[derive(Clone, Copy)]
+enum EntryItem<'a> {
+    Known(ItemIndex),
+    New(&'a ItemId),
+}
+
+impl<'a> Entry<'a> {
+    fn stored(entry: HistoryEntry) -> Self {
+        Self {
+            item: EntryItem::Known(entry.item),
+            rating: entry.rating,
+            is_purchased: entry.purchased,
+        }
     }
 
-    fn affinity(&self, is_covered: impl Fn(ItemIndex) -> bool) -> f64 {
-        self.index
-            .map_or(0.0, |user| affinity_of(&self.view.snapshot, is_covered, user))
+    fn fresh(interaction: &'a FreshInteraction) -> Self {
+        Self {
+            item: match &interaction.item {
+                ItemRef::Known(item) => EntryItem::Known(*item),
+                ItemRef::New(id) => EntryItem::New(id),
+            },
+            rating: interaction.rating.unwrap_or(0.0),
+            is_purchased: interaction.purchased,
+        }
     }
+}
+
+/// What was found where a rule fails.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// None of the items of the rule.
+    NoneBought,
+    /// One of them; `None`: the reader may not know which.
+    Bought {
+        item: Option<ItemId>,
+    },
+    /// Of the history, by rating: 0 to 1.
+    Share(f64),
+    Affinity(f64),
+    NeverBought,
+    LastBought {
+        at: Timestamp,
+    },
+    /// The user's value of the attribute, if there is one.
+    Attribute(Option<String>),
 }
 
 /// For how many users rules are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
     One,
-    /// Items are looked up once for all of them.
+    /// What pays off only for many is done once for all of them.
     Many,
 }
 
-/// The rules of an offer, looked up in a view.
+/// The rules of an offer, their names looked up in a view.
 #[derive(Debug)]
 pub struct CompiledRules<'a> {
-    rules: Vec<Compiled<'a>>,
+    /// One a rule.
+    conditions: Vec<Condition<'a>>,
 }
 
 #[derive(Debug)]
-enum Compiled<'a> {
-    Bought(ItemTest),
-    NotBought(ItemTest),
+enum Condition<'a> {
+    Bought(NamedItems<'a>),
+    NotBought(NamedItems<'a>),
     CategoryAffinity {
-        of: ItemTest,
+        category: NamedCategory<'a>,
         min_share: f64,
     },
-    /// `covered`: one bit an item, where that pays.
     MinAffinity {
-        offer: &'a Offer,
-        covered: Option<Bits>,
+        affinity: CoveredAffinity<'a>,
         min_score: f64,
     },
     NewUser,
@@ -144,147 +166,256 @@ enum Compiled<'a> {
 impl<'a> CompiledRules<'a> {
     /// `view`: `None` where no rule needs the history, see [`Rule::needs_history`].
     pub fn new(offer: &'a Offer, view: Option<&View>, users: Users) -> Self {
-        let view_of_many = view.filter(|_| users == Users::Many);
-        let rules = offer.coupon.rules.iter().map(|rule| match rule {
-            Rule::Bought(set) => Compiled::Bought(ItemTest::new(set.clone(), view_of_many)),
-            Rule::NotBought(set) => Compiled::NotBought(ItemTest::new(set.clone(), view_of_many)),
-            Rule::CategoryAffinity { category, min_share } => Compiled::CategoryAffinity {
-                of: ItemTest::new(
-                    ItemSet {
-                        categories: vec![category.clone()],
-                        ..ItemSet::default()
-                    },
-                    view_of_many,
-                ),
-                min_share: *min_share,
-            },
-            Rule::MinAffinity { min_score } => Compiled::MinAffinity {
-                offer,
-                covered: view_of_many.map(|view| covered(&view.snapshot, offer)),
-                min_score: *min_score,
-            },
-            Rule::NewUser => Compiled::NewUser,
-            Rule::LapsedUser { days } => Compiled::LapsedUser { days: *days },
-            Rule::Attribute { name, values } => Compiled::Attribute { name, values },
-        });
-        Self { rules: rules.collect() }
+        let rules = offer.coupon.rules.iter();
+        Self {
+            conditions: rules.map(|rule| Condition::new(rule, offer, view, users)).collect(),
+        }
     }
 
     /// Whether rule number `rule` is about what the user did.
     pub(super) fn needs_history(&self, rule: usize) -> bool {
-        !matches!(self.rules[rule], Compiled::Attribute { .. })
+        !matches!(self.conditions[rule], Condition::Attribute { .. })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rules.len()
+        self.conditions.len()
     }
 
-    /// Whether rule number `rule` holds; if not, what was seen instead, for people.
+    /// Whether rule number `rule` holds; if not, what was seen instead.
     ///
-    /// `attributes`: name and value, ascending by name. `history`: must be there for a rule that needs it.
+    /// `attributes`: name and value, ascending by name. `history`: of the view that the rules were looked up in; `None` for
+    /// a user who did nothing.
     pub(super) fn check(
         &self,
         rule: usize,
         attributes: &[(String, String)],
         history: Option<&History<'_>>,
         now: Timestamp,
-    ) -> Result<(), String> {
-        if let Compiled::Attribute { name, values } = &self.rules[rule] {
-            return check_attribute(name, values, attributes);
-        }
-        let Some(history) = history else {
-            return Err("nothing is known of what the user did".to_owned());
-        };
-        match &self.rules[rule] {
-            Compiled::Bought(test) => match history.bought(test) {
+    ) -> Result<(), Seen> {
+        let last_order_at = || history.and_then(History::last_order_at);
+        match &self.conditions[rule] {
+            Condition::Bought(set) => match history.and_then(|history| set.bought(history)) {
                 Some(_) => Ok(()),
-                None => Err("bought none of them".to_owned()),
+                None => Err(Seen::NoneBought),
             },
-            Compiled::NotBought(test) => match history.bought(test) {
-                Some(item) => Err(format!("bought {item}")),
+            Condition::NotBought(set) => match history.and_then(|history| set.bought_id(history)) {
+                Some(item) => Err(Seen::Bought { item: Some(item) }),
                 None => Ok(()),
             },
-            Compiled::CategoryAffinity { of, min_share } => at_least(history.share_of(of), *min_share),
-            Compiled::MinAffinity {
-                offer,
-                covered,
-                min_score,
-            } => {
-                let snapshot = &history.view.snapshot;
-                let affinity = match covered {
-                    Some(covered) => history.affinity(|item| covered.get(item.at())),
-                    None => history.affinity(|item| is_covered(snapshot, offer, item)),
-                };
-                at_least(affinity, *min_score)
+            Condition::CategoryAffinity { category, min_share } => {
+                let share = history.map_or(0.0, |history| category.share(history));
+                holds(share >= *min_share, || Seen::Share(share))
             }
-            Compiled::NewUser => match history.last_order_at() {
+            Condition::MinAffinity { affinity, min_score } => {
+                let score = history.map_or(0.0, |history| affinity.of(history));
+                holds(score >= *min_score, || Seen::Affinity(score))
+            }
+            Condition::NewUser => match last_order_at() {
                 None => Ok(()),
-                Some(_) => Err("has bought before".to_owned()),
+                Some(at) => Err(Seen::LastBought { at }),
             },
-            Compiled::LapsedUser { days } => match history.last_order_at().map(|at| (now - at).num_days()) {
-                None => Err("has never bought anything".to_owned()),
-                Some(since) if since >= i64::from(*days) => Ok(()),
-                Some(since) => Err(format!("bought {} days ago", since.max(0))),
+            Condition::LapsedUser { days } => match last_order_at() {
+                None => Err(Seen::NeverBought),
+                Some(at) => {
+                    let is_lapsed = now - at >= Duration::days(i64::from(*days));
+                    holds(is_lapsed, || Seen::LastBought { at })
+                }
             },
-            Compiled::Attribute { name, values } => check_attribute(name, values, attributes),
+            Condition::Attribute { name, values } => {
+                let position = attributes.binary_search_by(|(own, _)| own.as_str().cmp(name)).ok();
+                let value = position.map(|position| &attributes[position].1);
+                let is_among = value.is_some_and(|value| values.contains(value));
+                holds(is_among, || Seen::Attribute(value.cloned()))
+            }
         }
     }
 }
 
-fn at_least(value: f64, least: f64) -> Result<(), String> {
-    match value >= least {
+fn holds(holds: bool, seen: impl FnOnce() -> Seen) -> Result<(), Seen> {
+    match holds {
         true => Ok(()),
-        false => Err(format!("{value:.4}")),
+        false => Err(seen()),
     }
 }
 
-fn check_attribute(name: &str, values: &[String], attributes: &[(String, String)]) -> Result<(), String> {
-    match attributes.binary_search_by(|(own, _)| own.as_str().cmp(name)) {
-        Err(_) => Err(format!("{name} is not known")),
-        Ok(position) => {
-            let own = &attributes[position].1;
-            match values.contains(own) {
-                true => Ok(()),
-                false => Err(format!("{name} is {own}")),
+impl<'a> Condition<'a> {
+    fn new(rule: &'a Rule, offer: &'a Offer, view: Option<&View>, users: Users) -> Self {
+        match rule {
+            Rule::Bought(set) => Self::Bought(NamedItems::new(set, view)),
+            Rule::NotBought(set) => Self::NotBought(NamedItems::new(set, view)),
+            Rule::CategoryAffinity { category, min_share } => Self::CategoryAffinity {
+                category: NamedCategory::new(category, view),
+                min_share: *min_share,
+            },
+            Rule::MinAffinity { min_score } => Self::MinAffinity {
+                affinity: CoveredAffinity::new(offer, view, users),
+                min_score: *min_score,
+            },
+            Rule::NewUser => Self::NewUser,
+            Rule::LapsedUser { days } => Self::LapsedUser { days: *days },
+            Rule::Attribute { name, values } => Self::Attribute { name, values },
+        }
+    }
+}
+
+/// A set of items whose names have been looked up: an item of the snapshot is checked by its dense columns. Only one
+/// whose facts have changed since, or that has come since, is compared by name.
+#[derive(Debug, Clone)]
+struct NamedItems<'a> {
+    set: &'a ItemSet,
+    /// Ascending.
+    items: Vec<ItemIndex>,
+    /// One bit a category of the catalogue.
+    categories: Bits,
+    /// One bit a merchant of the catalogue.
+    merchants: Bits,
+}
+
+impl<'a> NamedItems<'a> {
+    fn new(set: &'a ItemSet, view: Option<&View>) -> Self {
+        let Some(view) = view else {
+            return Self {
+                set,
+                items: Vec::new(),
+                categories: Bits::default(),
+                merchants: Bits::default(),
+            };
+        };
+        let catalogue = view.snapshot.catalogue();
+        let items = set
+            .items
+            .iter()
+            .filter_map(|id| view.snapshot.items().find(id.as_str()));
+        Self {
+            set,
+            // As the ids ascend, so do the indices.
+            items: items.collect(),
+            categories: positions(&catalogue.categories, set.categories.iter().map(Category::as_str)),
+            merchants: positions(&catalogue.merchants, set.merchants.iter().map(MerchantId::as_str)),
+        }
+    }
+
+    /// One of the set that the user has bought.
+    fn bought<'h>(&self, history: &History<'h>) -> Option<EntryItem<'h>> {
+        let mut items = history
+            .entries()
+            .filter(|entry| entry.is_purchased)
+            .map(|entry| entry.item);
+        items.find(|item| self.contains(*item, history.view))
+    }
+
+    fn bought_id(&self, history: &History<'_>) -> Option<ItemId> {
+        match self.bought(history)? {
+            EntryItem::Known(item) => ItemId::new(history.view.item_id(item)).ok(),
+            EntryItem::New(id) => Some(id.clone()),
+        }
+    }
+
+    fn contains(&self, item: EntryItem<'_>, view: &View) -> bool {
+        let (id, facts) = match item {
+            EntryItem::Known(item) => {
+                if self.items.binary_search(&item).is_ok() {
+                    return true;
+                }
+                let Some(facts) = view.overlay.known_item(item) else {
+                    let catalogue = view.snapshot.catalogue();
+                    return has(&self.categories, catalogue.category_of[item.at()])
+                        || has(&self.merchants, catalogue.merchant_of[item.at()]);
+                };
+                (view.item_id(item), Some(facts))
+            }
+            EntryItem::New(id) => (id.as_str(), view.overlay.new_item(id)),
+        };
+        let (category, merchant) = facts.map_or((None, None), |facts| (facts.category, facts.merchant));
+        self.set.contains(id, category, merchant)
+    }
+}
+
+/// A category whose name has been looked up.
+#[derive(Debug, Clone)]
+struct NamedCategory<'a> {
+    name: &'a str,
+    /// In the snapshot's catalogue.
+    position: Option<u32>,
+}
+
+impl<'a> NamedCategory<'a> {
+    fn new(category: &'a Category, view: Option<&View>) -> Self {
+        let name = category.as_str();
+        let position = view.and_then(|view| view.snapshot.catalogue().categories.find(name));
+        Self {
+            name,
+            position: position.map(|position| position as u32),
+        }
+    }
+
+    /// Its share of the sum of the user's effective ratings; 0 without any.
+    fn share(&self, history: &History<'_>) -> f64 {
+        let (mut own, mut all) = (0.0, 0.0);
+        for entry in history.entries() {
+            let rating = f64::from(entry.rating);
+            all += rating;
+            if self.contains(entry.item, history.view) {
+                own += rating;
             }
         }
+        if all > 0.0 { own / all } else { 0.0 }
+    }
+
+    fn contains(&self, item: EntryItem<'_>, view: &View) -> bool {
+        let facts = match item {
+            EntryItem::Known(item) => match view.overlay.known_item(item) {
+                Some(facts) => Some(facts),
+                None => {
+                    return self
+                        .position
+                        .is_some_and(|own| view.snapshot.catalogue().category_of[item.at()] == own);
+                }
+            },
+            EntryItem::New(id) => view.overlay.new_item(id),
+        };
+        facts.is_some_and(|facts| facts.category == Some(self.name))
     }
 }
 
-/// Whether items are in a set, by their present facts.
+/// The affinity to what an offer covers, from the snapshot alone, as targets are ranked by.
 #[derive(Debug)]
-struct ItemTest {
-    set: ItemSet,
-    /// One bit an item of the snapshot, where that pays.
-    known: Option<Bits>,
+struct CoveredAffinity<'a> {
+    offer: &'a Offer,
+    /// w_j of every item, where many users are to be judged.
+    weights: Option<Vec<f64>>,
 }
 
-impl ItemTest {
-    fn new(set: ItemSet, view: Option<&View>) -> Self {
-        let known = view.map(|view| {
-            let items = (0..view.snapshot.items().len() as u32).map(ItemIndex);
-            items.map(|item| is_in(&set, view, item)).collect()
-        });
-        Self { set, known }
+impl<'a> CoveredAffinity<'a> {
+    fn new(offer: &'a Offer, view: Option<&View>, users: Users) -> Self {
+        let view_of_many = view.filter(|_| users == Users::Many);
+        Self {
+            offer,
+            weights: view_of_many.map(|view| weights(&view.snapshot, &covered(&view.snapshot, offer))),
+        }
     }
 
-    fn known(&self, view: &View, item: ItemIndex) -> bool {
-        match &self.known {
-            Some(known) => known.get(item.at()),
-            None => is_in(&self.set, view, item),
+    /// 0 for a user that has come after the snapshot.
+    fn of(&self, history: &History<'_>) -> f64 {
+        let (Some(user), snapshot) = (history.index, &history.view.snapshot) else {
+            return 0.0;
+        };
+        match &self.weights {
+            Some(weights) => weighted_affinity(snapshot, weights, user),
+            None => affinity_of(snapshot, |item| is_covered(snapshot, self.offer, item), user),
         }
     }
 }
 
-fn is_in(set: &ItemSet, view: &View, item: ItemIndex) -> bool {
-    let facts = view.facts(item);
-    set.contains(view.item_id(item), facts.category, facts.merchant)
+/// The bits of `names` in the ascending `texts`.
+fn positions<'n>(texts: &Texts, names: impl Iterator<Item = &'n str>) -> Bits {
+    let mut bits = Bits::zeros(texts.len());
+    for position in names.filter_map(|name| texts.find(name)) {
+        bits.set(position, true);
+    }
+    bits
 }
 
-fn category<'a>(facts: Option<&Facts<'a>>) -> Option<&'a str> {
-    facts.and_then(|facts| facts.category)
-}
-
-fn merchant<'a>(facts: Option<&Facts<'a>>) -> Option<&'a str> {
-    facts.and_then(|facts| facts.merchant)
+fn has(bits: &Bits, position: u32) -> bool {
+    position != NONE && bits.get(position as usize)
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::InvalidField;
+use super::id::UserId;
+use super::time::{EventTime, Timestamp};
 
 /// What a user's data may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +49,28 @@ impl FromStr for Purpose {
                 InvalidField::new("purpose", "UNKNOWN_PURPOSE", message)
             })
     }
+}
+
+/// What a user has said about one purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsentDecision {
+    pub user: UserId,
+    pub purpose: Purpose,
+    pub is_granted: bool,
+    /// Of two decisions the later one is in force, and of two at one instant the refusal. One that is only received was
+    /// made after all that were received before.
+    pub decided_at: EventTime,
+    /// Where it was said, for the record.
+    pub source: String,
+}
+
+/// The decision of a user that is in force for a purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsentInForce {
+    pub purpose: Purpose,
+    pub is_granted: bool,
+    pub decided_at: Timestamp,
+    pub source: String,
 }
 
 /// What is on record for a user: for every purpose granted, refused or nothing; and whether they are suppressed.
@@ -145,11 +169,16 @@ impl Default for PrivacyOptions {
 impl PrivacyOptions {
     /// Whether the data of a user with these `consents` may be used for `purpose`.
     pub fn allows(&self, consents: Consents, purpose: Purpose) -> bool {
-        consents.record(purpose).unwrap_or(match purpose {
+        consents.record(purpose).unwrap_or(self.without_record(purpose))
+    }
+
+    /// What silence means.
+    pub fn without_record(&self, purpose: Purpose) -> bool {
+        match purpose {
             Purpose::Marketing => self.marketing_without_record,
             Purpose::Profiling => self.profiling_without_record,
             Purpose::Training => self.training_without_record,
-        })
+        }
     }
 }
 

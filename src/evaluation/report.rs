@@ -1,5 +1,7 @@
 //! What an evaluation found, as kept with a snapshot.
 
+use crate::model::propensity::PropensityQuality;
+
 /// The gate's word on a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,4 +86,7 @@ pub struct Evaluation {
     pub reasons: Vec<String>,
     pub ranking: Vec<RankingMetrics>,
     pub rating: Vec<RatingMetrics>,
+    /// Absent where no past campaign could be predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propensity: Option<PropensityQuality>,
 }

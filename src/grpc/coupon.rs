@@ -19,7 +19,7 @@ use super::proto::v1::{
     ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
     StreamCouponTargetsRequest,
 };
-use super::status;
+use super::{heavy, status};
 
 pub struct CouponHandler {
     pub judge: Judge,
@@ -46,7 +46,8 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<CheckEligibilityResponse>, Status> {
         let caller = caller(&request)?;
         let check = convert::check(request.into_inner(), caller)?;
-        let checked = self.judge.check(&check).await?;
+        let case = self.judge.gather(&check).await?;
+        let checked = heavy::run(case.work(), move || case.check()).await?;
         Ok(Response::new(convert::checked(checked)))
     }
 
@@ -56,7 +57,9 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ListUserCouponsResponse>, Status> {
         let caller = caller(&request)?;
         let list = convert::list(request.into_inner(), caller)?;
-        let listed = self.judge.list(&list).await?;
+        let case = self.judge.gather(&list.check).await?;
+        let listed = heavy::run(case.work(), move || case.list(&list)).await?;
+        self.judge.log_exposures(&listed).await?;
         Ok(Response::new(convert::listed(listed)))
     }
 

@@ -1,25 +1,46 @@
 //! PrivacyService.
 
+mod convert;
+
+use chrono::Utc;
 use tonic::{Request, Response, Status};
 
+use crate::domain::consent::PrivacyOptions;
+use crate::domain::id::UserId;
 use crate::live::Live;
+use crate::store::consents;
 use crate::store::pool::Pool;
 
+use self::convert::Said;
 use super::proto::v1::privacy_service_server::PrivacyService;
-use super::proto::v1::{GetConsentRequest, GetConsentResponse, SetConsentRequest, SetConsentResponse};
+use super::proto::v1::{Consent, GetConsentRequest, GetConsentResponse, SetConsentRequest, SetConsentResponse};
 
 pub struct PrivacyHandler {
     pub pool: Pool,
     pub live: Live,
+    pub privacy: PrivacyOptions,
+}
+
+impl PrivacyHandler {
+    async fn in_force(&self, user: &UserId) -> Result<Vec<Consent>, Status> {
+        let found = consents::get(&self.pool, user).await?;
+        convert::consents(user, found, &self.privacy)
+    }
 }
 
 #[tonic::async_trait]
 impl PrivacyService for PrivacyHandler {
-    async fn set_consent(&self, _request: Request<SetConsentRequest>) -> Result<Response<SetConsentResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn set_consent(&self, request: Request<SetConsentRequest>) -> Result<Response<SetConsentResponse>, Status> {
+        let said = Said::new(request.into_inner(), Utc::now())?;
+        consents::set(&self.pool, &said.decisions).await?;
+        self.live.refresh().await;
+        let consents = self.in_force(&said.user).await?;
+        Ok(Response::new(SetConsentResponse { consents }))
     }
 
-    async fn get_consent(&self, _request: Request<GetConsentRequest>) -> Result<Response<GetConsentResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn get_consent(&self, request: Request<GetConsentRequest>) -> Result<Response<GetConsentResponse>, Status> {
+        let user = convert::asked_user(request.into_inner())?;
+        let consents = self.in_force(&user).await?;
+        Ok(Response::new(GetConsentResponse { consents }))
     }
 }

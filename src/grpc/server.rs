@@ -156,6 +156,7 @@ pub async fn serve(
     let privacy = PrivacyHandler {
         pool: pool.clone(),
         live: live.clone(),
+        privacy: policy.privacy,
     };
     let model = ModelHandler {
         pool,

@@ -360,10 +360,6 @@ impl From<EligibilityError> for Status {
     fn from(error: EligibilityError) -> Self {
         match error {
             EligibilityError::NoSnapshot(serving) => no_snapshot(&serving),
-            EligibilityError::Panicked => {
-                tracing::error!("judging eligibility ended with a panic");
-                internal()
-            }
             EligibilityError::Store(error) => error.into(),
         }
     }

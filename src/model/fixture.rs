@@ -23,7 +23,7 @@ use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, Texts};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
-use super::propensity::Propensity;
+use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use super::snapshot::{Biases, Snapshot, SnapshotParts};
 use super::view::View;
 
@@ -216,7 +216,32 @@ fn any_consents() -> impl Strategy<Value = ConsentRecords> {
 }
 
 fn any_propensity() -> impl Strategy<Value = Propensity> {
-    "\\PC{0,9}".prop_map(|reason| Propensity::NotFitted { reason })
+    let finite = || -1e9..1e9;
+    let term = (select(Feature::ALL.to_vec()), finite(), 1e-9..1e9, finite());
+    let term = term.prop_map(|(feature, mean, scale, weight)| PropensityTerm {
+        feature,
+        mean,
+        scale,
+        weight,
+    });
+    let evidence = proptest::array::uniform4(any::<u64>());
+    let evidence = evidence.prop_map(|[campaigns, recipients, redeemers, redemptions]| PropensityEvidence {
+        campaigns,
+        recipients,
+        redeemers,
+        redemptions,
+    });
+    let model = (finite(), 0.0..1e9, vec(term, 0..8), evidence);
+    let model = model.prop_map(|(intercept, campaign_variance, terms, evidence)| PropensityModel {
+        intercept,
+        campaign_variance,
+        terms,
+        evidence,
+    });
+    prop_oneof![
+        "\\PC{0,9}".prop_map(|reason| Propensity::NotFitted { reason }),
+        model.prop_map(Propensity::Fitted),
+    ]
 }
 
 fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (CsrMatrix, Bits)> {

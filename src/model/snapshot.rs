@@ -111,6 +111,7 @@ impl Snapshot {
             return Err(SnapshotError::Value { part: "biases" });
         }
         check_weights(&parts.weights)?;
+        check_propensity(&parts.propensity)?;
         if parts.parameters.scale.validate().is_err() {
             return Err(SnapshotError::Value { part: "parameters" });
         }
@@ -137,6 +138,16 @@ impl Snapshot {
     pub fn with_weights(mut self, weights: BlendWeights) -> Result<Self, SnapshotError> {
         check_weights(&weights)?;
         self.parts.weights = weights;
+        Ok(self)
+    }
+
+    /// The same model with another propensity.
+    ///
+    /// # Errors
+    /// A propensity with a number that is not finite or out of range.
+    pub fn with_propensity(mut self, propensity: Propensity) -> Result<Self, SnapshotError> {
+        check_propensity(&propensity)?;
+        self.parts.propensity = propensity;
         Ok(self)
     }
 
@@ -235,6 +246,13 @@ fn check_weights(weights: &BlendWeights) -> Result<(), SnapshotError> {
         return Ok(());
     }
     Err(SnapshotError::Value { part: "weights" })
+}
+
+fn check_propensity(propensity: &Propensity) -> Result<(), SnapshotError> {
+    match propensity {
+        Propensity::Fitted(model) if model.check().is_err() => Err(SnapshotError::Value { part: "propensity" }),
+        Propensity::Fitted(_) | Propensity::NotFitted { .. } => Ok(()),
+    }
 }
 
 #[cfg(test)]

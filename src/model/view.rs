@@ -61,6 +61,11 @@ impl View {
         }
     }
 
+    /// Whether nothing is on record of anybody.
+    pub fn has_no_consents(&self) -> bool {
+        !self.overlay.has_consents() && self.snapshot.consents().ids().is_empty()
+    }
+
     /// What is on record for `user` now.
     pub fn consents(&self, user: &UserId) -> Consents {
         let recorded = || self.snapshot.consents().of(user.as_str());
@@ -78,7 +83,17 @@ impl View {
 
     /// Whether the data of `user` may be used for `purpose`.
     pub fn allows(&self, user: &UserId, purpose: Purpose) -> bool {
-        self.privacy.allows(self.consents(user), purpose)
+        // Spare the hash and the search in the common case.
+        let consents = match self.has_no_consents() {
+            true => Consents::default(),
+            false => self.consents(user),
+        };
+        self.privacy.allows(consents, purpose)
+    }
+
+    /// The same for a user of the snapshot.
+    pub fn user_allows(&self, user: UserIndex, purpose: Purpose) -> bool {
+        self.privacy.allows(self.user_consents(user), purpose)
     }
 
     pub fn item_id(&self, item: ItemIndex) -> &str {
@@ -136,5 +151,68 @@ impl View {
             _ => None,
         }));
         History::new(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::consents::ConsentRecords;
+    use crate::model::fixture::{EXAMPLE, snapshot_parts, user_id, view};
+    use crate::model::overlay::FreshChange;
+
+    #[test]
+    fn what_was_said_last_counts_and_silence_means_what_is_configured() {
+        let profiling = |record| Consents::default().with(Purpose::Profiling, record);
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let records = vec![profiling(Some(false)), profiling(Some(true)), profiling(Some(false))];
+        parts.consents = ConsentRecords::new(["u0", "u1", "untrained"].iter().collect(), records).unwrap();
+        let trained = view(parts);
+        let check = |view: &View, expected: [bool; 5]| {
+            let users = ["u0", "u1", "u2", "untrained", "stranger"].map(user_id);
+            for (user, is_allowed) in users.iter().zip(expected) {
+                assert_eq!(view.allows(user, Purpose::Profiling), is_allowed, "{user}");
+                let of_index = view.user(user).map(|user| view.user_allows(user, Purpose::Profiling));
+                assert_eq!(of_index.unwrap_or(is_allowed), is_allowed, "{user}");
+            }
+        };
+        check(&trained, [false, true, true, false, true]);
+        let strict = PrivacyOptions {
+            profiling_without_record: false,
+            ..PrivacyOptions::default()
+        };
+        let strict = View {
+            privacy: strict,
+            ..trained.clone()
+        };
+        check(&strict, [false, true, false, false, false]);
+
+        let mut overlay = Overlay::default();
+        for (user, record) in [
+            ("u0", Some(true)),
+            ("u1", Some(false)),
+            ("untrained", None),
+            ("stranger", Some(false)),
+        ] {
+            let consents = profiling(record);
+            let user = user_id(user);
+            // However full it is.
+            overlay.apply(&trained.snapshot, FreshChange::Consents { user, consents }, 0);
+        }
+        assert_eq!((overlay.len(), overlay.dropped()), (4, 0));
+        let fresh = View {
+            overlay: Arc::new(overlay),
+            ..trained
+        };
+        check(&fresh, [true, false, true, true, false]);
+
+        let nothing = view(snapshot_parts(&EXAMPLE));
+        assert!(nothing.has_no_consents() && !fresh.has_no_consents());
+        check(&nothing, [true; 5]);
+        let strict = View {
+            privacy: strict.privacy,
+            ..nothing
+        };
+        check(&strict, [false; 5]);
     }
 }

@@ -109,7 +109,8 @@ struct Base {
 
 impl<'a> Predictor<'a> {
     /// For `user` as they are now. One whose ratings have changed since the snapshot gets the bias that these ratings
-    /// have beside the snapshot's item biases; ratings of items newer than the snapshot do not count.
+    /// have beside the snapshot's item biases; ratings of items newer than the snapshot do not count. Who has objected to
+    /// profiling gets what somebody unknown gets.
     pub fn new(view: &'a View, user: &UserId) -> Self {
         Self::of(view, Shopper::of_user(view, user))
     }

@@ -18,7 +18,7 @@ mod tests;
 /// Whom to recommend to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Subject<'a> {
-    /// As they are now.
+    /// As they are now, and as far as they have not objected.
     User(&'a UserId),
     /// As the snapshot knows them, whatever has changed since.
     UserIndex(UserIndex),
@@ -43,7 +43,7 @@ pub struct RankOptions {
 pub enum Personalization {
     /// Scored by similarity.
     Personalized,
-    /// The most popular: nothing is known that could tell more.
+    /// The most popular: nothing is known, or may be used, that could tell more.
     Popularity,
 }
 
@@ -78,6 +78,9 @@ pub struct ScoreExplanation {
 /// Σ sim(u, v)·R[v, i] over u's neighbors v; blended: each divided by its maximum over the user's candidates, then
 /// weighted as fitted. Where only one side has candidates it stands alone, with weight 1. Candidates have a score
 /// above 0; without any the answer is the most popular items. Ties by item id.
+///
+/// Who has objected to profiling gets the most popular items too. The exclusions hold for them all the same: they rank
+/// nothing, and nobody wants to be shown again what they have just bought.
 ///
 /// Source: ARCHITECTURE.md, "Ranking".
 pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {

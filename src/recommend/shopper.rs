@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use crate::domain::consent::Purpose;
 use crate::domain::id::UserId;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::{History, View};
 
 /// A user or a session. Without ratings there are no neighbors either: who has withdrawn all of their ratings is
-/// treated as somebody unknown.
+/// treated as somebody unknown, and so is who has objected to profiling. What they have bought or rated is then only
+/// left out where a caller asks for that.
 pub(super) struct Shopper<'a> {
     snapshot: &'a Snapshot,
     /// Ascending.
@@ -16,6 +18,7 @@ pub(super) struct Shopper<'a> {
     /// Effective ratings of `items`, above 0.
     ratings: Cow<'a, [f32]>,
     purchased: Purchased,
+    is_profiled: bool,
     neighbors: (&'a [u32], &'a [f32]),
     unchanged: Option<UserIndex>,
 }
@@ -31,14 +34,22 @@ enum Purchased {
 impl<'a> Shopper<'a> {
     pub fn of_user(view: &'a View, user: &UserId) -> Self {
         let index = view.user(user);
-        match index {
+        let is_profiled = match index {
+            Some(index) => view.user_allows(index, Purpose::Profiling),
+            None => view.allows(user, Purpose::Profiling),
+        };
+        let shopper = match index {
             // The common case copies nothing.
             Some(index) if view.overlay.interactions(user).is_empty() => Self::of_index(view, index),
             _ => Self::of_history(&view.snapshot, index, &view.history(user)),
+        };
+        match is_profiled {
+            true => shopper,
+            false => shopper.without_profile(),
         }
     }
 
-    /// As the snapshot knows them, without what has changed since.
+    /// As the snapshot knows them, without what has changed since and whatever they have objected to.
     pub fn of_index(view: &'a View, user: UserIndex) -> Self {
         let snapshot = &view.snapshot;
         let (items, ratings) = snapshot.ratings().row(user.at());
@@ -49,6 +60,7 @@ impl<'a> Shopper<'a> {
             purchased: Purchased::InSnapshot {
                 first: snapshot.ratings().row_range(user.at()).start,
             },
+            is_profiled: true,
             neighbors: neighbors_of(snapshot, Some(user), items.is_empty()),
             unchanged: Some(user),
         }
@@ -65,6 +77,7 @@ impl<'a> Shopper<'a> {
         Self {
             snapshot,
             neighbors: neighbors_of(snapshot, user, items.is_empty()),
+            is_profiled: true,
             items: items.into(),
             ratings: entries().map(|entry| entry.rating).collect(),
             purchased: Purchased::Present(entries().map(|entry| entry.purchased).collect()),
@@ -72,20 +85,33 @@ impl<'a> Shopper<'a> {
         }
     }
 
-    pub fn has_ratings(&self) -> bool {
-        !self.items.is_empty()
+    fn without_profile(self) -> Self {
+        Self {
+            is_profiled: false,
+            neighbors: (&[], &[]),
+            unchanged: None,
+            ..self
+        }
     }
 
-    /// Items and ratings, ascending by item.
+    /// Whether there are any that an answer may rest on.
+    pub fn has_ratings(&self) -> bool {
+        self.is_profiled && !self.items.is_empty()
+    }
+
+    /// Items and ratings that an answer may rest on, ascending by item.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
-        self.items
+        let items: &[u32] = if self.is_profiled { &self.items } else { &[] };
+        items
             .iter()
             .zip(&*self.ratings)
             .map(|(&item, &rating)| (ItemIndex(item), rating))
     }
 
+    /// One of [`Self::ratings`].
     pub fn rating(&self, item: ItemIndex) -> Option<f32> {
-        self.position(item).map(|position| self.ratings[position])
+        let position = self.position(item).filter(|_| self.is_profiled);
+        position.map(|position| self.ratings[position])
     }
 
     pub fn has_rated(&self, item: ItemIndex) -> bool {

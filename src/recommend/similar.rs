@@ -1,5 +1,6 @@
 //! Items that are liked by the same users, and users that like the same items.
 
+use crate::domain::consent::Purpose;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::view::View;
 
@@ -20,13 +21,19 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
         .collect()
 }
 
-/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1].
+/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1]. Who has objected to
+/// profiling has none, and is nobody's.
 pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserIndex, f64)> {
+    let is_profiled = |user: UserIndex| view.user_allows(user, Purpose::Profiling);
+    if !is_profiled(user) {
+        return Vec::new();
+    }
     let (neighbors, similarities) = view.snapshot.user_neighbors().row(user.at());
     neighbors
         .iter()
         .zip(similarities)
         .map(|(&neighbor, &similarity)| (UserIndex(neighbor), f64::from(similarity)))
+        .filter(|&(neighbor, _)| is_profiled(neighbor))
         .take(limit)
         .collect()
 }
@@ -35,8 +42,10 @@ pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserInd
 mod tests {
     use super::super::testing::{changed, facts_change, near};
     use super::*;
+    use crate::domain::consent::Consents;
     use crate::domain::item::ItemFacts;
-    use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, view};
+    use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+    use crate::model::overlay::FreshChange;
 
     #[test]
     fn the_nearest_that_pass_best_first() {
@@ -65,5 +74,22 @@ mod tests {
         };
         let view = changed(view, [facts_change("i4", delisted)]);
         check(&view, 2, &any, &all[1..3]);
+    }
+
+    #[test]
+    fn who_objects_to_profiling_has_no_neighbors_and_is_nobodys() {
+        let trained = view(snapshot_parts(&EXAMPLE));
+        let users = |view: &View, user: u32| -> Vec<u32> {
+            let similar = similar_users(view, UserIndex(user), 9);
+            similar.into_iter().map(|(user, _)| user.0).collect()
+        };
+        assert_eq!([users(&trained, 0), users(&trained, 1)], [vec![2, 1], vec![2, 0]]);
+        let consents = Consents::default().with(Purpose::Profiling, Some(false));
+        let user = user_id("u2");
+        let view = changed(trained, [FreshChange::Consents { user, consents }]);
+        assert_eq!(
+            [users(&view, 0), users(&view, 1), users(&view, 2)],
+            [vec![1], vec![0], vec![]]
+        );
     }
 }

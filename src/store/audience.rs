@@ -254,7 +254,8 @@ async fn read_attributes(
 /// All ids after `after` and, if there is an end, not after `until`, in chunks.
 async fn read_users(connection: &mut Connection, after: &str, until: Option<&str>) -> Result<Vec<String>, StoreError> {
     let (mut chunks, mut after) = (Vec::new(), after.to_owned());
-    loop {
+    // Nobody comes before the empty id.
+    while until != Some("") {
         let chunk = sqlx::query_scalar!(
             r#"SELECT string_agg(external_id, E'\n') FROM (
                    SELECT external_id FROM users WHERE external_id > $1 ORDER BY external_id LIMIT $2
@@ -264,7 +265,7 @@ async fn read_users(connection: &mut Connection, after: &str, until: Option<&str
         )
         .fetch_one(&mut *connection)
         .await?;
-        let Some(mut chunk) = chunk else { return Ok(chunks) };
+        let Some(mut chunk) = chunk else { break };
         let last = chunk.rsplit('\n').next().unwrap_or_default();
         let is_past = until.is_some_and(|until| last > until);
         after = last.to_owned();
@@ -276,9 +277,10 @@ async fn read_users(connection: &mut Connection, after: &str, until: Option<&str
             chunks.push(chunk);
         }
         if is_past {
-            return Ok(chunks);
+            break;
         }
     }
+    Ok(chunks)
 }
 
 /// The lines of `chunk`, ascending, that do not come after `until`.

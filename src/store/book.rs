@@ -41,7 +41,7 @@ pub async fn read(pool: &Pool) -> Result<(Book, i64), StoreError> {
     Ok((Book::new(campaigns, coupons), revision))
 }
 
-async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
+pub(super) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
     sqlx::query_as!(
         CampaignRow,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
@@ -56,7 +56,7 @@ async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, St
     .collect()
 }
 
-async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
+pub(super) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
     let mut items: HashMap<i64, Vec<ItemId>> = HashMap::new();
     let rows = sqlx::query!(
         "SELECT coupon_id, items.external_id FROM coupon_items JOIN items ON items.id = item_id ORDER BY external_id"

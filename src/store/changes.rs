@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures_util::{TryFutureExt, TryStreamExt};
 
+use crate::domain::consent::{Consents, Purpose};
 use crate::domain::id::{ItemId, UserId};
+use crate::domain::time::Timestamp;
 use crate::model::overlay::FreshChange;
 
 use super::catalog::facts;
@@ -76,23 +78,36 @@ pub async fn since(
                       OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
            ), states AS (
                SELECT users.external_id AS user_id, items.external_id AS item_id, ratings.value,
-                      CASE WHEN changed.user_id IS NOT NULL THEN (
-                          SELECT count(*) FROM (
-                              SELECT FROM purchases
-                              WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
-                              GROUP BY order_id HAVING sum(quantity) > 0
-                          ) AS orders
-                      ) END AS orders,
-                      items.title, merchants.external_id AS merchant_id, items.category, items.price_minor,
+                      bought.orders, bought.last_order_at, said.marketing, said.profiling, said.training,
+                      said.is_suppressed, items.title, merchants.external_id AS merchant_id, items.category, items.price_minor,
                       items.currency_code, items.listed
                FROM changed
-               JOIN items ON items.id = changed.item_id
+               LEFT JOIN items ON items.id = changed.item_id
                LEFT JOIN merchants ON merchants.id = items.merchant_id
                LEFT JOIN users ON users.id = changed.user_id
                LEFT JOIN ratings ON ratings.user_id = changed.user_id AND ratings.item_id = changed.item_id
+               LEFT JOIN LATERAL (
+                   SELECT count(*) AS orders, max(ordered_at) AS last_order_at FROM (
+                       SELECT max(purchased_at) AS ordered_at FROM purchases
+                       WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
+                       GROUP BY order_id HAVING sum(quantity) > 0
+                   ) AS orders
+               ) AS bought ON changed.user_id IS NOT NULL AND changed.item_id IS NOT NULL
+               -- A row without an item.
+               LEFT JOIN LATERAL (
+                   SELECT bool_or(is_granted) FILTER (WHERE purpose = 'marketing') AS marketing,
+                          bool_or(is_granted) FILTER (WHERE purpose = 'profiling') AS profiling,
+                          bool_or(is_granted) FILTER (WHERE purpose = 'training') AS training,
+                          EXISTS (SELECT FROM suppressions WHERE suppressions.user_id = changed.user_id)
+                              AS is_suppressed
+                   FROM consents WHERE consents.user_id = changed.user_id
+               ) AS said ON changed.item_id IS NULL
+               WHERE items.id IS NOT NULL OR changed.item_id IS NULL
            )
            SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",
-                  value AS "value?", orders AS "orders?", title AS "title?", merchant_id AS "merchant_id?",
+                  value AS "value?", orders AS "orders?", last_order_at AS "last_order_at?",
+                  marketing AS "marketing?", profiling AS "profiling?", training AS "training?",
+                  is_suppressed AS "is_suppressed?", title AS "title?", merchant_id AS "merchant_id?",
                   category AS "category?", price_minor AS "price_minor?", currency_code AS "currency_code?",
                   listed AS "listed?"
            FROM (VALUES (1)) AS always LEFT JOIN states ON true"#,
@@ -138,6 +153,11 @@ struct Row {
     item_id: Option<String>,
     value: Option<f32>,
     orders: Option<i64>,
+    last_order_at: Option<Timestamp>,
+    marketing: Option<bool>,
+    profiling: Option<bool>,
+    training: Option<bool>,
+    is_suppressed: Option<bool>,
     title: Option<String>,
     merchant_id: Option<String>,
     category: Option<String>,
@@ -148,17 +168,28 @@ struct Row {
 
 impl Row {
     fn change(self) -> Result<Option<FreshChange>, StoreError> {
-        let Some(item_id) = self.item_id else { return Ok(None) };
-        let item = ItemId::new(item_id).map_err(|error| StoreError::corrupt("items", error))?;
-        Ok(Some(match self.user_id {
-            Some(user_id) => FreshChange::Interaction {
-                user: UserId::new(user_id).map_err(|error| StoreError::corrupt("users", error))?,
+        let corrupt_user = |error| StoreError::corrupt("users", error);
+        let user = self.user_id.map(UserId::new).transpose().map_err(corrupt_user)?;
+        let item = self.item_id.map(ItemId::new).transpose();
+        let item = item.map_err(|error| StoreError::corrupt("items", error))?;
+        Ok(Some(match (user, item) {
+            (None, None) => return Ok(None),
+            (Some(user), None) => FreshChange::Consents {
+                user,
+                consents: Consents::default()
+                    .with(Purpose::Marketing, self.marketing)
+                    .with(Purpose::Profiling, self.profiling)
+                    .with(Purpose::Training, self.training)
+                    .suppressed(self.is_suppressed == Some(true)),
+            },
+            (Some(user), Some(item)) => FreshChange::Interaction {
+                user,
                 item,
                 rating: self.value,
                 orders: u32::try_from(self.orders.unwrap_or(0)).unwrap_or(u32::MAX),
-                last_order_at: 0,
+                last_order_at: self.last_order_at.map_or(0, |at| at.timestamp()),
             },
-            None => FreshChange::Item {
+            (None, Some(item)) => FreshChange::Item {
                 item,
                 facts: facts(
                     self.title,

@@ -1,8 +1,13 @@
 //! Reservations and redemptions: what is taken of caps and budgets, and given back.
 //!
 //! Locks are taken in one order: the user, the reservation or redemption, then counters, first the user's, then the
-//! coupon's, then the campaign's, which everybody wants and which is therefore held for the shortest time. A guarded
-//! statement takes all three or, by answering nothing, none: its transaction is then rolled back.
+//! coupon's, then the campaign's, which everybody wants. One statement changes all three, and it is the last of its
+//! transaction, so that what everybody wants is held for no longer than a commit takes. A guard that refuses leaves the
+//! statement without an answer: its transaction is then rolled back.
+
+mod rollback;
+mod stored;
+mod sweep;
 
 use crate::domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
 use crate::domain::money::Currency;
@@ -13,6 +18,11 @@ use super::eligibility::{Standing, standing_in};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
 use super::requests::{self, Begun, Done, Request};
+
+use self::stored::StoredRedemption;
+
+pub use self::rollback::{Rollback, RollbackError, rollback};
+pub use self::sweep::sweep;
 
 /// What is to be set aside.
 #[derive(Debug, Clone)]
@@ -58,9 +68,9 @@ pub async fn reserve<R: Send>(
     let decide = &decide;
     let outcome = pool
         .write(|mut tx| async move {
-            match requests::begin::<StoredReservation>(&mut tx, request).await? {
+            match requests::begin::<String>(&mut tx, request).await? {
                 Begun::New => {}
-                Begun::Before(stored) => return Ok(Ok(Done::Before(stored.try_into()?))),
+                Begun::Before(id) => return Ok(Ok(Done::Before(read_reservation(&mut tx, &id).await?))),
                 Begun::Reused => return Ok(Ok(Done::Reused)),
             }
             lock_user(&mut tx, &wanted.user).await?;
@@ -73,12 +83,13 @@ pub async fn reserve<R: Send>(
             let Some(user_key) = standing.user_key else {
                 return Ok(Err(ReserveError::Taken));
             };
-            let Some(stored) = take(&mut tx, wanted, user_key, &grant).await? else {
+            // What is answered of a reservation never changes: its id is enough to answer the same again.
+            requests::finish(&mut tx, request, &wanted.reservation.as_str()).await?;
+            let Some(reservation) = take(&mut tx, wanted, user_key, &grant).await? else {
                 return Ok(Err(ReserveError::Taken));
             };
-            requests::finish(&mut tx, request, &stored).await?;
             tx.commit().await?;
-            Ok(Ok(Done::Now(stored.try_into()?)))
+            Ok(Ok(Done::Now(reservation)))
         })
         .await?;
     outcome
@@ -100,7 +111,7 @@ async fn take(
     wanted: &Wanted,
     user_key: i64,
     grant: &Grant,
-) -> Result<Option<StoredReservation>, StoreError> {
+) -> Result<Option<Reservation>, StoreError> {
     // Each step looks whether the one before has found its row, which makes them one after the other.
     let taken = sqlx::query!(
         r#"WITH wanted AS (
@@ -147,15 +158,48 @@ async fn take(
     )
     .fetch_optional(connection)
     .await?;
-    Ok(taken.map(|row| StoredReservation {
-        id: wanted.reservation.to_string(),
-        user: wanted.user.to_string(),
-        coupon: wanted.coupon.to_string(),
-        amount_minor: grant.amount_minor,
-        currency: row.currency_code,
+    taken
+        .map(|row| {
+            Ok(Reservation {
+                id: wanted.reservation.clone(),
+                user: wanted.user.clone(),
+                coupon: wanted.coupon.clone(),
+                amount_minor: grant.amount_minor,
+                currency: currency(&row.currency_code)?,
+                reserved_at: row.reserved_at,
+                expires_at: row.expires_at,
+            })
+        })
+        .transpose()
+}
+
+async fn read_reservation(connection: &mut Connection, id: &str) -> Result<Reservation, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT users.external_id AS "user", coupons.external_id AS coupon, reservations.amount_minor, currency_code,
+                  reserved_at, expires_at
+           FROM reservations
+           JOIN users ON users.id = reservations.user_id
+           JOIN coupons ON coupons.id = reservations.coupon_id
+           JOIN campaigns ON campaigns.id = reservations.campaign_id
+           WHERE reservations.external_id = $1"#,
+        id
+    )
+    .fetch_one(connection)
+    .await?;
+    let corrupt = |error| StoreError::corrupt("reservations", error);
+    Ok(Reservation {
+        id: ReservationId::new(id).map_err(corrupt)?,
+        user: UserId::new(row.user).map_err(corrupt)?,
+        coupon: CouponId::new(row.coupon).map_err(corrupt)?,
+        amount_minor: row.amount_minor,
+        currency: currency(&row.currency_code)?,
         reserved_at: row.reserved_at,
         expires_at: row.expires_at,
-    }))
+    })
+}
+
+fn currency(code: &str) -> Result<Currency, StoreError> {
+    Currency::new(code).map_err(|error| StoreError::corrupt("campaigns", error))
 }
 
 /// Why a reservation was not confirmed or released.
@@ -195,58 +239,114 @@ pub async fn confirm(
             Begun::Before(stored) => return Ok(Ok(Done::Before(stored.try_into()?))),
             Begun::Reused => return Ok(Ok(Done::Reused)),
         }
-        let Some(open) = lock_reservation(&mut tx, &confirmation.reservation).await? else {
+        let Some(held) = lock_reservation(&mut tx, &confirmation.reservation).await? else {
             return Ok(Err(CloseError::UnknownReservation(confirmation.reservation.clone())));
         };
-        let id = || confirmation.reservation.clone();
-        if open.is_expired() {
-            let expires_at = open.expires_at;
-            return Ok(Err(CloseError::Expired { id: id(), expires_at }));
-        }
-        if open.state != "reserved" {
-            let state = open.state;
-            return Ok(Err(CloseError::Closed { id: id(), state }));
-        }
-        let amount_minor = confirmation.amount_minor.unwrap_or(open.amount_minor);
-        if amount_minor > open.amount_minor {
-            let reserved_minor = open.amount_minor;
-            return Ok(Err(CloseError::AmountTooLarge {
-                reserved_minor,
-                amount_minor,
-            }));
-        }
-        use_up(&mut tx, &open, confirmation, amount_minor).await?;
-        let stored = read_redemption(&mut tx, &confirmation.redemption).await?;
-        requests::finish(&mut tx, request, &stored).await?;
+        let redeemed = match held.redeemed_by(confirmation) {
+            Ok(redeemed) => redeemed,
+            Err(error) => return Ok(Err(error)),
+        };
+        requests::finish(&mut tx, request, &redeemed).await?;
+        close(&mut tx, &held, Ending::Confirmed(&redeemed)).await?;
         tx.commit().await?;
-        Ok(Ok(Done::Now(stored.try_into()?)))
+        Ok(Ok(Done::Now(redeemed.try_into()?)))
+    })
+    .await?
+}
+
+/// Gives a reservation back; false when it had expired.
+pub async fn release(pool: &Pool, request: &Request, reservation: &ReservationId) -> Result<Done<bool>, CloseError> {
+    pool.write(|mut tx| async move {
+        match requests::begin::<bool>(&mut tx, request).await? {
+            Begun::New => {}
+            Begun::Before(released) => return Ok(Ok(Done::Before(released))),
+            Begun::Reused => return Ok(Ok(Done::Reused)),
+        }
+        let Some(held) = lock_reservation(&mut tx, reservation).await? else {
+            return Ok(Err(CloseError::UnknownReservation(reservation.clone())));
+        };
+        let is_expired = held.is_expired();
+        if !is_expired && held.state != "reserved" {
+            return Ok(Err(held.closed()));
+        }
+        requests::finish(&mut tx, request, &!is_expired).await?;
+        if held.state == "reserved" {
+            let ending = if is_expired { Ending::Expired } else { Ending::Released };
+            close(&mut tx, &held, ending).await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(Done::Now(!is_expired)))
     })
     .await?
 }
 
 /// A reservation under lock, its user's too.
-struct OpenReservation {
+struct Held {
     id: i64,
     user_id: i64,
     coupon_id: i64,
     campaign_id: i64,
+    external_id: String,
+    user: String,
+    coupon: String,
     amount_minor: i64,
+    currency: String,
     state: String,
     by_assignment: bool,
     expires_at: Timestamp,
     now: Timestamp,
 }
 
-impl OpenReservation {
+impl Held {
     fn is_expired(&self) -> bool {
         self.state == "expired" || (self.state == "reserved" && self.now >= self.expires_at)
+    }
+
+    fn closed(self) -> CloseError {
+        match ReservationId::new(self.external_id) {
+            Ok(id) => CloseError::Closed { id, state: self.state },
+            Err(error) => StoreError::corrupt("reservations", error).into(),
+        }
+    }
+
+    /// What comes of it when it is confirmed now.
+    fn redeemed_by(&self, confirmation: &Confirmation) -> Result<StoredRedemption, CloseError> {
+        let id = || confirmation.reservation.clone();
+        if self.is_expired() {
+            let expires_at = self.expires_at;
+            return Err(CloseError::Expired { id: id(), expires_at });
+        }
+        if self.state != "reserved" {
+            let state = self.state.clone();
+            return Err(CloseError::Closed { id: id(), state });
+        }
+        let (reserved_minor, amount_minor) = (self.amount_minor, confirmation.amount_minor);
+        let amount_minor = amount_minor.unwrap_or(reserved_minor);
+        if amount_minor > reserved_minor {
+            return Err(CloseError::AmountTooLarge {
+                reserved_minor,
+                amount_minor,
+            });
+        }
+        Ok(StoredRedemption {
+            id: confirmation.redemption.to_string(),
+            reservation: Some(self.external_id.clone()),
+            user: self.user.clone(),
+            coupon: self.coupon.clone(),
+            amount_minor,
+            currency: self.currency.clone(),
+            rolled_back_minor: 0,
+            is_cap_restored: false,
+            order: confirmation.order.as_ref().map(ToString::to_string),
+            redeemed_at: self.now,
+        })
     }
 }
 
 async fn lock_reservation(
     connection: &mut Connection,
     reservation: &ReservationId,
-) -> Result<Option<OpenReservation>, StoreError> {
+) -> Result<Option<Held>, StoreError> {
     sqlx::query!(
         "SELECT users.id FROM users JOIN reservations ON reservations.user_id = users.id
          WHERE reservations.external_id = $1 FOR NO KEY UPDATE OF users",
@@ -261,410 +361,91 @@ async fn lock_reservation(
     .fetch_optional(&mut *connection)
     .await?;
     // A statement of its own: one that waits for a lock reads the clock before.
-    let open = sqlx::query_as!(
-        OpenReservation,
-        r#"SELECT id, user_id, coupon_id, campaign_id, amount_minor, state, by_assignment, expires_at,
-                  clock_timestamp() AS "now!"
-           FROM reservations WHERE external_id = $1"#,
+    let held = sqlx::query_as!(
+        Held,
+        r#"SELECT reservations.id, user_id, coupon_id, reservations.campaign_id, reservations.external_id,
+                  users.external_id AS "user", coupons.external_id AS coupon, reservations.amount_minor,
+                  currency_code AS currency, state, by_assignment, expires_at, clock_timestamp() AS "now!"
+           FROM reservations
+           JOIN users ON users.id = user_id
+           JOIN coupons ON coupons.id = coupon_id
+           JOIN campaigns ON campaigns.id = reservations.campaign_id
+           WHERE reservations.external_id = $1"#,
         reservation.as_str()
     )
     .fetch_optional(connection)
     .await?;
-    Ok(open)
+    Ok(held)
 }
 
-async fn use_up(
-    connection: &mut Connection,
-    open: &OpenReservation,
-    confirmation: &Confirmation,
-    amount_minor: i64,
-) -> Result<(), StoreError> {
-    let used = sqlx::query!(
+/// What becomes of a reservation.
+#[derive(Clone, Copy)]
+enum Ending<'a> {
+    Confirmed(&'a StoredRedemption),
+    Released,
+    Expired,
+}
+
+impl Ending<'_> {
+    /// As ledger and reservation name it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Confirmed(_) => ("confirm", "confirmed"),
+            Self::Released => ("release", "released"),
+            Self::Expired => ("expire", "expired"),
+        }
+    }
+}
+
+/// Closes a reservation that is open: the counters change first, each step once the one before has found its row.
+async fn close(connection: &mut Connection, held: &Held, ending: Ending<'_>) -> Result<(), StoreError> {
+    let (entry, state) = ending.names();
+    let redemption = match ending {
+        Ending::Confirmed(redemption) => Some(redemption),
+        Ending::Released | Ending::Expired => None,
+    };
+    let closed = sqlx::query!(
         "WITH own AS (
-             UPDATE user_coupon_counters SET reserved = reserved - 1, redeemed = redeemed + 1
+             UPDATE user_coupon_counters SET reserved = reserved - 1, redeemed = redeemed + $5
              WHERE user_id = $1 AND coupon_id = $2 RETURNING coupon_id
          ), counted AS (
-             UPDATE coupon_counters SET reserved = reserved - 1, redeemed = redeemed + 1
+             UPDATE coupon_counters SET reserved = reserved - 1, redeemed = redeemed + $5
              WHERE coupon_id = (SELECT coupon_id FROM own) RETURNING coupon_id
          ), paid AS (
-             UPDATE campaign_states SET reserved_minor = reserved_minor - $4, spent_minor = spent_minor + $5
+             UPDATE campaign_states SET reserved_minor = reserved_minor - $4, spent_minor = spent_minor + $6
              WHERE campaign_id = $3 AND EXISTS (SELECT FROM counted) RETURNING campaign_id
          ), closed AS (
-             UPDATE reservations SET state = 'confirmed', closed_at = $6
-             WHERE id = $7 AND EXISTS (SELECT FROM paid) RETURNING id
-         ), stored AS (
+             UPDATE reservations SET state = $8, closed_at = $9
+             WHERE id = $7 AND state = 'reserved' AND EXISTS (SELECT FROM paid) RETURNING id
+         ), redeemed AS (
              INSERT INTO redemptions
                  (external_id, reservation_id, user_id, coupon_id, campaign_id, amount_minor, by_assignment, order_id,
                   redeemed_at)
-             SELECT $8, id, $1, $2, $3, $5, $9, $10, $6 FROM closed RETURNING id
+             SELECT $10, id, $1, $2, $3, $6, $11, $12, $9 FROM closed WHERE $10::text IS NOT NULL RETURNING id
          )
          INSERT INTO coupon_ledger
              (entry, campaign_id, coupon_id, user_id, reservation_id, redemption_id, reserved_minor, spent_minor, reserved,
               redeemed)
-         SELECT 'confirm', $3, $2, $1, $7, id, -$4::bigint, $5, -1, 1 FROM stored",
-        open.user_id,
-        open.coupon_id,
-        open.campaign_id,
-        open.amount_minor,
-        amount_minor,
-        open.now,
-        open.id,
-        confirmation.redemption.as_str(),
-        open.by_assignment,
-        confirmation.order.as_ref().map(OrderId::as_str),
-    )
-    .execute(connection)
-    .await?;
-    match used.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::corrupt("reservations", "a reservation without counters")),
-    }
-}
-
-/// Gives a reservation back; false when it had expired.
-pub async fn release(pool: &Pool, request: &Request, reservation: &ReservationId) -> Result<Done<bool>, CloseError> {
-    pool.write(|mut tx| async move {
-        match requests::begin::<bool>(&mut tx, request).await? {
-            Begun::New => {}
-            Begun::Before(released) => return Ok(Ok(Done::Before(released))),
-            Begun::Reused => return Ok(Ok(Done::Reused)),
-        }
-        let Some(open) = lock_reservation(&mut tx, reservation).await? else {
-            return Ok(Err(CloseError::UnknownReservation(reservation.clone())));
-        };
-        let is_expired = open.is_expired();
-        if !is_expired && open.state != "reserved" {
-            return Ok(Err(CloseError::Closed {
-                id: reservation.clone(),
-                state: open.state,
-            }));
-        }
-        if open.state == "reserved" {
-            let entry = if is_expired { "expire" } else { "release" };
-            give_back(&mut tx, &[open], entry).await?;
-        }
-        requests::finish(&mut tx, request, &!is_expired).await?;
-        tx.commit().await?;
-        Ok(Ok(Done::Now(!is_expired)))
-    })
-    .await?
-}
-
-/// Most reservations of one transaction of a sweep.
-const SWEEP_BATCH: i64 = 500;
-
-/// Gives back what expired reservations hold; those that somebody has in hand are left for the next time. Returns how
-/// many.
-pub async fn sweep(pool: &Pool) -> Result<u64, StoreError> {
-    let mut swept = 0;
-    loop {
-        let in_batch = pool
-            .write(|mut tx| async move {
-                let expired = sqlx::query_as!(
-                    OpenReservation,
-                    r#"SELECT id, user_id, coupon_id, campaign_id, amount_minor, state, by_assignment, expires_at,
-                              clock_timestamp() AS "now!"
-                       FROM reservations WHERE state = 'reserved' AND expires_at <= clock_timestamp()
-                       ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED"#,
-                    SWEEP_BATCH
-                )
-                .fetch_all(&mut *tx)
-                .await?;
-                if !expired.is_empty() {
-                    give_back(&mut tx, &expired, "expire").await?;
-                    tx.commit().await?;
-                }
-                Ok(expired.len() as i64)
-            })
-            .await?;
-        swept += in_batch as u64;
-        if in_batch < SWEEP_BATCH {
-            return Ok(swept);
-        }
-    }
-}
-
-/// Closes `reservations`, which are locked and open, and gives back to the counters, in their order, what they hold.
-async fn give_back(
-    connection: &mut Connection,
-    reservations: &[OpenReservation],
-    entry: &str,
-) -> Result<(), StoreError> {
-    let column = |of: fn(&OpenReservation) -> i64| reservations.iter().map(of).collect::<Vec<i64>>();
-    let (user_ids, coupon_ids) = (column(|open| open.user_id), column(|open| open.coupon_id));
-    let (campaign_ids, amounts) = (column(|open| open.campaign_id), column(|open| open.amount_minor));
-    sqlx::query!(
-        "SELECT counters.user_id FROM user_coupon_counters AS counters
-         WHERE (user_id, coupon_id) IN (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]))
-         ORDER BY user_id, coupon_id FOR UPDATE",
-        &user_ids,
-        &coupon_ids
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "SELECT coupon_id FROM coupon_counters WHERE coupon_id = ANY($1::bigint[]) ORDER BY coupon_id FOR UPDATE",
-        &coupon_ids
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "SELECT campaign_id FROM campaign_states WHERE campaign_id = ANY($1::bigint[]) ORDER BY campaign_id FOR UPDATE",
-        &campaign_ids
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "WITH given AS (
-             SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                 AS given (id, user_id, coupon_id, campaign_id, amount_minor)
-         ), own AS (
-             UPDATE user_coupon_counters AS counters SET reserved = reserved - held.count
-             FROM (SELECT user_id, coupon_id, count(*) FROM given GROUP BY user_id, coupon_id) AS held
-             WHERE counters.user_id = held.user_id AND counters.coupon_id = held.coupon_id
-         ), counted AS (
-             UPDATE coupon_counters AS counters SET reserved = reserved - held.count
-             FROM (SELECT coupon_id, count(*) FROM given GROUP BY coupon_id) AS held
-             WHERE counters.coupon_id = held.coupon_id
-         ), paid AS (
-             UPDATE campaign_states AS states SET reserved_minor = reserved_minor - held.amount_minor
-             FROM (SELECT campaign_id, sum(amount_minor)::bigint AS amount_minor FROM given GROUP BY campaign_id) AS held
-             WHERE states.campaign_id = held.campaign_id
-         ), closed AS (
-             UPDATE reservations SET state = CASE $6 WHEN 'expire' THEN 'expired' ELSE 'released' END,
-                    closed_at = clock_timestamp()
-             FROM given WHERE reservations.id = given.id
-         )
-         INSERT INTO coupon_ledger
-             (entry, campaign_id, coupon_id, user_id, reservation_id, reserved_minor, spent_minor, reserved, redeemed)
-         SELECT $6, campaign_id, coupon_id, user_id, id, -amount_minor, 0, -1, 0 FROM given",
-        &column(|open| open.id),
-        &user_ids,
-        &coupon_ids,
-        &campaign_ids,
-        &amounts,
+         SELECT $13, $3, $2, $1, closed.id, redeemed.id, -$4::bigint, $6, -1, $5
+         FROM closed LEFT JOIN redeemed ON true",
+        held.user_id,
+        held.coupon_id,
+        held.campaign_id,
+        held.amount_minor,
+        i64::from(redemption.is_some()),
+        redemption.map_or(0, |redemption| redemption.amount_minor),
+        held.id,
+        state,
+        held.now,
+        redemption.map(|redemption| redemption.id.as_str()),
+        held.by_assignment,
+        redemption.and_then(|redemption| redemption.order.as_deref()),
         entry,
     )
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// Why a redemption was not given back.
-#[derive(Debug, thiserror::Error)]
-pub enum RollbackError {
-    #[error("there is no redemption {0}")]
-    UnknownRedemption(RedemptionId),
-    #[error("the amount must be at most what is left of the redemption, {left_minor} minor units, is {amount_minor}")]
-    AmountTooLarge { left_minor: i64, amount_minor: i64 },
-    #[error("all of the redemption {0} has been given back already")]
-    NothingLeft(RedemptionId),
-    #[error("the cap is restored only when nothing is left of the redemption; {left_minor} minor units would be")]
-    CapNotRestorable { left_minor: i64 },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-#[derive(Debug, Clone)]
-pub struct Rollback {
-    pub redemption: RedemptionId,
-    /// `None`: all that is left.
-    pub amount_minor: Option<i64>,
-    /// Whether the user may have the coupon again.
-    pub restore_cap: bool,
-}
-
-/// Gives a redemption back, in part or as a whole.
-pub async fn rollback(pool: &Pool, request: &Request, rollback: &Rollback) -> Result<Done<Redemption>, RollbackError> {
-    pool.write(|mut tx| async move {
-        match requests::begin::<StoredRedemption>(&mut tx, request).await? {
-            Begun::New => {}
-            Begun::Before(stored) => return Ok(Ok(Done::Before(stored.try_into()?))),
-            Begun::Reused => return Ok(Ok(Done::Reused)),
-        }
-        let Some(used) = lock_redemption(&mut tx, &rollback.redemption).await? else {
-            return Ok(Err(RollbackError::UnknownRedemption(rollback.redemption.clone())));
-        };
-        let left_minor = used.amount_minor - used.rolled_back_minor;
-        let amount_minor = rollback.amount_minor.unwrap_or(left_minor);
-        let restores_cap = rollback.restore_cap && !used.is_cap_restored;
-        if left_minor == 0 && !restores_cap {
-            return Ok(Err(RollbackError::NothingLeft(rollback.redemption.clone())));
-        }
-        if amount_minor > left_minor {
-            return Ok(Err(RollbackError::AmountTooLarge {
-                left_minor,
-                amount_minor,
-            }));
-        }
-        if rollback.restore_cap && amount_minor < left_minor {
-            let left_minor = left_minor - amount_minor;
-            return Ok(Err(RollbackError::CapNotRestorable { left_minor }));
-        }
-        undo(&mut tx, &used, amount_minor, i64::from(restores_cap)).await?;
-        let stored = read_redemption(&mut tx, &rollback.redemption).await?;
-        requests::finish(&mut tx, request, &stored).await?;
-        tx.commit().await?;
-        Ok(Ok(Done::Now(stored.try_into()?)))
-    })
-    .await?
-}
-
-/// A redemption under lock, its user's too.
-struct UsedRedemption {
-    id: i64,
-    user_id: i64,
-    coupon_id: i64,
-    campaign_id: i64,
-    amount_minor: i64,
-    rolled_back_minor: i64,
-    is_cap_restored: bool,
-}
-
-async fn lock_redemption(
-    connection: &mut Connection,
-    redemption: &RedemptionId,
-) -> Result<Option<UsedRedemption>, StoreError> {
-    sqlx::query!(
-        "SELECT users.id FROM users JOIN redemptions ON redemptions.user_id = users.id
-         WHERE redemptions.external_id = $1 FOR NO KEY UPDATE OF users",
-        redemption.as_str()
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    let used = sqlx::query_as!(
-        UsedRedemption,
-        "SELECT id, user_id, coupon_id, campaign_id, amount_minor, rolled_back_minor, is_cap_restored
-         FROM redemptions WHERE external_id = $1 FOR UPDATE",
-        redemption.as_str()
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(used)
-}
-
-/// `restored`: 1 to give one of the caps back, else 0.
-async fn undo(
-    connection: &mut Connection,
-    used: &UsedRedemption,
-    amount_minor: i64,
-    restored: i64,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "WITH own AS (
-             UPDATE user_coupon_counters SET redeemed = redeemed - $5 WHERE user_id = $1 AND coupon_id = $2
-             RETURNING coupon_id
-         ), counted AS (
-             UPDATE coupon_counters SET redeemed = redeemed - $5 WHERE coupon_id = (SELECT coupon_id FROM own)
-             RETURNING coupon_id
-         ), paid AS (
-             UPDATE campaign_states SET spent_minor = spent_minor - $4
-             WHERE campaign_id = $3 AND EXISTS (SELECT FROM counted)
-             RETURNING campaign_id
-         ), changed AS (
-             UPDATE redemptions SET rolled_back_minor = rolled_back_minor + $4,
-                    is_cap_restored = is_cap_restored OR $5 > 0
-             WHERE id = $6 AND EXISTS (SELECT FROM paid) RETURNING id
-         )
-         INSERT INTO coupon_ledger
-             (entry, campaign_id, coupon_id, user_id, redemption_id, reserved_minor, spent_minor, reserved, redeemed)
-         SELECT 'rollback', $3, $2, $1, id, 0, -$4::bigint, 0, -$5::bigint FROM changed",
-        used.user_id,
-        used.coupon_id,
-        used.campaign_id,
-        amount_minor,
-        restored,
-        used.id,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn read_redemption(connection: &mut Connection, id: &RedemptionId) -> Result<StoredRedemption, StoreError> {
-    let stored = sqlx::query_as!(
-        StoredRedemption,
-        r#"SELECT redemptions.external_id AS id, reservations.external_id AS "reservation?",
-                  users.external_id AS "user", coupons.external_id AS coupon, redemptions.amount_minor,
-                  currency_code AS currency, rolled_back_minor, is_cap_restored, order_id AS "order?", redeemed_at
-           FROM redemptions
-           LEFT JOIN reservations ON reservations.id = reservation_id
-           JOIN users ON users.id = redemptions.user_id
-           JOIN coupons ON coupons.id = redemptions.coupon_id
-           JOIN campaigns ON campaigns.id = redemptions.campaign_id
-           WHERE redemptions.external_id = $1"#,
-        id.as_str()
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(stored)
-}
-
-/// As `request_log` keeps it.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct StoredReservation {
-    id: String,
-    user: String,
-    coupon: String,
-    amount_minor: i64,
-    currency: String,
-    reserved_at: Timestamp,
-    expires_at: Timestamp,
-}
-
-impl TryFrom<StoredReservation> for Reservation {
-    type Error = StoreError;
-
-    fn try_from(stored: StoredReservation) -> Result<Self, StoreError> {
-        let corrupt = |error| StoreError::corrupt("reservations", error);
-        Ok(Self {
-            id: ReservationId::new(stored.id).map_err(corrupt)?,
-            user: UserId::new(stored.user).map_err(corrupt)?,
-            coupon: CouponId::new(stored.coupon).map_err(corrupt)?,
-            amount_minor: stored.amount_minor,
-            currency: Currency::new(&stored.currency).map_err(corrupt)?,
-            reserved_at: stored.reserved_at,
-            expires_at: stored.expires_at,
-        })
-    }
-}
-
-/// As `request_log` keeps it.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct StoredRedemption {
-    id: String,
-    /// None of one that another system has made.
-    reservation: Option<String>,
-    user: String,
-    coupon: String,
-    amount_minor: i64,
-    currency: String,
-    rolled_back_minor: i64,
-    is_cap_restored: bool,
-    order: Option<String>,
-    redeemed_at: Timestamp,
-}
-
-impl TryFrom<StoredRedemption> for Redemption {
-    type Error = StoreError;
-
-    fn try_from(stored: StoredRedemption) -> Result<Self, StoreError> {
-        let corrupt = |error| StoreError::corrupt("redemptions", error);
-        Ok(Self {
-            id: RedemptionId::new(stored.id).map_err(corrupt)?,
-            reservation: stored
-                .reservation
-                .map(ReservationId::new)
-                .transpose()
-                .map_err(corrupt)?,
-            user: UserId::new(stored.user).map_err(corrupt)?,
-            coupon: CouponId::new(stored.coupon).map_err(corrupt)?,
-            amount_minor: stored.amount_minor,
-            currency: Currency::new(&stored.currency).map_err(corrupt)?,
-            rolled_back_minor: stored.rolled_back_minor,
-            is_cap_restored: stored.is_cap_restored,
-            order: stored.order.map(OrderId::new).transpose().map_err(corrupt)?,
-            redeemed_at: stored.redeemed_at,
-        })
+    match closed.rows_affected() {
+        1 => Ok(()),
+        _ => Err(StoreError::corrupt("reservations", "a reservation without counters")),
     }
 }

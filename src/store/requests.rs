@@ -94,10 +94,26 @@ pub(super) async fn finish(
     Ok(())
 }
 
+/// Most requests that are forgotten in one statement.
+const PRUNE_BATCH: i64 = 5_000;
+
 /// Forgets requests of more than 30 days ago. Returns how many.
 pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
-    let pruned = sqlx::query!("DELETE FROM request_log WHERE at < clock_timestamp() - interval '30 days'")
+    let mut pruned = 0;
+    loop {
+        let batch = sqlx::query!(
+            "DELETE FROM request_log WHERE (caller, request_id) IN (
+                 SELECT caller, request_id FROM request_log WHERE at < clock_timestamp() - interval '30 days'
+                 ORDER BY at LIMIT $1 FOR UPDATE SKIP LOCKED
+             )",
+            PRUNE_BATCH
+        )
         .execute(&mut *pool.acquire().await?)
-        .await?;
-    Ok(pruned.rows_affected())
+        .await?
+        .rows_affected();
+        pruned += batch;
+        if batch < PRUNE_BATCH as u64 {
+            return Ok(pruned);
+        }
+    }
 }

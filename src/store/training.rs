@@ -5,6 +5,7 @@ use std::hash::Hash;
 
 use futures_util::{TryStreamExt, try_join};
 
+use crate::domain::consent::{Consents, PrivacyOptions, Purpose};
 use crate::domain::money::Currency;
 use crate::domain::time::Timestamp;
 use crate::model::catalogue::{Catalogue, NONE};
@@ -12,28 +13,36 @@ use crate::model::consents::ConsentRecords;
 use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
 use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
+mod campaigns;
+
 use super::changes::{self, Watermark};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
 
 /// Reads everything, over two connections that see the same moment; and that moment.
-pub async fn read_input(pool: &Pool) -> Result<(TrainingInput, Watermark), StoreError> {
+///
+/// Of who does not allow to be trained on, nothing is read but what they have said: every query that is about users asks
+/// for it.
+pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(TrainingInput, Watermark), StoreError> {
     let (mut first, mut second, watermark) = changes::two_readers(pool).await?;
     let as_of = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
         .fetch_one(&mut *first)
         .await?;
-    let (users, (items, catalogue)) = try_join!(read_users(&mut first), read_items(&mut second))?;
-    let ratings = read_ratings(&mut first, &users, &items);
-    let orders = read_orders(&mut second, &users, &items);
+    let by_default = privacy.training_without_record;
+    let (users, (items, catalogue)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
+    let ratings = read_ratings(&mut first, by_default, &users, &items);
+    let orders = read_orders(&mut second, by_default, &users, &items);
     let (ratings, orders) = try_join!(ratings, orders)?;
+    let consents = read_consents(&mut first).await?;
+    let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalogue).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
         catalogue,
         ratings,
         orders,
-        consents: ConsentRecords::default(),
-        campaigns: Vec::new(),
+        consents,
+        campaigns,
         as_of,
     };
     Ok((input, watermark))
@@ -63,9 +72,16 @@ impl<I: DenseIndex> Keyed<I> {
     }
 }
 
-async fn read_users(connection: &mut Connection) -> Result<Keyed<UserIndex>, StoreError> {
+/// `by_default`: whether silence allows training, here and below.
+async fn read_users(connection: &mut Connection, by_default: bool) -> Result<Keyed<UserIndex>, StoreError> {
     let mut rows = Vec::new();
-    let mut users = sqlx::query!("SELECT id, external_id FROM users").fetch(connection);
+    let mut users = sqlx::query!(
+        "SELECT id, external_id
+         FROM users LEFT JOIN consents ON consents.user_id = users.id AND purpose = 'training'
+         WHERE COALESCE(is_granted, $1)",
+        by_default
+    )
+    .fetch(connection);
     while let Some(user) = users.try_next().await? {
         rows.push((user.id, user.external_id));
     }
@@ -128,15 +144,48 @@ fn references<N: Copy + Ord + Hash>(names: impl Iterator<Item = Option<N>> + Clo
     (distinct, column)
 }
 
+/// Of everybody of whom anything is on record, whatever it is.
+async fn read_consents(connection: &mut Connection) -> Result<ConsentRecords, StoreError> {
+    let mut rows = Vec::new();
+    let mut recorded = sqlx::query!(
+        r#"SELECT users.external_id, marketing.is_granted AS "marketing?", profiling.is_granted AS "profiling?",
+                  training.is_granted AS "training?", suppressions.user_id IS NOT NULL AS "is_suppressed!"
+           FROM (SELECT user_id FROM consents UNION SELECT user_id FROM suppressions) AS recorded
+           JOIN users ON users.id = recorded.user_id
+           LEFT JOIN consents AS marketing ON marketing.user_id = users.id AND marketing.purpose = 'marketing'
+           LEFT JOIN consents AS profiling ON profiling.user_id = users.id AND profiling.purpose = 'profiling'
+           LEFT JOIN consents AS training ON training.user_id = users.id AND training.purpose = 'training'
+           LEFT JOIN suppressions ON suppressions.user_id = users.id"#
+    )
+    .fetch(connection);
+    while let Some(row) = recorded.try_next().await? {
+        let consents = Consents::default()
+            .with(Purpose::Marketing, row.marketing)
+            .with(Purpose::Profiling, row.profiling)
+            .with(Purpose::Training, row.training)
+            .suppressed(row.is_suppressed);
+        rows.push((row.external_id, consents));
+    }
+    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let ids = rows.iter().map(|(id, _)| id).collect();
+    let consents = rows.iter().map(|(_, consents)| *consents).collect();
+    ConsentRecords::new(ids, consents).ok_or_else(|| StoreError::corrupt("consents", "ids are not ascending"))
+}
+
 async fn read_ratings(
     connection: &mut Connection,
+    by_default: bool,
     users: &Keyed<UserIndex>,
     items: &Keyed<ItemIndex>,
 ) -> Result<Vec<RatingEvent>, StoreError> {
     let mut ratings = Vec::new();
-    let mut rows =
-        sqlx::query!(r#"SELECT user_id, item_id, value AS "value!", rated_at FROM ratings WHERE value IS NOT NULL"#)
-            .fetch(connection);
+    let mut rows = sqlx::query!(
+        r#"SELECT ratings.user_id, item_id, value AS "value!", rated_at
+           FROM ratings LEFT JOIN consents ON consents.user_id = ratings.user_id AND purpose = 'training'
+           WHERE value IS NOT NULL AND COALESCE(is_granted, $1)"#,
+        by_default
+    )
+    .fetch(connection);
     while let Some(row) = rows.try_next().await? {
         ratings.push(RatingEvent {
             user: users.index("ratings", row.user_id)?,
@@ -150,6 +199,7 @@ async fn read_ratings(
 
 async fn read_orders(
     connection: &mut Connection,
+    by_default: bool,
     users: &Keyed<UserIndex>,
     items: &Keyed<ItemIndex>,
 ) -> Result<Vec<OrderEvent>, StoreError> {
@@ -163,10 +213,12 @@ async fn read_orders(
     let mut orders = Vec::new();
     let mut rows = sqlx::query_as!(
         Row,
-        r#"SELECT user_id, item_id, min(purchased_at) AS "ordered_at!", sum(line_total_minor)::bigint AS "total_minor!",
+        r#"SELECT purchases.user_id, item_id, min(purchased_at) AS "ordered_at!", sum(line_total_minor)::bigint AS "total_minor!",
                   count(*) FILTER (WHERE coupon_discount_minor > 0) AS "discounted_lines!"
-           FROM purchases
-           GROUP BY order_id, user_id, item_id HAVING sum(quantity) > 0"#
+           FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
+           WHERE COALESCE(is_granted, $1)
+           GROUP BY order_id, purchases.user_id, item_id HAVING sum(quantity) > 0"#,
+        by_default
     )
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {

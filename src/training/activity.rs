@@ -2,18 +2,36 @@
 
 use std::collections::HashSet;
 
+use crate::domain::time::Timestamp;
 use crate::model::activity::Activity;
 use crate::model::dictionary::{Dictionary, UserIndex};
 
 use super::input::TrainingInput;
 
-/// What the `users` of a snapshot have done until the input was read. Orders made at the same instant are one.
+/// What the `users` of a snapshot have done until the input was read.
 pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activity {
-    let positions: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
-    let mut activity = Activity::none(users.len(), input.as_of.timestamp());
-    let mut seen = HashSet::with_capacity(input.orders.len());
-    for event in &input.orders {
-        let Some(user) = positions[event.user.at()] else {
+    let rows: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
+    let figures = activity_before(input, &rows, users.len(), Timestamp::MAX_UTC);
+    Activity {
+        as_of: input.as_of.timestamp(),
+        ..figures
+    }
+}
+
+/// What some users had done before `before`: nothing at that instant or later changes it. Orders made at the same instant
+/// are one; a campaign counts from its start.
+///
+/// `rows`: for each user of `input` the row of the result, below `n_rows`, if they have one.
+pub fn activity_before(
+    input: &TrainingInput,
+    rows: &[Option<UserIndex>],
+    n_rows: usize,
+    before: Timestamp,
+) -> Activity {
+    let mut activity = Activity::none(n_rows, before.timestamp());
+    let mut seen = HashSet::new();
+    for event in input.orders.iter().filter(|event| event.ordered_at < before) {
+        let Some(user) = rows[event.user.at()] else {
             continue;
         };
         let ordered_at = event.ordered_at.timestamp();
@@ -23,13 +41,15 @@ pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activit
         activity.discounted_lines[user.at()] += event.discounted_lines;
     }
     for campaign in &input.campaigns {
-        for redemption in &campaign.redemptions {
-            if let Some(user) = positions[redemption.user.at()] {
+        let past = campaign.redemptions.iter().filter(|event| event.redeemed_at < before);
+        for redemption in past {
+            if let Some(user) = rows[redemption.user.at()] {
                 activity.redemptions[user.at()] += 1;
             }
         }
-        for recipient in &campaign.recipients {
-            if let Some(user) = positions[recipient.at()] {
+        let has_started = campaign.window.starts_at < before;
+        for recipient in campaign.recipients.iter().filter(|_| has_started) {
+            if let Some(user) = rows[recipient.at()] {
                 activity.campaigns[user.at()] += 1;
             }
         }

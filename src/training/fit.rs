@@ -5,7 +5,7 @@ use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::propensity::Propensity;
 use crate::model::snapshot::SnapshotParts;
 use crate::similarity::cosine::{TopKOptions, top_k};
-use crate::similarity::lists::NeighborLists;
+use crate::similarity::lists::{InvertedLists, NeighborLists};
 use crate::similarity::sparse::CsrMatrix;
 
 use super::activity::activity;
@@ -63,6 +63,26 @@ pub fn fit(
         consents: input.consents.clone(),
         propensity: Propensity::default(),
     })
+}
+
+/// The item-based lists alone, turned round: for every item those that have it in their list.
+///
+/// `ratings`: effective, [users, n]; rows may be empty.
+///
+/// # Errors
+/// None for effective ratings.
+pub fn item_followers(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<InvertedLists, TrainingError> {
+    Ok(neighbors(&ratings.transpose(), ratings, parameters)?.transpose())
+}
+
+/// The user-based lists alone.
+///
+/// `ratings`: effective, [m, items]; rows may be empty.
+///
+/// # Errors
+/// None for effective ratings.
+pub fn user_neighbors(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<NeighborLists, TrainingError> {
+    neighbors(ratings, &ratings.transpose(), parameters)
 }
 
 fn neighbors(

@@ -43,6 +43,14 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "RecommendationService/Recommend"
         | "ModelService/GetServingStatus" => &["service", "operator"],
         "RecommendationService/ListSimilarItems" => &["service", "marketer", "operator"],
+        "CouponService/CheckEligibility" | "CouponService/ListUserCoupons" => &["service", "marketer", "operator"],
+        "CouponService/ReserveCoupon"
+        | "CouponService/ConfirmRedemption"
+        | "CouponService/ReleaseReservation"
+        | "CouponService/RollbackRedemption" => &["service"],
+        "PrivacyService/SetConsent" | "PrivacyService/GetConsent" => &["service", "operator"],
+        "CouponService/StreamCouponTargets" | "RecommendationService/ListItemAudience" => &["marketer", "operator"],
+        campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
         | "ModelService/ListSnapshots"
         | "ModelService/GetSnapshot"

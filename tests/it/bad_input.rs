@@ -2,6 +2,7 @@
 //! know fails the test.
 
 pub mod cases;
+pub mod coupons;
 pub mod dynamic;
 mod garbage;
 
@@ -9,10 +10,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use likemind::grpc::proto::v1::{
-    Basis, EntryOutcome, EntryResult, IngestSummary, Item, ItemFilter, ListItemsRequest, ListPurchasesRequest,
+    Basis, CampaignState, CouponSpec, CreateCampaignRequest, CreateCouponRequest, Discount, EntryOutcome, EntryResult,
+    IngestSummary, Item, ItemFilter, ListCampaignsRequest, ListCouponsRequest, ListItemsRequest, ListPurchasesRequest,
     ListRatingsRequest, ListSimilarItemsRequest, ListSnapshotsRequest, Money, PredictRatingsRequest, PriceRange,
     PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest, SessionItem, SessionItems, UpsertItemsRequest,
-    UpsertRatingsRequest, list_purchases_request, list_ratings_request, recommend_request::Subject,
+    UpsertRatingsRequest, discount, list_purchases_request, list_ratings_request, recommend_request::Subject,
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -70,6 +72,26 @@ async fn serve() -> (TestDatabase, Server) {
     server.purchases().await.record_purchases(request).await.unwrap();
     for _ in 0..2 {
         succeed(&database, &["train"]);
+    }
+    let mut campaigns = server.campaigns().await;
+    for id in ["k", "l"] {
+        let request = CreateCampaignRequest {
+            campaign: Some(coupons::campaign_spec(id, true)),
+            state: CampaignState::Active.into(),
+        };
+        campaigns.create_campaign(request).await.unwrap();
+    }
+    for (id, campaign) in [("c", "k"), ("d", "k"), ("e", "l"), ("f", "l")] {
+        let coupon = CouponSpec {
+            coupon_id: id.to_owned(),
+            campaign_id: campaign.to_owned(),
+            discount: Some(Discount {
+                kind: Some(discount::Kind::AmountMinor(100)),
+            }),
+            ..CouponSpec::default()
+        };
+        let request = CreateCouponRequest { coupon: Some(coupon) };
+        campaigns.create_coupon(request).await.unwrap();
     }
     (database, server)
 }
@@ -132,7 +154,39 @@ async fn tokens(server: &Server) -> Tokens {
         .unwrap()
         .into_inner()
         .next_page_token;
+    let mut campaigns = server.campaigns().await;
+    let mut campaigns_of = async |merchant_id: Option<&str>| {
+        let request = ListCampaignsRequest {
+            merchant_id: merchant_id.map(str::to_owned),
+            page_size: 1,
+            ..ListCampaignsRequest::default()
+        };
+        campaigns
+            .list_campaigns(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .next_page_token
+    };
+    let campaigns = vec![campaigns_of(Some("acme")).await, campaigns_of(None).await];
+    let coupons_of = async |campaign: &str| {
+        let request = ListCouponsRequest {
+            campaign_id: campaign.to_owned(),
+            page_size: 1,
+            ..ListCouponsRequest::default()
+        };
+        server
+            .campaigns()
+            .await
+            .list_coupons(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .next_page_token
+    };
     let tokens = Tokens {
+        campaigns,
+        coupons: vec![coupons_of("k").await, coupons_of("l").await],
         ratings: vec![
             ratings_of(list_ratings_request::Of::UserId("a".to_owned())).await,
             ratings_of(list_ratings_request::Of::UserId("b".to_owned())).await,
@@ -215,7 +269,10 @@ fn assert_accepted(answer: &Answer, what: &str) {
     let is_accepted = match answer {
         Answer::Refused(status) => {
             assert_nothing_internal(status.message());
-            matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
+            matches!(
+                status.code(),
+                Code::NotFound | Code::FailedPrecondition | Code::AlreadyExists
+            )
         }
         Answer::Entries(rejected) => rejected.is_empty(),
         Answer::Other => true,

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
+use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
+use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
 use likemind::grpc::proto::v1::rating_service_client::RatingServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
@@ -304,6 +307,18 @@ impl Server {
 
     pub async fn recommendations(&self) -> RecommendationServiceClient<Channel> {
         RecommendationServiceClient::new(self.channel().await)
+    }
+
+    pub async fn campaigns(&self) -> CampaignServiceClient<Channel> {
+        CampaignServiceClient::new(self.channel().await)
+    }
+
+    pub async fn coupons(&self) -> CouponServiceClient<Channel> {
+        CouponServiceClient::new(self.channel().await)
+    }
+
+    pub async fn privacy(&self) -> PrivacyServiceClient<Channel> {
+        PrivacyServiceClient::new(self.channel().await)
     }
 
     pub async fn models(&self) -> ModelServiceClient<Channel> {

@@ -105,6 +105,55 @@ fn assert_answers(printed: &str) {
     }
 }
 
+/// After the answers about purchases; `redeemed`: households that have used the coupon.
+fn assert_coupon_answers(printed: &str, redeemed: usize) {
+    let (purchases, coupons) = (printed.find("What should customer"), printed.find("Who should get"));
+    assert!(purchases < coupons, "{printed}");
+    let campaign = section(printed, "Coupons, for the households: ");
+    assert!(campaign.iter().any(|line| line.contains("10 % ")), "{campaign:?}");
+
+    let targets = section(printed, "Who should get 20 % off yogurt");
+    let counts: Vec<usize> = targets[0]
+        .split_whitespace()
+        .filter_map(|word| word.replace(',', "").parse().ok())
+        .collect();
+    let [customers, eligible, ..] = counts[..] else {
+        panic!("{targets:?}")
+    };
+    // 710 households have bought milk and no yogurt; a tenth of them, more or less, is held out.
+    assert!(customers > 6_000 && (550..=710).contains(&eligible), "{targets:?}");
+    assert!(
+        targets[0].contains(" by its rules") && targets[0].contains(" held out"),
+        "{targets:?}"
+    );
+    let had_it = format!("{redeemed} who have had it");
+    assert_eq!(targets[0].contains(&had_it), redeemed > 0, "{targets:?}");
+    assert_eq!(ranked(&targets).len(), 10, "{targets:?}");
+    let households = targets.iter().filter(|line| line.contains(". household-")).count();
+    assert_eq!(households, 10, "{targets:?}");
+    assert!(
+        !targets.iter().any(|line| line.contains("nothing known")),
+        "{targets:?}"
+    );
+
+    let listed = section(printed, "Which coupons does household-");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    for discount in ["0.72 USD off this cart", "1.00 USD off this cart"] {
+        assert!(
+            listed.iter().any(|line| line.ends_with(discount)),
+            "no {discount} in {listed:?}"
+        );
+    }
+
+    let refusal = section(printed, "May household-2400 use cj-8:10000085364");
+    let reasons: Vec<&str> = refusal.iter().map(|line| line.split("  ").nth(1).unwrap()).collect();
+    assert_eq!(
+        reasons,
+        ["campaign ended", "not assigned", "no qualifying item"],
+        "{refusal:?}"
+    );
+}
+
 /// Runs a line as the shell of a reader does, from another folder.
 fn paste(line: &str) -> String {
     let answered = output(&mut bare_command("sh", &["-c", line]));
@@ -143,6 +192,10 @@ fn a_newcomer_sees_answers_and_can_ask_for_more() {
     );
     assert!(!printed.contains("until Ctrl-C"), "{printed}");
     assert_answers(&printed);
+    assert_coupon_answers(&printed, 0);
+    // As data/README.md says.
+    assert!(printed.contains("rejected 372: ZERO_QUANTITY"), "{printed}");
+    assert_eq!(printed.matches("  rejected ").count(), 1, "{printed}");
     assert_ended(&data_dir);
 
     // Killed while it serves.
@@ -161,6 +214,7 @@ fn a_newcomer_sees_answers_and_can_ask_for_more() {
         "{printed}"
     );
     assert_answers(&printed);
+    assert_coupon_answers(&printed, 0);
     let (export, commands) = section(&printed, "Ask yourself")
         .split_first()
         .map(|(first, rest)| (first.trim(), rest.to_vec()))
@@ -184,10 +238,39 @@ fn a_newcomer_sees_answers_and_can_ask_for_more() {
         "{commands:?}: {answers:?}"
     );
 
+    for command in section(&printed, "And about coupons:") {
+        let answer = paste(&format!("{export}\n{command}"));
+        assert!(
+            answer.contains("household-") || answer.contains("REASON_CODE"),
+            "{command}: {answer}"
+        );
+    }
+    // Pasted at once, for the second takes from the first; the last is refused.
+    let redemption = section(&printed, "The cart is paid with it").join("\n");
+    let refused = output(&mut bare_command("sh", &["-c", &format!("{export}\n{redemption}")]));
+    let (redeemed, error) = (
+        String::from_utf8(refused.stdout).unwrap(),
+        String::from_utf8(refused.stderr).unwrap(),
+    );
+    assert_eq!(refused.status.code(), Some(3), "{redemption}: {redeemed}\n{error}");
+    assert!(redeemed.contains("\"redemption_id\""), "{redeemed}");
+    assert!(error.contains("USER_CAP_REACHED"), "{error}");
+
+    // As if the next start came long after this one.
+    let over = r#"{"campaign": {"campaign_id": "quickstart", "starts_at": "2020-01-01T00:00:00Z", "ends_at": "2020-01-31T00:00:00Z"}}"#;
+    let program = env!("CARGO_BIN_EXE_likemind");
+    paste(&format!(
+        "{export}\n{program} call UpdateCampaign '{over}' --address {address}"
+    ));
     again.signal(libc::SIGINT);
     let (exit, log) = again.wait();
     assert_eq!(exit.code(), Some(0), "{log}");
     assert_ended(&data_dir);
+
+    // The campaign is live again, and whoever has used the coupon makes room for the next.
+    let after = output(&mut quickstart(&data_dir, &["--exit"]));
+    assert!(after.status.success(), "{after:?}");
+    assert_coupon_answers(&String::from_utf8(after.stdout).unwrap(), 1);
 }
 
 #[tokio::test]
@@ -205,6 +288,10 @@ async fn a_configured_database_turns_the_private_one_off() {
     );
     assert!(printed.contains("Reusing the data and snapshot 1 "), "{printed}");
     assert_answers(&printed);
+    assert!(
+        printed.contains("hold no sample of coupons") && !printed.contains("Who should get"),
+        "{printed}"
+    );
     assert!(!data_dir.exists());
 }
 

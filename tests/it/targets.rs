@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use likemind::grpc::proto::v1::{
-    ListItemAudienceRequest, ListItemAudienceResponse, ReasonCode, StreamCouponTargetsRequest,
-    StreamCouponTargetsResponse, Target, TargetBy, TargetsHeader, stream_coupon_targets_response::Message, target,
+    CheckEligibilityRequest, ListItemAudienceRequest, ListItemAudienceResponse, ReasonCode, StreamCouponTargetsRequest,
+    StreamCouponTargetsResponse, Target, TargetBy, TargetsHeader, Verdict, stream_coupon_targets_response::Message,
+    target,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -576,7 +577,7 @@ async fn a_merchant_sees_its_own_coupons_and_in_reasons_its_own_items() {
         foreign.message().replace("coupon c", "coupon unheard-of"),
         unknown.message()
     );
-    assert_eq!((foreign.code(), foreign.details()), (unknown.code(), unknown.details()));
+    assert_status(&foreign, Code::NotFound, "COUPON_NOT_FOUND");
 
     let own_campaign = "UPDATE campaigns SET merchant_id = 1, holdout_basis_points = 5000;
         UPDATE coupon_book SET revision = revision + 1";
@@ -747,4 +748,101 @@ async fn an_item_is_liked_by_whom_it_would_be_shown_to() {
         .await
         .unwrap_err();
     assert_status(&status, Code::NotFound, "ITEM_NOT_FOUND");
+}
+
+/// Eight coupons of all kinds, with users to whom all kinds of things have happened.
+const WORLD: &str = r#"
+    SELECT setseed(.42);
+    INSERT INTO campaigns (id, external_id, merchant_id, currency_code, audience, is_exclusive, holdout_basis_points,
+        holdout_salt)
+    SELECT n, 'k' || n, CASE WHEN n % 5 = 0 THEN 1 END, 'GBP', CASE WHEN n % 3 = 0 THEN 'assigned' ELSE 'all' END,
+           n % 4 = 3, CASE WHEN n % 2 = 0 THEN 2000 ELSE 0 END, decode(md5(n::text), 'hex')
+    FROM generate_series(10, 17) AS n;
+    INSERT INTO campaign_states (campaign_id, state, starts_at, ends_at, limit_minor)
+    SELECT n, (ARRAY['active', 'scheduled'])[1 + n % 2], now() - interval '1 day', now() + interval '1 day', 1000
+    FROM generate_series(10, 17) AS n;
+    INSERT INTO coupons (id, external_id, campaign_id, discount, amount_minor, min_cart_minor, covers_all, categories,
+        per_user_cap, reservation_ttl_seconds, rules)
+    SELECT n, 'c' || n, n, 'amount', 100, CASE WHEN n % 2 = 0 THEN 500 ELSE 0 END, n % 3 = 1, '{books}',
+           1, 900, (ARRAY[
+               '[]', '[{"attribute": {"name": "age", "values": ["65+", "45-54"]}}]', '[{"min_affinity": {"min_score": 9}}]',
+               '[{"category_affinity": {"category": "books", "min_share": 0.5}}, "new_user"]',
+               '[{"bought": {"categories": ["games"]}}]', '[{"not_bought": {"items": ["i03"]}}]', '[]',
+               '[{"lapsed_user": {"days": 30}}]']::jsonb[])[n - 9]
+    FROM generate_series(10, 17) AS n;
+    INSERT INTO coupon_counters (coupon_id, total_cap) SELECT id, 1000 FROM coupons WHERE id >= 10;
+    INSERT INTO users (external_id) SELECT 'x' || n FROM generate_series(1, 30) AS n;
+    INSERT INTO assignments (campaign_id, user_id)
+    SELECT campaigns.id, users.id FROM campaigns, users WHERE audience = 'assigned' AND random() < .6;
+    INSERT INTO user_coupon_counters (user_id, coupon_id, reserved, redeemed)
+    SELECT users.id, coupons.id, (random() < .5)::int, (random() < .5)::int FROM users, coupons
+    WHERE coupons.id >= 10 AND random() < .15;
+    INSERT INTO user_attributes (user_id, name, value)
+    SELECT id, 'age', (ARRAY['65+', '45-54', '19-24'])[1 + floor(random() * 3)] FROM users WHERE random() < .7;
+    INSERT INTO suppressions (user_id) SELECT id FROM users WHERE random() < .05;
+    INSERT INTO consents (user_id, purpose, is_granted, decided_at)
+    SELECT id, purpose, random() < .5, now() FROM users, unnest(ARRAY['marketing', 'profiling']) AS purpose
+    WHERE random() < .3;
+    INSERT INTO changes (user_id) SELECT user_id FROM suppressions UNION SELECT user_id FROM consents;
+    INSERT INTO reservations (external_id, user_id, coupon_id, campaign_id, amount_minor, state, by_assignment,
+        reserved_at, expires_at)
+    SELECT 'r' || users.id || '-' || n, users.id, n, n, 1, 'reserved', false, now() - interval '1 hour',
+           now() + CASE WHEN random() < .5 THEN 1 ELSE -1 END * interval '10 minutes'
+    FROM users, generate_series(10, 17) AS n WHERE random() < .04;
+    INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version, exposed_at)
+    SELECT n, users.id, n, false, 1, now() - random() * interval '14 days'
+    FROM users, generate_series(10, 17) AS n WHERE random() < .2;
+    UPDATE coupon_book SET revision = revision + 1"#;
+
+#[tokio::test]
+async fn who_is_listed_is_who_is_eligible_or_waits_for_a_cart() {
+    let database = open().await;
+    execute(&mut shop::connect(&database).await, WORLD).await;
+    let settings = [("coupons.max_exposures", "2"), ("live.refresh_interval_ms", "100")];
+    let server = Server::with(&database, &settings);
+    let caller = Caller::of(&server).await;
+    for number in 0..40 {
+        caller
+            .buy(&format!("o{number}"), 1, &user(number * 3), &item(number % 9), 1)
+            .await;
+    }
+    let coupons: Vec<String> = (10..18).map(|number| format!("c{number}")).collect();
+    let mut eligible: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let users: Vec<String> = (0..USERS)
+        .map(user)
+        .chain((1..=30).map(|number| format!("x{number}")))
+        .collect();
+    let mut client = client(&server).await;
+    for user_id in &users {
+        let request = CheckEligibilityRequest {
+            user_id: user_id.clone(),
+            coupon_ids: coupons.clone(),
+            cart: None,
+        };
+        let answer = client.check_eligibility(request).await.unwrap().into_inner();
+        for (coupon, found) in coupons.iter().zip(&answer.coupons) {
+            assert_eq!(&found.coupon_id, coupon);
+            if matches!(found.verdict(), Verdict::Eligible | Verdict::Indeterminate) {
+                eligible.entry(coupon).or_default().insert(user_id.clone());
+            }
+        }
+    }
+    for coupon in &coupons {
+        let request = StreamCouponTargetsRequest {
+            coupon_id: coupon.clone(),
+            preview: true,
+            ..asked()
+        };
+        let (header, targets) = list(&server, request).await.unwrap();
+        let listed: BTreeSet<String> = targets.into_iter().map(|target| target.user_id).collect();
+        let expected = eligible.remove(coupon.as_str()).unwrap_or_default();
+        assert_eq!(listed, expected, "{coupon}");
+        assert_eq!(header.eligible_count as usize, expected.len());
+        // Otherwise it would show nothing.
+        assert!(
+            !expected.is_empty() && expected.len() < users.len(),
+            "{coupon}: {}",
+            expected.len()
+        );
+    }
 }

@@ -21,7 +21,7 @@ use crate::store::pool::Pool;
 pub(super) use self::campaigns::Campaigns;
 pub(super) use self::catalogue::{Items, Merchants};
 pub(super) use self::coupons::{CouponItems, Coupons};
-pub(super) use self::people::{Assignments, Attributes};
+pub(super) use self::people::{Assignments, Attributes, Consents, Suppressions};
 pub(super) use self::purchases::Purchases;
 pub(super) use self::ratings::Ratings;
 pub(super) use self::redemptions::Redemptions;

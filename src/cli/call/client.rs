@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
@@ -12,6 +12,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
+use tonic_types::StatusExt;
 
 use super::methods::{Methods, path};
 use super::tls::TlsArgs;
@@ -25,6 +26,27 @@ pub struct Client {
     grpc: tonic::client::Grpc<Channel>,
     /// Sent with every [`Self::unary`].
     headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Refused {
+    /// Of its ErrorInfo; empty without one.
+    pub reason: String,
+    /// The status with its details.
+    text: String,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self {
+            reason: status
+                .get_details_error_info()
+                .map_or_else(String::new, |info| info.reason),
+            text: status::render(&status).trim_end().to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -84,14 +106,13 @@ impl Client {
     /// Calls `method`, named as on the command line, with one request, and returns its one answer.
     ///
     /// # Errors
-    /// The method or the request is not one, or the call fails; the error then tells the status with its details.
+    /// The method or the request is not one, or the call fails; the error then is a [`Refused`].
     pub async fn unary(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {
         let methods = Methods::compiled_in()?;
         let method = methods.resolve(method)?;
         let request = message::message(&method.input(), request, "request")?;
         let response = self.one_response(method, request).await;
-        let response = response.map_err(|status| anyhow!(status::render(&status).trim_end().to_owned()))?;
-        Ok(message::to_value(&response)?)
+        Ok(message::to_value(&response.map_err(Refused::from)?)?)
     }
 
     /// Calls `method`, whose answers are a stream, and returns them all.
@@ -102,14 +123,13 @@ impl Client {
         let methods = Methods::compiled_in()?;
         let method = methods.resolve(method)?;
         let request = message::message(&method.input(), request, "request")?;
-        let failed = |status: Status| anyhow!(status::render(&status).trim_end().to_owned());
         let options = CallOptions {
             timeout: None,
             headers: self.headers.clone(),
         };
-        let mut responses = self.send(method, vec![request], options).await.map_err(failed)?;
+        let mut responses = self.send(method, vec![request], options).await.map_err(Refused::from)?;
         let mut answers = Vec::new();
-        while let Some(response) = responses.next().await.map_err(failed)? {
+        while let Some(response) = responses.next().await.map_err(Refused::from)? {
             answers.push(message::to_value(&response)?);
         }
         Ok(answers)

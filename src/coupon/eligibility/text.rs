@@ -8,6 +8,7 @@ use crate::domain::time::Timestamp;
 
 use super::{Code, Failure};
 use crate::coupon::book::Offer;
+use crate::coupon::rules::Seen;
 
 /// Most names of a set that are spelled out.
 const MAX_NAMES: usize = 3;
@@ -63,6 +64,14 @@ impl Code {
             Self::HeldOut => "HELD_OUT",
         }
     }
+
+    /// Whether it can only fail with a cart. (A budget may be too small for a cart, but also be used up.)
+    pub fn needs_cart(self) -> bool {
+        matches!(
+            self,
+            Self::MinCartNotMet | Self::NoQualifyingItem | Self::CurrencyMismatch
+        )
+    }
 }
 
 impl Failure {
@@ -98,9 +107,8 @@ impl Failure {
             Self::CouponUnknown => "a coupon that there is".to_owned(),
             Self::CampaignDraft => "a campaign that has been scheduled or activated".to_owned(),
             Self::CampaignNotStarted { starts_at, .. } => format!("from {} on", time(*starts_at)),
-            Self::CampaignEnded { ends_at, .. } => {
-                format!("before {}, and a campaign that was not ended", time(*ends_at))
-            }
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "a campaign that was not ended".to_owned(),
+            Self::CampaignEnded { ends_at, .. } => format!("before {}", time(*ends_at)),
             Self::CampaignPaused => "a campaign that is not paused".to_owned(),
             Self::BudgetExhausted {
                 needed_minor, currency, ..
@@ -133,6 +141,7 @@ impl Failure {
         match self {
             Self::CouponUnknown => "no such coupon".to_owned(),
             Self::CampaignDraft => "a draft".to_owned(),
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "ended before its time".to_owned(),
             Self::CampaignNotStarted { now, .. } | Self::CampaignEnded { now, .. } => format!("it is {}", time(*now)),
             Self::CampaignPaused => "paused".to_owned(),
             Self::BudgetExhausted {
@@ -144,13 +153,14 @@ impl Failure {
             Self::AlreadyRedeemed => "redeemed".to_owned(),
             Self::NotAssigned => "not offered to this user".to_owned(),
             Self::UserUnknown => "no such user".to_owned(),
-            Self::RuleFailed { seen, .. } => seen.clone(),
+            Self::RuleFailed { seen, .. } => found(seen),
             Self::MinCartNotMet {
                 seen_minor, currency, ..
             } => money(*seen_minor, *currency),
             Self::NoQualifyingItem => "none in the cart".to_owned(),
             Self::CurrencyMismatch { seen, .. } => format!("a cart in {seen}"),
-            Self::ExclusiveConflict { with } => format!("the coupon {with} is in use"),
+            Self::ExclusiveConflict { with: Some(coupon) } => format!("the coupon {coupon} is in use"),
+            Self::ExclusiveConflict { with: None } => "another coupon is in use".to_owned(),
             Self::NoMarketingConsent { is_refused: true } => "refused".to_owned(),
             Self::NoMarketingConsent { is_refused: false } => "nothing said".to_owned(),
             Self::ProfilingObjected { .. } => "the user does not agree to the use of their history".to_owned(),
@@ -178,6 +188,20 @@ fn wanted(rule: &Rule) -> String {
         Rule::NewUser => "has never bought anything".to_owned(),
         Rule::LapsedUser { days } => format!("has bought something, but not for {days} days"),
         Rule::Attribute { name, values } => format!("{name} is {}", some(values.iter().cloned().collect())),
+    }
+}
+
+fn found(seen: &Seen) -> String {
+    match seen {
+        Seen::NoneBought => "bought none of them".to_owned(),
+        Seen::Bought { item: Some(item) } => format!("bought {item}"),
+        Seen::Bought { item: None } => "bought one of them".to_owned(),
+        Seen::Share(share) => share.to_string(),
+        Seen::Affinity(score) => score.to_string(),
+        Seen::NeverBought => "has never bought anything".to_owned(),
+        Seen::LastBought { at } => format!("last bought something at {}", time(*at)),
+        Seen::Attribute(Some(value)) => value.clone(),
+        Seen::Attribute(None) => "not known".to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use tonic::Status;
 
 use crate::domain::access::Caller;
+use crate::domain::consent::Consents;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::RatingScale;
@@ -221,6 +222,8 @@ pub fn existing_user(view: &View, user: &UserId) -> Result<Option<UserIndex>, St
     match view.user(user) {
         Some(index) => Ok(Some(index)),
         None if !view.overlay.interactions(user).is_empty() => Ok(None),
+        // Perhaps they do not want to be trained on.
+        None if view.consents(user) != Consents::default() => Ok(None),
         None => Err(not_found("USER_NOT_FOUND", format!("there is no user {user}"))),
     }
 }

@@ -2,8 +2,10 @@ use proptest::prelude::*;
 
 use super::super::testing::{Change, Person, any_changes, any_parts, changed, ids, interaction, mean_of, near};
 use super::*;
+use crate::domain::consent::{Consents, Purpose};
 use crate::domain::rating::RatingScale;
 use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+use crate::model::overlay::FreshChange;
 use crate::model::parameters::BlendWeights;
 use crate::model::snapshot::SnapshotParts;
 
@@ -371,4 +373,27 @@ fn an_own_rating_takes_no_part_in_its_prediction_but_a_fresh_one_in_the_others()
     let withdrawn = changed(view, [interaction("u0", "i0", None, 0)]);
     let explained = predict(&withdrawn, 2).explanation.unwrap();
     assert_eq!(ids(&withdrawn, explained.items.iter().map(|item| item.item)), ["i1"]);
+}
+
+#[test]
+fn who_objects_to_profiling_gets_what_somebody_unknown_gets() {
+    let mut parts = snapshot_parts(&EXAMPLE);
+    parts.biases.users = vec![0.5; 3];
+    let consents = Consents::default().with(Purpose::Profiling, Some(false));
+    let user = user_id("u0");
+    let changes = [
+        FreshChange::Consents { user, consents },
+        interaction("u0", "i1", Some(5.0), 0),
+    ];
+    let view = changed(view(parts), changes);
+    let of = |user: &str| Predictor::new(&view, &user_id(user));
+    for estimator in ESTIMATORS {
+        for basis in BASES {
+            for item in 0..5 {
+                let predict = |user| of(user).predict(&known(item), &options(estimator, basis));
+                assert_eq!(predict("u0"), predict("stranger"), "{estimator:?}, {basis:?}");
+                assert_ne!(predict("u2"), predict("stranger"), "{estimator:?}, {basis:?}");
+            }
+        }
+    }
 }

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use super::super::testing::{Change, Person, any_changes, any_parts, changed, ids, interaction, near};
 use super::*;
+use crate::domain::consent::{Consents, Purpose};
 use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+use crate::model::overlay::FreshChange;
 use crate::model::snapshot::SnapshotParts;
 use crate::model::view::HistoryEntry;
 
@@ -425,5 +427,44 @@ fn a_scratch_serves_views_of_any_size() {
         let found = recommend(view, &subject, &options(9, Basis::Blended), &mut scratch);
         let alone = recommend(view, &subject, &options(9, Basis::Blended), &mut Scratch::default());
         assert_eq!(found, alone);
+    }
+}
+
+#[test]
+fn who_objects_to_profiling_gets_what_is_popular_and_not_what_they_have() {
+    let trained = view(snapshot_parts(&EXAMPLE));
+    let objects = |user: &str| FreshChange::Consents {
+        user: user_id(user),
+        consents: Consents::default().with(Purpose::Profiling, Some(false)),
+    };
+    let bought = interaction("u0", "i3", None, 1);
+    let rated = interaction("new", "i0", Some(5.0), 0);
+    let view = changed(trained, [objects("u0"), objects("new"), bought, rated]);
+    for basis in BASES {
+        let check = |user: &str, options: &RankOptions, expected: &[&str]| {
+            let found = to_user(&view, user, options);
+            assert_eq!(found.personalization, Personalization::Popularity, "{user}");
+            assert_eq!(items(&view, &found), expected, "{user}");
+            assert_eq!(estimated_work(&view, &Subject::User(&user_id(user)), basis), 0);
+        };
+        let all = options(9, basis);
+        check("u0", &all, &["i3", "i0", "i4", "i1", "i2"]);
+        check("new", &all, &["i3", "i0", "i4", "i1", "i2"]);
+        let exclude_purchased = RankOptions {
+            exclude_purchased: true,
+            ..all.clone()
+        };
+        check("u0", &exclude_purchased, &["i0", "i4", "i1", "i2"]);
+        let exclude_history = RankOptions {
+            exclude_history: true,
+            ..all.clone()
+        };
+        check("u0", &exclude_history, &["i1", "i2"]);
+        check("new", &exclude_history, &["i3", "i4", "i1", "i2"]);
+        // Others do not notice.
+        assert_eq!(
+            to_user(&view, "u2", &all).personalization,
+            Personalization::Personalized
+        );
     }
 }

@@ -13,6 +13,7 @@ use likemind::grpc::proto::v1::{
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 
+use super::coupons;
 use crate::rpc::{at, seconds_now};
 
 /// Of one field of a request, everything else being valid.
@@ -53,7 +54,7 @@ impl fmt::Display for Change {
 
 impl Case {
     /// Of which nothing is wrong by itself.
-    fn free(field: &str) -> Self {
+    pub(super) fn free(field: &str) -> Self {
         Self {
             field: field.to_owned(),
             bad: Vec::new(),
@@ -61,7 +62,7 @@ impl Case {
         }
     }
 
-    fn bad(mut self, reason: &'static str, changes: impl IntoIterator<Item = Change>) -> Self {
+    pub(super) fn bad(mut self, reason: &'static str, changes: impl IntoIterator<Item = Change>) -> Self {
         let bad = |change| Bad {
             change,
             reason,
@@ -71,17 +72,24 @@ impl Case {
         self
     }
 
-    fn good(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
+    pub(super) fn good(mut self, changes: impl IntoIterator<Item = Change>) -> Self {
         self.good.extend(changes);
         self
     }
 
-    fn or_absent(self) -> Self {
+    pub(super) fn or_absent(self) -> Self {
         self.good([Change::Absent])
     }
 
+    /// But `change` is not right.
+    pub(super) fn without(mut self, change: &Change) -> Self {
+        let is_same = |other: &Change| matches!((other, change), (Change::To(a), Change::To(b)) if a == b);
+        self.good.retain(|good| !is_same(good));
+        self
+    }
+
     /// What is wrong with it is said of another field.
-    fn said_of(mut self, field: &str) -> Self {
+    pub(super) fn said_of(mut self, field: &str) -> Self {
         self.bad.iter_mut().for_each(|bad| bad.named = field.to_owned());
         self
     }
@@ -94,20 +102,24 @@ impl Case {
     }
 }
 
-fn text(text: &str) -> Change {
+pub(super) fn text(text: &str) -> Change {
     Change::To(Value::String(text.to_owned()))
 }
 
-fn texts(texts: impl IntoIterator<Item = String>) -> Change {
+pub(super) fn texts(texts: impl IntoIterator<Item = String>) -> Change {
     Change::To(Value::List(texts.into_iter().map(Value::String).collect()))
 }
 
-fn i32s<const N: usize>(values: [i32; N]) -> [Change; N] {
+pub(super) fn i32s<const N: usize>(values: [i32; N]) -> [Change; N] {
     values.map(|value| Change::To(Value::I32(value)))
 }
 
-fn i64s<const N: usize>(values: [i64; N]) -> [Change; N] {
+pub(super) fn i64s<const N: usize>(values: [i64; N]) -> [Change; N] {
     values.map(|value| Change::To(Value::I64(value)))
+}
+
+pub(super) fn f64s<const N: usize>(values: [f64; N]) -> [Change; N] {
+    values.map(|value| Change::To(Value::F64(value)))
 }
 
 fn f32s<const N: usize>(values: [f32; N]) -> [Change; N] {
@@ -134,7 +146,7 @@ const ODD: [&str; 16] = [
     "\u{a0}",
 ];
 
-fn id(field: &str) -> Case {
+pub(super) fn id(field: &str) -> Case {
     Case::free(field)
         .bad("EMPTY_ID", [text("")])
         .bad(
@@ -158,7 +170,7 @@ fn id(field: &str) -> Case {
         .good(ODD.map(text))
 }
 
-fn free_text(field: &str) -> Case {
+pub(super) fn free_text(field: &str) -> Case {
     Case::free(field)
         .bad("TEXT_TOO_LONG", [text(&"x".repeat(1_025)), text(&"é".repeat(513))])
         .bad("TEXT_HAS_CONTROL_CHARACTER", ["\0", "a\nb", "\t", "\u{9f}"].map(text))
@@ -167,7 +179,7 @@ fn free_text(field: &str) -> Case {
 }
 
 /// A list whose entries are names.
-fn names(field: &str, least: usize, most: usize) -> Case {
+pub(super) fn names(field: &str, least: usize, most: usize) -> Case {
     let count = |count: usize| texts((0..count).map(|number| format!("n{number}")));
     let case = Case::free(field)
         .bad("BATCH_SIZE_OUT_OF_RANGE", [count(most + 1)])
@@ -189,7 +201,7 @@ fn entries(field: &str, is_stream: bool) -> Case {
     }
 }
 
-fn required(field: &str) -> Case {
+pub(super) fn required(field: &str) -> Case {
     Case::free(field).bad("MISSING", [Change::Absent])
 }
 
@@ -214,7 +226,7 @@ fn rating_value(field: &str) -> Case {
 }
 
 /// A moment, and what it is made of.
-fn time(field: &str) -> Vec<Case> {
+pub(super) fn time(field: &str) -> Vec<Case> {
     const FIRST: i64 = -2_208_988_800; // 1900-01-01
     let (year_1, year_9999, now) = (-62_135_596_800, 253_402_300_799, seconds_now());
     vec![
@@ -244,7 +256,7 @@ fn time(field: &str) -> Vec<Case> {
     ]
 }
 
-fn currency(field: &str) -> Case {
+pub(super) fn currency(field: &str) -> Case {
     Case::free(field)
         .bad(
             "INVALID_CURRENCY",
@@ -253,14 +265,14 @@ fn currency(field: &str) -> Case {
         .good([text("EUR"), text("XXX")])
 }
 
-fn enumeration(field: &str, last: i32) -> Case {
+pub(super) fn enumeration(field: &str, last: i32) -> Case {
     let number = |number| Change::To(Value::EnumNumber(number));
     Case::free(field)
         .bad("UNKNOWN_ENUM_VALUE", [last + 1, -1, i32::MIN, i32::MAX].map(number))
         .good((0..=last).map(number))
 }
 
-fn limit() -> Case {
+pub(super) fn limit() -> Case {
     Case::free("limit")
         .bad("LIMIT_OUT_OF_RANGE", i32s([-1, 1_001, i32::MIN, i32::MAX]))
         .good(i32s([0, 1, 1_000]))
@@ -312,17 +324,27 @@ pub struct Tokens {
     /// Of all, of a merchant, of a category, and of both.
     pub items: Vec<String>,
     pub snapshots: Vec<String>,
+    /// Of merchant acme, and of all.
+    pub campaigns: Vec<String>,
+    /// Of campaigns k and l.
+    pub coupons: Vec<String>,
 }
 
 impl Tokens {
     pub fn all(&self) -> impl Iterator<Item = &String> {
-        [&self.ratings, &self.purchases, &self.items, &self.snapshots]
-            .into_iter()
-            .flatten()
+        let lists = [
+            &self.ratings,
+            &self.purchases,
+            &self.items,
+            &self.snapshots,
+            &self.campaigns,
+            &self.coupons,
+        ];
+        lists.into_iter().flatten()
     }
 
     /// The page of a list to whose valid request `own` belongs.
-    fn page(&self, own: &String) -> Vec<Case> {
+    pub(super) fn page(&self, own: &String) -> Vec<Case> {
         let foreign = self.all().filter(|&token| token != own).map(|token| text(token));
         let cut = &own[..own.len() - 1];
         let junk = [
@@ -412,6 +434,9 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
                 required("lines[].line_total"),
                 Case::free("lines[].line_total.amount_minor").good(i64s([0, -1, i64::MIN, i64::MAX])),
                 currency("lines[].line_total.currency_code"),
+                Case::free("lines[].coupon_discount_minor")
+                    .bad("NEGATIVE_DISCOUNT", i64s([-1, i64::MIN]))
+                    .good(i64s([0, 1, i64::MAX])),
             ]);
             cases
         }
@@ -461,7 +486,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
         "ModelService/ActivateSnapshot" => vec![version(), free_text("reason")],
         "ModelService/RollbackSnapshot" => vec![free_text("reason")],
         "ModelService/GetServingStatus" => Vec::new(),
-        _ => panic!("{method} has no cases"),
+        _ => coupons::cases(method, tokens).unwrap_or_else(|| panic!("{method} has no cases")),
     };
     cases.sort_by(|a, b| a.field.cmp(&b.field));
     cases
@@ -563,12 +588,12 @@ pub fn valid_requests(method: &str, input: &MessageDescriptor) -> Vec<DynamicMes
             reason: "because".to_owned(),
         })],
         "ModelService/GetServingStatus" => vec![encoded(GetServingStatusRequest {})],
-        _ => panic!("{method} has no valid request"),
+        _ => coupons::valid_requests(method).unwrap_or_else(|| panic!("{method} has no valid request")),
     };
     requests.into_iter().map(dynamic).collect()
 }
 
-fn encoded(message: impl Message) -> Vec<u8> {
+pub(super) fn encoded(message: impl Message) -> Vec<u8> {
     message.encode_to_vec()
 }
 

@@ -1,11 +1,15 @@
-//! What concerns users: who is assigned to a campaign, and what they are like.
+//! What concerns users: who is assigned to a campaign, what they are like, and what they agree to.
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
-use super::{Rules, Subject};
+use super::values::{boolean, event_time, optional};
+use super::{Rules, Subject, never_refused};
+use crate::domain::consent::{ConsentDecision, Purpose};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{CampaignId, UserId};
 use crate::domain::item::check_text;
+use crate::domain::time::{EventTime, Timestamp};
+use crate::store::consents;
 use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
@@ -80,5 +84,83 @@ impl Subject for Attributes {
 
     async fn write(pool: &Pool, values: &[AttributeLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
         coupon_loads::set_attributes(pool, values).await
+    }
+}
+
+pub(in super::super) struct Consents {
+    user: Field<UserId>,
+    purpose: Field<Purpose>,
+    granted: Field<bool>,
+    decided_at: Option<Field<Timestamp>>,
+    source: Option<Field<String>>,
+    now: Timestamp,
+}
+
+impl Subject for Consents {
+    type Value = ConsentDecision;
+
+    const FIELDS: &'static [&'static str] = &["user_id", "purpose", "granted", "decided_at", "source"];
+
+    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        Ok(Self {
+            user: columns.required("user_id", |id| UserId::new(id))?,
+            purpose: columns.required("purpose", |text| text.trim_ascii().parse())?,
+            granted: columns.required("granted", |text| boolean("granted", text))?,
+            decided_at: columns.optional("decided_at", event_time("decided_at", rules))?,
+            source: columns.optional("source", |text| check_text("source", text.to_owned()))?,
+            now: rules.now,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<ConsentDecision, InvalidField> {
+        Ok(ConsentDecision {
+            user: self.user.require(record)?,
+            purpose: self.purpose.require(record)?,
+            is_granted: self.granted.require(record)?,
+            decided_at: match optional(&self.decided_at, record)? {
+                Some(at) => EventTime::Given(at),
+                None => EventTime::Received(self.now),
+            },
+            source: optional(&self.source, record)?.unwrap_or_default(),
+        })
+    }
+
+    fn owner(value: &ConsentDecision) -> &str {
+        value.user.as_str()
+    }
+
+    async fn write(pool: &Pool, values: &[ConsentDecision]) -> Result<Vec<LoadOutcome>, StoreError> {
+        Ok(never_refused(consents::set(pool, values).await?))
+    }
+}
+
+pub(in super::super) struct Suppressions {
+    user: Field<UserId>,
+    reason: Option<Field<String>>,
+}
+
+impl Subject for Suppressions {
+    type Value = (UserId, String);
+
+    const FIELDS: &'static [&'static str] = &["user_id", "reason"];
+
+    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+        Ok(Self {
+            user: columns.required("user_id", |id| UserId::new(id))?,
+            reason: columns.optional("reason", |text| check_text("reason", text.to_owned()))?,
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) -> Result<(UserId, String), InvalidField> {
+        let user = self.user.require(record)?;
+        Ok((user, optional(&self.reason, record)?.unwrap_or_default()))
+    }
+
+    fn owner((user, _): &(UserId, String)) -> &str {
+        user.as_str()
+    }
+
+    async fn write(pool: &Pool, values: &[(UserId, String)]) -> Result<Vec<LoadOutcome>, StoreError> {
+        Ok(never_refused(consents::suppress(pool, values).await?))
     }
 }

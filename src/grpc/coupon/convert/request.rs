@@ -51,12 +51,15 @@ pub fn list(request: v1::ListUserCouponsRequest, caller: Arc<Caller>) -> Result<
     let cart = request.cart.map(|cart| self::cart(&mut violations, cart));
     let limit = violations.check(limit(request.limit));
     let request = user.zip(limit).map(|(user, limit)| ListRequest {
-        user,
-        cart: cart.flatten(),
+        check: CheckRequest {
+            user,
+            coupons: Selection::OnOffer,
+            cart: cart.flatten(),
+            caller,
+        },
         limit,
         personalized: request.personalized.unwrap_or(true),
         preview: request.preview,
-        caller,
     });
     violations.finish(request)
 }

@@ -6,11 +6,12 @@ use tonic::Status;
 
 use crate::app::targets::{Header, Position, Target, TargetsRequest};
 use crate::coupon::affinity::AffinityTerm;
-use crate::coupon::eligibility::Code;
+use crate::coupon::propensity::{FeatureContribution, PropensityExplanation};
 use crate::coupon::scoring::{AffinityExplanation, By, Explanation};
 use crate::domain::access::Caller;
 use crate::domain::error::InvalidField;
 use crate::domain::id::{CouponId, UserId};
+use crate::grpc::coupon::convert::code;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
@@ -141,8 +142,8 @@ fn by(by: i32) -> Result<By, InvalidField> {
 
 impl Rows {
     pub fn header(&self, header: &Header) -> v1::StreamCouponTargetsResponse {
-        let excluded = header.counts.excluded.iter().map(|(&code, &users)| v1::ReasonCount {
-            code: reason_code(code).into(),
+        let excluded = header.counts.excluded.iter().map(|(&reason, &users)| v1::ReasonCount {
+            code: code(reason).into(),
             users: users as i64,
         });
         message(v1::stream_coupon_targets_response::Message::Header(v1::TargetsHeader {
@@ -176,6 +177,9 @@ impl Rows {
                 Explanation::Affinity(affinity) => {
                     v1::target::Explanation::Affinity(affinity_explanation(snapshot, &affinity))
                 }
+                Explanation::Propensity(propensity) => {
+                    v1::target::Explanation::Propensity(propensity_explanation(propensity))
+                }
             }),
             page_token,
         }))
@@ -200,28 +204,14 @@ fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) 
     }
 }
 
-fn reason_code(code: Code) -> v1::ReasonCode {
-    match code {
-        Code::CouponUnknown => v1::ReasonCode::CouponUnknown,
-        Code::CampaignDraft => v1::ReasonCode::CampaignDraft,
-        Code::CampaignNotStarted => v1::ReasonCode::CampaignNotStarted,
-        Code::CampaignEnded => v1::ReasonCode::CampaignEnded,
-        Code::CampaignPaused => v1::ReasonCode::CampaignPaused,
-        Code::BudgetExhausted => v1::ReasonCode::BudgetExhausted,
-        Code::TotalCapReached => v1::ReasonCode::TotalCapReached,
-        Code::UserCapReached => v1::ReasonCode::UserCapReached,
-        Code::AlreadyRedeemed => v1::ReasonCode::AlreadyRedeemed,
-        Code::NotAssigned => v1::ReasonCode::NotAssigned,
-        Code::UserUnknown => v1::ReasonCode::UserUnknown,
-        Code::RuleFailed => v1::ReasonCode::RuleFailed,
-        Code::MinCartNotMet => v1::ReasonCode::MinCartNotMet,
-        Code::NoQualifyingItem => v1::ReasonCode::NoQualifyingItem,
-        Code::CurrencyMismatch => v1::ReasonCode::CurrencyMismatch,
-        Code::ExclusiveConflict => v1::ReasonCode::ExclusiveConflict,
-        Code::NoMarketingConsent => v1::ReasonCode::NoMarketingConsent,
-        Code::ProfilingObjected => v1::ReasonCode::ProfilingObjected,
-        Code::Suppressed => v1::ReasonCode::Suppressed,
-        Code::FrequencyCapped => v1::ReasonCode::FrequencyCapped,
-        Code::HeldOut => v1::ReasonCode::HeldOut,
+fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityExplanation {
+    let feature = |contribution: FeatureContribution| v1::FeatureContribution {
+        feature: contribution.feature.as_str().to_owned(),
+        value: contribution.value,
+        contribution: contribution.contribution,
+    };
+    v1::PropensityExplanation {
+        base_log_odds: explanation.base_log_odds,
+        features: explanation.features.into_iter().map(feature).collect(),
     }
 }

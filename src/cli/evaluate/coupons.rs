@@ -1,0 +1,109 @@
+//! `likemind evaluate coupons`.
+
+use super::super::Exit;
+use super::super::database::{Database, Purpose};
+use super::super::report::{self, PhaseReport};
+use super::instant;
+use crate::app::evaluate::evaluate_coupons;
+use crate::config::Config;
+use crate::coupon::backtest::{Backtest, BacktestOptions, Because, LeftOut, Ranker};
+use crate::coupon::propensity::fit::FitOptions;
+use crate::domain::time::Timestamp;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CouponsArgs {
+    /// Only campaigns that start at this instant or later (2017-03-01, or RFC 3339)
+    #[arg(long, value_name = "DATE", value_parser = instant)]
+    from: Option<Timestamp>,
+    /// Only campaigns that start before this instant
+    #[arg(long, value_name = "DATE", value_parser = instant)]
+    until: Option<Timestamp>,
+    /// Only campaigns that at least so many recipients have redeemed a coupon of
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    min_redeemers: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: CouponsArgs, config: Config) -> anyhow::Result<Exit> {
+    let database = Database::open(&config, Purpose::Job).await?;
+    let fit = FitOptions::new(config.coupons.min_redemptions);
+    let options = BacktestOptions {
+        from: args.from,
+        until: args.until,
+        min_redeemers: args.min_redeemers as usize,
+        ..BacktestOptions::new(fit, config.training.seed)
+    };
+    let progress = PhaseReport::new();
+    progress.begin("evaluating");
+    let backtest = evaluate_coupons(&database.pool, config.training_parameters(), options, &config.privacy).await;
+    progress.end();
+    let backtest = backtest?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&backtest)?),
+        false => print(&backtest),
+    }
+    database.close().await?;
+    Ok(Exit::Done)
+}
+
+fn print(backtest: &Backtest) {
+    match &backtest.propensity {
+        Some(quality) => {
+            println!("Recipients of {} campaigns, ranked by", quality.campaigns.len());
+            println!("{:<44} {:>8} {:>8}", "", "ROC-AUC", "lift@10%");
+            for row in &backtest.rankers {
+                let ranker = ranker(row.ranker);
+                println!("{ranker:<44} {:>8.3} {:>8.2}", row.roc_auc, row.lift_at_10_percent);
+            }
+            println!();
+            report::print_propensity(quality);
+            if let Some(known_until) = backtest.known_until
+                && quality.campaigns.iter().any(|campaign| campaign.observed_share < 1.0)
+            {
+                println!(
+                    "* labels end at {}, before the window does",
+                    known_until.format("%Y-%m-%d")
+                );
+            }
+        }
+        None => println!("no campaign could be predicted"),
+    }
+    if !backtest.left_out.is_empty() {
+        println!("\nleft out:");
+    }
+    for campaign in &backtest.left_out {
+        let start = campaign.starts_at.format("%Y-%m-%d");
+        println!("  {} ({start}): {}", campaign.campaign_id, because(campaign));
+    }
+}
+
+fn ranker(ranker: Ranker) -> &'static str {
+    match ranker {
+        Ranker::Random => "random",
+        Ranker::Spend => "spend",
+        Ranker::Orders => "orders (frequency)",
+        Ranker::Recency => "last order (recency)",
+        Ranker::OwnPurchases => "own purchases",
+        Ranker::Affinity => "affinity (item-based)",
+        Ranker::AffinityAllPairs => "affinity (item-based, all neighbors)",
+        Ranker::AffinityUserBased => "affinity (user-based)",
+        Ranker::Redemptions => "past redemptions",
+        Ranker::DiscountedLines => "past discounted lines",
+        Ranker::RankMean => "rank mean of redemptions, lines, affinity",
+        Ranker::Propensity => "propensity",
+    }
+}
+
+fn because(campaign: &LeftOut) -> String {
+    let (recipients, redeemers) = (campaign.recipients, campaign.redeemers);
+    match &campaign.because {
+        Because::NoRecipients => "nobody was assigned or exposed to it".to_owned(),
+        Because::NoHistory => "too few days of purchases from before it started".to_owned(),
+        Because::TooFewRedeemers => format!("only {redeemers} of {recipients} recipients redeemed"),
+        Because::AllRedeemed => format!("all {recipients} recipients redeemed"),
+        Because::TooLongAgo => "too long ago".to_owned(),
+        Because::PropensityRefused { reason } => format!("propensity refused: {reason}"),
+    }
+}

@@ -1,0 +1,97 @@
+//! The commands with which a reader asks on, as a shell takes them.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::cli::call::{KEY_VARIABLE, command_line, quoted};
+use crate::config::Config;
+use crate::store::embedded::default_data_dir;
+
+pub(super) struct Commands {
+    /// As the reader's shell finds it.
+    program: String,
+    address: String,
+    /// Where the private PostgreSQL is, if that is the one in use.
+    data_dir: Option<PathBuf>,
+    sections: Vec<Section>,
+}
+
+struct Section {
+    title: String,
+    lines: Vec<String>,
+}
+
+impl Commands {
+    pub(super) fn new(config: &Config, address: &str) -> Self {
+        let private = || config.data_dir.clone().unwrap_or_else(default_data_dir);
+        Self {
+            program: std::env::args().next().unwrap_or_else(|| "likemind".to_owned()),
+            address: address.to_owned(),
+            data_dir: config.database.url.is_none().then(private),
+            sections: Vec::new(),
+        }
+    }
+
+    /// What follows stands below `title`.
+    pub(super) fn begin(&mut self, title: &str) {
+        self.sections.push(Section {
+            title: title.to_owned(),
+            lines: Vec::new(),
+        });
+    }
+
+    pub(super) fn call(&mut self, method: &str, request: &Value) {
+        let line = self.calling(method, request);
+        self.add(line);
+    }
+
+    /// One that keeps the text field `field` of its answer in a variable of the shell, of the same name.
+    pub(super) fn call_keeping(&mut self, field: &str, method: &str, request: &Value) {
+        let call = self.calling(method, request);
+        self.add(format!(
+            r#"{field}=$({call} | sed -n 's/.*"{field}": "\(.*\)".*/\1/p')"#
+        ));
+    }
+
+    /// One whose request holds what [`Self::call_keeping`] has kept where it says `$field`.
+    pub(super) fn call_with(&mut self, field: &str, method: &str, request: &Value) {
+        let call = self.calling(method, request);
+        self.add(call.replace(&format!("${field}"), &format!(r#"'"${field}"'"#)));
+    }
+
+    /// `likemind` itself, on the database.
+    pub(super) fn likemind(&mut self, args: &[&str]) {
+        let data_dir = self
+            .data_dir
+            .iter()
+            .map(|folder| format!("--data-dir={}", folder.display()));
+        let words = std::iter::once(self.program.clone())
+            .chain(args.iter().map(|&arg| arg.to_owned()))
+            .chain(data_dir);
+        let line = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
+        self.add(line);
+    }
+
+    pub(super) fn print(&self, key: &str) {
+        for (position, section) in self.sections.iter().enumerate() {
+            println!("\n{}", section.title);
+            if position == 0 {
+                println!("  export {KEY_VARIABLE}={key}");
+            }
+            for line in &section.lines {
+                println!("  {line}");
+            }
+        }
+    }
+
+    fn calling(&self, method: &str, request: &Value) -> String {
+        command_line(&self.program, method, request, &self.address)
+    }
+
+    fn add(&mut self, line: String) {
+        if let Some(section) = self.sections.last_mut() {
+            section.lines.push(line);
+        }
+    }
+}

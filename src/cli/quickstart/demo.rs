@@ -1,0 +1,84 @@
+//! Questions to the server, and what to find in its answers.
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::cli::call::{Client, Refused, TlsArgs};
+
+/// Asks the running server as anybody does.
+pub(super) struct Demo {
+    client: Client,
+}
+
+impl Demo {
+    pub(super) async fn connect(address: &str, key: &str) -> anyhow::Result<Self> {
+        let client = Client::connect(address, &TlsArgs::default()).await?.with_key(key)?;
+        Ok(Self { client })
+    }
+
+    pub(super) async fn ask(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {
+        let answer = self.client.unary(method, request).await;
+        answer.with_context(|| format!("{method} was not answered"))
+    }
+
+    /// `None` where the server refuses for `reason`.
+    pub(super) async fn ask_unless(
+        &mut self,
+        reason: &str,
+        method: &str,
+        request: &Value,
+    ) -> anyhow::Result<Option<Value>> {
+        unless(reason, self.ask(method, request).await)
+    }
+
+    /// As [`Self::stream`]; `None` where the server refuses for `reason`.
+    pub(super) async fn stream_unless(
+        &mut self,
+        reason: &str,
+        method: &str,
+        request: &Value,
+    ) -> anyhow::Result<Option<Vec<Value>>> {
+        unless(reason, self.stream(method, request).await)
+    }
+
+    /// All answers.
+    pub(super) async fn stream(&mut self, method: &str, request: &Value) -> anyhow::Result<Vec<Value>> {
+        let answers = self.client.stream(method, request).await;
+        answers.with_context(|| format!("{method} was not answered"))
+    }
+}
+
+fn unless<T>(reason: &str, answer: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match answer {
+        Err(error)
+            if error
+                .downcast_ref::<Refused>()
+                .is_some_and(|refused| refused.reason == reason) =>
+        {
+            Ok(None)
+        }
+        answer => answer.map(Some),
+    }
+}
+
+pub(super) fn named(item: &Value) -> String {
+    let id = item["item_id"].as_str().unwrap_or_default();
+    match item["title"].as_str() {
+        Some(title) if !title.is_empty() => format!("{title} ({id})"),
+        _ => id.to_owned(),
+    }
+}
+
+pub(super) fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A number of an answer; 0 where the answer leaves it out.
+pub(super) fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+/// A text of an answer; empty where the answer leaves it out.
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,406 @@
+//! How well past campaigns would have been predicted, each by what was known the moment before it started.
+
+use rayon::prelude::*;
+
+use crate::domain::time::Timestamp;
+use crate::model::dictionary::UserIndex;
+use crate::model::parameters::TrainingParameters;
+use crate::model::propensity::{CampaignCalibration, Feature, Propensity, PropensityModel, PropensityQuality, sigmoid};
+use crate::similarity::lists::{InvertedLists, NeighborLists};
+use crate::similarity::sparse::CsrMatrix;
+use crate::training::error::TrainingError;
+use crate::training::fit::{item_followers, user_neighbors};
+use crate::training::input::{CampaignHistory, TrainingInput};
+use crate::training::matrix::effective_ratings;
+
+use super::affinity;
+use super::propensity::features::{Case, Closeness, value};
+use super::propensity::fit::{FitOptions, cases, fit, known_until, share_offset};
+use super::propensity::metrics::{
+    brier, lift_at_10_percent, log_loss, ranks, redeemers_interval, reliability, roc_auc,
+};
+
+/// By what the recipients of a campaign are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ranker {
+    Random,
+    Spend,
+    Orders,
+    /// The latest order first.
+    Recency,
+    OwnPurchases,
+    /// The item-based ranking score summed over the covered items, as targets are ranked by.
+    Affinity,
+    /// The same over all pairs of items, not only those that the lists keep.
+    AffinityAllPairs,
+    AffinityUserBased,
+    Redemptions,
+    DiscountedLines,
+    /// Mean of the ranks by redemptions, discounted lines and affinity.
+    RankMean,
+    Propensity,
+}
+
+impl Ranker {
+    pub const ALL: [Self; 12] = [
+        Self::Random,
+        Self::Spend,
+        Self::Orders,
+        Self::Recency,
+        Self::OwnPurchases,
+        Self::Affinity,
+        Self::AffinityAllPairs,
+        Self::AffinityUserBased,
+        Self::Redemptions,
+        Self::DiscountedLines,
+        Self::RankMean,
+        Self::Propensity,
+    ];
+}
+
+/// Which campaigns are predicted, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BacktestOptions {
+    /// Those that start from here on …
+    pub from: Option<Timestamp>,
+    /// … and before.
+    pub until: Option<Timestamp>,
+    /// At least 1.
+    pub min_redeemers: usize,
+    /// The latest so many of them.
+    pub max_campaigns: usize,
+    pub seed: u64,
+    pub fit: FitOptions,
+}
+
+impl BacktestOptions {
+    /// All campaigns with at least three redeemers.
+    pub fn new(fit: FitOptions, seed: u64) -> Self {
+        Self {
+            from: None,
+            until: None,
+            min_redeemers: 3,
+            max_campaigns: usize::MAX,
+            seed,
+            fit,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Backtest {
+    /// Labels end here; `None` without any data.
+    pub known_until: Option<Timestamp>,
+    /// Over the same campaigns; none without any.
+    pub rankers: Vec<RankerQuality>,
+    pub left_out: Vec<LeftOut>,
+    pub propensity: Option<PropensityQuality>,
+}
+
+/// Means over the campaigns.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct RankerQuality {
+    pub ranker: Ranker,
+    pub roc_auc: f64,
+    pub lift_at_10_percent: f64,
+}
+
+/// A campaign that is not predicted.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LeftOut {
+    pub campaign_id: String,
+    pub starts_at: Timestamp,
+    pub recipients: usize,
+    pub redeemers: usize,
+    pub because: Because,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Because {
+    NoRecipients,
+    /// Or too short a one before it started.
+    NoHistory,
+    TooFewRedeemers,
+    /// Nobody is left to be told from them.
+    AllRedeemed,
+    /// Earlier than the latest that are predicted.
+    TooLongAgo,
+    PropensityRefused {
+        reason: String,
+    },
+}
+
+/// Predicts every campaign of the range that can be, with a model of what was known before it started.
+///
+/// Time: the item and user lists once for each start of a campaign. The same for any number of threads.
+///
+/// # Errors
+/// A rating that is none.
+pub fn backtest(
+    input: &TrainingInput,
+    parameters: &TrainingParameters,
+    options: &BacktestOptions,
+) -> Result<Backtest, TrainingError> {
+    let Some(known_until) = known_until(input) else {
+        return Ok(Backtest {
+            known_until: None,
+            rankers: Vec::new(),
+            left_out: Vec::new(),
+            propensity: None,
+        });
+    };
+    let cases = cases(input, parameters, known_until, &options.fit)?;
+    let (chosen, mut left_out) = choose(input, &cases, known_until, options);
+    let mut predicted: Vec<Predicted> = Vec::new();
+    for of_one_start in chosen.chunk_by(|a, b| a.campaign.window.starts_at == b.campaign.window.starts_at) {
+        let start = of_one_start[0].campaign.window.starts_at;
+        let world = World::before(start, input, parameters)?;
+        let weights = |covered: &_| affinity::list_weights(&world.followers, covered);
+        match fit(&cases, &weights, start, &options.fit) {
+            Propensity::Fitted(model) => predicted
+                .extend((of_one_start.iter()).map(|case| predict(case, &world, &model, known_until, options.seed))),
+            Propensity::NotFitted { reason } => left_out.extend(of_one_start.iter().map(|case| {
+                let because = Because::PropensityRefused { reason: reason.clone() };
+                left(case.campaign, redeemers(case, known_until), because)
+            })),
+        }
+    }
+    left_out.sort_by(|a, b| (a.starts_at, &a.campaign_id).cmp(&(b.starts_at, &b.campaign_id)));
+    Ok(Backtest {
+        known_until: Some(known_until),
+        rankers: rankers(&predicted),
+        left_out,
+        propensity: quality(predicted),
+    })
+}
+
+/// The campaigns to predict, and why others of the range are not.
+fn choose<'a, 'b>(
+    input: &TrainingInput,
+    cases: &'a [Case<'b>],
+    known_until: Timestamp,
+    options: &BacktestOptions,
+) -> (Vec<&'a Case<'b>>, Vec<LeftOut>) {
+    let in_range = |campaign: &CampaignHistory| {
+        let start = campaign.window.starts_at;
+        options.from.is_none_or(|from| from <= start) && options.until.is_none_or(|until| start < until)
+    };
+    let mut left_out = Vec::new();
+    for campaign in input.campaigns.iter().filter(|campaign| in_range(campaign)) {
+        if cases.iter().any(|case| case.campaign.id == campaign.id) {
+            continue;
+        }
+        let because = match campaign.recipients.is_empty() {
+            true => Because::NoRecipients,
+            false => Because::NoHistory,
+        };
+        left_out.push(left(campaign, 0, because));
+    }
+    let mut chosen = Vec::new();
+    for case in cases.iter().filter(|case| in_range(case.campaign)) {
+        let redeemers = redeemers(case, known_until);
+        if redeemers < options.min_redeemers.max(1) {
+            left_out.push(left(case.campaign, redeemers, Because::TooFewRedeemers));
+        } else if redeemers == case.recipients() {
+            left_out.push(left(case.campaign, redeemers, Because::AllRedeemed));
+        } else {
+            chosen.push(case);
+        }
+    }
+    let too_many = chosen.len().saturating_sub(options.max_campaigns);
+    let long_ago = chosen.drain(..too_many);
+    left_out.extend(long_ago.map(|case| left(case.campaign, redeemers(case, known_until), Because::TooLongAgo)));
+    (chosen, left_out)
+}
+
+fn redeemers(case: &Case<'_>, known_until: Timestamp) -> usize {
+    let labels = case.labels_before(known_until);
+    labels.into_iter().filter(|&label| label).count()
+}
+
+fn left(campaign: &CampaignHistory, redeemers: usize, because: Because) -> LeftOut {
+    LeftOut {
+        campaign_id: campaign.id.as_str().to_owned(),
+        starts_at: campaign.window.starts_at,
+        recipients: campaign.recipients.len(),
+        redeemers,
+        because,
+    }
+}
+
+/// What was known of all users before an instant.
+struct World {
+    ratings: CsrMatrix,
+    followers: InvertedLists,
+    user_neighbors: NeighborLists,
+}
+
+impl World {
+    fn before(start: Timestamp, input: &TrainingInput, parameters: &TrainingParameters) -> Result<Self, TrainingError> {
+        let ratings = effective_ratings(input, parameters, |_, at| at < start)?.ratings;
+        Ok(Self {
+            followers: item_followers(&ratings, parameters)?,
+            user_neighbors: user_neighbors(&ratings, parameters)?,
+            ratings,
+        })
+    }
+
+    /// Σ_{v ∈ N(u)} sim(u, v) · Σ_{i covered} R[v, i] of each recipient.
+    fn user_based(&self, case: &Case<'_>) -> Vec<f64> {
+        let users = (0..self.ratings.n_rows()).into_par_iter();
+        let of_covered: Vec<f64> = users
+            .map(|user| {
+                let (items, ratings) = self.ratings.row(user);
+                let covered = items
+                    .iter()
+                    .zip(ratings)
+                    .filter(|&(&item, _)| case.covered.get(item as usize));
+                covered.fold(0.0, |sum, (_, &rating)| sum + f64::from(rating))
+            })
+            .collect();
+        let of_user = |user: &UserIndex| {
+            let (neighbors, similarities) = self.user_neighbors.row(user.at());
+            let terms = neighbors.iter().zip(similarities);
+            terms.fold(0.0, |sum, (&neighbor, &similarity)| {
+                sum + f64::from(similarity) * of_covered[neighbor as usize]
+            })
+        };
+        case.campaign.recipients.iter().map(of_user).collect()
+    }
+}
+
+/// One campaign, ranked and predicted.
+struct Predicted {
+    labels: Vec<bool>,
+    probabilities: Vec<f64>,
+    /// In the order of [`Ranker::ALL`]: area and lift.
+    merits: Vec<(f64, f64)>,
+    calibration: CampaignCalibration,
+}
+
+fn predict(case: &Case<'_>, world: &World, model: &PropensityModel, known_until: Timestamp, seed: u64) -> Predicted {
+    let closeness = case.closeness(&affinity::list_weights(&world.followers, &case.covered));
+    let all_pairs = case.closeness(&affinity::all_pairs_weights(&world.ratings, &case.covered));
+    let labels = case.labels_before(known_until);
+    let share = case.observed_share(known_until);
+    // Given the campaign, but for its own effect.
+    let log_odds: Vec<f64> = closeness
+        .iter()
+        .enumerate()
+        .map(|(row, &closeness)| {
+            let value = |feature| value(feature, &case.activity, row, closeness);
+            model.predictor(value) + share_offset(share)
+        })
+        .collect();
+
+    let of = |feature| of_feature(case, &closeness, feature);
+    let scores = |ranker| match ranker {
+        Ranker::Random => (case.campaign.recipients.iter())
+            .map(|user| random(seed, case, *user))
+            .collect(),
+        Ranker::Spend => of(Feature::Spend),
+        Ranker::Orders => of(Feature::Orders),
+        Ranker::Recency => of(Feature::DaysSinceOrder).into_iter().map(|days| -days).collect(),
+        Ranker::OwnPurchases => of(Feature::OwnPurchases),
+        Ranker::Affinity => of(Feature::Affinity),
+        Ranker::AffinityAllPairs => all_pairs.iter().map(|closeness| closeness.affinity).collect(),
+        Ranker::AffinityUserBased => world.user_based(case),
+        Ranker::Redemptions => of(Feature::Redemptions),
+        Ranker::DiscountedLines => of(Feature::DiscountedLines),
+        Ranker::RankMean => {
+            let features = [Feature::Redemptions, Feature::DiscountedLines, Feature::Affinity];
+            let [a, b, c] = features.map(|feature| ranks(&of(feature)));
+            a.iter().zip(b).zip(c).map(|((a, b), c)| a + b + c).collect()
+        }
+        Ranker::Propensity => log_odds.clone(),
+    };
+    let merits = Ranker::ALL.map(|ranker| {
+        let scores: Vec<f64> = scores(ranker);
+        // Chosen campaigns have both labels.
+        let area = roc_auc(&scores, &labels).unwrap_or(0.5);
+        (area, lift_at_10_percent(&scores, &labels).unwrap_or(1.0))
+    });
+
+    let probabilities: Vec<f64> = log_odds.iter().map(|x| sigmoid(x * model.shrinkage())).collect();
+    let (predicted_low, predicted_high) = redeemers_interval(&log_odds, model.campaign_variance);
+    let (roc_auc, lift_at_10_percent) = merits[Ranker::ALL.len() - 1];
+    let calibration = CampaignCalibration {
+        campaign_id: case.campaign.id.as_str().to_owned(),
+        recipients: case.recipients() as u64,
+        predicted: probabilities.iter().sum(),
+        predicted_low,
+        predicted_high,
+        observed: redeemers(case, known_until) as u64,
+        roc_auc,
+        lift_at_10_percent,
+        observed_share: share,
+        evidence: model.evidence,
+    };
+    Predicted {
+        labels,
+        probabilities,
+        merits: merits.to_vec(),
+        calibration,
+    }
+}
+
+fn of_feature(case: &Case<'_>, closeness: &[Closeness], feature: Feature) -> Vec<f64> {
+    let rows = closeness.iter().enumerate();
+    rows.map(|(row, &closeness)| value(feature, &case.activity, row, closeness))
+        .collect()
+}
+
+/// In [0, 1), of the seed, the campaign and the user alone.
+fn random(seed: u64, case: &Case<'_>, user: UserIndex) -> f64 {
+    let campaign = case.campaign.id.as_str().bytes();
+    let state = campaign.fold(seed, |state, byte| mix(state ^ u64::from(byte)));
+    (mix(state ^ u64::from(user.0)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Source: Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators": SplitMix64.
+fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+fn rankers(predicted: &[Predicted]) -> Vec<RankerQuality> {
+    if predicted.is_empty() {
+        return Vec::new();
+    }
+    let n = predicted.len() as f64;
+    let mean = |of: &dyn Fn(&Predicted) -> f64| predicted.iter().map(of).sum::<f64>() / n;
+    let rankers = Ranker::ALL.into_iter().enumerate();
+    rankers
+        .map(|(at, ranker)| RankerQuality {
+            ranker,
+            roc_auc: mean(&|campaign| campaign.merits[at].0),
+            lift_at_10_percent: mean(&|campaign| campaign.merits[at].1),
+        })
+        .collect()
+}
+
+fn quality(predicted: Vec<Predicted>) -> Option<PropensityQuality> {
+    let of_propensity = *rankers(&predicted).last()?;
+    let probabilities: Vec<f64> = predicted
+        .iter()
+        .flat_map(|campaign| campaign.probabilities.iter().copied())
+        .collect();
+    let labels: Vec<bool> = predicted
+        .iter()
+        .flat_map(|campaign| campaign.labels.iter().copied())
+        .collect();
+    let rate = labels.iter().filter(|&&label| label).count() as f64 / labels.len() as f64;
+    Some(PropensityQuality {
+        roc_auc: of_propensity.roc_auc,
+        lift_at_10_percent: of_propensity.lift_at_10_percent,
+        brier: brier(&probabilities, &labels),
+        brier_of_rate: rate * (1.0 - rate),
+        log_loss: log_loss(&probabilities, &labels),
+        reliability: reliability(&probabilities, &labels),
+        campaigns: predicted.into_iter().map(|campaign| campaign.calibration).collect(),
+    })
+}

@@ -1,0 +1,127 @@
+//! Messages of PrivacyService.
+
+use tonic::Status;
+
+use crate::domain::consent::{ConsentDecision, ConsentInForce, PrivacyOptions, Purpose};
+use crate::domain::error::InvalidField;
+use crate::domain::id::UserId;
+use crate::domain::item::check_text;
+use crate::domain::time::{EventTime, Timestamp};
+
+use crate::grpc::convert::{event_time, timestamp};
+use crate::grpc::proto::v1;
+use crate::grpc::status::{Violations, not_found};
+
+/// What one user says, about each purpose at most once.
+pub struct Said {
+    pub user: UserId,
+    pub decisions: Vec<ConsentDecision>,
+}
+
+impl Said {
+    pub fn new(request: v1::SetConsentRequest, now: Timestamp) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let user = violations.check(UserId::new(request.user_id));
+        let answers = answers(&mut violations, &request.decisions);
+        let decided_at = violations.check(event_time("decided_at", request.decided_at, now));
+        let source = violations.check(check_text("source", request.source));
+        let said = user
+            .zip(decided_at)
+            .zip(source)
+            .map(|((user, decided_at), source)| Self::by(user, &answers, decided_at, &source));
+        violations.finish(said)
+    }
+
+    fn by(user: UserId, answers: &[(Purpose, bool)], decided_at: EventTime, source: &str) -> Self {
+        let decision = |&(purpose, is_granted): &(Purpose, bool)| ConsentDecision {
+            user: user.clone(),
+            purpose,
+            is_granted,
+            decided_at,
+            source: source.to_owned(),
+        };
+        Self {
+            decisions: answers.iter().map(decision).collect(),
+            user,
+        }
+    }
+}
+
+/// What is wrong goes to `violations`.
+fn answers(violations: &mut Violations, decisions: &[v1::ConsentDecision]) -> Vec<(Purpose, bool)> {
+    let most = Purpose::ALL.len();
+    if decisions.is_empty() || decisions.len() > most {
+        let message = format!("must have 1 to {most} entries, has {}", decisions.len());
+        violations.add(InvalidField::new("decisions", "BATCH_SIZE_OUT_OF_RANGE", message));
+        return Vec::new();
+    }
+    let mut answers: Vec<(Purpose, bool)> = Vec::with_capacity(decisions.len());
+    for (position, decision) in decisions.iter().enumerate() {
+        let field = format!("decisions[{position}].purpose");
+        match violations.check(purpose(&field, decision.purpose)) {
+            Some(purpose) if answers.iter().any(|&(other, _)| other == purpose) => {
+                let message = format!("must be given once, {purpose} is given again");
+                violations.add(InvalidField::new(field, "DUPLICATE_PURPOSE", message));
+            }
+            Some(purpose) => answers.push((purpose, decision.granted)),
+            None => {}
+        }
+    }
+    answers
+}
+
+fn purpose(field: &str, purpose: i32) -> Result<Purpose, InvalidField> {
+    match v1::Purpose::try_from(purpose) {
+        Ok(v1::Purpose::Marketing) => Ok(Purpose::Marketing),
+        Ok(v1::Purpose::Profiling) => Ok(Purpose::Profiling),
+        Ok(v1::Purpose::Training) => Ok(Purpose::Training),
+        Ok(v1::Purpose::Unspecified) => Err(InvalidField::new(field, "MISSING", "must be given")),
+        Err(_) => Err(InvalidField::new(
+            field,
+            "UNKNOWN_ENUM_VALUE",
+            format!("must be a value of its enum, is {purpose}"),
+        )),
+    }
+}
+
+/// # Errors
+/// The bad id.
+pub fn asked_user(request: v1::GetConsentRequest) -> Result<UserId, Status> {
+    let mut violations = Violations::default();
+    let user = violations.check(UserId::new(request.user_id));
+    violations.finish(user)
+}
+
+/// One a purpose.
+///
+/// # Errors
+/// NOT_FOUND, without anything that was found.
+pub fn consents(
+    user: &UserId,
+    found: Option<Vec<ConsentInForce>>,
+    privacy: &PrivacyOptions,
+) -> Result<Vec<v1::Consent>, Status> {
+    let Some(in_force) = found else {
+        return Err(not_found("USER_NOT_FOUND", format!("there is no user {user}")));
+    };
+    let consent = |purpose: Purpose| {
+        let said = in_force.iter().find(|said| said.purpose == purpose);
+        v1::Consent {
+            purpose: v1::Purpose::from(purpose).into(),
+            granted: said.map_or(privacy.without_record(purpose), |said| said.is_granted),
+            decided_at: said.map(|said| timestamp(said.decided_at)),
+            source: said.map(|said| said.source.clone()).unwrap_or_default(),
+        }
+    };
+    Ok(Purpose::ALL.into_iter().map(consent).collect())
+}
+
+impl From<Purpose> for v1::Purpose {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Marketing => Self::Marketing,
+            Purpose::Profiling => Self::Profiling,
+            Purpose::Training => Self::Training,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What users have agreed and objected to: all that was said, and what of it is in force.
+
+use std::collections::HashSet;
+
+use crate::domain::consent::{ConsentDecision, ConsentInForce};
+use crate::domain::id::UserId;
+use crate::domain::time::{EventTime, Timestamp};
+
+use super::error::StoreError;
+use super::ids::{self, Keys};
+use super::outcome::WriteOutcome;
+use super::pool::{Connection, Pool};
+
+/// Puts `decisions` on record in one transaction, creating users that there are not yet. What is in force changes where
+/// a decision is later than the one before, or as late and a refusal. Returns what became of each: the same decision at
+/// the same instant from the same source is on record once.
+///
+/// # Errors
+/// Nothing is stored when the database cannot do it.
+pub async fn set(pool: &Pool, decisions: &[ConsentDecision]) -> Result<Vec<WriteOutcome>, StoreError> {
+    pool.write(|mut tx| async move {
+        let outcomes = set_in(&mut tx, decisions).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
+}
+
+async fn set_in(connection: &mut Connection, decisions: &[ConsentDecision]) -> Result<Vec<WriteOutcome>, StoreError> {
+    let users = lock_users(connection, decisions.iter().map(|decision| &decision.user)).await?;
+    let user_ids: Vec<i64> = decisions.iter().map(|one| users.key(one.user.as_str())).collect();
+    let purposes: Vec<String> = decisions.iter().map(|one| one.purpose.to_string()).collect();
+    let granted: Vec<bool> = decisions.iter().map(|one| one.is_granted).collect();
+    let told_at: Vec<Timestamp> = decisions.iter().map(|one| one.decided_at.at()).collect();
+    let received: Vec<bool> = decisions
+        .iter()
+        .map(|one| matches!(one.decided_at, EventTime::Received(_)))
+        .collect();
+    let sources: Vec<String> = decisions.iter().map(|one| one.source.clone()).collect();
+    let recorded = sqlx::query_scalar!(
+        r#"WITH told AS (
+               SELECT position, user_id, told.purpose, told.is_granted, told.source,
+                      -- What is only received comes after all that was received before, whoever's clock is late.
+                      CASE WHEN is_received THEN GREATEST(told_at, consents.decided_at) ELSE told_at END AS decided_at
+               FROM UNNEST($1::bigint[], $2::text[], $3::boolean[], $4::timestamptz[], $5::boolean[], $6::text[])
+                        WITH ORDINALITY AS told (user_id, purpose, is_granted, told_at, is_received, source, position)
+               LEFT JOIN consents USING (user_id, purpose)
+           ), recorded AS (
+               INSERT INTO consent_events (user_id, purpose, is_granted, decided_at, source)
+               SELECT user_id, purpose, is_granted, decided_at, source FROM told
+               WHERE NOT EXISTS (
+                   SELECT FROM consent_events AS old
+                   WHERE old.user_id = told.user_id
+                     AND (old.purpose, old.is_granted, old.decided_at, old.source)
+                       = (told.purpose, told.is_granted, told.decided_at, told.source)
+               )
+               GROUP BY user_id, purpose, is_granted, decided_at, source
+               ORDER BY min(position)
+               RETURNING user_id, purpose, is_granted, decided_at, source
+           ), in_force AS (
+               INSERT INTO consents AS old (user_id, purpose, is_granted, decided_at, source)
+               SELECT DISTINCT ON (user_id, purpose) user_id, purpose, is_granted, decided_at, source
+               FROM told ORDER BY user_id, purpose, decided_at DESC, is_granted, position
+               ON CONFLICT (user_id, purpose) DO UPDATE
+               SET is_granted = excluded.is_granted, decided_at = excluded.decided_at, source = excluded.source
+               WHERE (excluded.decided_at, NOT excluded.is_granted) > (old.decided_at, NOT old.is_granted)
+               RETURNING user_id
+           ), logged AS (
+               INSERT INTO changes (user_id) SELECT DISTINCT user_id FROM in_force
+           )
+           SELECT min(position) AS "position!"
+           FROM told JOIN recorded USING (user_id, purpose, is_granted, decided_at, source)
+           GROUP BY user_id, purpose, is_granted, decided_at, source"#,
+        &user_ids,
+        &purposes,
+        &granted,
+        &told_at,
+        &received,
+        &sources,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut outcomes = vec![WriteOutcome::Merged; decisions.len()];
+    for position in recorded {
+        outcomes[position as usize - 1] = WriteOutcome::Stored;
+    }
+    Ok(outcomes)
+}
+
+/// Creates the users that there are not yet, and keeps others from deciding about them until the transaction ends: who
+/// reserves a coupon holds the same lock.
+async fn lock_users<'a>(
+    connection: &mut Connection,
+    users: impl Iterator<Item = &'a UserId> + Clone,
+) -> Result<Keys, StoreError> {
+    let keys = ids::ensure_users(connection, users.clone().map(UserId::as_str)).await?;
+    let user_ids: Vec<i64> = users.map(|user| keys.key(user.as_str())).collect();
+    sqlx::query!(
+        "SELECT FROM users WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
+        &user_ids
+    )
+    .execute(connection)
+    .await?;
+    Ok(keys)
+}
+
+/// What is in force for `user`, at most one a purpose; `None` for a user that there is not.
+pub async fn get(pool: &Pool, user: &UserId) -> Result<Option<Vec<ConsentInForce>>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT purpose AS "purpose?", is_granted AS "is_granted?", decided_at AS "decided_at?", source AS "source?"
+           FROM users LEFT JOIN consents ON consents.user_id = users.id
+           WHERE users.external_id = $1"#,
+        user.as_str(),
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut in_force = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (Some(purpose), Some(is_granted), Some(decided_at)) = (row.purpose, row.is_granted, row.decided_at) else {
+            continue;
+        };
+        in_force.push(ConsentInForce {
+            purpose: purpose
+                .parse()
+                .map_err(|error| StoreError::corrupt("consents", error))?,
+            is_granted,
+            decided_at,
+            source: row.source.unwrap_or_default(),
+        });
+    }
+    Ok(Some(in_force))
+}
+
+/// Never offers anything to these users any more, whatever they agree to; each with the reason, of which the last one
+/// stays. In one transaction; users that there are not yet are created. Returns what became of each.
+///
+/// # Errors
+/// Nothing is stored when the database cannot do it.
+pub async fn suppress(pool: &Pool, suppressions: &[(UserId, String)]) -> Result<Vec<WriteOutcome>, StoreError> {
+    pool.write(|mut tx| async move {
+        let outcomes = suppress_in(&mut tx, suppressions).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    })
+    .await
+}
+
+async fn suppress_in(
+    connection: &mut Connection,
+    suppressions: &[(UserId, String)],
+) -> Result<Vec<WriteOutcome>, StoreError> {
+    let users = lock_users(connection, suppressions.iter().map(|(user, _)| user)).await?;
+    let user_ids: Vec<i64> = suppressions.iter().map(|(user, _)| users.key(user.as_str())).collect();
+    let reasons: Vec<String> = suppressions.iter().map(|(_, reason)| reason.clone()).collect();
+    let stored = sqlx::query_scalar!(
+        r#"WITH stored AS (
+               INSERT INTO suppressions AS old (user_id, reason)
+               SELECT DISTINCT ON (user_id) user_id, reason
+               FROM UNNEST($1::bigint[], $2::text[]) WITH ORDINALITY AS told (user_id, reason, position)
+               ORDER BY user_id, position DESC
+               ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason WHERE old.reason <> excluded.reason
+               RETURNING user_id
+           ), logged AS (
+               INSERT INTO changes (user_id) SELECT user_id FROM stored
+           )
+           SELECT user_id AS "user_id!" FROM stored"#,
+        &user_ids,
+        &reasons,
+    )
+    .fetch_all(connection)
+    .await?;
+    let stored: HashSet<i64> = stored.into_iter().collect();
+    let mut outcomes = vec![WriteOutcome::Merged; suppressions.len()];
+    let mut seen = HashSet::new();
+    for (position, user_id) in user_ids.iter().enumerate().rev() {
+        if seen.insert(user_id) && stored.contains(user_id) {
+            outcomes[position] = WriteOutcome::Stored;
+        }
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,47 @@
+//! A redemption as it was answered.
+
+use crate::domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
+use crate::domain::money::Currency;
+use crate::domain::redemption::Redemption;
+use crate::domain::time::Timestamp;
+use crate::store::error::StoreError;
+
+/// As `request_log` keeps it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct StoredRedemption {
+    pub id: String,
+    /// None of one that another system has made.
+    pub reservation: Option<String>,
+    pub user: String,
+    pub coupon: String,
+    pub amount_minor: i64,
+    pub currency: String,
+    pub rolled_back_minor: i64,
+    pub is_cap_restored: bool,
+    pub order: Option<String>,
+    pub redeemed_at: Timestamp,
+}
+
+impl TryFrom<StoredRedemption> for Redemption {
+    type Error = StoreError;
+
+    fn try_from(stored: StoredRedemption) -> Result<Self, StoreError> {
+        let corrupt = |error| StoreError::corrupt("redemptions", error);
+        Ok(Self {
+            id: RedemptionId::new(stored.id).map_err(corrupt)?,
+            reservation: stored
+                .reservation
+                .map(ReservationId::new)
+                .transpose()
+                .map_err(corrupt)?,
+            user: UserId::new(stored.user).map_err(corrupt)?,
+            coupon: CouponId::new(stored.coupon).map_err(corrupt)?,
+            amount_minor: stored.amount_minor,
+            currency: Currency::new(&stored.currency).map_err(corrupt)?,
+            rolled_back_minor: stored.rolled_back_minor,
+            is_cap_restored: stored.is_cap_restored,
+            order: stored.order.map(OrderId::new).transpose().map_err(corrupt)?,
+            redeemed_at: stored.redeemed_at,
+        })
+    }
+}

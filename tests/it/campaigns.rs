@@ -1,6 +1,7 @@
 //! Campaigns and coupons: made, changed, listed, kept apart, and what they brought.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
@@ -23,6 +24,9 @@ use crate::postgres::TestDatabase;
 use crate::program::{Server, succeed};
 use crate::rpc::{all_pages, assert_invalid, assert_status, at, seconds_now};
 use crate::shop::{self, item, pounds, soon, user};
+
+/// In seconds.
+const DAY: i64 = 86_400;
 
 /// Calls with a key, or without one.
 #[derive(Clone)]
@@ -155,18 +159,19 @@ async fn execute(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(statements).execute(connection).await.unwrap();
 }
 
-/// From an hour ago until in an hour.
+/// From a day ago until in a day; the same in all calls, so that what is sent again is the same.
 fn a_campaign(id: &str) -> CampaignSpec {
+    static STARTED: LazyLock<i64> = LazyLock::new(seconds_now);
     let from_now = |seconds| {
         Some(Timestamp {
-            seconds: seconds_now() + seconds,
+            seconds: *STARTED + seconds,
             nanos: 0,
         })
     };
     CampaignSpec {
         campaign_id: id.to_owned(),
-        starts_at: from_now(-3_600),
-        ends_at: from_now(3_600),
+        starts_at: from_now(-DAY),
+        ends_at: from_now(DAY),
         currency_code: Some("GBP".to_owned()),
         ..CampaignSpec::default()
     }
@@ -1069,8 +1074,6 @@ impl World {
         client.record_purchases(RecordPurchasesRequest { lines }).await.unwrap();
     }
 }
-
-const DAY: i64 = 86_400;
 
 async fn a_world() -> World {
     let database = shop::open().await;

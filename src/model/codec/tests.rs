@@ -83,10 +83,10 @@ fn rich_parts() -> SnapshotParts {
             weight: 1.5,
         }],
         evidence: PropensityEvidence {
-            campaigns: 3,
-            recipients: 500,
-            redeemers: 40,
-            redemptions: 60,
+            campaigns: 2,
+            recipients: 70_001,
+            redeemers: 1,
+            redemptions: 1,
         },
     });
     parts

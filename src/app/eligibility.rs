@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::coupon::affinity::{affinity_of, is_covered};
 use crate::coupon::book::{Book, Offer};
-use crate::coupon::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess};
+use crate::coupon::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
 use crate::coupon::rules::{CompiledRules, History, Users};
 use crate::domain::access::{Caller, Role};
 use crate::domain::consent::Purpose;
-use crate::domain::coupon::{CampaignState, Cart, Rule};
+use crate::domain::coupon::{CampaignState, Cart};
 use crate::domain::id::{CouponId, UserId};
 use crate::domain::time::Timestamp;
 use crate::live::{Live, ServingStatus};
@@ -58,7 +58,7 @@ pub struct ListRequest {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EligibilityError {
-    /// A rule needs to know what the user did.
+    /// It cannot be said without knowing what the user did, or what the items are.
     #[error("no snapshot is loaded")]
     NoSnapshot(Arc<ServingStatus>),
     #[error(transparent)]
@@ -87,7 +87,7 @@ impl Judge {
         };
         let view = self.live.view();
         let offers = || chosen.iter().filter_map(|(_, offer)| offer.as_deref());
-        if view.is_none() && offers().any(needs_history) {
+        if view.is_none() && offers().any(|offer| needs_view(offer, request.cart.as_ref())) {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
@@ -114,12 +114,13 @@ impl Judge {
     pub(super) async fn named_offer(
         &self,
         coupon: &CouponId,
+        cart: &Cart,
         caller: &Caller,
     ) -> Result<Option<Arc<Offer>>, EligibilityError> {
         let book = self.book_for(&Selection::Named(vec![coupon.clone()])).await?;
         let offer = book.offer(coupon).filter(|offer| caller.sees(offer.merchant()));
         let Some(offer) = offer else { return Ok(None) };
-        if self.live.view().is_none() && needs_history(offer) {
+        if self.live.view().is_none() && needs_view(offer, Some(cart)) {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         Ok(Some(offer.clone()))
@@ -354,16 +355,13 @@ pub(super) fn others(standing: &Standing, book: &Book, cart: Option<&Cart>, call
     applied.chain(reserved).cloned().collect()
 }
 
-/// Who may know that a user is held out.
+/// What of an assessment the caller may know.
 pub(super) fn reader(caller: &Caller) -> Reader {
     match caller.role {
         Role::Operator | Role::Admin => Reader::Operator,
+        Role::Marketer if caller.merchant.is_some() => Reader::Merchant,
         Role::Service | Role::Ingest | Role::Marketer => Reader::Other,
     }
-}
-
-fn needs_history(offer: &Offer) -> bool {
-    offer.coupon.rules.iter().any(Rule::needs_history)
 }
 
 /// By its definition, which may be a moment old.

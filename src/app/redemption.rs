@@ -66,7 +66,9 @@ impl Judge {
         };
         for attempt in 1..=ATTEMPTS {
             // Definitions and memory first: nothing of that is asked for under lock.
-            let offer = self.named_offer(&request.coupon, &request.caller).await?;
+            let offer = self
+                .named_offer(&request.coupon, &request.cart, &request.caller)
+                .await?;
             let offer = offer.ok_or_else(|| ReserveError::UnknownCoupon(request.coupon.clone()))?;
             let (book, view) = (self.live.book(), self.live.view());
             let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |standing| {

@@ -118,15 +118,18 @@ fn the_order_of_the_parts_does_not_matter() {
 #[test]
 fn the_bytes_are_those_of_format_2() {
     let expected = [
-        "parameters 202 a382db3dbdf8dc981047317f12cb942a",
-        "weights 76 b6df43d42326cb922e3e5d9f35016c05",
-        "users 54 6e56f52dd1d725894396adc91d03c606",
-        "items 60 c1f9bd3befd55d62d717415136078a54",
-        "catalogue 198 fd4a02df6fde99553c8ba588f59de746",
-        "ratings 125 2b1a2b499bfa30cd859951ff892bb610",
-        "biases 104 485c299c333d422ef843265bfa622b3d",
-        "user_neighbors 99 f535ab8a73861310ee90db7119d99dce",
-        "item_neighbors 121 92fb7bdbbd33e691a5261b3aa02e9a50",
+        "parameters 202 9a791056bcd5e53aa67002685a8da10a",
+        "weights 76 94150d042182a3e60043ce6ae45c18c1",
+        "users 54 ef0f3c8eb2bba2d7faf3eec007a6416b",
+        "items 60 e7ec570ff21c4803b6767e26075619c7",
+        "catalogue 198 866f00b10d0910883644446ed74cfb90",
+        "ratings 125 bda0f004784ce44ce46399460f137a63",
+        "biases 104 377aecaf7a7c61f94ac5dc51cafa88d3",
+        "user_neighbors 99 56ecebe0458e5e4c95d4566ce520da49",
+        "item_neighbors 121 39fcc8fe6118ad2565a9a3950148179c",
+        "activity 167 aef7b6465928d260e1d243fca172fa9f",
+        "consents 66 9e4014de6a313dd9ca6c3b6885fc3d6a",
+        "propensity 235 e756475b3bd293e06556e6aebe3e1b22",
     ];
     let actual: Vec<String> = encoded(&rich_parts())
         .iter()

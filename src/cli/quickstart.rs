@@ -115,6 +115,7 @@ async fn new_key(pool: &Pool) -> anyhow::Result<String> {
 /// Asks the running server over gRPC and prints what it answers, and how to ask for more.
 async fn show(config: &Config, address: &str, key: &str) -> anyhow::Result<()> {
     let mut demo = Demo::connect(address, key).await?;
+    demo.wait_for_snapshot().await?;
     let mut commands = Commands::new(config, address);
     recommendations::show(&mut demo, &mut commands).await?;
     coupons::show(&mut demo, &mut commands).await?;

@@ -13,6 +13,7 @@ use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest}
 use crate::config::Config;
 use crate::coupon::affinity::AffinityTerm;
 use crate::coupon::eligibility::Policy;
+use crate::coupon::propensity::FeatureContribution;
 use crate::coupon::scoring::{By, Explanation};
 use crate::domain::access::{Caller, Role};
 use crate::domain::id::CouponId;
@@ -227,6 +228,14 @@ fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
             }
             parts.join("; ")
         }
+        Explanation::Propensity(propensity) => {
+            let feature =
+                |feature: &FeatureContribution| format!("{} {:+.4}", feature.feature.as_str(), feature.contribution);
+            let base = std::iter::once(format!("base {:+.4}", propensity.base_log_odds));
+            base.chain(propensity.features.iter().map(feature))
+                .collect::<Vec<_>>()
+                .join("; ")
+        }
     }
 }
 
@@ -253,6 +262,19 @@ fn explanation_json(snapshot: &Snapshot, explanation: &Explanation) -> Value {
                 "items": affinity.items.iter().map(item).collect::<Vec<_>>(),
                 "other_items": affinity.other_items,
                 "other_items_contribution": affinity.other_items_contribution,
+            })
+        }
+        Explanation::Propensity(propensity) => {
+            let feature = |feature: &FeatureContribution| {
+                json!({
+                    "feature": feature.feature.as_str(),
+                    "value": feature.value,
+                    "contribution": feature.contribution,
+                })
+            };
+            json!({
+                "base_log_odds": propensity.base_log_odds,
+                "features": propensity.features.iter().map(feature).collect::<Vec<_>>(),
             })
         }
     }

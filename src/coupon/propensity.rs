@@ -88,3 +88,103 @@ fn closeness(snapshot: &Snapshot, covered: &Bits, user: usize, affinity: f64) ->
         own_purchases: own_purchases(items, |at| snapshot.is_purchased(first + at), covered),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::{self, EXAMPLE};
+    use crate::model::propensity::{PropensityEvidence, sigmoid};
+    use crate::model::snapshot::SnapshotParts;
+
+    fn model(features: &[Feature]) -> PropensityModel {
+        let terms = features.iter().zip(1..);
+        PropensityModel {
+            intercept: -2.0,
+            campaign_variance: 0.5,
+            terms: terms
+                .map(|(&feature, at)| PropensityTerm {
+                    feature,
+                    mean: 0.1 * f64::from(at),
+                    scale: 0.5 + 0.1 * f64::from(at),
+                    weight: 0.3 * f64::from(at) - 1.0,
+                })
+                .collect(),
+            evidence: PropensityEvidence {
+                campaigns: 1,
+                recipients: 3,
+                redeemers: 1,
+                redemptions: 1,
+            },
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let mut parts: SnapshotParts = fixture::snapshot_parts(&EXAMPLE);
+        parts.purchased = (0..parts.ratings.nnz()).map(|at| at % 2 == 0).collect();
+        let activity = &mut parts.activity;
+        activity.as_of = 10 * 86_400;
+        activity.orders = vec![3, 1, 0];
+        activity.last_order_at = vec![9 * 86_400, 43_200, 0];
+        activity.spend_minor = vec![1_000, -50, 0];
+        activity.discounted_lines = vec![2, 0, 0];
+        activity.redemptions = vec![1, 0, 0];
+        Snapshot::new(parts).unwrap()
+    }
+
+    #[test]
+    fn features_stand_as_they_are() {
+        let snapshot = snapshot();
+        let covered: Bits = [true, false, true, false, true].into_iter().collect();
+        let check = |user: u32, feature: Feature, expected: f64| {
+            let explanation = explain(&snapshot, &model(&[feature]), &covered, UserIndex(user));
+            let found = explanation.features[0].value;
+            assert!((found - expected).abs() < 1e-9, "{user} {feature:?}: {found}");
+        };
+        let users = [
+            (Feature::Redemptions, [1.0, 0.0, 0.0]),
+            (Feature::DiscountedLines, [2.0, 0.0, 0.0]),
+            (Feature::Orders, [3.0, 1.0, 0.0]),
+            (Feature::DaysSinceOrder, [1.0, 9.5, Feature::NEVER_DAYS]),
+            (Feature::Spend, [1_000.0, 0.0, 0.0]),
+            // Entries 0 and 2 of items 0, 3, 4; entry 4 of items 1, 2, 3, which are 3 to 5; entries 6 and 8 of 0, 3, 4.
+            (Feature::OwnPurchases, [2.0, 1.0, 2.0]),
+        ];
+        for (feature, values) in users {
+            for (user, expected) in (0..).zip(values) {
+                check(user, feature, expected);
+            }
+        }
+        for (user, expected) in (0..).zip(affinity::affinities(&snapshot, &covered)) {
+            check(user, Feature::Affinity, expected);
+        }
+    }
+
+    #[test]
+    fn an_explanation_sums_to_the_log_odds() {
+        let snapshot = snapshot();
+        let model = model(&Feature::ALL);
+        for bits in 0_u8..32 {
+            let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
+            for (user, score) in (0..).zip(scores(&snapshot, &model, &covered)) {
+                let explanation = explain(&snapshot, &model, &covered, UserIndex(user));
+                let contributions = explanation.features.iter().map(|feature| feature.contribution);
+                let log_odds = explanation.base_log_odds + contributions.sum::<f64>();
+                assert!((sigmoid(log_odds) - score).abs() < 1e-12);
+                let sizes = explanation.features.iter().map(|feature| feature.contribution.abs());
+                assert!(sizes.is_sorted_by(|a, b| a >= b));
+                assert!((sigmoid(explanation.base_log_odds) - score_without_history(&model)).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_far_off_counts_as_four_deviations_off() {
+        let model = model(&[Feature::Spend]);
+        let at = |spend: f64| model.probability(|_| spend);
+        assert_eq!(at(1e6), at(1e9));
+        assert!(at(1.0) > at(2.0));
+        // By hand: z = (ln 2 − 0.1) / 0.6, weight −0.7, shrunk by √(1 + 0.346 · 0.5).
+        let expected = (-2.0 - 0.7 * (2f64.ln() - 0.1) / 0.6) / 1.173f64.sqrt();
+        assert!((at(1.0) - 1.0 / (1.0 + (-expected).exp())).abs() < 1e-12);
+    }
+}

@@ -1,5 +1,7 @@
 //! Campaigns and coupons for tests: change what a test is about in the fields.
 
+pub mod past;
+
 use chrono::{TimeZone, Utc};
 
 use crate::domain::coupon::{

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod campaigns;
 mod config;
 mod connections;
 mod consent;

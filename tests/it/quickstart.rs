@@ -257,7 +257,7 @@ fn a_newcomer_sees_answers_and_can_ask_for_more() {
     assert!(error.contains("USER_CAP_REACHED"), "{error}");
 
     // As if the next start came long after this one.
-    let over = r#"{"campaign": {"campaign_id": "quickstart", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-31T00:00:00Z"}}"#;
+    let over = r#"{"campaign": {"campaign_id": "quickstart", "starts_at": "2020-01-01T00:00:00Z", "ends_at": "2020-01-31T00:00:00Z"}}"#;
     let program = env!("CARGO_BIN_EXE_likemind");
     paste(&format!(
         "{export}\n{program} call UpdateCampaign '{over}' --address {address}"

@@ -12,7 +12,7 @@ use super::demo::{Demo, array, named, number, text};
 const PAST_COUPON: &str = "cj-8:10000085364";
 const NOT_ASSIGNED: &str = "household-2400";
 /// Parts of an explanation that are shown.
-const MAX_PARTS: usize = 3;
+const MAX_PARTS: usize = 2;
 
 const CHECK: &str = "CouponService/CheckEligibility";
 const LIST: &str = "CouponService/ListUserCoupons";
@@ -187,7 +187,7 @@ async fn show_coupons_of(demo: &mut Demo, commands: &mut Commands, household: &s
     );
     for coupon in array(&listed["coupons"]) {
         println!(
-            "  {:>2}. {:<40} {:.2} {} off this cart",
+            "  {:>2}. {:<46} {:.2} {} off this cart",
             number(&coupon["rank"]),
             text(&coupon["coupon"]["title"]),
             number(&coupon["discount_minor"]) / 100.0,

@@ -1,9 +1,14 @@
 //! Questions to the server, and what to find in its answers.
 
-use anyhow::Context;
-use serde_json::Value;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 
 use crate::cli::call::{Client, Refused, TlsArgs};
+
+const LOAD_PATIENCE: Duration = Duration::from_secs(60);
+const LOAD_POLL: Duration = Duration::from_millis(50);
 
 /// Asks the running server as anybody does.
 pub(super) struct Demo {
@@ -14,6 +19,23 @@ impl Demo {
     pub(super) async fn connect(address: &str, key: &str) -> anyhow::Result<Self> {
         let client = Client::connect(address, &TlsArgs::default()).await?.with_key(key)?;
         Ok(Self { client })
+    }
+
+    /// Waits for the snapshot: a server that is busy answers before it has loaded one.
+    ///
+    /// # Errors
+    /// It cannot be loaded, or not within [`LOAD_PATIENCE`].
+    pub(super) async fn wait_for_snapshot(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LOAD_PATIENCE;
+        loop {
+            let status = self.ask("ModelService/GetServingStatus", &json!({})).await?;
+            match (number(&status["snapshot_version"]) > 0.0, text(&status["load_error"])) {
+                (true, _) => return Ok(()),
+                (false, "") if Instant::now() < deadline => tokio::time::sleep(LOAD_POLL).await,
+                (false, "") => bail!("the snapshot was not loaded within {LOAD_PATIENCE:?}"),
+                (false, error) => bail!("the snapshot cannot be loaded: {error}"),
+            }
+        }
     }
 
     pub(super) async fn ask(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {

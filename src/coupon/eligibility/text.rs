@@ -187,7 +187,7 @@ fn wanted(rule: &Rule) -> String {
         Rule::MinAffinity { min_score } => format!("an affinity of at least {min_score}"),
         Rule::NewUser => "has never bought anything".to_owned(),
         Rule::LapsedUser { days } => format!("has bought something, but not for {days} days"),
-        Rule::Attribute { name, values } => format!("{name} is {}", some(values.iter().cloned().collect())),
+        Rule::Attribute { name, values } => format!("{name} is {}", some(values.to_vec())),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::bits::Bits;
 use crate::model::parameters::TrainingParameters;
 use crate::model::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use crate::training::error::TrainingError;
-use crate::training::input::TrainingInput;
+use crate::training::input::{CampaignHistory, TrainingInput};
 
 use super::features::{Case, Closeness, value};
 use super::logistic::{self, Group, LogisticOptions};
@@ -19,7 +19,7 @@ pub struct FitOptions {
     pub min_redemptions: u32,
     pub features: Vec<Feature>,
     pub logistic: LogisticOptions,
-    /// Before a campaign's start the purchases must reach back so far, or features say nothing.
+    /// Before a campaign's start the purchases of its recipients must reach back so far, or features say nothing.
     pub min_history: Duration,
     /// A campaign must have come so far, or its labels say nothing.
     pub min_share: f64,
@@ -48,18 +48,8 @@ impl FitOptions {
     }
 }
 
-/// What is known now ends here: one second after the last order or redemption, at the latest when it was read. `None`
-/// without any.
-pub fn known_until(input: &TrainingInput) -> Option<Timestamp> {
-    let orders = input.orders.iter().map(|event| event.ordered_at);
-    let campaigns = input.campaigns.iter();
-    let redemptions = campaigns.flat_map(|campaign| campaign.redemptions.iter().map(|event| event.redeemed_at));
-    let last = orders.chain(redemptions).max()?;
-    Some((last + Duration::seconds(1)).min(input.as_of))
-}
-
-/// The campaigns whose recipients can be told from one another: with recipients, and purchases from long enough before
-/// they started. By start, then id.
+/// The campaigns whose recipients can be told from one another: the earliest purchase of any of them is old enough when it
+/// starts. By start, then id.
 ///
 /// # Errors
 /// A rating that is none.
@@ -69,16 +59,20 @@ pub fn cases<'a>(
     until: Timestamp,
     options: &FitOptions,
 ) -> Result<Vec<Case<'a>>, TrainingError> {
-    let Some(first_order) = input.orders.iter().map(|event| event.ordered_at).min() else {
-        return Ok(Vec::new());
+    let mut first_order: Vec<Option<Timestamp>> = vec![None; input.users.len()];
+    for event in &input.orders {
+        let first = &mut first_order[event.user.at()];
+        *first = Some(first.map_or(event.ordered_at, |known| known.min(event.ordered_at)));
+    }
+    let is_known = |campaign: &&CampaignHistory| {
+        let of_recipients = campaign.recipients.iter().filter_map(|user| first_order[user.at()]);
+        let start = campaign.window.starts_at;
+        start < until
+            && of_recipients
+                .min()
+                .is_some_and(|first| first + options.min_history <= start)
     };
-    let from = first_order + options.min_history;
-    let has_begun = |start: Timestamp| from <= start && start < until;
-    let mut campaigns: Vec<_> = input
-        .campaigns
-        .iter()
-        .filter(|campaign| has_begun(campaign.window.starts_at) && !campaign.recipients.is_empty())
-        .collect();
+    let mut campaigns: Vec<&CampaignHistory> = input.campaigns.iter().filter(is_known).collect();
     campaigns.sort_unstable_by(|a, b| (a.window.starts_at, &a.id).cmp(&(b.window.starts_at, &b.id)));
     let mut recipients = 0;
     let latest = campaigns
@@ -202,3 +196,6 @@ fn standardize(groups: &mut [Group], features: &[Feature]) -> Vec<PropensityTerm
     }
     terms
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use statrs::function::erf::erfc;
 use crate::model::propensity::{ReliabilityBin, sigmoid};
 
 /// Points at which the campaign effect's distribution is represented.
-const EFFECT_POINTS: usize = 41;
+const EFFECT_POINTS: usize = 400;
 const BINS: usize = 5;
 
 /// Probability that a positive scores above a negative, ties counting half. `None` without both.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coupon::rules::Users;
-use crate::coupon::scoring::{By, Scorer};
+use crate::coupon::scoring::{By, Explanation, Scorer};
 use crate::coupon::testing::{campaign, coupon, listed, noon};
 use crate::domain::consent::PrivacyOptions;
 use crate::domain::coupon::{Campaign, Coupon, Holdout, Rule};
@@ -290,7 +290,9 @@ fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
     for shown in [0, 3, 9] {
         for user in (0..3).map(UserIndex) {
             let explanation = scorer.explain(&snapshot, user, |item| item.0 == shown);
-            let crate::coupon::scoring::Explanation::Affinity(affinity) = explanation.unwrap();
+            let Some(Explanation::Affinity(affinity)) = explanation else {
+                panic!("{explanation:?}");
+            };
             assert!(affinity.items.iter().all(|term| term.item.0 == shown));
             let items: f64 = affinity.items.iter().map(|term| term.contribution).sum();
             let sum = items + affinity.other_items_contribution;

@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
+use crate::domain::consent::Purpose;
 use crate::domain::item::ItemFacts;
 use crate::model::fixture::{EXAMPLE, any_parts, catalogue, item_facts, snapshot_parts};
 use crate::model::parameters::TrainingOptions;
+use crate::model::propensity::{Feature, PropensityEvidence, PropensityModel, PropensityTerm};
 use crate::model::snapshot::Snapshot;
 
 use super::*;
@@ -58,6 +60,35 @@ fn rich_parts() -> SnapshotParts {
         items: vec![0.75, -0.0, 1e-3, -1.5, 0.125],
     };
     parts.weights.ranking = 1.0 / 3.0;
+    parts.activity = Activity {
+        as_of: 1_735_689_600,
+        orders: vec![3, 0, 300],
+        spend_minor: vec![1_999, 0, -5],
+        last_order_at: vec![1_735_600_000, 0, -86_400],
+        discounted_lines: vec![1, 0, 2],
+        redemptions: vec![0, 0, 1],
+        campaigns: vec![2, 0, 70_000],
+    };
+    let refused = Consents::default().with(Purpose::Profiling, Some(false));
+    let suppressed = Consents::default().with(Purpose::Training, Some(true)).suppressed(true);
+    let records = ConsentRecords::new(["nobody", "u1"].iter().collect(), vec![refused, suppressed]);
+    parts.consents = records.unwrap();
+    parts.propensity = Propensity::Fitted(PropensityModel {
+        intercept: -2.5,
+        campaign_variance: 0.5,
+        terms: vec![PropensityTerm {
+            feature: Feature::Affinity,
+            mean: 0.25,
+            scale: 2.0,
+            weight: 1.5,
+        }],
+        evidence: PropensityEvidence {
+            campaigns: 2,
+            recipients: 70_001,
+            redeemers: 1,
+            redemptions: 1,
+        },
+    });
     parts
 }
 
@@ -85,17 +116,20 @@ fn the_order_of_the_parts_does_not_matter() {
 /// When this fails, stored snapshots may no longer be read: undo the change, or raise [`FORMAT_VERSION`]. Only a new
 /// field of the parameters is free to change the bytes of its part.
 #[test]
-fn the_bytes_are_those_of_format_1() {
+fn the_bytes_are_those_of_format_2() {
     let expected = [
-        "parameters 202 a382db3dbdf8dc981047317f12cb942a",
-        "weights 76 b6df43d42326cb922e3e5d9f35016c05",
-        "users 54 6e56f52dd1d725894396adc91d03c606",
-        "items 60 c1f9bd3befd55d62d717415136078a54",
-        "catalogue 198 fd4a02df6fde99553c8ba588f59de746",
-        "ratings 125 2b1a2b499bfa30cd859951ff892bb610",
-        "biases 104 485c299c333d422ef843265bfa622b3d",
-        "user_neighbors 99 f535ab8a73861310ee90db7119d99dce",
-        "item_neighbors 121 92fb7bdbbd33e691a5261b3aa02e9a50",
+        "parameters 202 9a791056bcd5e53aa67002685a8da10a",
+        "weights 76 94150d042182a3e60043ce6ae45c18c1",
+        "users 54 ef0f3c8eb2bba2d7faf3eec007a6416b",
+        "items 60 e7ec570ff21c4803b6767e26075619c7",
+        "catalogue 198 866f00b10d0910883644446ed74cfb90",
+        "ratings 125 bda0f004784ce44ce46399460f137a63",
+        "biases 104 377aecaf7a7c61f94ac5dc51cafa88d3",
+        "user_neighbors 99 56ecebe0458e5e4c95d4566ce520da49",
+        "item_neighbors 121 39fcc8fe6118ad2565a9a3950148179c",
+        "activity 167 aef7b6465928d260e1d243fca172fa9f",
+        "consents 66 9e4014de6a313dd9ca6c3b6885fc3d6a",
+        "propensity 235 e756475b3bd293e06556e6aebe3e1b22",
     ];
     let actual: Vec<String> = encoded(&rich_parts())
         .iter()
@@ -122,7 +156,7 @@ fn the_bytes_of_a_small_part_by_hand() {
     let (_, bytes) = stored.iter().find(|(name, _)| name == USERS).unwrap();
     let length = 20 + 8 + 1 + 3 + 6 + 16;
     let expected = [
-        &b"likemind\x01\0\0\0"[..],
+        &b"likemind\x02\0\0\0"[..],
         &[length, 0, 0, 0, 0, 0, 0, 0],
         &[3, 0, 0, 0, 0, 0, 0, 0],
         &[1, 2, 2, 2],
@@ -195,7 +229,7 @@ fn every_error_names_the_part() {
         );
         check(
             with_byte(8, 3),
-            &format!("part {name} has format version 2, but this program reads 1"),
+            &format!("part {name} has format version 1, but this program reads 2"),
         );
         check(
             with(bytes[..10].to_vec()),
@@ -223,7 +257,7 @@ fn every_error_names_the_part() {
             with(header),
             &format!("part {name} ends before the end of its checksum"),
         );
-        if name != PARAMETERS {
+        if name != PARAMETERS && name != PROPENSITY {
             let cut = &contents(bytes)[..contents(bytes).len() - 1];
             let error = decoded(with(part_of(name, cut).1)).unwrap_err();
             assert!(
@@ -420,6 +454,30 @@ fn intact_nonsense_is_refused() {
         to.floats(&[0.5]);
     };
     check(ITEM_NEIGHBORS, own, ": row 0 names itself as a neighbor");
+
+    check(ACTIVITY, |to| to.raw(&[0; 4]), " ends before the end of its time");
+    let wide = |to: &mut Writer| {
+        to.u64(0);
+        to.integers([huge].into_iter());
+    };
+    check(ACTIVITY, wide, ": orders are not 1 to 4 bytes wide");
+    let said = |ids: &'static [&'static str], bits: &'static [u64]| {
+        move |to: &mut Writer| {
+            to.texts(&ids.iter().collect());
+            to.integers(bits.iter().copied());
+        }
+    };
+    let unknown = ": consents are not all known";
+    check(CONSENTS, said(&["a"], &[0b11]), unknown);
+    check(CONSENTS, said(&["a"], &[256]), unknown);
+    let unordered = ": ids are not strictly ascending, or not as many";
+    check(CONSENTS, said(&["b", "a"], &[1, 1]), unordered);
+    check(CONSENTS, said(&["a"], &[1, 1]), unordered);
+    check(
+        PROPENSITY,
+        |to| to.raw(br#"{"guessed":{}}"#),
+        ": unknown variant `guessed`, expected `fitted` or `not_fitted` at line 1 column 10",
+    );
 }
 
 /// So that what decoding allocates is all counted on the thread that asks.

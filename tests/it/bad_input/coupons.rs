@@ -62,7 +62,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
                 .bad("LIMIT_OUT_OF_RANGE", i64s([-1, i64::MIN]))
                 .good(i64s([0, 1, i64::MAX])),
             Case::free("min_score")
-                .bad("SCORE_OUT_OF_RANGE", f64s([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
+                .bad("OUT_OF_RANGE", f64s([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
                 .good(f64s([0.0, 0.5, -1.0, f64::MAX]))
                 .or_absent(),
             enumeration("by", 2),

@@ -6,6 +6,7 @@ use tonic::Status;
 
 use crate::app::targets::{Header, Position, Target, TargetsRequest};
 use crate::coupon::affinity::AffinityTerm;
+use crate::coupon::propensity::{FeatureContribution, PropensityExplanation};
 use crate::coupon::scoring::{AffinityExplanation, By, Explanation};
 use crate::domain::access::Caller;
 use crate::domain::error::InvalidField;
@@ -176,6 +177,9 @@ impl Rows {
                 Explanation::Affinity(affinity) => {
                     v1::target::Explanation::Affinity(affinity_explanation(snapshot, &affinity))
                 }
+                Explanation::Propensity(propensity) => {
+                    v1::target::Explanation::Propensity(propensity_explanation(propensity))
+                }
             }),
             page_token,
         }))
@@ -197,5 +201,17 @@ fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) 
         items: explanation.items.iter().map(item).collect(),
         other_items_contribution: explanation.other_items_contribution,
         other_items: explanation.other_items,
+    }
+}
+
+fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityExplanation {
+    let feature = |contribution: FeatureContribution| v1::FeatureContribution {
+        feature: contribution.feature.as_str().to_owned(),
+        value: contribution.value,
+        contribution: contribution.contribution,
+    };
+    v1::PropensityExplanation {
+        base_log_odds: explanation.base_log_odds,
+        features: explanation.features.into_iter().map(feature).collect(),
     }
 }

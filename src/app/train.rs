@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::coupon::backtest::{BacktestOptions, backtest};
-use crate::coupon::propensity::fit::{FitOptions, cases, known_until};
+use crate::coupon::propensity::fit::{FitOptions, cases};
 use crate::coupon::{affinity, propensity};
 use crate::domain::consent::PrivacyOptions;
 use crate::domain::error::{InvalidField, chain};
@@ -346,7 +346,7 @@ fn fit_propensity(
     snapshot: &Snapshot,
     options: &FitOptions,
 ) -> Result<Propensity, TrainingError> {
-    let until = known_until(input).unwrap_or(input.as_of);
+    let until = input.known_until().unwrap_or(input.as_of);
     let cases = cases(input, parameters, until, options)?;
     let weights = |covered: &_| affinity::weights(snapshot, covered);
     Ok(propensity::fit::fit(&cases, &weights, until, options))

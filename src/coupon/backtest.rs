@@ -15,7 +15,7 @@ use crate::training::matrix::effective_ratings;
 
 use super::affinity;
 use super::propensity::features::{Case, Closeness, value};
-use super::propensity::fit::{FitOptions, cases, fit, known_until, share_offset};
+use super::propensity::fit::{FitOptions, cases, fit, share_offset};
 use super::propensity::metrics::{
     brier, lift_at_10_percent, log_loss, ranks, redeemers_interval, reliability, roc_auc,
 };
@@ -143,7 +143,7 @@ pub fn backtest(
     parameters: &TrainingParameters,
     options: &BacktestOptions,
 ) -> Result<Backtest, TrainingError> {
-    let Some(known_until) = known_until(input) else {
+    let Some(known_until) = input.known_until() else {
         return Ok(Backtest {
             known_until: None,
             rankers: Vec::new(),

@@ -1,9 +1,9 @@
-//! What users have done until a snapshot's input was read, in figures.
+//! What users have done before one moment, in figures.
 
 /// Every column has an entry for each of m users.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Activity {
-    /// When the input was read, in seconds since 1970.
+    /// Nothing later is counted: in seconds since 1970; 0 without anything done.
     pub as_of: i64,
     /// Distinct orders with something bought in them.
     pub orders: Vec<u32>,

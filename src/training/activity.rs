@@ -8,12 +8,13 @@ use crate::model::dictionary::{Dictionary, UserIndex};
 
 use super::input::TrainingInput;
 
-/// What the `users` of a snapshot have done until the input was read.
+/// What the `users` of a snapshot have done, until the last thing that anybody did: the same data give the same figures
+/// whenever they are read.
 pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activity {
     let rows: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
     let figures = activity_before(input, &rows, users.len(), Timestamp::MAX_UTC);
     Activity {
-        as_of: input.as_of.timestamp(),
+        as_of: input.known_until().map_or(0, |until| until.timestamp()),
         ..figures
     }
 }

@@ -1,5 +1,7 @@
 //! What a model is trained on.
 
+use chrono::Duration;
+
 use crate::domain::coupon::Window;
 use crate::domain::id::CampaignId;
 use crate::domain::time::Timestamp;
@@ -26,6 +28,18 @@ pub struct TrainingInput {
     pub campaigns: Vec<CampaignHistory>,
     /// When all this was read.
     pub as_of: Timestamp,
+}
+
+impl TrainingInput {
+    /// What is known ends here: one second after the last order or redemption, at the latest when it was read. `None`
+    /// without any.
+    pub fn known_until(&self) -> Option<Timestamp> {
+        let orders = self.orders.iter().map(|event| event.ordered_at);
+        let campaigns = self.campaigns.iter();
+        let redemptions = campaigns.flat_map(|campaign| campaign.redemptions.iter().map(|event| event.redeemed_at));
+        let last = orders.chain(redemptions).max()?;
+        Some((last + Duration::seconds(1)).min(self.as_of))
+    }
 }
 
 /// What became of a campaign until now.

@@ -11,13 +11,19 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
-    IngestPurchasesRequest, IngestRatingsRequest, Item, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
-    ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, Merchant, PredictRatingsRequest,
-    PurchaseLine, RecordPurchasesRequest, RollbackSnapshotRequest, UpsertItemsRequest, UpsertMerchantsRequest,
-    UpsertRatingsRequest, list_purchases_request, list_ratings_request,
+    ActivateSnapshotRequest, CampaignSpec, CampaignState, CheckEligibilityRequest, ConfirmRedemptionRequest,
+    ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, DeleteRatingRequest, Discount,
+    GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
+    GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item,
+    ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
+    ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, ListUserCouponsRequest,
+    Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
+    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
+    SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest, UpsertItemsRequest,
+    UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request, list_ratings_request,
 };
 use likemind::store::embedded::{Embedded, EmbeddedOptions};
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -25,6 +31,7 @@ use tonic_types::StatusExt;
 
 use crate::bad_input::dynamic::methods;
 use crate::hold::execute;
+use crate::offers::{Offer, cart};
 use crate::program::{Program, Server, command, eventually, succeed_at};
 use crate::rpc::assert_status;
 use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
@@ -34,6 +41,10 @@ const DEADLINE: Duration = Duration::from_secs(8);
 
 /// A server notices soon that PostgreSQL is away.
 const SETTINGS: [(&str, &str); 1] = [("database.acquire_timeout_ms", "400")];
+
+/// Of the campaign [`CAMPAIGN`].
+const COUPON: &str = "tenner";
+const CAMPAIGN: &str = "k-tenner";
 
 const RECOMMENDATIONS: &str = "likemind.v1.RecommendationService";
 
@@ -63,6 +74,8 @@ impl Postgres {
         postgres.url = running.ensure_database("likemind").await.unwrap();
         succeed_at(&postgres.url, &["migrate"]);
         shop::stock(&postgres.url).await;
+        let mut connection = PgConnection::connect(&postgres.url).await.unwrap();
+        Offer::of(COUPON).create(&mut connection).await;
         shop::train(&postgres.url);
         postgres
     }
@@ -167,7 +180,7 @@ impl Load {
         Self::start(1, caller, |caller, _| async move {
             for (rpc, outcome) in from_database(&caller).await {
                 match outcome {
-                    Err(status) if !is_no_way_back(rpc, &status) => assert_is_outage(rpc, &status),
+                    Err(status) if !is_refused_by_what_is_stored(rpc, &status) => assert_is_outage(rpc, &status),
                     _ => {}
                 }
             }
@@ -207,8 +220,9 @@ impl Load {
 }
 
 /// Answered without PostgreSQL; all other RPCs need it.
-const FROM_MEMORY: [&str; 5] = [
+const FROM_MEMORY: [&str; 6] = [
     "GetServingStatus",
+    "ListItemAudience",
     "ListSimilarItems",
     "ListSimilarUsers",
     "PredictRatings",
@@ -235,6 +249,12 @@ async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
         limit: 5,
     };
     recommendations.list_similar_users(request).await?;
+    let request = ListItemAudienceRequest {
+        item_id: item(3),
+        limit: 5,
+        exclude_purchased: true,
+    };
+    recommendations.list_item_audience(request).await?;
     caller
         .models
         .clone()
@@ -308,7 +328,115 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         version: 1,
         reason: String::new(),
     };
+    let (campaign_id, coupon_id) = (CAMPAIGN.to_owned(), COUPON.to_owned());
+    let of_campaign = CampaignSpec {
+        campaign_id: campaign_id.clone(),
+        ..CampaignSpec::default()
+    };
+    let new_campaign = CampaignSpec {
+        currency_code: Some("EUR".to_owned()),
+        starts_at: Some(prost_types::Timestamp::default()),
+        ends_at: Some(prost_types::Timestamp {
+            seconds: 3_600,
+            nanos: 0,
+        }),
+        ..of_campaign.clone()
+    };
+    let of_coupon = CouponSpec {
+        coupon_id: coupon_id.clone(),
+        ..CouponSpec::default()
+    };
+    let new_coupon = CouponSpec {
+        campaign_id: campaign_id.clone(),
+        discount: Some(Discount {
+            kind: Some(discount::Kind::AmountMinor(5)),
+        }),
+        ..of_coupon.clone()
+    };
+    let check_eligibility = CheckEligibilityRequest {
+        user_id: user(0),
+        coupon_ids: vec![coupon_id.clone()],
+        cart: None,
+    };
+    let list_user_coupons = ListUserCouponsRequest {
+        user_id: user(0),
+        ..ListUserCouponsRequest::default()
+    };
+    let stream_targets = StreamCouponTargetsRequest {
+        coupon_id: coupon_id.clone(),
+        preview: true,
+        ..StreamCouponTargetsRequest::default()
+    };
+    let reserve_coupon = ReserveCouponRequest {
+        request_id: "the same again".to_owned(),
+        user_id: user(0),
+        coupon_id: coupon_id.clone(),
+        cart: Some(cart(&[(1, 5_000)])),
+    };
+    let confirm_redemption = ConfirmRedemptionRequest {
+        request_id: "confirm".to_owned(),
+        reservation_id: "no such reservation".to_owned(),
+        ..ConfirmRedemptionRequest::default()
+    };
+    let release_reservation = ReleaseReservationRequest {
+        request_id: "release".to_owned(),
+        reservation_id: "no such reservation".to_owned(),
+    };
+    let rollback_redemption = RollbackRedemptionRequest {
+        request_id: "roll back".to_owned(),
+        redemption_id: "no such redemption".to_owned(),
+        ..RollbackRedemptionRequest::default()
+    };
+    let set_state = SetCampaignStateRequest {
+        campaign_id: campaign_id.clone(),
+        state: CampaignState::Active.into(),
+    };
+    let set_consent = SetConsentRequest {
+        user_id: user(9),
+        decisions: vec![ConsentDecision {
+            purpose: Purpose::Marketing.into(),
+            granted: true,
+        }],
+        ..SetConsentRequest::default()
+    };
+    let get_campaign = GetCampaignRequest {
+        campaign_id: campaign_id.clone(),
+    };
+    let list_coupons = ListCouponsRequest {
+        campaign_id: campaign_id.clone(),
+        ..ListCouponsRequest::default()
+    };
     let calls: Vec<BoxFuture<'_, Outcome>> = vec![
+        call!(campaigns.create_campaign(CreateCampaignRequest {
+            campaign: Some(new_campaign),
+            ..CreateCampaignRequest::default()
+        })),
+        call!(campaigns.update_campaign(UpdateCampaignRequest {
+            campaign: Some(of_campaign),
+            ..UpdateCampaignRequest::default()
+        })),
+        call!(campaigns.get_campaign(get_campaign)),
+        call!(campaigns.list_campaigns(ListCampaignsRequest::default())),
+        call!(campaigns.set_campaign_state(set_state)),
+        call!(campaigns.create_coupon(CreateCouponRequest {
+            coupon: Some(new_coupon)
+        })),
+        call!(campaigns.update_coupon(UpdateCouponRequest {
+            coupon: Some(of_coupon),
+            ..UpdateCouponRequest::default()
+        })),
+        call!(campaigns.get_coupon(GetCouponRequest { coupon_id })),
+        call!(campaigns.list_coupons(list_coupons)),
+        call!(campaigns.get_lift_report(GetLiftReportRequest { campaign_id })),
+        call!(coupons.check_eligibility(check_eligibility)),
+        call!(coupons.list_user_coupons(list_user_coupons)),
+        call!(coupons.stream_coupon_targets(stream_targets)),
+        call!(coupons.reserve_coupon(reserve_coupon)),
+        call!(coupons.confirm_redemption(confirm_redemption)),
+        call!(coupons.release_reservation(release_reservation)),
+        call!(coupons.rollback_redemption(rollback_redemption)),
+        call!(privacy.set_consent(set_consent)),
+        call!(privacy.get_consent(GetConsentRequest { user_id: user(0) })),
         call!(catalog.upsert_merchants(upsert_merchants)),
         call!(catalog.upsert_items(upsert_items)),
         call!(catalog.get_item(get_item)),
@@ -361,9 +489,16 @@ fn assert_is_outage(rpc: &str, status: &Status) {
     );
 }
 
-/// There is no snapshot to go back to.
-fn is_no_way_back(rpc: &str, status: &Status) -> bool {
-    rpc == "rollback_snapshot" && status.code() == Code::FailedPrecondition
+/// What these refuse is refused because of what the database says: there is no snapshot to go back to, nothing to
+/// confirm or to give back, and the campaign and the coupon of the same name are others.
+fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
+    let expected = match rpc {
+        "rollback_snapshot" => Code::FailedPrecondition,
+        "create_campaign" | "create_coupon" => Code::AlreadyExists,
+        "confirm_redemption" | "release_reservation" | "rollback_redemption" => Code::NotFound,
+        _ => return false,
+    };
+    status.code() == expected
 }
 
 async fn assert_unavailable(caller: &Caller) {
@@ -382,7 +517,7 @@ async fn assert_recovered(caller: &Caller) {
     for (rpc, outcome) in from_database(caller).await {
         match outcome {
             Ok(()) => assert_ne!(rpc, "rollback_snapshot"),
-            Err(status) => assert!(is_no_way_back(rpc, &status), "{rpc}: {status:?}"),
+            Err(status) => assert!(is_refused_by_what_is_stored(rpc, &status), "{rpc}: {status:?}"),
         }
     }
     let similar = caller.similar(&item(5)).await;

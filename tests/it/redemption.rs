@@ -453,8 +453,8 @@ async fn an_expired_reservation_is_no_good_before_it_is_swept_and_stands_in_nobo
 #[tokio::test]
 async fn of_many_that_are_sent_at_once_with_one_id_one_is_done() {
     let (_database, mut connection, server) = serve(&[Offer::of("c")], &[]).await;
-    let till = Till::of(&server).await;
-    let reservations = join_all((0..16).map(|_| till.reserve("r", &user(1), "c", 2_000))).await;
+    let (till, who) = (Till::of(&server).await, user(1));
+    let reservations = join_all((0..16).map(|_| till.reserve("r", &who, "c", 2_000))).await;
     let reservations: Vec<Reservation> = reservations.into_iter().map(Result::unwrap).collect();
     assert!(reservations.iter().all(|reservation| *reservation == reservations[0]));
     let id = &reservations[0].reservation_id;

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
+use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
+use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
 use likemind::grpc::proto::v1::rating_service_client::RatingServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
@@ -148,6 +151,9 @@ pub struct Caller {
     pub purchases: PurchaseServiceClient<Channel>,
     pub recommendations: RecommendationServiceClient<Channel>,
     pub models: ModelServiceClient<Channel>,
+    pub campaigns: CampaignServiceClient<Channel>,
+    pub coupons: CouponServiceClient<Channel>,
+    pub privacy: PrivacyServiceClient<Channel>,
 }
 
 impl Caller {
@@ -161,7 +167,10 @@ impl Caller {
             ratings: RatingServiceClient::new(channel.clone()),
             purchases: PurchaseServiceClient::new(channel.clone()),
             recommendations: RecommendationServiceClient::new(channel.clone()),
-            models: ModelServiceClient::new(channel),
+            models: ModelServiceClient::new(channel.clone()),
+            campaigns: CampaignServiceClient::new(channel.clone()),
+            coupons: CouponServiceClient::new(channel.clone()),
+            privacy: PrivacyServiceClient::new(channel),
         }
     }
 

@@ -827,6 +827,7 @@ async fn who_is_listed_is_who_is_eligible_or_waits_for_a_cart() {
             }
         }
     }
+    let mut telling = 0;
     for coupon in &coupons {
         let request = StreamCouponTargetsRequest {
             coupon_id: coupon.clone(),
@@ -838,11 +839,8 @@ async fn who_is_listed_is_who_is_eligible_or_waits_for_a_cart() {
         let expected = eligible.remove(coupon.as_str()).unwrap_or_default();
         assert_eq!(listed, expected, "{coupon}");
         assert_eq!(header.eligible_count as usize, expected.len());
-        // Otherwise it would show nothing.
-        assert!(
-            !expected.is_empty() && expected.len() < users.len(),
-            "{coupon}: {}",
-            expected.len()
-        );
+        telling += usize::from(!expected.is_empty() && expected.len() < users.len());
     }
+    // Of a coupon for nobody or for everybody there is little to compare.
+    assert!(telling > coupons.len() / 2, "{telling}");
 }

@@ -48,16 +48,6 @@ impl FitOptions {
     }
 }
 
-/// What is known now ends here: one second after the last order or redemption, at the latest when it was read. `None`
-/// without any.
-pub fn known_until(input: &TrainingInput) -> Option<Timestamp> {
-    let orders = input.orders.iter().map(|event| event.ordered_at);
-    let campaigns = input.campaigns.iter();
-    let redemptions = campaigns.flat_map(|campaign| campaign.redemptions.iter().map(|event| event.redeemed_at));
-    let last = orders.chain(redemptions).max()?;
-    Some((last + Duration::seconds(1)).min(input.as_of))
-}
-
 /// The campaigns whose recipients can be told from one another: the earliest purchase of any of them is old enough when it
 /// starts. By start, then id.
 ///

@@ -204,18 +204,16 @@ fn a_window_that_goes_on_is_expected_to_bring_more() {
 fn labels_end_with_what_is_known() {
     let mut input = past(2);
     let last = input.orders.iter().map(|order| order.ordered_at).max().unwrap();
-    assert_eq!(known_until(&input), Some(last + Duration::seconds(1)));
+    assert_eq!(input.known_until(), Some(last + Duration::seconds(1)));
     let redeemed_at = last + Duration::days(1);
     input.campaigns[1].redemptions[0].redeemed_at = redeemed_at;
-    assert_eq!(known_until(&input), Some(redeemed_at + Duration::seconds(1)));
+    assert_eq!(input.known_until(), Some(redeemed_at + Duration::seconds(1)));
     input.as_of = last;
-    assert_eq!(known_until(&input), Some(last));
-    assert_eq!(
-        known_until(&TrainingInput {
-            orders: Vec::new(),
-            campaigns: Vec::new(),
-            ..input
-        }),
-        None
-    );
+    assert_eq!(input.known_until(), Some(last));
+    let empty = TrainingInput {
+        orders: Vec::new(),
+        campaigns: Vec::new(),
+        ..input
+    };
+    assert_eq!(empty.known_until(), None);
 }

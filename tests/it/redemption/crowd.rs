@@ -14,6 +14,8 @@ use crate::program::{Server, eventually};
 use crate::shop::user;
 
 const CLIENTS: usize = 64;
+/// Before what was not answered is sent again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a client asks for.
 #[derive(Debug, Clone)]
@@ -80,6 +82,28 @@ fn is_passing(status: &Status) -> bool {
     }
 }
 
+/// 64 who want `coupon` at once, each with a cart of 20 pounds; how the calls end.
+async fn want(
+    till: &Till,
+    coupon: &'static str,
+    id: &str,
+    user_of: fn(usize) -> String,
+) -> Vec<Result<Reservation, Status>> {
+    let asked = (0..CLIENTS).map(|number| {
+        let (till, id, user) = (till.clone(), format!("{id}-{number}"), user_of(number));
+        tokio::spawn(async move {
+            loop {
+                match till.reserve(&id, &user, coupon, 2_000).await {
+                    // The machine may have more to do than this.
+                    Err(status) if is_passing(&status) => tokio::time::sleep(PAUSE).await,
+                    answer => return answer,
+                }
+            }
+        })
+    });
+    join_all(asked).await.into_iter().map(Result::unwrap).collect()
+}
+
 struct Client {
     number: usize,
     /// The first that works is used.
@@ -128,7 +152,7 @@ impl Client {
                     if self.tills.len() > 1 {
                         self.tills.rotate_left(1);
                     }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 answer => break answer,
             }
@@ -153,7 +177,10 @@ impl Client {
         loop {
             match call.send(&self.tills[0], id).await {
                 Ok(answer) => return answer,
-                Err(status) if is_passing(&status) => self.tills.rotate_left(1),
+                Err(status) if is_passing(&status) => {
+                    self.tills.rotate_left(1);
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(status) => panic!("{id}: {call:?}: {status:?}"),
             }
         }
@@ -268,15 +295,15 @@ async fn assert_accounted(connection: &mut sqlx::PgConnection, clients: &[Client
         refused.iter().any(|reason| *reason == "BUDGET_EXHAUSTED"),
         "{refused:?}"
     );
-    assert!(confirmed > 20 && restored > 0, "{confirmed} {restored}");
+    assert!(confirmed > 5 && restored > 0, "{confirmed} {restored}");
 }
 
 fn contested() -> Offer {
     Offer {
-        limit_minor: Some(5_000),
+        limit_minor: Some(3_000),
         total_cap: Some(60),
         per_user_cap: Some(5),
-        ttl_seconds: 1,
+        ttl_seconds: 3,
         ..Offer::of("c")
     }
 }
@@ -292,14 +319,7 @@ async fn of_64_who_want_the_last_one_one_gets_it() {
     let mut winners = 0;
     // The cap is given back, and they all want it again.
     for round in 0..3 {
-        let asked = (0..CLIENTS).map(|number| {
-            let till = till.clone();
-            tokio::spawn(async move {
-                till.reserve(&format!("{round}-{number}"), &user(number), "c", 2_000)
-                    .await
-            })
-        });
-        let answers: Vec<Result<Reservation, Status>> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+        let answers = want(&till, "c", &round.to_string(), user).await;
         let (got, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
         assert_eq!(got.len(), 1);
         for refused in refused {
@@ -339,14 +359,7 @@ async fn one_user_gets_no_more_than_their_share_from_64_at_once() {
     let till = Till::of(&server).await;
     // An assignment is good for one, whatever the cap says.
     for (coupon, share) in [("c", 3), ("assigned", 1)] {
-        let asked = (0..CLIENTS).map(|number| {
-            let till = till.clone();
-            tokio::spawn(async move {
-                till.reserve(&format!("{coupon}-{number}"), &user(1), coupon, 2_000)
-                    .await
-            })
-        });
-        let answers: Vec<Result<Reservation, Status>> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+        let answers = want(&till, coupon, coupon, |_| user(1)).await;
         let (got, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
         assert_eq!(got.len(), share, "{coupon}");
         for refused in refused {
@@ -370,7 +383,7 @@ async fn a_crowd_spends_no_more_than_the_budget_and_the_ledger_knows_all() {
     let (database, mut connection, one) = serve(&[contested()], &[("coupons.sweep_interval_ms", "100")]).await;
     let two = Server::with(&database, &[("coupons.sweep_interval_ms", "100")]);
     let tills = [vec![Till::of(&one).await], vec![Till::of(&two).await]];
-    let clients = crowd(&tills, 15, || {}).await;
+    let clients = crowd(&tills, 12, || {}).await;
     assert_accounted(&mut connection, &clients).await;
 }
 
@@ -382,26 +395,27 @@ async fn a_crowd_goes_on_when_a_server_is_killed() {
     // All begin with the one that is killed in the middle.
     static STEPS: AtomicUsize = AtomicUsize::new(0);
     let crowd = tokio::spawn(async move {
-        crowd(&[vec![first, second]], 15, || {
+        crowd(&[vec![first, second]], 12, || {
             STEPS.fetch_add(1, Ordering::Relaxed);
         })
         .await
     });
     eventually("they are in the middle of it", async || {
-        (STEPS.load(Ordering::Relaxed) > CLIENTS * 5).then_some(())
+        (STEPS.load(Ordering::Relaxed) > CLIENTS * 3).then_some(())
     })
     .await;
     doomed.program.kill();
-    assert!(STEPS.load(Ordering::Relaxed) < CLIENTS * 14, "it was killed too late");
+    assert!(STEPS.load(Ordering::Relaxed) < CLIENTS * 11, "it was killed too late");
     let mut clients = crowd.await.unwrap();
     assert_accounted(&mut connection, &clients).await;
     // What the one has answered, the other answers.
     let before = usage(&mut connection, "c").await;
-    for client in &mut clients {
+    let again = clients.iter_mut().map(async |client| {
         for (id, call, answer) in std::mem::take(&mut client.answered) {
             assert_eq!(client.again(&id, &call).await, answer, "{id}: {call:?}");
         }
-    }
+    });
+    join_all(again).await;
     assert_eq!(usage(&mut connection, "c").await, before);
     assert_balanced(&mut connection).await;
 }

@@ -43,7 +43,8 @@ SELECT external_id, id, 'amount', 100, true, 1000000, 900 FROM campaigns WHERE e
 INSERT INTO coupon_counters (coupon_id, total_cap) SELECT id, {LIMIT} FROM coupons WHERE external_id LIKE 'bench-%';
 UPDATE coupon_book SET revision = revision + 1;
 CREATE TABLE bench_budget (LIKE campaign_states INCLUDING ALL);
-INSERT INTO bench_budget SELECT * FROM campaign_states LIMIT 1;
+INSERT INTO bench_budget SELECT * FROM campaign_states
+WHERE campaign_id = (SELECT id FROM campaigns WHERE external_id = 'bench-0');
 """
 
 GUARDED_UPDATE = f"""
@@ -83,6 +84,7 @@ class Database:
         command = ["pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(callers), "-T", str(seconds), *self.flags,
                    self.name]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert self.sql("SELECT reserved_minor > 0 FROM bench_budget") == ["t"], "nothing was updated"
         return float(re.search(r"tps = ([\d.]+)", output).group(1))
 
 

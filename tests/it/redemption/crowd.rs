@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use super::{assert_refused, serve, used};
 use crate::offers::{Offer, Till, assert_balanced, execute, usage};
 use crate::program::{Server, eventually};
-use crate::shop::user;
+use crate::shop::{self, user};
 
 const CLIENTS: usize = 64;
 /// Before what was not answered is sent again.
@@ -308,33 +308,62 @@ fn contested() -> Offer {
     }
 }
 
+/// A row that everybody wants is held until many have been found eligible and wait for it: all that they were told is that
+/// there is one left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_who_want_the_last_one_one_gets_it() {
-    let offer = Offer {
-        total_cap: Some(1),
-        ..Offer::of("c")
-    };
-    let (_database, mut connection, server) = serve(&[offer], &[]).await;
+    let offers = [
+        Offer {
+            total_cap: Some(1),
+            ..Offer::of("capped")
+        },
+        Offer {
+            limit_minor: Some(1_999),
+            ..Offer::of("budgeted")
+        },
+    ];
+    let (database, mut connection, server) = serve(&offers, &[]).await;
     let till = Till::of(&server).await;
-    let mut winners = 0;
-    // The cap is given back, and they all want it again.
-    for round in 0..3 {
-        let answers = want(&till, "c", &round.to_string(), user).await;
-        let (got, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-        assert_eq!(got.len(), 1);
-        for refused in refused {
-            assert_refused(&refused.unwrap_err(), "TOTAL_CAP_REACHED");
+    let mut holder = shop::connect(&database).await;
+    for (coupon, hot_rows, refusal) in [
+        ("capped", "coupon_counters", "TOTAL_CAP_REACHED"),
+        ("budgeted", "campaign_states", "BUDGET_EXHAUSTED"),
+    ] {
+        // It is given back, and they all want it again.
+        for round in 0..2 {
+            execute(&mut holder, &format!("BEGIN; SELECT FROM {hot_rows} FOR UPDATE")).await;
+            let wanting = tokio::spawn({
+                let till = till.clone();
+                async move { want(&till, coupon, &format!("{coupon}-{round}"), user).await }
+            });
+            eventually("many wait", async || {
+                let waiting: i64 = sqlx::query_scalar(
+                    "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                )
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+                (waiting >= 8).then_some(())
+            })
+            .await;
+            execute(&mut holder, "COMMIT").await;
+            let (got, refused): (Vec<_>, Vec<_>) = wanting.await.unwrap().into_iter().partition(Result::is_ok);
+            assert_eq!(got.len(), 1);
+            for refused in refused {
+                assert_refused(&refused.unwrap_err(), refusal);
+            }
+            let reservation = got.into_iter().next().unwrap().unwrap().reservation_id;
+            let id = format!("{coupon}-{round}-back");
+            assert!(till.release(&id, &reservation).await.unwrap());
         }
-        let reservation = got.into_iter().next().unwrap().unwrap().reservation_id;
-        assert!(till.release(&format!("l{round}"), &reservation).await.unwrap());
-        winners += 1;
+        assert_eq!(usage(&mut connection, coupon).await, used(0, 0, 0, 0));
     }
-    assert_eq!(usage(&mut connection, "c").await, used(0, 0, 0, 0));
     let ledger: i64 = sqlx::query_scalar("SELECT count(*) FROM coupon_ledger WHERE entry = 'reserve'")
         .fetch_one(&mut connection)
         .await
         .unwrap();
-    assert_eq!(ledger, winners);
+    assert_eq!(ledger, 4);
     assert_balanced(&mut connection).await;
 }
 

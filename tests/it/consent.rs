@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::postgres::TestDatabase;
-use crate::program::{Server, run};
+use crate::program::{Server, run, succeed};
 use crate::rpc::{assert_invalid, assert_status, at, seconds_now};
 use crate::shop::{self, Caller, ITEMS, for_user, item, rating, soon, user};
 
@@ -390,4 +390,29 @@ async fn where_silence_forbids_training_only_who_agrees_is_trained_on() {
         .await
         .unwrap();
     assert_eq!(users, 39);
+}
+
+#[tokio::test]
+async fn who_is_suppressed_is_in_no_audience_whatever_they_agree_to() {
+    let database = shop::open().await;
+    let server = Server::with(&database, &[("live.refresh_interval_ms", "200")]);
+    let asker = Asker::of(&server).await;
+    let (ada, liked) = (user(7), item(shop::item_where(7, true)));
+    asker.say(&ada, MARKETING, true).await;
+    assert!(asker.audience(&liked).await.contains(&ada));
+    let file = crate::postgres::scratch();
+    let path = file.path().join("suppressed.csv");
+    std::fs::write(&path, format!("user_id,reason\n{ada},asked by letter\nnewcomer,\n")).unwrap();
+    succeed(&database, &["import", "suppressions", path.to_str().unwrap()]);
+    soon("suppression", async || !asker.audience(&liked).await.contains(&ada)).await;
+    let consents = asker.get(&ada).await.unwrap();
+    assert_eq!(granted(&consents)[0], (MARKETING, true, true));
+    // Nothing else is touched, and it stays with the next snapshot.
+    assert!(!asker.is_popularity(&ada).await);
+    shop::train(database.url());
+    asker.shop.serves(2).await;
+    assert!(!asker.audience(&liked).await.contains(&ada));
+    assert!(!asker.is_popularity(&ada).await);
+    let reasons = "suppressions WHERE reason IN ('asked by letter', '')";
+    assert_eq!(count(&mut shop::connect(&database).await, reasons).await, 2);
 }

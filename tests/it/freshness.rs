@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use likemind::grpc::proto::v1::{
-    Fallback, GetItemRequest, IngestRatingsRequest, Item, ItemFilter, Personalization, PredictRatingsRequest,
-    PriceRange, RecommendRequest, SessionItem, SessionItems, prediction, recommend_request,
+    CheckEligibilityRequest, Fallback, GetItemRequest, IngestRatingsRequest, Item, ItemFilter, Personalization,
+    PredictRatingsRequest, PriceRange, PurchaseLine, RecommendRequest, RecordPurchasesRequest, SessionItem,
+    SessionItems, Verdict, prediction, recommend_request,
 };
 use likemind::store::changes::{self, Watermark};
 use likemind::store::error::StoreError;
@@ -12,8 +13,10 @@ use likemind::store::snapshots;
 use sqlx::Connection;
 
 use crate::hold::execute;
+use crate::offers::{Offer, Till};
 use crate::postgres::TestDatabase;
 use crate::program::Server;
+use crate::rpc::at;
 use crate::shop::{self, Caller, Scores, a_rating, assert_equal, equal, for_user, item, plus, pounds, soon, user};
 
 /// Two servers on one database; what is written goes through the first.
@@ -574,4 +577,66 @@ async fn catching_up_ends_when_nothing_comes() {
     let pool = database.pool().await;
     let reached = changes::since(&pool, &watermark, Duration::from_millis(100), |_| {}).await;
     assert!(matches!(reached, Err(StoreError::Unavailable(_))), "{reached:?}");
+}
+
+#[tokio::test]
+async fn the_last_order_is_the_last_one_that_was_kept() {
+    let database = shop::open().await;
+    let offer = Offer {
+        rules: r#"[{"lapsed_user": {"days": 30}}]"#,
+        ..Offer::of("back")
+    };
+    offer.create(&mut shop::connect(&database).await).await;
+    let servers = [
+        Server::start(&database),
+        Server::with(&database, &[("live.refresh_interval_ms", "200")]),
+    ];
+    let (here, there) = (Till::of(&servers[0]).await, Till::of(&servers[1]).await);
+    let caller = Caller::of(&servers[0]).await;
+    let seen = async |till: &Till| {
+        let request = CheckEligibilityRequest {
+            user_id: user(7),
+            coupon_ids: vec!["back".to_owned()],
+            cart: None,
+        };
+        let answer = till.coupons.clone().check_eligibility(request).await.unwrap();
+        let found = answer.into_inner().coupons.swap_remove(0);
+        assert_eq!(
+            found.verdict() == Verdict::Eligible,
+            found.reasons.is_empty(),
+            "{found:?}"
+        );
+        found.reasons.first().map(|reason| reason.seen.clone())
+    };
+    let is_lapsed = async |expected: bool, what: &str| {
+        assert_eq!(seen(&here).await.is_none(), expected, "{what}");
+        soon(&format!("elsewhere: {what}"), async || {
+            seen(&there).await.is_none() == expected
+        })
+        .await;
+    };
+
+    is_lapsed(false, "nothing was ordered yet").await;
+    let never = seen(&here).await;
+    let old = PurchaseLine {
+        order_id: "old".to_owned(),
+        line_number: 1,
+        user_id: user(7),
+        item_id: item(5),
+        quantity: 1,
+        line_total: Some(pounds(100)),
+        purchased_at: at(0),
+        coupon_discount_minor: 0,
+    };
+    let lines = vec![old];
+    let request = RecordPurchasesRequest { lines };
+    caller.purchases.clone().record_purchases(request).await.unwrap();
+    is_lapsed(true, "an old order").await;
+    caller.buy("new", 1, &user(7), &item(5), 2).await;
+    is_lapsed(false, "one of now, of the same item").await;
+    assert_ne!(seen(&here).await, never);
+    caller.buy("new", 2, &user(7), &item(5), -1).await;
+    is_lapsed(false, "half of it is returned").await;
+    caller.buy("new", 3, &user(7), &item(5), -1).await;
+    is_lapsed(true, "all of it is returned").await;
 }

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""How many redemptions a second one coupon takes, against what the database forces.
+
+    cargo build --release && benches/redemptions.py
+
+Needs grpcio, PostgreSQL's programs (pgbench) and two cores. A redemption is ReserveCoupon and then ConfirmRedemption: two
+transactions that change the rows of the coupon and of its campaign, which everybody wants, and so one after the other.
+What the database forces is what pgbench makes of such a transaction when it is nothing else: the guarded update of one
+row, and its commit. In rounds: pgbench on one row, redemptions of one coupon, redemptions of as many coupons as there are
+callers, where nobody waits for anybody.
+"""
+
+import argparse
+import asyncio
+import glob
+import os
+import random
+import re
+import statistics
+import subprocess
+import time
+
+import grpc
+
+from server import Server, number, sample, text
+
+RESERVE = "/likemind.v1.CouponService/ReserveCoupon"
+CONFIRM = "/likemind.v1.CouponService/ConfirmRedemption"
+CHANNELS = 4
+# All limits of a key are counted and none is reached.
+SETTINGS = ["access.requests_per_second=1000000", "access.burst=1000000"]
+# Without a limit nothing is counted less: every guard compares with a number that it does not reach.
+LIMIT = 10 ** 15
+
+SCHEMA = f"""
+INSERT INTO campaigns (external_id, currency_code, audience, holdout_salt)
+SELECT 'bench-' || n, 'GBP', 'all', decode(md5(n::text), 'hex') FROM generate_series(0, :coupons) AS n;
+INSERT INTO campaign_states (campaign_id, state, starts_at, ends_at, limit_minor)
+SELECT id, 'active', now() - interval '1 day', now() + interval '1 day', {LIMIT} FROM campaigns
+WHERE external_id LIKE 'bench-%';
+INSERT INTO coupons (external_id, campaign_id, discount, amount_minor, covers_all, per_user_cap, reservation_ttl_seconds)
+SELECT external_id, id, 'amount', 100, true, 1000000, 900 FROM campaigns WHERE external_id LIKE 'bench-%';
+INSERT INTO coupon_counters (coupon_id, total_cap) SELECT id, {LIMIT} FROM coupons WHERE external_id LIKE 'bench-%';
+UPDATE coupon_book SET revision = revision + 1;
+CREATE TABLE bench_budget (LIKE campaign_states INCLUDING ALL);
+INSERT INTO bench_budget SELECT * FROM campaign_states LIMIT 1;
+"""
+
+GUARDED_UPDATE = f"""
+UPDATE bench_budget SET reserved_minor = reserved_minor + 1
+WHERE state IN ('scheduled', 'active') AND starts_at <= clock_timestamp() AND clock_timestamp() < ends_at
+  AND (limit_minor IS NULL OR reserved_minor + spent_minor + 1 <= limit_minor);
+"""
+
+BALANCE = """
+SELECT count(*) FROM coupon_counters
+JOIN coupons ON coupons.id = coupon_id JOIN campaign_states USING (campaign_id)
+JOIN (SELECT coupon_id, sum(reserved) AS reserved, sum(redeemed) AS redeemed, sum(reserved_minor) AS reserved_minor,
+             sum(spent_minor) AS spent_minor FROM coupon_ledger GROUP BY coupon_id) AS ledger USING (coupon_id)
+WHERE (coupon_counters.reserved, coupon_counters.redeemed, campaign_states.reserved_minor, campaign_states.spent_minor)
+   <> (ledger.reserved, ledger.redeemed, ledger.reserved_minor, ledger.spent_minor)
+"""
+
+
+class Database:
+    """The private PostgreSQL of a running server."""
+
+    def __init__(self, data_dir):
+        (pid_file,) = glob.glob(os.path.join(data_dir, "**", "postmaster.pid"), recursive=True)
+        with open(pid_file) as file:
+            lines = file.read().splitlines()
+        self.flags = ["-h", lines[4], "-p", lines[3], "-U", "postgres"]
+        self.name = "likemind"
+
+    def sql(self, statements, *flags):
+        command = ["psql", *self.flags, "-d", self.name, "-v", "ON_ERROR_STOP=1", "-qtA", *flags]
+        return subprocess.run(command, check=True, capture_output=True, text=True, input=statements).stdout.split()
+
+    def updates_a_second(self, folder, callers, seconds):
+        script = os.path.join(folder, "guarded.sql")
+        with open(script, "w") as file:
+            file.write(GUARDED_UPDATE)
+        command = ["pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(callers), "-T", str(seconds), *self.flags,
+                   self.name]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return float(re.search(r"tps = ([\d.]+)", output).group(1))
+
+
+def nested(field, *parts):
+    """A field of a message that is a message."""
+    body = b"".join(parts)
+    assert len(body) < 128
+    return bytes([field << 3 | 2, len(body)]) + body
+
+
+CART = nested(4, text(1, "GBP"), nested(2, text(1, "85123A"), number(2, 1), number(3, 1_000)))
+
+
+def id_of(answer):
+    """The first field of the only field of a message: the id of what it answers."""
+    at = 1
+    while answer[at] & 128:
+        at += 1
+    length = answer[at + 2]
+    assert answer[at + 1] == 10
+    return answer[at + 3:at + 3 + length].decode()
+
+
+class Shoppers:
+    def __init__(self, address, key, users):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(CHANNELS)]
+        self.metadata = (("authorization", f"Bearer {key}"),)
+        self.users = users
+        self.run = 0
+
+    async def redeem(self, channel, request, user, coupon):
+        call = channel.unary_unary(RESERVE)
+        body = text(1, request + "r") + text(2, user) + text(3, coupon) + CART
+        reservation = id_of(await call(body, metadata=self.metadata))
+        call = channel.unary_unary(CONFIRM)
+        await call(text(1, request + "c") + text(2, reservation), metadata=self.metadata)
+
+    async def redemptions(self, coupons, callers, seconds):
+        """Redemptions a second, and how long each took, in seconds. Caller n wants coupon n modulo `coupons`."""
+        self.run += 1
+        took = []
+        began = time.perf_counter()
+        end = began + seconds
+
+        async def caller(n):
+            source = random.Random(n)
+            turn = 0
+            while (now := time.perf_counter()) < end:
+                turn += 1
+                request = f"{self.run}-{n}-{turn}"
+                await self.redeem(self.channels[n % CHANNELS], request, source.choice(self.users), f"bench-{n % coupons}")
+                took.append(time.perf_counter() - now)
+
+        await asyncio.gather(*(caller(n) for n in range(callers)))
+        return len(took) / (time.perf_counter() - began), took
+
+    async def close(self):
+        for channel in self.channels:
+            await channel.close()
+
+
+def quantile(values, share):
+    """In ms."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
+
+
+async def measure(address, key, database, folder, callers, args):
+    users = database.sql("SELECT external_id FROM users ORDER BY id LIMIT 4000")
+    shoppers = Shoppers(address, key, users)
+    await shoppers.redemptions(callers, callers, 1)
+    forced, hot, spread, took = [], [], [], []
+    for _ in range(args.rounds):
+        forced.append(await asyncio.to_thread(database.updates_a_second, folder, callers, args.seconds))
+        rate, times = await shoppers.redemptions(1, callers, args.seconds)
+        hot.append(rate)
+        took += times
+        rate, _ = await shoppers.redemptions(callers, callers, args.seconds)
+        spread.append(rate)
+    await shoppers.close()
+    ratios = [2 * rate / updates for rate, updates in zip(hot, forced)]
+    print(f"| {callers} | {statistics.median(forced):,.0f} | {statistics.median(hot):,.0f} "
+          f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {quantile(took, .5):,.0f} "
+          f"| {quantile(took, .99):,.0f} | {statistics.median(spread):,.0f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", nargs="?", default="target/release/likemind")
+    parser.add_argument("--seconds", type=int, default=10, help="of each run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--callers", type=int, nargs="*", default=[1, 16, 64])
+    args = parser.parse_args()
+    program = os.path.abspath(args.program)
+    print("| callers | updates, 1/s | redemptions of one coupon, 1/s | 2 × redemptions ÷ updates | p50, ms | p99, ms "
+          "| redemptions of as many coupons, 1/s |")
+    print("|---|---|---|---|---|---|---|")
+    with sample(program) as (folder, data_dir, key), Server(program, data_dir, *SETTINGS) as server:
+        database = Database(data_dir)
+        database.sql(SCHEMA, "-v", f"coupons={max(args.callers)}")
+        # Servers look once a second.
+        time.sleep(2)
+        for callers in args.callers:
+            asyncio.run(measure(server.address, key, database, folder, callers, args))
+        assert database.sql(BALANCE) == ["0"], "the ledger does not sum to the counters"
+
+
+if __name__ == "__main__":
+    main()

@@ -349,7 +349,18 @@ fn fit_propensity(
     let until = input.known_until().unwrap_or(input.as_of);
     let cases = cases(input, parameters, until, options)?;
     let weights = |covered: &_| affinity::weights(snapshot, covered);
-    Ok(propensity::fit::fit(&cases, &weights, until, options))
+    let propensity = propensity::fit::fit(&cases, &weights, until, options);
+    match &propensity {
+        Propensity::Fitted(model) => tracing::info!(
+            campaigns = model.evidence.campaigns,
+            redemptions = model.evidence.redemptions,
+            "fitted the propensity on {} redemptions of {} campaigns",
+            model.evidence.redemptions,
+            model.evidence.campaigns
+        ),
+        Propensity::NotFitted { reason } => tracing::info!(%reason, "the propensity is not fitted: {reason}"),
+    }
+    Ok(propensity)
 }
 
 /// Encodes one part while the one before is stored, so that no more than three are in memory. Returns checksum and size.

@@ -137,6 +137,9 @@ pub(super) fn print_propensity(quality: &PropensityQuality) {
             (predicted + campaign.predicted, observed + campaign.observed)
         });
     println!("{:<12} {:>10} {observed:>8} {predicted:>9.1}", "all", "");
+    if quality.campaigns.iter().any(|campaign| campaign.observed_share < 1.0) {
+        println!("* what is known ends before the window does, and so does the prediction");
+    }
     println!("Reliability, fifths of the recipients by predicted probability:");
     println!("{:>10} {:>9} {:>9}", "recipients", "predicted", "redeemed");
     for bin in &quality.reliability {

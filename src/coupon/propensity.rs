@@ -3,6 +3,14 @@
 //! A logistic regression with one random intercept a campaign, on users as they were before each campaign started
 //! ([`features`], [`fit`], [`logistic`]), measured by predicting past campaigns with what was known then ([`metrics`],
 //! [`super::backtest`]).
+//!
+//! Of the features of design.md §6 it uses past redemptions and affinity, and beside them lines with a coupon discount.
+//! Own purchases of the covered items, recency, frequency and spend are measured as rankers, but not fitted on: nine
+//! campaigns of The Complete Journey (376 redeemers) give ROC-AUC .762 and log loss .310 with these three, .762 and .320
+//! with own purchases, .760 and .308 with recency, .756 and .311 with frequency, .762 and .311 with spend, .760 and .318
+//! with all seven; more weights than the data bear. All probabilities come from the fit: a Platt step fitted on the
+//! predictions of earlier campaigns made the log loss of later ones worse (.328 for .309), for they are too few to tell a
+//! slope from the campaigns' own differences.
 
 pub mod features;
 pub mod fit;

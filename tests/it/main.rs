@@ -19,6 +19,7 @@ mod operations;
 mod outage;
 mod postgres;
 mod program;
+mod propensity;
 mod quickstart;
 mod redemption;
 mod restore;

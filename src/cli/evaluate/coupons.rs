@@ -59,13 +59,8 @@ fn print(backtest: &Backtest) {
             }
             println!();
             report::print_propensity(quality);
-            if let Some(known_until) = backtest.known_until
-                && quality.campaigns.iter().any(|campaign| campaign.observed_share < 1.0)
-            {
-                println!(
-                    "* labels end at {}, before the window does",
-                    known_until.format("%Y-%m-%d")
-                );
+            if let Some(known_until) = backtest.known_until {
+                println!("what is known ends at {}", known_until.format("%Y-%m-%dT%H:%M:%SZ"));
             }
         }
         None => println!("no campaign could be predicted"),

@@ -59,7 +59,7 @@ fn a_taste_for_coupons_is_found() {
 
 #[test]
 fn nothing_from_the_end_on_changes_the_fit() {
-    let until = day(70);
+    let until = day(90);
     let input = past(6);
     let expected = fit_before(&input, until, &all_features());
     fitted(expected.clone());

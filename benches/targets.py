@@ -66,7 +66,7 @@ def postgres(folder):
 
 
 def sql(url, statements):
-    subprocess.run(["psql", url, "-q", "-v", "ON_ERROR_STOP=1", "-c", statements], check=True)
+    subprocess.run(["psql", url, "-q", "-v", "ON_ERROR_STOP=1", "-c", statements], check=True, stdout=subprocess.DEVNULL)
 
 
 def fill(url, options):
@@ -180,8 +180,11 @@ def main():
             print(f"data made in {time.monotonic() - began:.0f} s")
             began = time.monotonic()
             # The gate is not what this is about.
-            train = [program, "train", "--set-config=gate.min_users=100000000", "--set-config=evaluation.max_users=1000"]
-            subprocess.run(train, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            train = [program, "train", "--set-config=gate.min_users=100000000", "--set-config=evaluation.max_users=1000",
+                     "--set-config=trainer.lease_ms=600000"]
+            trained = subprocess.run(train, env=environment, capture_output=True, text=True)
+            if trained.returncode != 0:
+                raise SystemExit(trained.stderr)
             print(f"trained in {time.monotonic() - began:.0f} s")
             server = Server(program, environment)
             try:

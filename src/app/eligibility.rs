@@ -130,7 +130,12 @@ impl Judge {
     async fn book_for(&self, coupons: &Selection) -> Result<Arc<Book>, EligibilityError> {
         let book = self.live.book();
         let is_missing = |id: &CouponId| book.offer(id).is_none();
-        if matches!(coupons, Selection::Named(ids) if ids.iter().any(is_missing)) {
+        let may_be_old = match coupons {
+            Selection::Named(ids) => ids.iter().any(is_missing),
+            // As after a start, before it was read for the first time.
+            Selection::OnOffer => book.offers().next().is_none(),
+        };
+        if may_be_old {
             self.live.refresh_book().await?;
             return Ok(self.live.book());
         }

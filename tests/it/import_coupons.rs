@@ -260,13 +260,11 @@ async fn redemptions_count_and_never_exceed_a_limit() {
         350
     );
     files.check("redemptions", redemptions, [0, 4, 3], &rejected);
-    let more = "redemption_id,coupon_id,user_id,redeemed_at\nr1,k1,bob,2024-01-05\nr2,k1,cid,2024-01-05\n";
-    files.check(
-        "redemptions",
-        more,
-        [1, 0, 1],
-        &[["3", "coupon_id", "TOTAL_CAP_REACHED"]],
-    );
+    let last = "redemption_id,coupon_id,user_id,redeemed_at\nr1,k1,bob,2024-01-05\n";
+    files.check("redemptions", last, [1, 0, 0], &[]);
+    let more = "redemption_id,coupon_id,user_id,redeemed_at\nr2,k1,cid,2024-01-05\n";
+    let too_many = [["2", "coupon_id", "TOTAL_CAP_REACHED"]];
+    files.check("redemptions", more, [0, 0, 1], &too_many);
     assert_ledger(&files).await;
     // A cap is not lowered below what is redeemed.
     let lower = "coupon_id,campaign_id,amount,currency,total_cap\nk1,k,1.50,USD,1\n";

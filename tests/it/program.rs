@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
-use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
-use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
 use likemind::grpc::proto::v1::rating_service_client::RatingServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
@@ -311,14 +309,6 @@ impl Server {
 
     pub async fn campaigns(&self) -> CampaignServiceClient<Channel> {
         CampaignServiceClient::new(self.channel().await)
-    }
-
-    pub async fn coupons(&self) -> CouponServiceClient<Channel> {
-        CouponServiceClient::new(self.channel().await)
-    }
-
-    pub async fn privacy(&self) -> PrivacyServiceClient<Channel> {
-        PrivacyServiceClient::new(self.channel().await)
     }
 
     pub async fn models(&self) -> ModelServiceClient<Channel> {

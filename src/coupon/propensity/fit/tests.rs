@@ -25,7 +25,7 @@ fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> 
 fn all_features() -> FitOptions {
     FitOptions {
         features: Feature::ALL.to_vec(),
-        ..FitOptions::new(50)
+        ..FitOptions::new(40)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How much users like what a coupon covers.
 //!
 //! The affinity of a user to a set of items is the item-based ranking score summed over the set:
-//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R[j], which is Σ_{j ∈ history} R[j]·w_j with the weight w_j = Σ_i sim(i, j) over
+//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R(j), which is Σ_{j ∈ history} R(j)·w_j with the weight w_j = Σ_i sim(i, j) over
 //! those i of the set that have j in their own list. Weights and users are gone through in a fixed order, so that one
 //! user's affinity has the same bits whether it is computed alone or with all others.
 

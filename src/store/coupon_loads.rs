@@ -327,7 +327,7 @@ fn refusal(
         );
         return refusal("currency", "CURRENCY_MISMATCH", message);
     }
-    let Some(stored) = stored else { return None };
+    let stored = stored?;
     if stored.campaign_id != campaign.id {
         let message = format!("the coupon {} belongs to another campaign", coupon.id);
         return refusal("campaign_id", "CAMPAIGN_CANNOT_CHANGE", message);

@@ -66,33 +66,31 @@ pub async fn reserve<R: Send>(
     decide: impl Fn(&Standing) -> Result<Grant, R>,
 ) -> Result<Done<Reservation>, ReserveError<R>> {
     let decide = &decide;
-    let outcome = pool
-        .write(|mut tx| async move {
-            match requests::begin::<String>(&mut tx, request).await? {
-                Begun::New => {}
-                Begun::Before(id) => return Ok(Ok(Done::Before(read_reservation(&mut tx, &id).await?))),
-                Begun::Reused => return Ok(Ok(Done::Reused)),
-            }
-            lock_user(&mut tx, &wanted.user).await?;
-            let coupons = std::slice::from_ref(&wanted.coupon);
-            let standing = standing_in(&mut tx, &wanted.user, coupons, wanted.exposure_window_days).await?;
-            let grant = match decide(&standing) {
-                Ok(grant) => grant,
-                Err(refusal) => return Ok(Err(ReserveError::Refused(refusal))),
-            };
-            let Some(user_key) = standing.user_key else {
-                return Ok(Err(ReserveError::Taken));
-            };
-            // What is answered of a reservation never changes: its id is enough to answer the same again.
-            requests::finish(&mut tx, request, &wanted.reservation.as_str()).await?;
-            let Some(reservation) = take(&mut tx, wanted, user_key, &grant).await? else {
-                return Ok(Err(ReserveError::Taken));
-            };
-            tx.commit().await?;
-            Ok(Ok(Done::Now(reservation)))
-        })
-        .await?;
-    outcome
+    pool.write(|mut tx| async move {
+        match requests::begin::<String>(&mut tx, request).await? {
+            Begun::New => {}
+            Begun::Before(id) => return Ok(Ok(Done::Before(read_reservation(&mut tx, &id).await?))),
+            Begun::Reused => return Ok(Ok(Done::Reused)),
+        }
+        lock_user(&mut tx, &wanted.user).await?;
+        let coupons = std::slice::from_ref(&wanted.coupon);
+        let standing = standing_in(&mut tx, &wanted.user, coupons, wanted.exposure_window_days).await?;
+        let grant = match decide(&standing) {
+            Ok(grant) => grant,
+            Err(refusal) => return Ok(Err(ReserveError::Refused(refusal))),
+        };
+        let Some(user_key) = standing.user_key else {
+            return Ok(Err(ReserveError::Taken));
+        };
+        // What is answered of a reservation never changes: its id is enough to answer the same again.
+        requests::finish(&mut tx, request, &wanted.reservation.as_str()).await?;
+        let Some(reservation) = take(&mut tx, wanted, user_key, &grant).await? else {
+            return Ok(Err(ReserveError::Taken));
+        };
+        tx.commit().await?;
+        Ok(Ok(Done::Now(reservation)))
+    })
+    .await?
 }
 
 async fn lock_user(connection: &mut Connection, user: &UserId) -> Result<(), StoreError> {

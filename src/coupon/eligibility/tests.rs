@@ -438,7 +438,7 @@ fn failures_say_what_was_seen() {
     let check = |change: fn(&mut World), expected: Failure, required: &str, seen: &str| {
         let mut world = World::new();
         change(&mut world);
-        assert_eq!(world.assess().failures, [expected.clone()]);
+        assert_eq!(world.assess().failures, std::slice::from_ref(&expected));
         let offer = other("c", "k", false);
         let texts = (expected.required(Some(&offer)), expected.seen());
         assert_eq!(texts, (required.to_owned(), seen.to_owned()));

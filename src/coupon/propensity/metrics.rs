@@ -237,7 +237,7 @@ mod tests {
             let places = cases.len().div_ceil(10);
             // Expected hits, one place after the other.
             let mut descending = cases.clone();
-            descending.sort_by(|a, b| b.0.cmp(&a.0));
+            descending.sort_by_key(|case| std::cmp::Reverse(case.0));
             let mut hits = 0.0;
             for place in 0..places {
                 let tied: Vec<_> = descending.iter().filter(|case| case.0 == descending[place].0).collect();

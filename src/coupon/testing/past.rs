@@ -45,7 +45,8 @@ pub fn past(campaigns: u32) -> TrainingInput {
 
 fn campaign(at: u32) -> CampaignHistory {
     let start = day(20 * i64::from(at + 1));
-    let redeems = |user: u32| (user % 3 == 0 && (user / 3 + at) % 3 != 0) || (user + 7 * at) % 20 == 1;
+    let redeems =
+        |user: u32| (user.is_multiple_of(3) && !(user / 3 + at).is_multiple_of(3)) || (user + 7 * at) % 20 == 1;
     CampaignHistory {
         id: CampaignId::new(format!("c{at:02}")).unwrap(),
         window: Window::new(start, start + chrono::Duration::days(10)).unwrap(),

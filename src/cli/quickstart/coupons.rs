@@ -157,11 +157,10 @@ fn target_reason(target: &Value) -> String {
     let features = array(&target["propensity"]["features"]).iter();
     let feature = |feature: &Value| {
         let name = text(&feature["feature"]).replace('_', " ");
-        format!(
-            "{name} {:.2}: {:+.2}",
-            number(&feature["value"]),
-            number(&feature["contribution"])
-        )
+        let (value, contribution) = (number(&feature["value"]), number(&feature["contribution"]));
+        // Most are counts.
+        let decimals = if value.fract() == 0.0 { 0 } else { 2 };
+        format!("{name} {value:.decimals$}: {contribution:+.2}")
     };
     let parts: Vec<String> = items.map(bought).chain(features.map(feature)).take(MAX_PARTS).collect();
     match (parts.is_empty(), target["affinity"].is_object()) {

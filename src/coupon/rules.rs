@@ -1,4 +1,7 @@
 //! The rules of a coupon against what a user did.
+//!
+//! Rules that name items or a category of a merchant's campaign see no items but that merchant's: who matches is told to the
+//! merchant, and what users bought of others is none of their business.
 
 use chrono::Duration;
 
@@ -6,7 +9,7 @@ use crate::domain::coupon::{ItemSet, Rule};
 use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::time::Timestamp;
 use crate::model::bits::Bits;
-use crate::model::catalogue::NONE;
+use crate::model::catalogue::{Catalogue, Facts, NONE};
 use crate::model::dictionary::{ItemIndex, Texts, UserIndex};
 use crate::model::overlay::{FreshInteraction, ItemRef};
 use crate::model::parameters::ImplicitFeedback;
@@ -241,10 +244,10 @@ fn holds(holds: bool, seen: impl FnOnce() -> Seen) -> Result<(), Seen> {
 impl<'a> Condition<'a> {
     fn new(rule: &'a Rule, offer: &'a Offer, view: Option<&View>, users: Users) -> Self {
         match rule {
-            Rule::Bought(set) => Self::Bought(NamedItems::new(set, view)),
-            Rule::NotBought(set) => Self::NotBought(NamedItems::new(set, view)),
+            Rule::Bought(set) => Self::Bought(NamedItems::new(set, offer, view)),
+            Rule::NotBought(set) => Self::NotBought(NamedItems::new(set, offer, view)),
             Rule::CategoryAffinity { category, min_share } => Self::CategoryAffinity {
-                category: NamedCategory::new(category, view),
+                category: NamedCategory::new(category, offer, view),
                 min_share: *min_share,
             },
             Rule::MinAffinity { min_score } => Self::MinAffinity {
@@ -263,6 +266,7 @@ impl<'a> Condition<'a> {
 #[derive(Debug, Clone)]
 struct NamedItems<'a> {
     set: &'a ItemSet,
+    seller: Seller<'a>,
     /// Ascending.
     items: Vec<ItemIndex>,
     /// One bit a category of the catalogue.
@@ -272,10 +276,12 @@ struct NamedItems<'a> {
 }
 
 impl<'a> NamedItems<'a> {
-    fn new(set: &'a ItemSet, view: Option<&View>) -> Self {
+    fn new(set: &'a ItemSet, offer: &'a Offer, view: Option<&View>) -> Self {
+        let seller = Seller::of(offer, view);
         let Some(view) = view else {
             return Self {
                 set,
+                seller,
                 items: Vec::new(),
                 categories: Bits::default(),
                 merchants: Bits::default(),
@@ -288,6 +294,7 @@ impl<'a> NamedItems<'a> {
             .filter_map(|id| view.snapshot.items().find(id.as_str()));
         Self {
             set,
+            seller,
             // As the ids ascend, so do the indices.
             items: items.collect(),
             categories: positions(&catalogue.categories, set.categories.iter().map(Category::as_str)),
@@ -301,7 +308,7 @@ impl<'a> NamedItems<'a> {
             .entries()
             .filter(|entry| entry.is_purchased)
             .map(|entry| entry.item);
-        items.find(|item| self.contains(*item, history.view))
+        items.find(|item| self.contains(*item, history.view) && self.seller.sells(*item, history.view))
     }
 
     fn bought_id(&self, history: &History<'_>) -> Option<ItemId> {
@@ -331,28 +338,79 @@ impl<'a> NamedItems<'a> {
     }
 }
 
+/// Whose items the rules of a campaign see: a merchant whose name has been looked up; `None`: everybody's.
+#[derive(Debug, Clone, Copy)]
+struct Seller<'a>(Option<Named<'a>>);
+
+/// A name of the catalogue.
+#[derive(Debug, Clone, Copy)]
+struct Named<'a> {
+    name: &'a str,
+    /// In the snapshot's catalogue.
+    position: Option<usize>,
+}
+
+impl Named<'_> {
+    /// Whether an item has this name in a column. `dense`: the column of the snapshot; `fact`: the same of one item.
+    fn is_of(
+        self,
+        item: EntryItem<'_>,
+        view: &View,
+        dense: impl Fn(&Catalogue) -> &[u32],
+        fact: impl Fn(Facts<'_>) -> Option<&str>,
+    ) -> bool {
+        let facts = match item {
+            EntryItem::Known(item) => match view.overlay.known_item(item) {
+                Some(facts) => Some(facts),
+                None => {
+                    let column = dense(view.snapshot.catalogue());
+                    return self.position.is_some_and(|own| column[item.at()] as usize == own);
+                }
+            },
+            EntryItem::New(id) => view.overlay.new_item(id),
+        };
+        facts.is_some_and(|facts| fact(facts) == Some(self.name))
+    }
+}
+
+impl<'a> Seller<'a> {
+    fn of(offer: &'a Offer, view: Option<&View>) -> Self {
+        Self(offer.merchant().map(|name| Named {
+            name,
+            position: view.and_then(|view| view.snapshot.catalogue().merchants.find(name)),
+        }))
+    }
+
+    fn sells(self, item: EntryItem<'_>, view: &View) -> bool {
+        let is_own = |own: Named<'_>| own.is_of(item, view, |catalogue| &catalogue.merchant_of, |facts| facts.merchant);
+        self.0.is_none_or(is_own)
+    }
+}
+
 /// A category whose name has been looked up.
 #[derive(Debug, Clone)]
 struct NamedCategory<'a> {
-    name: &'a str,
-    /// In the snapshot's catalogue.
-    position: Option<u32>,
+    category: Named<'a>,
+    seller: Seller<'a>,
 }
 
 impl<'a> NamedCategory<'a> {
-    fn new(category: &'a Category, view: Option<&View>) -> Self {
+    fn new(category: &'a Category, offer: &'a Offer, view: Option<&View>) -> Self {
         let name = category.as_str();
-        let position = view.and_then(|view| view.snapshot.catalogue().categories.find(name));
         Self {
-            name,
-            position: position.map(|position| position as u32),
+            category: Named {
+                name,
+                position: view.and_then(|view| view.snapshot.catalogue().categories.find(name)),
+            },
+            seller: Seller::of(offer, view),
         }
     }
 
-    /// Its share of the sum of the user's effective ratings; 0 without any.
+    /// Its share of the sum of the user's effective ratings of what the seller sells; 0 without any.
     fn share(&self, history: &History<'_>) -> f64 {
         let (mut own, mut all) = (0.0, 0.0);
-        for entry in history.entries() {
+        let entries = history.entries();
+        for entry in entries.filter(|entry| self.seller.sells(entry.item, history.view)) {
             let rating = f64::from(entry.rating);
             all += rating;
             if self.contains(entry.item, history.view) {
@@ -363,18 +421,8 @@ impl<'a> NamedCategory<'a> {
     }
 
     fn contains(&self, item: EntryItem<'_>, view: &View) -> bool {
-        let facts = match item {
-            EntryItem::Known(item) => match view.overlay.known_item(item) {
-                Some(facts) => Some(facts),
-                None => {
-                    return self
-                        .position
-                        .is_some_and(|own| view.snapshot.catalogue().category_of[item.at()] == own);
-                }
-            },
-            EntryItem::New(id) => view.overlay.new_item(id),
-        };
-        facts.is_some_and(|facts| facts.category == Some(self.name))
+        self.category
+            .is_of(item, view, |catalogue| &catalogue.category_of, |facts| facts.category)
     }
 }
 

@@ -335,7 +335,7 @@ impl From<DefineError> for Status {
             DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
             DefineError::CouponExists(_) => exists("COUPON_EXISTS"),
             DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),
-            DefineError::InvalidTransition { .. } => failed("INVALID_TRANSITION"),
+            DefineError::InvalidTransition { .. } | DefineError::Begun => failed("INVALID_TRANSITION"),
             DefineError::LimitBelowUse { .. } => failed("LIMIT_BELOW_USE"),
             DefineError::Invalid(error) => invalid_argument(vec![error.within("campaign")]),
             DefineError::Store(error) => error.into(),

@@ -27,7 +27,7 @@ pub enum DefineError {
     UnknownCoupon(CouponId),
     #[error("there is no merchant {0}")]
     UnknownMerchant(MerchantId),
-    #[error("the campaign is of {of} and covers nothing that {named} sells")]
+    #[error("the campaign is of {of}: it covers and asks for nothing that {named} sells")]
     ForeignMerchant { of: MerchantId, named: MerchantId },
     #[error("there is another campaign {0} already")]
     CampaignExists(CampaignId),
@@ -37,6 +37,8 @@ pub enum DefineError {
     NotDraft { field: &'static str, state: CampaignState },
     #[error("a campaign that is {from} cannot become {to}")]
     InvalidTransition { from: CampaignState, to: CampaignState },
+    #[error("the campaign has begun and cannot become a draft again")]
+    Begun,
     #[error("{field} must be at least {used}, which is used already, is {limit}")]
     LimitBelowUse { field: &'static str, limit: i64, used: i64 },
     #[error(transparent)]
@@ -185,14 +187,19 @@ pub async fn set_state(
         if !from.may_become(state) {
             return Ok(Err(DefineError::InvalidTransition { from, to: state }));
         }
-        sqlx::query!(
+        // Users may have been offered something since the start: their arms must not change any more, as a draft's may.
+        let changed = sqlx::query!(
             "UPDATE campaign_states SET state = $2
-             WHERE campaign_id = (SELECT id FROM campaigns WHERE external_id = $1)",
+             WHERE campaign_id = (SELECT id FROM campaigns WHERE external_id = $1)
+               AND ($2 <> 'draft' OR clock_timestamp() < starts_at)",
             id.as_str(),
             state.as_str(),
         )
         .execute(&mut *tx)
         .await?;
+        if changed.rows_affected() == 0 {
+            return Ok(Err(DefineError::Begun));
+        }
         finish(tx, id).await
     })
     .await?
@@ -231,7 +238,7 @@ pub(super) async fn read(
     if lock == Lock::ForUpdate {
         sqlx::query!(
             "SELECT campaign_id FROM campaign_states JOIN campaigns ON campaigns.id = campaign_id
-             WHERE external_id = $1 FOR UPDATE",
+             WHERE external_id = $1 FOR NO KEY UPDATE",
             id.as_str()
         )
         .fetch_optional(&mut *connection)

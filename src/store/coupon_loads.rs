@@ -129,8 +129,9 @@ async fn upsert_campaign(
         return Ok(LoadOutcome::Stored);
     }
     let stored = sqlx::query!(
-        "SELECT id, merchant_id, currency_code, spent_minor + reserved_minor AS \"used_minor!\"
-         FROM campaigns JOIN campaign_states ON campaign_id = id WHERE external_id = $1 FOR UPDATE",
+        "SELECT id, merchant_id, currency_code, state, audience, holdout_basis_points,
+                spent_minor + reserved_minor AS \"used_minor!\"
+         FROM campaigns JOIN campaign_states ON campaign_id = id WHERE external_id = $1 FOR NO KEY UPDATE",
         campaign.id.as_str()
     )
     .fetch_one(&mut *connection)
@@ -154,6 +155,17 @@ async fn upsert_campaign(
     {
         let message = format!("must be at least {}, which is reserved or spent", stored.used_minor);
         return refused("budget_minor", "LIMIT_BELOW_USE", message);
+    }
+    if stored.state != CampaignState::Draft.as_str() {
+        let audience = campaign.audience.map(Audience::as_str);
+        let share = campaign.holdout_basis_points.map(i32::from);
+        let fixed = || format!("cannot change any more: the campaign is {}, no draft", stored.state);
+        if audience.is_some_and(|audience| audience != stored.audience) {
+            return refused("audience", "CAMPAIGN_NOT_DRAFT", fixed());
+        }
+        if share.is_some_and(|share| share != stored.holdout_basis_points) {
+            return refused("holdout_basis_points", "CAMPAIGN_NOT_DRAFT", fixed());
+        }
     }
     let changed = sqlx::query!(
         "UPDATE campaigns SET name = COALESCE($2, name), priority = COALESCE($3, priority),

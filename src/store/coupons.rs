@@ -167,22 +167,22 @@ pub async fn update(
     .await?
 }
 
-/// That the merchants which a scope and rules name are there, and in a scope none but the campaign's own.
+/// That the merchants which a scope and rules name are there, and for a merchant's campaign none but its own.
 async fn check_merchants(
     connection: &mut Connection,
     campaign: &Campaign,
     scope: Option<&Scope>,
     rules: &[Rule],
 ) -> Result<Result<(), DefineError>, StoreError> {
-    let covered = scope.and_then(Scope::listed).map_or(&[][..], |set| &set.merchants);
+    let sets = scope.and_then(Scope::listed).into_iter();
+    let sets = sets.chain(rules.iter().filter_map(Rule::set));
+    let named: Vec<&MerchantId> = sets.flat_map(|set| &set.merchants).collect();
     if let Some(of) = &campaign.merchant
-        && let Some(named) = covered.iter().find(|named| *named != of)
+        && let Some(&foreign) = named.iter().find(|named| **named != of)
     {
-        let (of, named) = (of.clone(), named.clone());
+        let (of, named) = (of.clone(), foreign.clone());
         return Ok(Err(DefineError::ForeignMerchant { of, named }));
     }
-    let judged = rules.iter().filter_map(Rule::set).flat_map(|set| &set.merchants);
-    let named: Vec<&MerchantId> = covered.iter().chain(judged).collect();
     let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
     let known = sqlx::query_scalar!("SELECT external_id FROM merchants WHERE external_id = ANY($1)", &ids)
         .fetch_all(connection)

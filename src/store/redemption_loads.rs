@@ -90,8 +90,8 @@ async fn record_in(
 struct Room {
     /// `None`: without limit.
     redemptions: HashMap<i64, Option<i64>>,
-    /// In minor units; `None`: without limit.
-    budgets: HashMap<i64, Option<i64>>,
+    /// In minor units; without a limit as much as fits into 64 bits.
+    budgets: HashMap<i64, i64>,
 }
 
 impl Room {
@@ -109,7 +109,8 @@ impl Room {
         .fetch_all(&mut *connection)
         .await?;
         let budgets = sqlx::query!(
-            "SELECT campaign_id, limit_minor - reserved_minor - spent_minor AS room FROM campaign_states
+            "SELECT campaign_id, COALESCE(limit_minor, 9223372036854775807) - reserved_minor - spent_minor AS \"room!\"
+             FROM campaign_states
              WHERE campaign_id = ANY($1::bigint[]) ORDER BY campaign_id FOR UPDATE",
             &campaign_ids
         )
@@ -125,17 +126,17 @@ impl Room {
     /// Names the limit that one more would exceed.
     fn take(&mut self, coupon: &StoredCoupon, amount_minor: i64) -> Result<(), InvalidField> {
         let redemptions = self.redemptions.entry(coupon.id).or_default();
-        let budget = self.budgets.entry(coupon.campaign_id).or_default();
+        let budget = self.budgets.entry(coupon.campaign_id).or_insert(i64::MAX);
         if redemptions.is_some_and(|room| room < 1) {
             let message = "the coupon has been redeemed as often as its total_cap allows";
             return Err(InvalidField::new("coupon_id", "TOTAL_CAP_REACHED", message));
         }
-        if budget.is_some_and(|room| room < amount_minor) {
+        if *budget < amount_minor {
             let message = "the campaign's budget has less left than this amount";
             return Err(InvalidField::new("amount_minor", "BUDGET_EXHAUSTED", message));
         }
         *redemptions = redemptions.map(|room| room - 1);
-        *budget = budget.map(|room| room - amount_minor);
+        *budget -= amount_minor;
         Ok(())
     }
 }

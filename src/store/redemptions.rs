@@ -131,7 +131,9 @@ async fn take(
                WHERE campaign_id = (SELECT campaign_id FROM wanted JOIN counted USING (coupon_id))
                  AND state IN ('scheduled', 'active')
                  AND starts_at <= clock_timestamp() AND clock_timestamp() < ends_at
-                 AND (limit_minor IS NULL OR reserved_minor + spent_minor + $4 <= limit_minor)
+                 -- A sum of 64 bits could be too large for them; without a limit it must still fit.
+                 AND reserved_minor::numeric + spent_minor + $4::bigint
+                     <= COALESCE(limit_minor, 9223372036854775807)
                RETURNING campaign_id, clock_timestamp() AS now
            ), stored AS (
                INSERT INTO reservations

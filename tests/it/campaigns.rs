@@ -177,6 +177,20 @@ fn a_campaign(id: &str) -> CampaignSpec {
     }
 }
 
+/// From in a day until in two.
+fn tomorrows_campaign(id: &str) -> CampaignSpec {
+    let campaign = a_campaign(id);
+    let end = campaign.ends_at.unwrap();
+    CampaignSpec {
+        starts_at: Some(end),
+        ends_at: Some(Timestamp {
+            seconds: end.seconds + DAY,
+            ..end
+        }),
+        ..campaign
+    }
+}
+
 /// Changes nothing by itself.
 fn campaign_change(id: &str) -> CampaignSpec {
     CampaignSpec {
@@ -531,7 +545,7 @@ async fn a_campaign_goes_through_its_states() {
     for from in states {
         for to in states {
             let id = format!("{from:?} to {to:?}");
-            client.create(a_campaign(&id), Draft).await.unwrap();
+            client.create(tomorrows_campaign(&id), Draft).await.unwrap();
             let way: &[CampaignState] = if from == Paused { &[Active, Paused] } else { &[from] };
             for &state in way {
                 client.set_state(&id, state).await.unwrap();
@@ -553,6 +567,13 @@ async fn a_campaign_goes_through_its_states() {
             assert_eq!(client.get(&id).await.unwrap().state(), expected, "{id}");
         }
     }
+    // Once it has begun, users may have been offered something.
+    client.create(a_campaign("begun"), Scheduled).await.unwrap();
+    let status = client.set_state("begun", Draft).await.unwrap_err();
+    assert_status(&status, Code::FailedPrecondition, "INVALID_TRANSITION");
+    assert!(status.message().contains("has begun"), "{status:?}");
+    assert_eq!(client.get("begun").await.unwrap().state(), Scheduled);
+    client.set_state("begun", Paused).await.unwrap();
     let status = client.set_state("no", Active).await.unwrap_err();
     assert_status(&status, Code::NotFound, "CAMPAIGN_NOT_FOUND");
     let status = client.set_state("k", CampaignState::Unspecified).await.unwrap_err();
@@ -716,17 +737,19 @@ async fn merchants_that_are_named_are_there_and_cover_their_own() {
         scope: covering(a_set(&[], &[], merchants)),
         ..a_coupon("c", campaign)
     };
-    let judges = |merchants: &[&str]| CouponSpec {
+    let judges = |campaign: &str, merchants: &[&str]| CouponSpec {
         rules: rules([rule::Kind::Bought(a_set(&[], &[], merchants))]),
-        ..a_coupon("c", "of all")
+        ..a_coupon("c", campaign)
     };
-    for unknown in [covers("of all", &["m1", "m9"]), judges(&["m9"])] {
+    for unknown in [covers("of all", &["m1", "m9"]), judges("of all", &["m9"])] {
         let status = client.create_coupon(unknown).await.unwrap_err();
         assert_status(&status, Code::NotFound, "MERCHANT_NOT_FOUND");
         assert!(status.message().contains("m9"), "{status:?}");
     }
-    let status = client.create_coupon(covers("of m0", &["m0", "m1"])).await.unwrap_err();
-    assert_status(&status, Code::FailedPrecondition, "FOREIGN_MERCHANT");
+    for foreign in [covers("of m0", &["m0", "m1"]), judges("of m0", &["m0", "m1"])] {
+        let status = client.create_coupon(foreign).await.unwrap_err();
+        assert_status(&status, Code::FailedPrecondition, "FOREIGN_MERCHANT");
+    }
     client.create_coupon(covers("of m0", &["m0"])).await.unwrap();
     let change = |merchants: &[&str]| CouponSpec {
         scope: covering(a_set(&[], &[], merchants)),

@@ -124,6 +124,17 @@ async fn campaigns_are_stored_and_changed() {
     ];
     files.check("campaigns", changed, [1, 0, 4], &rejected);
     assert_eq!(state("l").fetch_one(&mut connection).await.unwrap()["state"], "active");
+
+    // Who is in which arm must not change once somebody may have been offered something.
+    let rearranged = "campaign_id,starts_at,ends_at,currency,audience,holdout_basis_points\n\
+                      k,2024-01-01,2024-02-01,USD,all,\n\
+                      k,2024-01-01,2024-02-01,USD,assigned,500\n\
+                      k,2024-01-01,2024-02-01,USD,assigned,0\n";
+    let rejected = [
+        ["2", "audience", "CAMPAIGN_NOT_DRAFT"],
+        ["3", "holdout_basis_points", "CAMPAIGN_NOT_DRAFT"],
+    ];
+    files.check("campaigns", rearranged, [0, 1, 2], &rejected);
 }
 
 #[tokio::test]

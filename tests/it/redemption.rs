@@ -464,3 +464,19 @@ async fn of_many_that_are_sent_at_once_with_one_id_one_is_done() {
     assert_eq!(usage(&mut connection, "c").await, used(0, 0, 1, 1_000));
     assert_balanced(&mut connection).await;
 }
+
+#[tokio::test]
+async fn amounts_that_do_not_fit_together_are_refused() {
+    let offer = Offer {
+        amount_minor: i64::MAX,
+        ..Offer::of("c")
+    };
+    let (_database, mut connection, server) = serve(&[offer], &[]).await;
+    let till = Till::of(&server).await;
+    till.reserve("r1", &user(1), "c", i64::MAX - 1).await.unwrap();
+    let status = till.reserve("r2", &user(2), "c", 2).await.unwrap_err();
+    assert_ne!(status.code(), Code::Internal, "{status:?}");
+    till.reserve("r3", &user(2), "c", 1).await.unwrap();
+    assert_eq!(usage(&mut connection, "c").await, used(2, i64::MAX, 0, 0));
+    assert_balanced(&mut connection).await;
+}

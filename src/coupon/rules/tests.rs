@@ -160,6 +160,45 @@ fn what_was_bought_is_found_by_id_category_and_merchant() {
 }
 
 #[test]
+fn a_merchants_rules_see_what_the_merchant_sells() {
+    let of = |merchant: &str, rule: Rule| {
+        let mut campaign = campaign("k");
+        campaign.merchant = Some(MerchantId::new(merchant).unwrap());
+        Offer {
+            campaign: Arc::new(campaign),
+            ..offer_of(rule, Scope::All)
+        }
+    };
+    let bought = |merchant, set| seen(&shop(), "u0", &of(merchant, Rule::Bought(set)), 0);
+    // u0 has bought i0 of acme, i3 of nobody and i4 of press.
+    for set in [set(&["i0"], &[], &[]), set(&[], &["mugs"], &[])] {
+        assert_eq!(bought("acme", set.clone()), None);
+        assert_eq!(bought("zenith", set.clone()), Some(Seen::NoneBought));
+        assert_eq!(bought("unheard of", set.clone()), Some(Seen::NoneBought));
+        assert_eq!(seen(&shop(), "u0", &of("zenith", Rule::NotBought(set)), 0), None);
+    }
+    assert_eq!(
+        bought("acme", set(&["i3", "i4"], &["books"], &[])),
+        Some(Seen::NoneBought)
+    );
+    // Ratings of u0: 1 for a mug and 4 for a print of acme, 5 for what others sell.
+    let share = |merchant, category: &str| {
+        let category = Category::new(category).unwrap();
+        let min_share = 1.0;
+        let rule = Rule::CategoryAffinity { category, min_share };
+        seen(&shop(), "u0", &of(merchant, rule), 0)
+    };
+    assert_eq!(share("acme", "mugs"), Some(Seen::Share(0.2)));
+    assert_eq!(share("acme", "books"), Some(Seen::Share(0.0)));
+    assert_eq!(share("press", "books"), None);
+    // What an item is now counts.
+    let sold = changed(shop(), [facts_change("i0", item_facts("A", "mugs", "zenith"))]);
+    let rule = |merchant| of(merchant, Rule::Bought(set(&["i0"], &[], &[])));
+    assert_eq!(seen(&sold, "u0", &rule("acme"), 0), Some(Seen::NoneBought));
+    assert_eq!(seen(&sold, "u0", &rule("zenith"), 0), None);
+}
+
+#[test]
 fn what_has_changed_since_counts() {
     let shop = changed(
         shop(),

@@ -66,6 +66,7 @@ impl Subject for Redemptions {
         })
     }
 
+    /// Users are loaded side by side: which of them gets the last of a cap is not told by the order of the lines.
     fn owner(value: &RedemptionLoad) -> &str {
         value.user.as_str()
     }

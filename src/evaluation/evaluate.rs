@@ -13,6 +13,7 @@ use crate::training::matrix::effective_ratings;
 
 use super::error::EvaluationError;
 use super::holdout::Holdout;
+use super::ranking::Listing;
 use super::rating::rated_cases;
 use super::report::{ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics};
 use super::split::Part;
@@ -73,10 +74,18 @@ pub fn evaluate(
         Ranker::UserBased,
         Ranker::Blended,
     ];
-    let rows = [ItemScope::All, ItemScope::New].map(|scope| rankers.map(|ranker| (of, ranker, scope)));
-    let cases = &holdout.test.cases;
-    let ranking = rows.into_iter().flatten();
-    let ranking = ranking.filter_map(|row| ranking::measure(&view, &input.users, cases, row));
+    let listing = |items, ranker| Listing {
+        ranker,
+        items,
+        weight: weights.ranking,
+    };
+    let scopes = [ItemScope::All, ItemScope::New].into_iter();
+    let listings: Vec<Listing> = scopes
+        .flat_map(|items| rankers.map(|ranker| listing(items, ranker)))
+        .collect();
+    let lists = ranking::ranked_lists(&view, &input.users, &holdout.test.cases, &listings);
+    let ranking = listings.into_iter().zip(&lists);
+    let ranking = ranking.filter_map(|(listing, lists)| ranking::measure(&view, lists, of, listing));
 
     let predictors = [
         Predictor::Mean,
@@ -105,7 +114,7 @@ fn weights_on_validation(
     }
     let view = model_before(Part::Validation, input, holdout, parameters, weights)?;
     let rated = rated_cases(input, holdout, &holdout.validation, parameters, &view)?;
-    Ok(fit_weights(view, &input.users, &holdout.validation.cases, &rated)?)
+    Ok(fit_weights(&view, &input.users, &holdout.validation.cases, &rated))
 }
 
 /// A model of everything before `part`.

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use crate::model::dictionary::{Dictionary, ItemIndex, UserIndex};
-use crate::model::view::{History, View};
+use crate::model::view::View;
 use crate::recommend::Basis;
 use crate::recommend::popular::most_popular;
-use crate::recommend::rank::{RankOptions, Scratch, Subject, recommend};
+use crate::recommend::rank::{Ranking, Scratch, rank_each};
 
 use super::holdout::Case;
 use super::metrics::{coverage, gini, mean, ndcg, recall};
@@ -20,16 +20,22 @@ const RECALL_AT: usize = 20;
 /// A scratch is as long as the catalogue: it should serve many users.
 const MIN_USERS_PER_SCRATCH: usize = 64;
 
-/// The figures of `ranker` over the users with something to find; `None` without any.
-///
-/// `users`: what the users of `cases` are indices of.
+/// One of the lists that every user is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Listing {
+    pub ranker: Ranker,
+    pub items: ItemScope,
+    /// Of the item-based side of a blend.
+    pub weight: f64,
+}
+
+/// The figures of `lists`, all of one listing; `None` without any.
 pub(super) fn measure(
     view: &View,
-    users: &Dictionary<UserIndex>,
-    cases: &[Case],
-    (parameters, ranker, items): (ParametersOf, Ranker, ItemScope),
+    lists: &[RankedList],
+    parameters: ParametersOf,
+    listing: Listing,
 ) -> Option<RankingMetrics> {
-    let lists = ranked_lists(view, users, cases, ranker, items);
     if lists.is_empty() {
         return None;
     }
@@ -45,10 +51,10 @@ pub(super) fn measure(
     let of_listed: Vec<u64> = of_listed.map(|(_, &exposure)| exposure).collect();
     Some(RankingMetrics {
         parameters,
-        ranker,
-        items,
+        ranker: listing.ranker,
+        items: listing.items,
         users: lists.len() as u64,
-        ndcg_at_10: mean_ndcg(&lists),
+        ndcg_at_10: mean_ndcg(lists),
         recall_at_20: mean(lists.iter().map(|list| recall(&list.items, list.relevant, RECALL_AT))),
         coverage_at_20: coverage(&of_listed),
         gini: gini(&of_listed),
@@ -63,36 +69,86 @@ pub(super) struct RankedList<'a> {
     relevant: &'a [ItemIndex],
 }
 
-/// One list for each user with something to find.
+/// For each listing one list of each user with something to find, in the order of `cases`.
+///
+/// `users`: what the users of `cases` are indices of.
 pub(super) fn ranked_lists<'a>(
     view: &View,
     users: &Dictionary<UserIndex>,
     cases: &'a [Case],
-    ranker: Ranker,
-    scope: ItemScope,
-) -> Vec<RankedList<'a>> {
-    let asked: Vec<&Case> = cases.iter().filter(|case| !case.relevant(scope).is_empty()).collect();
-    asked
-        .into_par_iter()
+    listings: &[Listing],
+) -> Vec<Vec<RankedList<'a>>> {
+    let of_users: Vec<Vec<Option<RankedList>>> = cases
+        .par_iter()
         .with_min_len(MIN_USERS_PER_SCRATCH)
         .map_init(Scratch::default, |scratch, case| {
             let user = view.snapshot.users().find(users.id(case.user));
-            let excluded: &[ItemIndex] = match scope {
-                ItemScope::All => &[],
-                ItemScope::New => &case.history,
-            };
-            let items = match ranker {
-                Ranker::Popularity => popular(view, excluded),
-                Ranker::ItemBased => recommended(view, user, excluded, Basis::ItemBased, scratch),
-                Ranker::UserBased => recommended(view, user, excluded, Basis::UserBased, scratch),
-                Ranker::Blended => recommended(view, user, excluded, Basis::Blended, scratch),
-            };
+            lists_of(view, user, case, listings, scratch)
+        })
+        .collect();
+    let mut lists: Vec<Vec<RankedList>> = listings.iter().map(|_| Vec::new()).collect();
+    for of_user in of_users {
+        for (lists, list) in lists.iter_mut().zip(of_user) {
+            lists.extend(list);
+        }
+    }
+    lists
+}
+
+/// One for each listing; `None` where there is nothing to find.
+///
+/// `user`: of the snapshot; to one whom it does not know it shows what it would show a stranger.
+fn lists_of<'a>(
+    view: &View,
+    user: Option<UserIndex>,
+    case: &'a Case,
+    listings: &[Listing],
+    scratch: &mut Scratch,
+) -> Vec<Option<RankedList<'a>>> {
+    let excluded = |scope| -> &[ItemIndex] {
+        match scope {
+            ItemScope::All => &[],
+            ItemScope::New => &case.history,
+        }
+    };
+    let asked = |listing: &&Listing| !case.relevant(listing.items).is_empty();
+    let rankings = listings.iter().filter(asked).filter_map(|listing| {
+        Some(Ranking {
+            limit: LIMIT,
+            basis: basis(listing.ranker)?,
+            weight: listing.weight,
+            excluded: excluded(listing.items),
+        })
+    });
+    let rankings: Vec<Ranking> = rankings.collect();
+    let mut ranked = match user {
+        Some(user) if !rankings.is_empty() => rank_each(view, user, &rankings, scratch),
+        _ => Vec::new(),
+    }
+    .into_iter();
+    let list = |listing: &Listing| {
+        asked(&listing).then(|| {
+            let items = basis(listing.ranker).and_then(|_| ranked.next()).unwrap_or_default();
             RankedList {
-                items,
-                relevant: case.relevant(scope),
+                items: match items.is_empty() {
+                    true => popular(view, excluded(listing.items)),
+                    false => items,
+                },
+                relevant: case.relevant(listing.items),
             }
         })
-        .collect()
+    };
+    listings.iter().map(list).collect()
+}
+
+/// `None`: by popularity.
+fn basis(ranker: Ranker) -> Option<Basis> {
+    match ranker {
+        Ranker::Popularity => None,
+        Ranker::ItemBased => Some(Basis::ItemBased),
+        Ranker::UserBased => Some(Basis::UserBased),
+        Ranker::Blended => Some(Basis::Blended),
+    }
 }
 
 /// `lists` not empty.
@@ -106,34 +162,4 @@ fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     most_popular(snapshot, LIMIT, None, |item| {
         snapshot.catalogue().listed.get(item.at()) && excluded.binary_search(&item).is_err()
     })
-}
-
-/// To a user of whom the model knows nothing, what it would show a stranger.
-///
-/// `excluded`: all of the history or nothing, ascending; the model need not know all of it.
-fn recommended(
-    view: &View,
-    user: Option<UserIndex>,
-    excluded: &[ItemIndex],
-    basis: Basis,
-    scratch: &mut Scratch,
-) -> Vec<ItemIndex> {
-    let subject = user.map_or_else(|| Subject::Session(History::default()), Subject::UserIndex);
-    let known = user.map_or(&[][..], |user| view.snapshot.ratings().row(user.at()).0);
-    let unknown = excluded.iter().filter(|item| known.binary_search(&item.0).is_err());
-    let options = RankOptions {
-        // Those that the model does not leave out by itself are left out below.
-        limit: LIMIT + unknown.count(),
-        basis,
-        exclude_history: !excluded.is_empty(),
-        ..RankOptions::default()
-    };
-    let recommendations = recommend(view, &subject, &options, scratch);
-    recommendations
-        .items
-        .iter()
-        .map(|recommended| recommended.item)
-        .filter(|item| excluded.binary_search(item).is_err())
-        .take(LIMIT)
-        .collect()
 }

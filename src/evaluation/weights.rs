@@ -3,16 +3,13 @@
 //! Here rather than in `training/`, which may not use `recommend/`, its neighbor on the same floor: a weight is what
 //! makes recommendations best, so they have to be made.
 
-use std::sync::Arc;
-
 use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::BlendWeights;
-use crate::model::snapshot::SnapshotError;
 use crate::model::view::View;
 use crate::recommend::predict::Estimator;
 
 use super::holdout::Case;
-use super::ranking::{mean_ndcg, ranked_lists};
+use super::ranking::{Listing, mean_ndcg, ranked_lists};
 use super::rating::{BlendSample, RatedCase, blend_samples};
 use super::report::{ItemScope, Ranker};
 
@@ -23,31 +20,26 @@ const MIN_SAMPLES: usize = 50;
 /// items over a grid of tenths, the nearest to one half of equals.
 ///
 /// `users`: what the users of `cases` are indices of.
-///
-/// # Errors
-/// None for a valid model.
 pub(super) fn fit_weights(
-    view: View,
+    view: &View,
     users: &Dictionary<UserIndex>,
     cases: &[Case],
     rated: &[RatedCase],
-) -> Result<BlendWeights, SnapshotError> {
+) -> BlendWeights {
     let default = BlendWeights::default();
     let by_least_squares = |estimator, default| {
-        let samples = blend_samples(&view, rated, estimator);
+        let samples = blend_samples(view, rated, estimator);
         match samples.len() < MIN_SAMPLES {
             true => default,
             false => least_squares(&samples).unwrap_or(default),
         }
     };
-    let weights = BlendWeights {
+    BlendWeights {
         weighted_sum: by_least_squares(Estimator::WeightedSum, default.weighted_sum),
         weighted_mean: by_least_squares(Estimator::WeightedMean, default.weighted_mean),
         baseline: by_least_squares(Estimator::Baseline, default.baseline),
-        ranking: default.ranking,
-    };
-    let ranking = best_ranking_weight(view, users, cases)?;
-    Ok(BlendWeights { ranking, ..weights })
+        ranking: best_ranking_weight(view, users, cases),
+    }
 }
 
 /// The w in [0, 1] with the least `Σ (r − (w·i + (1 − w)·u))²`: `Σ (r − u)(i − u) / Σ (i − u)²`, moved to the nearer
@@ -61,18 +53,26 @@ fn least_squares(samples: &[BlendSample]) -> Option<f64> {
     (squares > 0.0).then(|| (products / squares).clamp(0.0, 1.0))
 }
 
-fn best_ranking_weight(mut view: View, users: &Dictionary<UserIndex>, cases: &[Case]) -> Result<f64, SnapshotError> {
+fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Case]) -> f64 {
     let scope = ItemScope::New;
     if cases.iter().filter(|case| !case.relevant(scope).is_empty()).count() < MIN_SAMPLES {
-        return Ok(BlendWeights::default().ranking);
+        return BlendWeights::default().ranking;
     }
-    let mut figures = Vec::new();
-    for ranking in grid() {
-        view = reweighed(view, ranking)?;
-        let ndcg = mean_ndcg(&ranked_lists(&view, users, cases, Ranker::Blended, scope));
-        figures.push((ranking, ndcg));
+    let listings: Vec<Listing> = grid().map(blended).collect();
+    let lists = ranked_lists(view, users, cases, &listings);
+    let figures = listings.iter().zip(&lists);
+    let figures: Vec<(f64, f64)> = figures
+        .map(|(listing, lists)| (listing.weight, mean_ndcg(lists)))
+        .collect();
+    first_of_the_best(&figures)
+}
+
+fn blended(weight: f64) -> Listing {
+    Listing {
+        ranker: Ranker::Blended,
+        items: ItemScope::New,
+        weight,
     }
-    Ok(first_of_the_best(&figures))
 }
 
 /// `figures`: weights and how well each does, at least one.
@@ -88,29 +88,21 @@ fn grid() -> impl Iterator<Item = f64> {
     tenths.into_iter().map(|tenth| f64::from(tenth) / 10.0)
 }
 
-fn reweighed(view: View, ranking: f64) -> Result<View, SnapshotError> {
-    let Some(snapshot) = Arc::into_inner(view.snapshot) else {
-        unreachable!("the model of a part has one owner");
-    };
-    let weights = BlendWeights {
-        ranking,
-        ..*snapshot.weights()
-    };
-    Ok(View {
-        snapshot: Arc::new(snapshot.with_weights(weights)?),
-        ..view
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::evaluate::model_before;
     use super::super::holdout::Holdout;
+    use super::super::metrics::{mean, ndcg as ndcg_of};
     use super::super::options::EvaluationOptions;
     use super::super::split::{Cut, Part};
     use super::super::testing::tastes;
     use super::*;
+    use crate::model::dictionary::ItemIndex;
     use crate::model::parameters::TrainingParameters;
+    use crate::model::snapshot::{Snapshot, SnapshotParts};
+    use crate::recommend::rank::{RankOptions, Scratch, Subject, recommend};
 
     #[test]
     fn the_least_squares_weight_is_found_and_kept_within_0_and_1() {
@@ -153,28 +145,40 @@ mod tests {
         let parameters = TrainingParameters::default();
         let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
         let weights = BlendWeights::default();
-        let view = || model_before(Part::Validation, &input, &holdout, &parameters, weights).unwrap();
+        let view = model_before(Part::Validation, &input, &holdout, &parameters, weights).unwrap();
         let cases = &holdout.validation.cases;
+        // One at a time, and as a server would rank.
         let ndcg = |ranking| {
-            let view = reweighed(view(), ranking).unwrap();
-            mean_ndcg(&ranked_lists(
-                &view,
-                &input.users,
-                cases,
-                Ranker::Blended,
-                ItemScope::New,
-            ))
+            let parts = SnapshotParts {
+                weights: BlendWeights { ranking, ..weights },
+                ..view.snapshot.parts().clone()
+            };
+            let view = View {
+                snapshot: Arc::new(Snapshot::new(parts).unwrap()),
+                ..view.clone()
+            };
+            let asked: Vec<&Case> = cases.iter().filter(|case| !case.relevant_new.is_empty()).collect();
+            mean(asked.iter().map(|case| {
+                let user = view.snapshot.users().find(input.users.id(case.user)).unwrap();
+                let options = RankOptions {
+                    limit: 10,
+                    exclude_history: true,
+                    ..RankOptions::default()
+                };
+                let found = recommend(&view, &Subject::UserIndex(user), &options, &mut Scratch::default());
+                let items: Vec<ItemIndex> = found.items.iter().map(|item| item.item).collect();
+                ndcg_of(&items, &case.relevant_new, 10)
+            }))
         };
-        let found = best_ranking_weight(view(), &input.users, cases).unwrap();
+        let found = best_ranking_weight(&view, &input.users, cases);
         let figures: Vec<(f64, f64)> = grid().map(|weight| (weight, ndcg(weight))).collect();
         let best = figures.iter().map(|figure| figure.1).fold(0.0, f64::max);
         let first = figures.iter().find(|figure| figure.1 == best).unwrap();
         assert_eq!(found, first.0, "{figures:?}");
         assert!(figures.iter().any(|figure| figure.1 < best), "{figures:?}");
 
-        assert!(reweighed(view(), 1.1).is_err());
         let few = &cases[..MIN_SAMPLES - 1];
-        assert_eq!(best_ranking_weight(view(), &input.users, few), Ok(0.5));
-        assert_eq!(fit_weights(view(), &input.users, &[], &[]), Ok(BlendWeights::default()));
+        assert_eq!(best_ranking_weight(&view, &input.users, few), 0.5);
+        assert_eq!(fit_weights(&view, &input.users, &[], &[]), BlendWeights::default());
     }
 }

@@ -131,16 +131,6 @@ impl Snapshot {
         })
     }
 
-    /// The same model, its blends weighted otherwise.
-    ///
-    /// # Errors
-    /// A weight outside of 0 to 1.
-    pub fn with_weights(mut self, weights: BlendWeights) -> Result<Self, SnapshotError> {
-        check_weights(&weights)?;
-        self.parts.weights = weights;
-        Ok(self)
-    }
-
     /// The same model with another propensity.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
     };
 
     scratch.add_all(view, &shopper, options.basis);
-    let factors = scratch.factors(view, options.basis, passes);
+    let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, passes);
     let ranked = scratch.top(options.limit, factors, passes);
     scratch.clear();
 
@@ -124,6 +124,33 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
             })
             .collect(),
     }
+}
+
+/// One of the ways in which [`rank_each`] ranks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranking<'a> {
+    pub limit: usize,
+    pub basis: Basis,
+    /// Of the item-based side of a blend, in [0, 1], whatever the snapshot says.
+    pub weight: f64,
+    /// Left out; ascending.
+    pub excluded: &'a [ItemIndex],
+}
+
+/// The best listed items for a user as the snapshot knows them, by each of `rankings`: as [`recommend`] ranks, but the sums,
+/// which cost most, are added up once for all. A list is empty where nothing has a score.
+pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &mut Scratch) -> Vec<Vec<ItemIndex>> {
+    let listed = &view.snapshot.catalogue().listed;
+    scratch.add_all(view, &Shopper::of_index(view, user), Basis::Blended);
+    let rank = |ranking: &Ranking| {
+        let passes = |item: ItemIndex| listed.get(item.at()) && ranking.excluded.binary_search(&item).is_err();
+        let factors = scratch.factors(ranking.basis, ranking.weight, passes);
+        let ranked = scratch.top(ranking.limit, factors, passes);
+        ranked.into_iter().map(|scored| scored.item).collect()
+    };
+    let lists = rankings.iter().map(rank).collect();
+    scratch.clear();
+    lists
 }
 
 /// The multiply-adds that [`recommend`] will do before it ranks; far cheaper than doing them.
@@ -232,13 +259,13 @@ impl Scratch {
             .map(|&item| (ItemIndex(item), self.cells[item as usize]))
     }
 
-    fn factors(&self, view: &View, basis: Basis, passes: impl Fn(ItemIndex) -> bool) -> Factors {
+    /// `weight`: of the item-based side of a blend.
+    fn factors(&self, basis: Basis, weight: f64, passes: impl Fn(ItemIndex) -> bool) -> Factors {
         let (items, users) = match basis {
             Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
             Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
             Basis::Blended => self.maxima(passes),
         };
-        let weight = view.snapshot.weights().ranking;
         match (items > 0.0, users > 0.0) {
             (true, true) => Factors {
                 items: weight / items,

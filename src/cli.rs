@@ -13,6 +13,7 @@ mod report;
 mod serve;
 mod shutdown;
 mod snapshots;
+mod synth;
 mod targets;
 mod train;
 
@@ -75,6 +76,9 @@ enum Command {
     Config(config::ConfigArgs),
     /// Call an RPC of a running server
     Call(call::CallArgs),
+    /// Write a synthetic set of ratings to measure with
+    #[command(hide = true)]
+    Synth(synth::SynthArgs),
 }
 
 const EXIT_CODES: &str = "\
@@ -138,6 +142,7 @@ pub async fn run() -> anyhow::Result<Exit> {
         Command::Targets(args) => targets::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
+        Command::Synth(args) => synth::run(args),
         Command::Call(args) => Ok(match call::run(args, &config.server.address(&config.tls)).await? {
             CallOutcome::Ok => Exit::Done,
             CallOutcome::Status(_) => Exit::Refused,

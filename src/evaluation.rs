@@ -13,6 +13,7 @@ mod ranking;
 mod rating;
 pub mod report;
 pub mod split;
+pub mod synthetic;
 #[cfg(test)]
 mod testing;
 mod weights;

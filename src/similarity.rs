@@ -2,8 +2,53 @@
 //!
 //! [`cosine::top_k`] is the kernel, [`mod@reference`] the same in plain dense loops; both give the same
 //! bytes. Items are the rows of the transposed matrix, so one kernel serves users and items.
+//!
+//! # How all pairs meet
+//!
+//! The similarity of two rows is a sum over the columns that both have. Rows are put in the order of their lengths, the
+//! longest first, and cut into *tiles* of up to 2,048. A job takes one tile, whose rows are its *lanes*, and some
+//! thousand rows that come after it; each of these meets all lanes at once:
+//!
+//! ```text
+//!            lanes (a tile)                      by column, of the tile
+//!          ┌────────────────┐
+//!          │╲               │  tile    column │ in so many lanes │ held as
+//!          │  ╲ each pair   │  itself  ───────┼──────────────────┼─────────────────────────────────
+//!  rows,   │    ╲ once      │             0   │  900 of 1,024    │ a byte for each lane   ┐ a block,
+//!  one by  ├────────────────┤             1   │  700             │ a byte for each lane   │ in the
+//!  one     │                │            ⋮    │                  │                        ┘ L2 cache
+//!    │     │ row ──────────▶│          850    │   17             │ entries (lane, value)
+//!    ▼     │  products with │          851    │   16             │ entries (lane, value)
+//!          │  every lane,   │            ⋮    │                  │
+//!          │  in L1         │        26,743   │    0             │ nothing
+//!          └────────────────┘
+//! ```
+//!
+//! - A row goes through its own entries. Where the column is *dense* in the tile, all lanes are multiplied and added, 64
+//!   to an instruction; where it is sparse, the entries of the lanes are added up one by one. Which is cheaper decides
+//!   ([`simd`] says from where on). A row is short and popular columns are dense, so nearly all products are of the first
+//!   kind, at a fraction of what each would cost alone.
+//! - Sums of products of small integers are exact whatever the order, so ratings on a grid (stars, half stars, counts;
+//!   `grid`) are divided by its step. Products of up to 15 · 15 are added up in 16 bits, no more than fit, and then in 32.
+//!   Other ratings (`real`) are summed in f64 in ascending column order, entry by entry.
+//! - Tiles are so narrow that the bytes of their dense columns fit into the second-level cache. Where even the narrowest
+//!   tile has too many, they come as blocks, one after another, and the products of a panel of rows wait in between.
+//! - A pair matters if it beats the worst of the best K of *either* row. The products of a row are compared with that, a
+//!   whole tile at once and with room for rounding; the few that pass get their exact similarity and are offered to both
+//!   lists (`best`). Lists are locked one at a time, and as their order is total, the K best do not depend on who came
+//!   first. Rows of similar length tend to be similar: those jobs come first, and make the later comparisons strict.
+//! - Of a selection of rows, each meets all lanes: the selected ones come first in the order and meet each other once, all
+//!   others are lanes only.
 
+mod best;
 pub mod cosine;
+mod grid;
+mod integer;
+mod layout;
 pub mod lists;
+mod meeting;
+mod pair;
+mod real;
 pub mod reference;
+pub mod simd;
 pub mod sparse;

@@ -27,7 +27,7 @@ use crate::store::pool::Pool;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use crate::store::training::read_input;
 use crate::training::error::TrainingError;
-use crate::training::fit::fit;
+use crate::training::fit::{Stage, fit};
 use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 
@@ -281,7 +281,11 @@ async fn run(
     let weights = candidate.weights;
     let snapshot = compute(move || {
         let effective = effective_ratings(&input, &parameters, |_, _| true)?;
-        let observe = |stage| tracing::debug!(?stage, "fitting");
+        let observe = |stage| match stage {
+            Stage::ItemNeighborsDone(path) => tracing::info!(%path, "similar items: {path}"),
+            Stage::UserNeighborsDone(path) => tracing::info!(%path, "similar users: {path}"),
+            Stage::Biases | Stage::ItemNeighbors | Stage::UserNeighbors => tracing::debug!(?stage, "fitting"),
+        };
         let parts = fit(&input, effective, &parameters, weights, &observe)?;
         // Held to what a server demands of it, before anything is stored.
         let snapshot = Snapshot::new(parts)?;

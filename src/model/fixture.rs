@@ -12,7 +12,7 @@ use crate::domain::id::{Category, ItemId, MerchantId, UserId};
 use crate::domain::item::ItemFacts;
 use crate::domain::money::{Currency, Money};
 use crate::domain::rating::RatingScale;
-use crate::similarity::cosine::{TopKOptions, top_k};
+use crate::similarity::cosine::{Selection, TopKOptions, top_k};
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
 
@@ -346,7 +346,7 @@ fn ids(prefix: &str, count: usize) -> Texts {
 }
 
 fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix) -> NeighborLists {
-    top_k(rows, columns, 0..rows.n_rows(), &TopKOptions::default()).unwrap()
+    top_k(rows, columns, Selection::All, &TopKOptions::default()).unwrap().lists
 }
 
 #[cfg(test)]

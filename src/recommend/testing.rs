@@ -12,7 +12,7 @@ use crate::model::overlay::{FreshChange, Overlay};
 use crate::model::parameters::BlendWeights;
 use crate::model::snapshot::{Biases, SnapshotParts};
 use crate::model::view::View;
-use crate::similarity::cosine::{TopKOptions, top_k};
+use crate::similarity::cosine::{Selection, TopKOptions, top_k};
 
 /// `view` after `changes`.
 pub fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
@@ -79,8 +79,8 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                 let mut parts = snapshot_parts(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
                 let options = TopKOptions { neighbors };
                 let by_item = parts.ratings.transpose();
-                parts.user_neighbors = top_k(&parts.ratings, &by_item, 0..rows.len(), &options).unwrap();
-                parts.item_neighbors = top_k(&by_item, &parts.ratings, 0..listed.len(), &options).unwrap();
+                parts.user_neighbors = top_k(&parts.ratings, &by_item, Selection::All, &options).unwrap().lists;
+                parts.item_neighbors = top_k(&by_item, &parts.ratings, Selection::All, &options).unwrap().lists;
                 parts.purchased = purchased[..parts.ratings.nnz()].iter().copied().collect();
                 let listed = listed.iter().map(|&listed| ItemFacts {
                     listed,

@@ -4,7 +4,7 @@ use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::propensity::Propensity;
 use crate::model::snapshot::SnapshotParts;
-use crate::similarity::cosine::{TopKOptions, top_k};
+use crate::similarity::cosine::{KernelPath, Selection, TopK, TopKOptions, top_k};
 use crate::similarity::lists::{InvertedLists, NeighborLists};
 use crate::similarity::sparse::CsrMatrix;
 
@@ -14,18 +14,20 @@ use super::error::TrainingError;
 use super::input::TrainingInput;
 use super::matrix::EffectiveRatings;
 
-/// What [`fit`] is about to do, in this order.
+/// Where [`fit`] stands, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Biases,
     ItemNeighbors,
+    ItemNeighborsDone(KernelPath),
     /// By far the longest where there are more users than items.
     UserNeighbors,
+    UserNeighborsDone(KernelPath),
 }
 
 /// A model of `effective`: users without an effective rating have no part in it.
 ///
-/// `effective`: [m, n] of `input`. `observe`: called at the start of each stage. Runs on the rayon pool it is called
+/// `effective`: [m, n] of `input`. `observe`: called when a stage is reached. Runs on the rayon pool it is called
 /// in; the result is the same, byte by byte, for any number of threads.
 ///
 /// # Errors
@@ -43,9 +45,11 @@ pub fn fit(
     observe(Stage::Biases);
     let biases = biases(&ratings, &by_item, &parameters.options);
     observe(Stage::ItemNeighbors);
-    let item_neighbors = neighbors(&by_item, &ratings, parameters)?;
+    let items = neighbors(&by_item, &ratings, parameters)?;
+    observe(Stage::ItemNeighborsDone(items.path));
     observe(Stage::UserNeighbors);
-    let user_neighbors = neighbors(&ratings, &by_item, parameters)?;
+    let users_alike = neighbors(&ratings, &by_item, parameters)?;
+    observe(Stage::UserNeighborsDone(users_alike.path));
 
     let activity = activity(input, &users);
     Ok(SnapshotParts {
@@ -57,8 +61,8 @@ pub fn fit(
         ratings,
         purchased: effective.purchased,
         biases,
-        user_neighbors,
-        item_neighbors,
+        user_neighbors: users_alike.lists,
+        item_neighbors: items.lists,
         activity,
         consents: input.consents.clone(),
         propensity: Propensity::default(),
@@ -72,7 +76,7 @@ pub fn fit(
 /// # Errors
 /// None for effective ratings.
 pub fn item_followers(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<InvertedLists, TrainingError> {
-    Ok(neighbors(&ratings.transpose(), ratings, parameters)?.transpose())
+    Ok(neighbors(&ratings.transpose(), ratings, parameters)?.lists.transpose())
 }
 
 /// The user-based lists alone.
@@ -82,18 +86,14 @@ pub fn item_followers(ratings: &CsrMatrix, parameters: &TrainingParameters) -> R
 /// # Errors
 /// None for effective ratings.
 pub fn user_neighbors(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<NeighborLists, TrainingError> {
-    neighbors(ratings, &ratings.transpose(), parameters)
+    Ok(neighbors(ratings, &ratings.transpose(), parameters)?.lists)
 }
 
-fn neighbors(
-    rows: &CsrMatrix,
-    columns: &CsrMatrix,
-    parameters: &TrainingParameters,
-) -> Result<NeighborLists, TrainingError> {
+fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix, parameters: &TrainingParameters) -> Result<TopK, TrainingError> {
     let options = TopKOptions {
         neighbors: parameters.options.neighbors,
     };
-    Ok(top_k(rows, columns, 0..rows.n_rows(), &options)?)
+    Ok(top_k(rows, columns, Selection::All, &options)?)
 }
 
 /// The entries stay where they are: an empty row has none.
@@ -127,6 +127,7 @@ mod tests {
     use crate::model::fixture::snapshot_parts;
     use crate::model::parameters::TrainingOptions;
     use crate::model::snapshot::Snapshot;
+    use crate::similarity::cosine::Products;
 
     fn parts_of(input: &TrainingInput, parameters: &TrainingParameters) -> SnapshotParts {
         let effective = effective_ratings(input, parameters, |_, _| true).unwrap();
@@ -189,8 +190,19 @@ mod tests {
             seen.lock().unwrap().push(stage);
         })
         .unwrap();
-        let stages = [Stage::Biases, Stage::ItemNeighbors, Stage::UserNeighbors];
-        assert_eq!(*seen.lock().unwrap(), stages);
+        let seen = seen.into_inner().unwrap();
+        let [
+            Stage::Biases,
+            Stage::ItemNeighbors,
+            Stage::ItemNeighborsDone(items),
+            Stage::UserNeighbors,
+            last,
+        ] = seen[..]
+        else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(items.products, Products::Integer);
+        assert_eq!(last, Stage::UserNeighborsDone(items));
     }
 
     #[test]

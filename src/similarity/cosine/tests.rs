@@ -1,8 +1,21 @@
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 
+use super::super::lists::Neighbor;
 use super::super::reference::top_k_dense;
 use super::*;
+
+/// So small that a few rows make several tiles, and a few columns several blocks.
+fn small_sizes() -> Sizes {
+    Sizes {
+        max_tile_rows: 20,
+        min_tile_rows: 5,
+        job_rows: 7,
+        block_bytes: 40,
+        max_block_bytes: 600,
+        panel_bytes: 3_000,
+    }
+}
 
 fn sparse(ratings: &Array2<f32>) -> CsrMatrix {
     let triplets = ratings
@@ -15,8 +28,25 @@ fn sparse(ratings: &Array2<f32>) -> CsrMatrix {
 
 fn lists_of(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
     let rows = sparse(ratings);
+    lists_of_matrix(&rows, neighbors)
+}
+
+/// The same lists with all instruction sets of this processor, whole and in small pieces.
+fn assert_all_ways_agree(rows: &CsrMatrix, selection: &Selection<'_>, neighbors: usize, expected: &NeighborLists) {
+    let columns = rows.transpose();
     let options = TopKOptions { neighbors };
-    top_k(&rows, &rows.transpose(), 0..rows.n_rows(), &options).unwrap()
+    for set in InstructionSet::available() {
+        for sizes in [Sizes::default(), small_sizes()] {
+            let found = top_k_with(set, &sizes, rows, &columns, selection.clone(), &options).unwrap();
+            assert_same_bytes(&found.lists, expected);
+        }
+    }
+}
+
+fn lists_of_matrix(rows: &CsrMatrix, neighbors: usize) -> NeighborLists {
+    top_k(rows, &rows.transpose(), Selection::All, &TopKOptions { neighbors })
+        .unwrap()
+        .lists
 }
 
 /// Equality of lists, of their similarities as bits.
@@ -100,26 +130,6 @@ fn what_rounds_to_0_is_no_neighbor() {
 }
 
 #[test]
-fn rounding_never_leads_above_1() {
-    assert_eq!(pair_similarity(9.000_01, 9.0, 9.0), 1.0);
-    assert_eq!(pair_similarity(0.3, 0.3, 0.3), 1.0);
-    assert_eq!(pair_similarity(1.0, 2.0, 2.0), 0.5);
-}
-
-#[test]
-fn the_best_neighbors_need_twice_their_number_of_places() {
-    let mut best = BestNeighbors::new(5);
-    for index in 0..1_000 {
-        // Ever better ones: the order in which the bar rejects nothing.
-        let similarity = (index / 2) as f32 / 500.0;
-        best.offer(Neighbor { index, similarity });
-        assert!(best.candidates.len() <= 10);
-    }
-    let indices: Vec<u32> = best.sorted().iter().map(|found| found.index).collect();
-    assert_eq!(indices, [998, 999, 996, 997, 994]);
-}
-
-#[test]
 fn similarities_that_round_far_still_tie() {
     // To row 4: rows 5 and 6 first, at the smallest f32 above 0; then row 0, which rounds up to it.
     let mut ratings = Array2::zeros((10, 4));
@@ -134,51 +144,93 @@ fn similarities_that_round_far_still_tie() {
     assert_same_bytes(&lists, &expected);
 }
 
-/// Enough rows of real values for many chunks, of very different lengths.
-fn big() -> CsrMatrix {
+/// More rows than a tile has, of very different lengths; values k / `per_one`, k in 1..=`largest`.
+fn big(n_rows: usize, n_columns: usize, largest: u32, per_one: f32) -> Array2<f32> {
     let mut state = 1u32;
-    let ratings = Array2::from_shape_fn((300, 60), |(row, _)| {
+    Array2::from_shape_fn((n_rows, n_columns), |(row, column)| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let draw = state >> 8;
-        let absent = draw as usize % 300 > row;
-        if absent { 0.0 } else { 0.1 + (draw % 977) as f32 / 200.0 }
+        let absent = draw as usize % n_rows > row / (1 + column % 7);
+        if absent {
+            0.0
+        } else {
+            (1 + draw / 1_024 % largest) as f32 / per_one
+        }
+    })
+}
+
+#[test]
+fn many_tiles_agree_with_the_reference() {
+    for (largest, per_one, products) in [(10, 2.0, Products::Integer), (977, 200.0, Products::Real)] {
+        let ratings = big(1_300, 40, largest, per_one);
+        let rows = sparse(&ratings);
+        let expected = top_k_dense(ratings.view(), 0..1_300, &TopKOptions { neighbors: 20 });
+        assert_all_ways_agree(&rows, &Selection::All, 20, &expected);
+        let found = top_k(&rows, &rows.transpose(), Selection::All, &TopKOptions { neighbors: 20 }).unwrap();
+        assert_eq!(found.path.products, products);
+    }
+}
+
+#[test]
+fn rows_of_many_columns_agree_with_the_reference() {
+    // 300 of them in every row: more products than 16 bits hold the sum of.
+    let ratings = Array2::from_shape_fn((270, 1_200), |(row, column)| match (row * 7 + column * 3) % 4 {
+        0 => 15.0,
+        1 if row % 5 == 0 => 14.0,
+        _ => 0.0,
     });
-    sparse(&ratings)
+    let expected = top_k_dense(ratings.view(), 0..270, &TopKOptions { neighbors: 30 });
+    assert_all_ways_agree(&sparse(&ratings), &Selection::All, 30, &expected);
 }
 
 #[test]
 fn gives_the_same_bytes_on_any_number_of_threads() {
-    let rows = big();
-    let columns = rows.transpose();
-    let work: Vec<u64> = (0..300).map(|row| multiply_adds(&rows, &columns, row)).collect();
-    assert!(chunks_of_similar_work(&work, 0).len() > 16);
-
-    let lists_on = |n_threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
-        let options = TopKOptions { neighbors: 10 };
-        let pool = pool.build().unwrap();
-        pool.install(|| top_k(&rows, &columns, 0..300, &options).unwrap())
-    };
-    let lists = lists_on(1);
-    assert_same_bytes(&lists_on(2), &lists);
-    assert_same_bytes(&lists_on(8), &lists);
+    for (largest, per_one) in [(5, 1.0), (977, 200.0)] {
+        let rows = sparse(&big(2_000, 60, largest, per_one));
+        let columns = rows.transpose();
+        let lists_on = |n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+            let options = TopKOptions { neighbors: 10 };
+            let find = || {
+                top_k_with(
+                    InstructionSet::detect(),
+                    &small_sizes(),
+                    &rows,
+                    &columns,
+                    Selection::All,
+                    &options,
+                )
+            };
+            pool.build().unwrap().install(find).unwrap().lists
+        };
+        let lists = lists_on(1);
+        assert_eq!(lists, lists_of_matrix(&rows, 10));
+        for n_threads in [2, 3, 8] {
+            assert_same_bytes(&lists_on(n_threads), &lists);
+        }
+    }
 }
 
 #[test]
-fn chunks_cover_the_range_and_share_the_work() {
-    fn check(work: &[u64], expected: &[(usize, usize)]) {
-        let chunks = chunks_of_similar_work(work, 5);
-        let chunks: Vec<_> = chunks.iter().map(|chunk| (chunk.start, chunk.end)).collect();
-        assert_eq!(chunks, expected);
+fn steps_that_are_no_power_of_two_are_close_to_the_reference() {
+    let ratings = big(300, 30, 15, 10.0);
+    let rows = sparse(&ratings);
+    let options = TopKOptions { neighbors: 300 };
+    let found = top_k(&rows, &rows.transpose(), Selection::All, &options).unwrap();
+    assert_eq!(found.path.products, Products::Integer);
+    let expected = top_k_dense(ratings.view(), 0..300, &options);
+    for row in 0..300 {
+        let (neighbors, similarities) = found.lists.row(row);
+        let (expected_neighbors, expected_similarities) = expected.row(row);
+        assert_eq!(neighbors.len(), expected_neighbors.len());
+        for (neighbor, similarity) in neighbors.iter().zip(similarities) {
+            let at = expected_neighbors.iter().position(|other| other == neighbor).unwrap();
+            assert!(
+                (similarity - expected_similarities[at]).abs() < 1e-6,
+                "row {row}, neighbor {neighbor}"
+            );
+        }
     }
-    let half = MIN_CHUNK_WORK / 2;
-    check(&[], &[(5, 5)]);
-    check(&[1, 1, 1], &[(5, 8)]);
-    check(&[half, half, half, half, 1], &[(5, 7), (7, 9), (9, 10)]);
-    check(&[half, half, half, half], &[(5, 7), (7, 9)]);
-    check(&[1, 1_000 * half, 1], &[(5, 7), (7, 8)]);
-    let many = chunks_of_similar_work(&[half; 5_000], 0);
-    assert!(many.len() as u64 <= MAX_CHUNKS);
 }
 
 #[test]
@@ -186,28 +238,35 @@ fn refuses_what_does_not_fit_together() {
     #[expect(clippy::reversed_empty_ranges, reason = "such a range is what is refused")]
     let backwards = 2..1;
     let rows = sparse(&check_matrix());
-    let check = |columns: &CsrMatrix, range: Range<usize>, message: &str| {
-        let error = top_k(&rows, columns, range, &TopKOptions::default()).unwrap_err();
+    let check = |columns: &CsrMatrix, selection: Selection<'_>, message: &str| {
+        let error = top_k(&rows, columns, selection, &TopKOptions::default()).unwrap_err();
         assert_eq!(error.to_string(), message);
     };
     let outside = "rows 1..4 do not lie within the 3 rows of the matrix";
-    check(&rows.transpose(), 1..4, outside);
+    check(&rows.transpose(), Selection::Range(1..4), outside);
     let reversed = "rows 2..1 do not lie within the 3 rows of the matrix";
-    check(&rows.transpose(), backwards, reversed);
+    check(&rows.transpose(), Selection::Range(backwards), reversed);
+    let outside = "row 3 does not lie within the 3 rows of the matrix";
+    check(&rows.transpose(), Selection::Rows(&[0, 3]), outside);
+    for (selected, previous, row) in [([2, 1], 2, 1), ([1, 1], 1, 1)] {
+        let order = format!("row {row} follows row {previous}; selected rows must ascend");
+        check(&rows.transpose(), Selection::Rows(&selected), &order);
+    }
     let same = "a matrix of 3 × 5 with 9 entries has no transpose of 3 × 5 with 9";
-    check(&rows, 0..3, same);
+    check(&rows, Selection::All, same);
     let fewer = "a matrix of 3 × 5 with 9 entries has no transpose of 5 × 3 with 0";
-    check(&CsrMatrix::empty(5, 3), 0..3, fewer);
+    check(&CsrMatrix::empty(5, 3), Selection::All, fewer);
 }
 
-/// Dense ratings of up to 14 × 9, about half of them absent, all of one kind.
+/// Dense ratings of up to 30 × 9, about half of them absent, all of one kind.
 fn any_ratings() -> impl Strategy<Value = Array2<f32>> {
     let whole = (1u8..=5).prop_map(f32::from).boxed();
     let half_stars = (1u8..=10).prop_map(|n| f32::from(n) / 2.0).boxed();
+    let counts = (1u8..=15).prop_map(|n| f32::from(n) * 4.0).boxed();
     let real = (0.01f32..5.0).boxed();
     let few = (1u8..=2).prop_map(f32::from).boxed();
-    let kind = prop::sample::select(vec![whole, half_stars, real, few]);
-    (kind, 1usize..15, 1usize..10).prop_flat_map(|(kind, n_rows, n_columns)| {
+    let kind = prop::sample::select(vec![whole, half_stars, counts, real, few]);
+    (kind, 1usize..31, 1usize..10).prop_flat_map(|(kind, n_rows, n_columns)| {
         let rating = prop_oneof![Just(0.0), kind];
         prop::collection::vec(rating, n_rows * n_columns)
             .prop_map(move |values| Array2::from_shape_vec((n_rows, n_columns), values).unwrap())
@@ -218,12 +277,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn agrees_with_the_dense_reference(ratings in any_ratings(), neighbors in 0usize..16) {
+    fn agrees_with_the_dense_reference(ratings in any_ratings(), neighbors in 0usize..32) {
         let options = TopKOptions { neighbors };
         for ratings in [&ratings, &ratings.t().to_owned()] {
             let lists = lists_of(ratings, neighbors);
             let expected = top_k_dense(ratings.view(), 0..ratings.nrows(), &options);
             assert_same_bytes(&lists, &expected);
+            assert_all_ways_agree(&sparse(ratings), &Selection::All, neighbors, &expected);
 
             let (offsets, indices) = (lists.offsets().to_vec(), lists.neighbors().to_vec());
             let similarities = lists.similarities().to_vec();
@@ -262,10 +322,29 @@ proptest! {
         let mut start = 0;
         let mut pieces = Vec::new();
         for end in ends {
-            pieces.push(top_k(&rows, &columns, start..end, &options).unwrap());
+            pieces.push(top_k(&rows, &columns, Selection::Range(start..end), &options).unwrap().lists);
             start = end;
         }
-        let whole = top_k(&rows, &columns, 0..n_rows, &options).unwrap();
+        let whole = top_k(&rows, &columns, Selection::All, &options).unwrap().lists;
         assert_same_bytes(&NeighborLists::concat(pieces), &whole);
+    }
+
+    #[test]
+    fn selected_rows_get_the_lists_that_all_get(
+        ratings in any_ratings(),
+        picks in prop::collection::vec(any::<bool>(), 30),
+        neighbors in 1usize..8,
+    ) {
+        let rows = sparse(&ratings);
+        let all = lists_of(&ratings, neighbors);
+        let selected: Vec<u32> = (0..rows.n_rows() as u32).filter(|&row| picks[row as usize]).collect();
+        let mut expected = NeighborLists::of_targets(rows.n_rows());
+        for &row in &selected {
+            let (indices, similarities) = all.row(row as usize);
+            let list = indices.iter().zip(similarities);
+            let list: Vec<Neighbor> = list.map(|(&index, &similarity)| Neighbor { index, similarity }).collect();
+            expected.push_row(&list);
+        }
+        assert_all_ways_agree(&rows, &Selection::Rows(&selected), neighbors, &expected);
     }
 }

@@ -1,0 +1,155 @@
+//! The best neighbors of every row, gathered by many threads at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::lists::{Neighbor, NeighborLists};
+
+/// Rows whose lists are put in order at a time.
+const ROWS_AT_ONCE: usize = 1024;
+
+/// Per row the best neighbors that any thread has offered so far.
+///
+/// The order of neighbors is total, so which of them stay does not depend on the order in which they come.
+pub(super) struct BestLists {
+    rows: Vec<Mutex<BestNeighbors>>,
+    /// Bits of the similarity that a neighbor of the row must reach; it only rises, so an old one lets too much pass,
+    /// never too little.
+    bars: Vec<AtomicU32>,
+}
+
+impl BestLists {
+    pub fn new(n_rows: usize, keep: usize) -> Self {
+        Self {
+            rows: (0..n_rows).map(|_| Mutex::new(BestNeighbors::new(keep))).collect(),
+            bars: (0..n_rows).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// The similarity that a neighbor of `row` must reach; 0 while the row takes any.
+    pub fn bar(&self, row: usize) -> f32 {
+        f32::from_bits(self.bars[row].load(Ordering::Relaxed))
+    }
+
+    pub fn offer(&self, row: usize, neighbors: impl Iterator<Item = Neighbor>) {
+        let mut best = self.rows[row].lock().unwrap_or_else(PoisonError::into_inner);
+        neighbors.for_each(|neighbor| best.offer(neighbor));
+        if let Some(bar) = best.bar {
+            self.bars[row].store(bar.similarity.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// The lists of `rows`, in this order, over `n_targets` targets.
+    pub fn into_lists(self, n_targets: usize, rows: &[u32]) -> NeighborLists {
+        let lists = rows.par_chunks(ROWS_AT_ONCE).map(|rows| {
+            let mut lists = NeighborLists::of_targets(n_targets);
+            for &row in rows {
+                let mut best = self.rows[row as usize].lock().unwrap_or_else(PoisonError::into_inner);
+                lists.push_row(best.sorted());
+                *best = BestNeighbors::new(0);
+            }
+            lists
+        });
+        let mut lists: Vec<NeighborLists> = lists.collect();
+        lists.push(NeighborLists::of_targets(n_targets));
+        NeighborLists::concat(lists)
+    }
+}
+
+/// Places for the best `keep`, so that they need not be looked for at each new one. Few, as a bar that lags lets too
+/// much pass.
+fn places(keep: usize) -> usize {
+    keep + keep / 4 + 1
+}
+
+/// The best `keep` of the neighbors offered, in amortized constant time for each.
+struct BestNeighbors {
+    keep: usize,
+    /// Up to [`places`]; whatever they lack was worse than `bar`.
+    candidates: Vec<Neighbor>,
+    /// The worst of `keep` neighbors already seen: what does not beat it cannot be kept.
+    bar: Option<Neighbor>,
+}
+
+impl BestNeighbors {
+    fn new(keep: usize) -> Self {
+        Self {
+            keep,
+            candidates: Vec::new(),
+            bar: None,
+        }
+    }
+
+    fn offer(&mut self, neighbor: Neighbor) {
+        let is_worse = self.bar.is_some_and(|bar| bar.best_first(&neighbor).is_lt());
+        if self.keep == 0 || is_worse {
+            return;
+        }
+        if self.candidates.capacity() == 0 {
+            self.candidates.reserve_exact(places(self.keep));
+        }
+        self.candidates.push(neighbor);
+        if self.candidates.len() >= places(self.keep) {
+            let worst_kept = self.keep - 1;
+            let (_, &mut bar, _) = self.candidates.select_nth_unstable_by(worst_kept, Neighbor::best_first);
+            self.candidates.truncate(self.keep);
+            self.bar = Some(bar);
+        }
+    }
+
+    fn sorted(&mut self) -> &[Neighbor] {
+        if self.candidates.len() > self.keep {
+            self.candidates.select_nth_unstable_by(self.keep, Neighbor::best_first);
+            self.candidates.truncate(self.keep);
+        }
+        self.candidates.sort_unstable_by(Neighbor::best_first);
+        &self.candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn best_of(keep: usize, offered: impl Iterator<Item = Neighbor>) -> Vec<u32> {
+        let mut best = BestNeighbors::new(keep);
+        for neighbor in offered {
+            best.offer(neighbor);
+            assert!(best.candidates.len() < places(keep));
+        }
+        best.sorted().iter().map(|found| found.index).collect()
+    }
+
+    #[test]
+    fn the_best_neighbors_need_few_places() {
+        // Ever better ones: the order in which the bar rejects nothing.
+        let rising = (0..1_000).map(|index| Neighbor {
+            index,
+            similarity: (index / 2) as f32 / 500.0,
+        });
+        assert_eq!(best_of(5, rising), [998, 999, 996, 997, 994]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_index_whatever_the_order() {
+        let tied = |index| Neighbor { index, similarity: 0.5 };
+        assert_eq!(best_of(3, (0..100).map(tied)), [0, 1, 2]);
+        assert_eq!(best_of(3, (0..100).rev().map(tied)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn threads_that_offer_at_once_lose_nothing() {
+        let lists = BestLists::new(2, 10);
+        (0..1_000u32).into_par_iter().for_each(|index| {
+            let similarity = 1.0 / (index + 1) as f32;
+            lists.offer(1, std::iter::once(Neighbor { index, similarity }));
+        });
+        assert_eq!(lists.bar(0), 0.0);
+        assert!(lists.bar(1) >= 1.0 / 1_000.0);
+        let lists = lists.into_lists(1_000, &[1, 0]);
+        assert_eq!(lists.row(0).0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert!(lists.row(1).0.is_empty());
+    }
+}

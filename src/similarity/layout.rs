@@ -1,0 +1,211 @@
+//! Which rows stand in which tile, and which tiles meet.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::sparse::CsrMatrix;
+
+/// The most rows of a tile: so many lanes can be numbered.
+pub(super) const MAX_TILE_ROWS: usize = 4096;
+
+/// How the work is cut. The result does not depend on it.
+#[derive(Debug, Clone)]
+pub(super) struct Sizes {
+    /// The widest tile, at most [`MAX_TILE_ROWS`]: the products of a row with it stay in the first-level cache.
+    pub max_tile_rows: usize,
+    pub min_tile_rows: usize,
+    /// Rows that meet a tile in one job.
+    pub job_rows: usize,
+    /// Tiles are as narrow as it takes for their dense columns to fit, about.
+    pub block_bytes: usize,
+    /// Dense columns that are held ready at a time: what stays in the second-level cache.
+    pub max_block_bytes: usize,
+    /// Products that are held while one block after another is added to them.
+    pub panel_bytes: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            max_tile_rows: 2048,
+            min_tile_rows: 256,
+            job_rows: 4096,
+            block_bytes: 640 << 10,
+            max_block_bytes: 1 << 20,
+            panel_bytes: 4 << 20,
+        }
+    }
+}
+
+/// The rows in the order in which the kernels meet them, cut into tiles.
+///
+/// A row's place in that order is its rank. Selected rows come first, in each part those with more entries; so a tile
+/// holds rows of similar length, all of them selected or none.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// Row of each rank.
+    pub order: Vec<u32>,
+    pub n_selected: usize,
+    /// Adjacent ranges of ranks.
+    pub tiles: Vec<Range<usize>>,
+}
+
+/// The lanes of a tile meet selected rows, one by one. Each pair of selected rows meets in one job only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    pub tile: usize,
+    /// Ranks; none before those of a selected tile. A row of the tile itself meets only the lanes before it.
+    pub rows: Range<usize>,
+}
+
+impl Layout {
+    /// `selected`: ascending rows of `rows`. `width`: of a tile whose longest row has so many entries, above 0.
+    pub fn new(rows: &CsrMatrix, selected: &[u32], width: impl Fn(usize) -> usize) -> Self {
+        let n_entries = |row: u32| rows.row_range(row as usize).len();
+        let by_length = |row: &u32| (Reverse(n_entries(*row)), *row);
+        let mut order = selected.to_vec();
+        order.par_sort_unstable_by_key(by_length);
+        let mut selected = selected.iter().peekable();
+        let is_other = |row: &u32| selected.next_if_eq(&row).is_none();
+        let mut others: Vec<u32> = (0..rows.n_rows() as u32).filter(is_other).collect();
+        others.par_sort_unstable_by_key(by_length);
+        let n_selected = order.len();
+        order.append(&mut others);
+
+        let mut tiles = Vec::new();
+        let mut start = 0;
+        while start < order.len() {
+            let limit = if start < n_selected { n_selected } else { order.len() };
+            let end = (start + width(n_entries(order[start]))).min(limit);
+            tiles.push(start..end);
+            start = end;
+        }
+        Self {
+            order,
+            n_selected,
+            tiles,
+        }
+    }
+
+    pub fn is_selected(&self, tile: usize) -> bool {
+        self.tiles[tile].start < self.n_selected
+    }
+
+    /// Every pair of which one is selected once, rows of similar length first: they tend to be the most similar, and
+    /// the sooner the lists are good, the fewer neighbors are offered in vain.
+    pub fn jobs(&self, rows: &CsrMatrix, job_rows: usize) -> Vec<Job> {
+        let log_length = |ranks: &Range<usize>| {
+            let row = self.order[ranks.start + ranks.len() / 2];
+            (rows.row_range(row as usize).len() as f64 + 1.0).ln()
+        };
+        let mut jobs = Vec::new();
+        for (tile, lanes) in self.tiles.iter().enumerate() {
+            let first = if self.is_selected(tile) { lanes.start } else { 0 };
+            for start in (first..self.n_selected).step_by(job_rows) {
+                let rows = start..(start + job_rows).min(self.n_selected);
+                let distance = (log_length(lanes) - log_length(&rows)).abs();
+                jobs.push((distance, Job { tile, rows }));
+            }
+        }
+        jobs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        jobs.into_iter().map(|(_, job)| job).collect()
+    }
+}
+
+/// Does the jobs on all threads of the rayon pool it is called in, the first ones first.
+///
+/// `workspace`: what one thread reuses from job to job.
+pub(super) fn run<W>(jobs: &[Job], workspace: impl Fn() -> W + Sync, work: impl Fn(&mut W, &Job) + Sync) {
+    let next = AtomicUsize::new(0);
+    (0..rayon::current_num_threads())
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|_| {
+            let mut workspace = workspace();
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                work(&mut workspace, job);
+            }
+        });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Row r has r % 7 entries.
+    fn matrix(n_rows: u32) -> CsrMatrix {
+        let row = |row| (0..row % 7).map(move |column| (row, column, 1.0));
+        CsrMatrix::from_triplets(n_rows as usize, 7, (0..n_rows).flat_map(row).collect()).unwrap()
+    }
+
+    #[test]
+    fn each_pair_with_a_selected_row_meets_once() {
+        fn check(n_rows: u32, selected: &[u32]) {
+            let rows = matrix(n_rows);
+            let layout = Layout::new(&rows, selected, |_| 256);
+            let covered: Vec<usize> = layout.tiles.iter().cloned().flatten().collect();
+            assert_eq!(covered, (0..n_rows as usize).collect::<Vec<_>>());
+            for tile in 0..layout.tiles.len() {
+                let ranks = layout.tiles[tile].clone();
+                let in_selection = |rank: usize| selected.contains(&layout.order[rank]);
+                assert!(ranks.len() <= 256);
+                assert!(ranks.clone().all(|rank| in_selection(rank) == layout.is_selected(tile)));
+            }
+            let mut met = BTreeSet::new();
+            for Job { tile, rows } in layout.jobs(&rows, 300) {
+                for row in rows {
+                    for lane in layout.tiles[tile]
+                        .clone()
+                        .filter(|&lane| lane < row || !layout.is_selected(tile))
+                    {
+                        assert!(
+                            met.insert((lane.min(row), lane.max(row))),
+                            "{lane} and {row} meet twice"
+                        );
+                    }
+                }
+            }
+            let n_selected = selected.len();
+            let n_others = n_rows as usize - n_selected;
+            assert_eq!(
+                met.len(),
+                n_selected * n_selected.saturating_sub(1) / 2 + n_selected * n_others
+            );
+            assert!(met.iter().all(|&(a, _)| a < n_selected));
+        }
+        let all: Vec<u32> = (0..1_000).collect();
+        check(0, &[]);
+        check(3, &[0, 1, 2]);
+        check(1_000, &all);
+        check(1_000, &all[300..310]);
+        check(1_000, &(0..1_000).step_by(2).collect::<Vec<_>>());
+        check(1_000, &[]);
+    }
+
+    #[test]
+    fn longer_rows_come_first() {
+        let rows = matrix(20);
+        let layout = Layout::new(&rows, &[2, 5, 6, 9], |_| 256);
+        assert_eq!(layout.order[..4], [6, 5, 2, 9]);
+        assert_eq!(layout.order[4..7], [13, 12, 19]);
+    }
+
+    #[test]
+    fn every_job_is_done_once() {
+        let rows = matrix(1_000);
+        let layout = Layout::new(&rows, &(0..1_000).collect::<Vec<_>>(), |_| 256);
+        let jobs = layout.jobs(&rows, 100);
+        let done: Vec<AtomicUsize> = jobs.iter().map(|_| AtomicUsize::new(0)).collect();
+        let work = |_: &mut (), job: &Job| {
+            let place = jobs.iter().position(|other| other == job).unwrap();
+            done[place].fetch_add(1, Ordering::Relaxed);
+        };
+        run(&jobs, || (), work);
+        assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+    }
+}

@@ -1,0 +1,52 @@
+//! What comes of a row's products with the lanes of a tile: neighbors for both sides.
+
+use std::ops::Range;
+
+use super::best::BestLists;
+use super::layout::Layout;
+use super::lists::Neighbor;
+
+/// Lanes that are compared before the row's bar is looked up again.
+pub(super) const LANES_AT_ONCE: usize = 256;
+
+/// One selected row and the lanes that it meets.
+pub(super) struct Meeting<'a> {
+    pub layout: &'a Layout,
+    pub lists: &'a BestLists,
+    pub rank: usize,
+    /// Ranks.
+    pub lanes: Range<usize>,
+}
+
+impl Meeting<'_> {
+    /// Offers lanes, with their similarity to the row, to the row, and the row to them.
+    ///
+    /// `bar`: the row's, or one that it had. `raised` is called with a lane and its bar.
+    pub fn offer(&self, similar: &[(usize, f32)], bar: f32, mut raised: impl FnMut(usize, f32)) {
+        let Self {
+            layout, lists, rank, ..
+        } = *self;
+        let is_better = |bar: f32, similarity: f32| similarity >= bar && similarity > 0.0;
+        let to_row = similar.iter().filter(|&&(_, similarity)| is_better(bar, similarity));
+        let mut to_row = to_row
+            .map(|&(lane, similarity)| Neighbor {
+                index: layout.order[self.lanes.start + lane],
+                similarity,
+            })
+            .peekable();
+        if to_row.peek().is_some() {
+            lists.offer(rank, to_row);
+        }
+        if self.lanes.start >= layout.n_selected {
+            return;
+        }
+        let index = layout.order[rank];
+        for &(lane, similarity) in similar {
+            let other = self.lanes.start + lane;
+            if is_better(lists.bar(other), similarity) {
+                lists.offer(other, std::iter::once(Neighbor { index, similarity }));
+                raised(lane, lists.bar(other));
+            }
+        }
+    }
+}

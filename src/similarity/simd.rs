@@ -1,0 +1,372 @@
+//! The inner loops in the instruction sets that the processor has, and portably. All `unsafe` code of the crate's
+//! kernels is here.
+//!
+//! Each loop exists once in plain Rust. What vectorises by itself is compiled again with wider instructions allowed;
+//! products of small integers are written out, as no compiler finds them.
+
+/// Tiles are padded to a multiple of so many rows (lanes), for every instruction set.
+pub(super) const LANES: usize = 256;
+
+/// Lanes whose bytes stand together: see [`byte_of_lane`].
+const GROUP: usize = 64;
+
+/// Two products of values up to 15 fit this many times into 16 bits: 145 · 2 · 15² = 65,250.
+const MAX_PAIRS: usize = 145;
+
+/// What the inner loops run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// AVX-512 F and BW.
+    Avx512,
+    Avx2,
+    Portable,
+}
+
+impl InstructionSet {
+    /// The best one that this processor has.
+    pub fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// All that this processor has, the best first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut available = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                available.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") {
+                available.push(Self::Avx2);
+            }
+        }
+        available.push(Self::Portable);
+        available
+    }
+
+    /// For so many lanes, one column of bytes costs as much as adding up one entry by itself.
+    pub(super) fn lanes_per_entry(self) -> usize {
+        match self {
+            Self::Avx512 => 56,
+            Self::Avx2 => 48,
+            Self::Portable => 8,
+        }
+    }
+}
+
+impl std::fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Avx512 => "AVX-512",
+            Self::Avx2 => "AVX2",
+            Self::Portable => "portable",
+        })
+    }
+}
+
+/// Where the byte of a lane stands in its column.
+///
+/// In every 64 bytes, eight of a lane below 32 alternate with eight of one from 32 on: interleaving two columns, as the
+/// instructions do it within 16 bytes, then leaves the lanes in order.
+pub(super) fn byte_of_lane(lane: usize) -> usize {
+    let (group, lane) = (lane / GROUP, lane % GROUP);
+    group * GROUP + lane % 32 / 8 * 16 + lane / 32 * 8 + lane % 8
+}
+
+/// Adds to the first `n_lanes` of `dots`, rounded up to [`LANES`], the products of a row with columns of bytes.
+///
+/// `block`: columns of `dots.len()` bytes each, a multiple of [`LANES`], values up to 15, ordered by [`byte_of_lane`].
+/// `factors`: `place << 4 | value` of the row's entries, `place` a column of the block; an even number.
+///
+/// # Panics
+/// A place outside of the block, an odd number of factors, another number of lanes.
+pub(super) fn add_products(set: InstructionSet, block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+    let width = dots.len();
+    let n_lanes = n_lanes.next_multiple_of(LANES);
+    assert!(width.is_multiple_of(LANES) && n_lanes <= width && factors.len().is_multiple_of(2));
+    let end = factors.iter().fold(0, |end, factor| end.max((factor >> 4) + 1));
+    assert!(
+        end as usize * width <= block.len(),
+        "a factor lies outside of the block"
+    );
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected; places and lanes were checked above.
+        InstructionSet::Avx512 => unsafe { x86::add_products_avx512(block, factors, dots, n_lanes) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { x86::add_products_avx2(block, factors, dots, n_lanes) },
+        _ => add_products_portable(block, factors, dots, n_lanes),
+    }
+}
+
+fn add_products_portable(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+    let width = dots.len();
+    for factor in factors {
+        let (place, value) = ((factor >> 4) as usize, factor & 15);
+        let column = &block[place * width..][..n_lanes];
+        for (dots, bytes) in dots.chunks_exact_mut(GROUP).zip(column.chunks_exact(GROUP)) {
+            let (low, high) = dots.split_at_mut(GROUP / 2);
+            for (eight, bytes) in bytes.chunks_exact(16).enumerate() {
+                for lane in 0..8 {
+                    low[eight * 8 + lane] += value * u32::from(bytes[lane]);
+                    high[eight * 8 + lane] += value * u32::from(bytes[8 + lane]);
+                }
+            }
+        }
+    }
+}
+
+/// What the product of a pair must reach to matter to one of the two rows.
+///
+/// At least `norm · min(bar · norms[lane], limits[lane])`, and more than 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach<'a, F> {
+    /// Of the row.
+    pub norm: F,
+    /// The similarity that matters to the row.
+    pub bar: F,
+    /// Per lane.
+    pub norms: &'a [F],
+    /// Per lane, the similarity that matters to it times its norm.
+    pub limits: &'a [F],
+}
+
+/// Appends the lanes whose product with the row is within reach.
+///
+/// # Panics
+/// Not as many norms and limits as products.
+pub(super) fn find_integers(set: InstructionSet, dots: &[u32], reach: Reach<'_, f32>, found: &mut Vec<u16>) {
+    assert!(dots.len() == reach.norms.len() && dots.len() == reach.limits.len());
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected; lengths were checked above.
+        InstructionSet::Avx512 => unsafe { x86::find_integers_avx512(dots, reach, found) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Avx2 => unsafe { x86::find_integers_avx2(dots, reach, found) },
+        _ => find_integers_portable(dots, reach, found),
+    }
+}
+
+/// [`find_integers`] of real products.
+pub(super) fn find_reals(set: InstructionSet, dots: &[f64], reach: Reach<'_, f64>, found: &mut Vec<u16>) {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Avx512 => unsafe { x86::find_reals_avx512(dots, reach, found) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Avx2 => unsafe { x86::find_reals_avx2(dots, reach, found) },
+        _ => find_reals_portable(dots, reach, found),
+    }
+}
+
+#[inline(always)]
+fn find_integers_portable(dots: &[u32], reach: Reach<'_, f32>, found: &mut Vec<u16>) {
+    find(dots, reach.norms, reach.limits, found, |dot, norm, limit| {
+        let least = reach.norm * (reach.bar * norm).min(limit);
+        (dot as f32 >= least) & (dot > 0)
+    });
+}
+
+#[inline(always)]
+fn find_reals_portable(dots: &[f64], reach: Reach<'_, f64>, found: &mut Vec<u16>) {
+    find(dots, reach.norms, reach.limits, found, |dot, norm, limit| {
+        let least = reach.norm * (reach.bar * norm).min(limit);
+        (dot >= least) & (dot > 0.0)
+    });
+}
+
+/// Looks at 32 lanes at once, as hardly any is within reach.
+#[inline(always)]
+fn find<D: Copy, F: Copy>(
+    dots: &[D],
+    norms: &[F],
+    limits: &[F],
+    found: &mut Vec<u16>,
+    is_within: impl Fn(D, F, F) -> bool,
+) {
+    const AT_ONCE: usize = 32;
+    assert!(dots.len() == norms.len() && dots.len() == limits.len());
+    let chunks = dots
+        .chunks(AT_ONCE)
+        .zip(norms.chunks(AT_ONCE))
+        .zip(limits.chunks(AT_ONCE));
+    for (chunk, ((dots, norms), limits)) in chunks.enumerate() {
+        let lanes = || dots.iter().zip(norms).zip(limits);
+        let any = match (
+            <&[D; AT_ONCE]>::try_from(dots),
+            <&[F; AT_ONCE]>::try_from(norms),
+            <&[F; AT_ONCE]>::try_from(limits),
+        ) {
+            (Ok(dots), Ok(norms), Ok(limits)) => {
+                let mut any = false;
+                for lane in 0..AT_ONCE {
+                    any |= is_within(dots[lane], norms[lane], limits[lane]);
+                }
+                any
+            }
+            _ => true,
+        };
+        if any {
+            let within = lanes()
+                .enumerate()
+                .filter(|&(_, ((&dot, &norm), &limit))| is_within(dot, norm, limit));
+            found.extend(within.map(|(lane, _)| (chunk * AT_ONCE + lane) as u16));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{GROUP, LANES, MAX_PAIRS, Reach, find_integers_portable, find_reals_portable};
+
+    /// # Safety
+    /// As many norms and limits as products.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn find_integers_avx512(dots: &[u32], reach: Reach<'_, f32>, found: &mut Vec<u16>) {
+        let (norm, bar) = (_mm512_set1_ps(reach.norm), _mm512_set1_ps(reach.bar));
+        for start in (0..dots.len()).step_by(16) {
+            let left = dots.len() - start;
+            let within: __mmask16 = if left >= 16 { !0 } else { (1 << left) - 1 };
+            // SAFETY: what lies behind the end is masked, and not read.
+            let (dots, norms, limits) = unsafe {
+                (
+                    _mm512_maskz_loadu_epi32(within, dots.as_ptr().add(start).cast()),
+                    _mm512_maskz_loadu_ps(within, reach.norms.as_ptr().add(start)),
+                    _mm512_maskz_loadu_ps(within, reach.limits.as_ptr().add(start)),
+                )
+            };
+            let least = _mm512_mul_ps(norm, _mm512_min_ps(_mm512_mul_ps(bar, norms), limits));
+            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_cvtepu32_ps(dots), least);
+            let mut lanes = reached & _mm512_test_epi32_mask(dots, dots);
+            while lanes != 0 {
+                found.push((start + lanes.trailing_zeros() as usize) as u16);
+                lanes &= lanes - 1;
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn find_integers_avx2(dots: &[u32], reach: Reach<'_, f32>, found: &mut Vec<u16>) {
+        find_integers_portable(dots, reach, found);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn find_reals_avx512(dots: &[f64], reach: Reach<'_, f64>, found: &mut Vec<u16>) {
+        find_reals_portable(dots, reach, found);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn find_reals_avx2(dots: &[f64], reach: Reach<'_, f64>, found: &mut Vec<u16>) {
+        find_reals_portable(dots, reach, found);
+    }
+
+    /// The two values of a pair of factors, beside each other in every 16 bits.
+    fn pair_of_values(pair: &[u32; 2]) -> i16 {
+        ((pair[0] & 15) | (pair[1] & 15) << 8) as i16
+    }
+
+    /// # Safety
+    /// Places of `factors` lie inside of `block`, in columns of `dots.len()` bytes; `n_lanes`, a multiple of [`LANES`],
+    /// is not more than `dots.len()`.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn add_products_avx512(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+        let width = dots.len();
+        let (pairs, _) = factors.as_chunks::<2>();
+        for start in (0..n_lanes).step_by(LANES) {
+            for pairs in pairs.chunks(MAX_PAIRS) {
+                // The sums of 32 lanes each, in order, in 16 bits.
+                let mut sums = [_mm512_setzero_si512(); LANES / 32];
+                for pair in pairs {
+                    let values = _mm512_set1_epi16(pair_of_values(pair));
+                    let column = |place: u32| {
+                        // SAFETY: the caller's promise; `start + LANES <= n_lanes <= width`.
+                        unsafe { block.as_ptr().add((place >> 4) as usize * width + start) }
+                    };
+                    let (first, second) = (column(pair[0]), column(pair[1]));
+                    for group in 0..LANES / GROUP {
+                        // SAFETY: 64 bytes from `start + 64 · group` on lie in the column.
+                        let (first, second) = unsafe {
+                            (
+                                _mm512_loadu_si512(first.add(group * GROUP).cast()),
+                                _mm512_loadu_si512(second.add(group * GROUP).cast()),
+                            )
+                        };
+                        let low = _mm512_maddubs_epi16(_mm512_unpacklo_epi8(first, second), values);
+                        let high = _mm512_maddubs_epi16(_mm512_unpackhi_epi8(first, second), values);
+                        sums[2 * group] = _mm512_add_epi16(sums[2 * group], low);
+                        sums[2 * group + 1] = _mm512_add_epi16(sums[2 * group + 1], high);
+                    }
+                }
+                for (sums, dots) in sums.iter().zip(dots[start..].chunks_exact_mut(32)) {
+                    let halves = [_mm512_castsi512_si256(*sums), _mm512_extracti64x4_epi64::<1>(*sums)];
+                    for (half, dots) in halves.into_iter().zip(dots.chunks_exact_mut(16)) {
+                        let dots = dots.as_mut_ptr().cast();
+                        // SAFETY: 16 products of 4 bytes.
+                        unsafe {
+                            let sum = _mm512_add_epi32(_mm512_loadu_si512(dots), _mm512_cvtepu16_epi32(half));
+                            _mm512_storeu_si512(dots, sum);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`add_products_avx512`].
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn add_products_avx2(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+        /// Lanes at once: their sums and what they need besides fit into 16 registers.
+        const AT_ONCE: usize = 128;
+        let width = dots.len();
+        let (pairs, _) = factors.as_chunks::<2>();
+        for start in (0..n_lanes).step_by(AT_ONCE) {
+            for pairs in pairs.chunks(MAX_PAIRS) {
+                // The sums of 16 lanes each, in order, in 16 bits.
+                let mut sums = [_mm256_setzero_si256(); AT_ONCE / 16];
+                for pair in pairs {
+                    let values = _mm256_set1_epi16(pair_of_values(pair));
+                    let column = |place: u32| {
+                        // SAFETY: the caller's promise; `start + AT_ONCE <= n_lanes <= width`.
+                        unsafe { block.as_ptr().add((place >> 4) as usize * width + start) }
+                    };
+                    let (first, second) = (column(pair[0]), column(pair[1]));
+                    for half in 0..AT_ONCE / 32 {
+                        // SAFETY: 32 bytes from `start + 32 · half` on lie in the column.
+                        let (first, second) = unsafe {
+                            (
+                                _mm256_loadu_si256(first.add(half * 32).cast()),
+                                _mm256_loadu_si256(second.add(half * 32).cast()),
+                            )
+                        };
+                        let low = _mm256_maddubs_epi16(_mm256_unpacklo_epi8(first, second), values);
+                        let high = _mm256_maddubs_epi16(_mm256_unpackhi_epi8(first, second), values);
+                        // The low lanes of a group of 64 fill two registers, the high ones the next two.
+                        let at = half / 2 * 4 + half % 2;
+                        sums[at] = _mm256_add_epi16(sums[at], low);
+                        sums[at + 2] = _mm256_add_epi16(sums[at + 2], high);
+                    }
+                }
+                for (sums, dots) in sums.iter().zip(dots[start..].chunks_exact_mut(16)) {
+                    let halves = [_mm256_castsi256_si128(*sums), _mm256_extracti128_si256::<1>(*sums)];
+                    for (half, dots) in halves.into_iter().zip(dots.chunks_exact_mut(8)) {
+                        let dots = dots.as_mut_ptr().cast();
+                        // SAFETY: 8 products of 4 bytes.
+                        unsafe {
+                            let sum = _mm256_add_epi32(_mm256_loadu_si256(dots), _mm256_cvtepu16_epi32(half));
+                            _mm256_storeu_si256(dots, sum);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

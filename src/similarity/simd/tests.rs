@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The sets of this processor that are not the plain one.
+fn faster_sets() -> Vec<InstructionSet> {
+    let mut sets = InstructionSet::available();
+    assert_eq!(sets.pop(), Some(InstructionSet::Portable));
+    sets
+}
+
+/// Draws with a linear congruential generator.
+fn draws(seed: u32) -> impl FnMut(u32) -> u32 {
+    let mut state = seed;
+    move |n| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % n
+    }
+}
+
+#[test]
+fn every_lane_has_its_own_byte() {
+    let mut bytes: Vec<usize> = (0..1024).map(byte_of_lane).collect();
+    assert_eq!(bytes[..3], [0, 1, 2]);
+    assert_eq!(
+        (bytes[8], bytes[31], bytes[32], bytes[40], bytes[64]),
+        (16, 55, 8, 24, 64)
+    );
+    bytes.sort_unstable();
+    assert_eq!(bytes, (0..1024).collect::<Vec<_>>());
+}
+
+#[test]
+fn products_are_those_of_plain_sums() {
+    fn check(n_columns: u32, width: usize, n_lanes: usize, largest: u32) {
+        let mut draw = draws(n_columns);
+        let values: Vec<Vec<u32>> = (0..n_columns)
+            .map(|_| (0..width).map(|_| draw(largest + 1).max(draw(largest + 1))).collect())
+            .collect();
+        let mut block = vec![0; n_columns as usize * width];
+        for (column, values) in block.chunks_exact_mut(width).zip(&values) {
+            for (lane, &value) in values.iter().enumerate() {
+                column[byte_of_lane(lane)] = value as u8;
+            }
+        }
+        let factors: Vec<u32> = (0..n_columns).map(|place| place << 4 | draw(largest + 1)).collect();
+        let before: Vec<u32> = (0..width).map(|_| draw(1_000)).collect();
+        for set in InstructionSet::available() {
+            let mut dots = before.clone();
+            add_products(set, &block, &factors, &mut dots, n_lanes);
+            for lane in 0..n_lanes {
+                let products = factors
+                    .iter()
+                    .zip(&values)
+                    .map(|(factor, values)| (factor & 15) * values[lane]);
+                assert_eq!(dots[lane], before[lane] + products.sum::<u32>(), "{set:?}, lane {lane}");
+            }
+        }
+    }
+    check(0, 256, 256, 15);
+    check(2, 256, 256, 15);
+    check(2, 512, 1, 5);
+    check(8, 768, 500, 10);
+    // More pairs than 16 bits hold the sums of.
+    check(292, 256, 256, 15);
+    check(600, 512, 512, 15);
+}
+
+#[test]
+fn the_largest_sums_fit() {
+    let block = vec![15; 256 * 290];
+    let factors: Vec<u32> = (0..290).map(|place| place << 4 | 15).collect();
+    for set in InstructionSet::available() {
+        let mut dots = vec![u32::MAX - 290 * 225; 256];
+        add_products(set, &block, &factors, &mut dots, 256);
+        assert!(dots.iter().all(|&dot| dot == u32::MAX), "{set:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "outside of the block")]
+fn places_are_checked() {
+    add_products(
+        InstructionSet::detect(),
+        &[0; 512],
+        &[1 << 4, 2 << 4],
+        &mut [0; 256],
+        256,
+    );
+}
+
+#[test]
+#[should_panic(expected = "n_lanes <= width")]
+fn lanes_are_checked() {
+    add_products(InstructionSet::detect(), &[0; 512], &[0, 0], &mut [0; 256], 257);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn all_sets_find_the_same_lanes(n_lanes in 0usize..300, seed in any::<u32>(), bar in 0.0f32..1.0) {
+        let mut draw = draws(seed);
+        let dots: Vec<u32> = (0..n_lanes).map(|_| if draw(3) == 0 { 0 } else { draw(1 << 24) * draw(256) }).collect();
+        let norms: Vec<f32> = (0..n_lanes).map(|_| draw(100_000) as f32).collect();
+        let limits: Vec<f32> = (0..n_lanes).map(|_| [0.0, f32::INFINITY, draw(50_000) as f32][draw(3) as usize]).collect();
+        let reach = Reach { norm: 40_000.0, bar, norms: &norms, limits: &limits };
+        let expected: Vec<u16> = (0..n_lanes)
+            .filter(|&lane| dots[lane] > 0 && dots[lane] as f32 >= reach.norm * (bar * norms[lane]).min(limits[lane]))
+            .map(|lane| lane as u16)
+            .collect();
+        for set in InstructionSet::available() {
+            let mut found = Vec::new();
+            find_integers(set, &dots, reach, &mut found);
+            prop_assert_eq!(&found, &expected, "{:?}", set);
+        }
+
+        let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&value| f64::from(value)).collect() };
+        let (real_norms, real_limits) = (wide(&norms), wide(&limits));
+        let real_dots: Vec<f64> = dots.iter().map(|&dot| f64::from(dot) / 3.0).collect();
+        let reach = Reach { norm: 13_333.3, bar: f64::from(bar), norms: &real_norms, limits: &real_limits };
+        let mut expected = Vec::new();
+        find_reals_portable(&real_dots, reach, &mut expected);
+        for set in faster_sets() {
+            let mut found = Vec::new();
+            find_reals(set, &real_dots, reach, &mut found);
+            prop_assert_eq!(&found, &expected, "{:?}", set);
+        }
+    }
+}

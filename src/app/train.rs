@@ -1,6 +1,7 @@
 //! Training: read, evaluate, fit, store, judge, activate.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::store::pool::Pool;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use crate::store::training::read_input;
 use crate::training::error::TrainingError;
-use crate::training::fit::{Stage, fit};
+use crate::training::fit::{FitEvent, ModelOptions, Stage, fit};
 use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 
@@ -95,18 +96,23 @@ impl TrainOptions {
     fn backtest(&self) -> BacktestOptions {
         BacktestOptions {
             max_campaigns: Self::BACKTESTED_CAMPAIGNS,
+            rankers: &[],
             ..BacktestOptions::new(self.propensity(), self.parameters.options.seed)
         }
     }
 }
 
-/// Where a run stands.
+/// What a run is doing, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Reading,
     /// Fitting on the earlier part of the history and measuring on the later one.
     Evaluating,
-    Fitting,
+    /// Making effective ratings of what was read.
+    Rating,
+    Fitting(Stage),
+    /// Holding the model to what a server demands of it, and fitting the propensity.
+    Checking,
     Writing,
     Activating,
 }
@@ -116,12 +122,38 @@ impl Phase {
         match self {
             Self::Reading => "reading",
             Self::Evaluating => "evaluating",
-            Self::Fitting => "fitting",
+            Self::Rating => "effective ratings",
+            Self::Fitting(Stage::Biases) => "biases",
+            Self::Fitting(Stage::ItemNeighbors) => "item neighbors",
+            Self::Fitting(Stage::UserNeighbors) => "user neighbors",
+            Self::Checking => "checking",
             Self::Writing => "writing",
             Self::Activating => "activating",
         }
     }
 }
+
+/// How far a phase is, told when it begins and as it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub phase: Phase,
+    pub done: u64,
+    /// 0: not known.
+    pub total: u64,
+}
+
+impl Progress {
+    fn begin(phase: Phase) -> Self {
+        Self {
+            phase,
+            done: 0,
+            total: 0,
+        }
+    }
+}
+
+/// Who is told of it, from any thread.
+pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// What a run has made.
 #[derive(Debug, Clone)]
@@ -171,15 +203,13 @@ impl From<TransitionError> for TrainError {
 /// transaction that publishes. Whatever ends the run early leaves the active snapshot as it was; an error leaves a
 /// `failed` version, a kill at most one that is `building` or a `candidate`, which the next run deletes.
 ///
-/// `report` is called at the beginning of every phase.
-///
 /// # Errors
 /// See [`TrainError`]; a snapshot that the gate rejects is no error, but an outcome.
 pub async fn train(
     pool: &Pool,
     options: &TrainOptions,
     interrupt: &CancellationToken,
-    report: impl Fn(Phase),
+    report: Report,
 ) -> Result<Trained, TrainError> {
     let time_to_live = Duration::from_millis(options.trainer.lease_ms);
     let lease = leases::acquire(pool, leases::TRAINING, &options.holder, time_to_live)
@@ -234,13 +264,9 @@ async fn keep_alive(pool: &Pool, lease: &Lease) {
     }
 }
 
-async fn run(
-    pool: &Pool,
-    lease: &Lease,
-    options: &TrainOptions,
-    report: impl Fn(Phase),
-) -> Result<Trained, TrainError> {
-    report(Phase::Reading);
+async fn run(pool: &Pool, lease: &Lease, options: &TrainOptions, report: Report) -> Result<Trained, TrainError> {
+    let begin = |phase| report(Progress::begin(phase));
+    begin(Phase::Reading);
     let (input, watermark) = read_input(pool, &options.privacy).await?;
     let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
     tracing::info!(
@@ -256,7 +282,7 @@ async fn run(
         None => None,
     };
 
-    report(Phase::Evaluating);
+    begin(Phase::Evaluating);
     let parameters = options.parameters.clone();
     let active_parameters = active.as_ref().map(|active| active.parameters.clone());
     let evaluation_options = options.evaluation.clone();
@@ -275,19 +301,31 @@ async fn run(
     })
     .await??;
 
-    report(Phase::Fitting);
     let parameters = options.parameters.clone();
     let propensity = options.propensity();
     let weights = candidate.weights;
+    let fitting = report.clone();
     let snapshot = compute(move || {
+        fitting(Progress::begin(Phase::Rating));
         let effective = effective_ratings(&input, &parameters, |_, _| true)?;
-        let observe = |stage| match stage {
-            Stage::ItemNeighborsDone(path) => tracing::info!(%path, "similar items: {path}"),
-            Stage::UserNeighborsDone(path) => tracing::info!(%path, "similar users: {path}"),
-            Stage::Biases | Stage::ItemNeighbors | Stage::UserNeighbors => tracing::debug!(?stage, "fitting"),
+        let observe = |event| match event {
+            FitEvent::Progress { stage, done, total } => fitting(Progress {
+                phase: Phase::Fitting(stage),
+                done,
+                total,
+            }),
+            FitEvent::Computed { stage, path } => {
+                let phase = Phase::Fitting(stage).as_str();
+                tracing::info!(phase, %path, "{phase}: {path}");
+            }
         };
-        let parts = fit(&input, effective, &parameters, weights, &observe)?;
-        // Held to what a server demands of it, before anything is stored.
+        let options = ModelOptions {
+            parameters: &parameters,
+            weights,
+            listed_users: None,
+        };
+        let parts = fit(&input, effective, &options, &observe)?;
+        fitting(Progress::begin(Phase::Checking));
         let snapshot = Snapshot::new(parts)?;
         let propensity = fit_propensity(&input, &parameters, &snapshot, &propensity)?;
         Ok::<_, TrainError>(snapshot.with_propensity(propensity)?)
@@ -311,7 +349,7 @@ async fn run(
         propensity: propensity_quality,
     };
 
-    report(Phase::Writing);
+    begin(Phase::Writing);
     let (checksum, size_bytes) = write(pool, version, snapshot).await?;
     let finished = Finished {
         evaluation: evaluation.clone(),
@@ -327,7 +365,7 @@ async fn run(
     snapshots::finish(pool, lease, version, &finished, state).await?;
 
     if passed || options.force.is_some() {
-        report(Phase::Activating);
+        begin(Phase::Activating);
         let note = match &options.force {
             Some(reason) if !passed => format!("forced: {reason}"),
             _ => String::new(),
@@ -371,11 +409,16 @@ fn fit_propensity(
 async fn write(pool: &Pool, version: i64, snapshot: Snapshot) -> Result<([u8; 16], u64), TrainError> {
     let (sender, mut parts) = tokio::sync::mpsc::channel(1);
     let encoder = compute(move || {
+        let mut encoding = Duration::ZERO;
+        let mut began = Instant::now();
         for part in codec::encode(snapshot.parts()) {
+            encoding += began.elapsed();
             if sender.blocking_send(part).is_err() {
-                return;
+                break;
             }
+            began = Instant::now();
         }
+        encoding
     });
     let store = async {
         let mut checksum = Checksum::default();
@@ -387,8 +430,14 @@ async fn write(pool: &Pool, version: i64, snapshot: Snapshot) -> Result<([u8; 16
         }
         Ok((checksum.finish(), size_bytes))
     };
-    let ((), stored) = tokio::try_join!(encoder, store)?;
-    Ok(stored)
+    let (encoding, (checksum, size_bytes)) = tokio::try_join!(encoder, store)?;
+    let encoding_ms = encoding.as_millis() as u64;
+    tracing::info!(
+        size_bytes,
+        encoding_ms,
+        "wrote {size_bytes} bytes, {encoding_ms} ms of it encoding them"
+    );
+    Ok((checksum, size_bytes))
 }
 
 /// Deletes old snapshots, and the changes that every one left has seen. The run has ended well whatever happens here.

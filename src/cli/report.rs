@@ -1,7 +1,7 @@
 //! Figures and progress for people, and the same as JSON.
 
-use std::cell::RefCell;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,44 +11,92 @@ use crate::evaluation::report::{RankingMetrics, RatingMetrics};
 use crate::model::propensity::PropensityQuality;
 use crate::store::snapshots::SnapshotRecord;
 
-/// The phase that is under way: a spinner on a terminal, a log line elsewhere.
+/// The phase that is under way: a bar or a spinner on a terminal, log lines elsewhere.
 pub(super) struct PhaseReport {
-    current: RefCell<Option<(ProgressBar, &'static str, Instant)>>,
+    current: Mutex<Option<Current>>,
     is_terminal: bool,
 }
 
+struct Current {
+    phase: &'static str,
+    bar: ProgressBar,
+    began: Instant,
+    last_log: Instant,
+}
+
 impl PhaseReport {
+    const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
     pub fn new() -> Self {
         Self {
-            current: RefCell::new(None),
+            current: Mutex::new(None),
             is_terminal: std::io::stderr().is_terminal(),
         }
     }
 
     pub fn begin(&self, phase: &'static str) {
-        self.end();
-        let bar = match self.is_terminal {
-            true => ProgressBar::new_spinner().with_style(
-                ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-            ),
+        self.update(phase, 0, 0);
+    }
+
+    /// Another phase ends the one before. `total`: 0 when it is not known.
+    pub fn update(&self, phase: &'static str, done: u64, total: u64) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|current| current.phase != phase) {
+            if let Some(before) = current.take() {
+                before.end();
+            }
+            if !self.is_terminal {
+                tracing::info!(phase, "{phase}");
+            }
+        }
+        let current = current.get_or_insert_with(|| Current::begin(phase, self.is_terminal));
+        if total > 0 && current.bar.length() != Some(total) {
+            current.bar.set_length(total);
+            current
+                .bar
+                .set_style(style("{bar:30} {percent:>3} %  {msg}  {elapsed} (about {eta} left)"));
+        }
+        current.bar.set_position(done);
+        if !self.is_terminal && total > 0 && current.last_log.elapsed() >= Self::LOG_INTERVAL {
+            current.last_log = Instant::now();
+            let percent = done.saturating_mul(100) / total;
+            let elapsed_s = current.began.elapsed().as_secs();
+            tracing::info!(phase, percent, elapsed_s, "{phase}: {percent} % after {elapsed_s} s");
+        }
+    }
+
+    pub fn end(&self) {
+        if let Some(current) = self.current.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            current.end();
+        }
+    }
+}
+
+impl Current {
+    fn begin(phase: &'static str, is_terminal: bool) -> Self {
+        let bar = match is_terminal {
+            true => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}")),
             false => ProgressBar::hidden(),
         };
         bar.set_message(phase);
         bar.enable_steady_tick(Duration::from_millis(100));
-        if !self.is_terminal {
-            tracing::info!(phase, "{phase}");
+        Self {
+            phase,
+            bar,
+            began: Instant::now(),
+            last_log: Instant::now(),
         }
-        *self.current.borrow_mut() = Some((bar, phase, Instant::now()));
     }
 
-    pub fn end(&self) {
-        if let Some((bar, phase, started)) = self.current.borrow_mut().take() {
-            bar.finish_and_clear();
-            let took_ms = started.elapsed().as_millis() as u64;
-            tracing::info!(phase, took_ms, "{phase} took {took_ms} ms");
-        }
+    fn end(self) {
+        self.bar.finish_and_clear();
+        let (phase, took_ms) = (self.phase, self.began.elapsed().as_millis() as u64);
+        tracing::info!(phase, took_ms, "{phase} took {took_ms} ms");
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// The name that a field-less enum has in JSON.

@@ -1,12 +1,14 @@
 //! `likemind train`.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Purpose};
 use super::report::{self, PhaseReport};
 use super::{Exit, actor, shutdown};
-use crate::app::train::{TrainError, TrainOptions, Trained, train};
+use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
 use crate::evaluation::report::Verdict;
 use crate::store::pool::Pool;
@@ -71,8 +73,10 @@ pub(super) async fn train_now(
         holder: actor::this_process(),
         force,
     };
-    let report = PhaseReport::new();
-    let result = train(pool, &options, interrupt, |phase| report.begin(phase.as_str())).await;
+    let report = Arc::new(PhaseReport::new());
+    let told = report.clone();
+    let told = move |progress: Progress| told.update(progress.phase.as_str(), progress.done, progress.total);
+    let result = train(pool, &options, interrupt, Arc::new(told)).await;
     report.end();
     result
 }

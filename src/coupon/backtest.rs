@@ -6,10 +6,11 @@ use crate::domain::time::Timestamp;
 use crate::model::dictionary::UserIndex;
 use crate::model::parameters::TrainingParameters;
 use crate::model::propensity::{CampaignCalibration, Feature, Propensity, PropensityModel, PropensityQuality, sigmoid};
-use crate::similarity::lists::{InvertedLists, NeighborLists};
+use crate::similarity::cosine::Selection;
+use crate::similarity::lists::InvertedLists;
 use crate::similarity::sparse::CsrMatrix;
 use crate::training::error::TrainingError;
-use crate::training::fit::{item_followers, user_neighbors};
+use crate::training::fit::neighbors;
 use crate::training::input::{CampaignHistory, TrainingInput};
 use crate::training::matrix::effective_ratings;
 
@@ -70,18 +71,21 @@ pub struct BacktestOptions {
     pub min_redeemers: usize,
     /// The latest so many of them.
     pub max_campaigns: usize,
+    /// What the propensity is compared with; the all-pairs and user-based affinities cost most.
+    pub rankers: &'static [Ranker],
     pub seed: u64,
     pub fit: FitOptions,
 }
 
 impl BacktestOptions {
-    /// All campaigns with at least three redeemers.
+    /// All campaigns with at least three redeemers, all rankers.
     pub fn new(fit: FitOptions, seed: u64) -> Self {
         Self {
             from: None,
             until: None,
             min_redeemers: 3,
             max_campaigns: usize::MAX,
+            rankers: &Ranker::ALL,
             seed,
             fit,
         }
@@ -134,7 +138,8 @@ pub enum Because {
 
 /// Predicts every campaign of the range that can be, with a model of what was known before it started.
 ///
-/// Time: the item and user lists once for each start of a campaign. The same for any number of threads.
+/// Time: the item lists once for each start of a campaign, the user lists of its recipients where they are compared. The same
+/// for any number of threads.
 ///
 /// # Errors
 /// A rating that is none.
@@ -159,8 +164,11 @@ pub fn backtest(
         let world = World::before(start, input, parameters)?;
         let weights = |covered: &_| affinity::list_weights(&world.followers, covered);
         match fit(&cases, &weights, start, &options.fit) {
-            Propensity::Fitted(model) => predicted
-                .extend((of_one_start.iter()).map(|case| predict(case, &world, &model, known_until, options.seed))),
+            Propensity::Fitted(model) => {
+                for case in of_one_start {
+                    predicted.push(predict(case, &world, &model, known_until, options)?);
+                }
+            }
             Propensity::NotFitted { reason } => left_out.extend(of_one_start.iter().map(|case| {
                 let because = Because::PropensityRefused { reason: reason.clone() };
                 left(case.campaign, redeemers(case, known_until), because)
@@ -170,7 +178,7 @@ pub fn backtest(
     left_out.sort_by(|a, b| (a.starts_at, &a.campaign_id).cmp(&(b.starts_at, &b.campaign_id)));
     Ok(Backtest {
         known_until: Some(known_until),
-        rankers: rankers(&predicted),
+        rankers: rankers(options.rankers, &predicted),
         left_out,
         propensity: quality(predicted),
     })
@@ -231,24 +239,31 @@ fn left(campaign: &CampaignHistory, redeemers: usize, because: Because) -> LeftO
 }
 
 /// What was known of all users before an instant.
-struct World {
+struct World<'a> {
+    parameters: &'a TrainingParameters,
     ratings: CsrMatrix,
+    by_item: CsrMatrix,
     followers: InvertedLists,
-    user_neighbors: NeighborLists,
 }
 
-impl World {
-    fn before(start: Timestamp, input: &TrainingInput, parameters: &TrainingParameters) -> Result<Self, TrainingError> {
+impl<'a> World<'a> {
+    fn before(
+        start: Timestamp,
+        input: &TrainingInput,
+        parameters: &'a TrainingParameters,
+    ) -> Result<Self, TrainingError> {
         let ratings = effective_ratings(input, parameters, |_, at| at < start)?.ratings;
+        let by_item = ratings.transpose();
         Ok(Self {
-            followers: item_followers(&ratings, parameters)?,
-            user_neighbors: user_neighbors(&ratings, parameters)?,
+            followers: neighbors(&by_item, &ratings, Selection::All, parameters)?.transpose(),
+            parameters,
+            by_item,
             ratings,
         })
     }
 
     /// Σ_{v ∈ N(u)} sim(u, v) · Σ_{i covered} R[v, i] of each recipient.
-    fn user_based(&self, case: &Case<'_>) -> Vec<f64> {
+    fn user_based(&self, case: &Case<'_>) -> Result<Vec<f64>, TrainingError> {
         let users = (0..self.ratings.n_rows()).into_par_iter();
         let of_covered: Vec<f64> = users
             .map(|user| {
@@ -260,14 +275,17 @@ impl World {
                 covered.fold(0.0, |sum, (_, &rating)| sum + f64::from(rating))
             })
             .collect();
-        let of_user = |user: &UserIndex| {
-            let (neighbors, similarities) = self.user_neighbors.row(user.at());
+        let recipients: Vec<u32> = case.campaign.recipients.iter().map(|user| user.0).collect();
+        let selection = Selection::Rows(&recipients);
+        let lists = neighbors(&self.ratings, &self.by_item, selection, self.parameters)?;
+        let of_recipient = |position| {
+            let (neighbors, similarities) = lists.row(position);
             let terms = neighbors.iter().zip(similarities);
             terms.fold(0.0, |sum, (&neighbor, &similarity)| {
                 sum + f64::from(similarity) * of_covered[neighbor as usize]
             })
         };
-        case.campaign.recipients.iter().map(of_user).collect()
+        Ok((0..recipients.len()).map(of_recipient).collect())
     }
 }
 
@@ -275,14 +293,35 @@ impl World {
 struct Predicted {
     labels: Vec<bool>,
     probabilities: Vec<f64>,
-    /// In the order of [`Ranker::ALL`]: area and lift.
-    merits: Vec<(f64, f64)>,
+    /// One a ranker that is compared.
+    merits: Vec<Merit>,
     calibration: CampaignCalibration,
 }
 
-fn predict(case: &Case<'_>, world: &World, model: &PropensityModel, known_until: Timestamp, seed: u64) -> Predicted {
+#[derive(Debug, Clone, Copy)]
+struct Merit {
+    roc_auc: f64,
+    lift_at_10_percent: f64,
+}
+
+impl Merit {
+    fn of(scores: &[f64], labels: &[bool]) -> Self {
+        // Chosen campaigns have both labels.
+        Self {
+            roc_auc: roc_auc(scores, labels).unwrap_or(0.5),
+            lift_at_10_percent: lift_at_10_percent(scores, labels).unwrap_or(1.0),
+        }
+    }
+}
+
+fn predict(
+    case: &Case<'_>,
+    world: &World,
+    model: &PropensityModel,
+    known_until: Timestamp,
+    options: &BacktestOptions,
+) -> Result<Predicted, TrainingError> {
     let closeness = case.closeness(&affinity::list_weights(&world.followers, &case.covered));
-    let all_pairs = case.closeness(&affinity::all_pairs_weights(&world.ratings, &case.covered));
     let labels = case.labels_before(known_until);
     let share = case.observed_share(known_until);
     // Given the campaign, but for its own effect.
@@ -296,36 +335,41 @@ fn predict(case: &Case<'_>, world: &World, model: &PropensityModel, known_until:
         .collect();
 
     let of = |feature| of_feature(case, &closeness, feature);
-    let scores = |ranker| match ranker {
-        Ranker::Random => (case.campaign.recipients.iter())
-            .map(|user| random(seed, case, *user))
-            .collect(),
-        Ranker::Spend => of(Feature::Spend),
-        Ranker::Orders => of(Feature::Orders),
-        Ranker::Recency => of(Feature::DaysSinceOrder).into_iter().map(|days| -days).collect(),
-        Ranker::OwnPurchases => of(Feature::OwnPurchases),
-        Ranker::Affinity => of(Feature::Affinity),
-        Ranker::AffinityAllPairs => all_pairs.iter().map(|closeness| closeness.affinity).collect(),
-        Ranker::AffinityUserBased => world.user_based(case),
-        Ranker::Redemptions => of(Feature::Redemptions),
-        Ranker::DiscountedLines => of(Feature::DiscountedLines),
-        Ranker::RankMean => {
-            let features = [Feature::Redemptions, Feature::DiscountedLines, Feature::Affinity];
-            let [a, b, c] = features.map(|feature| ranks(&of(feature)));
-            a.iter().zip(b).zip(c).map(|((a, b), c)| a + b + c).collect()
-        }
-        Ranker::Propensity => log_odds.clone(),
+    let scores = |ranker| -> Result<Vec<f64>, TrainingError> {
+        Ok(match ranker {
+            Ranker::Random => (case.campaign.recipients.iter())
+                .map(|user| random(options.seed, case, *user))
+                .collect(),
+            Ranker::Spend => of(Feature::Spend),
+            Ranker::Orders => of(Feature::Orders),
+            Ranker::Recency => of(Feature::DaysSinceOrder).into_iter().map(|days| -days).collect(),
+            Ranker::OwnPurchases => of(Feature::OwnPurchases),
+            Ranker::Affinity => of(Feature::Affinity),
+            Ranker::AffinityAllPairs => {
+                let all_pairs = case.closeness(&affinity::all_pairs_weights(&world.ratings, &case.covered));
+                all_pairs.iter().map(|closeness| closeness.affinity).collect()
+            }
+            Ranker::AffinityUserBased => world.user_based(case)?,
+            Ranker::Redemptions => of(Feature::Redemptions),
+            Ranker::DiscountedLines => of(Feature::DiscountedLines),
+            Ranker::RankMean => {
+                let features = [Feature::Redemptions, Feature::DiscountedLines, Feature::Affinity];
+                let [a, b, c] = features.map(|feature| ranks(&of(feature)));
+                a.iter().zip(b).zip(c).map(|((a, b), c)| a + b + c).collect()
+            }
+            Ranker::Propensity => log_odds.clone(),
+        })
     };
-    let merits = Ranker::ALL.map(|ranker| {
-        let scores: Vec<f64> = scores(ranker);
-        // Chosen campaigns have both labels.
-        let area = roc_auc(&scores, &labels).unwrap_or(0.5);
-        (area, lift_at_10_percent(&scores, &labels).unwrap_or(1.0))
-    });
+    let merit = |&ranker: &Ranker| Ok(Merit::of(&scores(ranker)?, &labels));
+    let merits = options
+        .rankers
+        .iter()
+        .map(merit)
+        .collect::<Result<_, TrainingError>>()?;
+    let own = Merit::of(&log_odds, &labels);
 
     let probabilities: Vec<f64> = log_odds.iter().map(|x| sigmoid(x * model.shrinkage())).collect();
     let (predicted_low, predicted_high) = redeemers_interval(&log_odds, model.campaign_variance);
-    let (roc_auc, lift_at_10_percent) = merits[Ranker::ALL.len() - 1];
     let calibration = CampaignCalibration {
         campaign_id: case.campaign.id.as_str().to_owned(),
         recipients: case.recipients() as u64,
@@ -333,17 +377,17 @@ fn predict(case: &Case<'_>, world: &World, model: &PropensityModel, known_until:
         predicted_low,
         predicted_high,
         observed: redeemers(case, known_until) as u64,
-        roc_auc,
-        lift_at_10_percent,
+        roc_auc: own.roc_auc,
+        lift_at_10_percent: own.lift_at_10_percent,
         observed_share: share,
         evidence: model.evidence,
     };
-    Predicted {
+    Ok(Predicted {
         labels,
         probabilities,
-        merits: merits.to_vec(),
+        merits,
         calibration,
-    }
+    })
 }
 
 fn of_feature(case: &Case<'_>, closeness: &[Closeness], feature: Feature) -> Vec<f64> {
@@ -367,24 +411,27 @@ fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn rankers(predicted: &[Predicted]) -> Vec<RankerQuality> {
+fn rankers(compared: &[Ranker], predicted: &[Predicted]) -> Vec<RankerQuality> {
     if predicted.is_empty() {
         return Vec::new();
     }
-    let n = predicted.len() as f64;
-    let mean = |of: &dyn Fn(&Predicted) -> f64| predicted.iter().map(of).sum::<f64>() / n;
-    let rankers = Ranker::ALL.into_iter().enumerate();
-    rankers
-        .map(|(at, ranker)| RankerQuality {
-            ranker,
-            roc_auc: mean(&|campaign| campaign.merits[at].0),
-            lift_at_10_percent: mean(&|campaign| campaign.merits[at].1),
-        })
-        .collect()
+    let quality = |(at, &ranker): (usize, &Ranker)| RankerQuality {
+        ranker,
+        roc_auc: mean(predicted, |campaign| campaign.merits[at].roc_auc),
+        lift_at_10_percent: mean(predicted, |campaign| campaign.merits[at].lift_at_10_percent),
+    };
+    compared.iter().enumerate().map(quality).collect()
+}
+
+/// Over campaigns, at least one.
+fn mean(predicted: &[Predicted], of: impl Fn(&Predicted) -> f64) -> f64 {
+    predicted.iter().map(of).sum::<f64>() / predicted.len() as f64
 }
 
 fn quality(predicted: Vec<Predicted>) -> Option<PropensityQuality> {
-    let of_propensity = *rankers(&predicted).last()?;
+    if predicted.is_empty() {
+        return None;
+    }
     let probabilities: Vec<f64> = predicted
         .iter()
         .flat_map(|campaign| campaign.probabilities.iter().copied())
@@ -395,8 +442,8 @@ fn quality(predicted: Vec<Predicted>) -> Option<PropensityQuality> {
         .collect();
     let rate = labels.iter().filter(|&&label| label).count() as f64 / labels.len() as f64;
     Some(PropensityQuality {
-        roc_auc: of_propensity.roc_auc,
-        lift_at_10_percent: of_propensity.lift_at_10_percent,
+        roc_auc: mean(&predicted, |campaign| campaign.calibration.roc_auc),
+        lift_at_10_percent: mean(&predicted, |campaign| campaign.calibration.lift_at_10_percent),
         brier: brier(&probabilities, &labels),
         brier_of_rate: rate * (1.0 - rate),
         log_loss: log_loss(&probabilities, &labels),

@@ -7,16 +7,15 @@ use crate::model::overlay::Overlay;
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
-use crate::training::fit::fit;
+use crate::training::fit::{ModelOptions, fit};
 use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 
 use super::error::EvaluationError;
-use super::holdout::Holdout;
+use super::holdout::{Holdout, Period};
 use super::ranking::Listing;
 use super::rating::rated_cases;
 use super::report::{ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics};
-use super::split::Part;
 use super::weights::fit_weights;
 use super::{ranking, rating};
 
@@ -65,7 +64,7 @@ pub fn evaluate(
     of: ParametersOf,
 ) -> Result<Evaluated, EvaluationError> {
     let weights = weights_on_validation(input, holdout, parameters)?;
-    let view = model_before(Part::Test, input, holdout, parameters, weights)?;
+    let view = model_before(&holdout.test, input, holdout, parameters, weights)?;
     let rated = rated_cases(input, holdout, &holdout.test, parameters, &view)?;
 
     let rankers = [
@@ -112,21 +111,26 @@ fn weights_on_validation(
     if holdout.validation.cases.is_empty() {
         return Ok(weights);
     }
-    let view = model_before(Part::Validation, input, holdout, parameters, weights)?;
+    let view = model_before(&holdout.validation, input, holdout, parameters, weights)?;
     let rated = rated_cases(input, holdout, &holdout.validation, parameters, &view)?;
     Ok(fit_weights(&view, &input.users, &holdout.validation.cases, &rated))
 }
 
-/// A model of everything before `part`.
+/// A model of everything before the period, with the neighbors of those who are asked about it.
 pub(super) fn model_before(
-    part: Part,
+    period: &Period,
     input: &TrainingInput,
     holdout: &Holdout,
     parameters: &TrainingParameters,
     weights: BlendWeights,
 ) -> Result<View, EvaluationError> {
-    let effective = effective_ratings(input, parameters, |user, at| holdout.split.part(user, at) < part)?;
-    let parts = fit(input, effective, parameters, weights, &|_| {})?;
+    let effective = effective_ratings(input, parameters, |user, at| holdout.split.part(user, at) < period.part)?;
+    let options = ModelOptions {
+        parameters,
+        weights,
+        listed_users: Some(&period.asked),
+    };
+    let parts = fit(input, effective, &options, &|_| {})?;
     Ok(View {
         version: 0,
         snapshot: Arc::new(Snapshot::new(parts)?),
@@ -222,9 +226,12 @@ mod tests {
 
         let earlier = input(4, 4, &before, &[]);
         let effective = effective_ratings(&earlier, &parameters, |_, _| true).unwrap();
-        let biases = fit(&earlier, effective, &parameters, BlendWeights::default(), &|_| {})
-            .unwrap()
-            .biases;
+        let options = ModelOptions {
+            parameters: &parameters,
+            weights: BlendWeights::default(),
+            listed_users: None,
+        };
+        let biases = fit(&earlier, effective, &options, &|_| {}).unwrap().biases;
         let error = |user: usize, item: usize, rating: f64| {
             let expected = biases.global_mean + f64::from(biases.users[user]) + f64::from(biases.items[item]);
             expected - rating

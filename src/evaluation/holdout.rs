@@ -28,9 +28,9 @@ pub struct Holdout {
 /// One held-out part.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Period {
-    part: Part,
-    /// One bit a user of the input.
-    asked: Bits,
+    pub part: Part,
+    /// The users that a model of what was before is asked about, one bit a user of the input.
+    pub asked: Bits,
     /// Ascending by user.
     pub cases: Vec<Case>,
 }

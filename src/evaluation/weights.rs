@@ -96,7 +96,7 @@ mod tests {
     use super::super::holdout::Holdout;
     use super::super::metrics::{mean, ndcg as ndcg_of};
     use super::super::options::EvaluationOptions;
-    use super::super::split::{Cut, Part};
+    use super::super::split::Cut;
     use super::super::testing::tastes;
     use super::*;
     use crate::model::dictionary::ItemIndex;
@@ -145,7 +145,7 @@ mod tests {
         let parameters = TrainingParameters::default();
         let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
         let weights = BlendWeights::default();
-        let view = model_before(Part::Validation, &input, &holdout, &parameters, weights).unwrap();
+        let view = model_before(&holdout.validation, &input, &holdout, &parameters, weights).unwrap();
         let cases = &holdout.validation.cases;
         // One at a time, and as a server would rank.
         let ndcg = |ranking| {

@@ -121,6 +121,20 @@ impl NeighborLists {
         joined
     }
 
+    /// The same lists as those of `rows` among `n_rows`, of which all others have none.
+    ///
+    /// `rows`: one a list, ascending, below `n_rows`.
+    pub fn among(self, rows: &[u32], n_rows: usize) -> NeighborLists {
+        let mut offsets = Vec::with_capacity(n_rows + 1);
+        offsets.push(0);
+        for (list, &row) in rows.iter().enumerate() {
+            offsets.resize(row as usize + 1, self.offsets[list]);
+            offsets.push(self.offsets[list + 1]);
+        }
+        offsets.resize(n_rows + 1, self.neighbors.len() as u64);
+        Self { offsets, ..self }
+    }
+
     /// For every target the rows that name it, in time O(n_targets + len).
     pub fn transpose(&self) -> InvertedLists {
         let (offsets, rows, similarities) =
@@ -241,6 +255,22 @@ mod tests {
         assert_eq!(inverted.row(0), (&[2][..], &[0.5][..]));
         assert_eq!(inverted.row(1), (&[0, 2][..], &[0.25, 0.5][..]));
         assert_eq!(inverted.row(2), (&[0][..], &[1.0][..]));
+    }
+
+    #[test]
+    fn lists_of_few_rows_stand_among_empty_ones() {
+        let among = |rows: &[u32], n_rows| {
+            let lists = sample().among(rows, n_rows);
+            let lengths: Vec<usize> = (0..lists.n_rows()).map(|row| lists.row(row).0.len()).collect();
+            let held: Vec<&[u32]> = rows.iter().map(|&row| lists.row(row as usize).0).collect();
+            assert_eq!(held, [&[2, 1][..], &[], &[0, 1]]);
+            lengths
+        };
+        assert_eq!(among(&[0, 1, 2], 3), [2, 0, 2]);
+        assert_eq!(among(&[1, 2, 5], 7), [0, 2, 0, 0, 0, 2, 0]);
+        assert_eq!(among(&[0, 3, 4], 5), [2, 0, 0, 0, 2]);
+        let none = NeighborLists::default().among(&[], 2);
+        assert_eq!((none.n_rows(), none.len()), (2, 0));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Effective ratings to the parts of a snapshot.
 
+use crate::model::bits::Bits;
 use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::propensity::Propensity;
 use crate::model::snapshot::SnapshotParts;
 use crate::similarity::cosine::{KernelPath, Selection, TopK, TopKOptions, top_k};
-use crate::similarity::lists::{InvertedLists, NeighborLists};
+use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
 
 use super::activity::activity;
@@ -19,15 +20,42 @@ use super::matrix::EffectiveRatings;
 pub enum Stage {
     Biases,
     ItemNeighbors,
-    ItemNeighborsDone(KernelPath),
     /// By far the longest where there are more users than items.
     UserNeighbors,
-    UserNeighborsDone(KernelPath),
+}
+
+/// What [`fit`] tells of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FitEvent {
+    /// A stage begins (0 done) or goes on. `total`: 0 when it is not known.
+    Progress { stage: Stage, done: u64, total: u64 },
+    /// How the similarities of a stage were computed.
+    Computed { stage: Stage, path: KernelPath },
+}
+
+impl FitEvent {
+    fn begin(stage: Stage) -> Self {
+        Self::Progress {
+            stage,
+            done: 0,
+            total: 0,
+        }
+    }
+}
+
+/// What is to be fitted.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelOptions<'a> {
+    pub parameters: &'a TrainingParameters,
+    pub weights: BlendWeights,
+    /// The users who get a list of neighbors, one bit a user of the input; `None`: all. Whoever asks few users about a model
+    /// need not wait for the lists of the others, which cost most.
+    pub listed_users: Option<&'a Bits>,
 }
 
 /// A model of `effective`: users without an effective rating have no part in it.
 ///
-/// `effective`: [m, n] of `input`. `observe`: called when a stage is reached. Runs on the rayon pool it is called
+/// `effective`: [m, n] of `input`. `observe`: called from any thread. Runs on the rayon pool it is called
 /// in; the result is the same, byte by byte, for any number of threads.
 ///
 /// # Errors
@@ -35,33 +63,49 @@ pub enum Stage {
 pub fn fit(
     input: &TrainingInput,
     effective: EffectiveRatings,
-    parameters: &TrainingParameters,
-    weights: BlendWeights,
-    observe: &(dyn Fn(Stage) + Sync),
+    options: &ModelOptions,
+    observe: &(dyn Fn(FitEvent) + Sync),
 ) -> Result<SnapshotParts, TrainingError> {
+    let parameters = options.parameters;
     let (users, ratings) = without_empty_rows(&input.users, effective.ratings)?;
     let by_item = ratings.transpose();
 
-    observe(Stage::Biases);
+    observe(FitEvent::begin(Stage::Biases));
     let biases = biases(&ratings, &by_item, &parameters.options);
-    observe(Stage::ItemNeighbors);
-    let items = neighbors(&by_item, &ratings, parameters)?;
-    observe(Stage::ItemNeighborsDone(items.path));
-    observe(Stage::UserNeighbors);
-    let users_alike = neighbors(&ratings, &by_item, parameters)?;
-    observe(Stage::UserNeighborsDone(users_alike.path));
+    observe(FitEvent::begin(Stage::ItemNeighbors));
+    let items = nearest(&by_item, &ratings, Selection::All, parameters)?;
+    observe(FitEvent::Computed {
+        stage: Stage::ItemNeighbors,
+        path: items.path,
+    });
+    observe(FitEvent::begin(Stage::UserNeighbors));
+    let listed_rows: Option<Vec<u32>> = options.listed_users.map(|listed| {
+        let of_input = |user: u32| input.users.find(users.id(UserIndex(user)));
+        let is_listed = |&user: &u32| of_input(user).is_some_and(|user| listed.get(user.at()));
+        (0..users.len() as u32).filter(is_listed).collect()
+    });
+    let selection = listed_rows.as_deref().map_or(Selection::All, Selection::Rows);
+    let found = nearest(&ratings, &by_item, selection, parameters)?;
+    observe(FitEvent::Computed {
+        stage: Stage::UserNeighbors,
+        path: found.path,
+    });
+    let user_neighbors = match listed_rows {
+        None => found.lists,
+        Some(rows) => found.lists.among(&rows, users.len()),
+    };
 
     let activity = activity(input, &users);
     Ok(SnapshotParts {
         parameters: parameters.clone(),
-        weights,
+        weights: options.weights,
         users,
         items: input.items.clone(),
         catalogue: input.catalogue.clone(),
         ratings,
         purchased: effective.purchased,
         biases,
-        user_neighbors: users_alike.lists,
+        user_neighbors,
         item_neighbors: items.lists,
         activity,
         consents: input.consents.clone(),
@@ -69,31 +113,32 @@ pub fn fit(
     })
 }
 
-/// The item-based lists alone, turned round: for every item those that have it in their list.
+/// The lists of the selected rows alone.
 ///
-/// `ratings`: effective, [users, n]; rows may be empty.
-///
-/// # Errors
-/// None for effective ratings.
-pub fn item_followers(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<InvertedLists, TrainingError> {
-    Ok(neighbors(&ratings.transpose(), ratings, parameters)?.lists.transpose())
-}
-
-/// The user-based lists alone.
-///
-/// `ratings`: effective, [m, items]; rows may be empty.
+/// `rows`: effective ratings, [users, items], or their transpose for the lists of items; `columns`: the other of the two. Rows
+/// may be empty.
 ///
 /// # Errors
-/// None for effective ratings.
-pub fn user_neighbors(ratings: &CsrMatrix, parameters: &TrainingParameters) -> Result<NeighborLists, TrainingError> {
-    Ok(neighbors(ratings, &ratings.transpose(), parameters)?.lists)
+/// None for effective ratings and selected rows that ascend.
+pub fn neighbors(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selection: Selection<'_>,
+    parameters: &TrainingParameters,
+) -> Result<NeighborLists, TrainingError> {
+    Ok(nearest(rows, columns, selection, parameters)?.lists)
 }
 
-fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix, parameters: &TrainingParameters) -> Result<TopK, TrainingError> {
+fn nearest(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selection: Selection<'_>,
+    parameters: &TrainingParameters,
+) -> Result<TopK, TrainingError> {
     let options = TopKOptions {
         neighbors: parameters.options.neighbors,
     };
-    Ok(top_k(rows, columns, Selection::All, &options)?)
+    Ok(top_k(rows, columns, selection, &options)?)
 }
 
 /// The entries stay where they are: an empty row has none.
@@ -129,9 +174,17 @@ mod tests {
     use crate::model::snapshot::Snapshot;
     use crate::similarity::cosine::Products;
 
+    fn options(parameters: &TrainingParameters) -> ModelOptions<'_> {
+        ModelOptions {
+            parameters,
+            weights: BlendWeights::default(),
+            listed_users: None,
+        }
+    }
+
     fn parts_of(input: &TrainingInput, parameters: &TrainingParameters) -> SnapshotParts {
         let effective = effective_ratings(input, parameters, |_, _| true).unwrap();
-        fit(input, effective, parameters, BlendWeights::default(), &|_| {}).unwrap()
+        fit(input, effective, &options(parameters), &|_| {}).unwrap()
     }
 
     #[test]
@@ -181,28 +234,55 @@ mod tests {
     }
 
     #[test]
+    fn users_who_are_not_listed_get_no_list_and_change_none() {
+        // User 1 has no rating, so that users of the input and of the model differ.
+        let events: Vec<_> = [0, 2, 3, 4]
+            .into_iter()
+            .flat_map(|user| (0..3).map(move |item| rating(user, item, 1.0 + ((user + item) % 4) as f32, 1)))
+            .collect();
+        let input = input(5, 3, &events, &[]);
+        let parameters = TrainingParameters::default();
+        let all = parts_of(&input, &parameters);
+        let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
+        let listed: Bits = [false, true, true, false, true].into_iter().collect();
+        let few = ModelOptions {
+            listed_users: Some(&listed),
+            ..options(&parameters)
+        };
+        let found = fit(&input, effective, &few, &|_| {}).unwrap();
+        for (row, is_listed) in [false, true, false, true].into_iter().enumerate() {
+            match is_listed {
+                true => assert_eq!(found.user_neighbors.row(row), all.user_neighbors.row(row)),
+                false => assert!(found.user_neighbors.row(row).0.is_empty()),
+            }
+        }
+        assert_eq!(found.item_neighbors, all.item_neighbors);
+        Snapshot::new(found).unwrap();
+    }
+
+    #[test]
     fn every_stage_is_observed_once() {
         let input = input(1, 1, &[rating(0, 0, 3.0, 1)], &[]);
         let parameters = TrainingParameters::default();
         let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
         let seen = Mutex::new(Vec::new());
-        fit(&input, effective, &parameters, BlendWeights::default(), &|stage| {
-            seen.lock().unwrap().push(stage);
+        fit(&input, effective, &options(&parameters), &|event| {
+            seen.lock().unwrap().push(event)
         })
         .unwrap();
         let seen = seen.into_inner().unwrap();
-        let [
-            Stage::Biases,
-            Stage::ItemNeighbors,
-            Stage::ItemNeighborsDone(items),
-            Stage::UserNeighbors,
-            last,
-        ] = seen[..]
-        else {
-            panic!("{seen:?}");
-        };
-        assert_eq!(items.products, Products::Integer);
-        assert_eq!(last, Stage::UserNeighborsDone(items));
+        let begun = seen.iter().filter_map(|event| match event {
+            FitEvent::Progress { stage, done: 0, .. } => Some(*stage),
+            _ => None,
+        });
+        let stages = [Stage::Biases, Stage::ItemNeighbors, Stage::UserNeighbors];
+        assert_eq!(begun.collect::<Vec<_>>(), stages);
+        let computed = seen.iter().filter_map(|event| match event {
+            FitEvent::Computed { stage, path } => Some((*stage, path.products)),
+            FitEvent::Progress { .. } => None,
+        });
+        let expected = stages[1..].iter().map(|&stage| (stage, Products::Integer));
+        assert_eq!(computed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 
     #[test]

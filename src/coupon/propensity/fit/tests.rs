@@ -3,7 +3,8 @@ use super::super::super::testing::past::{USERS, day, past};
 use super::*;
 use crate::domain::time::Timestamp;
 use crate::model::dictionary::{ItemIndex, UserIndex};
-use crate::training::fit::item_followers;
+use crate::similarity::cosine::Selection;
+use crate::training::fit::neighbors;
 use crate::training::input::{OrderEvent, RatingEvent, RedemptionEvent};
 use crate::training::matrix::effective_ratings;
 
@@ -12,7 +13,8 @@ fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> 
     let ratings = effective_ratings(input, &parameters, |_, at| at < until)
         .unwrap()
         .ratings;
-    let followers = item_followers(&ratings, &parameters).unwrap();
+    let lists = neighbors(&ratings.transpose(), &ratings, Selection::All, &parameters).unwrap();
+    let followers = lists.transpose();
     let cases = cases(input, &parameters, until, options).unwrap();
     fit(
         &cases,

@@ -376,7 +376,7 @@ mod tests {
             counts[table.draw(&mut random) as usize] += 1;
         }
         for (count, expected) in counts.iter().zip([10_000, 20_000, 50_000]) {
-            assert!((count - expected as i32).abs() < 600, "{counts:?}");
+            assert!((count - expected).abs() < 600, "{counts:?}");
         }
     }
 }

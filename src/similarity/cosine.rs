@@ -115,31 +115,57 @@ pub fn top_k(
     selection: Selection<'_>,
     options: &TopKOptions,
 ) -> Result<TopK, SimilarityError> {
-    top_k_with(
-        InstructionSet::detect(),
-        &Sizes::default(),
-        rows,
-        columns,
-        selection,
-        options,
-    )
+    top_k_observed(rows, columns, selection, options, &|_, _| {})
 }
 
-/// [`top_k`] with these instructions, which the processor must have, and the work cut by `sizes`.
-fn top_k_with(
+/// Told how many pairs of rows have met, and of how many; from any thread.
+pub type Observer<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// [`top_k`] that tells how far it is.
+///
+/// # Errors
+/// As [`top_k`].
+pub fn top_k_observed(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selection: Selection<'_>,
+    options: &TopKOptions,
+    observe: Observer<'_>,
+) -> Result<TopK, SimilarityError> {
+    let way = Way {
+        instructions: InstructionSet::detect(),
+        sizes: &Sizes::default(),
+        observe,
+    };
+    top_k_by(way, rows, columns, selection, options)
+}
+
+/// On which the result does not depend.
+struct Way<'a> {
+    /// The processor must have them.
     instructions: InstructionSet,
-    sizes: &Sizes,
+    sizes: &'a Sizes,
+    observe: Observer<'a>,
+}
+
+fn top_k_by(
+    way: Way<'_>,
     rows: &CsrMatrix,
     columns: &CsrMatrix,
     selection: Selection<'_>,
     options: &TopKOptions,
 ) -> Result<TopK, SimilarityError> {
+    let Way {
+        instructions,
+        sizes,
+        observe,
+    } = way;
     check_shapes(rows, columns)?;
     let selected = selection.rows(rows.n_rows())?;
     let keep = options.neighbors.min(rows.n_rows());
     let path = |products| KernelPath { products, instructions };
     if let Some(kernel) = IntegerKernel::new(rows, columns, &selected, sizes, instructions) {
-        let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep);
+        let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep, observe);
         let lists = in_selected_order(best, &kernel.layout, rows.n_rows());
         return Ok(TopK {
             lists,
@@ -147,7 +173,7 @@ fn top_k_with(
         });
     }
     let kernel = RealKernel::new(rows, &selected, sizes, instructions);
-    let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep);
+    let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep, observe);
     let lists = in_selected_order(best, &kernel.layout, rows.n_rows());
     Ok(TopK {
         lists,

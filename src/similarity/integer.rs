@@ -6,6 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::best::BestLists;
+use super::cosine::Observer;
 use super::grid::{Grid, MAX_STEPS};
 use super::layout::{Job, Layout, MAX_TILE_ROWS, Sizes, run};
 use super::meeting::{LANES_AT_ONCE, Meeting};
@@ -63,9 +64,9 @@ impl IntegerKernel {
     }
 
     /// The lists of all selected ranks.
-    pub fn best(&self, jobs: &[Job], keep: usize) -> BestLists {
+    pub fn best(&self, jobs: &[Job], keep: usize, observe: Observer<'_>) -> BestLists {
         let lists = BestLists::new(self.layout.n_selected, keep);
-        run(jobs, Workspace::default, |workspace, job| {
+        run(&self.layout, jobs, observe, Workspace::default, |workspace, job| {
             self.work(workspace, job, &lists)
         });
         lists

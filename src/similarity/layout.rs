@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::cosine::Observer;
 use super::sparse::CsrMatrix;
 
 /// The most rows of a tile: so many lanes can be numbered.
@@ -118,8 +119,16 @@ impl Layout {
 /// Does the jobs on all threads of the rayon pool it is called in, the first ones first.
 ///
 /// `workspace`: what one thread reuses from job to job.
-pub(super) fn run<W>(jobs: &[Job], workspace: impl Fn() -> W + Sync, work: impl Fn(&mut W, &Job) + Sync) {
-    let next = AtomicUsize::new(0);
+pub(super) fn run<W>(
+    layout: &Layout,
+    jobs: &[Job],
+    observe: Observer<'_>,
+    workspace: impl Fn() -> W + Sync,
+    work: impl Fn(&mut W, &Job) + Sync,
+) {
+    let pairs = |job: &Job| (job.rows.len() * layout.tiles[job.tile].len()) as u64;
+    let total = jobs.iter().map(pairs).sum();
+    let (next, met) = (AtomicUsize::new(0), AtomicU64::new(0));
     (0..rayon::current_num_threads())
         .into_par_iter()
         .with_max_len(1)
@@ -127,6 +136,8 @@ pub(super) fn run<W>(jobs: &[Job], workspace: impl Fn() -> W + Sync, work: impl 
             let mut workspace = workspace();
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 work(&mut workspace, job);
+                let pairs = pairs(job);
+                observe(met.fetch_add(pairs, Ordering::Relaxed) + pairs, total);
             }
         });
 }
@@ -205,7 +216,14 @@ mod tests {
             let place = jobs.iter().position(|other| other == job).unwrap();
             done[place].fetch_add(1, Ordering::Relaxed);
         };
-        run(&jobs, || (), work);
+        let furthest = AtomicU64::new(0);
+        let observe = |met, total| {
+            assert!(met <= total);
+            furthest.fetch_max(met, Ordering::Relaxed);
+        };
+        run(&layout, &jobs, &observe, || (), work);
         assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+        let pairs = |job: &Job| (job.rows.len() * layout.tiles[job.tile].len()) as u64;
+        assert_eq!(furthest.into_inner(), jobs.iter().map(pairs).sum::<u64>());
     }
 }

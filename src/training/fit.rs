@@ -5,7 +5,7 @@ use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::propensity::Propensity;
 use crate::model::snapshot::SnapshotParts;
-use crate::similarity::cosine::{KernelPath, Selection, TopK, TopKOptions, top_k};
+use crate::similarity::cosine::{KernelPath, Observer, Selection, TopK, TopKOptions, top_k_observed};
 use crate::similarity::lists::NeighborLists;
 use crate::similarity::sparse::CsrMatrix;
 
@@ -70,10 +70,18 @@ pub fn fit(
     let (users, ratings) = without_empty_rows(&input.users, effective.ratings)?;
     let by_item = ratings.transpose();
 
+    let progress = |stage| move |done, total| observe(FitEvent::Progress { stage, done, total });
+
     observe(FitEvent::begin(Stage::Biases));
     let biases = biases(&ratings, &by_item, &parameters.options);
     observe(FitEvent::begin(Stage::ItemNeighbors));
-    let items = nearest(&by_item, &ratings, Selection::All, parameters)?;
+    let items = nearest(
+        &by_item,
+        &ratings,
+        Selection::All,
+        parameters,
+        &progress(Stage::ItemNeighbors),
+    )?;
     observe(FitEvent::Computed {
         stage: Stage::ItemNeighbors,
         path: items.path,
@@ -85,7 +93,13 @@ pub fn fit(
         (0..users.len() as u32).filter(is_listed).collect()
     });
     let selection = listed_rows.as_deref().map_or(Selection::All, Selection::Rows);
-    let found = nearest(&ratings, &by_item, selection, parameters)?;
+    let found = nearest(
+        &ratings,
+        &by_item,
+        selection,
+        parameters,
+        &progress(Stage::UserNeighbors),
+    )?;
     observe(FitEvent::Computed {
         stage: Stage::UserNeighbors,
         path: found.path,
@@ -126,7 +140,7 @@ pub fn neighbors(
     selection: Selection<'_>,
     parameters: &TrainingParameters,
 ) -> Result<NeighborLists, TrainingError> {
-    Ok(nearest(rows, columns, selection, parameters)?.lists)
+    Ok(nearest(rows, columns, selection, parameters, &|_, _| {})?.lists)
 }
 
 fn nearest(
@@ -134,11 +148,12 @@ fn nearest(
     columns: &CsrMatrix,
     selection: Selection<'_>,
     parameters: &TrainingParameters,
+    observe: Observer<'_>,
 ) -> Result<TopK, TrainingError> {
     let options = TopKOptions {
         neighbors: parameters.options.neighbors,
     };
-    Ok(top_k(rows, columns, selection, &options)?)
+    Ok(top_k_observed(rows, columns, selection, &options, observe)?)
 }
 
 /// The entries stay where they are: an empty row has none.

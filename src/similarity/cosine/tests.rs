@@ -31,13 +31,25 @@ fn lists_of(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
     lists_of_matrix(&rows, neighbors)
 }
 
+fn way(sizes: &Sizes) -> Way<'_> {
+    Way {
+        instructions: InstructionSet::detect(),
+        sizes,
+        observe: &|_, _| {},
+    }
+}
+
 /// The same lists with all instruction sets of this processor, whole and in small pieces.
 fn assert_all_ways_agree(rows: &CsrMatrix, selection: &Selection<'_>, neighbors: usize, expected: &NeighborLists) {
     let columns = rows.transpose();
     let options = TopKOptions { neighbors };
     for set in InstructionSet::available() {
         for sizes in [Sizes::default(), small_sizes()] {
-            let found = top_k_with(set, &sizes, rows, &columns, selection.clone(), &options).unwrap();
+            let way = Way {
+                instructions: set,
+                ..way(&sizes)
+            };
+            let found = top_k_by(way, rows, &columns, selection.clone(), &options).unwrap();
             assert_same_bytes(&found.lists, expected);
         }
     }
@@ -191,16 +203,7 @@ fn gives_the_same_bytes_on_any_number_of_threads() {
         let lists_on = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
             let options = TopKOptions { neighbors: 10 };
-            let find = || {
-                top_k_with(
-                    InstructionSet::detect(),
-                    &small_sizes(),
-                    &rows,
-                    &columns,
-                    Selection::All,
-                    &options,
-                )
-            };
+            let find = || top_k_by(way(&small_sizes()), &rows, &columns, Selection::All, &options);
             pool.build().unwrap().install(find).unwrap().lists
         };
         let lists = lists_on(1);

@@ -508,7 +508,7 @@ impl Scratch {
 /// Ratings of a user for every item asked about, above which looking for single ones is quicker than to spread them out.
 const MAX_SPREAD: usize = if cfg!(test) { 1 } else { 32 };
 /// Ratings of a neighbor for every item asked about, above which looking for the items is quicker than to go through them.
-const MAX_SCAN: usize = if cfg!(test) { 1 } else { 16 };
+const MAX_SCAN: usize = if cfg!(test) { 1 } else { 40 };
 
 /// μ; the middle of the rating scale while nothing has been rated, for the mean of nothing says nothing.
 fn global_mean(snapshot: &Snapshot) -> f64 {

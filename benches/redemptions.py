@@ -12,7 +12,6 @@ callers, where nobody waits for anybody.
 
 import argparse
 import asyncio
-import glob
 import os
 import random
 import re
@@ -22,7 +21,7 @@ import time
 
 import grpc
 
-from server import Server, number, sample, text
+from server import Database, Server, number, sample, text
 
 RESERVE = "/likemind.v1.CouponService/ReserveCoupon"
 CONFIRM = "/likemind.v1.CouponService/ConfirmRedemption"
@@ -63,29 +62,15 @@ WHERE (coupon_counters.reserved, coupon_counters.redeemed, campaign_states.reser
 """
 
 
-class Database:
-    """The private PostgreSQL of a running server."""
-
-    def __init__(self, data_dir):
-        (pid_file,) = glob.glob(os.path.join(data_dir, "**", "postmaster.pid"), recursive=True)
-        with open(pid_file) as file:
-            lines = file.read().splitlines()
-        self.flags = ["-h", lines[4], "-p", lines[3], "-U", "postgres"]
-        self.name = "likemind"
-
-    def sql(self, statements, *flags):
-        command = ["psql", *self.flags, "-d", self.name, "-v", "ON_ERROR_STOP=1", "-qtA", *flags]
-        return subprocess.run(command, check=True, capture_output=True, text=True, input=statements).stdout.split()
-
-    def updates_a_second(self, folder, callers, seconds):
-        script = os.path.join(folder, "guarded.sql")
-        with open(script, "w") as file:
-            file.write(GUARDED_UPDATE)
-        command = ["pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(callers), "-T", str(seconds), *self.flags,
-                   self.name]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        assert self.sql("SELECT reserved_minor > 0 FROM bench_budget") == ["t"], "nothing was updated"
-        return float(re.search(r"tps = ([\d.]+)", output).group(1))
+def updates_a_second(database, folder, callers, seconds):
+    script = os.path.join(folder, "guarded.sql")
+    with open(script, "w") as file:
+        file.write(GUARDED_UPDATE)
+    command = ["pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(callers), "-T", str(seconds), *database.flags,
+               database.name]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert database.sql("SELECT reserved_minor > 0 FROM bench_budget") == ["t"], "nothing was updated"
+    return float(re.search(r"tps = ([\d.]+)", output).group(1))
 
 
 def nested(field, *parts):
@@ -159,7 +144,7 @@ async def measure(address, key, database, folder, callers, args):
     await shoppers.redemptions(callers, callers, 1)
     forced, hot, spread, took = [], [], [], []
     for _ in range(args.rounds):
-        forced.append(await asyncio.to_thread(database.updates_a_second, folder, callers, args.seconds))
+        forced.append(await asyncio.to_thread(updates_a_second, database, folder, callers, args.seconds))
         rate, times = await shoppers.redemptions(1, callers, args.seconds)
         hot.append(rate)
         took += times

@@ -1,5 +1,6 @@
 """A server on the sample, for the measurements beside this file."""
 
+import glob
 import json
 import os
 import re
@@ -52,6 +53,21 @@ class Server:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate()
+
+
+class Database:
+    """The private PostgreSQL of a running server."""
+
+    def __init__(self, data_dir):
+        (pid_file,) = glob.glob(os.path.join(data_dir, "**", "postmaster.pid"), recursive=True)
+        with open(pid_file) as file:
+            lines = file.read().splitlines()
+        self.flags = ["-h", lines[4], "-p", lines[3], "-U", "postgres"]
+        self.name = "likemind"
+
+    def sql(self, statements, *flags):
+        command = ["psql", *self.flags, "-d", self.name, "-v", "ON_ERROR_STOP=1", "-qtA", *flags]
+        return subprocess.run(command, check=True, capture_output=True, text=True, input=statements).stdout.splitlines()
 
 
 def text(field, value):

@@ -1,13 +1,14 @@
 //! The wire: per service one file of handlers and one of conversions. Validation happens here, once, on the way in;
 //! nothing below sees a protobuf type.
 
-mod accept;
+pub mod accept;
 pub mod access;
 mod batch;
 pub mod campaign;
 pub mod catalog;
 mod convert;
 pub mod coupon;
+mod direct;
 pub mod health;
 mod heavy;
 mod method;
@@ -23,4 +24,5 @@ pub mod recommendation;
 pub mod server;
 mod slots;
 pub mod status;
+pub mod threads;
 pub mod tls;

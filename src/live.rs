@@ -13,6 +13,7 @@ mod reload;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -55,6 +56,8 @@ struct Shared {
     options: LiveOptions,
     privacy: PrivacyOptions,
     view: ArcSwapOption<View>,
+    /// How many snapshots have been put into `view`.
+    epochs: AtomicU64,
     /// What the loops keep beside it.
     previous: ArcSwapOption<LoadedSnapshot>,
     book: ArcSwap<Book>,
@@ -144,6 +147,7 @@ impl Live {
             options,
             privacy,
             view: ArcSwapOption::empty(),
+            epochs: AtomicU64::new(0),
             previous: ArcSwapOption::empty(),
             book: ArcSwap::default(),
             book_revision: tokio::sync::Mutex::default(),

@@ -9,11 +9,12 @@ pub mod explain;
 pub mod filter;
 pub mod popular;
 pub mod predict;
+mod prefetch;
 pub mod rank;
 mod shopper;
 pub mod similar;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod top;
 
 /// Whose similarity an answer rests on.

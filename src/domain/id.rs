@@ -1,5 +1,6 @@
 //! External ids: strings of 1 to 128 bytes without control characters, compared byte by byte.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,6 +26,10 @@ fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
             format!("must be 1 to {MAX_ID_BYTES} bytes long, has {}", id.len()),
         ));
     }
+    // Nearly all ids are printable ASCII, which takes no reading of characters.
+    if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
     if let Some(position) = id.chars().position(char::is_control) {
         return Err(InvalidField::new(
             field,
@@ -49,11 +54,25 @@ macro_rules! external_id {
             /// Names the field when the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
             pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidField> {
                 let id = id.as_ref();
-                check_id($field, id)?;
+                Self::check(id)?;
                 Ok(Self(id.into()))
             }
 
+            /// Whether `id` could be one, for whoever has no need to keep it.
+            ///
+            /// # Errors
+            /// As [`Self::new`].
+            pub fn check(id: &str) -> Result<(), InvalidField> {
+                check_id($field, id)
+            }
+
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

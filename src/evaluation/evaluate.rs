@@ -135,6 +135,7 @@ pub(super) fn model_before(
         version: 0,
         snapshot: Arc::new(Snapshot::new(parts)?),
         overlay: Arc::new(Overlay::default()),
+        epoch: 0,
         privacy: PrivacyOptions::default(),
     })
 }

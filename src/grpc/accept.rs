@@ -14,8 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::connection::Connection;
 use super::tls::Tls;
+
+pub use self::connection::Connection;
 
 /// For a client to prove itself; a local one needs milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,12 +28,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The connections of `listener` as they are ready for requests, secured where there is `tls`; ends never.
 ///
 /// Handshakes run beside each other, so that nobody waits for a slow client.
-pub fn connections(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = io::Result<Connection>> {
+pub fn connections(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = Connection> {
     let failures = counter!("likemind_tls_handshake_failures_total");
     accepted(listener)
         .map(move |connection| secured(connection, tls.clone(), failures.clone()))
         .buffer_unordered(MAX_HANDSHAKES)
-        .filter_map(|connection| ready(connection.map(Ok)))
+        .filter_map(ready)
 }
 
 /// `None` when the handshake fails: that is the client's trouble, and may be an attack, so no line in the usual log.

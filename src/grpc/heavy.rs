@@ -1,6 +1,7 @@
 //! Work on memory that may take longer than an async worker can be spared.
 
 use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::LazyLock;
 
 use tokio::sync::Semaphore;
@@ -18,8 +19,11 @@ static SLOTS: LazyLock<Semaphore> =
 /// Does `work`, which takes about `multiply_adds`, here or, if that is much, elsewhere. Work whose caller has gone
 /// away, or whose time has run out, before its turn has come is not begun.
 ///
+/// # Panics
+/// When `work` does.
+///
 /// # Errors
-/// INTERNAL when it ends with a panic.
+/// INTERNAL when the process is ending.
 pub async fn run<T: Send + 'static>(
     multiply_adds: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -33,20 +37,22 @@ pub async fn run<T: Send + 'static>(
         drop(slot);
         answer
     };
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "a request ended with a panic");
-        status::internal()
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(_) => status::internal(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
     use std::time::Duration;
 
-    use tonic::Code;
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -75,10 +81,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_internal_and_gives_its_place_back() {
+    async fn a_panic_goes_on_and_gives_its_place_back() {
         for _ in 0..thread::available_parallelism().unwrap().get() * 2 {
-            let result = run(usize::MAX, || panic!("as asked")).await;
-            assert_eq!(result.map(|()| Code::Ok).unwrap_err().code(), Code::Internal);
+            let result = AssertUnwindSafe(run::<()>(usize::MAX, || panic!("as asked"))).catch_unwind();
+            assert!(result.await.is_err());
         }
         assert_eq!(run(usize::MAX, || 7).await.unwrap(), 7);
     }

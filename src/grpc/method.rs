@@ -1,5 +1,8 @@
 //! The RPCs by name: what each takes up, and who may call it.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::domain::access::Role;
 
 /// An RPC that we have, or the one name for all that we do not have: paths come from outside, and every label is kept.
@@ -28,9 +31,8 @@ impl Method {
 
     pub fn of(path: &str) -> Self {
         let name = path.strip_prefix('/').unwrap_or(path);
-        let known = METHODS.iter().position(|(known, ..)| *known == name);
         Self {
-            position: known.unwrap_or(METHODS.len()),
+            position: POSITIONS.get(name).copied().unwrap_or(METHODS.len()),
         }
     }
 
@@ -83,6 +85,10 @@ const OFFERERS: Callers = Callers::Only(&[Service, Marketer, Operator, Admin]);
 const REDEEMERS: Callers = Callers::Only(&[Service, Admin]);
 const CONSENTERS: Callers = Callers::Only(&[Service, Operator, Admin]);
 const OPERATORS: Callers = Callers::Only(&[Operator, Admin]);
+
+/// In [`METHODS`], by name.
+static POSITIONS: LazyLock<HashMap<&str, usize>> =
+    LazyLock::new(|| METHODS.iter().enumerate().map(|(at, (name, ..))| (*name, at)).collect());
 
 const METHODS: [(&str, Work, Callers); 44] = [
     ("likemind.v1.CatalogService/UpsertMerchants", Work::Database, LOADERS),

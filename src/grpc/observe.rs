@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 use self::body::Counted;
 use self::instruments::Instruments;
@@ -28,6 +30,7 @@ use super::method::{Method, Work};
 use super::options::ServerOptions;
 use super::slots::{Slot, Slots};
 use super::status::{self, REQUEST_ID, code_name};
+use crate::domain::access::Caller;
 
 /// The client's deadline: up to eight digits and a unit.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -49,10 +52,12 @@ struct Shared {
     /// Streams of writes, which last as long as their client likes.
     ingest: Arc<Slots>,
     timeout: Duration,
+    /// Where calls run that wait: what they wait for must not depend on how busy a serving thread is, nor end with it.
+    background: Handle,
 }
 
 impl Observe {
-    pub fn new(access: Access, options: &ServerOptions) -> Self {
+    pub fn new(access: Access, options: &ServerOptions, background: Handle) -> Self {
         let limit = options.max_concurrent_requests;
         Self {
             shared: Arc::new(Shared {
@@ -62,6 +67,7 @@ impl Observe {
                 from_database: Slots::new(limit.min(options.max_concurrent_database_requests)),
                 ingest: Slots::new(limit),
                 timeout: Duration::from_millis(options.request_timeout_ms),
+                background,
             }),
         }
     }
@@ -138,34 +144,38 @@ where
             return Box::pin(std::future::ready(Ok(with_id(status::overloaded().into_http(), id))));
         };
         let timeout = shared.timeout(method.work()).into_iter().chain(deadline).min();
-        let caller = admission.caller.as_ref().map(|caller| &*caller.name);
-        let span = tracing::info_span!(
-            "rpc",
-            method = method.name(),
-            request_id = id.to_str().unwrap_or(""),
-            caller
-        );
-        if let Some(caller) = admission.caller {
+        if let Some(caller) = admission.caller.clone() {
             if matches!(method.work(), Work::Ingest | Work::Stream) {
                 request.extensions_mut().insert(Pass::new(&shared.access, &caller));
             }
             request.extensions_mut().insert(caller);
         }
-        let call = Call::begin(shared.clone(), method, [slot, admission.slot]);
+        let slots = [slot, admission.slot];
+        let call = Call::begin(shared.clone(), method, id.clone(), admission.caller, slots);
+        // A span costs as much as a short answer. Of calls from memory nothing is logged, unless they panic.
+        let span = match method.work() {
+            Work::Memory if !tracing::enabled!(Level::DEBUG) => Span::none(),
+            _ => call.span(),
+        };
         // The clone that was polled ready serves this request; the new one serves the next.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        Box::pin(answer(inner, request, timeout, call, id).instrument(span))
+        let answer = answer(inner, request, timeout, call).instrument(span);
+        match method.work() {
+            Work::Memory | Work::Protocol => Box::pin(answer.map(|response| Ok(with_id(response, id)))),
+            Work::Database | Work::Ingest | Work::Stream => {
+                let answer = AbortOnDropHandle::new(shared.background.spawn(answer));
+                Box::pin(answer.map(move |answered| {
+                    // It has not panicked, so the process is ending.
+                    let response = answered.unwrap_or_else(|_| status::internal().into_http());
+                    Ok(with_id(response, id))
+                }))
+            }
+        }
     }
 }
 
-async fn answer<S>(
-    mut inner: S,
-    request: Request<Body>,
-    timeout: Option<Duration>,
-    mut call: Call,
-    id: HeaderValue,
-) -> Result<Response<Body>, Infallible>
+async fn answer<S>(mut inner: S, request: Request<Body>, timeout: Option<Duration>, mut call: Call) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -178,18 +188,19 @@ where
     let response = match handled {
         Ok(Ok(Ok(response))) => response,
         Ok(Err(panic)) => {
-            tracing::error!(panic = panic_message(&*panic), "a request ended with a panic");
+            let span = Some(Span::current()).filter(|span| !span.is_none());
+            span.unwrap_or_else(|| call.span())
+                .in_scope(|| tracing::error!(panic = panic_message(&*panic), "a request ended with a panic"));
             status::internal().into_http()
         }
         Err(_) => status::deadline_exceeded().into_http(),
     };
     let (response, code) = detailed(response);
     call.answered(code);
-    let response = match call.method.work() {
+    match call.method.work() {
         Work::Stream if code == Code::Ok => response.map(|rows| Body::new(Counted::new(rows, call))),
         _ => response,
-    };
-    Ok(with_id(response, id))
+    }
 }
 
 /// A call under way; one that answers with a stream is under way until its end. However it ends, it is counted: as
@@ -197,6 +208,8 @@ where
 struct Call {
     shared: Arc<Shared>,
     method: Method,
+    id: HeaderValue,
+    caller: Option<Arc<Caller>>,
     started: Instant,
     code: Code,
     /// Of the server and of the caller's key.
@@ -204,15 +217,33 @@ struct Call {
 }
 
 impl Call {
-    fn begin(shared: Arc<Shared>, method: Method, slots: [Option<Slot>; 2]) -> Self {
+    fn begin(
+        shared: Arc<Shared>,
+        method: Method,
+        id: HeaderValue,
+        caller: Option<Arc<Caller>>,
+        slots: [Option<Slot>; 2],
+    ) -> Self {
         shared.instruments.in_flight.increment(1.0);
         Self {
             shared,
             method,
+            id,
+            caller,
             started: Instant::now(),
             code: Code::Cancelled,
             _slots: slots,
         }
+    }
+
+    /// What its lines in the log carry.
+    fn span(&self) -> Span {
+        tracing::info_span!(
+            "rpc",
+            method = self.method.name(),
+            request_id = self.id.to_str().unwrap_or(""),
+            caller = self.caller.as_ref().map(|caller| &*caller.name)
+        )
     }
 
     fn answered(&mut self, code: Code) {
@@ -274,7 +305,9 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
-fn with_id(mut response: Response<Body>, id: HeaderValue) -> Response<Body> {
+fn with_id(mut response: Response<Body>, mut id: HeaderValue) -> Response<Body> {
+    // Not to be remembered by the connection, where it would take the place of headers that come again.
+    id.set_sensitive(true);
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -282,13 +315,24 @@ fn with_id(mut response: Response<Body>, id: HeaderValue) -> Response<Body> {
 fn request_id(request: &Request<Body>) -> HeaderValue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     /// Of this process: in containers all have the same process id.
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    static PROCESS: LazyLock<String> =
+        LazyLock::new(|| format!("{:016x}-", RandomState::new().build_hasher().finish()));
     let given = request
         .headers()
         .get(REQUEST_ID)
         .filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     given.cloned().unwrap_or_else(|| {
-        let text = format!("{:016x}-{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut text = String::with_capacity(PROCESS.len() + 16);
+        text.push_str(&PROCESS);
+        let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Lowest digit first: nobody reads it as a number.
+        loop {
+            text.push(char::from(b"0123456789abcdef"[number as usize % 16]));
+            number /= 16;
+            if number == 0 {
+                break;
+            }
+        }
         HeaderValue::try_from(text).unwrap_or_else(|_| unreachable!("hexadecimal digits are ASCII"))
     })
 }

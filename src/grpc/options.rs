@@ -17,6 +17,8 @@ pub struct ServerOptions {
     pub allow_unauthenticated: bool,
     /// Listens on more than loopback also without TLS, for example behind a proxy that ends it.
     pub allow_plaintext: bool,
+    /// Threads that answer; 0: as many as cores.
+    pub threads: usize,
     /// Largest message taken from a client.
     pub max_message_bytes: usize,
     /// Requests under way, of those that are answered from memory, of those that need the database and of streams of
@@ -27,6 +29,8 @@ pub struct ServerOptions {
     pub max_concurrent_database_requests: usize,
     /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,
+    /// Answers of Recommend that are kept to be given again; 0: none.
+    pub answer_cache_bytes: usize,
     /// How long a stopping server waits for the requests under way.
     pub drain_timeout_ms: u64,
 }
@@ -37,10 +41,12 @@ impl Default for ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
             allow_unauthenticated: false,
             allow_plaintext: false,
+            threads: 0,
             max_message_bytes: 4 * 1024 * 1024,
             max_concurrent_requests: 1_024,
             max_concurrent_database_requests: 128,
             request_timeout_ms: 10_000,
+            answer_cache_bytes: 64 * 1024 * 1024,
             drain_timeout_ms: 10_000,
         }
     }

@@ -1,20 +1,24 @@
 //! RecommendationService: answers from memory.
 
+mod answers;
 mod convert;
 mod work;
 
 use std::cell::Cell;
 use std::sync::Arc;
 
+use prost::Message;
+use prost::bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::model::view::View;
 use crate::recommend::audience::item_audience;
-use crate::recommend::rank::{self, Scratch};
 use crate::recommend::similar::{similar_items, similar_users};
+use crate::recommend::{predict, rank};
 
+use self::answers::Answers;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
@@ -25,17 +29,80 @@ use super::proto::v1::{
 };
 use super::{heavy, status};
 
+/// Accumulators, grown to the size of the snapshot.
+#[derive(Debug, Default)]
+struct Scratch {
+    predict: predict::Scratch,
+    rank: rank::Scratch,
+}
+
 thread_local! {
-    /// Accumulators of this thread; requests that follow one another on it share them.
+    /// Of this thread; requests that follow one another on it share them.
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 pub struct RecommendationHandler {
-    pub live: Live,
-    pub scale: RatingScale,
+    live: Live,
+    scale: RatingScale,
+    answers: Answers,
 }
 
 impl RecommendationHandler {
+    /// `answer_cache_bytes`: how much of answers is remembered.
+    pub fn new(live: Live, scale: RatingScale, answer_cache_bytes: usize) -> Self {
+        Self {
+            live,
+            scale,
+            answers: Answers::new(answer_cache_bytes),
+        }
+    }
+
+    /// [`RecommendationService::predict_ratings`] of encoded messages.
+    ///
+    /// # Errors
+    /// As that, and INTERNAL for what is no such message, as tonic has it.
+    pub async fn predict_ratings_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
+        let request = PredictRatingsRequest::decode(request).map_err(status::undecodable)?;
+        let answer = self.predict(PredictRequest::try_from(request)?).await?;
+        Ok(answer.encode_to_vec().into())
+    }
+
+    /// [`RecommendationService::recommend`] of encoded messages. An answer is remembered, and given again while it would be
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`Self::predict_ratings_encoded`].
+    pub async fn recommend_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
+        let view = self.view();
+        let remembered = view.as_ref().ok().and_then(|view| self.answers.get(view, &request));
+        if let Some(answer) = remembered {
+            return Ok(answer);
+        }
+        let message = RecommendRequest::decode(request.clone()).map_err(status::undecodable)?;
+        let rank = RankRequest::new(message, &self.scale)?;
+        let (view, user) = (view?, rank.user().cloned());
+        let answer = Bytes::from(self.rank(view.clone(), rank).await?.encode_to_vec());
+        self.answers.put(&view, &request, user.as_ref(), answer.clone());
+        Ok(answer)
+    }
+
+    async fn predict(&self, predict: PredictRequest) -> Result<PredictRatingsResponse, Status> {
+        let view = self.view()?;
+        let work = work::of_predictions(&view, &predict);
+        let predict = move || with_scratch(|scratch| convert::predictions(&view, predict, &mut scratch.predict));
+        heavy::run(work, predict).await
+    }
+
+    async fn rank(&self, view: Arc<View>, rank: RankRequest) -> Result<RecommendResponse, Status> {
+        let work = work::of_ranking(&view, &rank);
+        let recommend = move || {
+            let subject = rank.subject(&view);
+            let ranked = with_scratch(|scratch| rank::recommend(&view, &subject, &rank.options, &mut scratch.rank));
+            convert::recommendations(&view, ranked)
+        };
+        heavy::run(work, recommend).await
+    }
+
     fn view(&self) -> Result<Arc<View>, Status> {
         let none = || status::no_snapshot(&self.live.status());
         self.live.view().ok_or_else(none)
@@ -58,21 +125,12 @@ impl RecommendationService for RecommendationHandler {
         request: Request<PredictRatingsRequest>,
     ) -> Result<Response<PredictRatingsResponse>, Status> {
         let predict = PredictRequest::try_from(request.into_inner())?;
-        let view = self.view()?;
-        let work = work::of_predictions(&view, &predict);
-        let answer = heavy::run(work, move || convert::predictions(&view, &predict));
-        Ok(Response::new(answer.await?))
+        Ok(Response::new(self.predict(predict).await?))
     }
 
     async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
         let rank = RankRequest::new(request.into_inner(), &self.scale)?;
-        let view = self.view()?;
-        let work = work::of_ranking(&view, &rank);
-        let answer = heavy::run(work, move || {
-            let ranked = with_scratch(|scratch| rank::recommend(&view, &rank.subject(&view), &rank.options, scratch));
-            convert::recommendations(&view, ranked)
-        });
-        Ok(Response::new(answer.await?))
+        Ok(Response::new(self.rank(self.view()?, rank).await?))
     }
 
     async fn list_similar_items(
@@ -136,7 +194,7 @@ mod tests {
             limit: 3,
             ..Default::default()
         };
-        let rank = |scratch: &mut Scratch| rank::recommend(&view, &Subject::User(&user), &options, scratch);
+        let rank = |scratch: &mut Scratch| rank::recommend(&view, &Subject::User(&user), &options, &mut scratch.rank);
         let fresh = format!("{:?}", Scratch::default());
         let left = || with_scratch(|scratch| format!("{scratch:?}"));
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
@@ -22,6 +23,7 @@ use super::access::Access;
 use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
+use super::direct::Direct;
 use super::health;
 use super::model::ModelHandler;
 use super::observe::Observe;
@@ -39,6 +41,7 @@ use super::proto::v1::recommendation_service_server::RecommendationServiceServer
 use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
+use super::threads::{self, ThreadError};
 use super::tls::options::TlsOptions;
 use super::tls::{self, Tls, TlsError, Watch};
 
@@ -54,8 +57,8 @@ pub enum ServerError {
     Tls(#[from] TlsError),
     #[error("the reflection service cannot be built")]
     Reflection(#[source] tonic_reflection::server::Error),
-    #[error("the server ended with an error")]
-    Transport(#[source] tonic::transport::Error),
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// A bound port; nothing is answered yet.
@@ -102,7 +105,7 @@ macro_rules! accepting {
 /// Answers until `shutdown`, then lets the requests under way finish, at most `server.drain_timeout_ms`.
 ///
 /// # Errors
-/// [`ServerError::Transport`] when the listener fails.
+/// [`ServerError::Thread`] when a serving thread ends.
 pub async fn serve(
     listener: Listener,
     options: &ServerOptions,
@@ -162,11 +165,16 @@ pub async fn serve(
         pool,
         live: live.clone(),
     };
-    let recommendation = RecommendationHandler { live, scale };
+    let recommendation = Arc::new(RecommendationHandler::new(live, scale, options.answer_cache_bytes));
+    let direct = Direct {
+        recommendation: recommendation.clone(),
+        max_message_bytes: limit,
+    };
     let router = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(Observe::new(access, options))
+        .layer(Observe::new(access, options, Handle::current()))
+        .layer(direct)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(old_reflection)
@@ -177,7 +185,7 @@ pub async fn serve(
         .add_service(accepting!(CouponServiceServer::new(coupon), limit))
         .add_service(accepting!(PrivacyServiceServer::new(privacy), limit))
         .add_service(accepting!(ModelServiceServer::new(model), limit))
-        .add_service(accepting!(RecommendationServiceServer::new(recommendation), limit));
+        .add_service(accepting!(RecommendationServiceServer::from_arc(recommendation), limit));
 
     let (tls, watching) = match listener.tls {
         Some((tls, watch)) => (Some(tls), Some(AbortOnDropHandle::new(tokio::spawn(watch.follow())))),
@@ -185,7 +193,10 @@ pub async fn serve(
     };
     tracing::info!(address = %listener.address, tls = tls.is_some(), "serving on {}", listener.address);
     let stop = shutdown.clone().cancelled_owned();
-    let served = router.serve_with_incoming_shutdown(accept::connections(listener.listener, tls), async {
+    let connections = accept::connections(listener.listener, tls);
+    let n_threads = threads::number(options.threads);
+    let served = threads::serve(router, n_threads, connections, shutdown.clone());
+    let draining = tokio::spawn(async {
         stop.await;
         tracing::info!("draining: no new requests are taken");
     });
@@ -195,12 +206,13 @@ pub async fn serve(
         tokio::time::sleep(drain_timeout).await;
     };
     let result = tokio::select! {
-        served = served => served.map_err(ServerError::Transport),
+        served = served => served.map_err(ServerError::Thread),
         () = drained_too_long => {
             tracing::warn!(drain_timeout_ms = options.drain_timeout_ms, "requests were cut off at the drain timeout");
             Ok(())
         }
     };
+    draining.abort();
     health.abort();
     drop(watching);
     result

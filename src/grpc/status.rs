@@ -186,6 +186,11 @@ pub fn deadline_exceeded() -> Status {
     )
 }
 
+/// A message that is not of the method, as tonic answers to it.
+pub fn undecodable(error: prost::DecodeError) -> Status {
+    Status::internal(error.to_string())
+}
+
 /// Work of a request ended with a panic, which is a mistake of ours.
 pub fn internal() -> Status {
     with_reason(

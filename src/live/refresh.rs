@@ -89,6 +89,7 @@ async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
             version: view.version,
             snapshot: view.snapshot.clone(),
             overlay: Arc::new(overlay),
+            epoch: view.epoch,
             privacy: view.privacy,
         })));
     }

@@ -1,6 +1,7 @@
 //! The reload loop: a new active version is loaded beside the old one, then takes its place.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -171,6 +172,7 @@ impl Reload {
             version,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
+            epoch: self.shared.epochs.fetch_add(1, Ordering::Relaxed),
             privacy: self.shared.privacy,
         })));
         let (created_at, loaded_at) = (new.created_at, Utc::now());

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// Strings in one allocation: text `i` is `bytes[offsets[i]..offsets[i + 1]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
@@ -46,9 +48,17 @@ impl Texts {
     }
 
     /// `index` < `len`.
+    #[inline]
     pub fn get(&self, index: usize) -> &str {
         let Range { start, end } = self.offsets[index] as usize..self.offsets[index + 1] as usize;
         &self.bytes[start..end]
+    }
+
+    /// The bytes of one.
+    #[inline]
+    fn bytes_of(&self, index: usize) -> &[u8] {
+        let Range { start, end } = self.offsets[index] as usize..self.offsets[index + 1] as usize;
+        &self.bytes.as_bytes()[start..end]
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
@@ -124,6 +134,9 @@ dense_index!(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dictionary<I> {
     ids: Texts,
+    /// Positions plus 1, each in the first free slot from where its id's hash says; 0: free. A power of two of slots, at
+    /// most half of them taken: an id is found in about one access, where a search would take seventeen of 100,000.
+    slots: Vec<u32>,
     index: PhantomData<I>,
 }
 
@@ -131,7 +144,8 @@ impl<I: DenseIndex> Dictionary<I> {
     /// `None` unless the ids are strictly ascending and fewer than 2³².
     pub fn new(ids: Texts) -> Option<Self> {
         let ascending = (1..ids.len()).all(|i| ids.get(i - 1) < ids.get(i));
-        (ascending && u32::try_from(ids.len()).is_ok()).then_some(Self {
+        (ascending && u32::try_from(ids.len()).is_ok()).then(|| Self {
+            slots: slots(&ids),
             ids,
             index: PhantomData,
         })
@@ -155,8 +169,30 @@ impl<I: DenseIndex> Dictionary<I> {
     }
 
     pub fn find(&self, id: &str) -> Option<I> {
-        self.ids.find(id).map(|position| I::new(position as u32))
+        let mask = self.slots.len() - 1;
+        let mut slot = xxh3_64(id.as_bytes()) as usize & mask;
+        while let Some(position) = self.slots[slot].checked_sub(1) {
+            if self.ids.bytes_of(position as usize) == id.as_bytes() {
+                return Some(I::new(position));
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
     }
+}
+
+/// Of [`Dictionary`].
+fn slots(ids: &Texts) -> Vec<u32> {
+    let mut slots = vec![0; (2 * ids.len()).next_power_of_two()];
+    let mask = slots.len() - 1;
+    for (id, number) in ids.iter().zip(1..) {
+        let mut slot = xxh3_64(id.as_bytes()) as usize & mask;
+        while slots[slot] != 0 {
+            slot = (slot + 1) & mask;
+        }
+        slots[slot] = number;
+    }
+    slots
 }
 
 #[cfg(test)]
@@ -173,6 +209,20 @@ mod tests {
         }
         for other in ["0", "AA", "b", "aaa", "zz", "日"] {
             assert_eq!(dictionary.find(other), None);
+        }
+    }
+
+    #[test]
+    fn many_ids_are_found_and_what_is_none_is_not() {
+        let id = |n: u32| format!("{n:05}");
+        for len in [0, 1, 2, 1_000, 5_000] {
+            let dictionary = Dictionary::<UserIndex>::new((0..len).map(id).collect()).unwrap();
+            for n in 0..len {
+                assert_eq!(dictionary.find(&id(n)), Some(UserIndex(n)));
+            }
+            for n in len..len + 1_000 {
+                assert_eq!(dictionary.find(&id(n)), None);
+            }
         }
     }
 

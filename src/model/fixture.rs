@@ -81,6 +81,7 @@ pub fn view(parts: SnapshotParts) -> View {
         version: 1,
         snapshot: Arc::new(Snapshot::new(parts).unwrap()),
         overlay: Arc::new(Overlay::default()),
+        epoch: 0,
         privacy: PrivacyOptions::default(),
     }
 }

@@ -56,13 +56,25 @@ pub struct FreshInteraction {
     pub last_order_at: i64,
 }
 
+/// What has changed for one user.
+#[derive(Debug, Clone, Default)]
+struct FreshHistory {
+    /// The last change, by number.
+    changed: u64,
+    /// Ascending by item.
+    interactions: Vec<FreshInteraction>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
-    /// Per user, ascending by item.
-    users: HashMap<UserId, Arc<Vec<FreshInteraction>>>,
+    users: HashMap<UserId, Arc<FreshHistory>>,
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
+    /// Changes so far.
+    changes: u64,
+    /// The last change of an item of the snapshot, by number.
+    items_changed: u64,
     entries: usize,
     dropped: u64,
 }
@@ -72,6 +84,7 @@ impl Overlay {
     /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not,
     /// nor those of what the snapshot holds, which bounds them: a deletion or a delisting always shows.
     pub fn apply(&mut self, snapshot: &Snapshot, change: FreshChange, max_entries: usize) {
+        self.changes += 1;
         match change {
             FreshChange::Interaction {
                 user,
@@ -92,7 +105,10 @@ impl Overlay {
             FreshChange::Item { item, facts } => {
                 let facts = Arc::new(facts);
                 let is_new = match item_ref(snapshot, item) {
-                    ItemRef::Known(index) => Some(self.known_items.insert(index, facts).is_none()),
+                    ItemRef::Known(index) => {
+                        self.items_changed = self.changes;
+                        Some(self.known_items.insert(index, facts).is_none())
+                    }
                     ItemRef::New(id) => {
                         let room = self.entries < max_entries || self.new_items.contains_key(&id);
                         room.then(|| self.new_items.insert(id, facts).is_none())
@@ -109,25 +125,19 @@ impl Overlay {
     }
 
     fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, has_room: bool) {
-        let existing = self.users.get(&user).and_then(|entries| {
-            let position = entries
-                .binary_search_by(|entry| entry.item.cmp(&interaction.item))
-                .ok()?;
-            Some(position)
-        });
-        let is_new = match existing {
-            Some(position) => {
-                if let Some(entries) = self.users.get_mut(&user) {
-                    Arc::make_mut(entries)[position] = interaction;
+        let known = self.interactions(&user);
+        let position = known.binary_search_by(|entry| entry.item.cmp(&interaction.item));
+        let is_new = match position {
+            Err(_) if !has_room => None,
+            _ => {
+                let history = Arc::make_mut(self.users.entry(user).or_default());
+                history.changed = self.changes;
+                match position {
+                    Ok(position) => history.interactions[position] = interaction,
+                    Err(position) => history.interactions.insert(position, interaction),
                 }
-                Some(false)
+                Some(position.is_err())
             }
-            None => has_room.then(|| {
-                let entries = Arc::make_mut(self.users.entry(user).or_default());
-                let position = entries.partition_point(|entry| entry.item < interaction.item);
-                entries.insert(position, interaction);
-                true
-            }),
         };
         self.count(is_new);
     }
@@ -161,7 +171,17 @@ impl Overlay {
 
     /// What has changed for `user`, ascending by item: those of the snapshot first, by index.
     pub fn interactions(&self, user: &UserId) -> &[FreshInteraction] {
-        self.users.get(user).map_or(&[], |entries| entries.as_slice())
+        self.users.get(user).map_or(&[], |history| &history.interactions)
+    }
+
+    /// A number that is another one after every change of what [`Self::interactions`] says of `user`.
+    pub fn user_changed(&self, user: &UserId) -> u64 {
+        self.users.get(user).map_or(0, |history| history.changed)
+    }
+
+    /// A number that is another one after every change of an item of the snapshot.
+    pub fn items_changed(&self) -> u64 {
+        self.items_changed
     }
 
     /// What is on record for `user`, where that has changed.
@@ -185,6 +205,11 @@ impl Overlay {
     /// The facts of an item that came after the snapshot.
     pub fn new_item(&self, item: &ItemId) -> Option<Facts<'_>> {
         self.new_items.get(item).map(|facts| borrow(facts))
+    }
+
+    /// Whether there is an item of this id that came after the snapshot.
+    pub fn has_new_item(&self, item: &str) -> bool {
+        self.new_items.contains_key(item)
     }
 }
 

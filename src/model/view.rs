@@ -15,8 +15,20 @@ pub struct View {
     pub version: i64,
     pub snapshot: Arc<Snapshot>,
     pub overlay: Arc<Overlay>,
+    /// One number for all views whose overlays have grown out of one another.
+    pub epoch: u64,
     /// What silence of a user means.
     pub privacy: PrivacyOptions,
+}
+
+/// What an answer about one user, or about nobody, rests on beside the question: while it is equal, the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    epoch: u64,
+    items_changed: u64,
+    user_changed: u64,
+    /// Where they have changed since the snapshot.
+    consents: Option<Consents>,
 }
 
 /// One item of a user's history.
@@ -58,6 +70,17 @@ impl View {
         match self.snapshot.items().find(item.as_str()) {
             Some(index) => Some(ItemRef::Known(index)),
             None => self.overlay.new_item(item).map(|_| ItemRef::New(item.clone())),
+        }
+    }
+
+    /// What an answer about `user` rests on, or one about nobody. What is said of items that came after the snapshot may
+    /// change all the same.
+    pub fn stamp(&self, user: Option<&UserId>) -> Stamp {
+        Stamp {
+            epoch: self.epoch,
+            items_changed: self.overlay.items_changed(),
+            user_changed: user.map_or(0, |user| self.overlay.user_changed(user)),
+            consents: user.and_then(|user| self.overlay.consents(user.as_str())),
         }
     }
 

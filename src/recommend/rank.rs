@@ -9,6 +9,7 @@ use super::Basis;
 use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
 use super::filter::{CompiledFilter, ItemFilter};
 use super::popular::most_popular;
+use super::prefetch::{AHEAD, prefetch};
 use super::shopper::Shopper;
 use super::top::{Scored, Top};
 
@@ -95,8 +96,7 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
 
     scratch.add_all(view, &shopper, options.basis);
     let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, passes);
-    let ranked = scratch.top(options.limit, factors, passes);
-    scratch.clear();
+    let ranked = scratch.take_top(options.limit, factors, passes);
 
     if ranked.is_empty() {
         return Recommendations {
@@ -149,7 +149,7 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
         ranked.into_iter().map(|scored| scored.item).collect()
     };
     let lists = rankings.iter().map(rank).collect();
-    scratch.clear();
+    scratch.take_runs(|_, _, _| {});
     lists
 }
 
@@ -193,21 +193,25 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
 }
 
 /// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
-/// cell is 0, restored in time O(items that were scored).
+/// sum is 0.
+///
+/// What has been added to is noted by runs of [`RUN`] neighboring items, and later gone through run by run: in order, many
+/// items compared at once, and hardly a branch that cannot be foreseen, which a list of the items would be full of.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    cells: Vec<Cell>,
-    /// One longer than `cells`, so that the place after the last of `n_scored` can always be written.
-    scored: Vec<u32>,
-    n_scored: usize,
+    /// Item-based sums, one an item, up to a whole number of groups.
+    items: Vec<f64>,
+    /// User-based sums.
+    users: Vec<f64>,
+    /// One a run: whether anything has been added to it.
+    touched: Vec<bool>,
 }
 
-/// Both sums of one item; 0 until something adds to them, which is always above 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Cell {
-    items: f64,
-    users: f64,
-}
+/// Items whose sums are gone through together: two lines of the processor's cache for each side. With more of them, runs
+/// that hold next to nothing would cost more in a large catalogue.
+const RUN: usize = 16;
+/// Runs that are passed over at once when none of them is touched.
+const GROUP: usize = 16;
 
 /// What the two sums of an item are multiplied by before they are added.
 #[derive(Debug, Clone, Copy)]
@@ -220,43 +224,40 @@ impl Scratch {
     /// Sums in a fixed order: history ascending by item, neighbors best first.
     fn add_all(&mut self, view: &View, shopper: &Shopper, basis: Basis) {
         let snapshot = &view.snapshot;
-        let n_items = snapshot.items().len();
-        if self.cells.len() < n_items {
-            self.cells.resize(n_items, Cell::default());
-            self.scored.resize(n_items + 1, 0);
+        let n_runs = snapshot.items().len().div_ceil(RUN * GROUP) * GROUP;
+        if self.touched.len() < n_runs {
+            self.touched.resize(n_runs, false);
+            self.items.resize(n_runs * RUN, 0.0);
+            self.users.resize(n_runs * RUN, 0.0);
         }
         if basis.has_items() {
+            let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at());
+            let mut ahead = shopper.ratings().skip(AHEAD).map(followers);
             for (item, rating) in shopper.ratings() {
+                ahead.next().into_iter().for_each(prefetch_row);
                 let (followers, similarities) = snapshot.item_followers().row(item.at());
-                self.add(followers, similarities, rating, |cell| &mut cell.items);
+                add(&mut self.items, &mut self.touched, followers, similarities, rating);
             }
         }
         if basis.has_users() {
+            let rated = |(user, _): (UserIndex, f32)| snapshot.ratings().row(user.at());
+            let mut ahead = shopper.neighbors().skip(AHEAD).map(rated);
             for (user, similarity) in shopper.neighbors() {
+                ahead.next().into_iter().for_each(prefetch_row);
                 let (items, ratings) = snapshot.ratings().row(user.at());
-                self.add(items, ratings, similarity, |cell| &mut cell.users);
+                add(&mut self.users, &mut self.touched, items, ratings, similarity);
             }
         }
     }
 
-    /// Adds `factor` · `values` to the `items`' sums; notes every item that had nothing yet, without a branch.
-    #[inline]
-    fn add(&mut self, items: &[u32], values: &[f32], factor: f32, sum: impl Fn(&mut Cell) -> &mut f64) {
-        let factor = f64::from(factor);
-        let mut n_scored = self.n_scored;
-        for (&item, &value) in items.iter().zip(values) {
-            let cell = &mut self.cells[item as usize];
-            self.scored[n_scored] = item;
-            n_scored += usize::from(*cell == Cell::default());
-            *sum(cell) += factor * f64::from(value);
-        }
-        self.n_scored = n_scored;
-    }
-
-    fn scored(&self) -> impl Iterator<Item = (ItemIndex, Cell)> {
-        self.scored[..self.n_scored]
-            .iter()
-            .map(|&item| (ItemIndex(item), self.cells[item as usize]))
+    /// Positions of the runs that were added to, ascending.
+    fn runs(&self) -> impl Iterator<Item = usize> {
+        let (groups, _) = self.touched.as_chunks::<GROUP>();
+        let groups = groups.iter().zip((0..).step_by(GROUP));
+        groups
+            .filter(|(group, _)| **group != [false; GROUP])
+            .flat_map(|(group, first)| (first..).zip(group))
+            .filter_map(|(run, &is_touched)| is_touched.then_some(run))
     }
 
     /// `weight`: of the item-based side of a blend.
@@ -287,32 +288,116 @@ impl Scratch {
     /// only an item that would raise a maximum has to be checked.
     fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
         let (mut items, mut users) = (0.0, 0.0);
-        for (item, cell) in self.scored() {
-            if (cell.items > items || cell.users > users) && passes(item) {
-                items = cell.items.max(items);
-                users = cell.users.max(users);
+        let (all_by_items, _) = self.items.as_chunks::<RUN>();
+        let (all_by_users, _) = self.users.as_chunks::<RUN>();
+        // Not with `for`: an iterator of iterators is quicker from within.
+        self.runs().for_each(|run| {
+            let (by_items, by_users) = (&all_by_items[run], &all_by_users[run]);
+            if largest(by_items) <= items && largest(by_users) <= users {
+                return;
             }
-        }
+            for (item, (&by_items, &by_users)) in items_of(run).zip(by_items.iter().zip(by_users)) {
+                if (by_items > items || by_users > users) && passes(item) {
+                    items = by_items.max(items);
+                    users = by_users.max(users);
+                }
+            }
+        });
         (items, users)
     }
 
-    /// Checks only items whose score is high enough.
+    /// The best that pass; only items whose score is high enough are checked.
     fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
-        let mut top = Top::new(limit, self.n_scored);
-        for (item, cell) in self.scored() {
-            let score = factors.items * cell.items + factors.users * cell.users;
-            let scored = Scored { score, item };
-            if score > 0.0 && top.admits(scored) && passes(item) {
-                top.insert(scored);
-            }
-        }
+        let mut top = Top::new(limit, self.items.len());
+        let (by_items, _) = self.items.as_chunks();
+        let (by_users, _) = self.users.as_chunks();
+        self.runs()
+            .for_each(|run| offer_run(&mut top, run, (&by_items[run], &by_users[run]), factors, &passes));
         top.into_ranked()
     }
 
-    fn clear(&mut self) {
-        for &item in &self.scored[..self.n_scored] {
-            self.cells[item as usize] = Cell::default();
-        }
-        self.n_scored = 0;
+    /// [`Self::top`] that leaves every sum 0 on its way.
+    fn take_top(&mut self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
+        let mut top = Top::new(limit, self.items.len());
+        self.take_runs(|run, by_items, by_users| {
+            offer_run(&mut top, run, (by_items, by_users), factors, &passes);
+        });
+        top.into_ranked()
     }
+
+    /// Leaves every sum 0; `visit` sees those of each run that was added to before.
+    fn take_runs(&mut self, mut visit: impl FnMut(usize, &[f64; RUN], &[f64; RUN])) {
+        let (all_by_items, _) = self.items.as_chunks_mut::<RUN>();
+        let (all_by_users, _) = self.users.as_chunks_mut::<RUN>();
+        let (groups, _) = self.touched.as_chunks_mut::<GROUP>();
+        for (group, first) in groups.iter_mut().zip((0..).step_by(GROUP)) {
+            if *group == [false; GROUP] {
+                continue;
+            }
+            for (run, is_touched) in (first..).zip(group) {
+                if std::mem::take(is_touched) {
+                    let (by_items, by_users) = (&mut all_by_items[run], &mut all_by_users[run]);
+                    visit(run, by_items, by_users);
+                    *by_items = [0.0; RUN];
+                    *by_users = [0.0; RUN];
+                }
+            }
+        }
+    }
+}
+
+/// Offers the items of a run; `sums`: item-based and user-based.
+#[inline]
+fn offer_run(
+    top: &mut Top,
+    run: usize,
+    sums: (&[f64; RUN], &[f64; RUN]),
+    factors: Factors,
+    passes: &impl Fn(ItemIndex) -> bool,
+) {
+    let mut scores = [0.0; RUN];
+    for (score, (by_items, by_users)) in scores.iter_mut().zip(sums.0.iter().zip(sums.1)) {
+        *score = factors.items * by_items + factors.users * by_users;
+    }
+    if largest(&scores) < top.least() {
+        return;
+    }
+    for (item, score) in items_of(run).zip(scores) {
+        let scored = Scored { score, item };
+        if score > 0.0 && top.admits(scored) && passes(item) {
+            top.insert(scored);
+        }
+    }
+}
+
+/// Adds `factor` · `values` to the `items`' sums.
+#[inline]
+fn add(sums: &mut [f64], touched: &mut [bool], items: &[u32], values: &[f32], factor: f32) {
+    let factor = f64::from(factor);
+    for (&item, &value) in items.iter().zip(values) {
+        sums[item as usize] += factor * f64::from(value);
+        touched[item as usize / RUN] = true;
+    }
+}
+
+fn items_of(run: usize) -> impl Iterator<Item = ItemIndex> {
+    // The snapshot's items are fewer than 2³².
+    (0..RUN).map(move |at| ItemIndex((run * RUN + at) as u32))
+}
+
+/// None is NaN. By halves, so that the comparisons do not wait for one another.
+fn largest(values: &[f64; RUN]) -> f64 {
+    let larger = |a: f64, b: f64| if a > b { a } else { b };
+    let mut values = *values;
+    for half in [8, 4, 2, 1] {
+        for at in 0..half {
+            values[at] = larger(values[at], values[at + half]);
+        }
+    }
+    values[0]
+}
+
+fn prefetch_row((indices, values): (&[u32], &[f32])) {
+    prefetch(indices);
+    prefetch(values);
 }

@@ -108,6 +108,11 @@ impl<'a> Shopper<'a> {
             .map(|(&item, &rating)| (ItemIndex(item), rating))
     }
 
+    /// How many [`Self::ratings`] there are.
+    pub fn n_ratings(&self) -> usize {
+        if self.is_profiled { self.items.len() } else { 0 }
+    }
+
     /// One of [`Self::ratings`].
     pub fn rating(&self, item: ItemIndex) -> Option<f32> {
         let position = self.position(item).filter(|_| self.is_profiled);
@@ -132,6 +137,11 @@ impl<'a> Shopper<'a> {
             .iter()
             .zip(similarities)
             .map(|(&user, &similarity)| (UserIndex(user), similarity))
+    }
+
+    /// The same as two lists.
+    pub fn neighbor_list(&self) -> (&'a [u32], &'a [f32]) {
+        self.neighbors
     }
 
     /// Their row in the snapshot, when the ratings are still those.

@@ -53,6 +53,14 @@ impl Top {
         self.heap.len() < self.limit || self.heap.peek().is_some_and(|last| scored < *last)
     }
 
+    /// No item with a lower score is admitted.
+    pub fn least(&self) -> f64 {
+        match self.heap.len() < self.limit {
+            true => f64::NEG_INFINITY,
+            false => self.heap.peek().map_or(f64::INFINITY, |last| last.score),
+        }
+    }
+
     /// Takes an admitted item, in place of the last when there are `limit` already.
     pub fn insert(&mut self, scored: Scored) {
         if self.heap.len() < self.limit {

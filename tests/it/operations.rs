@@ -445,6 +445,38 @@ pub async fn metrics(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
+async fn an_answer_is_given_again_while_it_would_be_the_same() {
+    let database = shop::open().await;
+    let address = free_port();
+    let listen = address.to_string();
+    let settings = [
+        ("telemetry.metrics", "true"),
+        ("telemetry.metrics_listen", listen.as_str()),
+    ];
+    let server = Server::with(&database, &settings);
+    let caller = Caller::of(&server).await;
+    let check = async |hits: u32, misses: u32, what: &str| {
+        let text = metrics(address).await;
+        for (result, expected) in [("hit", hits), ("miss", misses)] {
+            let line = format!(r#"likemind_answer_cache_total{{result="{result}"}} {expected}"#);
+            assert!(text.lines().any(|found| found == line), "{what}: no {line} in\n{text}");
+        }
+    };
+    let first = caller.ranked("stranger").await;
+    check(0, 1, "the first").await;
+    assert_eq!(caller.ranked("stranger").await, first);
+    check(1, 1, "the same again").await;
+    caller.rate("somebody", &item(1), 4.0).await;
+    assert_eq!(caller.ranked("stranger").await, first);
+    check(2, 1, "after a rating of somebody else").await;
+    caller.rate("stranger", &item(1), 4.0).await;
+    assert_ne!(caller.ranked("stranger").await, first);
+    check(2, 2, "after a rating of theirs").await;
+    caller.ranked("somebody").await;
+    check(2, 3, "of somebody else").await;
+}
+
+#[tokio::test]
 async fn metrics_tell_how_a_server_is_doing() {
     let database = shop::open().await;
     let a_day_older = "UPDATE snapshots SET created_at = created_at - interval '1 day'";

@@ -1,6 +1,7 @@
 //! A connection, plain or secured.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -22,6 +23,26 @@ macro_rules! on_either {
             Connection::Secured($stream) => $call,
         }
     };
+}
+
+impl Connection {
+    /// The same for the runtime of this thread: the one that it was opened on must not be asked whether there is anything
+    /// to read.
+    ///
+    /// # Errors
+    /// As a rule, that the process has no file left.
+    pub fn adopted(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Plain(stream) => Self::Plain(TcpStream::from_std(stream.into_std()?)?),
+            Self::Secured(mut secured) => {
+                // It cannot be taken out, so it is exchanged for a second descriptor of the same socket.
+                let stream = secured.get_mut().0;
+                let same = stream.as_fd().try_clone_to_owned()?;
+                *stream = TcpStream::from_std(same.into())?;
+                Self::Secured(secured)
+            }
+        })
+    }
 }
 
 impl Connected for Connection {

@@ -102,7 +102,11 @@ async fn connect(handler: OnDemand, max_concurrent_requests: usize, timeout: Dur
     let address = format!("http://{}", listener.local_addr().unwrap());
     let service = RecommendationServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder()
-        .layer(Observe::new(open(), &options(max_concurrent_requests, timeout)))
+        .layer(Observe::new(
+            open(),
+            &options(max_concurrent_requests, timeout),
+            Handle::current(),
+        ))
         .add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     Endpoint::from_shared(address).unwrap().connect().await.unwrap()
@@ -227,7 +231,7 @@ async fn too_many_requests_are_turned_away_until_one_ends() {
 
 #[tokio::test]
 async fn those_who_wait_turn_nobody_away_who_does_not() {
-    let observe = Observe::new(open(), &options(1, TIMEOUT));
+    let observe = Observe::new(open(), &options(1, TIMEOUT), Handle::current());
     let taken = [Work::Ingest, Work::Database].map(|work| observe.shared.slot(work));
     assert!(taken.iter().all(Option::is_some));
     assert!(observe.shared.slot(Work::Ingest).is_none() && observe.shared.slot(Work::Database).is_none());
@@ -237,12 +241,13 @@ async fn those_who_wait_turn_nobody_away_who_does_not() {
 
 #[tokio::test]
 async fn a_stream_is_under_way_until_its_end() {
-    let observe = Observe::new(open(), &options(1, TIMEOUT));
+    let observe = Observe::new(open(), &options(1, TIMEOUT), Handle::current());
     let method = Method::of("/likemind.v1.CouponService/StreamCouponTargets");
     assert_eq!(method.work(), Work::Stream);
     let begin = || {
         let slot = observe.shared.slot(Work::Stream).expect("the slot has not come back");
-        let call = Call::begin(observe.shared.clone(), method, [slot, None]);
+        let id = HeaderValue::from_static("a");
+        let call = Call::begin(observe.shared.clone(), method, id, None, [slot, None]);
         let stream = Counted::new(Body::empty(), call);
         assert!(observe.shared.slot(Work::Stream).is_none());
         stream
@@ -261,7 +266,7 @@ async fn the_queue_for_the_database_has_an_end_of_its_own() {
             max_concurrent_database_requests,
             ..options(max_concurrent_requests, TIMEOUT)
         };
-        let observe = Observe::new(open(), &options);
+        let observe = Observe::new(open(), &options, Handle::current());
         for (work, expected) in [
             (Work::Database, from_database),
             (Work::Memory, from_memory),

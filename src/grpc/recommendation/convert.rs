@@ -7,6 +7,7 @@ mod subject;
 use std::collections::HashSet;
 
 use tonic::Status;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::access::Caller;
 use crate::domain::consent::Consents;
@@ -19,7 +20,7 @@ use crate::model::view::View;
 use crate::recommend::audience::AudienceOptions;
 use crate::recommend::explain::{ItemContribution, SimilarUsers};
 use crate::recommend::filter::ItemFilter;
-use crate::recommend::predict::{Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
+use crate::recommend::predict::{self, Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
 use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
 
 use crate::grpc::access;
@@ -35,7 +36,8 @@ const MAX_LIMIT: i32 = 1_000;
 
 pub struct PredictRequest {
     pub user: UserId,
-    pub items: Vec<ItemId>,
+    /// Valid ids, each once; they go back as they came.
+    pub items: Vec<String>,
     pub options: PredictOptions,
 }
 
@@ -48,12 +50,12 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
         if request.item_ids.len() <= MAX_PREDICTIONS {
             check_distinct(&mut violations, "item_ids", &request.item_ids);
         }
-        let items = item_ids(&mut violations, "item_ids", request.item_ids, 1, MAX_PREDICTIONS);
+        check_item_ids(&mut violations, "item_ids", &request.item_ids, 1, MAX_PREDICTIONS);
         let estimator = violations.check(options::estimator(request.estimator));
         let basis = violations.check(options::basis(request.basis));
         let request = user.zip(estimator).zip(basis).map(|((user, estimator), basis)| Self {
             user,
-            items,
+            items: request.item_ids,
             options: PredictOptions {
                 estimator,
                 basis,
@@ -65,6 +67,12 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
 }
 
 fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
+    // What is equal has equal hashes. Nearly always there is nothing to name.
+    let mut hashes: Vec<u64> = ids.iter().map(|id| xxh3_64(id.as_bytes())).collect();
+    hashes.sort_unstable();
+    if hashes.is_sorted_by(|a, b| a < b) {
+        return;
+    }
     let mut seen = HashSet::with_capacity(ids.len());
     for (position, id) in ids.iter().enumerate() {
         // What is no id is called that, each time.
@@ -75,6 +83,23 @@ fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
                 "REPEATED_ITEM",
                 message,
             ));
+        }
+    }
+}
+
+/// What is wrong with `ids` goes to `violations`.
+fn check_item_ids(violations: &mut Violations, field: &str, ids: &[String], min: usize, max: usize) {
+    if ids.len() < min || ids.len() > max {
+        let message = format!("must have {min} to {max} entries, has {}", ids.len());
+        violations.add(InvalidField::new(field, "BATCH_SIZE_OUT_OF_RANGE", message));
+        return;
+    }
+    for (position, id) in ids.iter().enumerate() {
+        if let Err(error) = ItemId::check(id) {
+            violations.add(InvalidField {
+                field: format!("{field}[{position}]"),
+                ..error
+            });
         }
     }
 }
@@ -132,6 +157,14 @@ impl RankRequest {
             },
         });
         violations.finish(request)
+    }
+
+    /// Whom the answer is about; `None`: nobody that we know.
+    pub fn user(&self) -> Option<&UserId> {
+        match &self.subject {
+            SubjectRequest::User(user) => Some(user),
+            SubjectRequest::Session(_) => None,
+        }
     }
 
     /// Items of an anonymous session.
@@ -271,27 +304,36 @@ pub fn existing_item(view: &View, item: &ItemId, caller: &Caller) -> Result<Opti
 }
 
 /// Predicts what `predict` asks for.
-pub fn predictions(view: &View, predict: &PredictRequest) -> v1::PredictRatingsResponse {
+pub fn predictions(view: &View, predict: PredictRequest, scratch: &mut predict::Scratch) -> v1::PredictRatingsResponse {
     let predictor = Predictor::new(view, &predict.user);
-    let prediction = |item: &ItemId| match view.item(item) {
-        Some(found) => prediction(view, item, predictor.predict(&found, &predict.options)),
-        None => unknown_item(item),
+    let known: Vec<_> = predict
+        .items
+        .iter()
+        .map(|item| view.snapshot.items().find(item))
+        .collect();
+    let predictions = predictor.predict_all(&known, &predict.options, scratch);
+    let found = known.into_iter().zip(predictions);
+    let prediction = |(item, (known, found)): (String, (Option<ItemIndex>, Prediction))| match known.is_some()
+        || view.overlay.has_new_item(&item)
+    {
+        true => prediction(view, item, found),
+        false => unknown_item(item),
     };
     v1::PredictRatingsResponse {
         snapshot_version: view.version,
-        predictions: predict.items.iter().map(prediction).collect(),
+        predictions: predict.items.into_iter().zip(found).map(prediction).collect(),
     }
 }
 
-fn unknown_item(item: &ItemId) -> v1::Prediction {
-    let error = InvalidField::new("item_ids", "ITEM_NOT_FOUND", format!("there is no item {item}"));
+fn unknown_item(item_id: String) -> v1::Prediction {
+    let error = InvalidField::new("item_ids", "ITEM_NOT_FOUND", format!("there is no item {item_id}"));
     v1::Prediction {
-        item_id: item.to_string(),
+        item_id,
         result: Some(v1::prediction::Result::Error(error.into())),
     }
 }
 
-fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Prediction {
+fn prediction(view: &View, item_id: String, prediction: Prediction) -> v1::Prediction {
     let rating = v1::PredictedRating {
         value: prediction.value,
         support: prediction.support,
@@ -309,7 +351,7 @@ fn prediction(view: &View, item: &ItemId, prediction: Prediction) -> v1::Predict
             .map(|explanation| rating_explanation(view, explanation)),
     };
     v1::Prediction {
-        item_id: item.to_string(),
+        item_id,
         result: Some(v1::prediction::Result::Rating(rating)),
     }
 }

@@ -9,6 +9,8 @@ use super::convert::{PredictRequest, RankRequest, SimilarRequest};
 
 /// As long as looking for one neighbor of an item or a user among those who have rated.
 const SEARCH: usize = 40;
+/// As long as meeting one neighbor of an item or a user, where many items are asked about at once.
+const MEETING: usize = 10;
 /// As long as looking up one name.
 const NAME: usize = 200;
 /// As long as checking one item against a filter.
@@ -16,7 +18,7 @@ const CHECK: usize = 10;
 
 pub fn of_predictions(view: &View, predict: &PredictRequest) -> usize {
     let explanation = if predict.options.explain { searches(view) } else { 0 };
-    predict.items.len() * (NAME + searches(view) + explanation)
+    predict.items.len() * (NAME + n_neighbors(view) * MEETING + explanation)
 }
 
 pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
@@ -39,9 +41,14 @@ pub fn of_similar(similar: &SimilarRequest) -> usize {
     names_of(&similar.filter) * NAME
 }
 
-/// As long as one prediction, or one explanation: one for each neighbor of the item and of the user.
+/// As long as one explanation: a search for each neighbor of the item and of the user.
 fn searches(view: &View) -> usize {
-    2 * view.snapshot.parameters().options.neighbors * SEARCH
+    n_neighbors(view) * SEARCH
+}
+
+/// Of an item and a user together, at most.
+fn n_neighbors(view: &View) -> usize {
+    2 * view.snapshot.parameters().options.neighbors
 }
 
 /// When nothing that was scored passes, the items are gone through by popularity until enough of them do.

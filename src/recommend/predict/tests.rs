@@ -174,7 +174,31 @@ fn terms_sum_to_the_value(prediction: &Prediction) -> Result<(), TestCaseError> 
 }
 
 /// Every item, estimator and basis, for a user who is `person`.
+/// Together they are what they are one by one: few, so that they are looked for, and many, so that they are met.
+fn check_together(view: &View, predictor: &Predictor, scratch: &mut Scratch) -> Result<(), TestCaseError> {
+    let known = (0..view.snapshot.items().len() as u32).map(|item| Some(ItemIndex(item)));
+    let all: Vec<Option<ItemIndex>> = known.rev().chain([None]).collect();
+    for (estimator, basis) in ESTIMATORS
+        .into_iter()
+        .flat_map(|estimator| BASES.map(|basis| (estimator, basis)))
+    {
+        let options = options(estimator, basis);
+        let alone = |item: &Option<ItemIndex>| {
+            let item = item.map_or(ItemRef::New(item_id("new")), ItemRef::Known);
+            predictor.predict(&item, &options)
+        };
+        for asked in [&all[..], &all[..1], &all[all.len() - 2..], &[]] {
+            let expected: Vec<Prediction> = asked.iter().map(alone).collect();
+            prop_assert_eq!(predictor.predict_all(asked, &options, scratch), expected);
+        }
+    }
+    prop_assert!(scratch.ratings.iter().all(|&rating| rating == 0.0));
+    prop_assert!(scratch.places.iter().all(|&place| place == 0));
+    Ok(())
+}
+
 fn check_all(view: &View, predictor: &Predictor, person: &Person) -> Result<(), TestCaseError> {
+    check_together(view, predictor, &mut Scratch::default())?;
     let parts = view.snapshot.parts();
     for item in 0..parts.items.len() {
         for estimator in ESTIMATORS {

@@ -227,8 +227,8 @@ proptest! {
                 let found = recommend(&view, subject, &options, &mut scratch);
                 check_list(&found, &plain_scores(parts, person, basis, may), snapshot, limit)?;
                 terms_sum_to_the_score(&found)?;
-                prop_assert_eq!(scratch.n_scored, 0);
-                prop_assert!(scratch.cells.iter().all(|cell| *cell == Cell::default()));
+                prop_assert!(scratch.items.iter().chain(&scratch.users).all(|&sum| sum == 0.0));
+                prop_assert!(!scratch.touched.contains(&true));
             }
         }
     }

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""What PredictRatings, Recommend and CheckEligibility cost, against the least that such a call costs.
+
+    cargo build --release --bins --benches && benches/serving.py
+
+Needs PostgreSQL's programs (pgbench among them), two cores, and with --instructions valgrind. The least is
+benches/baseline.rs: the same threads, request and response types, and constant values. Server and baseline have one core,
+their client (benches/load.rs) the other. Users are drawn by Zipf's law (exponent 1) over a seeded shuffle, items as often
+as they are rated. In rounds, each of which asks the baseline and then everything else; ratios are those within a round.
+
+By default on the sample, in a folder of its own. With --synth on ratings that `likemind synth` makes:
+
+    benches/serving.py --synth movielens-20m --folder /var/tmp/movielens-20m     # trains only if the folder is new
+"""
+
+import argparse
+import glob
+import itertools
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import tempfile
+from contextlib import contextmanager
+
+from access import Instructions
+from server import PREDICT_RATINGS, RECOMMEND, Database, Server, likemind, number, sample, text
+
+CHECK_ELIGIBILITY = "/likemind.v1.CouponService/CheckEligibility"
+SERVER_CORE, CLIENT_CORE = "0", "1"
+LIMIT, PREDICTIONS = 20, 20
+# Whoever asks is let in, no limit is reached, and nothing but calls is done.
+SETTINGS = ["server.allow_unauthenticated=true", "access.requests_per_second=1000000", "access.burst=1000000",
+            "access.max_concurrent_requests=0", "server.max_concurrent_requests=4096",
+            "live.refresh_interval_ms=3600000", "rating.min=0.5", "telemetry.metrics=true",
+            "telemetry.metrics_listen=127.0.0.1:0"]
+COMPUTED = ["server.answer_cache_bytes=0"]
+
+ITEMS = """
+SELECT external_id, length(coalesce(title, '')), n FROM items
+JOIN (SELECT item_id, count(*) AS n FROM (SELECT item_id FROM ratings UNION ALL SELECT item_id FROM purchases) AS events
+      GROUP BY item_id) AS popular ON item_id = id
+ORDER BY n DESC, external_id LIMIT 3000
+"""
+USERS = """
+SELECT external_id FROM users
+WHERE EXISTS (SELECT FROM ratings WHERE user_id = users.id) OR EXISTS (SELECT FROM purchases WHERE user_id = users.id)
+ORDER BY external_id
+"""
+COUPONS = "SELECT external_id FROM coupons JOIN campaign_states USING (campaign_id) WHERE state = 'active' LIMIT 2"
+
+
+class Messages:
+    """Files of messages, drawn from what a database holds."""
+
+    def __init__(self, folder, database, seed=1):
+        self.folder = folder
+        self.source = random.Random(seed)
+        self.users = database.sql(USERS)
+        self.source.shuffle(self.users)
+        self.user_weights = list(itertools.accumulate(1 / rank for rank in range(1, len(self.users) + 1)))
+        rows = [row.split("|") for row in database.sql(ITEMS)]
+        self.items = [row[0] for row in rows]
+        self.item_weights = list(itertools.accumulate(int(row[2]) for row in rows))
+        self.item_bytes = round(statistics.mean(len(item) for item in self.items))
+        self.title_bytes = round(statistics.mean(int(row[1]) for row in rows))
+
+    def draw_users(self, n):
+        return self.source.choices(self.users, cum_weights=self.user_weights, k=n)
+
+    def draw_items(self, n):
+        drawn = {}
+        while len(drawn) < n:
+            drawn.update(dict.fromkeys(self.source.choices(self.items, cum_weights=self.item_weights, k=n)))
+        return list(drawn)[:n]
+
+    def write(self, name, bodies):
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            for body in bodies:
+                file.write(b"\0" + len(body).to_bytes(4, "big") + body)
+        return path
+
+    def predict(self, n=20_000):
+        return self.write("predict", (
+            text(1, user) + b"".join(text(2, item) for item in self.draw_items(PREDICTIONS))
+            for user in self.draw_users(n)))
+
+    def recommend(self, n=500_000):
+        return self.write("recommend", (text(1, user) + number(3, LIMIT) for user in self.draw_users(n)))
+
+    def check(self, coupons, n=10_000):
+        body = b"".join(text(2, coupon) for coupon in coupons)
+        return self.write("check", (text(1, user) + body for user in self.draw_users(n)))
+
+
+class Client:
+    def __init__(self, program):
+        self.program = program
+
+    def load(self, server, method, messages, *flags, key=None, pinned=True):
+        command = ["taskset", "-c", CLIENT_CORE] if pinned else []
+        command += [self.program, server.address, method, messages, *(str(flag) for flag in flags)]
+        if key:
+            command += ["--key", key]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return json.loads(output)
+
+
+class Baseline:
+    def __init__(self, program, messages, under):
+        command = [*under, program, str(messages.item_bytes), str(messages.title_bytes)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in self.process.stderr:
+            found = re.search(r"serving on (\S+)", line)
+            if found:
+                self.address = found.group(1)
+                return
+        raise SystemExit("the baseline did not start")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+
+def spread(values):
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def cells(servers, key, files):
+    """What is measured: name, server, method, messages, key; each kind of call after its baseline."""
+    predict, recommend = files
+    return [
+        ("PredictRatings", [
+            ("baseline", servers["baseline"], PREDICT_RATINGS, predict, None),
+            ("computed", servers["computed"], PREDICT_RATINGS, predict, None),
+            ("computed, with a key", servers["computed"], PREDICT_RATINGS, predict, key)]),
+        ("Recommend", [
+            ("baseline", servers["baseline"], RECOMMEND, recommend, None),
+            ("computed", servers["computed"], RECOMMEND, recommend, None),
+            ("remembered", servers["remembering"], RECOMMEND, recommend, None),
+            ("remembered, with a key", servers["remembering"], RECOMMEND, recommend, key)]),
+    ]
+
+
+def throughput(client, groups, streams, rounds, seconds):
+    print(f"Calls a second, 8 connections of {streams} streams, {rounds} rounds of {seconds} s:\n")
+    print("| call | | 1/s | ÷ baseline | p99, ms |")
+    print("|---|---|---|---|---|")
+    capacity = {}
+    for call, ways in groups:
+        for _, server, method, messages, key in ways:
+            client.load(server, method, messages, "--seconds", 2 * seconds, key=key)
+        taken = {name: [] for name, *_ in ways}
+        for _ in range(rounds):
+            for name, server, method, messages, key in ways:
+                flags = ("--streams", streams, "--seconds", seconds)
+                taken[name].append(client.load(server, method, messages, *flags, key=key))
+        rates = {name: [run["per_second"] for run in runs] for name, runs in taken.items()}
+        for name, runs in taken.items():
+            ratios = [rate / least for rate, least in zip(rates[name], rates["baseline"])]
+            p99 = statistics.median(run["p99_us"] for run in runs) / 1e3
+            capacity[call, name] = statistics.median(rates[name])
+            print(f"| {call} | {name} | {capacity[call, name]:,.0f} | {spread(ratios)} | {p99:.2f} |", flush=True)
+    return capacity
+
+
+def latency_at_half_load(client, groups, capacity, rounds, seconds):
+    print(f"\nCalls at even distances, half as many as can be answered, {rounds} rounds of {seconds} s; ratio of the p99s:\n")
+    print("| call | | 1/s | p50, µs | p99, µs | p99 ÷ baseline's |")
+    print("|---|---|---|---|---|---|")
+    for call, ways in groups:
+        taken = {name: [] for name, *_ in ways}
+        for _ in range(rounds):
+            for name, server, method, messages, key in ways:
+                flags = ("--rate", capacity[call, name] / 2, "--seconds", seconds)
+                taken[name].append(client.load(server, method, messages, *flags, key=key))
+        for name, runs in taken.items():
+            ratios = [run["p99_us"] / least["p99_us"] for run, least in zip(runs, taken["baseline"])]
+            p50, p99 = (statistics.median(run[quantile] for run in runs) for quantile in ("p50_us", "p99_us"))
+            print(f"| {call} | {name} | {capacity[call, name] / 2:,.0f} | {p50:.0f} | {p99:.0f} | {spread(ratios)} |",
+                  flush=True)
+
+
+def statements():
+    """Those of CheckEligibility, as they stand in the source, for pgbench."""
+    path = os.path.join(os.path.dirname(__file__), "..", "src", "store", "eligibility.rs")
+    with open(path) as file:
+        found = re.findall(r'r#"(SELECT .*?)"#', file.read(), re.DOTALL)
+    usage, user = (re.sub(r'"(\w+)[!?]"', r"\1", statement) for statement in found)
+    return user, usage
+
+
+def eligibility(client, program, data_dir, database, messages, folder, key, callers, rounds, seconds):
+    coupons = database.sql(COUPONS)
+    if not coupons:
+        print("\nCheckEligibility: there are no active coupons")
+        return
+    user_statement, usage_statement = statements()
+    array = "'{" + ",".join(coupons) + "}'::text[]"
+    scripts = []
+    for n, user in enumerate(messages.draw_users(64)):
+        path = os.path.join(folder, f"eligibility-{n}.sql")
+        with open(path, "w") as file:
+            file.write(user_statement.replace("$1", f"'{user}'").replace("$2", "7") + " \\gset\n"
+                       + usage_statement.replace("$1", array).replace("$2", ":id") + ";\n")
+        scripts += ["-f", path]
+    command = ["pgbench", "-n", "-M", "prepared", *scripts, "-c", str(callers), "-T", str(seconds), *database.flags,
+               database.name]
+    check = messages.check(coupons)
+    taken, forced = [], []
+    with Server(program, data_dir, *SETTINGS, "database.max_connections=16") as server:
+        load = ("--connections", 4, "--streams", callers // 4, "--seconds", seconds)
+        client.load(server, CHECK_ELIGIBILITY, check, *load, key=key, pinned=False)
+        for _ in range(rounds):
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            forced.append(float(re.search(r"tps = ([\d.]+)", output).group(1)))
+            taken.append(client.load(server, CHECK_ELIGIBILITY, check, *load, key=key, pinned=False)["per_second"])
+    ratios = [rate / most for rate, most in zip(taken, forced)]
+    print(f"\nCheckEligibility of {len(coupons)} coupons, {callers} callers, both cores for all, {rounds} rounds: pgbench "
+          f"{statistics.median(forced):,.0f}/s, calls {statistics.median(taken):,.0f}/s, ratio {spread(ratios)}")
+
+
+def instructions(client, programs, data_dir, key, messages, folder, calls):
+    """Of a call in user space; callgrind repeats them to a few per thousand, whatever else the machine does."""
+    print(f"Instructions of a call, mean of {calls:,}:\n\n| call | | instructions | ÷ baseline |\n|---|---|---|---|")
+    under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind"]
+    program, baseline = programs
+    files = messages.predict(), messages.recommend()
+    counted = {}
+    starts = {
+        "baseline": lambda: Baseline(baseline, messages, under),
+        "computed": lambda: Server(program, data_dir, *SETTINGS, *COMPUTED, under=under),
+        "remembering": lambda: Server(program, data_dir, *SETTINGS, under=under),
+    }
+    for name, start in starts.items():
+        with start() as server:
+            meter = Instructions(server, folder)
+            servers = dict.fromkeys(starts, server)
+            for call, ways in cells(servers, key, files):
+                for way, _, method, file, of_key in ways:
+                    if not way.startswith(name[:8]):
+                        continue
+                    for _ in range(2):
+                        client.load(server, method, file, "--calls", calls, "--streams", 16, key=of_key)
+                        counted[call, way] = meter.take() / calls
+        for path in glob.glob(f"{folder}/callgrind*"):
+            os.remove(path)
+    for (call, way), count in sorted(counted.items()):
+        print(f"| {call} | {way} | {count:,.0f} | {count / counted[call, 'baseline']:.2f} |")
+
+
+@contextmanager
+def synthetic(program, size, data_dir):
+    """As `sample`, on ratings of `size` in `data_dir`, which is made unless it is there."""
+    with tempfile.TemporaryDirectory(prefix="likemind-bench.") as folder:
+        if not os.path.exists(data_dir):
+            likemind(program, data_dir, "migrate")
+            ratings = subprocess.Popen([program, "synth", "--size", size], stdout=subprocess.PIPE)
+            command = [program, "import", "ratings", "-", "--map", "value=rating,rated_at=timestamp", "--time-format",
+                       "unix", "--set-config=rating.min=0.5", "--data-dir", data_dir]
+            subprocess.run(command, check=True, stdin=ratings.stdout, stdout=subprocess.DEVNULL)
+            likemind(program, data_dir, "train", "--force", "to measure with", "--set-config=rating.min=0.5")
+        key = json.loads(likemind(program, data_dir, "keys", "create", "--role", "service", "--json"))["key"]
+        yield folder, data_dir, key
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", default="target/release", help="where likemind and the benches were built")
+    parser.add_argument("--synth", help="movielens-1m or movielens-20m")
+    parser.add_argument("--folder", help="where the synthetic ratings are or will be kept")
+    parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--only", choices=["throughput", "eligibility", "instructions"], nargs="+",
+                        default=["throughput", "eligibility"])
+    parser.add_argument("--calls", type=int, default=2_000, help="counted under callgrind")
+    args = parser.parse_args()
+
+    def newest(name):
+        found = [path for path in glob.glob(os.path.join(args.programs, "deps", f"{name}-*")) if "." not in
+                 os.path.basename(path)]
+        return os.path.abspath(max(found, key=os.path.getmtime))
+
+    program = os.path.abspath(os.path.join(args.programs, "likemind"))
+    baseline, client = newest("baseline"), Client(newest("load"))
+    if args.synth and not args.folder:
+        parser.error("--synth needs --folder")
+    made = synthetic(program, args.synth, args.folder) if args.synth else sample(program)
+    with made as (folder, data_dir, key):
+        # The private PostgreSQL runs as long as a command that uses it.
+        with Server(program, data_dir, *SETTINGS, *COMPUTED, under=["taskset", "-c", SERVER_CORE]) as computed:
+            database = Database(data_dir)
+            messages = Messages(folder, database)
+            print(f"{len(messages.users):,} users, {len(messages.items):,} items\n")
+            if "throughput" in args.only:
+                under = ["taskset", "-c", SERVER_CORE]
+                with Server(program, data_dir, *SETTINGS, under=under) as remembering, \
+                        Baseline(baseline, messages, under) as least:
+                    servers = {"baseline": least, "computed": computed, "remembering": remembering}
+                    groups = cells(servers, key, (messages.predict(), messages.recommend()))
+                    for streams in args.streams:
+                        capacity = throughput(client, groups, streams, args.rounds, args.seconds)
+                        if streams == args.streams[0]:
+                            latency_at_half_load(client, groups, capacity, args.rounds, args.seconds)
+                        print()
+            if "eligibility" in args.only:
+                eligibility(client, program, data_dir, database, messages, folder, key, 32, args.rounds, args.seconds)
+            if "instructions" in args.only:
+                instructions(client, (program, baseline), data_dir, key, messages, folder, args.calls)
+
+
+if __name__ == "__main__":
+    main()

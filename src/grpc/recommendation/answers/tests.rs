@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+use prost::Message;
+use std::sync::Arc;
+
+use super::super::convert::{self, RankRequest};
+use super::*;
+use crate::domain::consent::{Consents, Purpose};
+use crate::domain::item::ItemFacts;
+use crate::domain::rating::RatingScale;
+use crate::grpc::proto::v1;
+use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+use crate::model::overlay::{FreshChange, Overlay};
+use crate::recommend::rank::{Scratch, recommend};
+use crate::recommend::testing::any_parts;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Change(FreshChange),
+    /// The same snapshot once more, without what has changed since.
+    Reload,
+    Ask(v1::RecommendRequest),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let user = || (0usize..4).prop_map(|user| format!("u{user}"));
+    let item = || (0usize..9).prop_map(|item| format!("i{item}"));
+    let interaction = (user(), item(), prop::option::of(1u8..=5), 0u32..3);
+    let interaction = interaction.prop_map(|(user, item, rating, orders)| FreshChange::Interaction {
+        user: user_id(&user),
+        item: item_id(&item),
+        rating: rating.map(f32::from),
+        orders,
+        last_order_at: 0,
+    });
+    let facts = (item(), any::<bool>(), 0u8..3).prop_map(|(item, listed, title)| FreshChange::Item {
+        item: item_id(&item),
+        facts: ItemFacts {
+            listed,
+            title: Some(format!("title {title}")),
+            ..ItemFacts::default()
+        },
+    });
+    let consents = (user(), any::<bool>()).prop_map(|(user, is_granted)| FreshChange::Consents {
+        user: user_id(&user),
+        consents: Consents::default().with(Purpose::Profiling, Some(is_granted)),
+    });
+    let subject = prop_oneof![
+        3 => user().prop_map(v1::recommend_request::Subject::UserId),
+        1 => item().prop_map(|item_id| {
+            let item = v1::SessionItem { item_id, rating: None };
+            v1::recommend_request::Subject::Session(v1::SessionItems { items: vec![item] })
+        }),
+    ];
+    let ask = (subject, 1i32..4, any::<bool>(), any::<bool>());
+    let ask = ask.prop_map(|(subject, limit, explain, exclude_history)| v1::RecommendRequest {
+        subject: Some(subject),
+        limit,
+        explain,
+        exclude_history,
+        ..v1::RecommendRequest::default()
+    });
+    prop_oneof![
+        2 => interaction.prop_map(Step::Change),
+        1 => facts.prop_map(Step::Change),
+        1 => consents.prop_map(Step::Change),
+        1 => Just(Step::Reload),
+        12 => ask.prop_map(Step::Ask),
+    ]
+}
+
+/// The answer to `message`, and whom it is about.
+fn compute(view: &View, message: &v1::RecommendRequest) -> (Bytes, Option<UserId>) {
+    let rank = RankRequest::new(message.clone(), &RatingScale::default()).unwrap();
+    let ranked = recommend(view, &rank.subject(view), &rank.options, &mut Scratch::default());
+    let answer = convert::recommendations(view, ranked).encode_to_vec();
+    (answer.into(), rank.user().cloned())
+}
+
+proptest! {
+    #[test]
+    fn what_is_remembered_is_what_would_be_computed(
+        parts in any_parts(),
+        steps in prop::collection::vec(any_step(), 1..80),
+        max_bytes in prop_oneof![Just(0), Just(SHARDS * 1_500), Just(1 << 20)],
+    ) {
+        let mut view = view(parts);
+        let answers = Answers::new(max_bytes);
+        for step in steps {
+            match step {
+                Step::Change(change) => {
+                    let mut overlay = Overlay::clone(&view.overlay);
+                    overlay.apply(&view.snapshot, change, usize::MAX);
+                    view.overlay = Arc::new(overlay);
+                }
+                Step::Reload => {
+                    view.overlay = Arc::new(Overlay::default());
+                    view.epoch += 1;
+                }
+                Step::Ask(message) => {
+                    let (computed, user) = compute(&view, &message);
+                    let request = message.encode_to_vec();
+                    match answers.get(&view, &request) {
+                        Some(remembered) => prop_assert_eq!(remembered, computed),
+                        None => answers.put(&view, &request, user.as_ref(), computed),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bytes_of(answers: &Answers) -> usize {
+    let of_shard = |shard: &Mutex<Shard>| -> usize {
+        let shard = shard.lock().unwrap();
+        let all = shard.young.iter().chain(&shard.old);
+        all.map(|(request, entry)| entry.bytes(request)).sum()
+    };
+    answers.shards.iter().map(of_shard).sum()
+}
+
+#[test]
+fn no_more_is_remembered_than_there_is_room_for_and_what_is_asked_for_stays() {
+    let view = view(snapshot_parts(&EXAMPLE));
+    let max_bytes = SHARDS * 20_000;
+    let answers = Answers::new(max_bytes);
+    let answer = Bytes::from(vec![7; 500]);
+    answers.put(&view, b"favorite", None, answer.clone());
+    for n in 0..10_000u32 {
+        answers.put(&view, &n.to_be_bytes(), None, answer.clone());
+        assert_eq!(
+            answers.get(&view, b"favorite"),
+            Some(answer.clone()),
+            "forgotten after {n}"
+        );
+    }
+    let bytes = bytes_of(&answers);
+    assert!((max_bytes / 4..=max_bytes).contains(&bytes), "{bytes}");
+    assert!(answers.get(&view, &0u32.to_be_bytes()).is_none());
+    // Again, and what is too long for any room.
+    answers.put(&view, b"favorite", None, answer.clone());
+    answers.put(&view, b"long", None, vec![7; 20_000].into());
+    answers.put(&view, &[7; MAX_REQUEST_BYTES + 1], None, answer);
+    assert!(bytes_of(&answers) <= max_bytes);
+    assert!(answers.get(&view, b"long").is_none() && answers.get(&view, &[7; MAX_REQUEST_BYTES + 1]).is_none());
+}

@@ -1,0 +1,204 @@
+//! The threads that answer, each with a runtime of its own: a call stays on the thread of its connection, so that it costs
+//! no lock and no wake-up of another. What waits for the database, and all that goes on beside the calls, runs on the
+//! runtime of the process.
+
+use std::future::Future;
+use std::io;
+use std::num::NonZero;
+use std::pin::pin;
+use std::thread;
+
+use futures_util::future::try_join_all;
+use futures_util::{Stream, StreamExt};
+use http::{Request, Response};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::StdError;
+use tonic::service::Routes;
+use tonic::transport::server::Router;
+use tower::{Layer, Service};
+
+use super::accept::Connection;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadError {
+    #[error("a serving thread cannot be started")]
+    Start(#[source] io::Error),
+    #[error("a serving thread ended with an error")]
+    Transport(#[source] tonic::transport::Error),
+    #[error("a serving thread ended with a panic")]
+    Panicked,
+}
+
+/// As many as `threads`; 0: as there are cores.
+pub fn number(threads: usize) -> usize {
+    match threads {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    }
+}
+
+/// Answers on `connections`, dealt in turn to `n_threads`, until `shutdown` and until the calls under way have ended. When
+/// it is dropped they are cut off.
+///
+/// In turn and not by the kernel (`SO_REUSEPORT`), which deals by a hash: few connections, as those of other services
+/// are, would leave threads idle.
+///
+/// # Errors
+/// [`ThreadError`]; then nothing is answered any more.
+pub async fn serve<L, B>(
+    router: Router<L>,
+    n_threads: usize,
+    connections: impl Stream<Item = Connection>,
+    shutdown: CancellationToken,
+) -> Result<(), ThreadError>
+where
+    L: Layer<Routes> + Clone + Send + 'static,
+    L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    <L::Service as Service<Request<Body>>>::Future: Send,
+    <L::Service as Service<Request<Body>>>::Error: Into<StdError> + Send,
+    B: http_body::Body<Data = prost::bytes::Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    let cut_off = CancellationToken::new();
+    let _cut_off_when_dropped = cut_off.clone().drop_guard();
+    let (mut threads, mut ended) = (Vec::new(), Vec::new());
+    for number in 0..n_threads {
+        let (sender, receiver) = mpsc::unbounded_channel::<Connection>();
+        let incoming = UnboundedReceiverStream::new(receiver).map(Connection::adopted);
+        let served = router
+            .clone()
+            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        ended.push(start(number, served, cut_off.clone())?);
+        threads.push(sender);
+    }
+    let ended = try_join_all(ended.into_iter().map(|ended| async move {
+        match ended.await {
+            Ok(result) => result.map_err(ThreadError::Transport),
+            Err(_) => Err(ThreadError::Panicked),
+        }
+    }));
+    let mut ended = pin!(ended);
+    let deal = async {
+        let mut connections = pin!(connections);
+        let mut in_turn = threads.iter().cycle();
+        while let (Some(connection), Some(thread)) = (connections.next().await, in_turn.next()) {
+            // That a thread has ended, `ended` tells.
+            let _ = thread.send(connection);
+        }
+    };
+    tokio::select! {
+        result = &mut ended => return result.map(drop),
+        () = shutdown.cancelled() => {}
+        () = deal => {}
+    }
+    ended.await.map(drop)
+}
+
+type Served = Result<(), tonic::transport::Error>;
+
+/// Runs `served` on a thread and a runtime of its own until it ends or is `cut_off`.
+fn start(
+    number: usize,
+    served: impl Future<Output = Served> + Send + 'static,
+    cut_off: CancellationToken,
+) -> Result<oneshot::Receiver<Served>, ThreadError> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ThreadError::Start)?;
+    let (done, ended) = oneshot::channel();
+    let run = move || {
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = served => result,
+                () = cut_off.cancelled() => Ok(()),
+            }
+        });
+        // Computations that were given up need not end first.
+        runtime.shutdown_background();
+        // Nobody waits for one that was cut off.
+        let _ = done.send(result);
+    };
+    let thread = thread::Builder::new().name(format!("serving-{number}"));
+    thread.spawn(run).map_err(ThreadError::Start)?;
+    Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+    use tonic::transport::{Channel, Endpoint, Server};
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tower::util::MapRequestLayer;
+
+    use super::super::accept;
+    use super::*;
+
+    /// Longer than anything takes; nothing waits for it to pass.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        (listener, address)
+    }
+
+    async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+        Endpoint::from_shared(address.to_owned())?.connect().await
+    }
+
+    #[tokio::test]
+    async fn connections_are_dealt_to_all_threads() {
+        let threads = Arc::new(Mutex::new(BTreeSet::new()));
+        let noted = threads.clone();
+        let note = MapRequestLayer::new(move |request: Request<Body>| {
+            let thread = thread::current();
+            noted.lock().unwrap().insert(thread.name().unwrap().to_owned());
+            request
+        });
+        let (_, health) = tonic_health::server::health_reporter();
+        let (listener, address) = listen().await;
+        let router = Server::builder().layer(note).add_service(health);
+        let shutdown = CancellationToken::new();
+        let connections = accept::connections(listener, None);
+        let served = tokio::spawn(serve(router, 3, connections, shutdown.clone()));
+        for _ in 0..6 {
+            let mut client = HealthClient::new(connect(&address).await.unwrap());
+            client.check(HealthCheckRequest::default()).await.unwrap();
+        }
+        let threads: Vec<String> = threads.lock().unwrap().iter().cloned().collect();
+        assert_eq!(threads, ["serving-0", "serving-1", "serving-2"]);
+        shutdown.cancel();
+        timeout(PATIENCE, served)
+            .await
+            .expect("it does not end")
+            .unwrap()
+            .unwrap();
+        assert!(connect(&address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_cut_off_when_it_is_given_up() {
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let (listener, address) = listen().await;
+        let router = Server::builder().add_service(health);
+        let connections = accept::connections(listener, None);
+        let served = tokio::spawn(serve(router, 1, connections, CancellationToken::new()));
+        let mut client = HealthClient::new(connect(&address).await.unwrap());
+        let mut statuses = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(statuses.message().await.unwrap().is_some());
+        served.abort();
+        let rest = timeout(PATIENCE, statuses.message()).await.expect("it goes on");
+        assert!(rest.is_err(), "{rest:?}");
+    }
+}

@@ -346,7 +346,9 @@ fn ids(prefix: &str, count: usize) -> Texts {
 }
 
 fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix) -> NeighborLists {
-    top_k(rows, columns, Selection::All, &TopKOptions::default()).unwrap().lists
+    top_k(rows, columns, Selection::All, &TopKOptions::default())
+        .unwrap()
+        .lists
 }
 
 #[cfg(test)]

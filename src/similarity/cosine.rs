@@ -102,7 +102,7 @@ pub struct TopK {
 ///
 /// Runs on the rayon pool it is called in; the result is the same, byte by byte, for any number of threads, any
 /// instruction set and any way to select rows. Time: every pair of which one row is selected, once. Memory beyond the
-/// matrices: 6 bytes per entry, 16 · `neighbors` per selected row, 8 per column and tile, some MB per thread.
+/// matrices: 6 bytes per entry, 20 · `neighbors` per selected row, 4 (real ones: 8) per column and tile, some MB per thread.
 ///
 /// # Errors
 /// Selected rows that do not ascend or lie outside of the matrix; `columns` of another shape than the transpose of

@@ -21,14 +21,16 @@ impl Grid {
         let distinct = values
             .par_chunks(1 << 16)
             .map(|values| {
-                values.iter().try_fold(Vec::new(), |mut distinct: Vec<f32>, &value| {
-                    insert(&mut distinct, value).then_some(distinct)
-                })
+                let mut distinct = Distinct::default();
+                values.iter().all(|&value| distinct.insert(value)).then_some(distinct)
             })
-            .try_reduce(Vec::new, |mut distinct, more| {
-                let fit = more.into_iter().all(|value| insert(&mut distinct, value));
-                fit.then_some(distinct)
+            .try_reduce(Distinct::default, |mut distinct, more| {
+                more.values()
+                    .iter()
+                    .all(|&value| distinct.insert(value))
+                    .then_some(distinct)
             })?;
+        let distinct = distinct.values();
         let least = distinct.iter().copied().min_by(f32::total_cmp)?;
         (1..=MAX_STEPS)
             .map(|steps| Self {
@@ -49,13 +51,32 @@ impl Grid {
     }
 }
 
-/// Whether `value` is among the `distinct` ones, or now is because there was room.
-fn insert(distinct: &mut Vec<f32>, value: f32) -> bool {
-    if distinct.contains(&value) {
-        return true;
+/// Up to [`MAX_STEPS`] different values.
+#[derive(Debug, Clone, Copy, Default)]
+struct Distinct {
+    /// 0 where there is none yet.
+    places: [f32; MAX_STEPS as usize + 1],
+    len: usize,
+}
+
+impl Distinct {
+    fn values(&self) -> &[f32] {
+        &self.places[..self.len]
     }
-    distinct.push(value);
-    distinct.len() <= usize::from(MAX_STEPS)
+
+    /// Whether there was room for `value`, which is above 0, or it was there.
+    fn insert(&mut self, value: f32) -> bool {
+        // All places, as that takes four comparisons of four.
+        if self.places.iter().fold(false, |found, &place| found | (place == value)) {
+            return true;
+        }
+        let has_room = self.len < usize::from(MAX_STEPS);
+        if has_room {
+            self.places[self.len] = value;
+            self.len += 1;
+        }
+        has_room
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::grid::{Grid, MAX_STEPS};
 use super::layout::{Job, Layout, MAX_TILE_ROWS, Sizes, run};
 use super::meeting::{LANES_AT_ONCE, Meeting};
 use super::pair::{floor_below, pair_similarity};
-use super::simd::{InstructionSet, LANES, Reach, add_products, byte_of_lane, find_integers};
+use super::simd::{Block, InstructionSet, LANES, Reach, add_products, byte_of_lane, find_integers};
 use super::sparse::CsrMatrix;
 
 /// Bits of an entry's value; [`MAX_STEPS`] is the largest.
@@ -50,8 +50,7 @@ impl IntegerKernel {
         let square_of = |&row: &u32| exact_square(rows.row(row as usize).1, grid);
         let squares: Vec<u32> = layout.order.par_iter().map(square_of).collect::<Option<_>>()?;
         let rows = Rows::new(rows, &layout, &columns, grid);
-        let n_columns = columns.lengths.len();
-        let tile = |ranks: &Range<usize>| Tile::new(&rows, ranks.clone(), n_columns, sizes, set);
+        let tile = |ranks: &Range<usize>| Tile::new(&rows, ranks.clone(), &columns, set);
         Some(Self {
             tiles: layout.tiles.par_iter().map(tile).collect(),
             norms: squares.iter().map(|&square| f64::from(square).sqrt() as f32).collect(),
@@ -81,23 +80,42 @@ impl IntegerKernel {
         };
         workspace.limits.clear();
         workspace.limits.extend(lanes.clone().map(limit));
-        workspace.block_of = None;
+        workspace.block_of = 0..0;
 
-        // One row at a time where the tile's columns fit into one block: then its products stay in the cache.
+        let columns_at_once = (self.sizes.max_block_bytes / tile.width).max(1);
+        let blocks = || (0..tile.n_dense).step_by(columns_at_once);
+        let block = |start: usize| start..(start + columns_at_once).min(tile.n_dense);
+        // One row at a time where the dense columns fit into one block: then its products stay in the cache.
         let panel_rows = self.sizes.panel_bytes / (4 * tile.width);
-        let rows_at_once = if tile.chunks.len() == 1 { 1 } else { panel_rows.max(1) };
+        let rows_at_once = if tile.n_dense <= columns_at_once {
+            1
+        } else {
+            panel_rows.max(1)
+        };
         for start in job.rows.clone().step_by(rows_at_once) {
             let panel = start..(start + rows_at_once).min(job.rows.end);
             let met_by = |rank: usize| lanes.start..if lanes.contains(&rank) { rank } else { lanes.end };
-            workspace.clear(&panel, &self.rows, tile.width);
-            for chunk in 0..tile.chunks.len() {
-                workspace.load(tile, chunk);
+            workspace.dots.clear();
+            workspace.dots.resize(panel.len() * tile.width, 0);
+            workspace.next.clear();
+            workspace.next.resize(panel.len(), 0);
+            for block in blocks().map(block) {
+                workspace.load(tile, &block);
                 for (place, rank) in panel.clone().enumerate() {
-                    let entries = &self.rows.entries[..self.rows.offsets[rank + 1] as usize];
-                    workspace.add_products(self.set, tile, chunk, entries, place, met_by(rank).len());
+                    let dots = &mut workspace.dots[place * tile.width..][..tile.width];
+                    let next = &mut workspace.next[place];
+                    let entries = before_column(&self.rows.row(rank)[*next..], block.end);
+                    *next += entries.len();
+                    let columns = Block {
+                        bytes: &workspace.block,
+                        first: block.start,
+                    };
+                    add_products(self.set, columns, entries, dots, met_by(rank).len());
                 }
             }
             for (place, rank) in panel.enumerate() {
+                let dots = &mut workspace.dots[place * tile.width..][..tile.width];
+                tile.add_sparse(&self.rows.row(rank)[workspace.next[place]..], dots);
                 let meeting = Meeting {
                     layout: &self.layout,
                     lists,
@@ -228,109 +246,99 @@ impl Rows {
     }
 }
 
+/// The first entries, those in columns before this place.
+fn before_column(entries: &[u32], place: usize) -> &[u32] {
+    // One by one: there are few, and each of them costs far more after this.
+    let is_before = |entry: &&u32| ((**entry >> VALUE_BITS) as usize) < place;
+    &entries[..entries.iter().take_while(is_before).count()]
+}
+
 /// The entries of up to [`MAX_TILE_ROWS`] rows, the lanes, by columns.
 struct Tile {
     /// Lanes, rounded up to whole [`LANES`].
     width: usize,
-    /// Per place of a column.
-    columns: Vec<Column>,
-    /// The entries of all columns, one after another: `lane << 4 | value`.
+    /// So many columns from the first on are multiplied with all lanes.
+    n_dense: usize,
+    /// Per place of a column where its entries begin in `by_column`, and their end.
+    offsets: Vec<u32>,
+    /// `lane << 4 | value`.
     by_column: Vec<u16>,
-    chunks: Vec<Chunk>,
-}
-
-/// A column's entries in one tile.
-#[derive(Debug, Clone, Copy, Default)]
-struct Column {
-    /// In `by_column`; of a dense one, its place in the block.
-    start: u32,
-    /// Entries, or [`DENSE`].
-    len: u32,
-}
-
-/// A column with so many entries in the tile that adding up all lanes is faster.
-const DENSE: u32 = u32::MAX;
-
-/// Adjacent columns of which the dense ones fit into a block. Chunks cover all columns.
-#[derive(Debug, Default)]
-struct Chunk {
-    /// First place of a column after it.
-    end: u32,
-    /// Where the entries of its dense columns stand in `by_column`.
-    dense: Vec<Range<u32>>,
 }
 
 impl Tile {
-    fn new(rows: &Rows, ranks: Range<usize>, n_columns: usize, sizes: &Sizes, set: InstructionSet) -> Self {
+    fn new(rows: &Rows, ranks: Range<usize>, columns: &ColumnOrder, set: InstructionSet) -> Self {
         let entries = &rows.entries[rows.offsets[ranks.start] as usize..rows.offsets[ranks.end] as usize];
-        let mut columns = vec![Column::default(); n_columns];
+        let n_columns = columns.lengths.len();
+        // Ends until the entries are in, beginnings after that.
+        let mut offsets = vec![0; n_columns + 1];
         for entry in entries {
-            columns[(entry >> VALUE_BITS) as usize].len += 1;
-        }
-        let mut end = 0;
-        for column in &mut columns {
-            column.start = end;
-            end += column.len;
-        }
-        let mut by_column = vec![0; entries.len()];
-        for (lane, rank) in (0u16..).zip(ranks.clone()) {
-            for entry in rows.row(rank) {
-                let next = &mut columns[(entry >> VALUE_BITS) as usize].start;
-                by_column[*next as usize] = lane << VALUE_BITS | (entry & VALUE_MASK) as u16;
-                *next += 1;
-            }
-        }
-        for column in &mut columns {
-            column.start -= column.len;
+            offsets[(entry >> VALUE_BITS) as usize] += 1;
         }
         let width = ranks.len().next_multiple_of(LANES);
-        let chunks = take_out_dense(&mut columns, width, sizes, set);
+        let n_dense = n_dense(&offsets, columns, width / set.lanes_per_entry());
+        let mut end = 0;
+        for offset in &mut offsets {
+            end += *offset;
+            *offset = end;
+        }
+        let mut by_column = vec![0; entries.len()];
+        for (lane, rank) in ranks.enumerate() {
+            let lane = lane as u16;
+            for entry in rows.row(rank) {
+                let next = &mut offsets[(entry >> VALUE_BITS) as usize];
+                *next -= 1;
+                by_column[*next as usize] = lane << VALUE_BITS | (entry & VALUE_MASK) as u16;
+            }
+        }
         Self {
             width,
-            columns,
+            n_dense,
+            offsets,
             by_column,
-            chunks,
+        }
+    }
+
+    fn column(&self, place: usize) -> &[u16] {
+        &self.by_column[self.offsets[place] as usize..self.offsets[place + 1] as usize]
+    }
+
+    /// Adds the products of a row with the lanes, entry by entry of each of these columns.
+    fn add_sparse(&self, entries: &[u32], dots: &mut [u32]) {
+        for entry in entries {
+            let value = entry & VALUE_MASK;
+            for other in self.column((entry >> VALUE_BITS) as usize) {
+                dots[usize::from(other >> VALUE_BITS)] += value * (u32::from(*other) & VALUE_MASK);
+            }
         }
     }
 }
 
-/// Marks the dense columns, and cuts all columns into chunks.
-fn take_out_dense(columns: &mut [Column], width: usize, sizes: &Sizes, set: InstructionSet) -> Vec<Chunk> {
-    let least = (width / set.lanes_per_entry()) as u32;
-    let at_once = (sizes.max_block_bytes / width).max(1);
-    let n_columns = columns.len() as u32;
-    let mut chunks = Vec::new();
-    let mut chunk = Chunk::default();
-    for (place, column) in (0..).zip(columns) {
-        if column.len <= least {
-            continue;
+/// How many columns, from the first on, to treat as dense so that the work is least.
+///
+/// `entries`: per place the column's entries in the tile, and something. `dense_entries`: as many entries cost as much
+/// as all lanes do.
+fn n_dense(entries: &[u32], columns: &ColumnOrder, dense_entries: usize) -> usize {
+    let (mut saved, mut most_saved, mut n_dense) = (0, 0, 0);
+    for (place, (&entries, &visits)) in entries.iter().zip(&columns.lengths).enumerate() {
+        saved += visits as i64 * (i64::from(entries) - dense_entries as i64);
+        if saved > most_saved {
+            (most_saved, n_dense) = (saved, place + 1);
         }
-        if chunk.dense.len() == at_once {
-            chunk.end = place;
-            chunks.push(std::mem::take(&mut chunk));
-        }
-        let start = chunk.dense.len() as u32;
-        chunk.dense.push(column.start..column.start + column.len);
-        *column = Column { start, len: DENSE };
     }
-    chunk.end = n_columns;
-    chunks.push(chunk);
-    chunks
+    n_dense
 }
 
 /// The buffers that one thread reuses from job to job.
 #[derive(Default)]
 struct Workspace {
-    /// The dense columns of a chunk as bytes; see [`add_products`].
+    /// Dense columns as bytes; see [`add_products`].
     block: Vec<u8>,
-    /// The chunk that is in the block.
-    block_of: Option<usize>,
+    /// Their places.
+    block_of: Range<usize>,
     /// Per row of a panel its products with all lanes.
     dots: Vec<u32>,
-    /// Per row of a panel the first entry of the next chunk.
-    next: Vec<u32>,
-    /// A row's entries in dense columns: `place << 4 | value`.
-    factors: Vec<u32>,
+    /// Per row of a panel its first entry in a column that was not added yet.
+    next: Vec<usize>,
     /// Per lane; see [`Reach`].
     limits: Vec<f32>,
     found: Vec<u16>,
@@ -339,69 +347,18 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// Lays out the dense columns of a chunk.
-    fn load(&mut self, tile: &Tile, chunk: usize) {
-        if self.block_of.replace(chunk) == Some(chunk) {
+    /// Lays out the columns at these places, unless they are there.
+    fn load(&mut self, tile: &Tile, places: &Range<usize>) {
+        if self.block_of == *places {
             return;
         }
-        let dense = &tile.chunks[chunk].dense;
+        self.block_of = places.clone();
         self.block.clear();
-        self.block.resize(dense.len() * tile.width, 0);
-        for (column, entries) in self.block.chunks_exact_mut(tile.width).zip(dense) {
-            for entry in &tile.by_column[entries.start as usize..entries.end as usize] {
-                column[byte_of_lane(usize::from(entry >> VALUE_BITS))] = (entry & VALUE_MASK as u16) as u8;
+        self.block.resize(places.len() * tile.width, 0);
+        for (bytes, place) in self.block.chunks_exact_mut(tile.width).zip(places.clone()) {
+            for entry in tile.column(place) {
+                bytes[byte_of_lane(usize::from(entry >> VALUE_BITS))] = (u32::from(*entry) & VALUE_MASK) as u8;
             }
-        }
-    }
-
-    /// No products yet, of the rows of a panel with the lanes of a tile of `width`.
-    fn clear(&mut self, panel: &Range<usize>, rows: &Rows, width: usize) {
-        self.dots.clear();
-        self.dots.resize(panel.len() * width, 0);
-        self.next.clear();
-        self.next.extend(&rows.offsets[panel.clone()]);
-    }
-
-    /// Adds the products of a row of the panel with the lanes of `tile`, at least the first `n_lanes`, in the columns of
-    /// one chunk.
-    ///
-    /// `entries`: up to the end of the row.
-    fn add_products(
-        &mut self,
-        set: InstructionSet,
-        tile: &Tile,
-        chunk: usize,
-        entries: &[u32],
-        place: usize,
-        n_lanes: usize,
-    ) {
-        let dots = &mut self.dots[place * tile.width..][..tile.width];
-        let next = &mut self.next[place];
-        let entries = &entries[*next as usize..];
-        let mut n_entries = 0;
-        self.factors.clear();
-        for entry in entries {
-            let (column, value) = (entry >> VALUE_BITS, entry & VALUE_MASK);
-            if column >= tile.chunks[chunk].end {
-                break;
-            }
-            n_entries += 1;
-            let Column { start, len } = tile.columns[column as usize];
-            if len == DENSE {
-                self.factors.push(start << VALUE_BITS | value);
-                continue;
-            }
-            for other in &tile.by_column[start as usize..(start + len) as usize] {
-                dots[usize::from(other >> VALUE_BITS)] += value * (u32::from(*other) & VALUE_MASK);
-            }
-        }
-        *next += n_entries;
-        if self.factors.len() % 2 == 1 {
-            // Nothing times the first column.
-            self.factors.push(0);
-        }
-        if !self.factors.is_empty() {
-            add_products(set, &self.block, &self.factors, dots, n_lanes);
         }
     }
 }

@@ -73,38 +73,49 @@ pub(super) fn byte_of_lane(lane: usize) -> usize {
     group * GROUP + lane % 32 / 8 * 16 + lane / 32 * 8 + lane % 8
 }
 
+/// Columns of bytes, values up to 15, ordered by [`byte_of_lane`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub bytes: &'a [u8],
+    /// Place of the first column.
+    pub first: usize,
+}
+
 /// Adds to the first `n_lanes` of `dots`, rounded up to [`LANES`], the products of a row with columns of bytes.
 ///
-/// `block`: columns of `dots.len()` bytes each, a multiple of [`LANES`], values up to 15, ordered by [`byte_of_lane`].
-/// `factors`: `place << 4 | value` of the row's entries, `place` a column of the block; an even number.
+/// `block`: columns of `dots.len()` bytes each, a multiple of [`LANES`]. `entries`: `place << 4 | value` of the row,
+/// `place` of a column of the block.
 ///
 /// # Panics
-/// A place outside of the block, an odd number of factors, another number of lanes.
-pub(super) fn add_products(set: InstructionSet, block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+/// A place outside of the block, another number of lanes.
+pub(super) fn add_products(set: InstructionSet, block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
     let width = dots.len();
     let n_lanes = n_lanes.next_multiple_of(LANES);
-    assert!(width.is_multiple_of(LANES) && n_lanes <= width && factors.len().is_multiple_of(2));
-    let end = factors.iter().fold(0, |end, factor| end.max((factor >> 4) + 1));
-    assert!(
-        end as usize * width <= block.len(),
-        "a factor lies outside of the block"
-    );
+    assert!(width.is_multiple_of(LANES) && n_lanes <= width, "not whole lanes");
+    if entries.is_empty() {
+        return;
+    }
+    let ends = |(low, high): (u32, u32), &entry: &u32| (low.min(entry), high.max(entry));
+    let (low, high) = entries.iter().fold((u32::MAX, 0), ends);
+    let (low, high) = ((low >> 4) as usize, (high >> 4) as usize);
+    let is_inside = low >= block.first && (high - block.first + 1) * width <= block.bytes.len();
+    assert!(is_inside, "a column lies outside of the block");
     match set {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was detected; places and lanes were checked above.
-        InstructionSet::Avx512 => unsafe { x86::add_products_avx512(block, factors, dots, n_lanes) },
+        InstructionSet::Avx512 => unsafe { x86::add_products_avx512(block, entries, dots, n_lanes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        InstructionSet::Avx2 => unsafe { x86::add_products_avx2(block, factors, dots, n_lanes) },
-        _ => add_products_portable(block, factors, dots, n_lanes),
+        InstructionSet::Avx2 => unsafe { x86::add_products_avx2(block, entries, dots, n_lanes) },
+        _ => add_products_portable(block, entries, dots, n_lanes),
     }
 }
 
-fn add_products_portable(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+fn add_products_portable(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
     let width = dots.len();
-    for factor in factors {
-        let (place, value) = ((factor >> 4) as usize, factor & 15);
-        let column = &block[place * width..][..n_lanes];
+    for entry in entries {
+        let (place, value) = ((entry >> 4) as usize, entry & 15);
+        let column = &block.bytes[(place - block.first) * width..][..n_lanes];
         for (dots, bytes) in dots.chunks_exact_mut(GROUP).zip(column.chunks_exact(GROUP)) {
             let (low, high) = dots.split_at_mut(GROUP / 2);
             for (eight, bytes) in bytes.chunks_exact(16).enumerate() {
@@ -222,7 +233,7 @@ fn find<D: Copy, F: Copy>(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{GROUP, LANES, MAX_PAIRS, Reach, find_integers_portable, find_reals_portable};
+    use super::{Block, GROUP, LANES, MAX_PAIRS, Reach, find_integers_portable, find_reals_portable};
 
     /// # Safety
     /// As many norms and limits as products.
@@ -265,27 +276,36 @@ mod x86 {
         find_reals_portable(dots, reach, found);
     }
 
-    /// The two values of a pair of factors, beside each other in every 16 bits.
-    fn pair_of_values(pair: &[u32; 2]) -> i16 {
+    /// Entries two by two; with an odd one goes a product with nothing, in its own column.
+    fn in_pairs(entries: &[u32]) -> impl Iterator<Item = [u32; 2]> {
+        let (pairs, last) = entries.as_chunks::<2>();
+        pairs
+            .iter()
+            .copied()
+            .chain(last.iter().map(|&entry| [entry, entry & !15]))
+    }
+
+    /// The two values of a pair, beside each other in every 16 bits.
+    fn pair_of_values(pair: [u32; 2]) -> i16 {
         ((pair[0] & 15) | (pair[1] & 15) << 8) as i16
     }
 
     /// # Safety
-    /// Places of `factors` lie inside of `block`, in columns of `dots.len()` bytes; `n_lanes`, a multiple of [`LANES`],
+    /// Places of `entries` lie inside of `block`, in columns of `dots.len()` bytes; `n_lanes`, a multiple of [`LANES`],
     /// is not more than `dots.len()`.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn add_products_avx512(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+    pub unsafe fn add_products_avx512(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
         let width = dots.len();
-        let (pairs, _) = factors.as_chunks::<2>();
         for start in (0..n_lanes).step_by(LANES) {
-            for pairs in pairs.chunks(MAX_PAIRS) {
+            for entries in entries.chunks(2 * MAX_PAIRS) {
                 // The sums of 32 lanes each, in order, in 16 bits.
                 let mut sums = [_mm512_setzero_si512(); LANES / 32];
-                for pair in pairs {
+                for pair in in_pairs(entries) {
                     let values = _mm512_set1_epi16(pair_of_values(pair));
-                    let column = |place: u32| {
+                    let column = |entry: u32| {
+                        let place = (entry >> 4) as usize - block.first;
                         // SAFETY: the caller's promise; `start + LANES <= n_lanes <= width`.
-                        unsafe { block.as_ptr().add((place >> 4) as usize * width + start) }
+                        unsafe { block.bytes.as_ptr().add(place * width + start) }
                     };
                     let (first, second) = (column(pair[0]), column(pair[1]));
                     for group in 0..LANES / GROUP {
@@ -320,20 +340,20 @@ mod x86 {
     /// # Safety
     /// As for [`add_products_avx512`].
     #[target_feature(enable = "avx2")]
-    pub unsafe fn add_products_avx2(block: &[u8], factors: &[u32], dots: &mut [u32], n_lanes: usize) {
+    pub unsafe fn add_products_avx2(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
         /// Lanes at once: their sums and what they need besides fit into 16 registers.
         const AT_ONCE: usize = 128;
         let width = dots.len();
-        let (pairs, _) = factors.as_chunks::<2>();
         for start in (0..n_lanes).step_by(AT_ONCE) {
-            for pairs in pairs.chunks(MAX_PAIRS) {
+            for entries in entries.chunks(2 * MAX_PAIRS) {
                 // The sums of 16 lanes each, in order, in 16 bits.
                 let mut sums = [_mm256_setzero_si256(); AT_ONCE / 16];
-                for pair in pairs {
+                for pair in in_pairs(entries) {
                     let values = _mm256_set1_epi16(pair_of_values(pair));
-                    let column = |place: u32| {
+                    let column = |entry: u32| {
+                        let place = (entry >> 4) as usize - block.first;
                         // SAFETY: the caller's promise; `start + AT_ONCE <= n_lanes <= width`.
-                        unsafe { block.as_ptr().add((place >> 4) as usize * width + start) }
+                        unsafe { block.bytes.as_ptr().add(place * width + start) }
                     };
                     let (first, second) = (column(pair[0]), column(pair[1]));
                     for half in 0..AT_ONCE / 32 {

@@ -43,11 +43,18 @@ fn products_are_those_of_plain_sums() {
                 column[byte_of_lane(lane)] = value as u8;
             }
         }
-        let factors: Vec<u32> = (0..n_columns).map(|place| place << 4 | draw(largest + 1)).collect();
+        let first = 3;
+        let factors: Vec<u32> = (0..n_columns)
+            .map(|column| (first + column) << 4 | draw(largest + 1))
+            .collect();
         let before: Vec<u32> = (0..width).map(|_| draw(1_000)).collect();
         for set in InstructionSet::available() {
             let mut dots = before.clone();
-            add_products(set, &block, &factors, &mut dots, n_lanes);
+            let block = Block {
+                bytes: &block,
+                first: first as usize,
+            };
+            add_products(set, block, &factors, &mut dots, n_lanes);
             for lane in 0..n_lanes {
                 let products = factors
                     .iter()
@@ -58,11 +65,12 @@ fn products_are_those_of_plain_sums() {
         }
     }
     check(0, 256, 256, 15);
+    check(1, 256, 256, 15);
     check(2, 256, 256, 15);
     check(2, 512, 1, 5);
-    check(8, 768, 500, 10);
+    check(9, 768, 500, 10);
     // More pairs than 16 bits hold the sums of.
-    check(292, 256, 256, 15);
+    check(291, 256, 256, 15);
     check(600, 512, 512, 15);
 }
 
@@ -72,27 +80,44 @@ fn the_largest_sums_fit() {
     let factors: Vec<u32> = (0..290).map(|place| place << 4 | 15).collect();
     for set in InstructionSet::available() {
         let mut dots = vec![u32::MAX - 290 * 225; 256];
-        add_products(set, &block, &factors, &mut dots, 256);
+        add_products(
+            set,
+            Block {
+                bytes: &block,
+                first: 0,
+            },
+            &factors,
+            &mut dots,
+            256,
+        );
         assert!(dots.iter().all(|&dot| dot == u32::MAX), "{set:?}");
     }
 }
 
-#[test]
-#[should_panic(expected = "outside of the block")]
-fn places_are_checked() {
-    add_products(
-        InstructionSet::detect(),
-        &[0; 512],
-        &[1 << 4, 2 << 4],
-        &mut [0; 256],
-        256,
-    );
+fn add_to_one_column(first: usize, entries: &[u32], n_lanes: usize) {
+    let block = Block {
+        bytes: &[0; 256],
+        first,
+    };
+    add_products(InstructionSet::detect(), block, entries, &mut [0; 256], n_lanes);
 }
 
 #[test]
-#[should_panic(expected = "n_lanes <= width")]
-fn lanes_are_checked() {
-    add_products(InstructionSet::detect(), &[0; 512], &[0, 0], &mut [0; 256], 257);
+#[should_panic(expected = "outside of the block")]
+fn a_column_behind_the_block_is_refused() {
+    add_to_one_column(0, &[1, 1 << 4], 256);
+}
+
+#[test]
+#[should_panic(expected = "outside of the block")]
+fn a_column_before_the_block_is_refused() {
+    add_to_one_column(1, &[1], 256);
+}
+
+#[test]
+#[should_panic(expected = "not whole lanes")]
+fn more_lanes_than_products_are_refused() {
+    add_to_one_column(0, &[1], 257);
 }
 
 proptest! {

@@ -24,10 +24,10 @@
 //!          └────────────────┘
 //! ```
 //!
-//! - A row goes through its own entries. Where the column is *dense* in the tile, all lanes are multiplied and added, 64
-//!   to an instruction; where it is sparse, the entries of the lanes are added up one by one. Which is cheaper decides
-//!   ([`simd`] says from where on). A row is short and popular columns are dense, so nearly all products are of the first
-//!   kind, at a fraction of what each would cost alone.
+//! - Columns are put in the order of their lengths too. So many of the first ones as makes the work least are *dense* in a
+//!   tile: for each entry of a row in such a column all lanes are multiplied and added, 64 to an instruction. In the
+//!   other columns the entries of the lanes are added up one by one. Rows are short and popular columns are dense, so
+//!   nearly all products are of the first kind, at a fraction of what each would cost alone.
 //! - Sums of products of small integers are exact whatever the order, so ratings on a grid (stars, half stars, counts;
 //!   `grid`) are divided by its step. Products of up to 15 · 15 are added up in 16 bits, no more than fit, and then in 32.
 //!   Other ratings (`real`) are summed in f64 in ascending column order, entry by entry.

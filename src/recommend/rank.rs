@@ -155,8 +155,11 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
 
 /// The multiply-adds that [`recommend`] will do before it ranks; far cheaper than doing them.
 pub fn estimated_work(view: &View, subject: &Subject, basis: Basis) -> usize {
-    let shopper = shopper(view, subject);
-    let snapshot = &view.snapshot;
+    n_terms(&view.snapshot, &shopper(view, subject), basis)
+}
+
+/// How many terms all sums have together.
+fn n_terms(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> usize {
     let mut work = 0;
     if basis.has_items() {
         let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at()).0.len();
@@ -223,20 +226,41 @@ struct Factors {
 impl Scratch {
     /// Sums in a fixed order: history ascending by item, neighbors best first.
     fn add_all(&mut self, view: &View, shopper: &Shopper, basis: Basis) {
-        let snapshot = &view.snapshot;
+        let snapshot = &*view.snapshot;
         let n_runs = snapshot.items().len().div_ceil(RUN * GROUP) * GROUP;
         if self.touched.len() < n_runs {
             self.touched.resize(n_runs, false);
             self.items.resize(n_runs * RUN, 0.0);
             self.users.resize(n_runs * RUN, 0.0);
         }
+        // With so many terms nearly every run is added to: said of all at once, it need not be noted with every term.
+        match n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
+            true => {
+                self.touched[..n_runs].fill(true);
+                self.add_sides(snapshot, shopper, basis, |_, _| {});
+            }
+            false => self.add_sides(snapshot, shopper, basis, |touched, item| {
+                touched[item as usize / RUN] = true;
+            }),
+        }
+    }
+
+    /// `note`: that something is added to the sums of an item.
+    fn add_sides(
+        &mut self,
+        snapshot: &Snapshot,
+        shopper: &Shopper,
+        basis: Basis,
+        note: impl Fn(&mut [bool], u32) + Copy,
+    ) {
         if basis.has_items() {
             let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at());
             let mut ahead = shopper.ratings().skip(AHEAD).map(followers);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
                 let (followers, similarities) = snapshot.item_followers().row(item.at());
-                add(&mut self.items, &mut self.touched, followers, similarities, rating);
+                let note = |item| note(&mut self.touched, item);
+                add(&mut self.items, followers, similarities, rating, note);
             }
         }
         if basis.has_users() {
@@ -245,7 +269,8 @@ impl Scratch {
             for (user, similarity) in shopper.neighbors() {
                 ahead.next().into_iter().for_each(prefetch_row);
                 let (items, ratings) = snapshot.ratings().row(user.at());
-                add(&mut self.users, &mut self.touched, items, ratings, similarity);
+                let note = |item| note(&mut self.touched, item);
+                add(&mut self.users, items, ratings, similarity, note);
             }
         }
     }
@@ -370,13 +395,25 @@ fn offer_run(
     }
 }
 
-/// Adds `factor` · `values` to the `items`' sums.
+/// Adds `factor` · `values` to the `items`' sums. The products several at once, the sums one by one.
 #[inline]
-fn add(sums: &mut [f64], touched: &mut [bool], items: &[u32], values: &[f32], factor: f32) {
+fn add(sums: &mut [f64], items: &[u32], values: &[f32], factor: f32, mut note: impl FnMut(u32)) {
+    const TOGETHER: usize = 8;
     let factor = f64::from(factor);
-    for (&item, &value) in items.iter().zip(values) {
-        sums[item as usize] += factor * f64::from(value);
-        touched[item as usize / RUN] = true;
+    let mut add = |item: u32, product: f64| {
+        sums[item as usize] += product;
+        note(item);
+    };
+    let (items, last_items) = items.as_chunks::<TOGETHER>();
+    let (values, last_values) = values.as_chunks::<TOGETHER>();
+    for (items, values) in items.iter().zip(values) {
+        let products = values.map(|value| factor * f64::from(value));
+        for (&item, product) in items.iter().zip(products) {
+            add(item, product);
+        }
+    }
+    for (&item, &value) in last_items.iter().zip(last_values) {
+        add(item, factor * f64::from(value));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Training: read, evaluate, fit, store, judge, activate.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -241,6 +241,7 @@ async fn run(
     report: impl Fn(Phase),
 ) -> Result<Trained, TrainError> {
     report(Phase::Reading);
+    let started = Instant::now();
     let (input, watermark) = read_input(pool, &options.privacy).await?;
     let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
     tracing::info!(
@@ -249,6 +250,7 @@ async fn run(
         items = input.items.len(),
         ratings = input.ratings.len(),
         orders = input.orders.len(),
+        read_ms = started.elapsed().as_millis() as u64,
         "training snapshot {version}"
     );
     let active = match snapshots::active_version(pool).await? {
@@ -312,7 +314,15 @@ async fn run(
     };
 
     report(Phase::Writing);
+    let started = Instant::now();
     let (checksum, size_bytes) = write(pool, version, snapshot).await?;
+    let took_ms = started.elapsed().as_millis() as u64;
+    tracing::info!(
+        version,
+        size_bytes,
+        took_ms,
+        "stored {size_bytes} bytes of snapshot {version}"
+    );
     let finished = Finished {
         evaluation: evaluation.clone(),
         counts,

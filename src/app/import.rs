@@ -14,11 +14,13 @@ mod subject;
 pub mod times;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::error::InvalidField;
@@ -28,14 +30,14 @@ use crate::store::pool::Pool;
 
 use self::columns::{Assignments, ColumnError};
 use self::input::Input;
-use self::reader::{FromReader, Origin, read_ahead, unreadable};
+use self::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
 use self::rejects::{Reject, RejectsFile};
 use self::subject::{
     Assignments as AssignmentLines, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases,
-    Ratings, Redemptions, Subject, Suppressions,
+    Ratings, Redemptions, Subject, Suppressions, Written,
 };
 use self::times::TimeFormats;
-use self::writer::{Stored, Writer};
+use self::writer::{Pending, Writer};
 
 /// What a file holds, one a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +114,15 @@ impl ImportOptions {
             connections: 4,
             transaction_lines: 10_000,
             patience: Duration::from_secs(60),
+        }
+    }
+
+    /// How many batches are handed over to be stored before the first of them is: while PostgreSQL stores one, the next
+    /// is made ready. Where an import may stop after any batch, none is stored beyond it.
+    fn max_pending(&self) -> usize {
+        match self.max_rejects {
+            None => 2,
+            Some(_) => 1,
         }
     }
 
@@ -265,26 +276,26 @@ async fn run<S: Subject>(
 
     let mut writer = Writer::<S>::new(pool, options, interrupt);
     let mut summary = ImportSummary::default();
+    let mut pending = VecDeque::new();
+    let mut end = None;
     let ended = loop {
-        let next = tokio::select! {
-            biased;
-            () = interrupt.cancelled() => break Ok(Ended::Interrupted),
-            next = batches.recv() => next,
+        // The first alone: before the second, PostgreSQL looks at how much there is.
+        let max_pending = if summary.read == 0 { 1 } else { options.max_pending() };
+        while end.is_none() && pending.len() < max_pending {
+            match hand_over(&mut batches, &mut writer, interrupt).await {
+                ControlFlow::Continue(handed_over) => pending.push_back(handed_over),
+                ControlFlow::Break(ended) => end = Some(ended),
+            }
+        }
+        let Some((handed_over, batch)) = pending.pop_front() else {
+            break end.unwrap_or(Ok(Ended::Complete));
         };
-        let batch = match next {
-            Some(FromReader::Batch(batch)) => batch,
-            Some(FromReader::End) => break Ok(Ended::Complete),
-            Some(FromReader::Broken(error)) => break Err(StopCause::Read(error)),
-            Some(FromReader::Opened | FromReader::Refused(_)) | None => break Err(StopCause::Panicked),
-        };
-        let n_values = batch.values.len() as u64;
-        let Stored { stored, mut refused } = match writer.store(batch.values).await {
-            Ok(Some(stored)) => stored,
+        let Written { stored, refused } = match handed_over.written().await {
+            Ok(Some(written)) => written,
             Ok(None) => break Ok(Ended::Interrupted),
-            Err(error) => break Err(error.into()),
+            Err(cause) => break Err(cause),
         };
-        let accepted = n_values - refused.len() as u64;
-        refused.sort_unstable_by_key(|(position, _)| *position);
+        let accepted = batch.n_values as u64 - refused.len() as u64;
         let batch_rejects = merged(batch.rejects, batch.origins, refused);
         summary.add(accepted, stored, &batch_rejects, batch.last_line);
         if let Some(rejects) = &mut rejects
@@ -315,6 +326,32 @@ async fn run<S: Subject>(
             cause,
             summary: Box::new(summary),
         }),
+    }
+}
+
+/// Hands the next batch over to the writer, if there is one and nobody interrupts.
+async fn hand_over<S: Subject>(
+    batches: &mut Receiver<FromReader<S::Value>>,
+    writer: &mut Writer<S>,
+    interrupt: &CancellationToken,
+) -> ControlFlow<Result<Ended, StopCause>, (Pending, Batch<S::Value>)> {
+    let next = tokio::select! {
+        biased;
+        () = interrupt.cancelled() => return ControlFlow::Break(Ok(Ended::Interrupted)),
+        next = batches.recv() => next,
+    };
+    let mut batch = match next {
+        Some(FromReader::Batch(batch)) => batch,
+        Some(FromReader::End) => return ControlFlow::Break(Ok(Ended::Complete)),
+        Some(FromReader::Broken(error)) => return ControlFlow::Break(Err(StopCause::Read(error))),
+        Some(FromReader::Opened | FromReader::Refused(_)) | None => {
+            return ControlFlow::Break(Err(StopCause::Panicked));
+        }
+    };
+    match writer.store(std::mem::take(&mut batch.values)).await {
+        Ok(Some(pending)) => ControlFlow::Continue((pending, batch)),
+        Ok(None) => ControlFlow::Break(Ok(Ended::Interrupted)),
+        Err(error) => ControlFlow::Break(Err(error.into())),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::model::codec::{self, CodecError};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::model::codec::{self, CodecError, DecodedPart};
 use crate::model::overlay::Overlay;
 use crate::model::snapshot::{Snapshot, SnapshotError};
 use crate::store::changes::{self, Watermark};
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
-use crate::store::snapshots;
+use crate::store::snapshots::{self, StoredPart};
 
 use super::{LoadedSnapshot, ROW_LIMIT, StepError};
 
@@ -57,17 +59,22 @@ impl LoadError {
     }
 }
 
+/// Parts that are read and decoded at the same time; the bytes of so many are in memory beside what is decoded.
+const CONCURRENT_PARTS: usize = 2;
+
 /// Reads, verifies and decodes `version`, off the async workers. It is warm then: decoding has just written all of it
 /// into memory of this process, and nothing is mapped or made at first use.
 pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
-    let parts = snapshots::read_parts(pool, version).await?;
+    let parts = stream::iter(snapshots::parts(pool, version).await?)
+        .map(|part| load_part(pool, version, part))
+        .buffer_unordered(CONCURRENT_PARTS)
+        .try_collect()
+        .await?;
     let checksum = record.checksum.clone();
-    let snapshot = tokio::task::spawn_blocking(move || decode(version, parts, &checksum))
-        .await
-        .map_err(|_| LoadError::Panicked { version })??;
+    let snapshot = compute(version, move || assemble(version, parts, &checksum)).await?;
     Ok(LoadedSnapshot {
         version,
         created_at: record.created_at,
@@ -76,9 +83,25 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
     })
 }
 
-fn decode(version: i64, parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<Snapshot, LoadError> {
-    let parts = codec::decode(parts, checksum).map_err(|source| LoadError::Damaged { version, source })?;
+async fn load_part(pool: &Pool, version: i64, part: StoredPart) -> Result<DecodedPart, LoadError> {
+    let bytes = snapshots::read_part(pool, version, &part).await?;
+    compute(version, move || {
+        codec::decode_part(&part.name, bytes).map_err(|source| LoadError::Damaged { version, source })
+    })
+    .await
+}
+
+fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Snapshot, LoadError> {
+    let parts = codec::assemble(parts, checksum).map_err(|source| LoadError::Damaged { version, source })?;
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
+}
+
+async fn compute<T: Send + 'static>(
+    version: i64,
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| LoadError::Panicked { version })?
 }
 
 /// Applies to `overlay` what has been committed since `watermark`; returns up to where it is complete then.

@@ -62,6 +62,7 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::domain::consent::Consents;
@@ -74,7 +75,7 @@ use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::Catalogue;
 use super::consents::ConsentRecords;
-use super::dictionary::{DenseIndex, Dictionary};
+use super::dictionary::{DenseIndex, Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
 use super::propensity::Propensity;
 use super::snapshot::{Biases, SnapshotParts};
@@ -205,86 +206,123 @@ pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
     })
 }
 
-/// The parts of a snapshot from the names and bytes of its encoded parts, in any order.
-///
-/// `checksum`: of the snapshot, as [`Checksum::finish`] gave it. Each part is valid by itself then; that they fit
-/// together is for [`Snapshot::new`](super::snapshot::Snapshot::new) to check.
+/// One part, decoded: valid by itself.
+#[derive(Debug)]
+pub struct DecodedPart {
+    name: &'static str,
+    checksum: [u8; CHECKSUM_BYTES],
+    contents: Contents,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Parameters(TrainingParameters),
+    Weights(BlendWeights),
+    Users(Dictionary<UserIndex>),
+    Items(Dictionary<ItemIndex>),
+    Catalogue(Catalogue),
+    Ratings(CsrMatrix, Bits),
+    Biases(Biases),
+    UserNeighbors(NeighborLists),
+    ItemNeighbors(NeighborLists),
+    Activity(Activity),
+    Consents(ConsentRecords),
+    Propensity(Propensity),
+}
+
+/// Decodes one part, whatever has become of the others, and frees its bytes.
 ///
 /// # Errors
 /// Names the part, and what is wrong with it.
-pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
+pub fn decode_part(name: &str, bytes: Vec<u8>) -> Result<DecodedPart, CodecError> {
+    type Read = fn(&mut Reader<'_>) -> Result<Contents, CodecError>;
+    let (part, read): (&'static str, Read) = match name {
+        PARAMETERS => (PARAMETERS, |from| read_parameters(from).map(Contents::Parameters)),
+        WEIGHTS => (WEIGHTS, |from| read_weights(from).map(Contents::Weights)),
+        USERS => (USERS, |from| read_dictionary(from).map(Contents::Users)),
+        ITEMS => (ITEMS, |from| read_dictionary(from).map(Contents::Items)),
+        CATALOGUE => (CATALOGUE, |from| read_catalogue(from).map(Contents::Catalogue)),
+        RATINGS => (RATINGS, |from| {
+            read_ratings(from).map(|(ratings, purchased)| Contents::Ratings(ratings, purchased))
+        }),
+        BIASES => (BIASES, |from| read_biases(from).map(Contents::Biases)),
+        USER_NEIGHBORS => (USER_NEIGHBORS, |from| read_neighbors(from).map(Contents::UserNeighbors)),
+        ITEM_NEIGHBORS => (ITEM_NEIGHBORS, |from| read_neighbors(from).map(Contents::ItemNeighbors)),
+        ACTIVITY => (ACTIVITY, |from| read_activity(from).map(Contents::Activity)),
+        CONSENTS => (CONSENTS, |from| read_consents(from).map(Contents::Consents)),
+        PROPENSITY => (PROPENSITY, |from| read_propensity(from).map(Contents::Propensity)),
+        unknown => {
+            let part = unknown.to_owned();
+            return Err(CodecError::Unknown { part });
+        }
+    };
+    let (checksum, mut reader) = open(part, &bytes)?;
+    let contents = read(&mut reader)?;
+    reader.finish()?;
+    Ok(DecodedPart {
+        name: part,
+        checksum,
+        contents,
+    })
+}
+
+/// The parts of a snapshot from each of them, in any order.
+///
+/// `checksum`: of the snapshot, as [`Checksum::finish`] gave it. That the parts fit together is for
+/// [`Snapshot::new`](super::snapshot::Snapshot::new) to check.
+///
+/// # Errors
+/// A part is missing or given twice, or they were not written together.
+pub fn assemble(parts: impl IntoIterator<Item = DecodedPart>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
     let mut actual_checksum = Checksum::default();
-    let mut by_name = BTreeMap::new();
-    for (part, bytes) in parts {
-        actual_checksum.add(&part, &bytes);
-        if by_name.contains_key(&part) {
+    let mut contents = BTreeMap::new();
+    for part in parts {
+        actual_checksum.parts.insert(part.name.to_owned(), part.checksum);
+        if contents.insert(part.name, part.contents).is_some() {
+            let part = part.name.to_owned();
             return Err(CodecError::Duplicate { part });
         }
-        by_name.insert(part, bytes);
     }
-    let mut take = |part| match by_name.remove(part) {
-        Some(bytes) => Ok(StoredPart { part, bytes }),
-        None => Err(CodecError::Missing { part }),
-    };
-    let (parameters, weights) = (take(PARAMETERS)?, take(WEIGHTS)?);
-    let (users, items, catalogue) = (take(USERS)?, take(ITEMS)?, take(CATALOGUE)?);
-    let (ratings, biases) = (take(RATINGS)?, take(BIASES)?);
-    let (user_neighbors, item_neighbors) = (take(USER_NEIGHBORS)?, take(ITEM_NEIGHBORS)?);
-    let (activity, consents, propensity) = (take(ACTIVITY)?, take(CONSENTS)?, take(PROPENSITY)?);
-    if let Some((part, _)) = by_name.pop_first() {
-        return Err(CodecError::Unknown { part });
+    macro_rules! take {
+        ($part:ident, $contents:ident $(, $more:ident)?) => {
+            match contents.remove($part) {
+                Some(Contents::$contents(contents $(, $more)?)) => (contents $(, $more)?),
+                _ => return Err(CodecError::Missing { part: $part }),
+            }
+        };
     }
-
-    // The three large parts beside each other, and beside all the rest.
-    let ((user_neighbors, item_neighbors), (ratings, rest)) = rayon::join(
-        || {
-            rayon::join(
-                || user_neighbors.read(read_neighbors),
-                || item_neighbors.read(read_neighbors),
-            )
-        },
-        || {
-            rayon::join(
-                || ratings.read(read_ratings),
-                || {
-                    let parameters = parameters.read(read_parameters)?;
-                    let weights = weights.read(read_weights)?;
-                    let users = users.read(read_dictionary)?;
-                    let items = items.read(read_dictionary)?;
-                    let catalogue = catalogue.read(read_catalogue)?;
-                    let biases = biases.read(read_biases)?;
-                    let activity = activity.read(read_activity)?;
-                    let consents = consents.read(read_consents)?;
-                    let propensity = propensity.read(read_propensity)?;
-                    let coupons = (activity, consents, propensity);
-                    Ok::<_, CodecError>((parameters, weights, users, items, catalogue, biases, coupons))
-                },
-            )
-        },
-    );
-    let (parameters, weights, users, items, catalogue, biases, coupons) = rest?;
-    let (activity, consents, propensity) = coupons;
-    let (ratings, purchased) = ratings?;
-    let decoded = SnapshotParts {
-        parameters,
-        weights,
-        users,
-        items,
-        catalogue,
+    let (ratings, purchased) = take!(RATINGS, Ratings, purchased);
+    let parts = SnapshotParts {
+        parameters: take!(PARAMETERS, Parameters),
+        weights: take!(WEIGHTS, Weights),
+        users: take!(USERS, Users),
+        items: take!(ITEMS, Items),
+        catalogue: take!(CATALOGUE, Catalogue),
         ratings,
         purchased,
-        biases,
-        user_neighbors: user_neighbors?,
-        item_neighbors: item_neighbors?,
-        activity,
-        consents,
-        propensity,
+        biases: take!(BIASES, Biases),
+        user_neighbors: take!(USER_NEIGHBORS, UserNeighbors),
+        item_neighbors: take!(ITEM_NEIGHBORS, ItemNeighbors),
+        activity: take!(ACTIVITY, Activity),
+        consents: take!(CONSENTS, Consents),
+        propensity: take!(PROPENSITY, Propensity),
     };
-    // Last, so that a damaged part is named; each is known to be intact now.
     if actual_checksum.finish() != checksum {
         return Err(CodecError::Exchanged);
     }
-    Ok(decoded)
+    Ok(parts)
+}
+
+/// [`decode_part`] of each of `parts` and [`assemble`].
+///
+/// # Errors
+/// Of the first part that has one.
+pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
+    let decoded: Vec<_> = parts
+        .into_par_iter()
+        .map(|(name, bytes)| decode_part(&name, bytes))
+        .collect();
+    assemble(decoded.into_iter().collect::<Result<Vec<_>, _>>()?, checksum)
 }
 
 /// What stands before the contents, without the length.
@@ -312,47 +350,32 @@ fn part_checksum(part: &str, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     hasher.digest128().to_le_bytes()
 }
 
-struct StoredPart {
-    part: &'static str,
-    bytes: Vec<u8>,
-}
-
-impl StoredPart {
-    /// Checks the frame, reads the contents to their end and frees the bytes.
-    fn read<T>(self, contents: impl FnOnce(&mut Reader<'_>) -> Result<T, CodecError>) -> Result<T, CodecError> {
-        let mut reader = self.open()?;
-        let value = contents(&mut reader)?;
-        reader.finish()?;
-        Ok(value)
+/// Checks the frame of a part. Returns its checksum, and what reads its contents.
+fn open<'a>(part: &'static str, bytes: &'a [u8]) -> Result<([u8; CHECKSUM_BYTES], Reader<'a>), CodecError> {
+    let Some(after_magic) = bytes.strip_prefix(&MAGIC) else {
+        return Err(CodecError::Magic { part });
+    };
+    let mut header = Reader::new(part, after_magic);
+    // Before the checksum: another version may keep it elsewhere.
+    let version = u32::from_le_bytes(header.array("format version")?);
+    if version != FORMAT_VERSION {
+        return Err(CodecError::Version { part, version });
     }
-
-    fn open(&self) -> Result<Reader<'_>, CodecError> {
-        let part = self.part;
-        let Some(after_magic) = self.bytes.strip_prefix(&MAGIC) else {
-            return Err(CodecError::Magic { part });
-        };
-        let mut header = Reader::new(part, after_magic);
-        // Before the checksum: another version may keep it elsewhere.
-        let version = u32::from_le_bytes(header.array("format version")?);
-        if version != FORMAT_VERSION {
-            return Err(CodecError::Version { part, version });
-        }
-        let (written, actual) = (header.u64("length")?, self.bytes.len() as u64);
-        if written != actual {
-            return Err(CodecError::Length { part, written, actual });
-        }
-        let Some((contents, &checksum)) = header.rest().split_last_chunk() else {
-            return Err(CodecError::Ended {
-                part,
-                field: "checksum",
-            });
-        };
-        let checked = &self.bytes[..self.bytes.len() - CHECKSUM_BYTES];
-        if part_checksum(part, checked) != checksum {
-            return Err(CodecError::Checksum { part });
-        }
-        Ok(Reader::new(part, contents))
+    let (written, actual) = (header.u64("length")?, bytes.len() as u64);
+    if written != actual {
+        return Err(CodecError::Length { part, written, actual });
     }
+    let Some((contents, &checksum)) = header.rest().split_last_chunk() else {
+        return Err(CodecError::Ended {
+            part,
+            field: "checksum",
+        });
+    };
+    let checked = &bytes[..bytes.len() - CHECKSUM_BYTES];
+    if part_checksum(part, checked) != checksum {
+        return Err(CodecError::Checksum { part });
+    }
+    Ok((checksum, Reader::new(part, contents)))
 }
 
 fn write_parameters(parameters: &TrainingParameters, to: &mut Writer) {

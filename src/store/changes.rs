@@ -68,7 +68,11 @@ pub async fn since(
     let mut rows = sqlx::query_as!(
         Row,
         r#"WITH changed AS (
-               SELECT DISTINCT user_id, item_id FROM changes
+               SELECT DISTINCT changed.user_id, changed.item_id
+               FROM changes CROSS JOIN LATERAL (
+                   SELECT changes.user_id, changes.item_id WHERE changes.user_ids IS NULL
+                   UNION ALL SELECT * FROM UNNEST(changes.user_ids, changes.item_ids)
+               ) AS changed
                WHERE xid >= CASE
                          -- Of another cluster, whose transactions had other numbers.
                          WHEN pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN '0'

@@ -51,6 +51,19 @@ impl StoreError {
         }
     }
 
+    /// Of an INSERT of rows that were not there when it looked: another transaction may have been faster.
+    pub(super) fn of_insert(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error),
+            _ => error.into(),
+        }
+    }
+
+    /// Whether a row that was referred to is not there any more.
+    pub(super) fn is_dangling_reference(&self) -> bool {
+        matches!(self, Self::Unexpected(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
+    }
+
     pub(super) fn corrupt(table: &'static str, problem: impl ToString) -> Self {
         Self::Corrupt {
             table,

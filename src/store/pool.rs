@@ -220,6 +220,18 @@ pub(super) async fn lift_limits(connection: &mut Connection) -> Result<(), Store
     Ok(())
 }
 
+/// Has the statements of this transaction look up every row by an index, whatever they are given: for a large batch, or
+/// for a table that was empty when it was last looked at, PostgreSQL would rather read the whole of it.
+pub(super) async fn plan_for_lookups(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query!(
+        "SELECT set_config('plan_cache_mode', 'force_generic_plan', true) AS plan_cache_mode,
+                set_config('enable_seqscan', 'off', true) AS enable_seqscan"
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(())
+}
+
 /// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`
 /// in the middle of it: the locks that it holds must not keep others out for good.
 pub(super) async fn limit_idle(connection: &mut Connection, limit: Duration) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use crate::domain::purchase::PurchaseLine;
 use crate::domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
-use super::ids;
+use super::ids::{self, KeyCache};
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool};
 
@@ -31,14 +31,61 @@ pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<WriteOutc
 async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
     let users = ids::ensure_users(connection, lines.iter().map(|line| line.user.as_str())).await?;
     let items = ids::ensure_items(connection, lines.iter().map(|line| line.item.as_str())).await?;
-    let key = |line: &'_ PurchaseLine| (users.key(line.user.as_str()), items.key(line.item.as_str()));
-
-    let mut last: BTreeMap<Key<'_>, usize> = BTreeMap::new();
-    for (position, line) in lines.iter().enumerate() {
-        let (user_id, item_id) = key(line);
-        last.insert((line.order.as_str(), user_id, item_id, line.line_number), position);
+    let pairs = lines
+        .iter()
+        .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
+    let last = last(lines, pairs);
+    let stored = store(connection, lines, &last).await?;
+    let mut outcomes = vec![WriteOutcome::Merged; lines.len()];
+    for (&(order, user_id, item_id, line_number), &position) in &last {
+        if stored.contains(&(order.to_owned(), user_id, item_id, line_number)) {
+            outcomes[position] = WriteOutcome::Stored;
+        }
     }
+    Ok(outcomes)
+}
 
+/// The same for many, of which `known` may already have the keys. Returns how many were stored; the others were merged.
+pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<usize, StoreError> {
+    known
+        .retrying(|| async move {
+            let users = known.users(pool, lines.iter().map(|line| line.user.as_str())).await?;
+            let items = known.items(pool, lines.iter().map(|line| line.item.as_str())).await?;
+            let last = &last(lines, users.into_iter().zip(items));
+            pool.write(|mut tx| async move {
+                let stored = store(&mut tx, lines, last).await?.len();
+                tx.commit().await?;
+                Ok(stored)
+            })
+            .await
+        })
+        .await
+}
+
+/// Of every key the position of its last line.
+///
+/// `pairs`: user and item of each of `lines`.
+fn last(lines: &[PurchaseLine], pairs: impl Iterator<Item = (i64, i64)>) -> BTreeMap<Key<'_>, usize> {
+    let keys = lines
+        .iter()
+        .zip(pairs)
+        .map(|(line, (user_id, item_id))| (line.order.as_str(), user_id, item_id, line.line_number));
+    keys.zip(0..).collect()
+}
+
+struct Stored {
+    order_id: String,
+    user_id: i64,
+    item_id: i64,
+    line_number: i32,
+}
+
+/// Stores those of `lines` that `last` names. Returns the keys of those that are new or have changed.
+async fn store(
+    connection: &mut Connection,
+    lines: &[PurchaseLine],
+    last: &BTreeMap<Key<'_>, usize>,
+) -> Result<HashSet<(String, i64, i64, i32)>, StoreError> {
     let column = |of: fn(&PurchaseLine) -> i64| last.values().map(|&position| of(&lines[position])).collect();
     let order_ids: Vec<String> = last.keys().map(|key| key.0.to_owned()).collect();
     let user_ids: Vec<i64> = last.keys().map(|key| key.1).collect();
@@ -51,12 +98,13 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
         .values()
         .map(|&position| lines[position].line_total.currency.to_string())
         .collect();
-    let known = times_of_retold(connection, lines, &last).await?;
+    let retold = times_of_retold(connection, lines, last).await?;
     let purchased_at: Vec<Timestamp> = last
         .iter()
-        .map(|(key, &position)| known.get(key).copied().unwrap_or(lines[position].purchased_at.at()))
+        .map(|(key, &position)| retold.get(key).copied().unwrap_or(lines[position].purchased_at.at()))
         .collect();
-    let stored = sqlx::query!(
+    let stored = sqlx::query_as!(
+        Stored,
         r#"WITH stored AS (
                INSERT INTO purchases AS old
                    (order_id, user_id, item_id, line_number, quantity, line_total_minor, currency_code, purchased_at,
@@ -74,7 +122,9 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
                     excluded.coupon_discount_minor)
                RETURNING order_id, user_id, item_id, line_number
            ), logged AS (
-               INSERT INTO changes (user_id, item_id) SELECT DISTINCT user_id, item_id FROM stored
+               INSERT INTO changes (user_ids, item_ids)
+               SELECT array_agg(user_id), array_agg(item_id) FROM (SELECT DISTINCT user_id, item_id FROM stored) AS pairs
+               HAVING count(*) > 0
            )
            SELECT order_id AS "order_id!", user_id AS "user_id!", item_id AS "item_id!", line_number AS "line_number!"
            FROM stored"#,
@@ -90,18 +140,8 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     )
     .fetch_all(&mut *connection)
     .await?;
-    let stored: HashSet<Key<'_>> = stored
-        .iter()
-        .map(|row| (row.order_id.as_str(), row.user_id, row.item_id, row.line_number))
-        .collect();
-
-    let mut outcomes = vec![WriteOutcome::Merged; lines.len()];
-    for (key, position) in &last {
-        if stored.contains(key) {
-            outcomes[*position] = WriteOutcome::Stored;
-        }
-    }
-    Ok(outcomes)
+    let key = |row: Stored| (row.order_id, row.user_id, row.item_id, row.line_number);
+    Ok(stored.into_iter().map(key).collect())
 }
 
 /// The stored times of those lines that come without one: told again, they have happened when they were first told.

@@ -1,15 +1,16 @@
 //! Explicit ratings.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::Rating;
 use crate::domain::time::Timestamp;
 
 use super::error::StoreError;
-use super::ids;
+use super::ids::{self, KeyCache};
 use super::outcome::WriteOutcome;
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, plan_for_lookups};
 
 /// Stores `ratings` in one transaction; for one user and item the latest `rated_at` wins, and of two at one instant
 /// the one that came later. Returns what became of each.
@@ -28,53 +29,113 @@ pub async fn upsert(pool: &Pool, ratings: &[Rating]) -> Result<Vec<WriteOutcome>
 async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
     let users = ids::ensure_users(connection, ratings.iter().map(|rating| rating.user.as_str())).await?;
     let items = ids::ensure_items(connection, ratings.iter().map(|rating| rating.item.as_str())).await?;
-
-    // In the order of the primary key, so that concurrent batches take their locks in one order.
-    let mut latest: BTreeMap<(i64, i64), usize> = BTreeMap::new();
-    for (position, rating) in ratings.iter().enumerate() {
-        let winner = latest
-            .entry((users.key(rating.user.as_str()), items.key(rating.item.as_str())))
-            .or_insert(position);
-        if ratings[*winner].rated_at <= rating.rated_at {
-            *winner = position;
-        }
-    }
-
-    let (user_ids, item_ids): (Vec<i64>, Vec<i64>) = latest.keys().copied().unzip();
-    let values: Vec<f32> = latest.values().map(|&position| ratings[position].value).collect();
-    let rated_at: Vec<Timestamp> = latest.values().map(|&position| ratings[position].rated_at).collect();
-    let stored: HashSet<(i64, i64)> = sqlx::query!(
-        r#"WITH stored AS (
-               INSERT INTO ratings (user_id, item_id, value, rated_at)
-               SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::real[], $4::timestamptz[])
-               ON CONFLICT (user_id, item_id) DO UPDATE SET value = excluded.value, rated_at = excluded.rated_at
-               -- Nor does a rating come back that was deleted at the moment it was given: the write may be sent again.
-               WHERE (ratings.rated_at < excluded.rated_at
-                      OR (ratings.rated_at = excluded.rated_at AND ratings.value IS NOT NULL))
-                 AND (ratings.value, ratings.rated_at) IS DISTINCT FROM (excluded.value, excluded.rated_at)
-               RETURNING user_id, item_id
-           ), logged AS (
-               INSERT INTO changes (user_id, item_id) SELECT user_id, item_id FROM stored
-           )
-           SELECT user_id AS "user_id!", item_id AS "item_id!" FROM stored"#,
-        &user_ids,
-        &item_ids,
-        &values,
-        &rated_at,
-    )
-    .fetch_all(&mut *connection)
-    .await?
-    .into_iter()
-    .map(|row| (row.user_id, row.item_id))
-    .collect();
-
+    let pairs = ratings
+        .iter()
+        .map(|rating| (users.key(rating.user.as_str()), items.key(rating.item.as_str())));
+    let latest = latest(ratings, pairs);
+    let stored: HashSet<(i64, i64)> = store(connection, ratings, &latest).await?.collect();
     let mut outcomes = vec![WriteOutcome::Merged; ratings.len()];
-    for (pair, position) in latest {
+    for &(pair, position) in &latest {
         if stored.contains(&pair) {
             outcomes[position] = WriteOutcome::Stored;
         }
     }
     Ok(outcomes)
+}
+
+/// The same for many, of which `known` may already have the keys. Returns how many were stored; the others were merged.
+pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<usize, StoreError> {
+    known
+        .retrying(|| async move {
+            let users = known
+                .users(pool, ratings.iter().map(|rating| rating.user.as_str()))
+                .await?;
+            let items = known
+                .items(pool, ratings.iter().map(|rating| rating.item.as_str()))
+                .await?;
+            let latest = &latest(ratings, users.into_iter().zip(items));
+            pool.write(|mut tx| async move {
+                plan_for_lookups(&mut tx).await?;
+                let stored = store(&mut tx, ratings, latest).await?.count();
+                tx.commit().await?;
+                Ok(stored)
+            })
+            .await
+        })
+        .await
+}
+
+/// The pair of keys of a rating, and its position in the batch.
+type Keyed = ((i64, i64), usize);
+
+/// Of every pair the rating that wins, in the order of the primary key, so that concurrent batches take their locks in
+/// one order.
+///
+/// `pairs`: the keys of each of `ratings`.
+fn latest(ratings: &[Rating], pairs: impl Iterator<Item = (i64, i64)>) -> Vec<Keyed> {
+    let mut keyed: Vec<Keyed> = pairs.zip(0..).collect();
+    keyed.sort_unstable_by_key(|&(pair, position)| (pair, Reverse(ratings[position].rated_at), Reverse(position)));
+    keyed.dedup_by_key(|&mut (pair, _)| pair);
+    keyed
+}
+
+/// Stores those of `ratings` that `latest` names. Returns the pairs that have changed, in any order.
+///
+/// What is of no effect is left out before it takes a lock, and what is new is plainly inserted: ON CONFLICT would take as
+/// long again for every row.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when another transaction has inserted a rating that was not there at the beginning.
+async fn store(
+    connection: &mut Connection,
+    ratings: &[Rating],
+    latest: &[Keyed],
+) -> Result<impl Iterator<Item = (i64, i64)>, StoreError> {
+    let (user_ids, item_ids): (Vec<i64>, Vec<i64>) = latest.iter().map(|&(pair, _)| pair).unzip();
+    let values: Vec<f32> = latest.iter().map(|&(_, position)| ratings[position].value).collect();
+    let rated_at: Vec<Timestamp> = latest.iter().map(|&(_, position)| ratings[position].rated_at).collect();
+    let changed = sqlx::query!(
+        r#"WITH effective AS (
+               SELECT new.*, old.rated_at IS NOT NULL AS is_known
+               FROM UNNEST($1::bigint[], $2::bigint[], $3::real[], $4::timestamptz[])
+                   AS new (user_id, item_id, value, rated_at)
+               -- OFFSET 0: a look into the index for each, however large PostgreSQL thinks that the batch is.
+               LEFT JOIN LATERAL (
+                   SELECT * FROM ratings WHERE user_id = new.user_id AND item_id = new.item_id OFFSET 0
+               ) AS old ON true
+               WHERE old.rated_at IS NULL
+                  OR old.rated_at < new.rated_at
+                  -- Nor does a rating come back that was deleted at the moment it was given: the write may be sent again.
+                  OR (old.rated_at = new.rated_at AND old.value <> new.value)
+           ), inserted AS (
+               INSERT INTO ratings (user_id, item_id, value, rated_at)
+               SELECT user_id, item_id, value, rated_at FROM effective WHERE NOT is_known
+               RETURNING user_id, item_id
+           ), updated AS (
+               UPDATE ratings SET value = new.value, rated_at = new.rated_at FROM effective AS new
+               WHERE is_known AND ratings.user_id = new.user_id AND ratings.item_id = new.item_id
+                 -- Once more, for what it is when its lock is taken.
+                 AND (ratings.rated_at < new.rated_at
+                      OR (ratings.rated_at = new.rated_at AND ratings.value <> new.value))
+               RETURNING ratings.user_id, ratings.item_id
+           ), stored AS (
+               SELECT * FROM inserted UNION ALL SELECT * FROM updated
+           ), changed AS (
+               SELECT array_agg(user_id) AS user_ids, array_agg(item_id) AS item_ids FROM stored HAVING count(*) > 0
+           ), logged AS (
+               INSERT INTO changes (user_ids, item_ids) SELECT user_ids, item_ids FROM changed
+           )
+           SELECT user_ids AS "user_ids!", item_ids AS "item_ids!" FROM changed"#,
+        &user_ids,
+        &item_ids,
+        &values,
+        &rated_at,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::of_insert)?;
+    let (user_ids, item_ids) = changed.map(|row| (row.user_ids, row.item_ids)).unwrap_or_default();
+    Ok(user_ids.into_iter().zip(item_ids))
 }
 
 /// Deletes the rating unless it is later than `deleted_at`. An older one that arrives afterwards stays without effect,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, stream};
 
 use crate::domain::time::Timestamp;
 use crate::evaluation::gate::SnapshotCounts;
@@ -20,6 +20,9 @@ use super::pool::{Connection, Pool, limit_idle};
 
 /// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
+
+/// Chunks that are written at the same time: one core of the database does not keep up with its log.
+const CONCURRENT_WRITES: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -147,29 +150,38 @@ pub async fn begin(
     version.ok_or(TransitionError::LeaseLost)
 }
 
-/// Stores the bytes of a part of a version that is being built, chunk by chunk, each committed on its own.
+/// Stores the bytes of a part of a version that is being built, chunk by chunk, each committed on its own, a few of them
+/// at the same time.
 ///
 /// # Errors
 /// [`TransitionError::LeaseLost`] when another trainer has deleted the version.
 pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result<(), TransitionError> {
-    for (chunk, bytes) in part.bytes.chunks(CHUNK_BYTES).enumerate() {
-        let written = sqlx::query!(
-            "INSERT INTO snapshot_chunks (version, part, chunk, bytes)
-             SELECT version, $2::text, $3::integer, $4::bytea FROM snapshots
-             WHERE version = $1 AND state = 'building' FOR KEY SHARE",
-            version,
-            part.name,
-            chunk as i32,
-            bytes,
-        )
-        .execute(&mut *pool.acquire().await?)
+    stream::iter(part.bytes.chunks(CHUNK_BYTES).zip(0..).map(Ok))
+        .try_for_each_concurrent(CONCURRENT_WRITES, |(bytes, chunk)| {
+            write_chunk(pool, version, part.name, chunk, bytes)
+        })
         .await
-        .map_err(StoreError::from)?;
-        if written.rows_affected() == 0 {
-            return Err(TransitionError::LeaseLost);
-        }
+}
+
+/// No COPY: it would hold its locks for as long as the bytes take to come, and PostgreSQL ends it for no timeout when a
+/// trainer stops in the middle. It is not faster either.
+async fn write_chunk(pool: &Pool, version: i64, part: &str, chunk: i32, bytes: &[u8]) -> Result<(), TransitionError> {
+    let written = sqlx::query!(
+        "INSERT INTO snapshot_chunks (version, part, chunk, bytes)
+         SELECT version, $2::text, $3::integer, $4::bytea FROM snapshots
+         WHERE version = $1 AND state = 'building' FOR KEY SHARE",
+        version,
+        part,
+        chunk,
+        bytes,
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await
+    .map_err(StoreError::from)?;
+    match written.rows_affected() {
+        0 => Err(TransitionError::LeaseLost),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What is known of a version when it is complete.
@@ -429,22 +441,39 @@ pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRe
     .collect()
 }
 
-/// The stored bytes of a version, part by part.
-pub async fn read_parts(pool: &Pool, version: i64) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut tx = pool.begin_unlimited().await?;
-    let mut chunks = sqlx::query!(
-        "SELECT part, bytes FROM snapshot_chunks WHERE version = $1 ORDER BY part, chunk",
+/// A part of a stored version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    pub name: String,
+    pub size_bytes: i64,
+}
+
+/// The parts of a version, largest first.
+pub async fn parts(pool: &Pool, version: i64) -> Result<Vec<StoredPart>, StoreError> {
+    Ok(sqlx::query_as!(
+        StoredPart,
+        r#"SELECT part AS name, sum(octet_length(bytes)) AS "size_bytes!" FROM snapshot_chunks WHERE version = $1
+           GROUP BY part ORDER BY 2 DESC, part"#,
         version
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?)
+}
+
+/// The bytes of one of [`parts`]; fewer where the version is being deleted.
+pub async fn read_part(pool: &Pool, version: i64, part: &StoredPart) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::with_capacity(part.size_bytes as usize);
+    let mut tx = pool.begin_unlimited().await?;
+    let mut chunks = sqlx::query_scalar!(
+        "SELECT bytes FROM snapshot_chunks WHERE version = $1 AND part = $2 ORDER BY chunk",
+        version,
+        part.name,
     )
     .fetch(&mut *tx);
     while let Some(chunk) = chunks.try_next().await? {
-        match parts.last_mut() {
-            Some((part, bytes)) if *part == chunk.part => bytes.extend_from_slice(&chunk.bytes),
-            _ => parts.push((chunk.part, chunk.bytes)),
-        }
+        bytes.extend_from_slice(&chunk);
     }
-    Ok(parts)
+    Ok(bytes)
 }
 
 /// Deletes all complete or failed versions but the `keep` newest, the active one, the one before, and that of a trainer at

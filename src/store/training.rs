@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::{TryStreamExt, try_join};
 
@@ -16,6 +18,7 @@ use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
 mod campaigns;
 
 use super::changes::{self, Watermark};
+use super::copy::{self, Extent};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
 
@@ -30,16 +33,19 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         .await?;
     let by_default = privacy.training_without_record;
     let (users, (items, catalogue)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
-    let ratings = read_ratings(&mut first, by_default, &users, &items);
-    let orders = read_orders(&mut second, by_default, &users, &items);
-    let (ratings, orders) = try_join!(ratings, orders)?;
+    let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
+    let ((), orders) = try_join!(ratings.read(&mut first, &users, &items), async {
+        let orders = read_orders(&mut second, by_default, &users, &items).await?;
+        ratings.read(&mut second, &users, &items).await?;
+        Ok(orders)
+    })?;
     let consents = read_consents(&mut first).await?;
     let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalogue).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
         catalogue,
-        ratings,
+        ratings: ratings.into_events(),
         orders,
         consents,
         campaigns,
@@ -51,23 +57,49 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
 /// The ids of one kind, and which key each has.
 struct Keyed<I> {
     ids: Dictionary<I>,
-    by_key: HashMap<i64, I>,
+    /// The least key.
+    first_key: i64,
+    /// What the keys from `first_key` on stand for: an index, or [`NONE`]. PostgreSQL counts keys up, so that few are free.
+    by_key: Vec<u32>,
+    /// Those further away, where keys have been given by hand or many are free.
+    far: HashMap<i64, I>,
 }
 
 impl<I: DenseIndex> Keyed<I> {
+    /// Entries of `by_key` for every id.
+    const MAX_SPREAD: usize = 8;
+
     /// `rows`: key and external id, ascending by id.
     fn new(table: &'static str, rows: &[(i64, String)]) -> Result<Self, StoreError> {
         let ids: Texts = rows.iter().map(|(_, id)| id).collect();
         let ids = Dictionary::new(ids).ok_or_else(|| StoreError::corrupt(table, "ids are not ascending"))?;
-        let by_key = rows.iter().zip(0..).map(|((key, _), index)| (*key, I::new(index)));
-        Ok(Self {
-            by_key: by_key.collect(),
+        let keys = || rows.iter().map(|(key, _)| *key);
+        let (first_key, last_key) = (keys().min().unwrap_or(0), keys().max().unwrap_or(0));
+        let span = usize::try_from(last_key.abs_diff(first_key))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let mut keyed = Self {
             ids,
-        })
+            first_key,
+            by_key: vec![NONE; span.min(Self::MAX_SPREAD * rows.len())],
+            far: HashMap::new(),
+        };
+        for (key, index) in keys().zip(0..) {
+            match keyed.by_key.get_mut(key.abs_diff(first_key) as usize) {
+                Some(entry) => *entry = index,
+                None => _ = keyed.far.insert(key, I::new(index)),
+            }
+        }
+        Ok(keyed)
     }
 
     fn index(&self, table: &'static str, key: i64) -> Result<I, StoreError> {
-        let index = self.by_key.get(&key).copied();
+        let near = usize::try_from(key.wrapping_sub(self.first_key)).ok();
+        let index = match near.and_then(|position| self.by_key.get(position)) {
+            Some(&NONE) => None,
+            Some(&index) => Some(I::new(index)),
+            None => self.far.get(&key).copied(),
+        };
         index.ok_or_else(|| StoreError::corrupt(table, format!("key {key} is not known")))
     }
 }
@@ -172,29 +204,68 @@ async fn read_consents(connection: &mut Connection) -> Result<ConsentRecords, St
     ConsentRecords::new(ids, consents).ok_or_else(|| StoreError::corrupt("consents", "ids are not ascending"))
 }
 
-async fn read_ratings(
-    connection: &mut Connection,
+/// The ratings, which several connections read, each the next range of pages that none has read yet.
+struct Ratings {
+    extent: Extent,
     by_default: bool,
-    users: &Keyed<UserIndex>,
-    items: &Keyed<ItemIndex>,
-) -> Result<Vec<RatingEvent>, StoreError> {
-    let mut ratings = Vec::new();
-    let mut rows = sqlx::query!(
-        r#"SELECT ratings.user_id, item_id, value AS "value!", rated_at
-           FROM ratings LEFT JOIN consents ON consents.user_id = ratings.user_id AND purpose = 'training'
-           WHERE value IS NOT NULL AND COALESCE(is_granted, $1)"#,
-        by_default
-    )
-    .fetch(connection);
-    while let Some(row) = rows.try_next().await? {
-        ratings.push(RatingEvent {
-            user: users.index("ratings", row.user_id)?,
-            item: items.index("ratings", row.item_id)?,
-            value: row.value,
-            rated_at: row.rated_at,
-        });
+    next_block: AtomicI64,
+    events: Mutex<Vec<RatingEvent>>,
+}
+
+impl Ratings {
+    /// So that no connection is left alone with a large rest; many pages, so that it is no effort.
+    const N_RANGES: i64 = 32;
+
+    /// Events of one connection that are kept apart until they are put to all others.
+    const N_APART: usize = 8_192;
+
+    fn new(extent: Extent, by_default: bool) -> Self {
+        Self {
+            extent,
+            by_default,
+            next_block: AtomicI64::new(0),
+            events: Mutex::new(Vec::with_capacity(extent.rows)),
+        }
     }
-    Ok(ratings)
+
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        users: &Keyed<UserIndex>,
+        items: &Keyed<ItemIndex>,
+    ) -> Result<(), StoreError> {
+        let n_blocks = self.extent.blocks / Self::N_RANGES + 1;
+        let mut apart = Vec::with_capacity(Self::N_APART);
+        loop {
+            let start = self.next_block.fetch_add(n_blocks, Ordering::Relaxed);
+            if start >= self.extent.blocks {
+                self.put(&mut apart);
+                return Ok(());
+            }
+            copy::read_ratings(connection, start..start + n_blocks, self.by_default, |row| {
+                apart.push(RatingEvent {
+                    user: users.index("ratings", row.user_id)?,
+                    item: items.index("ratings", row.item_id)?,
+                    value: row.value,
+                    rated_at: row.rated_at,
+                });
+                if apart.len() == Self::N_APART {
+                    self.put(&mut apart);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+    }
+
+    fn put(&self, events: &mut Vec<RatingEvent>) {
+        let mut all = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        all.append(events);
+    }
+
+    fn into_events(self) -> Vec<RatingEvent> {
+        self.events.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn read_orders(
@@ -236,6 +307,33 @@ async fn read_orders(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_key_finds_its_id_and_no_other_does() {
+        let check = |keys: &[i64]| {
+            let rows: Vec<(i64, String)> = keys.iter().zip('a'..).map(|(key, id)| (*key, id.to_string())).collect();
+            let keyed = Keyed::<UserIndex>::new("users", &rows).unwrap();
+            assert!(keyed.by_key.len() <= 8 * keys.len());
+            for (&key, index) in keys.iter().zip(0..) {
+                assert_eq!(
+                    keyed.index("users", key).unwrap(),
+                    UserIndex(index),
+                    "{key} of {keys:?}"
+                );
+                for other in [key.wrapping_sub(1), key.wrapping_add(1)]
+                    .iter()
+                    .filter(|key| !keys.contains(key))
+                {
+                    keyed.index("users", *other).unwrap_err();
+                }
+            }
+        };
+        check(&[]);
+        check(&[1]);
+        check(&[3, 1, 2, 9]);
+        check(&[1 << 40, 5, 3]);
+        check(&[i64::MAX, i64::MIN, 0, -1]);
+    }
 
     #[test]
     fn names_become_ascending_references() {

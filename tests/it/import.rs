@@ -5,13 +5,19 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::DateTime;
+use futures_util::future::join_all;
 use likemind::app::import::columns::Assignments;
 use likemind::app::import::input::Input;
 use likemind::app::import::times::TimeFormats;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, StopCause, import};
+use likemind::domain::id::{ItemId, UserId};
+use likemind::domain::rating::Rating;
 use likemind::store::error::StoreError;
+use likemind::store::ids::KeyCache;
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
+use likemind::store::ratings;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio_util::sync::CancellationToken;
@@ -467,7 +473,8 @@ async fn an_interrupted_import_is_made_good_by_the_next() {
         whole.import(text.as_str(), &small_batches(kind)).await.unwrap();
         let want = whole.content().await;
 
-        // Ends after the batch under way, and says what was done until then.
+        // Ends after what is under way, the fifth batch and the one that was handed over behind it, and says what was done
+        // until then.
         let interrupt = CancellationToken::new();
         let mut batches = 0;
         let input = Input::new("test", Cursor::new(text.clone().into_bytes()), None);
@@ -482,10 +489,10 @@ async fn an_interrupted_import_is_made_good_by_the_next() {
             .await
             .unwrap();
         assert!(summary.interrupted);
-        assert_eq!((batches, summary.read, summary.last_line), (5, 105, 106));
+        assert_eq!((batches, summary.read, summary.last_line), (6, 126, 127));
         assert_adds_up(&summary);
         if kind == ImportKind::Purchases {
-            assert_eq!(database.number("SELECT count(*) FROM purchases").await, 105);
+            assert_eq!(database.number("SELECT count(*) FROM purchases").await, 126);
         }
 
         // Killed: the future is dropped at any moment, with transactions under way.
@@ -766,4 +773,80 @@ async fn a_slow_writer_can_be_interrupted() {
         assert!(summary.interrupted);
         assert_eq!(summary.read, 0);
     }
+}
+
+fn rating(user: &str, item: &str, value: f32, second: i64) -> Rating {
+    Rating {
+        user: UserId::new(user).unwrap(),
+        item: ItemId::new(item).unwrap(),
+        value,
+        rated_at: DateTime::from_timestamp_secs(second).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn ratings_refer_to_what_is_there() {
+    let database = fresh_database().await;
+    let known = KeyCache::default();
+    let batch = [rating("ann", "tea", 4.0, 1), rating("bob", "tea", 3.0, 1)];
+    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 2);
+    for statement in [
+        "INSERT INTO ratings VALUES (4711, (SELECT id FROM items), 3, now())",
+        "INSERT INTO ratings VALUES ((SELECT max(id) FROM users), 4711, 3, now())",
+        "DELETE FROM users WHERE external_id = 'ann'",
+        "DELETE FROM items",
+    ] {
+        let error = sqlx::query(statement).execute(&database.sql).await.unwrap_err();
+        assert!(error.as_database_error().unwrap().is_foreign_key_violation(), "{error}");
+    }
+
+    // A key that is known may be that of a user who is gone.
+    sqlx::raw_sql(
+        "DELETE FROM ratings WHERE user_id = (SELECT id FROM users WHERE external_id = 'ann');
+                   DELETE FROM users WHERE external_id = 'ann'",
+    )
+    .execute(&database.sql)
+    .await
+    .unwrap();
+    let batch = [rating("ann", "tea", 5.0, 2), rating("bob", "tea", 3.0, 1)];
+    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 1);
+    assert_eq!(
+        database.lines("rating").await,
+        ["rating|ann|tea|5|2.000000", "rating|bob|tea|3|1.000000"]
+    );
+}
+
+/// Every writer finds that the pairs are not there, and all but one that they are.
+#[tokio::test]
+async fn writers_of_the_same_new_ratings_do_not_fail() {
+    const N_WRITERS: i64 = 8;
+    let database = fresh_database().await;
+    let known = KeyCache::default();
+    let writes = (1..=N_WRITERS).map(|second| {
+        let batch: Vec<Rating> = (0..300)
+            .map(|n| {
+                rating(
+                    &format!("u{}", n % 20),
+                    &format!("i{n:03}"),
+                    (second % 5 + 1) as f32,
+                    second,
+                )
+            })
+            .collect();
+        let (pool, known) = (&database.pool, &known);
+        async move {
+            match second % 2 {
+                0 => ratings::load(pool, known, &batch).await.unwrap(),
+                _ => ratings::upsert(pool, &batch).await.unwrap().len(),
+            }
+        }
+    });
+    join_all(writes).await;
+    let latest = "SELECT count(*) FROM ratings WHERE rated_at = to_timestamp(8) AND value = 4";
+    assert_eq!(database.number(latest).await, 300);
+    // Every change is in the feed, in one row a batch.
+    let pairs = "SELECT count(DISTINCT (pair.user_id, pair.item_id)) FROM changes, UNNEST(user_ids, item_ids) AS pair (user_id, item_id)";
+    assert_eq!(database.number(pairs).await, 300);
+    let batches = "SELECT count(*) FROM changes WHERE user_ids IS NOT NULL";
+    assert!(database.number(batches).await <= N_WRITERS);
 }

@@ -166,7 +166,7 @@ async fn survives_kills_while_computing() {
     let server = server(&database);
     // Who is not caught in time comes no further than this.
     let hold = Hold::at(&database, Point::Writing).await;
-    for (phase, next) in [("evaluating", "fitting"), ("fitting", "writing")] {
+    for (phase, next) in [("evaluating", "effective ratings"), ("effective ratings", "writing")] {
         let trainer = paused_between(&database, phase, next).await;
         trainer.kill();
         let states = states(&database).await;
@@ -205,7 +205,7 @@ async fn an_interrupted_trainer_leaves_at_once() {
     trainer.signal(libc::SIGTERM);
     let (status, log) = trainer.wait();
     assert_eq!(status.code(), Some(130), "{log}");
-    assert!(!log.contains("phase=\"fitting\""), "{log}");
+    assert!(!log.contains("phase=\"effective ratings\""), "{log}");
     assert_eq!(
         states(&database).await,
         [(1, "active".to_owned()), (2, "failed".to_owned())]

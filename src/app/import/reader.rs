@@ -19,6 +19,7 @@ use super::{ImportError, ImportOptions};
 /// Consecutive lines of the file.
 pub(super) struct Batch<V> {
     pub values: Vec<V>,
+    pub n_values: usize,
     /// Where each value stands, if the store may refuse it; else empty.
     pub origins: Vec<Origin>,
     pub rejects: Vec<Reject>,
@@ -135,6 +136,7 @@ impl<S: Subject> OpenFile<S> {
     fn read(mut self, batch_lines: usize, sender: &mpsc::Sender<FromReader<S::Value>>) -> io::Result<()> {
         let new_batch = || Batch {
             values: Vec::with_capacity(batch_lines),
+            n_values: 0,
             origins: Vec::new(),
             rejects: Vec::new(),
             last_line: 0,
@@ -150,6 +152,7 @@ impl<S: Subject> OpenFile<S> {
                     match self.subject.read(&record) {
                         Ok(value) => {
                             batch.values.push(value);
+                            batch.n_values += 1;
                             if S::MAY_BE_REFUSED {
                                 batch.origins.push(Origin {
                                     line: record.line,

@@ -15,7 +15,8 @@ use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::outcome::{LoadOutcome, WriteOutcome};
+use crate::store::ids::KeyCache;
+use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
 
 pub(super) use self::campaigns::Campaigns;
@@ -67,13 +68,45 @@ pub(super) trait Subject: Sized + Send + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Stores `values` in one transaction; returns what became of each.
-    fn write(pool: &Pool, values: &[Self::Value]) -> impl Future<Output = Result<Vec<LoadOutcome>, StoreError>> + Send;
+    /// Stores `values` in one transaction. `known`: keys that former batches have met.
+    fn write(
+        pool: &Pool,
+        known: &KeyCache,
+        values: &[Self::Value],
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 }
 
-/// What became of values of which none is ever refused.
-fn never_refused(outcomes: Vec<WriteOutcome>) -> Vec<LoadOutcome> {
-    outcomes.into_iter().map(LoadOutcome::from).collect()
+/// What became of a batch; the rest was merged.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub stored: u64,
+    /// By position in the batch.
+    pub refused: Vec<(usize, InvalidField)>,
+}
+
+impl Written {
+    /// Of values of which none is ever refused.
+    fn of_accepted(stored: usize) -> Self {
+        Self {
+            stored: stored as u64,
+            refused: Vec::new(),
+        }
+    }
+}
+
+impl<O: Into<LoadOutcome>> From<Vec<O>> for Written {
+    /// `outcomes`: of every value.
+    fn from(outcomes: Vec<O>) -> Self {
+        let mut written = Self::default();
+        for (position, outcome) in outcomes.into_iter().enumerate() {
+            match outcome.into() {
+                LoadOutcome::Stored => written.stored += 1,
+                LoadOutcome::Merged => {}
+                LoadOutcome::Refused(error) => written.refused.push((position, error)),
+            }
+        }
+        written
+    }
 }
 
 #[cfg(test)]

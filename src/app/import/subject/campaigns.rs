@@ -6,7 +6,7 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::super::times::TimeFormats;
 use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
-use super::{Rules, Subject};
+use super::{Rules, Subject, Written};
 use crate::domain::coupon::{Audience, CampaignState, MAX_BASIS_POINTS, Window};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{CampaignId, MerchantId};
@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Campaigns {
@@ -148,8 +148,8 @@ impl Subject for Campaigns {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, values: &[CampaignLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        coupon_loads::upsert_campaigns(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CampaignLoad]) -> Result<Written, StoreError> {
+        Ok(coupon_loads::upsert_campaigns(pool, values).await?.into())
     }
 }
 

@@ -3,14 +3,14 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{Amount, Unit, boolean, currency, optional};
-use super::{Rules, Subject, never_refused};
+use super::{Rules, Subject, Written};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{Category, ItemId, MerchantId};
 use crate::domain::item::{ItemPatch, MerchantPatch, check_text};
 use crate::domain::money::{Currency, Money};
 use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Items {
@@ -75,8 +75,8 @@ impl Subject for Items {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, values: &[ItemPatch]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(catalog::upsert_items(pool, values).await?))
+    async fn write(pool: &Pool, _: &KeyCache, values: &[ItemPatch]) -> Result<Written, StoreError> {
+        Ok(catalog::upsert_items(pool, values).await?.into())
     }
 }
 
@@ -124,7 +124,7 @@ impl Subject for Merchants {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[MerchantPatch]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(catalog::upsert_merchants(pool, values).await?))
+    async fn write(pool: &Pool, _: &KeyCache, values: &[MerchantPatch]) -> Result<Written, StoreError> {
+        Ok(catalog::upsert_merchants(pool, values).await?.into())
     }
 }

@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::records::Record;
 use super::values::{Amount, Unit, at_least, boolean, currency, optional};
-use super::{Rules, Subject};
+use super::{Rules, Subject, Written};
 use crate::domain::coupon::{Discount, MAX_BASIS_POINTS};
 use crate::domain::decimal::Decimal;
 use crate::domain::error::InvalidField;
@@ -13,7 +13,7 @@ use crate::domain::money::Currency;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Coupons {
@@ -129,8 +129,8 @@ impl Subject for Coupons {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[CouponLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        coupon_loads::upsert_coupons(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
+        Ok(coupon_loads::upsert_coupons(pool, values).await?.into())
     }
 }
 
@@ -195,7 +195,7 @@ impl Subject for CouponItems {
         catalog::create_items(pool, &items).await
     }
 
-    async fn write(pool: &Pool, values: &[CouponItemLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        coupon_loads::add_coupon_items(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
+        Ok(coupon_loads::add_coupon_items(pool, values).await?.into())
     }
 }

@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{boolean, event_time, optional};
-use super::{Rules, Subject, never_refused};
+use super::{Rules, Subject, Written};
 use crate::domain::consent::{ConsentDecision, Purpose};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{CampaignId, UserId};
@@ -12,7 +12,7 @@ use crate::domain::time::{EventTime, Timestamp};
 use crate::store::consents;
 use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Assignments {
@@ -45,8 +45,8 @@ impl Subject for Assignments {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[AssignmentLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        coupon_loads::assign(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[AssignmentLoad]) -> Result<Written, StoreError> {
+        Ok(coupon_loads::assign(pool, values).await?.into())
     }
 }
 
@@ -82,8 +82,8 @@ impl Subject for Attributes {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[AttributeLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        coupon_loads::set_attributes(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[AttributeLoad]) -> Result<Written, StoreError> {
+        Ok(coupon_loads::set_attributes(pool, values).await?.into())
     }
 }
 
@@ -129,8 +129,8 @@ impl Subject for Consents {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[ConsentDecision]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(consents::set(pool, values).await?))
+    async fn write(pool: &Pool, _: &KeyCache, values: &[ConsentDecision]) -> Result<Written, StoreError> {
+        Ok(consents::set(pool, values).await?.into())
     }
 }
 
@@ -160,7 +160,7 @@ impl Subject for Suppressions {
         user.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[(UserId, String)]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(consents::suppress(pool, values).await?))
+    async fn write(pool: &Pool, _: &KeyCache, values: &[(UserId, String)]) -> Result<Written, StoreError> {
+        Ok(consents::suppress(pool, values).await?.into())
     }
 }

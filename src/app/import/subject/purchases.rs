@@ -4,15 +4,14 @@ use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::order_lines::LineNumbers;
 use super::super::records::Record;
 use super::values::{Amount, Unit, currency, event_time, integer};
-use super::{Rules, Subject, never_refused};
+use super::{Rules, Subject, Written};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, OrderId, UserId};
 use crate::domain::money::Currency;
 use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
 use crate::domain::time::{EventTime, Timestamp};
-use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::purchases;
 
@@ -102,17 +101,9 @@ impl Subject for Purchases {
         value.user.as_str()
     }
 
-    fn shared(value: &PurchaseLine) -> Option<&str> {
-        Some(value.item.as_str())
-    }
-
-    async fn create_shared(pool: &Pool, values: &[&PurchaseLine]) -> Result<(), StoreError> {
-        let items: Vec<&ItemId> = values.iter().map(|value| &value.item).collect();
-        catalog::create_items(pool, &items).await
-    }
-
-    async fn write(pool: &Pool, values: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(purchases::record(pool, values).await?))
+    async fn write(pool: &Pool, known: &KeyCache, values: &[PurchaseLine]) -> Result<Written, StoreError> {
+        let stored = purchases::load(pool, known, values).await?;
+        Ok(Written::of_accepted(stored))
     }
 }
 

@@ -3,14 +3,13 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{event_time, optional, rating_value};
-use super::{Rules, Subject, never_refused};
+use super::{Rules, Subject, Written};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::Rating;
 use crate::domain::time::Timestamp;
-use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::ratings;
 
@@ -56,16 +55,8 @@ impl Subject for Ratings {
         value.user.as_str()
     }
 
-    fn shared(value: &Rating) -> Option<&str> {
-        Some(value.item.as_str())
-    }
-
-    async fn create_shared(pool: &Pool, values: &[&Rating]) -> Result<(), StoreError> {
-        let items: Vec<&ItemId> = values.iter().map(|value| &value.item).collect();
-        catalog::create_items(pool, &items).await
-    }
-
-    async fn write(pool: &Pool, values: &[Rating]) -> Result<Vec<LoadOutcome>, StoreError> {
-        Ok(never_refused(ratings::upsert(pool, values).await?))
+    async fn write(pool: &Pool, known: &KeyCache, values: &[Rating]) -> Result<Written, StoreError> {
+        let stored = ratings::load(pool, known, values).await?;
+        Ok(Written::of_accepted(stored))
     }
 }

@@ -5,12 +5,12 @@ use sha2::{Digest, Sha256};
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{at_least, event_time, optional};
-use super::{Rules, Subject};
+use super::{Rules, Subject, Written};
 use crate::domain::error::InvalidField;
 use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::ids::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::redemption_loads::{self, RedemptionLoad};
 
@@ -71,8 +71,8 @@ impl Subject for Redemptions {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, values: &[RedemptionLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
-        redemption_loads::record(pool, values).await
+    async fn write(pool: &Pool, _: &KeyCache, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
+        Ok(redemption_loads::record(pool, values).await?.into())
     }
 }
 

@@ -1,0 +1,185 @@
+//! COPY, the fastest way out of PostgreSQL, in its binary format.
+//!
+//! Only PostgreSQL divides a table by `ctid`; ranges of `user_id` take their place elsewhere, and where there is no COPY of
+//! a query, a SELECT of the same rows.
+//!
+//! Source: PostgreSQL's documentation, "COPY", "Binary Format".
+
+use std::ops::Range;
+
+use chrono::DateTime;
+use futures_util::TryStreamExt;
+
+use crate::domain::time::Timestamp;
+
+use super::error::StoreError;
+use super::pool::Connection;
+
+/// A row of `ratings` that has a value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct RatingRow {
+    pub user_id: i64,
+    pub item_id: i64,
+    pub value: f32,
+    pub rated_at: Timestamp,
+}
+
+/// How large `ratings` is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// Pages of the table: whatever this transaction sees is in one of them until it ends.
+    pub blocks: i64,
+    /// As PostgreSQL estimates it.
+    pub rows: usize,
+}
+
+/// The size of `ratings`, which nobody can rewrite until the transaction ends.
+pub(super) async fn ratings_extent(connection: &mut Connection) -> Result<Extent, StoreError> {
+    sqlx::query!("LOCK TABLE ratings IN ACCESS SHARE MODE")
+        .execute(&mut *connection)
+        .await?;
+    let extent = sqlx::query!(
+        r#"SELECT pg_relation_size(oid) / current_setting('block_size')::bigint AS "blocks!", reltuples AS rows
+           FROM pg_class WHERE oid = 'ratings'::regclass"#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Extent {
+        blocks: extent.blocks,
+        // -1 where it has never looked.
+        rows: extent.rows.max(0.0) as usize,
+    })
+}
+
+/// Hands to `take` every rating in `blocks` of `ratings` whose user allows training, in any order.
+///
+/// `by_default`: whether silence allows it.
+pub(super) async fn read_ratings(
+    connection: &mut Connection,
+    blocks: Range<i64>,
+    by_default: bool,
+    mut take: impl FnMut(RatingRow) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    // COPY takes no parameters: two numbers and a boolean.
+    let Range { start, end } = blocks;
+    let statement = format!(
+        "COPY (SELECT ratings.user_id, item_id, value, rated_at
+               FROM ratings LEFT JOIN consents ON consents.user_id = ratings.user_id AND purpose = 'training'
+               WHERE ratings.ctid >= '({start},0)' AND ratings.ctid < '({end},0)'
+                 AND value IS NOT NULL AND COALESCE(is_granted, {by_default}))
+         TO STDOUT (FORMAT binary)"
+    );
+    let mut messages = connection.copy_out_raw(&statement).await?;
+    while let Some(message) = messages.try_next().await? {
+        let mut bytes = without_header(&message);
+        while let Some(row) = rating(&mut bytes)? {
+            take(row)?;
+        }
+    }
+    Ok(())
+}
+
+/// PostgreSQL sends a message for every row; before the first row stands a header.
+fn without_header(message: &[u8]) -> &[u8] {
+    const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+    // Flags and the length of an extension, of which there are none.
+    const HEADER_BYTES: usize = SIGNATURE.len() + 4 + 4;
+    match message.starts_with(SIGNATURE) {
+        true => message.get(HEADER_BYTES..).unwrap_or_default(),
+        false => message,
+    }
+}
+
+/// The row at the front of `bytes`; `None` at their end, and at the mark for the end of all rows.
+fn rating(bytes: &mut &[u8]) -> Result<Option<RatingRow>, StoreError> {
+    const END: i16 = -1;
+    let invalid = || StoreError::corrupt("ratings", "a row is not four columns of fixed width");
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match i16::from_be_bytes(take_chunk(bytes).ok_or_else(invalid)?) {
+        END => return Ok(None),
+        4 => {}
+        _ => return Err(invalid()),
+    }
+    let mut row = || {
+        Some((
+            i64::from_be_bytes(field(bytes)?),
+            i64::from_be_bytes(field(bytes)?),
+            f32::from_be_bytes(field(bytes)?),
+            i64::from_be_bytes(field(bytes)?),
+        ))
+    };
+    let (user_id, item_id, value, micros) = row().ok_or_else(invalid)?;
+    let rated_at = timestamp(micros).ok_or_else(|| StoreError::corrupt("ratings", "rated_at is out of range"))?;
+    Ok(Some(RatingRow {
+        user_id,
+        item_id,
+        value,
+        rated_at,
+    }))
+}
+
+/// A field that is not null and W bytes wide.
+fn field<const W: usize>(bytes: &mut &[u8]) -> Option<[u8; W]> {
+    match i32::from_be_bytes(take_chunk(bytes)?) {
+        width if width == W as i32 => take_chunk(bytes),
+        _ => None,
+    }
+}
+
+fn take_chunk<const W: usize>(bytes: &mut &[u8]) -> Option<[u8; W]> {
+    let (chunk, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*chunk)
+}
+
+/// `micros`: since 2000-01-01.
+fn timestamp(micros: i64) -> Option<Timestamp> {
+    const Y2000_MICROS: i64 = 946_684_800_000_000;
+    DateTime::from_timestamp_micros(micros.checked_add(Y2000_MICROS)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As PostgreSQL 15 sends `COPY (SELECT 7::bigint, 9::bigint, 4.5::real, '2000-01-01 00:00:01Z'::timestamptz)`.
+    const MESSAGES: [&[u8]; 2] = [
+        b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\
+          \0\x04\0\0\0\x08\0\0\0\0\0\0\0\x07\0\0\0\x08\0\0\0\0\0\0\0\x09\0\0\0\x04\x40\x90\0\0\0\0\0\x08\0\0\0\0\0\x0f\x42\x40",
+        b"\xff\xff",
+    ];
+
+    fn rows(message: &[u8]) -> Result<Vec<RatingRow>, StoreError> {
+        let mut bytes = without_header(message);
+        std::iter::from_fn(|| rating(&mut bytes).transpose()).collect()
+    }
+
+    #[test]
+    fn rows_are_read() {
+        let expected = RatingRow {
+            user_id: 7,
+            item_id: 9,
+            value: 4.5,
+            rated_at: DateTime::from_timestamp_secs(946_684_801).unwrap(),
+        };
+        let row = without_header(MESSAGES[0]);
+        assert_eq!(rows(MESSAGES[0]).unwrap(), [expected]);
+        assert_eq!(rows(row).unwrap(), [expected]);
+        assert_eq!(rows(&[row, row].concat()).unwrap(), [expected; 2]);
+        assert_eq!(rows(MESSAGES[1]).unwrap(), []);
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        let row = without_header(MESSAGES[0]);
+        for end in 1..row.len() {
+            rows(&row[..end]).unwrap_err();
+        }
+        let null = [&row[..2], &[0xff; 4], &row[14..]].concat();
+        rows(&null).unwrap_err();
+        let infinity = [&row[..row.len() - 8], &i64::MAX.to_be_bytes()].concat();
+        rows(&infinity).unwrap_err();
+    }
+}

@@ -31,6 +31,8 @@ from server import PREDICT_RATINGS, RECOMMEND, Database, Server, likemind, numbe
 CHECK_ELIGIBILITY = "/likemind.v1.CouponService/CheckEligibility"
 SERVER_CORE, CLIENT_CORE = "0", "1"
 LIMIT, PREDICTIONS = 20, 20
+# To the database, of pgbench as of the server.
+CONNECTIONS = 16
 # Whoever asks is let in, no limit is reached, and nothing but calls is done.
 SETTINGS = ["server.allow_unauthenticated=true", "access.requests_per_second=1000000", "access.burst=1000000",
             "access.max_concurrent_requests=0", "server.max_concurrent_requests=4096",
@@ -203,22 +205,22 @@ def eligibility(client, program, data_dir, database, messages, folder, key, call
         return
     user_statement, usage_statement = statements()
     array = "'{" + ",".join(coupons) + "}'::text[]"
-    scripts = []
-    for n, user in enumerate(messages.draw_users(64)):
-        path = os.path.join(folder, f"eligibility-{n}.sql")
-        with open(path, "w") as file:
-            file.write(user_statement.replace("$1", f"'{user}'").replace("$2", "7") + " \\gset\n"
-                       + usage_statement.replace("$1", array).replace("$2", ":id") + ";\n")
-        scripts += ["-f", path]
-    command = ["pgbench", "-n", "-M", "prepared", *scripts, "-c", str(callers), "-T", str(seconds), *database.flags,
-               database.name]
+    path = os.path.join(folder, "eligibility.sql")
+    with open(path, "w") as file:
+        # Of one user, for pgbench prepares the statements of every script on every connection.
+        file.write(user_statement.replace("$1", f"'{messages.users[0]}'").replace("$2", "7") + " \\gset\n"
+                   + usage_statement.replace("$1", array).replace("$2", ":id") + ";\n")
+    command = ["pgbench", "-n", "-M", "prepared", "-f", path, "-c", str(CONNECTIONS), "-T", str(max(1, round(seconds))),
+               *database.flags, database.name]
+    # As the server's connections.
+    environment = {**os.environ, "PGOPTIONS": "-c jit=off"}
     check = messages.check(coupons)
     taken, forced = [], []
-    with Server(program, data_dir, *SETTINGS, "database.max_connections=16") as server:
+    with Server(program, data_dir, *SETTINGS, f"database.max_connections={CONNECTIONS}") as server:
         load = ("--connections", 4, "--streams", callers // 4, "--seconds", seconds)
         client.load(server, CHECK_ELIGIBILITY, check, *load, key=key, pinned=False)
         for _ in range(rounds):
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             forced.append(float(re.search(r"tps = ([\d.]+)", output).group(1)))
             taken.append(client.load(server, CHECK_ELIGIBILITY, check, *load, key=key, pinned=False)["per_second"])
     ratios = [rate / most for rate, most in zip(taken, forced)]

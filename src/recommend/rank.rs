@@ -198,7 +198,7 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
 /// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
 /// sum is 0.
 ///
-/// What has been added to is noted by runs of [`RUN`] neighboring items, and later gone through run by run: in order, many
+/// What has been added to is noted by runs of `RUN` neighboring items, and later gone through run by run: in order, many
 /// items compared at once, and hardly a branch that cannot be foreseen, which a list of the items would be full of.
 #[derive(Debug, Default)]
 pub struct Scratch {

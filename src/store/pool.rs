@@ -24,10 +24,6 @@ pub const RETRIES: u32 = 5;
 /// Begins a transaction that sees one moment and changes nothing.
 pub(super) const PICTURE: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// How long the answer of the database with which a connection was given back counts: under load asking once more would be
-/// a third of a short request's statements.
-const TESTED: Duration = Duration::from_millis(100);
-
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the answer on a connection that is given back.
@@ -71,16 +67,9 @@ impl Pool {
                 opened.fetch_add(1, Ordering::Relaxed);
                 Box::pin(async { Ok(()) })
             })
-            .test_before_acquire(false)
-            .before_acquire(move |connection, idle| {
-                let reused = reused.clone();
-                Box::pin(async move {
-                    if idle.idle_for > TESTED {
-                        connection.ping().await?;
-                    }
-                    reused.fetch_add(1, Ordering::Relaxed);
-                    Ok(true)
-                })
+            .before_acquire(move |_, _| {
+                reused.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(true) })
             })
             .connect_lazy_with(connect_options);
         Ok(Self { inner, given_out })

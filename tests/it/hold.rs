@@ -86,7 +86,7 @@ impl<'a> Hold<'a> {
     pub async fn reached(&mut self) {
         let held = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE NOT granted AND datname = current_database()
-              AND (locktype = 'advisory' OR query LIKE '%FROM ratings LEFT JOIN consents%')";
+              AND (locktype = 'advisory' OR query LIKE 'LOCK TABLE ratings IN ACCESS SHARE MODE%')";
         // Not on the connection with the lock: within a transaction the activity stands still.
         let mut connection = connect(self.database).await;
         let pid = eventually("being held", async || {

@@ -48,7 +48,8 @@ def train(options, url):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     phases, paths, facts = {}, {}, {}
     for line in process.stderr:
-        fields = json.loads(line).get("fields", {})
+        record = json.loads(line)
+        fields = record.get("fields", record)
         if "took_ms" in fields:
             phases[fields["phase"]] = fields["took_ms"]
         if "path" in fields:

@@ -37,10 +37,13 @@
 //!   whole tile at once and with room for rounding; the few that pass get their exact similarity and are offered to both
 //!   lists (`best`). Lists are locked one at a time, and as their order is total, the K best do not depend on who came
 //!   first. Rows of similar length tend to be similar: those jobs come first, and make the later comparisons strict.
+//! - Where hardly any two of very many rows share a column, comparing whole tiles would be nearly all of the work; there one
+//!   row at a time meets those that it shares a column with (`by_row`).
 //! - Of a selection of rows, each meets all lanes: the selected ones come first in the order and meet each other once, all
 //!   others are lanes only.
 
 mod best;
+mod by_row;
 pub mod cosine;
 mod grid;
 mod integer;

@@ -65,7 +65,7 @@ fn places(keep: usize) -> usize {
 }
 
 /// The best `keep` of the neighbors offered, in amortized constant time for each.
-struct BestNeighbors {
+pub(super) struct BestNeighbors {
     keep: usize,
     /// Up to [`places`]; whatever they lack was worse than `bar`.
     candidates: Vec<Neighbor>,
@@ -74,7 +74,7 @@ struct BestNeighbors {
 }
 
 impl BestNeighbors {
-    fn new(keep: usize) -> Self {
+    pub fn new(keep: usize) -> Self {
         Self {
             keep,
             candidates: Vec::new(),
@@ -82,7 +82,12 @@ impl BestNeighbors {
         }
     }
 
-    fn offer(&mut self, neighbor: Neighbor) {
+    /// The similarity that a neighbor must reach; 0 while any is taken.
+    pub fn bar(&self) -> f32 {
+        self.bar.map_or(0.0, |bar| bar.similarity)
+    }
+
+    pub fn offer(&mut self, neighbor: Neighbor) {
         let is_worse = self.bar.is_some_and(|bar| bar.best_first(&neighbor).is_lt());
         if self.keep == 0 || is_worse {
             return;
@@ -99,7 +104,7 @@ impl BestNeighbors {
         }
     }
 
-    fn sorted(&mut self) -> &[Neighbor] {
+    pub fn sorted(&mut self) -> &[Neighbor] {
         if self.candidates.len() > self.keep {
             self.candidates.select_nth_unstable_by(self.keep, Neighbor::best_first);
             self.candidates.truncate(self.keep);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::best::BestLists;
+use super::by_row;
 use super::integer::IntegerKernel;
 use super::layout::{Layout, Sizes};
 use super::lists::NeighborLists;
@@ -63,6 +64,8 @@ pub enum Products {
     Integer,
     /// In f64, in ascending column order.
     Real,
+    /// The same, of the pairs alone that share a column: there are few of them.
+    ByRow,
 }
 
 /// The way the similarities were computed.
@@ -77,6 +80,7 @@ impl fmt::Display for KernelPath {
         let products = match self.products {
             Products::Integer => "integer",
             Products::Real => "real",
+            Products::ByRow => "row by row, real",
         };
         write!(f, "{products} products, {} instructions", self.instructions)
     }
@@ -164,6 +168,12 @@ fn top_k_by(
     let selected = selection.rows(rows.n_rows())?;
     let keep = options.neighbors.min(rows.n_rows());
     let path = |products| KernelPath { products, instructions };
+    if by_row::is_faster(columns) {
+        return Ok(TopK {
+            lists: by_row::best(rows, columns, &selected, keep, observe),
+            path: path(Products::ByRow),
+        });
+    }
     if let Some(kernel) = IntegerKernel::new(rows, columns, &selected, sizes, instructions) {
         let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep, observe);
         let lists = in_selected_order(best, &kernel.layout, rows.n_rows());

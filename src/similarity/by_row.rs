@@ -1,0 +1,168 @@
+//! Rows of which hardly any two share a column: one row at a time meets only those that do.
+//!
+//! A tile compares a row with all of its lanes, met or not. Of a million users with ten purchases each nearly all pairs
+//! have nothing in common, and to pass over them would cost far more than the products.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::best::BestNeighbors;
+use super::cosine::Observer;
+use super::lists::{Neighbor, NeighborLists};
+use super::pair::{floor_below, pair_similarity};
+use super::sparse::CsrMatrix;
+
+/// Rows that are handed to a thread at a time.
+const ROWS_AT_ONCE: usize = 1_024;
+
+/// With fewer rows passing over pairs costs nothing to speak of.
+const MIN_ROWS: usize = 50_000;
+
+/// How many pairs can be passed over in the time of one product here.
+const PAIRS_PER_PRODUCT: u64 = 8;
+
+/// Whether so few pairs share a column that this is faster than tiles. Of all rows and columns, so that whatever rows are
+/// selected their lists are computed in one way.
+pub(super) fn is_faster(columns: &CsrMatrix) -> bool {
+    let n_rows = columns.n_columns();
+    let square = |column| (columns.row_range(column).len() as u64).pow(2);
+    let n_products: u64 = (0..columns.n_rows()).map(square).sum();
+    let n_pairs = (n_rows as u64).pow(2) / 2;
+    n_rows >= MIN_ROWS && n_products.saturating_mul(PAIRS_PER_PRODUCT) < n_pairs
+}
+
+/// The lists of the `selected` rows, in f64 in ascending column order.
+///
+/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes a row and thread.
+pub(super) fn best(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selected: &[u32],
+    keep: usize,
+    observe: Observer<'_>,
+) -> NeighborLists {
+    let square = |&value: &f32| f64::from(value) * f64::from(value);
+    let squares: Vec<f64> = (0..rows.n_rows())
+        .into_par_iter()
+        .map(|row| rows.row(row).1.iter().map(square).sum())
+        .collect();
+    let total = selected.len() as u64;
+    let done = AtomicU64::new(0);
+    let lists = selected.par_chunks(ROWS_AT_ONCE).map_init(
+        || Workspace::new(rows.n_rows(), keep),
+        |workspace, chunk| {
+            let mut lists = NeighborLists::of_targets(rows.n_rows());
+            for &row in chunk {
+                lists.push_row(workspace.neighbors_of(row as usize, rows, columns, &squares));
+            }
+            let chunk = chunk.len() as u64;
+            observe(done.fetch_add(chunk, Ordering::Relaxed) + chunk, total);
+            lists
+        },
+    );
+    let mut lists: Vec<NeighborLists> = lists.collect();
+    lists.push(NeighborLists::of_targets(rows.n_rows()));
+    NeighborLists::concat(lists)
+}
+
+/// The buffers that one thread reuses from row to row.
+struct Workspace {
+    /// Per row its product with the current one; 0 means not met yet, as every product is above 0.
+    dots: Vec<f64>,
+    /// The rows that the current one shares a column with.
+    met: Vec<u32>,
+    keep: usize,
+    best: BestNeighbors,
+}
+
+impl Workspace {
+    fn new(n_rows: usize, keep: usize) -> Self {
+        Self {
+            dots: vec![0.0; n_rows],
+            met: Vec::new(),
+            keep,
+            best: BestNeighbors::new(keep),
+        }
+    }
+
+    /// The row's list, best first. Leaves `dots` and `met` as it found them.
+    fn neighbors_of(&mut self, row: usize, rows: &CsrMatrix, columns: &CsrMatrix, squares: &[f64]) -> &[Neighbor] {
+        let (row_columns, values) = rows.row(row);
+        for (&column, &value) in row_columns.iter().zip(values) {
+            let (others, other_values) = columns.row(column as usize);
+            for (&other, &other_value) in others.iter().zip(other_values) {
+                let dot = &mut self.dots[other as usize];
+                if *dot == 0.0 {
+                    self.met.push(other);
+                }
+                *dot += f64::from(value) * f64::from(other_value);
+            }
+        }
+        self.best = BestNeighbors::new(self.keep);
+        let square = squares[row];
+        for index in self.met.drain(..) {
+            let other = index as usize;
+            let dot = std::mem::take(&mut self.dots[other]);
+            let floor = floor_below(self.best.bar());
+            // Most pairs of a long row end here, without a root or a division.
+            if other == row || dot * dot < floor * floor * square * squares[other] {
+                continue;
+            }
+            let similarity = pair_similarity(dot, square, squares[other]);
+            if similarity > 0.0 {
+                self.best.offer(Neighbor { index, similarity });
+            }
+        }
+        self.best.sorted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::super::cosine::TopKOptions;
+    use super::super::reference::top_k_dense;
+    use super::*;
+
+    #[test]
+    fn gives_what_the_reference_gives() {
+        // Rows with few of many columns, some with none, and values on no grid.
+        let ratings = Array2::from_shape_fn((90, 40), |(row, column)| match (row * 31 + column * 17) % 11 {
+            0 | 1 if row % 13 != 5 => 1.0 + ((row * 7 + column * 3) % 10) as f32 / 7.0,
+            _ => 0.0,
+        });
+        let entries = ratings.indexed_iter().filter(|&(_, &value)| value > 0.0);
+        let triplets = entries.map(|((row, column), &value)| (row as u32, column as u32, value));
+        let rows = CsrMatrix::from_triplets(90, 40, triplets.collect()).unwrap();
+        let all: Vec<u32> = (0..90).collect();
+        for keep in [0, 1, 5, 90] {
+            let options = TopKOptions { neighbors: keep };
+            let expected = top_k_dense(ratings.view(), 0..90, &options);
+            let found = best(&rows, &rows.transpose(), &all, keep, &|done, total| {
+                assert!(done <= total)
+            });
+            assert_eq!(found, expected);
+            let some = [3, 18, 89];
+            let found = best(&rows, &rows.transpose(), &some, keep, &|_, _| {});
+            for (list, row) in some.into_iter().enumerate() {
+                assert_eq!(found.row(list), expected.row(row as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_for_many_rows_that_share_little() {
+        let of_length = |n_rows: u32, rows_of_column: u32| {
+            let triplets = (0..n_rows).map(|row| (row, row / rows_of_column, 1.0)).collect();
+            let n_columns = n_rows.div_ceil(rows_of_column) as usize;
+            CsrMatrix::from_triplets(n_rows as usize, n_columns, triplets)
+                .unwrap()
+                .transpose()
+        };
+        assert!(is_faster(&of_length(60_000, 10)));
+        assert!(!is_faster(&of_length(60_000, 30_000)));
+        assert!(!is_faster(&of_length(40_000, 10)));
+    }
+}

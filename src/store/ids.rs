@@ -105,8 +105,8 @@ ensure!(
 
 /// The keys of the users and items that a long import has met, so that its batches look up only what is new to it.
 ///
-/// A row of `users` or `items` has its key for as long as it is there. If it has been deleted since, a foreign key says
-/// so, see [`retrying`](Self::retrying).
+/// A row of `users` or `items` has its key for as long as it is there. If it has been deleted since, the database says
+/// so, and all keys are looked up once more.
 #[derive(Debug, Default)]
 pub struct KeyCache {
     users: Known,

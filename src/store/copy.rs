@@ -1,4 +1,4 @@
-//! COPY, the fastest way out of PostgreSQL, in its binary format.
+//! COPY, the fastest way out of PostgreSQL and into it, in its binary format.
 //!
 //! Only PostgreSQL divides a table by `ctid`; ranges of `user_id` take their place elsewhere, and where there is no COPY of
 //! a query, a SELECT of the same rows.
@@ -14,6 +14,14 @@ use crate::domain::time::Timestamp;
 
 use super::error::StoreError;
 use super::pool::Connection;
+
+/// What stands before the first row.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// Flags and the length of an extension: there are none.
+const HEADER_REST: [u8; 8] = [0; 8];
+/// Stands after the last row, in the place of a number of columns.
+const END: i16 = -1;
+const N_COLUMNS: i16 = 4;
 
 /// A row of `ratings` that has a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,27 +87,56 @@ pub(super) async fn read_ratings(
     Ok(())
 }
 
+/// Inserts `rows`, of which none may be there.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when one is there. The transaction is over then, like after every other error.
+pub(super) async fn insert_ratings(
+    connection: &mut Connection,
+    rows: impl ExactSizeIterator<Item = RatingRow>,
+) -> Result<(), StoreError> {
+    const ROW_BYTES: usize = 2 + 4 * 4 + 3 * 8 + 4;
+    let mut bytes = Vec::with_capacity(SIGNATURE.len() + HEADER_REST.len() + rows.len() * ROW_BYTES + 2);
+    bytes.extend_from_slice(SIGNATURE);
+    bytes.extend_from_slice(&HEADER_REST);
+    rows.for_each(|row| put_rating(&mut bytes, row));
+    bytes.extend_from_slice(&END.to_be_bytes());
+    let statement = "COPY ratings (user_id, item_id, value, rated_at) FROM STDIN (FORMAT binary)";
+    let mut copy = connection.copy_in_raw(statement).await?;
+    copy.send(bytes).await?;
+    copy.finish().await.map_err(StoreError::of_insert)?;
+    Ok(())
+}
+
+fn put_rating(bytes: &mut Vec<u8>, row: RatingRow) {
+    fn put_field<const W: usize>(bytes: &mut Vec<u8>, field: [u8; W]) {
+        bytes.extend_from_slice(&(W as i32).to_be_bytes());
+        bytes.extend_from_slice(&field);
+    }
+    bytes.extend_from_slice(&N_COLUMNS.to_be_bytes());
+    put_field(bytes, row.user_id.to_be_bytes());
+    put_field(bytes, row.item_id.to_be_bytes());
+    put_field(bytes, row.value.to_be_bytes());
+    put_field(bytes, (row.rated_at.timestamp_micros() - Y2000_MICROS).to_be_bytes());
+}
+
 /// PostgreSQL sends a message for every row; before the first row stands a header.
 fn without_header(message: &[u8]) -> &[u8] {
-    const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    // Flags and the length of an extension, of which there are none.
-    const HEADER_BYTES: usize = SIGNATURE.len() + 4 + 4;
     match message.starts_with(SIGNATURE) {
-        true => message.get(HEADER_BYTES..).unwrap_or_default(),
+        true => message.get(SIGNATURE.len() + HEADER_REST.len()..).unwrap_or_default(),
         false => message,
     }
 }
 
 /// The row at the front of `bytes`; `None` at their end, and at the mark for the end of all rows.
 fn rating(bytes: &mut &[u8]) -> Result<Option<RatingRow>, StoreError> {
-    const END: i16 = -1;
     let invalid = || StoreError::corrupt("ratings", "a row is not four columns of fixed width");
     if bytes.is_empty() {
         return Ok(None);
     }
     match i16::from_be_bytes(take_chunk(bytes).ok_or_else(invalid)?) {
         END => return Ok(None),
-        4 => {}
+        N_COLUMNS => {}
         _ => return Err(invalid()),
     }
     let mut row = || {
@@ -134,9 +171,11 @@ fn take_chunk<const W: usize>(bytes: &mut &[u8]) -> Option<[u8; W]> {
     Some(*chunk)
 }
 
+/// 2000-01-01, from which PostgreSQL counts.
+const Y2000_MICROS: i64 = 946_684_800_000_000;
+
 /// `micros`: since 2000-01-01.
 fn timestamp(micros: i64) -> Option<Timestamp> {
-    const Y2000_MICROS: i64 = 946_684_800_000_000;
     DateTime::from_timestamp_micros(micros.checked_add(Y2000_MICROS)?)
 }
 
@@ -169,6 +208,14 @@ mod tests {
         assert_eq!(rows(row).unwrap(), [expected]);
         assert_eq!(rows(&[row, row].concat()).unwrap(), [expected; 2]);
         assert_eq!(rows(MESSAGES[1]).unwrap(), []);
+    }
+
+    #[test]
+    fn rows_are_written_as_they_are_read() {
+        let row = without_header(MESSAGES[0]);
+        let mut bytes = Vec::new();
+        put_rating(&mut bytes, rows(row).unwrap()[0]);
+        assert_eq!(bytes, row);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! External ids to keys, creating bare users, items and merchants that are seen for the first time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::error::StoreError;
@@ -103,17 +104,28 @@ ensure!(
      SELECT id, external_id FROM created"
 );
 
-/// The keys of the users and items that a long import has met, so that its batches look up only what is new to it.
+/// What a long import remembers from batch to batch: the keys of the users and items that it has met, so that its batches
+/// look up only what is new to it, and whether there was anything before it.
 ///
 /// A row of `users` or `items` has its key for as long as it is there. If it has been deleted since, the database says
 /// so, and all keys are looked up once more.
 #[derive(Debug, Default)]
-pub struct KeyCache {
+pub struct ImportMemory {
     users: Known,
     items: Known,
+    has_met_stored: AtomicBool,
 }
 
-impl KeyCache {
+impl ImportMemory {
+    /// Whether some row of the batch that ended last was stored before: it is likely of the next one too.
+    pub(super) fn has_met_stored(&self) -> bool {
+        self.has_met_stored.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_met_stored(&self, has_met_stored: bool) {
+        self.has_met_stored.store(has_met_stored, Ordering::Relaxed);
+    }
+
     /// The key of each of `ids`. Users who are not there are created, bare, and committed: in the transaction of a batch,
     /// all others that name them would have to wait for its end.
     pub(super) async fn users<'a>(

@@ -14,7 +14,7 @@ use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummar
 use likemind::domain::id::{ItemId, UserId};
 use likemind::domain::rating::Rating;
 use likemind::store::error::StoreError;
-use likemind::store::ids::KeyCache;
+use likemind::store::ids::ImportMemory;
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
 use likemind::store::ratings;
@@ -787,7 +787,7 @@ fn rating(user: &str, item: &str, value: f32, second: i64) -> Rating {
 #[tokio::test]
 async fn ratings_refer_to_what_is_there() {
     let database = fresh_database().await;
-    let known = KeyCache::default();
+    let known = ImportMemory::default();
     let batch = [rating("ann", "tea", 4.0, 1), rating("bob", "tea", 3.0, 1)];
     assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 2);
     for statement in [
@@ -816,12 +816,63 @@ async fn ratings_refer_to_what_is_there() {
     );
 }
 
+/// Batches of new pairs only are stored in another way than those that meet pairs which are there.
+#[tokio::test]
+async fn batches_with_and_without_new_ratings_take_turns() {
+    let database = fresh_database().await;
+    let known = ImportMemory::default();
+    let load = async |batch: &[Rating]| ratings::load(&database.pool, &known, batch).await.unwrap();
+    // Of two of a batch the later one counts.
+    let new = [
+        rating("ann", "tea", 4.0, 1),
+        rating("ann", "tea", 3.0, 2),
+        rating("bob", "tea", 3.0, 1),
+    ];
+    assert_eq!(load(&new).await, 2);
+    let (bob, tea) = (UserId::new("bob").unwrap(), ItemId::new("tea").unwrap());
+    let deleted_at = DateTime::from_timestamp_secs(5).unwrap();
+    assert!(ratings::delete(&database.pool, &bob, &tea, deleted_at).await.unwrap());
+    // Newer, as it was, deleted later, new.
+    let mixed = [
+        rating("ann", "tea", 5.0, 3),
+        rating("bob", "tea", 2.0, 4),
+        rating("cid", "tea", 2.0, 1),
+    ];
+    assert_eq!(load(&mixed).await, 2);
+    assert_eq!(load(&mixed).await, 0);
+    assert_eq!(load(&[rating("dan", "tea", 1.0, 1)]).await, 1);
+    assert_eq!(
+        load(&[rating("eve", "tea", 1.0, 1), rating("eve", "milk", 2.0, 1)]).await,
+        2
+    );
+    assert_eq!(load(&[]).await, 0);
+    assert_eq!(
+        database.lines("rating").await,
+        [
+            "rating|ann|tea|5|3.000000",
+            "rating|cid|tea|2|1.000000",
+            "rating|dan|tea|1|1.000000",
+            "rating|eve|milk|2|1.000000",
+            "rating|eve|tea|1|1.000000",
+        ]
+    );
+    // In the feed stands what was stored, in a row a batch, and nothing of a batch of no effect.
+    let pairs = "SELECT COALESCE(sum(cardinality(user_ids)), 0)::bigint FROM changes WHERE user_ids IS NOT NULL";
+    assert_eq!(database.number(pairs).await, 2 + 2 + 1 + 2);
+    assert_eq!(
+        database
+            .number("SELECT count(*) FROM changes WHERE user_ids IS NOT NULL")
+            .await,
+        4
+    );
+}
+
 /// Every writer finds that the pairs are not there, and all but one that they are.
 #[tokio::test]
 async fn writers_of_the_same_new_ratings_do_not_fail() {
     const N_WRITERS: i64 = 8;
     let database = fresh_database().await;
-    let known = KeyCache::default();
+    let known = ImportMemory::default();
     let writes = (1..=N_WRITERS).map(|second| {
         let batch: Vec<Rating> = (0..300)
             .map(|n| {

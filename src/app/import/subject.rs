@@ -15,7 +15,7 @@ use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
 
@@ -71,7 +71,7 @@ pub(super) trait Subject: Sized + Send + 'static {
     /// Stores `values` in one transaction. `known`: keys that former batches have met.
     fn write(
         pool: &Pool,
-        known: &KeyCache,
+        known: &ImportMemory,
         values: &[Self::Value],
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::statistics;
 
@@ -76,7 +76,7 @@ impl<S: Subject> Writer<S> {
             longest: options.patience,
             interrupt: interrupt.clone(),
         };
-        let keys = Arc::new(KeyCache::default());
+        let keys = Arc::new(ImportMemory::default());
         let mut tasks = JoinSet::new();
         let connect = |_| {
             let (sender, parts) = mpsc::channel(1);
@@ -148,7 +148,7 @@ impl<S: Subject> Writer<S> {
 async fn store_parts<S: Subject>(
     pool: Pool,
     patience: Patience,
-    keys: Arc<KeyCache>,
+    keys: Arc<ImportMemory>,
     mut parts: mpsc::Receiver<Part<S::Value>>,
 ) {
     while let Some(Part { values, done }) = parts.recv().await {

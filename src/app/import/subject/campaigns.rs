@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Campaigns {
@@ -148,7 +148,7 @@ impl Subject for Campaigns {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[CampaignLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[CampaignLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::upsert_campaigns(pool, values).await?.into())
     }
 }

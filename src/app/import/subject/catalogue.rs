@@ -10,7 +10,7 @@ use crate::domain::item::{ItemPatch, MerchantPatch, check_text};
 use crate::domain::money::{Currency, Money};
 use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Items {
@@ -75,7 +75,7 @@ impl Subject for Items {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[ItemPatch]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[ItemPatch]) -> Result<Written, StoreError> {
         Ok(catalog::upsert_items(pool, values).await?.into())
     }
 }
@@ -124,7 +124,7 @@ impl Subject for Merchants {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[MerchantPatch]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[MerchantPatch]) -> Result<Written, StoreError> {
         Ok(catalog::upsert_merchants(pool, values).await?.into())
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::money::Currency;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Coupons {
@@ -129,7 +129,7 @@ impl Subject for Coupons {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[CouponLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::upsert_coupons(pool, values).await?.into())
     }
 }
@@ -195,7 +195,7 @@ impl Subject for CouponItems {
         catalog::create_items(pool, &items).await
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::add_coupon_items(pool, values).await?.into())
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::money::Currency;
 use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
 use crate::domain::time::{EventTime, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::purchases;
 
@@ -101,7 +101,7 @@ impl Subject for Purchases {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, known: &KeyCache, values: &[PurchaseLine]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, known: &ImportMemory, values: &[PurchaseLine]) -> Result<Written, StoreError> {
         let stored = purchases::load(pool, known, values).await?;
         Ok(Written::of_accepted(stored))
     }

@@ -9,7 +9,7 @@ use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::Rating;
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::ratings;
 
@@ -55,7 +55,7 @@ impl Subject for Ratings {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, known: &KeyCache, values: &[Rating]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, known: &ImportMemory, values: &[Rating]) -> Result<Written, StoreError> {
         let stored = ratings::load(pool, known, values).await?;
         Ok(Written::of_accepted(stored))
     }

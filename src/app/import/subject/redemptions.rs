@@ -10,7 +10,7 @@ use crate::domain::error::InvalidField;
 use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::KeyCache;
+use crate::store::ids::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::redemption_loads::{self, RedemptionLoad};
 
@@ -71,7 +71,7 @@ impl Subject for Redemptions {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &KeyCache, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &ImportMemory, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
         Ok(redemption_loads::record(pool, values).await?.into())
     }
 }

@@ -3,6 +3,7 @@
 //! A tile compares a row with all of its lanes, met or not. Of a million users with ten purchases each nearly all pairs
 //! have nothing in common, and to pass over them would cost far more than the products.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
@@ -15,6 +16,9 @@ use super::sparse::CsrMatrix;
 
 /// Rows that are handed to a thread at a time.
 const ROWS_AT_ONCE: usize = 1_024;
+
+/// Rows that they meet at a time: their products and squares stay in the second-level cache.
+const BLOCK_ROWS: usize = if cfg!(test) { 16 } else { 1 << 15 };
 
 /// With fewer rows passing over pairs costs nothing to speak of.
 const MIN_ROWS: usize = 50_000;
@@ -34,7 +38,7 @@ pub(super) fn is_faster(columns: &CsrMatrix) -> bool {
 
 /// The lists of the `selected` rows, in f64 in ascending column order.
 ///
-/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes a row and thread.
+/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes a row; some MB a thread.
 pub(super) fn best(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
@@ -47,74 +51,108 @@ pub(super) fn best(
         .into_par_iter()
         .map(|row| rows.row(row).1.iter().map(square).sum())
         .collect();
+    let matrix = Matrix { rows, columns, squares };
     let total = selected.len() as u64;
     let done = AtomicU64::new(0);
-    let lists = selected.par_chunks(ROWS_AT_ONCE).map_init(
-        || Workspace::new(rows.n_rows(), keep),
-        |workspace, chunk| {
-            let mut lists = NeighborLists::of_targets(rows.n_rows());
-            for &row in chunk {
-                lists.push_row(workspace.neighbors_of(row as usize, rows, columns, &squares));
-            }
+    let lists = selected
+        .par_chunks(ROWS_AT_ONCE)
+        .map_init(Workspace::default, |workspace, chunk| {
+            let lists = workspace.lists_of(chunk, &matrix, keep);
             let chunk = chunk.len() as u64;
             observe(done.fetch_add(chunk, Ordering::Relaxed) + chunk, total);
             lists
-        },
-    );
+        });
     let mut lists: Vec<NeighborLists> = lists.collect();
     lists.push(NeighborLists::of_targets(rows.n_rows()));
     NeighborLists::concat(lists)
 }
 
-/// The buffers that one thread reuses from row to row.
+struct Matrix<'a> {
+    rows: &'a CsrMatrix,
+    columns: &'a CsrMatrix,
+    /// Per row the sum of the squares of its values.
+    squares: Vec<f64>,
+}
+
+/// The buffers that one thread reuses.
+#[derive(Default)]
 struct Workspace {
-    /// Per row its product with the current one; 0 means not met yet, as every product is above 0.
+    /// Per row of a block its product with the current row; 0 means not met yet, as every product is above 0.
     dots: Vec<f64>,
-    /// The rows that the current one shares a column with.
+    /// The rows of the block that the current one shares a column with, from the first of the block on.
     met: Vec<u32>,
-    keep: usize,
-    best: BestNeighbors,
+    /// Per entry of the current rows, one row after the other: what of its column has been met, all rows before the block.
+    next: Vec<usize>,
 }
 
 impl Workspace {
-    fn new(n_rows: usize, keep: usize) -> Self {
-        Self {
-            dots: vec![0.0; n_rows],
-            met: Vec::new(),
-            keep,
-            best: BestNeighbors::new(keep),
+    /// The lists of some rows: all of them meet one block of rows after the other.
+    fn lists_of(&mut self, chunk: &[u32], matrix: &Matrix<'_>, keep: usize) -> NeighborLists {
+        let n_rows = matrix.rows.n_rows();
+        let mut best: Vec<BestNeighbors> = chunk.iter().map(|_| BestNeighbors::new(keep)).collect();
+        let n_entries = |&row: &u32| matrix.rows.row_range(row as usize).len();
+        self.next.clear();
+        self.next.resize(chunk.iter().map(n_entries).sum(), 0);
+        self.dots.resize(BLOCK_ROWS, 0.0);
+        let mut next = std::mem::take(&mut self.next);
+        for start in (0..n_rows).step_by(BLOCK_ROWS) {
+            let block = start..(start + BLOCK_ROWS).min(n_rows);
+            let mut rest = &mut next[..];
+            for (row, best) in chunk.iter().zip(&mut best) {
+                let of_row;
+                (of_row, rest) = rest.split_at_mut(n_entries(row));
+                self.meet(*row as usize, &block, of_row, matrix, best);
+            }
         }
+        self.next = next;
+        let mut lists = NeighborLists::of_targets(n_rows);
+        for best in &mut best {
+            lists.push_row(best.sorted());
+        }
+        lists
     }
 
-    /// The row's list, best first. Leaves `dots` and `met` as it found them.
-    fn neighbors_of(&mut self, row: usize, rows: &CsrMatrix, columns: &CsrMatrix, squares: &[f64]) -> &[Neighbor] {
-        let (row_columns, values) = rows.row(row);
-        for (&column, &value) in row_columns.iter().zip(values) {
-            let (others, other_values) = columns.row(column as usize);
-            for (&other, &other_value) in others.iter().zip(other_values) {
-                let dot = &mut self.dots[other as usize];
+    /// A row and those of a block. Leaves `dots` and `met` as it found them.
+    fn meet(
+        &mut self,
+        row: usize,
+        block: &Range<usize>,
+        next: &mut [usize],
+        matrix: &Matrix,
+        best: &mut BestNeighbors,
+    ) {
+        let (row_columns, values) = matrix.rows.row(row);
+        let (first, end) = (block.start as u32, block.end as u32);
+        for ((&column, &value), next) in row_columns.iter().zip(values).zip(next) {
+            let (others, other_values) = matrix.columns.row(column as usize);
+            let (others, other_values) = (&others[*next..], &other_values[*next..]);
+            let in_block = others.iter().zip(other_values).take_while(|(other, _)| **other < end);
+            for (&other, &other_value) in in_block {
+                *next += 1;
+                let place = other - first;
+                let dot = &mut self.dots[place as usize];
                 if *dot == 0.0 {
-                    self.met.push(other);
+                    self.met.push(place);
                 }
                 *dot += f64::from(value) * f64::from(other_value);
             }
         }
-        self.best = BestNeighbors::new(self.keep);
-        let square = squares[row];
-        for index in self.met.drain(..) {
-            let other = index as usize;
-            let dot = std::mem::take(&mut self.dots[other]);
-            let floor = floor_below(self.best.bar());
+        let square = matrix.squares[row];
+        let squares = &matrix.squares[block.clone()];
+        for place in self.met.drain(..) {
+            let dot = std::mem::take(&mut self.dots[place as usize]);
+            let other_square = squares[place as usize];
+            let index = first + place;
+            let floor = floor_below(best.bar());
             // Most pairs of a long row end here, without a root or a division.
-            if other == row || dot * dot < floor * floor * square * squares[other] {
+            if index as usize == row || dot * dot < floor * floor * square * other_square {
                 continue;
             }
-            let similarity = pair_similarity(dot, square, squares[other]);
+            let similarity = pair_similarity(dot, square, other_square);
             if similarity > 0.0 {
-                self.best.offer(Neighbor { index, similarity });
+                best.offer(Neighbor { index, similarity });
             }
         }
-        self.best.sorted()
     }
 }
 

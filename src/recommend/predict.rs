@@ -1,6 +1,7 @@
 //! Predicted ratings.
 
 use crate::domain::id::UserId;
+use crate::model::bits::Bits;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::overlay::ItemRef;
 use crate::model::snapshot::Snapshot;
@@ -85,15 +86,16 @@ pub struct Predictor<'a> {
     user_bias: f64,
 }
 
-/// Room for the predictions of one request, kept for the next: it grows to the number of items, and between requests
-/// every cell is 0.
+/// Room for the predictions of one request, kept for the next: it grows to the number of items.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The user's own ratings, one an item.
+    /// The user's own ratings, one an item; between requests every one is 0.
     ratings: Vec<f32>,
-    /// The place of an item in the request, from 1.
+    /// Whether the request has the item, which no item is of between requests. A bit an item stays in the first-level cache,
+    /// and of all that is met few are in the request.
+    asked: Bits,
+    /// The place in the request of an item that it has.
     places: Vec<u32>,
-    /// Not cleared.
     met: Met,
 }
 
@@ -345,9 +347,15 @@ impl<'a> Predictor<'a> {
             ratings[item.at()] = rating;
         }
         let spread = &ratings[..];
+        let row = |item: ItemIndex| self.snapshot.item_neighbors().row(item.at());
+        let mut ahead = items.iter().skip(AHEAD).map(|item| item.map(row));
         let side = |item: &Option<ItemIndex>| {
+            if let Some((neighbors, similarities)) = ahead.next().flatten() {
+                prefetch(neighbors);
+                prefetch(similarities);
+            }
             let Some(item) = item else { return Side::default() };
-            let (neighbors, similarities) = self.snapshot.item_neighbors().row(item.at());
+            let (neighbors, similarities) = row(*item);
             let mut sum = Sum::default();
             for &position in met.among(neighbors, |neighbor| spread[neighbor as usize] > 0.0) {
                 let (neighbor, similarity) = (neighbors[position as usize], similarities[position as usize]);
@@ -365,26 +373,31 @@ impl<'a> Predictor<'a> {
 
     /// [`Self::user_side`] of every item: the row of each neighbor is gone through once for all of them.
     fn user_sides(&self, items: &[Option<ItemIndex>], estimator: Estimator, scratch: &mut Scratch) -> Vec<Side> {
-        let Scratch { places, met, .. } = scratch;
+        let Scratch { places, asked, met, .. } = scratch;
         let known = || (0..).zip(items).filter_map(|(place, item)| Some((place, (*item)?)));
         for (place, item) in known() {
-            places[item.at()] = place + 1;
+            places[item.at()] = place;
+            asked.set(item.at(), true);
         }
-        let place_of = &places[..];
         let mut sums = vec![Sum::default(); items.len()];
+        let is_short = |row: &[u32]| row.len() <= MAX_SCAN * items.len();
+        let row = |user: UserIndex| self.snapshot.ratings().row(user.at());
         let mut ahead = self.shopper.neighbors().skip(AHEAD);
         for (neighbor, similarity) in self.shopper.neighbors() {
-            if let Some((later, _)) = ahead.next() {
-                prefetch(self.snapshot.ratings().row(later.at()).0);
+            if let Some((later, _)) = ahead.next()
+                && let (rated, _) = row(later)
+                && is_short(rated)
+            {
+                prefetch(rated);
             }
-            let (rated, ratings) = self.snapshot.ratings().row(neighbor.at());
+            let (rated, ratings) = row(neighbor);
             let mut add = |place: u32, position: usize| {
                 let expected = self.expected_of_user(neighbor, ItemIndex(rated[position]), estimator);
                 sums[place as usize].add(similarity, f64::from(ratings[position]) - expected);
             };
-            if rated.len() <= MAX_SCAN * items.len() {
-                for &position in met.among(rated, |item| place_of[item as usize] > 0) {
-                    add(place_of[rated[position as usize] as usize] - 1, position as usize);
+            if is_short(rated) {
+                for &position in met.among(rated, |item| asked.get(item as usize)) {
+                    add(places[rated[position as usize] as usize], position as usize);
                 }
             } else {
                 for (place, item) in known() {
@@ -395,7 +408,7 @@ impl<'a> Predictor<'a> {
             }
         }
         for (_, item) in known() {
-            places[item.at()] = 0;
+            asked.set(item.at(), false);
         }
         let (_, similarities) = self.shopper.neighbor_list();
         let side = |(sum, item): (Sum, &Option<ItemIndex>)| match item {
@@ -501,6 +514,7 @@ impl Scratch {
         if self.ratings.len() < n_items {
             self.ratings.resize(n_items, 0.0);
             self.places.resize(n_items, 0);
+            self.asked = Bits::zeros(n_items);
         }
     }
 }

@@ -4,17 +4,21 @@
 /// waited for.
 pub(super) const AHEAD: usize = 4;
 
-/// Of each row; what comes after them the processor foresees.
-const PREFETCHED_BYTES: usize = 512;
+/// Of the beginning of a row; what comes after it the processor foresees.
+const BEGINNING_BYTES: usize = 512;
 
 /// Has the beginning of `slice` fetched, and waits for nothing.
+pub(super) fn prefetch_beginning<T>(slice: &[T]) {
+    prefetch(&slice[..slice.len().min(BEGINNING_BYTES / size_of::<T>())]);
+}
+
+/// Has all of `slice` fetched, and waits for nothing.
 pub(super) fn prefetch<T>(slice: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let bytes = std::mem::size_of_val(slice).min(PREFETCHED_BYTES);
         let start = slice.as_ptr().cast::<i8>();
-        for offset in (0..bytes).step_by(64) {
+        for offset in (0..size_of_val(slice)).step_by(64) {
             // SAFETY: the offset lies within the slice; and a prefetch reads nothing that the program could see.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
         }

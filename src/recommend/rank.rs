@@ -9,7 +9,7 @@ use super::Basis;
 use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
 use super::filter::{CompiledFilter, ItemFilter};
 use super::popular::most_popular;
-use super::prefetch::{AHEAD, prefetch};
+use super::prefetch::{AHEAD, prefetch_beginning};
 use super::shopper::Shopper;
 use super::top::{Scored, Top};
 
@@ -435,6 +435,6 @@ fn largest(values: &[f64; RUN]) -> f64 {
 }
 
 fn prefetch_row((indices, values): (&[u32], &[f32])) {
-    prefetch(indices);
-    prefetch(values);
+    prefetch_beginning(indices);
+    prefetch_beginning(values);
 }

@@ -24,7 +24,7 @@ const BLOCK_ROWS: usize = if cfg!(test) { 16 } else { 1 << 15 };
 const MIN_ROWS: usize = 50_000;
 
 /// How many pairs can be passed over in the time of one product here.
-const PAIRS_PER_PRODUCT: u64 = 8;
+const PAIRS_PER_PRODUCT: u64 = 16;
 
 /// Whether so few pairs share a column that this is faster than tiles. Of all rows and columns, so that whatever rows are
 /// selected their lists are computed in one way.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What PredictRatings, Recommend and CheckEligibility cost, against the least that such a call costs.
+"""What PredictRatings, Recommend and CheckEligibility cost, against the least that such a call costs, and what swaps do.
 
     cargo build --release --bins --benches && benches/serving.py
 
-Needs PostgreSQL's programs (pgbench among them), two cores, and with --instructions valgrind. The least is
+Needs PostgreSQL's programs (pgbench among them), two cores, and with --only instructions valgrind. The least is
 benches/baseline.rs: the same threads, request and response types, and constant values. Server and baseline have one core,
 their client (benches/load.rs) the other. Users are drawn by Zipf's law (exponent 1) over a seeded shuffle, items as often
 as they are rated. In rounds, each of which asks the baseline and then everything else; ratios are those within a round.
@@ -23,6 +23,8 @@ import re
 import statistics
 import subprocess
 import tempfile
+import threading
+import time
 from contextlib import contextmanager
 
 from access import Instructions
@@ -228,6 +230,45 @@ def eligibility(client, program, data_dir, database, messages, folder, key, call
           f"{statistics.median(forced):,.0f}/s, calls {statistics.median(taken):,.0f}/s, ratio {spread(ratios)}")
 
 
+def swaps(client, program, data_dir, database, predict, key, rounds, n_swaps=100, seconds_between=0.1):
+    """p99 at a steady rate, while one snapshot after the other is loaded and swapped, and without."""
+    likemind(program, data_dir, "train", "--force", "to measure with", "--set-config=rating.min=0.5")
+    versions = database.sql("SELECT version FROM snapshots WHERE state IN ('active', 'retired') ORDER BY version")[-2:]
+    settings = [*SETTINGS, "live.refresh_interval_ms=20", "live.keep_previous=0"]
+    p99s, took = {"without": [], "with": []}, []
+    with Server(program, data_dir, *settings, under=["taskset", "-c", SERVER_CORE]) as server:
+        client.load(server, PREDICT_RATINGS, predict, "--seconds", 1, key=key)
+        rate = client.load(server, PREDICT_RATINGS, predict, "--seconds", 2, key=key)["per_second"] / 2
+        is_over, in_turn = threading.Event(), itertools.cycle(versions)
+
+        def swap():
+            while not is_over.wait(seconds_between):
+                version = next(in_turn)
+                database.sql(f"UPDATE snapshots SET state = 'retired' WHERE state = 'active';"
+                             f"UPDATE snapshots SET state = 'active' WHERE version = {version}")
+                began = time.monotonic()
+                any("serving snapshot" in line for line in server.process.stderr)
+                took.append(time.monotonic() - began)
+
+        for _ in range(rounds):
+            load = ("--rate", rate, "--seconds", 2)
+            p99s["without"].append(client.load(server, PREDICT_RATINGS, predict, *load, key=key)["p99_us"])
+            before = len(took)
+            is_over.clear()
+            swapper = threading.Thread(target=swap)
+            swapper.start()
+            runs = []
+            while len(took) - before < n_swaps / rounds:
+                runs.append(client.load(server, PREDICT_RATINGS, predict, *load, key=key)["p99_us"])
+            is_over.set()
+            swapper.join()
+            p99s["with"].append(statistics.median(runs))
+    ratios = [swapping / alone for alone, swapping in zip(*p99s.values())]
+    print(f"\nPredictRatings, {rate:,.0f}/s, {len(took)} swaps of {statistics.median(took) * 1e3:.0f} ms: p99 "
+          f"{statistics.median(p99s['without']):,.0f} µs without, {statistics.median(p99s['with']):,.0f} µs with them, "
+          f"ratio {spread(ratios)}")
+
+
 def instructions(client, programs, data_dir, key, messages, folder, calls):
     """Of a call in user space; callgrind repeats them to a few per thousand, whatever else the machine does."""
     print(f"Instructions of a call, mean of {calls:,}:\n\n| call | | instructions | ÷ baseline |\n|---|---|---|---|")
@@ -280,7 +321,7 @@ def main():
     parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--only", choices=["throughput", "eligibility", "instructions"], nargs="+",
+    parser.add_argument("--only", choices=["throughput", "eligibility", "swaps", "instructions"], nargs="+",
                         default=["throughput", "eligibility"])
     parser.add_argument("--calls", type=int, default=2_000, help="counted under callgrind")
     args = parser.parse_args()
@@ -314,6 +355,8 @@ def main():
                         print()
             if "eligibility" in args.only:
                 eligibility(client, program, data_dir, database, messages, folder, key, 32, args.rounds, args.seconds)
+            if "swaps" in args.only:
+                swaps(client, program, data_dir, database, messages.predict(), key, args.rounds)
             if "instructions" in args.only:
                 instructions(client, (program, baseline), data_dir, key, messages, folder, args.calls)
 

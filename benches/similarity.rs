@@ -1,6 +1,7 @@
 //! Times the training kernel on synthetic ratings. See README.md beside this file.
 //!
 //!     cargo bench --bench similarity                                  # growth, of one to eight times the work
+//!     cargo bench --bench similarity -- ratios                        # against plain loops, in some seconds
 //!     cargo bench --bench similarity -- write ratings.bin             # what the others of `similarity.py` read
 //!     cargo bench --bench similarity -- run ratings.bin --side items
 
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Time both sides of a million ratings, integer and real, on one thread, against adding up row by row
+    Ratios,
     /// Write ratings: numbers of rows, columns and entries; offsets; columns; values, all little-endian
     Write {
         file: PathBuf,
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
         None => growth(),
+        Some(Command::Ratios) => ratios(),
         Some(Command::Write { file, ratings }) => write_matrix(&file, &matrix(&ratings)?),
         Some(Command::Run {
             file,
@@ -138,6 +142,71 @@ fn growth() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a regression of the kernel shows in, whatever machine it runs on.
+fn ratios() -> anyhow::Result<()> {
+    println!("| products | side | plain loops, s | kernel, s | ratio |");
+    println!("|---|---|---|---|---|");
+    for real in [false, true] {
+        let by_user = matrix(&RatingsArgs {
+            size: Size::Movielens1m,
+            scale: 1.0,
+            seed: 1,
+            real,
+        })?;
+        let by_item = by_user.transpose();
+        for (name, side, rows, columns) in [
+            ("items", Side::Items, &by_item, &by_user),
+            ("users", Side::Users, &by_user, &by_item),
+        ] {
+            let options = RunOptions {
+                threads: 1,
+                neighbors: 50,
+            };
+            let start = Instant::now();
+            let n_kept = row_by_row(rows, columns, options.neighbors);
+            let plain = start.elapsed().as_secs_f64();
+            let run = time(&by_user, &by_item, side, &options)?;
+            ensure!(run.lists.len() == n_kept, "{} neighbors, not {n_kept}", run.lists.len());
+            let (seconds, path) = (run.seconds, run.path);
+            println!(
+                "| {path} | {name} | {plain:.2} | {seconds:.2} | {:.1} |",
+                plain / seconds
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The number of neighbors that are kept of all rows, as anybody would compute them first: one row after the other, its
+/// products with all others in one array.
+fn row_by_row(rows: &CsrMatrix, columns: &CsrMatrix, keep: usize) -> usize {
+    let norm = |row| -> f64 {
+        let square = |&value: &f32| f64::from(value) * f64::from(value);
+        rows.row(row).1.iter().map(square).sum::<f64>().sqrt()
+    };
+    let norms: Vec<f64> = (0..rows.n_rows()).map(norm).collect();
+    let mut dots = vec![0.0; rows.n_rows()];
+    let mut n_kept = 0;
+    for row in 0..rows.n_rows() {
+        dots.fill(0.0);
+        let (row_columns, values) = rows.row(row);
+        for (&column, &value) in row_columns.iter().zip(values) {
+            let (others, other_values) = columns.row(column as usize);
+            for (&other, &other_value) in others.iter().zip(other_values) {
+                dots[other as usize] += f64::from(value) * f64::from(other_value);
+            }
+        }
+        let similar = (0..rows.n_rows()).filter(|&other| other != row && dots[other] > 0.0);
+        let mut similarities: Vec<f64> = similar.map(|other| dots[other] / (norms[row] * norms[other])).collect();
+        if similarities.len() > keep {
+            similarities.select_nth_unstable_by(keep, |a, b| b.total_cmp(a));
+            similarities.truncate(keep);
+        }
+        n_kept += std::hint::black_box(similarities).len();
+    }
+    n_kept
 }
 
 fn matrix(args: &RatingsArgs) -> anyhow::Result<CsrMatrix> {

@@ -5,12 +5,13 @@
 
 Needs PostgreSQL's programs (psql among them). In a private database of its own, round by round:
 
-- into an empty table, against `\\copy` of the same rows into a table of the same columns and primary key;
+- into an empty table, against `\\copy` of the same rows into the same empty table, and into a bare one of the same columns
+  and primary key;
 - the same file again, and one in which every other rating is newer, against INSERT … SELECT FROM UNNEST … ON CONFLICT DO
   UPDATE of the same rows in batches of 10,000, on a server that has them already.
 
-What it is compared with gets its keys ready-made as integers, and neither looks up ids nor feeds `changes`, has no second
-index and checks no references. Users have a lognormal number of ratings, items differ in popularity; the seed is fixed.
+What it is compared with gets its keys ready-made as integers, and neither looks up ids nor feeds `changes`; but for `\\copy`
+into the same table it has no second index and checks no references. Users have a lognormal number of ratings, items differ in popularity; the seed is fixed.
 """
 
 import argparse
@@ -83,6 +84,22 @@ def run_import(options, url, file):
     return summary, usage.ru_maxrss / 1024
 
 
+EMPTY = ("SET client_min_messages = warning; SET session_replication_role = replica; "
+         "TRUNCATE ratings, changes, users, items CASCADE")
+
+
+def copy_into_ratings(url, file):
+    """Into the table of the import, with the users and items there that it refers to; all is gone afterwards."""
+    sql(url, f"""{EMPTY};
+        SET session_replication_role = origin;
+        INSERT INTO users (id, external_id) SELECT DISTINCT user_id, 'u' || user_id FROM first_keys;
+        INSERT INTO items (id, external_id) SELECT DISTINCT item_id, 'i' || item_id FROM first_keys""")
+    sql(url, "CHECKPOINT")
+    seconds = timed(sql, url, f"\\copy ratings (user_id, item_id, value, rated_at) FROM '{file}' (FORMAT csv)")[0]
+    sql(url, EMPTY)
+    return seconds
+
+
 def copy_reference(url, file):
     sql(url, "SET client_min_messages = warning; DROP TABLE IF EXISTS reference")
     sql(url, "CREATE TABLE reference (user_id bigint, item_id bigint, value real, rated_at timestamptz NOT NULL, "
@@ -103,6 +120,7 @@ def stage(url, name, file):
                array_agg(value ORDER BY user_id, item_id) AS value_list,
                array_agg(rated_at ORDER BY user_id, item_id) AS times
         FROM {name} GROUP BY 1;
+        CREATE TABLE {name}_keys AS SELECT DISTINCT user_id, item_id FROM {name};
         DROP TABLE {name}""")
 
 
@@ -142,10 +160,9 @@ def main():
             steps = (("into an empty table", "first", copy_reference, f"{folder}/first.keys.csv", n_ratings),
                      ("the same again", "first", upsert_reference, "first", 0),
                      ("half of them newer", "second", upsert_reference, "second", n_ratings // 2))
-            rates, peaks = {step[0]: [] for step in steps}, []
+            rates, peaks, into_same = {step[0]: [] for step in steps}, [], []
             for round_ in range(options.rounds):
-                sql(url, "SET client_min_messages = warning; SET session_replication_role = replica; "
-                         "TRUNCATE ratings, changes, users, items CASCADE")
+                into_same.append(n_ratings / copy_into_ratings(url, f"{folder}/first.keys.csv"))
                 for step, file, reference, argument, stored in steps:
                     reference_seconds = reference(url, argument)
                     sql(url, "CHECKPOINT")
@@ -158,6 +175,10 @@ def main():
             print(f"{n_ratings:,} ratings, {options.rounds} rounds, at most {max(peaks):.0f} MB\n")
             print("| | reference, rows/s | import, rows/s | ratio | to `\\copy` |\n|---|---|---|---|---|")
             copies = [copy for copy, _ in rates["into an empty table"]]
+            ratios = sorted(own / copy for (_, own), copy in zip(rates["into an empty table"], into_same))
+            print(f"| into an empty table, as `\\copy` into it | {statistics.median(into_same):,.0f} | "
+                  f"{statistics.median(own for _, own in rates['into an empty table']):,.0f} | "
+                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | |")
             for step, pairs in rates.items():
                 ratios = sorted(own / reference for reference, own in pairs)
                 to_copy = statistics.median(own / copy for (_, own), copy in zip(pairs, copies))

@@ -109,7 +109,7 @@ class Client:
         command += [self.program, server.address, method, messages, *(str(flag) for flag in flags)]
         if key:
             command += ["--key", key]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         return json.loads(output)
 
 

@@ -180,6 +180,9 @@ def main():
             fill(options, url)
             copies(options, url, folder)
             if not options.read_only:
+                if options.rounds == 1:
+                    # Two are swapped.
+                    Process(options, url, "train", "--force", "measured").process.communicate()
                 memory(options, url)
 
 

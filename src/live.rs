@@ -7,6 +7,7 @@
 mod book;
 mod gauges;
 mod load;
+mod memory;
 pub mod options;
 mod refresh;
 mod reload;

@@ -1,8 +1,10 @@
 //! Reading a stored snapshot: bytes, checksums, structure.
 
 use std::sync::Arc;
+use std::{io, thread};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::oneshot;
 
 use crate::model::codec::{self, CodecError, DecodedPart};
 use crate::model::overlay::Overlay;
@@ -12,7 +14,7 @@ use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, StoredPart};
 
-use super::{LoadedSnapshot, ROW_LIMIT, StepError};
+use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 
 /// Why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,8 @@ pub(super) enum LoadError {
     Inconsistent { version: i64, source: SnapshotError },
     #[error("decoding snapshot {version} ended with a panic")]
     Panicked { version: i64 },
+    #[error("snapshot {version} cannot be decoded: no thread can be started")]
+    NoThread { version: i64, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -37,6 +41,7 @@ impl LoadError {
         match self {
             Self::Store(error) => error.retry_after().is_some(),
             Self::Step(error) => matches!(error, StepError::TimedOut { .. }),
+            Self::NoThread { .. } => true,
             _ => false,
         }
     }
@@ -74,7 +79,12 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
         .try_collect()
         .await?;
     let checksum = record.checksum.clone();
-    let snapshot = compute(version, move || assemble(version, parts, &checksum)).await?;
+    let assemble = move || {
+        let snapshot = assemble(version, parts, &checksum);
+        memory::give_back();
+        snapshot
+    };
+    let snapshot = compute(version, assemble).await?;
     Ok(LoadedSnapshot {
         version,
         created_at: record.created_at,
@@ -96,12 +106,32 @@ fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Sn
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
 }
 
+/// Does `work` on a thread of its own that steps back behind those that answer calls: a pool's thread could not be given
+/// its priority back.
 async fn compute<T: Send + 'static>(
     version: i64,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| LoadError::Panicked { version })?
+    let (sender, done) = oneshot::channel();
+    let work = move || {
+        step_back();
+        // Nobody waits any more where the load was given up.
+        let _ = sender.send(work());
+    };
+    let spawned = thread::Builder::new().name("loading".to_owned()).spawn(work);
+    spawned.map_err(|source| LoadError::NoThread { version, source })?;
+    done.await.map_err(|_| LoadError::Panicked { version })?
+}
+
+/// Lowers the priority of the calling thread, where the system has one for each: it gets a tenth of a core that another
+/// one wants for itself.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        const NICE: libc::c_int = 10;
+        // SAFETY: the call reads and writes no memory of this process.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    }
 }
 
 /// Applies to `overlay` what has been committed since `watermark`; returns up to where it is complete then.

@@ -14,7 +14,7 @@ use crate::store::snapshots::{self, Hints};
 
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
-use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, supervised, within};
+use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
 
 /// How long a version that could not be loaded is left alone.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
@@ -222,7 +222,11 @@ fn free<T: Send + Sync + 'static>(old: Arc<T>) {
         while Arc::strong_count(&old) > 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        if tokio::task::spawn_blocking(move || drop(old)).await.is_err() {
+        let drop_and_give_back = move || {
+            drop(old);
+            memory::give_back();
+        };
+        if tokio::task::spawn_blocking(drop_and_give_back).await.is_err() {
             tracing::error!("freeing a snapshot ended with a panic");
         }
     });

@@ -850,6 +850,8 @@ async fn batches_with_and_without_new_ratings_take_turns() {
         database.lines("rating").await,
         [
             "rating|ann|tea|5|3.000000",
+            // Deleted.
+            "rating|bob|tea|5.000000",
             "rating|cid|tea|2|1.000000",
             "rating|dan|tea|1|1.000000",
             "rating|eve|milk|2|1.000000",

@@ -11,7 +11,8 @@ Needs PostgreSQL's programs (psql among them). In a private database of its own,
   UPDATE of the same rows in batches of 10,000, on a server that has them already.
 
 What it is compared with gets its keys ready-made as integers, and neither looks up ids nor feeds `changes`; but for `\\copy`
-into the same table it has no second index and checks no references. Users have a lognormal number of ratings, items differ in popularity; the seed is fixed.
+into the same table it has no second index and checks no references. Users have a lognormal number of ratings, items differ
+in popularity; the seed is fixed.
 """
 
 import argparse

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod error;
 pub mod exposures;
 pub mod ids;
+pub mod import_memory;
 pub mod keys;
 pub mod leases;
 pub mod lift;

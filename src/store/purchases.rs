@@ -8,7 +8,8 @@ use crate::domain::purchase::PurchaseLine;
 use crate::domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
-use super::ids::{self, ImportMemory};
+use super::ids;
+use super::import_memory::ImportMemory;
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool};
 

@@ -9,7 +9,8 @@ use crate::domain::time::Timestamp;
 
 use super::copy::{RatingRow, insert_ratings};
 use super::error::StoreError;
-use super::ids::{self, ImportMemory};
+use super::ids;
+use super::import_memory::ImportMemory;
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool, plan_for_lookups};
 
@@ -44,7 +45,8 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
     Ok(outcomes)
 }
 
-/// The same for a batch of many, one after the other. Returns how many were stored; the others were merged.
+/// The same for one of the many batches of an import, `known` being what they have met. Returns how many were stored; the
+/// others were merged.
 pub async fn load(pool: &Pool, known: &ImportMemory, ratings: &[Rating]) -> Result<usize, StoreError> {
     if ratings.is_empty() {
         return Ok(0);

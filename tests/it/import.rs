@@ -14,7 +14,7 @@ use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummar
 use likemind::domain::id::{ItemId, UserId};
 use likemind::domain::rating::Rating;
 use likemind::store::error::StoreError;
-use likemind::store::ids::ImportMemory;
+use likemind::store::import_memory::ImportMemory;
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
 use likemind::store::ratings;

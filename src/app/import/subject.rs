@@ -15,7 +15,7 @@ use crate::domain::error::InvalidField;
 use crate::domain::rating::RatingScale;
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
 
@@ -68,7 +68,7 @@ pub(super) trait Subject: Sized + Send + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Stores `values` in one transaction. `known`: keys that former batches have met.
+    /// Stores `values` in one transaction. `known`: what former batches have met.
     fn write(
         pool: &Pool,
         known: &ImportMemory,

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Campaigns {

@@ -10,7 +10,7 @@ use crate::domain::item::{ItemPatch, MerchantPatch, check_text};
 use crate::domain::money::{Currency, Money};
 use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Items {

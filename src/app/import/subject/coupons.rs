@@ -13,7 +13,7 @@ use crate::domain::money::Currency;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Coupons {

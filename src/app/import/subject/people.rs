@@ -12,7 +12,7 @@ use crate::domain::time::{EventTime, Timestamp};
 use crate::store::consents;
 use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 
 pub(in super::super) struct Assignments {

@@ -11,7 +11,7 @@ use crate::domain::money::Currency;
 use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
 use crate::domain::time::{EventTime, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::purchases;
 

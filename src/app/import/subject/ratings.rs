@@ -9,7 +9,7 @@ use crate::domain::id::{ItemId, UserId};
 use crate::domain::rating::Rating;
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::ratings;
 

@@ -10,7 +10,7 @@ use crate::domain::error::InvalidField;
 use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::ids::ImportMemory;
+use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::redemption_loads::{self, RedemptionLoad};
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response};
 use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -127,10 +128,9 @@ where
         let shared = &self.observe.shared;
         let method = Method::of(request.uri().path());
         let id = request_id(&request);
-        // Taken from the request: tonic would answer CANCELLED where the contract says DEADLINE_EXCEEDED.
         let deadline = request
-            .headers_mut()
-            .remove(GRPC_TIMEOUT)
+            .headers()
+            .get(GRPC_TIMEOUT)
             .and_then(|timeout| parse_timeout(timeout.to_str().ok()?));
         let admission = match shared.access.admit(method, request.headers()) {
             Ok(admission) => admission,
@@ -144,6 +144,9 @@ where
             return Box::pin(std::future::ready(Ok(with_id(status::overloaded().into_http(), id))));
         };
         let timeout = shared.timeout(method.work()).into_iter().chain(deadline).min();
+        // From now: tonic has its own timer for the client's deadline, made after this, which answers CANCELLED where the
+        // contract says DEADLINE_EXCEEDED. It asks first whether the call has ended.
+        let ends = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         if let Some(caller) = admission.caller.clone() {
             if matches!(method.work(), Work::Ingest | Work::Stream) {
                 request.extensions_mut().insert(Pass::new(&shared.access, &caller));
@@ -151,7 +154,7 @@ where
             request.extensions_mut().insert(caller);
         }
         let slots = [slot, admission.slot];
-        let call = Call::begin(shared.clone(), method, id.clone(), admission.caller, slots);
+        let call = Call::begin(shared.clone(), method, id.clone(), admission.caller, ends, slots);
         // A span costs as much as a short answer. Of calls from memory nothing is logged, unless they panic.
         let span = match method.work() {
             Work::Memory if !tracing::enabled!(Level::DEBUG) => Span::none(),
@@ -160,14 +163,19 @@ where
         // The clone that was polled ready serves this request; the new one serves the next.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        let answer = answer(inner, request, timeout, call).instrument(span);
+        let answer = answer(inner, request, ends, call).instrument(span);
         match method.work() {
             Work::Memory | Work::Protocol => Box::pin(answer.map(|response| Ok(with_id(response, id)))),
             Work::Database | Work::Ingest | Work::Stream => {
                 let answer = AbortOnDropHandle::new(shared.background.spawn(answer));
-                Box::pin(answer.map(move |answered| {
-                    // It has not panicked, so the process is ending.
-                    let response = answered.unwrap_or_else(|_| status::internal().into_http());
+                // Here too: the other runtime's word could come after tonic's.
+                Box::pin(until(ends, answer).map(move |answered| {
+                    let response = match answered {
+                        Ok(Ok(response)) => response,
+                        // It has not panicked, so the process is ending.
+                        Ok(Err(_)) => status::internal().into_http(),
+                        Err(_) => detailed(status::deadline_exceeded().into_http()).0,
+                    };
                     Ok(with_id(response, id))
                 }))
             }
@@ -175,17 +183,21 @@ where
     }
 }
 
-async fn answer<S>(mut inner: S, request: Request<Body>, timeout: Option<Duration>, mut call: Call) -> Response<Body>
+/// `work`, which is given up when it is not done by then.
+async fn until<T>(ends: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match ends {
+        Some(ends) => tokio::time::timeout_at(ends.into(), work).await,
+        None => Ok(work.await),
+    }
+}
+
+async fn answer<S>(mut inner: S, request: Request<Body>, ends: Option<Instant>, mut call: Call) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     // What handlers share holds also after a panic: they only ever swap it as a whole.
     let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-    let handled = match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, handled).await,
-        None => Ok(handled.await),
-    };
-    let response = match handled {
+    let response = match until(ends, handled).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Err(panic)) => {
             let span = Some(Span::current()).filter(|span| !span.is_none());
@@ -204,14 +216,16 @@ where
 }
 
 /// A call under way; one that answers with a stream is under way until its end. However it ends, it is counted: as
-/// CANCELLED when its caller went away.
+/// CANCELLED when its caller went away, as DEADLINE_EXCEEDED when its time had run out by then.
 struct Call {
     shared: Arc<Shared>,
     method: Method,
     id: HeaderValue,
     caller: Option<Arc<Caller>>,
     started: Instant,
-    code: Code,
+    ends: Option<Instant>,
+    /// Once it is answered.
+    code: Option<Code>,
     /// Of the server and of the caller's key.
     _slots: [Option<Slot>; 2],
 }
@@ -222,6 +236,7 @@ impl Call {
         method: Method,
         id: HeaderValue,
         caller: Option<Arc<Caller>>,
+        ends: Option<Instant>,
         slots: [Option<Slot>; 2],
     ) -> Self {
         shared.instruments.in_flight.increment(1.0);
@@ -231,7 +246,8 @@ impl Call {
             id,
             caller,
             started: Instant::now(),
-            code: Code::Cancelled,
+            ends,
+            code: None,
             _slots: slots,
         }
     }
@@ -247,18 +263,23 @@ impl Call {
     }
 
     fn answered(&mut self, code: Code) {
-        self.code = code;
+        self.code = Some(code);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        let is_late = self.ends.is_some_and(|ends| ends <= Instant::now());
+        let code = self.code.unwrap_or(match is_late {
+            true => Code::DeadlineExceeded,
+            false => Code::Cancelled,
+        });
         let instruments = &self.shared.instruments;
         instruments.in_flight.decrement(1.0);
-        instruments.latency(self.method, self.code).record(took.as_secs_f64());
+        instruments.latency(self.method, code).record(took.as_secs_f64());
         tracing::debug!(
-            code = code_name(self.code),
+            code = code_name(code),
             took_us = took.as_micros() as u64,
             "request answered"
         );

@@ -247,7 +247,7 @@ async fn a_stream_is_under_way_until_its_end() {
     let begin = || {
         let slot = observe.shared.slot(Work::Stream).expect("the slot has not come back");
         let id = HeaderValue::from_static("a");
-        let call = Call::begin(observe.shared.clone(), method, id, None, [slot, None]);
+        let call = Call::begin(observe.shared.clone(), method, id, None, None, [slot, None]);
         let stream = Counted::new(Body::empty(), call);
         assert!(observe.shared.slot(Work::Stream).is_none());
         stream

@@ -93,8 +93,8 @@ def copy_into_ratings(url, file):
     """Into the table of the import, with the users and items there that it refers to; all is gone afterwards."""
     sql(url, f"""{EMPTY};
         SET session_replication_role = origin;
-        INSERT INTO users (id, external_id) SELECT DISTINCT user_id, 'u' || user_id FROM first_keys;
-        INSERT INTO items (id, external_id) SELECT DISTINCT item_id, 'i' || item_id FROM first_keys""")
+        INSERT INTO users (id, external_id) SELECT id, 'u' || id FROM first_users;
+        INSERT INTO items (id, external_id) SELECT id, 'i' || id FROM first_items""")
     sql(url, "CHECKPOINT")
     seconds = timed(sql, url, f"\\copy ratings (user_id, item_id, value, rated_at) FROM '{file}' (FORMAT csv)")[0]
     sql(url, EMPTY)
@@ -115,13 +115,15 @@ def stage(url, name, file):
              "rated_at timestamptz)")
     sql(url, f"\\copy {name} (user_id, item_id, value, rated_at) FROM '{file}' (FORMAT csv)")
     sql(url, f"""
+        ANALYZE {name};
         CREATE TABLE {name}_batches AS
         SELECT (n - 1) / 10000 AS batch, array_agg(user_id ORDER BY user_id, item_id) AS user_ids,
                array_agg(item_id ORDER BY user_id, item_id) AS item_ids,
                array_agg(value ORDER BY user_id, item_id) AS value_list,
                array_agg(rated_at ORDER BY user_id, item_id) AS times
         FROM {name} GROUP BY 1;
-        CREATE TABLE {name}_keys AS SELECT DISTINCT user_id, item_id FROM {name};
+        CREATE TABLE {name}_users AS SELECT DISTINCT user_id AS id FROM {name};
+        CREATE TABLE {name}_items AS SELECT DISTINCT item_id AS id FROM {name};
         DROP TABLE {name}""")
 
 

@@ -7,6 +7,9 @@ use crate::domain::error::InvalidField;
 
 use super::access::Keyless;
 
+/// More cores than a machine has, and few enough to be started.
+const MAX_THREADS: usize = 1_024;
+
 /// Section `server`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,7 +20,7 @@ pub struct ServerOptions {
     pub allow_unauthenticated: bool,
     /// Listens on more than loopback also without TLS, for example behind a proxy that ends it.
     pub allow_plaintext: bool,
-    /// Threads that answer; 0: as many as cores.
+    /// Threads that answer, up to 1,024; 0: as many as cores.
     pub threads: usize,
     /// Largest message taken from a client.
     pub max_message_bytes: usize,
@@ -110,6 +113,16 @@ impl ServerOptions {
                 return Err(InvalidField::new(key, "OUT_OF_RANGE", "must be 1 or more, is 0"));
             }
         }
+        if self.threads > MAX_THREADS {
+            return Err(InvalidField::new(
+                "server.threads",
+                "OUT_OF_RANGE",
+                format!(
+                    "must be 0, as many as cores, or up to {MAX_THREADS}, is {}",
+                    self.threads
+                ),
+            ));
+        }
         Ok(())
     }
 }
@@ -163,5 +176,22 @@ mod tests {
         check("0.0.0.0:7", &TlsOptions::default(), "http://127.0.0.1:7");
         check("0.0.0.0:7", &tls, "https://127.0.0.1:7");
         check("[::]:7", &tls, "https://[::1]:7");
+    }
+
+    #[test]
+    fn threads_that_cannot_be_started_are_refused_by_name() {
+        let with_threads = |threads| {
+            ServerOptions {
+                threads,
+                ..ServerOptions::default()
+            }
+            .validate(&TlsOptions::default())
+        };
+        for threads in [0, 1, MAX_THREADS] {
+            assert_eq!(with_threads(threads), Ok(()));
+        }
+        let error = with_threads(MAX_THREADS + 1).unwrap_err();
+        assert_eq!(error.field, "server.threads");
+        assert!(error.to_string().contains("up to 1024, is 1025"), "{error}");
     }
 }

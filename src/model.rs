@@ -8,8 +8,10 @@ pub mod consents;
 pub mod dictionary;
 #[cfg(test)]
 pub mod fixture;
+pub mod floats;
 pub mod overlay;
 pub mod parameters;
 pub mod propensity;
+pub mod ratings;
 pub mod snapshot;
 pub mod view;

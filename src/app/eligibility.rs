@@ -203,7 +203,7 @@ impl Case {
         let cart = self.request.cart.as_ref().map_or(0, |cart| cart.lines.len() * NAME);
         let history = self.view.as_ref().map_or(0, |view| {
             let index = view.user(&self.request.user);
-            let rated = index.map_or(0, |user| view.snapshot.ratings().row(user.at()).0.len());
+            let rated = index.map_or(0, |user| view.snapshot.ratings().row_range(user.at()).len());
             rated * view.snapshot.parameters().options.neighbors * CHECK
         });
         self.chosen.len() * (NAME + cart + history)

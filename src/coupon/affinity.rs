@@ -109,9 +109,8 @@ pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
 }
 
 /// Σ_j R\[j\]·w_j over a history, ascending by item.
-pub fn weigh(items: &[u32], ratings: &[f32], weights: &[f64]) -> f64 {
-    let history = items.iter().zip(ratings);
-    sum(history.map(|(&item, &rating)| f64::from(rating) * weights[item as usize]))
+pub fn weigh(history: impl Iterator<Item = (u32, f32)>, weights: &[f64]) -> f64 {
+    sum(history.map(|(item, rating)| f64::from(rating) * weights[item as usize]))
 }
 
 fn weight_in(followers: &InvertedLists, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
@@ -147,8 +146,7 @@ pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
 
 /// As [`affinity_of`], with the [`weights`] of what is covered.
 pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
-    let (items, ratings) = snapshot.ratings().row(user.at());
-    weigh(items, ratings, weights)
+    weigh(snapshot.ratings().row(user.at()).iter(), weights)
 }
 
 /// The affinities of all m users, in parallel.
@@ -193,8 +191,7 @@ fn terms(
     user: UserIndex,
     weight: impl Fn(ItemIndex) -> f64,
 ) -> impl Iterator<Item = AffinityTerm> {
-    let (items, ratings) = snapshot.ratings().row(user.at());
-    items.iter().zip(ratings).map(move |(&item, &rating)| {
+    snapshot.ratings().row(user.at()).iter().map(move |(item, rating)| {
         let (item, rating) = (ItemIndex(item), f64::from(rating));
         AffinityTerm {
             item,
@@ -273,7 +270,7 @@ mod tests {
         for bits in 0_u8..32 {
             let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
             let kept = weights(&snapshot, &covered);
-            let all = all_pairs_weights(snapshot.ratings(), &covered);
+            let all = all_pairs_weights(&fixture::matrix(snapshot.ratings()), &covered);
             assert!(
                 kept.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-6),
                 "{kept:?} {all:?}"

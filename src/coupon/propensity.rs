@@ -89,7 +89,7 @@ pub fn explain(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits, use
 }
 
 fn closeness(snapshot: &Snapshot, covered: &Bits, user: usize, affinity: f64) -> Closeness {
-    let (items, _) = snapshot.ratings().row(user);
+    let items = snapshot.ratings().row(user).iter().map(|(item, _)| item);
     let first = snapshot.ratings().row_range(user).start;
     Closeness {
         affinity,

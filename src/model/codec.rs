@@ -68,7 +68,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::domain::consent::Consents;
 use crate::domain::money::Currency;
 use crate::similarity::lists::NeighborLists;
-use crate::similarity::sparse::{CsrMatrix, SparseError};
+use crate::similarity::sparse::SparseError;
 
 use self::columns::{Reader, Writer};
 use super::activity::Activity;
@@ -78,6 +78,7 @@ use super::consents::ConsentRecords;
 use super::dictionary::{DenseIndex, Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
 use super::propensity::Propensity;
+use super::ratings::{ItemSlice, Items, Ratings};
 use super::snapshot::{Biases, SnapshotParts};
 
 mod columns;
@@ -221,7 +222,7 @@ enum Contents {
     Users(Dictionary<UserIndex>),
     Items(Dictionary<ItemIndex>),
     Catalogue(Catalogue),
-    Ratings(CsrMatrix, Bits),
+    Ratings(Ratings, Bits),
     Biases(Biases),
     UserNeighbors(NeighborLists),
     ItemNeighbors(NeighborLists),
@@ -460,21 +461,29 @@ fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
     }
 }
 
-fn write_ratings(ratings: &CsrMatrix, purchased: &Bits, to: &mut Writer) {
-    to.u64(ratings.n_columns() as u64);
+fn write_ratings(ratings: &Ratings, purchased: &Bits, to: &mut Writer) {
+    to.u64(ratings.n_items() as u64);
     to.lengths(ratings.offsets());
-    to.integers(ratings.columns().iter().map(|&item| u64::from(item)));
-    to.floats(ratings.values());
+    match ratings.items() {
+        ItemSlice::Narrow(items) => to.integers(items.iter().map(|&item| u64::from(item))),
+        ItemSlice::Wide(items) => to.integers(items.iter().map(|&item| u64::from(item))),
+    }
+    to.packed_floats(ratings.values());
     to.bits(purchased);
 }
 
-fn read_ratings(from: &mut Reader<'_>) -> Result<(CsrMatrix, Bits), CodecError> {
+fn read_ratings(from: &mut Reader<'_>) -> Result<(Ratings, Bits), CodecError> {
     let part = from.part();
     let n_items = from.size("number of items")?;
-    let (offsets, items, values) = (from.offsets("lengths")?, from.u32s("items")?, from.floats("values")?);
+    let offsets = from.offsets("lengths")?;
+    let items = match Items::are_narrow(n_items) {
+        true => Items::Narrow(from.u16s("items")?),
+        false => Items::Wide(from.u32s("items")?),
+    };
+    let values = from.floats("values")?;
     let purchased = from.bits("purchased")?;
     let ratings =
-        CsrMatrix::new(n_items, offsets, items, values).map_err(|source| CodecError::Sparse { part, source })?;
+        Ratings::new(n_items, offsets, items, values).map_err(|source| CodecError::Sparse { part, source })?;
     Ok((ratings, purchased))
 }
 
@@ -488,8 +497,8 @@ fn read_biases(from: &mut Reader<'_>) -> Result<Biases, CodecError> {
     let [global_mean] = from.doubles("mean")?;
     Ok(Biases {
         global_mean,
-        users: from.floats("biases of the users")?,
-        items: from.floats("biases of the items")?,
+        users: from.floats("biases of the users")?.into_vec(),
+        items: from.floats("biases of the items")?.into_vec(),
     })
 }
 
@@ -508,7 +517,7 @@ fn read_neighbors(from: &mut Reader<'_>) -> Result<NeighborLists, CodecError> {
     if n_targets != offsets.len() - 1 {
         return Err(from.invalid("number of targets", "is not the number of lists"));
     }
-    let (neighbors, similarities) = (from.u32s("neighbors")?, from.floats("similarities")?);
+    let (neighbors, similarities) = (from.u32s("neighbors")?, from.floats("similarities")?.into_vec());
     NeighborLists::new(n_targets, offsets, neighbors, similarities)
         .map_err(|source| CodecError::Sparse { part, source })
 }

@@ -24,6 +24,7 @@ use super::dictionary::{Dictionary, Texts};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
 use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
+use super::ratings::Ratings;
 use super::snapshot::{Biases, Snapshot, SnapshotParts};
 use super::view::View;
 
@@ -66,7 +67,7 @@ pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
         activity: Activity::none(m, 0),
         consents: ConsentRecords::default(),
         propensity: Propensity::default(),
-        ratings,
+        ratings: ratings.into(),
     }
 }
 
@@ -245,7 +246,7 @@ fn any_propensity() -> impl Strategy<Value = Propensity> {
     ]
 }
 
-fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (CsrMatrix, Bits)> {
+fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (Ratings, Bits)> {
     let rating = prop_oneof![
         3 => Just(None),
         3 => (1_u8..=10).prop_map(|halves| Some(f32::from(halves) / 2.0)),
@@ -258,7 +259,7 @@ fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (CsrMatrix, Bits)> {
             .clone()
             .map(|(at, rating, _)| ((at / n) as u32, (at % n) as u32, rating));
         let ratings = CsrMatrix::from_triplets(m, n, entries.collect()).unwrap();
-        (ratings, rated.map(|(_, _, purchased)| purchased).collect())
+        (ratings.into(), rated.map(|(_, _, purchased)| purchased).collect())
     })
 }
 
@@ -344,6 +345,13 @@ fn any_facts() -> impl Strategy<Value = ItemFacts> {
 fn ids(prefix: &str, count: usize) -> Texts {
     let width = count.saturating_sub(1).to_string().len();
     (0..count).map(|index| format!("{prefix}{index:0width$}")).collect()
+}
+
+/// The ratings as training has them.
+pub fn matrix(ratings: &Ratings) -> CsrMatrix {
+    let rows = (0..ratings.n_users()).flat_map(|user| ratings.row(user).iter().map(move |entry| (user, entry)));
+    let triplets = rows.map(|(user, (item, value))| (user as u32, item, value));
+    CsrMatrix::from_triplets(ratings.n_users(), ratings.n_items(), triplets.collect()).unwrap()
 }
 
 fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix) -> NeighborLists {

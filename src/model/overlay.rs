@@ -226,8 +226,7 @@ fn holds(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
     let Some(user) = snapshot.users().find(user.as_str()) else {
         return false;
     };
-    let (items, _) = snapshot.ratings().row(user.at());
-    items.binary_search(&item.0).is_ok()
+    snapshot.ratings().row(user.at()).items.position(item.0).is_some()
 }
 
 fn borrow(facts: &ItemFacts) -> Facts<'_> {

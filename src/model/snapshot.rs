@@ -2,7 +2,6 @@
 
 use crate::domain::consent::Consents;
 use crate::similarity::lists::{InvertedLists, NeighborLists};
-use crate::similarity::sparse::CsrMatrix;
 
 use super::activity::Activity;
 use super::bits::Bits;
@@ -11,6 +10,7 @@ use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
 use super::propensity::Propensity;
+use super::ratings::{ItemSlice, Ratings};
 
 /// Mean rating and regularized deviations from it.
 ///
@@ -36,7 +36,7 @@ pub struct SnapshotParts {
     pub items: Dictionary<ItemIndex>,
     pub catalogue: Catalogue,
     /// Effective ratings, [m, n].
-    pub ratings: CsrMatrix,
+    pub ratings: Ratings,
     /// One bit an entry of `ratings`: the user has bought the item.
     pub purchased: Bits,
     pub biases: Biases,
@@ -82,8 +82,8 @@ impl Snapshot {
         let (m, n) = (parts.users.len(), parts.items.len());
         let shapes = [
             ("catalogue", n, parts.catalogue.len()),
-            ("ratings (rows)", m, parts.ratings.n_rows()),
-            ("ratings (columns)", n, parts.ratings.n_columns()),
+            ("ratings (rows)", m, parts.ratings.n_users()),
+            ("ratings (columns)", n, parts.ratings.n_items()),
             ("purchased", parts.ratings.nnz(), parts.purchased.len()),
             ("user biases", m, parts.biases.users.len()),
             ("item biases", n, parts.biases.items.len()),
@@ -117,8 +117,9 @@ impl Snapshot {
         }
 
         let mut raters = vec![0; n];
-        for &item in parts.ratings.columns() {
-            raters[item as usize] += 1;
+        match parts.ratings.items() {
+            ItemSlice::Narrow(items) => items.iter().for_each(|&item| raters[usize::from(item)] += 1),
+            ItemSlice::Wide(items) => items.iter().for_each(|&item| raters[item as usize] += 1),
         }
         let mut by_popularity: Vec<ItemIndex> = (0..n as u32).map(ItemIndex).collect();
         by_popularity.sort_unstable_by_key(|item| (std::cmp::Reverse(raters[item.at()]), item.0));
@@ -166,7 +167,7 @@ impl Snapshot {
     }
 
     /// Effective ratings, [users, items].
-    pub fn ratings(&self) -> &CsrMatrix {
+    pub fn ratings(&self) -> &Ratings {
         &self.parts.ratings
     }
 

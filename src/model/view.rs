@@ -132,10 +132,9 @@ impl View {
 
     /// The history of `user` as the snapshot knows it, ascending by item.
     pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
-        let (items, ratings) = self.snapshot.ratings().row(user.at());
         let positions = self.snapshot.ratings().row_range(user.at());
-        let entries = items.iter().zip(ratings).zip(positions);
-        entries.map(|((&item, &rating), position)| HistoryEntry {
+        let entries = self.snapshot.ratings().row(user.at()).iter().zip(positions);
+        entries.map(|((item, rating), position)| HistoryEntry {
             item: ItemIndex(item),
             rating,
             purchased: self.snapshot.is_purchased(position),

@@ -4,13 +4,14 @@ use crate::domain::id::UserId;
 use crate::model::bits::Bits;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::overlay::ItemRef;
+use crate::model::ratings::{ItemSlice, Rated};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
 
 use super::Basis;
 pub use super::explain::{ItemContribution, SimilarUsers};
 use super::explain::{item_contributions, similar_users};
-use super::prefetch::{AHEAD, prefetch};
+use super::prefetch::{AHEAD, prefetch, prefetch_items};
 use super::shopper::Shopper;
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ struct Met {
 impl Met {
     /// Those of the `indices` that are `is_met`, noted without a branch: it would be one that cannot be foreseen.
     #[inline]
-    fn among(&mut self, indices: &[u32], is_met: impl Fn(u32) -> bool) -> &[u32] {
+    fn among<I: Copy + Into<u32>>(&mut self, indices: &[I], is_met: impl Fn(u32) -> bool) -> &[u32] {
         if self.positions.len() < indices.len() {
             self.positions.resize(indices.len(), 0);
         }
@@ -116,7 +117,7 @@ impl Met {
         let mut n_met = 0;
         for (position, &index) in (0..).zip(indices) {
             positions[n_met] = position;
-            n_met += usize::from(is_met(index));
+            n_met += usize::from(is_met(index.into()));
         }
         &positions[..n_met]
     }
@@ -380,29 +381,35 @@ impl<'a> Predictor<'a> {
             asked.set(item.at(), true);
         }
         let mut sums = vec![Sum::default(); items.len()];
-        let is_short = |row: &[u32]| row.len() <= MAX_SCAN * items.len();
+        let is_short = |rated: Rated| rated.len() <= MAX_SCAN * items.len();
         let row = |user: UserIndex| self.snapshot.ratings().row(user.at());
         let mut ahead = self.shopper.neighbors().skip(AHEAD);
         for (neighbor, similarity) in self.shopper.neighbors() {
             if let Some((later, _)) = ahead.next()
-                && let (rated, _) = row(later)
+                && let rated = row(later)
                 && is_short(rated)
             {
-                prefetch(rated);
+                prefetch_items(rated.items);
             }
-            let (rated, ratings) = row(neighbor);
-            let mut add = |place: u32, position: usize| {
-                let expected = self.expected_of_user(neighbor, ItemIndex(rated[position]), estimator);
-                sums[place as usize].add(similarity, f64::from(ratings[position]) - expected);
+            let rated = row(neighbor);
+            let mut add = |item: u32, place: u32, position: usize| {
+                let expected = self.expected_of_user(neighbor, ItemIndex(item), estimator);
+                sums[place as usize].add(similarity, f64::from(rated.values.get(position)) - expected);
             };
             if is_short(rated) {
-                for &position in met.among(rated, |item| asked.get(item as usize)) {
-                    add(places[rated[position as usize] as usize], position as usize);
+                let is_asked = |item: u32| asked.get(item as usize);
+                let met = match rated.items {
+                    ItemSlice::Narrow(items) => met.among(items, is_asked),
+                    ItemSlice::Wide(items) => met.among(items, is_asked),
+                };
+                for position in met.iter().map(|&position| position as usize) {
+                    let item = rated.items.get(position);
+                    add(item, places[item as usize], position);
                 }
             } else {
                 for (place, item) in known() {
-                    if let Ok(position) = rated.binary_search(&item.0) {
-                        add(place, position);
+                    if let Some(position) = rated.items.position(item.0) {
+                        add(item.0, place, position);
                     }
                 }
             }

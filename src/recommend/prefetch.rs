@@ -1,5 +1,8 @@
 //! Fetching from memory what is needed soon.
 
+use crate::model::floats::FloatSlice;
+use crate::model::ratings::{ItemSlice, Rated};
+
 /// Rows that are fetched before their turn: they lie anywhere in a large matrix, and the first access to each would be
 /// waited for.
 pub(super) const AHEAD: usize = 4;
@@ -10,6 +13,26 @@ const BEGINNING_BYTES: usize = 512;
 /// Has the beginning of `slice` fetched, and waits for nothing.
 pub(super) fn prefetch_beginning<T>(slice: &[T]) {
     prefetch(&slice[..slice.len().min(BEGINNING_BYTES / size_of::<T>())]);
+}
+
+/// Has the beginnings of a user's items and ratings fetched, and waits for nothing.
+pub(super) fn prefetch_rated(rated: Rated) {
+    match rated.items {
+        ItemSlice::Narrow(items) => prefetch_beginning(items),
+        ItemSlice::Wide(items) => prefetch_beginning(items),
+    }
+    match rated.values {
+        FloatSlice::Coded(_, positions) => prefetch_beginning(positions),
+        FloatSlice::Plain(values) => prefetch_beginning(values),
+    }
+}
+
+/// Has all of a user's items fetched, and waits for nothing.
+pub(super) fn prefetch_items(items: ItemSlice) {
+    match items {
+        ItemSlice::Narrow(items) => prefetch(items),
+        ItemSlice::Wide(items) => prefetch(items),
+    }
 }
 
 /// Has all of `slice` fetched, and waits for nothing.

@@ -2,6 +2,8 @@
 
 use crate::domain::id::UserId;
 use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::floats::FloatSlice;
+use crate::model::ratings::{ItemSlice, Rated};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::{History, View};
 
@@ -9,7 +11,7 @@ use super::Basis;
 use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
 use super::filter::{CompiledFilter, ItemFilter};
 use super::popular::most_popular;
-use super::prefetch::{AHEAD, prefetch_beginning};
+use super::prefetch::{AHEAD, prefetch_beginning, prefetch_rated};
 use super::shopper::Shopper;
 use super::top::{Scored, Top};
 
@@ -260,17 +262,31 @@ impl Scratch {
                 ahead.next().into_iter().for_each(prefetch_row);
                 let (followers, similarities) = snapshot.item_followers().row(item.at());
                 let note = |item| note(&mut self.touched, item);
-                add(&mut self.items, followers, similarities, rating, note);
+                add(&mut self.items, followers, similarities, |value| value, rating, note);
             }
         }
         if basis.has_users() {
             let rated = |(user, _): (UserIndex, f32)| snapshot.ratings().row(user.at());
             let mut ahead = shopper.neighbors().skip(AHEAD).map(rated);
             for (user, similarity) in shopper.neighbors() {
-                ahead.next().into_iter().for_each(prefetch_row);
-                let (items, ratings) = snapshot.ratings().row(user.at());
+                ahead.next().into_iter().for_each(prefetch_rated);
+                let Rated { items, values } = snapshot.ratings().row(user.at());
                 let note = |item| note(&mut self.touched, item);
-                add(&mut self.users, items, ratings, similarity, note);
+                let sums = &mut self.users;
+                match (items, values) {
+                    (ItemSlice::Narrow(items), FloatSlice::Coded(distinct, positions)) => {
+                        add(sums, items, positions, |at| distinct.value(at), similarity, note);
+                    }
+                    (ItemSlice::Narrow(items), FloatSlice::Plain(values)) => {
+                        add(sums, items, values, |value| value, similarity, note);
+                    }
+                    (ItemSlice::Wide(items), FloatSlice::Coded(distinct, positions)) => {
+                        add(sums, items, positions, |at| distinct.value(at), similarity, note);
+                    }
+                    (ItemSlice::Wide(items), FloatSlice::Plain(values)) => {
+                        add(sums, items, values, |value| value, similarity, note);
+                    }
+                }
             }
         }
     }
@@ -395,25 +411,33 @@ fn offer_run(
     }
 }
 
-/// Adds `factor` · `values` to the `items`' sums. The products several at once, the sums one by one.
+/// Adds `factor` · `value` of `codes` to the `items`' sums. The products several at once, the sums one by one.
 #[inline]
-fn add(sums: &mut [f64], items: &[u32], values: &[f32], factor: f32, mut note: impl FnMut(u32)) {
+fn add<I: Copy + Into<u32>, C: Copy>(
+    sums: &mut [f64],
+    items: &[I],
+    codes: &[C],
+    value: impl Fn(C) -> f32,
+    factor: f32,
+    mut note: impl FnMut(u32),
+) {
     const TOGETHER: usize = 8;
     let factor = f64::from(factor);
-    let mut add = |item: u32, product: f64| {
+    let mut add = |item: I, product: f64| {
+        let item = item.into();
         sums[item as usize] += product;
         note(item);
     };
     let (items, last_items) = items.as_chunks::<TOGETHER>();
-    let (values, last_values) = values.as_chunks::<TOGETHER>();
-    for (items, values) in items.iter().zip(values) {
-        let products = values.map(|value| factor * f64::from(value));
+    let (codes, last_codes) = codes.as_chunks::<TOGETHER>();
+    for (items, codes) in items.iter().zip(codes) {
+        let products = codes.map(|code| factor * f64::from(value(code)));
         for (&item, product) in items.iter().zip(products) {
             add(item, product);
         }
     }
-    for (&item, &value) in last_items.iter().zip(last_values) {
-        add(item, factor * f64::from(value));
+    for (&item, &code) in last_items.iter().zip(last_codes) {
+        add(item, factor * f64::from(value(code)));
     }
 }
 

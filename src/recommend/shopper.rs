@@ -1,34 +1,31 @@
 //! Whom an answer is for: their ratings at this moment and their neighbors.
 
-use std::borrow::Cow;
-
 use crate::domain::consent::Purpose;
 use crate::domain::id::UserId;
 use crate::model::dictionary::{ItemIndex, UserIndex};
+use crate::model::ratings::Rated;
 use crate::model::snapshot::Snapshot;
-use crate::model::view::{History, View};
+use crate::model::view::{History, HistoryEntry, View};
 
 /// A user or a session. Without ratings there are no neighbors either: who has withdrawn all of their ratings is
 /// treated as somebody unknown, and so is who has objected to profiling. What they have bought or rated is then only
 /// left out where a caller asks for that.
 pub(super) struct Shopper<'a> {
     snapshot: &'a Snapshot,
-    /// Ascending.
-    items: Cow<'a, [u32]>,
-    /// Effective ratings of `items`, above 0.
-    ratings: Cow<'a, [f32]>,
-    purchased: Purchased,
+    history: ShopperHistory<'a>,
     is_profiled: bool,
     neighbors: (&'a [u32], &'a [f32]),
     unchanged: Option<UserIndex>,
 }
 
-/// Which of the items have been bought.
-enum Purchased {
-    /// As the snapshot says, whose entries of the user begin here.
-    InSnapshot { first: usize },
-    /// One an item.
-    Present(Vec<bool>),
+/// Effective ratings, above 0, ascending by item.
+enum ShopperHistory<'a> {
+    /// As the snapshot says; `first`: position of the first of its entries.
+    Stored {
+        rated: Rated<'a>,
+        first: usize,
+    },
+    Present(Vec<HistoryEntry>),
 }
 
 impl<'a> Shopper<'a> {
@@ -52,16 +49,13 @@ impl<'a> Shopper<'a> {
     /// As the snapshot knows them, without what has changed since and whatever they have objected to.
     pub fn of_index(view: &'a View, user: UserIndex) -> Self {
         let snapshot = &view.snapshot;
-        let (items, ratings) = snapshot.ratings().row(user.at());
+        let rated = snapshot.ratings().row(user.at());
+        let first = snapshot.ratings().row_range(user.at()).start;
         Self {
             snapshot,
-            items: items.into(),
-            ratings: ratings.into(),
-            purchased: Purchased::InSnapshot {
-                first: snapshot.ratings().row_range(user.at()).start,
-            },
+            history: ShopperHistory::Stored { rated, first },
             is_profiled: true,
-            neighbors: neighbors_of(snapshot, Some(user), items.is_empty()),
+            neighbors: neighbors_of(snapshot, Some(user), rated.is_empty()),
             unchanged: Some(user),
         }
     }
@@ -72,15 +66,13 @@ impl<'a> Shopper<'a> {
 
     fn of_history(snapshot: &'a Snapshot, user: Option<UserIndex>, history: &History) -> Self {
         // A rating of 0 is none; with it an item could be met twice by whoever takes a score of 0 for "not yet met".
-        let entries = || history.entries().iter().filter(|entry| entry.rating > 0.0);
-        let items: Vec<u32> = entries().map(|entry| entry.item.0).collect();
+        let entries = history.entries().iter().filter(|entry| entry.rating > 0.0);
+        let entries: Vec<HistoryEntry> = entries.copied().collect();
         Self {
             snapshot,
-            neighbors: neighbors_of(snapshot, user, items.is_empty()),
+            neighbors: neighbors_of(snapshot, user, entries.is_empty()),
             is_profiled: true,
-            items: items.into(),
-            ratings: entries().map(|entry| entry.rating).collect(),
-            purchased: Purchased::Present(entries().map(|entry| entry.purchased).collect()),
+            history: ShopperHistory::Present(entries),
             unchanged: None,
         }
     }
@@ -96,27 +88,38 @@ impl<'a> Shopper<'a> {
 
     /// Whether there are any that an answer may rest on.
     pub fn has_ratings(&self) -> bool {
-        self.is_profiled && !self.items.is_empty()
+        self.n_ratings() > 0
     }
 
     /// Items and ratings that an answer may rest on, ascending by item.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
-        let items: &[u32] = if self.is_profiled { &self.items } else { &[] };
-        items
-            .iter()
-            .zip(&*self.ratings)
-            .map(|(&item, &rating)| (ItemIndex(item), rating))
+        let (stored, present) = match &self.history {
+            _ if !self.is_profiled => (None, None),
+            ShopperHistory::Stored { rated, .. } => (Some(rated.iter()), None),
+            ShopperHistory::Present(entries) => (None, Some(entries)),
+        };
+        let stored = stored.into_iter().flatten();
+        let stored = stored.map(|(item, rating)| (ItemIndex(item), rating));
+        let present = present.into_iter().flatten();
+        stored.chain(present.map(|entry| (entry.item, entry.rating)))
     }
 
     /// How many [`Self::ratings`] there are.
     pub fn n_ratings(&self) -> usize {
-        if self.is_profiled { self.items.len() } else { 0 }
+        match &self.history {
+            _ if !self.is_profiled => 0,
+            ShopperHistory::Stored { rated, .. } => rated.len(),
+            ShopperHistory::Present(entries) => entries.len(),
+        }
     }
 
     /// One of [`Self::ratings`].
     pub fn rating(&self, item: ItemIndex) -> Option<f32> {
-        let position = self.position(item).filter(|_| self.is_profiled);
-        position.map(|position| self.ratings[position])
+        let position = self.position(item).filter(|_| self.is_profiled)?;
+        Some(match &self.history {
+            ShopperHistory::Stored { rated, .. } => rated.values.get(position),
+            ShopperHistory::Present(entries) => entries[position].rating,
+        })
     }
 
     pub fn has_rated(&self, item: ItemIndex) -> bool {
@@ -124,9 +127,9 @@ impl<'a> Shopper<'a> {
     }
 
     pub fn has_purchased(&self, item: ItemIndex) -> bool {
-        self.position(item).is_some_and(|position| match &self.purchased {
-            Purchased::InSnapshot { first } => self.snapshot.is_purchased(first + position),
-            Purchased::Present(purchased) => purchased[position],
+        self.position(item).is_some_and(|position| match &self.history {
+            ShopperHistory::Stored { first, .. } => self.snapshot.is_purchased(first + position),
+            ShopperHistory::Present(entries) => entries[position].purchased,
         })
     }
 
@@ -150,7 +153,10 @@ impl<'a> Shopper<'a> {
     }
 
     fn position(&self, item: ItemIndex) -> Option<usize> {
-        self.items.binary_search(&item.0).ok()
+        match &self.history {
+            ShopperHistory::Stored { rated, .. } => rated.items.position(item.0),
+            ShopperHistory::Present(entries) => entries.binary_search_by_key(&item, |entry| entry.item).ok(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::domain::item::ItemFacts;
 use crate::domain::rating::RatingScale;
 use crate::model::dictionary::ItemIndex;
-use crate::model::fixture::{catalogue, item_id, snapshot_parts, user_id};
+use crate::model::fixture::{catalogue, item_id, matrix, snapshot_parts, user_id};
 use crate::model::overlay::{FreshChange, Overlay};
 use crate::model::parameters::BlendWeights;
 use crate::model::snapshot::{Biases, SnapshotParts};
@@ -78,9 +78,10 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                     .collect();
                 let mut parts = snapshot_parts(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
                 let options = TopKOptions { neighbors };
-                let by_item = parts.ratings.transpose();
-                parts.user_neighbors = top_k(&parts.ratings, &by_item, Selection::All, &options).unwrap().lists;
-                parts.item_neighbors = top_k(&by_item, &parts.ratings, Selection::All, &options).unwrap().lists;
+                let ratings = matrix(&parts.ratings);
+                let by_item = ratings.transpose();
+                parts.user_neighbors = top_k(&ratings, &by_item, Selection::All, &options).unwrap().lists;
+                parts.item_neighbors = top_k(&by_item, &ratings, Selection::All, &options).unwrap().lists;
                 parts.purchased = purchased[..parts.ratings.nnz()].iter().copied().collect();
                 let listed = listed.iter().map(|&listed| ItemFacts {
                     listed,
@@ -138,8 +139,7 @@ impl Person {
         let n = parts.items.len();
         let (mut ratings, mut purchased) = (vec![0.0; n], vec![false; n]);
         if let Some(user) = user {
-            let (items, values) = parts.ratings.row(user);
-            for ((&item, &value), position) in items.iter().zip(values).zip(parts.ratings.row_range(user)) {
+            for ((item, value), position) in parts.ratings.row(user).iter().zip(parts.ratings.row_range(user)) {
                 ratings[item as usize] = f64::from(value);
                 purchased[item as usize] = parts.purchased.get(position);
             }

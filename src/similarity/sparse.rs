@@ -145,6 +145,11 @@ impl CsrMatrix {
         &self.values
     }
 
+    /// Offsets, columns and values.
+    pub fn into_parts(self) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
+        (self.offsets, self.columns, self.values)
+    }
+
     /// The row's columns, ascending, and their values.
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = self.row_range(row);
@@ -200,7 +205,7 @@ impl CsrMatrix {
 }
 
 /// Checks that `offsets` cut `n_indices` entries into rows, and that there are as many values.
-pub(super) fn check_offsets(offsets: &[u64], n_indices: usize, n_values: usize) -> Result<(), SparseError> {
+pub fn check_offsets(offsets: &[u64], n_indices: usize, n_values: usize) -> Result<(), SparseError> {
     let (Some(&first), Some(&end)) = (offsets.first(), offsets.last()) else {
         return Err(SparseError::NoOffsets);
     };

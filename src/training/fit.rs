@@ -116,7 +116,7 @@ pub fn fit(
         users,
         items: input.items.clone(),
         catalogue: input.catalogue.clone(),
-        ratings,
+        ratings: ratings.into(),
         purchased: effective.purchased,
         biases,
         user_neighbors,
@@ -213,8 +213,8 @@ mod tests {
         let parts = parts_of(&input, &TrainingParameters::default());
         assert_eq!(parts.users.texts().iter().collect::<Vec<_>>(), ["u1", "u3"]);
         assert_eq!(parts.items, input.items);
-        assert_eq!(parts.ratings.row(0), (&[0, 2][..], &[4.0, 2.0][..]));
-        assert_eq!(parts.ratings.row(1), (&[0, 2][..], &[2.0, 5.0][..]));
+        assert!(parts.ratings.row(0).iter().eq([(0, 4.0), (2, 2.0)]));
+        assert!(parts.ratings.row(1).iter().eq([(0, 2.0), (2, 5.0)]));
         let purchased: Vec<bool> = (0..4).map(|position| parts.purchased.get(position)).collect();
         assert_eq!(purchased, [false, false, true, false]);
         let snapshot = Snapshot::new(parts).unwrap();

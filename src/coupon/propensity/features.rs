@@ -44,9 +44,9 @@ pub fn value(feature: Feature, activity: &Activity, user: usize, closeness: Clos
 }
 
 /// Covered items among those that a history's row says were bought.
-pub fn own_purchases(items: &[u32], is_purchased: impl Fn(usize) -> bool, covered: &Bits) -> u32 {
-    let bought = items.iter().enumerate().filter(|&(at, _)| is_purchased(at));
-    bought.filter(|&(_, &item)| covered.get(item as usize)).count() as u32
+pub fn own_purchases(items: impl Iterator<Item = u32>, is_purchased: impl Fn(usize) -> bool, covered: &Bits) -> u32 {
+    let bought = items.enumerate().filter(|&(at, _)| is_purchased(at));
+    bought.filter(|&(_, item)| covered.get(item as usize)).count() as u32
 }
 
 /// A campaign as it was the moment before it started, and what its recipients then did. k recipients, n items.
@@ -92,7 +92,7 @@ impl<'a> Case<'a> {
             let (row_items, row_values) = effective.ratings.row(user.at());
             let first = effective.ratings.row_range(user.at()).start;
             own.push(own_purchases(
-                row_items,
+                row_items.iter().copied(),
                 |at| effective.purchased.get(first + at),
                 &covered,
             ));
@@ -151,7 +151,7 @@ impl<'a> Case<'a> {
             .map(|row| {
                 let (items, ratings) = self.ratings.row(row);
                 Closeness {
-                    affinity: affinity::weigh(items, ratings, weights),
+                    affinity: affinity::weigh(items.iter().copied().zip(ratings.iter().copied()), weights),
                     own_purchases: self.own_purchases[row],
                 }
             })

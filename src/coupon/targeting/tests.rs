@@ -297,7 +297,7 @@ fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
             let items: f64 = affinity.items.iter().map(|term| term.contribution).sum();
             let sum = items + affinity.other_items_contribution;
             assert!((sum - scores.of_users[user.at()]).abs() < 1e-12, "{user:?} {shown}");
-            let (row, _) = snapshot.ratings().row(user.at());
+            let row = snapshot.ratings().row(user.at());
             assert_eq!(affinity.items.len() + affinity.other_items as usize, row.len());
         }
     }

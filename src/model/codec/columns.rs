@@ -2,11 +2,9 @@
 
 use crate::model::bits::Bits;
 use crate::model::dictionary::Texts;
+use crate::model::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
 
 use super::CodecError;
-
-/// Most values that positions of one byte can name.
-const MAX_DISTINCT: usize = 256;
 
 /// Appends to the bytes of a part.
 pub(super) struct Writer {
@@ -58,22 +56,24 @@ impl Writer {
         self.integers(offsets.windows(2).map(|pair| pair[1] - pair[0]));
     }
 
+    pub fn packed_floats(&mut self, floats: &Floats) {
+        self.u64(floats.len() as u64);
+        match floats.as_slice() {
+            FloatSlice::Plain(values) => {
+                self.raw(&0_u16.to_le_bytes());
+                self.chunks(values.iter().map(|value| value.to_le_bytes()));
+            }
+            FloatSlice::Coded(distinct, positions) => {
+                self.raw(&(distinct.values().len() as u16).to_le_bytes());
+                self.chunks(distinct.values().iter().map(|value| value.to_le_bytes()));
+                self.raw(positions);
+            }
+        }
+    }
+
+    /// The same of values that are not kept as [`Floats`].
     pub fn floats(&mut self, values: &[f32]) {
-        self.u64(values.len() as u64);
-        let Some(distinct) = distinct_bits(values) else {
-            self.raw(&0_u16.to_le_bytes());
-            return self.chunks(values.iter().map(|value| value.to_le_bytes()));
-        };
-        self.raw(&(distinct.len() as u16).to_le_bytes());
-        self.chunks(distinct.iter().map(|bits| bits.to_le_bytes()));
-        self.chunks(
-            values
-                .iter()
-                .map(|value| match distinct.binary_search(&value.to_bits()) {
-                    Ok(position) => [position as u8],
-                    Err(_) => unreachable!("every value is among the distinct ones"),
-                }),
-        );
+        self.packed_floats(&Floats::new(values.to_vec()));
     }
 
     pub fn doubles(&mut self, values: &[f64]) {
@@ -100,20 +100,6 @@ impl Writer {
             *room = chunk;
         }
     }
-}
-
-/// The bits of the values, each once, ascending; `None` where naming them costs more than the values themselves.
-fn distinct_bits(values: &[f32]) -> Option<Vec<u32>> {
-    let mut distinct = Vec::new();
-    for value in values {
-        if let Err(position) = distinct.binary_search(&value.to_bits()) {
-            if distinct.len() == MAX_DISTINCT {
-                return None;
-            }
-            distinct.insert(position, value.to_bits());
-        }
-    }
-    (4 * distinct.len() + values.len() < 4 * values.len()).then_some(distinct)
 }
 
 /// Takes the fields of a part from the front of its contents.
@@ -177,6 +163,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub fn u16s(&mut self, field: &'static str) -> Result<Vec<u16>, CodecError> {
+        let (count, width) = (self.u64(field)?, self.array(field)?);
+        match width {
+            [1] => self.widened::<1, 2, _>(field, count, u16::from_le_bytes),
+            [2] => self.widened::<2, 2, _>(field, count, u16::from_le_bytes),
+            _ => Err(self.invalid(field, "are not 1 or 2 bytes wide")),
+        }
+    }
+
     pub fn u32s(&mut self, field: &'static str) -> Result<Vec<u32>, CodecError> {
         let (count, width) = (self.u64(field)?, self.array(field)?);
         match width {
@@ -230,30 +225,31 @@ impl<'a> Reader<'a> {
         Ok(offsets)
     }
 
-    pub fn floats(&mut self, field: &'static str) -> Result<Vec<f32>, CodecError> {
+    pub fn floats(&mut self, field: &'static str) -> Result<Floats, CodecError> {
         let count = self.u64(field)?;
         let n_distinct = u16::from_le_bytes(self.array(field)?);
         if n_distinct == 0 {
             let values = self.chunks(field, count)?;
-            return Ok(values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect());
+            return Ok(Floats::Plain(
+                values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            ));
         }
         if usize::from(n_distinct) > MAX_DISTINCT {
             return Err(self.invalid(field, "have more distinct values than a byte can name"));
         }
         let distinct = self.chunks(field, u64::from(n_distinct))?;
+        let distinct: Vec<f32> = distinct.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let Some(distinct) = Distinct::new(&distinct) else {
+            return Err(self.invalid(field, "have distinct values that do not ascend"));
+        };
         let positions = self.chunks::<1>(field, count)?.as_flattened();
         if u16::from(positions.iter().copied().fold(0, u8::max)) >= n_distinct {
             return Err(self.invalid(field, "refer to a distinct value that does not exist"));
         }
-        // As long as a byte reaches, so that looking up needs no check.
-        let mut values = [0.0; MAX_DISTINCT];
-        for (value, &bytes) in values.iter_mut().zip(distinct) {
-            *value = f32::from_le_bytes(bytes);
-        }
-        Ok(positions
-            .iter()
-            .map(|&position| values[usize::from(position)])
-            .collect())
+        Ok(Floats::Coded {
+            distinct,
+            positions: positions.to_vec(),
+        })
     }
 
     /// Exactly `N`.
@@ -337,7 +333,7 @@ mod tests {
         let check = |values: Vec<f32>, n_bytes: usize| {
             let bytes = written(|to| to.floats(&values));
             assert_eq!(
-                (bytes.len(), read(&bytes, |from| from.floats("field"))),
+                (bytes.len(), read(&bytes, |from| from.floats("field")).into_vec()),
                 (10 + n_bytes, values)
             );
         };
@@ -368,7 +364,7 @@ mod tests {
                 to.texts(&texts);
             });
             let columns = read(&bytes, |from| {
-                Ok((from.u64s("a")?, from.u32s("b")?, from.floats("c")?, from.bits("d")?, from.texts("e")?))
+                Ok((from.u64s("a")?, from.u32s("b")?, from.floats("c")?.into_vec(), from.bits("d")?, from.texts("e")?))
             });
             prop_assert_eq!(columns, (integers, small, floats, bits, texts));
         }

@@ -243,7 +243,7 @@ proptest! {
                 .flat_map(|item| parts.item_neighbors.row(item).0)
                 .filter(|&&neighbor| person.ratings[neighbor as usize] > 0.0)
                 .count();
-            let by_users: usize = person.neighbors.iter().map(|&(user, _)| parts.ratings.row(user).0.len()).sum();
+            let by_users: usize = person.neighbors.iter().map(|&(user, _)| parts.ratings.row(user).len()).sum();
             let subject = Subject::UserIndex(UserIndex(user as u32));
             let work = |basis| estimated_work(&view, &subject, basis);
             prop_assert_eq!(work(Basis::ItemBased), by_items);

@@ -255,7 +255,7 @@ def swaps(client, program, data_dir, database, predict, key, rounds, n_swaps=100
                 database.sql(f"UPDATE snapshots SET state = 'retired' WHERE state = 'active';"
                              f"UPDATE snapshots SET state = 'active' WHERE version = {version}")
                 began = time.monotonic()
-                any("serving snapshot" in line for line in server.process.stderr)
+                any(f"serving snapshot {version}" in line for line in server.process.stderr)
                 took.append(time.monotonic() - began)
 
         for _ in range(rounds):

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{io, iter};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -17,7 +18,8 @@ use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, StoredPart};
 
-use super::{LoadedSnapshot, ROW_LIMIT, StepError, behind, memory};
+use super::behind::{self, Pace};
+use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 
 /// Why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +72,20 @@ impl LoadError {
 /// Parts that are read and decoded at the same time; a chunk of each is in memory beside what is decoded.
 const CONCURRENT_PARTS: usize = 2;
 
+/// How long a load takes no more than what is left of the cores. One that has not ended by then begins anew and gets its
+/// share, so that a server which never rests is not left with an old snapshot.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
+
 /// Reads, verifies and decodes `version`, behind the threads that answer. It is warm then: decoding has just written all of
 /// it into memory of this process, and nothing is mapped or made at first use.
 pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
+    match tokio::time::timeout(LEFTOVERS_LIMIT, load_at(Pace::Leftovers, pool, version)).await {
+        Ok(loaded) => loaded,
+        Err(_) => load_at(Pace::Tenth, pool, version).await,
+    }
+}
+
+async fn load_at(pace: Pace, pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
@@ -87,7 +100,7 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
                 given_up: given_up.clone(),
             };
             let runtime = Handle::current();
-            compute(version, move || stored.decode(&runtime))
+            compute(pace, version, move || stored.decode(&runtime))
         })
         .buffer_unordered(CONCURRENT_PARTS)
         .try_collect()
@@ -98,7 +111,7 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
         memory::give_back();
         snapshot
     };
-    let snapshot = compute(version, assemble).await?;
+    let snapshot = compute(pace, version, assemble).await?;
     Ok(LoadedSnapshot {
         version,
         created_at: record.created_at,
@@ -149,12 +162,13 @@ fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Sn
 
 /// The result of `work`, which stands [`behind`].
 async fn compute<T: Send + 'static>(
+    pace: Pace,
     version: i64,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     let (sender, done) = oneshot::channel();
     // Nobody waits any more where the load was given up.
-    let spawned = behind::spawn(move || drop(sender.send(work())));
+    let spawned = behind::spawn(pace, move || drop(sender.send(work())));
     spawned.map_err(|source| LoadError::NoThread { version, source })?;
     done.await.map_err(|_| LoadError::Panicked { version })?
 }

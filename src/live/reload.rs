@@ -12,9 +12,10 @@ use crate::model::overlay::Overlay;
 use crate::model::view::View;
 use crate::store::snapshots::{self, Hints};
 
+use super::behind::{self, Pace};
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
-use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, behind, memory, supervised, within};
+use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
 
 /// How long a version that could not be loaded is left alone.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
@@ -231,7 +232,7 @@ fn free<T: Send + Sync + 'static>(old: Arc<T>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Where no thread can be started it is freed here.
-        let _ = behind::spawn(move || {
+        let _ = behind::spawn(Pace::Leftovers, move || {
             drop(old);
             memory::give_back();
         });

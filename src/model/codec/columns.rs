@@ -287,7 +287,9 @@ impl<'a> Reader<'a> {
         entry: impl Fn([u8; W]) -> T,
     ) -> Result<Vec<T>, CodecError> {
         let mut entries = Vec::with_capacity(self.counted(field, count, W)?);
-        self.runs(field, count, |run| entries.extend(run.iter().map(|&bytes| entry(bytes))))?;
+        self.runs(field, count, |run| {
+            entries.extend(run.iter().map(|&bytes| entry(bytes)))
+        })?;
         Ok(entries)
     }
 

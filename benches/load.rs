@@ -1,7 +1,9 @@
 //! Calls by HTTP/2, each with the next of many messages: what h2load does with one. Prints one JSON object.
 //!
-//! Answers are counted and timed, not decoded; a call that is not answered with a message is an error.
+//! Answers are counted and timed, not decoded; a call that is not answered with a message is an error. A call that is due
+//! while its connection has as many streams as the server allows waits in the client; its time counts from when it was due.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -53,12 +55,15 @@ const END_HEADERS: u8 = 4;
 const FRAME_HEADER: usize = 9;
 /// What may come before it has to be allowed again.
 const WINDOW: u32 = (1 << 31) - 1;
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+/// Until the server has said how many streams a connection may have; RFC 9113 advises it to allow no fewer.
+const STREAMS_AT_FIRST: usize = 100;
 
 fn main() {
     let args = Args::parse();
     let messages = messages(&std::fs::read(&args.messages).expect("the messages cannot be read"));
     let mut next_message = messages.iter().cycle();
-    let mut connections: Vec<Connection> = (0..args.connections)
+    let mut connections: Vec<Connection<'_>> = (0..args.connections)
         .map(|_| Connection::open(&args).expect("cannot connect"))
         .collect();
     let started = Instant::now();
@@ -73,7 +78,7 @@ fn main() {
             _ if is_over => {}
             None => {
                 for connection in &mut connections {
-                    while connection.under_way < args.streams && begun < max_calls {
+                    while connection.unanswered() < args.streams && begun < max_calls {
                         connection.call(next_message.next().expect("a cycle does not end"), now);
                         begun += 1;
                     }
@@ -89,7 +94,7 @@ fn main() {
                 begun += 1;
             },
         }
-        if is_over && connections.iter().all(|connection| connection.under_way == 0) {
+        if is_over && connections.iter().all(|connection| connection.unanswered() == 0) {
             break;
         }
         // At a rate the next call may be due at any moment; this core has nothing else to do.
@@ -121,7 +126,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     messages
 }
 
-fn wait(connections: &[Connection], timeout_ms: i32) {
+fn wait(connections: &[Connection<'_>], timeout_ms: i32) {
     let mut polled: Vec<libc::pollfd> = connections
         .iter()
         .map(|connection| libc::pollfd {
@@ -134,7 +139,7 @@ fn wait(connections: &[Connection], timeout_ms: i32) {
     unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) };
 }
 
-struct Connection {
+struct Connection<'a> {
     socket: TcpStream,
     output: Vec<u8>,
     input: Vec<u8>,
@@ -145,10 +150,14 @@ struct Connection {
     /// By position of the stream: when its call was due, and whether it has been answered with a message.
     calls: Vec<(Instant, bool)>,
     under_way: usize,
+    /// As many as may be under way.
+    max_streams: usize,
+    /// Messages that found no stream free, and when their calls were due.
+    waiting: VecDeque<(&'a [u8], Instant)>,
     unreported: u32,
 }
 
-impl Connection {
+impl<'a> Connection<'a> {
     fn open(args: &Args) -> io::Result<Self> {
         let mut socket = TcpStream::connect(&args.address)?;
         socket.set_nodelay(true)?;
@@ -170,11 +179,31 @@ impl Connection {
             next_stream: 1,
             calls: Vec::new(),
             under_way: 0,
+            max_streams: STREAMS_AT_FIRST,
+            waiting: VecDeque::new(),
             unreported: 0,
         })
     }
 
-    fn call(&mut self, message: &[u8], due: Instant) {
+    fn unanswered(&self) -> usize {
+        self.under_way + self.waiting.len()
+    }
+
+    /// At once, or when a stream is free.
+    fn call(&mut self, message: &'a [u8], due: Instant) {
+        self.waiting.push_back((message, due));
+        self.call_waiting();
+    }
+
+    fn call_waiting(&mut self) {
+        while self.under_way < self.max_streams
+            && let Some((message, due)) = self.waiting.pop_front()
+        {
+            self.open_stream(message, due);
+        }
+    }
+
+    fn open_stream(&mut self, message: &[u8], due: Instant) {
         let stream = self.next_stream;
         self.next_stream += 2;
         match self.first_headers.take() {
@@ -216,6 +245,7 @@ impl Connection {
             rest = after;
         }
         self.input = rest.to_vec();
+        self.call_waiting();
         self.send()
     }
 
@@ -238,7 +268,12 @@ impl Connection {
                 latencies_ns.push(now.saturating_duration_since(due).as_nanos() as u32);
                 self.under_way -= 1;
             }
-            SETTINGS if flags & ACK == 0 => frame(&mut self.output, SETTINGS, ACK, 0, &[]),
+            SETTINGS if flags & ACK == 0 => {
+                if let Some(max_streams) = setting(payload, MAX_CONCURRENT_STREAMS) {
+                    self.max_streams = max_streams as usize;
+                }
+                frame(&mut self.output, SETTINGS, ACK, 0, &[]);
+            }
             PING if flags & ACK == 0 => frame(&mut self.output, PING, ACK, 0, payload),
             RST_STREAM | GOAWAY => panic!("the server has ended a call or the connection: {payload:?}"),
             _ => {}
@@ -256,6 +291,13 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// The last value that a frame of settings has for `id`.
+fn setting(payload: &[u8], id: u16) -> Option<u32> {
+    let (settings, _) = payload.as_chunks::<6>();
+    let found = settings.iter().rfind(|setting| setting[..2] == id.to_be_bytes())?;
+    Some(u32::from_be_bytes([found[2], found[3], found[4], found[5]]))
 }
 
 fn frame(output: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

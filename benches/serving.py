@@ -231,9 +231,14 @@ def eligibility(client, program, data_dir, database, messages, folder, key, call
 
 
 def swaps(client, program, data_dir, database, predict, key, rounds, n_swaps=100, seconds_between=0.1):
-    """p99 at a steady rate, while one snapshot after the other is loaded and swapped, and without."""
+    """p99 at a steady rate, while one snapshot after the other is loaded and swapped, and without.
+
+    The database and what switches versions would not run on the server's core. There are but two here, and the client's
+    is busy all the time: they get what the server leaves of its own.
+    """
     likemind(program, data_dir, "train", "--force", "to measure with", "--set-config=rating.min=0.5")
     versions = database.sql("SELECT version FROM snapshots WHERE state IN ('active', 'retired') ORDER BY version")[-2:]
+    database.step_behind()
     settings = [*SETTINGS, "live.refresh_interval_ms=20", "live.keep_previous=0"]
     p99s, took = {"without": [], "with": []}, []
     with Server(program, data_dir, *settings, under=["taskset", "-c", SERVER_CORE]) as server:
@@ -242,12 +247,15 @@ def swaps(client, program, data_dir, database, predict, key, rounds, n_swaps=100
         is_over, in_turn = threading.Event(), itertools.cycle(versions)
 
         def swap():
+            # Of this thread and what it starts.
+            os.sched_setaffinity(0, {int(SERVER_CORE)})
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             while not is_over.wait(seconds_between):
                 version = next(in_turn)
                 database.sql(f"UPDATE snapshots SET state = 'retired' WHERE state = 'active';"
                              f"UPDATE snapshots SET state = 'active' WHERE version = {version}")
                 began = time.monotonic()
-                any("serving snapshot" in line for line in server.process.stderr)
+                any(f"serving snapshot {version}" in line for line in server.process.stderr)
                 took.append(time.monotonic() - began)
 
         for _ in range(rounds):

@@ -4,6 +4,7 @@
 //! and swaps. The *refresh* loop reads what has been written since and publishes a new overlay. A request takes the
 //! cell's content once and never waits for either.
 
+mod behind;
 mod book;
 mod gauges;
 mod load;

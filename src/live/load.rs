@@ -1,10 +1,14 @@
 //! Reading a stored snapshot: bytes, checksums, structure.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::{io, thread};
+use std::time::Duration;
+use std::{io, iter};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::codec::{self, CodecError, DecodedPart};
 use crate::model::overlay::Overlay;
@@ -14,6 +18,7 @@ use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, StoredPart};
 
+use super::behind::{self, Pace};
 use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 
 /// Why a version cannot be served.
@@ -64,17 +69,39 @@ impl LoadError {
     }
 }
 
-/// Parts that are read and decoded at the same time; the bytes of so many are in memory beside what is decoded.
+/// Parts that are read and decoded at the same time; a chunk of each is in memory beside what is decoded.
 const CONCURRENT_PARTS: usize = 2;
 
-/// Reads, verifies and decodes `version`, off the async workers. It is warm then: decoding has just written all of it
-/// into memory of this process, and nothing is mapped or made at first use.
+/// How long a load takes no more than what is left of the cores. One that has not ended by then begins anew and gets its
+/// share, so that a server which never rests is not left with an old snapshot.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads, verifies and decodes `version`, behind the threads that answer. It is warm then: decoding has just written all of
+/// it into memory of this process, and nothing is mapped or made at first use.
 pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
+    match tokio::time::timeout(LEFTOVERS_LIMIT, load_at(Pace::Leftovers, pool, version)).await {
+        Ok(loaded) => loaded,
+        Err(_) => load_at(Pace::Tenth, pool, version).await,
+    }
+}
+
+async fn load_at(pace: Pace, pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
+    let given_up = CancellationToken::new();
+    let _given_up_when_dropped = given_up.clone().drop_guard();
     let parts = stream::iter(snapshots::parts(pool, version).await?)
-        .map(|part| load_part(pool, version, part))
+        .map(|part| {
+            let stored = Stored {
+                pool: pool.clone(),
+                version,
+                part,
+                given_up: given_up.clone(),
+            };
+            let runtime = Handle::current();
+            compute(pace, version, move || stored.decode(&runtime))
+        })
         .buffer_unordered(CONCURRENT_PARTS)
         .try_collect()
         .await?;
@@ -84,7 +111,7 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
         memory::give_back();
         snapshot
     };
-    let snapshot = compute(version, assemble).await?;
+    let snapshot = compute(pace, version, assemble).await?;
     Ok(LoadedSnapshot {
         version,
         created_at: record.created_at,
@@ -93,12 +120,39 @@ pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, Lo
     })
 }
 
-async fn load_part(pool: &Pool, version: i64, part: StoredPart) -> Result<DecodedPart, LoadError> {
-    let bytes = snapshots::read_part(pool, version, &part).await?;
-    compute(version, move || {
-        codec::decode_part(&part.name, bytes).map_err(|source| LoadError::Damaged { version, source })
-    })
-    .await
+/// A part in the database.
+struct Stored {
+    pool: Pool,
+    version: i64,
+    part: StoredPart,
+    given_up: CancellationToken,
+}
+
+impl Stored {
+    /// Decodes each chunk as it comes. What comes is read on this very thread, so that this too stands behind; `runtime` only
+    /// says when there is something.
+    fn decode(&self, runtime: &Handle) -> Result<DecodedPart, LoadError> {
+        let Self { version, part, .. } = self;
+        let version = *version;
+        // A connection goes back to its pool by way of it.
+        let _context = runtime.enter();
+        let mut tx = runtime.block_on(self.pool.begin())?;
+        let chunks = runtime.block_on(snapshots::read_part(&mut tx, version, &part.name))?;
+        let mut chunks = pin!(chunks);
+        let mut failed = None;
+        let next = iter::from_fn(|| {
+            let next = self.given_up.run_until_cancelled(chunks.try_next());
+            runtime.block_on(next)?.unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        });
+        let decoded = codec::decode_part(&part.name, part.size_bytes as u64, next);
+        match failed {
+            Some(error) => Err(error.into()),
+            None => decoded.map_err(|source| LoadError::Damaged { version, source }),
+        }
+    }
 }
 
 fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Snapshot, LoadError> {
@@ -106,32 +160,17 @@ fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Sn
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
 }
 
-/// Does `work` on a thread of its own that steps back behind those that answer calls: a pool's thread could not be given
-/// its priority back.
+/// The result of `work`, which stands [`behind`].
 async fn compute<T: Send + 'static>(
+    pace: Pace,
     version: i64,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     let (sender, done) = oneshot::channel();
-    let work = move || {
-        step_back();
-        // Nobody waits any more where the load was given up.
-        let _ = sender.send(work());
-    };
-    let spawned = thread::Builder::new().name("loading".to_owned()).spawn(work);
+    // Nobody waits any more where the load was given up.
+    let spawned = behind::spawn(pace, move || drop(sender.send(work())));
     spawned.map_err(|source| LoadError::NoThread { version, source })?;
     done.await.map_err(|_| LoadError::Panicked { version })?
-}
-
-/// Lowers the priority of the calling thread, where the system has one for each: it gets a tenth of a core that another
-/// one wants for itself.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        const NICE: libc::c_int = 10;
-        // SAFETY: the call reads and writes no memory of this process.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    }
 }
 
 /// Applies to `overlay` what has been committed since `watermark`; returns up to where it is complete then.

@@ -8,7 +8,8 @@ use crate::domain::error::InvalidField;
 pub struct LiveOptions {
     /// Longest time until a change made elsewhere shows here.
     pub refresh_interval_ms: u64,
-    /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1.
+    /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1. The one that is kept goes before
+    /// another one is loaded, so that there are never three.
     pub keep_previous: u8,
     /// Ratings, purchases and catalogue entries newer than the snapshot that are held in memory: about 200 bytes each,
     /// and an item's texts, up to 1,024 bytes for a title. Changes of what the snapshot holds are held beyond that.

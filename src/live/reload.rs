@@ -12,6 +12,7 @@ use crate::model::overlay::Overlay;
 use crate::model::view::View;
 use crate::store::snapshots::{self, Hints};
 
+use super::behind::{self, Pace};
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
 use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
@@ -138,14 +139,7 @@ impl Reload {
 
     async fn switch_to(&self, version: i64) -> Result<(), LoadError> {
         let started = Instant::now();
-        let kept = {
-            let loaded = self.shared.loaded.lock().await;
-            loaded
-                .as_ref()
-                .and_then(|loaded| loaded.previous.clone())
-                .filter(|kept| kept.version == version)
-        };
-        let new = match kept {
+        let new = match self.kept(version).await {
             Some(kept) => kept,
             None => within(LOAD_LIMIT, load(&self.shared.pool, version)).await?,
         };
@@ -203,6 +197,21 @@ impl Reload {
         Ok(())
     }
 
+    /// The snapshot that is kept from before, if it is `version`. Else it is freed first, so that loading another one never
+    /// makes three.
+    async fn kept(&self, version: i64) -> Option<LoadedSnapshot> {
+        let mut loaded = self.shared.loaded.lock().await;
+        let previous = &mut loaded.as_mut()?.previous;
+        if previous.as_ref()?.version == version {
+            return previous.clone();
+        }
+        let dropped = previous.take()?;
+        self.shared.previous.store(None);
+        self.shared.update_status(|status| status.previous_version = None);
+        free(dropped.snapshot);
+        None
+    }
+
     /// What to keep of what was served until now, and what to free.
     fn keep(&self, old: Option<Loaded>, version: i64) -> (Option<LoadedSnapshot>, Option<LoadedSnapshot>) {
         let Some(old) = old else { return (None, None) };
@@ -222,12 +231,10 @@ fn free<T: Send + Sync + 'static>(old: Arc<T>) {
         while Arc::strong_count(&old) > 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let drop_and_give_back = move || {
+        // Where no thread can be started it is freed here.
+        let _ = behind::spawn(Pace::Leftovers, move || {
             drop(old);
             memory::give_back();
-        };
-        if tokio::task::spawn_blocking(drop_and_give_back).await.is_err() {
-            tracing::error!("freeing a snapshot ended with a panic");
-        }
+        });
     });
 }

@@ -61,6 +61,7 @@
 //! memory is taken for it.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
@@ -231,11 +232,17 @@ enum Contents {
     Propensity(Propensity),
 }
 
-/// Decodes one part, whatever has become of the others, and frees its bytes.
+/// Decodes one part, whatever has become of the others, while its bytes come.
+///
+/// `n_bytes`: of all of `chunks`, which are cut anywhere. Each is freed before the next one is asked for.
 ///
 /// # Errors
-/// Names the part, and what is wrong with it.
-pub fn decode_part(name: &str, bytes: Vec<u8>) -> Result<DecodedPart, CodecError> {
+/// Names the part, and what is wrong with it. What its contents say is wrong only where the checksum is right.
+pub fn decode_part(
+    name: &str,
+    n_bytes: u64,
+    mut chunks: impl Iterator<Item = Vec<u8>>,
+) -> Result<DecodedPart, CodecError> {
     type Read = fn(&mut Reader<'_>) -> Result<Contents, CodecError>;
     let (part, read): (&'static str, Read) = match name {
         PARAMETERS => (PARAMETERS, |from| read_parameters(from).map(Contents::Parameters)),
@@ -257,14 +264,16 @@ pub fn decode_part(name: &str, bytes: Vec<u8>) -> Result<DecodedPart, CodecError
             return Err(CodecError::Unknown { part });
         }
     };
-    let (checksum, mut reader) = open(part, &bytes)?;
-    let contents = read(&mut reader)?;
-    reader.finish()?;
-    Ok(DecodedPart {
-        name: part,
-        checksum,
-        contents,
-    })
+    let mut reader = open(part, n_bytes, &mut chunks)?;
+    let contents = read(&mut reader).and_then(|contents| reader.finish().map(|()| contents));
+    match reader.close() {
+        Some((written, actual)) if written == actual => Ok(DecodedPart {
+            name: part,
+            checksum: actual,
+            contents: contents?,
+        }),
+        _ => Err(CodecError::Checksum { part }),
+    }
 }
 
 /// The parts of a snapshot from each of them, in any order.
@@ -321,7 +330,7 @@ pub fn assemble(parts: impl IntoIterator<Item = DecodedPart>, checksum: &[u8]) -
 pub fn decode(parts: Vec<(String, Vec<u8>)>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
     let decoded: Vec<_> = parts
         .into_par_iter()
-        .map(|(name, bytes)| decode_part(&name, bytes))
+        .map(|(name, bytes)| decode_part(&name, bytes.len() as u64, iter::once(bytes)))
         .collect();
     assemble(decoded.into_iter().collect::<Result<Vec<_>, _>>()?, checksum)
 }
@@ -351,32 +360,27 @@ fn part_checksum(part: &str, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     hasher.digest128().to_le_bytes()
 }
 
-/// Checks the frame of a part. Returns its checksum, and what reads its contents.
-fn open<'a>(part: &'static str, bytes: &'a [u8]) -> Result<([u8; CHECKSUM_BYTES], Reader<'a>), CodecError> {
-    let Some(after_magic) = bytes.strip_prefix(&MAGIC) else {
+/// Checks what stands before the contents of a part. Returns what reads those.
+fn open<'a>(
+    part: &'static str,
+    n_bytes: u64,
+    chunks: &'a mut dyn Iterator<Item = Vec<u8>>,
+) -> Result<Reader<'a>, CodecError> {
+    let mut reader = Reader::new(part, n_bytes, CHECKSUM_BYTES, chunks);
+    if reader.array("magic").ok() != Some(MAGIC) {
         return Err(CodecError::Magic { part });
-    };
-    let mut header = Reader::new(part, after_magic);
+    }
     // Before the checksum: another version may keep it elsewhere.
-    let version = u32::from_le_bytes(header.array("format version")?);
+    let version = u32::from_le_bytes(reader.array("format version")?);
     if version != FORMAT_VERSION {
         return Err(CodecError::Version { part, version });
     }
-    let (written, actual) = (header.u64("length")?, bytes.len() as u64);
+    let (written, actual) = (reader.u64("length")?, n_bytes);
     if written != actual {
         return Err(CodecError::Length { part, written, actual });
     }
-    let Some((contents, &checksum)) = header.rest().split_last_chunk() else {
-        return Err(CodecError::Ended {
-            part,
-            field: "checksum",
-        });
-    };
-    let checked = &bytes[..bytes.len() - CHECKSUM_BYTES];
-    if part_checksum(part, checked) != checksum {
-        return Err(CodecError::Checksum { part });
-    }
-    Ok((checksum, Reader::new(part, contents)))
+    reader.keep_back("checksum", CHECKSUM_BYTES)?;
+    Ok(reader)
 }
 
 fn write_parameters(parameters: &TrainingParameters, to: &mut Writer) {
@@ -386,7 +390,7 @@ fn write_parameters(parameters: &TrainingParameters, to: &mut Writer) {
 
 fn read_parameters(from: &mut Reader<'_>) -> Result<TrainingParameters, CodecError> {
     let part = from.part();
-    serde_json::from_slice(from.rest()).map_err(|source| CodecError::Json { part, source })
+    serde_json::from_slice(&from.rest("contents")?).map_err(|source| CodecError::Json { part, source })
 }
 
 fn read_weights(from: &mut Reader<'_>) -> Result<BlendWeights, CodecError> {
@@ -428,13 +432,12 @@ fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
     );
     let n_currencies = from.u64("currencies")?;
     let currencies = from
-        .chunks::<3>("currencies", n_currencies)?
-        .iter()
-        .map(|letters| {
-            std::str::from_utf8(letters)
+        .entries("currencies", n_currencies, |letters: [u8; 3]| {
+            std::str::from_utf8(&letters)
                 .ok()
                 .and_then(|code| Currency::new(code).ok())
-        })
+        })?
+        .into_iter()
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| from.invalid("currencies", "are not all three capital letters"))?;
     let mut references = |field| {
@@ -570,5 +573,5 @@ fn write_propensity(propensity: &Propensity, to: &mut Writer) {
 
 fn read_propensity(from: &mut Reader<'_>) -> Result<Propensity, CodecError> {
     let part = from.part();
-    serde_json::from_slice(from.rest()).map_err(|source| CodecError::Json { part, source })
+    serde_json::from_slice(&from.rest("contents")?).map_err(|source| CodecError::Json { part, source })
 }

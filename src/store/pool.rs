@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// A transaction on such a connection.
-    pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let begun = self.inner.begin().await;
         begun.map_err(|error| self.refused(error, before))

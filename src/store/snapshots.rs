@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::{TryStreamExt, stream};
+use futures_util::{Stream, TryStreamExt, stream};
 
 use crate::domain::time::Timestamp;
 use crate::evaluation::gate::SnapshotCounts;
@@ -16,7 +16,7 @@ use super::audit::{self, Action};
 use super::changes::Watermark;
 use super::error::StoreError;
 use super::leases::{self, Lease};
-use super::pool::{Connection, Pool, limit_idle};
+use super::pool::{Connection, Pool, Tx, lift_limits, limit_idle};
 
 /// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -460,20 +460,20 @@ pub async fn parts(pool: &Pool, version: i64) -> Result<Vec<StoredPart>, StoreEr
     .await?)
 }
 
-/// The bytes of one of [`parts`]; fewer where the version is being deleted.
-pub async fn read_part(pool: &Pool, version: i64, part: &StoredPart) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::with_capacity(part.size_bytes as usize);
-    let mut tx = pool.begin_unlimited().await?;
-    let mut chunks = sqlx::query_scalar!(
+/// The bytes of one of [`parts`], as they come; fewer where the version is being deleted.
+pub async fn read_part<'a>(
+    tx: &'a mut Tx,
+    version: i64,
+    part: &'a str,
+) -> Result<impl Stream<Item = Result<Vec<u8>, StoreError>> + use<'a>, StoreError> {
+    lift_limits(tx).await?;
+    Ok(sqlx::query_scalar!(
         "SELECT bytes FROM snapshot_chunks WHERE version = $1 AND part = $2 ORDER BY chunk",
         version,
-        part.name,
+        part,
     )
-    .fetch(&mut *tx);
-    while let Some(chunk) = chunks.try_next().await? {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+    .fetch(&mut **tx)
+    .err_into())
 }
 
 /// Deletes all complete or failed versions but the `keep` newest, the active one, the one before, and that of a trainer at

@@ -1,5 +1,7 @@
 //! The columns that the parts are made of, written and read as a whole.
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::model::bits::Bits;
 use crate::model::dictionary::Texts;
 use crate::model::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
@@ -102,15 +104,41 @@ impl Writer {
     }
 }
 
-/// Takes the fields of a part from the front of its contents.
+/// Takes the fields of a part from the front of its bytes, which come piece by piece: no more than one piece is in memory
+/// beside what it is decoded to.
 pub(super) struct Reader<'a> {
     part: &'static str,
-    rest: &'a [u8],
+    chunks: &'a mut dyn Iterator<Item = Vec<u8>>,
+    /// What has come and is not taken yet.
+    chunk: Vec<u8>,
+    at: usize,
+    /// Bytes that may still be taken.
+    left: u64,
+    /// Bytes still to come that the checksum is of.
+    unhashed: u64,
+    hasher: Xxh3,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(part: &'static str, contents: &'a [u8]) -> Self {
-        Self { part, rest: contents }
+    /// `n_bytes`: of all of `chunks`; the checksum is of those before the last `n_unhashed`.
+    pub fn new(
+        part: &'static str,
+        n_bytes: u64,
+        n_unhashed: usize,
+        chunks: &'a mut dyn Iterator<Item = Vec<u8>>,
+    ) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(part.as_bytes());
+        hasher.update(&[0]);
+        Self {
+            part,
+            chunks,
+            chunk: Vec::new(),
+            at: 0,
+            left: n_bytes,
+            unhashed: n_bytes.saturating_sub(n_unhashed as u64),
+            hasher,
+        }
     }
 
     pub fn part(&self) -> &'static str {
@@ -122,23 +150,65 @@ impl<'a> Reader<'a> {
         CodecError::Field { part, field, problem }
     }
 
+    fn ended(&self, field: &'static str) -> CodecError {
+        let part = self.part;
+        CodecError::Ended { part, field }
+    }
+
+    /// The next piece, where there is one.
+    fn advance(&mut self) -> bool {
+        let Some(chunk) = self.chunks.next() else { return false };
+        let n_hashed = self.unhashed.min(chunk.len() as u64);
+        self.hasher.update(&chunk[..n_hashed as usize]);
+        self.unhashed -= n_hashed;
+        (self.chunk, self.at) = (chunk, 0);
+        true
+    }
+
+    /// Keeps the last `n_bytes` back from what may be taken.
+    pub fn keep_back(&mut self, field: &'static str, n_bytes: usize) -> Result<(), CodecError> {
+        self.left = self.left.checked_sub(n_bytes as u64).ok_or_else(|| self.ended(field))?;
+        Ok(())
+    }
+
     /// All that is left.
-    pub fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
+    pub fn rest(&mut self, field: &'static str) -> Result<Vec<u8>, CodecError> {
+        self.bytes(field, self.left)
     }
 
     /// Nothing may be left.
-    pub fn finish(self) -> Result<(), CodecError> {
-        let Self { part, rest } = self;
-        match rest.len() {
+    pub fn finish(&self) -> Result<(), CodecError> {
+        match usize::try_from(self.left).unwrap_or(usize::MAX) {
             0 => Ok(()),
-            n_bytes => Err(CodecError::Surplus { part, n_bytes }),
+            n_bytes => Err(CodecError::Surplus {
+                part: self.part,
+                n_bytes,
+            }),
         }
     }
 
+    /// What was kept back, and the checksum of all before it, whatever of that has been taken; `None` where less has come
+    /// than was said, or more.
+    pub fn close<const W: usize>(mut self) -> Option<([u8; W], [u8; 16])> {
+        let mut skipped = self.left;
+        while skipped > 0 {
+            let here = skipped.min((self.chunk.len() - self.at) as u64);
+            self.at += here as usize;
+            skipped -= here;
+            if skipped > 0 && !self.advance() {
+                return None;
+            }
+        }
+        self.left = W as u64;
+        let kept = self.array("").ok()?;
+        let is_all = self.at == self.chunk.len() && !self.advance();
+        is_all.then(|| (kept, self.hasher.digest128().to_le_bytes()))
+    }
+
     pub fn array<const W: usize>(&mut self, field: &'static str) -> Result<[u8; W], CodecError> {
-        let chunks = self.chunks(field, 1)?;
-        Ok(chunks[0])
+        let mut taken = [0; W];
+        self.runs(field, 1, |run| taken = run[0])?;
+        Ok(taken)
     }
 
     pub fn u64(&mut self, field: &'static str) -> Result<u64, CodecError> {
@@ -150,17 +220,69 @@ impl<'a> Reader<'a> {
         usize::try_from(self.u64(field)?).map_err(|_| self.invalid(field, "is more than memory can hold"))
     }
 
-    /// The next `count` times W bytes, which are known to be there before anybody allocates for them.
-    pub fn chunks<const W: usize>(&mut self, field: &'static str, count: u64) -> Result<&'a [[u8; W]], CodecError> {
-        let part = self.part;
-        let (chunks, _) = self.rest.as_chunks();
+    /// `count`, if the bytes that are left have so many entries of `width`: then memory may be taken for them.
+    fn counted(&self, field: &'static str, count: u64, width: usize) -> Result<usize, CodecError> {
         match usize::try_from(count) {
-            Ok(count) if count <= chunks.len() => {
-                self.rest = &self.rest[count * W..];
-                Ok(&chunks[..count])
-            }
-            _ => Err(CodecError::Ended { part, field }),
+            Ok(entries) if count <= self.left / width as u64 => Ok(entries),
+            _ => Err(self.ended(field)),
         }
+    }
+
+    /// Hands the next `count` times W bytes to `take`, as many at a time as stand together.
+    fn runs<const W: usize>(
+        &mut self,
+        field: &'static str,
+        count: u64,
+        mut take: impl FnMut(&[[u8; W]]),
+    ) -> Result<(), CodecError> {
+        let mut count = self.counted(field, count, W)?;
+        self.left -= (count * W) as u64;
+        while count > 0 {
+            let (whole, _) = self.chunk[self.at..].as_chunks();
+            let run = &whole[..whole.len().min(count)];
+            if !run.is_empty() {
+                take(run);
+                self.at += run.len() * W;
+                count -= run.len();
+                continue;
+            }
+            // One that begins in this piece and ends in another.
+            let mut entry = [0; W];
+            let mut filled = 0;
+            while filled < W {
+                let here = &self.chunk[self.at..];
+                let n_bytes = here.len().min(W - filled);
+                entry[filled..][..n_bytes].copy_from_slice(&here[..n_bytes]);
+                self.at += n_bytes;
+                filled += n_bytes;
+                if filled < W && !self.advance() {
+                    return Err(self.ended(field));
+                }
+            }
+            take(&[entry]);
+            count -= 1;
+        }
+        Ok(())
+    }
+
+    /// The next `count` times W bytes, each made a `T`.
+    pub fn entries<const W: usize, T>(
+        &mut self,
+        field: &'static str,
+        count: u64,
+        entry: impl Fn([u8; W]) -> T,
+    ) -> Result<Vec<T>, CodecError> {
+        let mut entries = Vec::with_capacity(self.counted(field, count, W)?);
+        self.runs(field, count, |run| {
+            entries.extend(run.iter().map(|&bytes| entry(bytes)))
+        })?;
+        Ok(entries)
+    }
+
+    fn bytes(&mut self, field: &'static str, count: u64) -> Result<Vec<u8>, CodecError> {
+        let mut bytes = Vec::with_capacity(self.counted(field, count, 1)?);
+        self.runs::<1>(field, count, |run| bytes.extend_from_slice(run.as_flattened()))?;
+        Ok(bytes)
     }
 
     pub fn u16s(&mut self, field: &'static str) -> Result<Vec<u16>, CodecError> {
@@ -202,12 +324,11 @@ impl<'a> Reader<'a> {
         count: u64,
         number: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>, CodecError> {
-        let widen = |low: &[u8; W]| {
+        self.entries(field, count, |low: [u8; W]| {
             let mut bytes = [0; N];
-            bytes[..W].copy_from_slice(low);
+            bytes[..W].copy_from_slice(&low);
             number(bytes)
-        };
-        Ok(self.chunks(field, count)?.iter().map(widen).collect())
+        })
     }
 
     /// Where the entries of the given lengths begin, and the last of them ends: one more than lengths.
@@ -229,27 +350,20 @@ impl<'a> Reader<'a> {
         let count = self.u64(field)?;
         let n_distinct = u16::from_le_bytes(self.array(field)?);
         if n_distinct == 0 {
-            let values = self.chunks(field, count)?;
-            return Ok(Floats::Plain(
-                values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            ));
+            return self.entries(field, count, f32::from_le_bytes).map(Floats::Plain);
         }
         if usize::from(n_distinct) > MAX_DISTINCT {
             return Err(self.invalid(field, "have more distinct values than a byte can name"));
         }
-        let distinct = self.chunks(field, u64::from(n_distinct))?;
-        let distinct: Vec<f32> = distinct.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let distinct = self.entries(field, u64::from(n_distinct), f32::from_le_bytes)?;
         let Some(distinct) = Distinct::new(&distinct) else {
             return Err(self.invalid(field, "have distinct values that do not ascend"));
         };
-        let positions = self.chunks::<1>(field, count)?.as_flattened();
+        let positions = self.bytes(field, count)?;
         if u16::from(positions.iter().copied().fold(0, u8::max)) >= n_distinct {
             return Err(self.invalid(field, "refer to a distinct value that does not exist"));
         }
-        Ok(Floats::Coded {
-            distinct,
-            positions: positions.to_vec(),
-        })
+        Ok(Floats::Coded { distinct, positions })
     }
 
     /// Exactly `N`.
@@ -267,17 +381,15 @@ impl<'a> Reader<'a> {
 
     pub fn bits(&mut self, field: &'static str) -> Result<Bits, CodecError> {
         let len = self.size(field)?;
-        let words = self.chunks(field, len.div_ceil(64) as u64)?;
-        let words = words.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+        let words = self.entries(field, len.div_ceil(64) as u64, u64::from_le_bytes)?;
         Bits::from_words(len, words).ok_or_else(|| self.invalid(field, "have bits past their end"))
     }
 
     pub fn texts(&mut self, field: &'static str) -> Result<Texts, CodecError> {
         let offsets = self.offsets(field)?;
         let n_bytes = offsets.last().copied().unwrap_or(0);
-        let bytes = self.chunks::<1>(field, n_bytes)?.as_flattened();
-        let bytes = std::str::from_utf8(bytes).map_err(|_| self.invalid(field, "are not UTF-8"))?;
-        Texts::from_parts(offsets, bytes.to_owned()).ok_or_else(|| self.invalid(field, "are cut inside of a character"))
+        let bytes = String::from_utf8(self.bytes(field, n_bytes)?).map_err(|_| self.invalid(field, "are not UTF-8"))?;
+        Texts::from_parts(offsets, bytes).ok_or_else(|| self.invalid(field, "are cut inside of a character"))
     }
 }
 
@@ -295,7 +407,8 @@ mod tests {
     }
 
     fn read<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, CodecError>) -> T {
-        let mut reader = Reader::new("part", bytes);
+        let mut chunks = bytes.chunks(7).map(<[u8]>::to_vec);
+        let mut reader = Reader::new("part", bytes.len() as u64, 0, &mut chunks);
         let value = read(&mut reader).unwrap();
         reader.finish().unwrap();
         value

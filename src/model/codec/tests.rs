@@ -101,6 +101,16 @@ proptest! {
         prop_assert_eq!(encoded(&back), stored);
         prop_assert!(Snapshot::new(back).is_ok());
     }
+
+    #[test]
+    fn pieces_may_be_cut_anywhere(parts in any_parts(), n_bytes in 1..50_usize) {
+        let stored = encoded(&parts);
+        let decoded = stored.iter().map(|(name, bytes)| {
+            let pieces = bytes.chunks(n_bytes).map(<[u8]>::to_vec);
+            decode_part(name, bytes.len() as u64, pieces).unwrap()
+        });
+        prop_assert_eq!(assemble(decoded, &checksum(&stored)).unwrap(), parts);
+    }
 }
 
 #[test]
@@ -273,6 +283,24 @@ fn every_error_names_the_part() {
     let mut stored = base;
     stored.push(part_of("spam", &[]));
     check(stored, "part spam is not known");
+}
+
+#[test]
+fn pieces_that_do_not_come_or_are_too_many_are_noticed() {
+    for (name, bytes) in encoded(&rich_parts()) {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let check = |pieces: &[&[u8]]| {
+            let pieces = pieces.iter().map(|piece| piece.to_vec());
+            let error = decode_part(&name, bytes.len() as u64, pieces).unwrap_err();
+            assert!(
+                matches!(error, CodecError::Checksum { part } if part == name),
+                "{error}"
+            );
+        };
+        check(&[first]);
+        check(&[first, &second[..second.len() - 1]]);
+        check(&[first, second, &[0]]);
+    }
 }
 
 #[test]

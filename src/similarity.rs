@@ -47,6 +47,7 @@ mod by_row;
 pub mod cosine;
 mod grid;
 mod integer;
+mod kernel;
 mod layout;
 pub mod lists;
 mod meeting;

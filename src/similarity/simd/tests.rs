@@ -51,10 +51,10 @@ fn products_are_those_of_plain_sums() {
         for set in InstructionSet::available() {
             let mut dots = before.clone();
             let block = Block {
-                bytes: &block,
+                cells: &block,
                 first: first as usize,
             };
-            add_products(set, block, &factors, &mut dots, n_lanes);
+            add_integer_products(set, block, &factors, &mut dots, n_lanes);
             for lane in 0..n_lanes {
                 let products = factors
                     .iter()
@@ -80,10 +80,10 @@ fn the_largest_sums_fit() {
     let factors: Vec<u32> = (0..290).map(|place| place << 4 | 15).collect();
     for set in InstructionSet::available() {
         let mut dots = vec![u32::MAX - 290 * 225; 256];
-        add_products(
+        add_integer_products(
             set,
             Block {
-                bytes: &block,
+                cells: &block,
                 first: 0,
             },
             &factors,
@@ -96,10 +96,10 @@ fn the_largest_sums_fit() {
 
 fn add_to_one_column(first: usize, entries: &[u32], n_lanes: usize) {
     let block = Block {
-        bytes: &[0; 256],
+        cells: &[0; 256],
         first,
     };
-    add_products(InstructionSet::detect(), block, entries, &mut [0; 256], n_lanes);
+    add_integer_products(InstructionSet::detect(), block, entries, &mut [0; 256], n_lanes);
 }
 
 #[test]

@@ -89,8 +89,11 @@ pub(super) fn add_integer_products(
     dots: &mut [u32],
     n_lanes: usize,
 ) {
-    let places = entries.iter().map(|entry| (entry >> 4) as usize);
-    let n_lanes = checked_lanes(block, places, dots.len(), n_lanes);
+    let n_lanes = whole_lanes(n_lanes, dots.len());
+    let Some((low, high)) = ends(entries) else {
+        return;
+    };
+    check_inside(block, dots.len(), (low >> 4) as usize, (high >> 4) as usize);
     match set {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was detected; places and lanes were checked above.
@@ -116,8 +119,11 @@ pub(super) fn add_real_products(
     dots: &mut [f64],
     n_lanes: usize,
 ) {
-    let places = entries.iter().map(|entry| (entry >> 32) as usize);
-    let n_lanes = checked_lanes(block, places, dots.len(), n_lanes);
+    let n_lanes = whole_lanes(n_lanes, dots.len());
+    let Some((low, high)) = ends(entries) else {
+        return;
+    };
+    check_inside(block, dots.len(), (low >> 32) as usize, (high >> 32) as usize);
     match set {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was detected; places and lanes were checked above.
@@ -129,18 +135,24 @@ pub(super) fn add_real_products(
     }
 }
 
-/// `n_lanes`, rounded up to whole [`LANES`].
-///
-/// # Panics
-/// A place outside of the block; a width that is not whole [`LANES`], or less.
-fn checked_lanes<C>(block: Block<'_, C>, places: impl Iterator<Item = usize>, width: usize, n_lanes: usize) -> usize {
+/// `n_lanes`, rounded up to whole [`LANES`], of which there must be as many as `width`.
+fn whole_lanes(n_lanes: usize, width: usize) -> usize {
     let n_lanes = n_lanes.next_multiple_of(LANES);
     assert!(width.is_multiple_of(LANES) && n_lanes <= width, "not whole lanes");
-    let ends = |(low, high): (usize, usize), place| (low.min(place), high.max(place));
-    let (low, high) = places.fold((usize::MAX, 0), ends);
-    let is_inside = low == usize::MAX || low >= block.first && (high - block.first + 1) * width <= block.cells.len();
-    assert!(is_inside, "a column lies outside of the block");
     n_lanes
+}
+
+/// The least and the largest entry. All are looked at, as memory is accessed by them.
+fn ends<E: Copy + Ord>(entries: &[E]) -> Option<(E, E)> {
+    let &first = entries.first()?;
+    let ends = |(low, high): (E, E), &entry: &E| (low.min(entry), high.max(entry));
+    Some(entries.iter().fold((first, first), ends))
+}
+
+/// `low` and `high`: places between which all that are asked for lie.
+fn check_inside<C>(block: Block<'_, C>, width: usize, low: usize, high: usize) {
+    let is_inside = low >= block.first && (high - block.first + 1) * width <= block.cells.len();
+    assert!(is_inside, "a column lies outside of the block");
 }
 
 fn add_real_products_portable(block: Block<'_, f32>, entries: &[u64], dots: &mut [f64], n_lanes: usize) {

@@ -62,9 +62,9 @@ pub enum Selection<'a> {
 pub enum Products {
     /// Ratings lie on a grid of few values: sums of their products are exact integers.
     Integer,
-    /// In f64, in ascending column order.
+    /// In f64, columns with more entries first, those with as many in ascending order.
     Real,
-    /// The same, of the pairs alone that share a column: there are few of them.
+    /// In f64, in ascending column order, of the pairs alone that share a column: there are few of them.
     ByRow,
 }
 
@@ -97,8 +97,8 @@ pub struct TopK {
 /// Cosine similarity of the selected rows to every row, the best `options.neighbors` of each.
 ///
 /// `sim(a, b) = Σ_i R[a,i]·R[b,i] / sqrt(Σ_i R[a,i]² · Σ_i R[b,i]²)` over whole rows, in exact integers where the values
-/// lie on a grid, else, and where hardly any two of many rows share a column, in f64 in ascending column order, rounded once
-/// to f32, at most 1. What is or rounds to 0 is no neighbor.
+/// lie on a grid, else, and where hardly any two of many rows share a column, in f64 in one order of the columns (see
+/// [`Products`]), rounded once to f32, at most 1. What is or rounds to 0 is no neighbor.
 ///
 /// `rows`: [n_rows, n_columns]; `columns`: its transpose. Returns one list per selected row, best first, similarity in
 /// (0, 1], ties by lower index, a row never its own neighbor. Lists of adjacent ranges join by
@@ -106,8 +106,8 @@ pub struct TopK {
 ///
 /// Runs on the rayon pool it is called in; the result is the same, byte by byte, for any number of threads, any
 /// instruction set and any way to select rows. Time: every pair of which one row is selected, once; row by row, those that
-/// share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per entry, 20 · `neighbors` per
-/// selected row, 4 (real ones: 8) per column and tile, some MB per thread.
+/// share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per entry (real ones: 14), 20 ·
+/// `neighbors` per selected row, 4 per column and tile, some MB per thread.
 ///
 /// # Errors
 /// Selected rows that do not ascend or lie outside of the matrix; `columns` of another shape than the transpose of

@@ -2,7 +2,7 @@
 //! kernels is here.
 //!
 //! Each loop exists once in plain Rust. What vectorises by itself is compiled again with wider instructions allowed;
-//! products of small integers are written out, as no compiler finds them.
+//! products are written out: no compiler finds those of small integers, nor keeps as many sums of real ones in registers.
 
 /// Tiles are padded to a multiple of so many rows (lanes), for every instruction set.
 pub(super) const LANES: usize = 256;

@@ -14,8 +14,8 @@
 //!          ┌────────────────┐
 //!          │╲               │  tile    column │ in so many lanes │ held as
 //!          │  ╲ each pair   │  itself  ───────┼──────────────────┼─────────────────────────────────
-//!  rows,   │    ╲ once      │             0   │  900 of 1,024    │ a byte for each lane   ┐ a block,
-//!  one by  ├────────────────┤             1   │  700             │ a byte for each lane   │ in the
+//!  rows,   │    ╲ once      │             0   │  900 of 1,024    │ a cell for each lane   ┐ a block,
+//!  one by  ├────────────────┤             1   │  700             │ a cell for each lane   │ in the
 //!  one     │                │            ⋮    │                  │                        ┘ L2 cache
 //!    │     │ row ──────────▶│          850    │   17             │ entries (lane, value)
 //!    ▼     │  products with │          851    │   16             │ entries (lane, value)
@@ -25,13 +25,16 @@
 //! ```
 //!
 //! - Columns are put in the order of their lengths too. So many of the first ones as makes the work least are *dense* in a
-//!   tile: for each entry of a row in such a column all lanes are multiplied and added, 64 to an instruction. In the
+//!   tile: for each entry of a row in such a column all lanes are multiplied and added, up to 64 to an instruction. In the
 //!   other columns the entries of the lanes are added up one by one. Rows are short and popular columns are dense, so
 //!   nearly all products are of the first kind, at a fraction of what each would cost alone.
 //! - Sums of products of small integers are exact whatever the order, so ratings on a grid (stars, half stars, counts;
-//!   `grid`) are divided by its step. Products of up to 15 · 15 are added up in 16 bits, no more than fit, and then in 32.
-//!   Other ratings (`real`) are summed in f64 in ascending column order, entry by entry.
-//! - Tiles are so narrow that the bytes of their dense columns fit into the second-level cache. Where even the narrowest
+//!   `grid`, `integer`) are divided by its step. Products of up to 15 · 15 are added up in 16 bits, no more than fit, and
+//!   then in 32.
+//! - Other ratings (`real`) go the same way (`kernel`) as f32s, 8 to an instruction, and are summed in f64. There only
+//!   additions round, as two f32s have an exact product; they come in the order of the columns, the same for every pair:
+//!   dense ones are the first in every tile, and adding 0 for a lane that has no rating changes no bit.
+//! - Tiles are so narrow that the cells of their dense columns fit into the second-level cache. Where even the narrowest
 //!   tile has too many, they come as blocks, one after another, and the products of a panel of rows wait in between.
 //! - A pair matters if it beats the worst of the best K of *either* row. The products of a row are compared with that, a
 //!   whole tile at once and with room for rounding; the few that pass get their exact similarity and are offered to both
@@ -47,6 +50,7 @@ mod by_row;
 pub mod cosine;
 mod grid;
 mod integer;
+mod kernel;
 mod layout;
 pub mod lists;
 mod meeting;

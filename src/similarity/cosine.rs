@@ -3,12 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::best::BestLists;
 use super::by_row;
-use super::integer::IntegerKernel;
-use super::layout::{Layout, Sizes};
+use super::integer::Integers;
+use super::kernel::{Arithmetic, Kernel};
+use super::layout::Sizes;
 use super::lists::NeighborLists;
-use super::real::RealKernel;
+use super::real::Reals;
 use super::simd::InstructionSet;
 use super::sparse::CsrMatrix;
 
@@ -62,9 +62,9 @@ pub enum Selection<'a> {
 pub enum Products {
     /// Ratings lie on a grid of few values: sums of their products are exact integers.
     Integer,
-    /// In f64, in ascending column order.
+    /// In f64, columns with more entries first, those with as many in ascending order.
     Real,
-    /// The same, of the pairs alone that share a column: there are few of them.
+    /// In f64, in ascending column order, of the pairs alone that share a column: there are few of them.
     ByRow,
 }
 
@@ -97,8 +97,8 @@ pub struct TopK {
 /// Cosine similarity of the selected rows to every row, the best `options.neighbors` of each.
 ///
 /// `sim(a, b) = Σ_i R[a,i]·R[b,i] / sqrt(Σ_i R[a,i]² · Σ_i R[b,i]²)` over whole rows, in exact integers where the values
-/// lie on a grid, else, and where hardly any two of many rows share a column, in f64 in ascending column order, rounded once
-/// to f32, at most 1. What is or rounds to 0 is no neighbor.
+/// lie on a grid, else, and where hardly any two of many rows share a column, in f64 in one order of the columns (see
+/// [`Products`]), rounded once to f32, at most 1. What is or rounds to 0 is no neighbor.
 ///
 /// `rows`: [n_rows, n_columns]; `columns`: its transpose. Returns one list per selected row, best first, similarity in
 /// (0, 1], ties by lower index, a row never its own neighbor. Lists of adjacent ranges join by
@@ -106,8 +106,8 @@ pub struct TopK {
 ///
 /// Runs on the rayon pool it is called in; the result is the same, byte by byte, for any number of threads, any
 /// instruction set and any way to select rows. Time: every pair of which one row is selected, once; row by row, those that
-/// share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per entry, 20 · `neighbors` per
-/// selected row, 4 (real ones: 8) per column and tile, some MB per thread.
+/// share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per entry (real ones: 14), 20 ·
+/// `neighbors` per selected row, 4 per column and tile, some MB per thread.
 ///
 /// # Errors
 /// Selected rows that do not ascend or lie outside of the matrix; `columns` of another shape than the transpose of
@@ -160,36 +160,48 @@ fn top_k_by(
     selection: Selection<'_>,
     options: &TopKOptions,
 ) -> Result<TopK, SimilarityError> {
-    let Way {
-        instructions,
-        sizes,
-        observe,
-    } = way;
     check_shapes(rows, columns)?;
     let selected = selection.rows(rows.n_rows())?;
     let keep = options.neighbors.min(rows.n_rows());
-    let path = |products| KernelPath { products, instructions };
+    let path = |products| KernelPath {
+        products,
+        instructions: way.instructions,
+    };
     if by_row::is_faster(columns) {
         return Ok(TopK {
-            lists: by_row::best(rows, columns, &selected, keep, observe),
+            lists: by_row::best(rows, columns, &selected, keep, way.observe),
             path: path(Products::ByRow),
         });
     }
-    if let Some(kernel) = IntegerKernel::new(rows, columns, &selected, sizes, instructions) {
-        let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep, observe);
-        let lists = in_selected_order(best, &kernel.layout, rows.n_rows());
-        return Ok(TopK {
-            lists,
-            path: path(Products::Integer),
-        });
-    }
-    let kernel = RealKernel::new(rows, &selected, sizes, instructions);
-    let best = kernel.best(&kernel.layout.jobs(rows, sizes.job_rows), keep, observe);
-    let lists = in_selected_order(best, &kernel.layout, rows.n_rows());
+    let (lists, products) = match Integers::of(rows) {
+        Some(integers) => (way.lists(&integers, rows, columns, &selected, keep), Products::Integer),
+        None => (way.lists(&Reals, rows, columns, &selected, keep), Products::Real),
+    };
     Ok(TopK {
         lists,
-        path: path(Products::Real),
+        path: path(products),
     })
+}
+
+impl Way<'_> {
+    /// The lists of the selected rows, from tiles.
+    fn lists<A: Arithmetic>(
+        &self,
+        arithmetic: &A,
+        rows: &CsrMatrix,
+        columns: &CsrMatrix,
+        selected: &[u32],
+        keep: usize,
+    ) -> NeighborLists {
+        let kernel = Kernel::new(arithmetic, rows, columns, selected, self.sizes, self.instructions);
+        let layout = &kernel.layout;
+        let best = kernel.best(&layout.jobs(rows, self.sizes.job_rows), keep, self.observe);
+        // They stand by rank.
+        let selected = &layout.order[..layout.n_selected];
+        let mut ranks: Vec<u32> = (0..selected.len() as u32).collect();
+        ranks.sort_unstable_by_key(|&rank| selected[rank as usize]);
+        best.into_lists(rows.n_rows(), &ranks)
+    }
 }
 
 impl Selection<'_> {
@@ -213,14 +225,6 @@ impl Selection<'_> {
             }
         }
     }
-}
-
-/// The lists of the selected rows, which stand by rank, in the order of the rows.
-fn in_selected_order(best: BestLists, layout: &Layout, n_rows: usize) -> NeighborLists {
-    let selected = &layout.order[..layout.n_selected];
-    let mut ranks: Vec<u32> = (0..selected.len() as u32).collect();
-    ranks.sort_unstable_by_key(|&rank| selected[rank as usize]);
-    best.into_lists(n_rows, &ranks)
 }
 
 fn check_shapes(rows: &CsrMatrix, columns: &CsrMatrix) -> Result<(), SimilarityError> {

@@ -9,6 +9,8 @@ use super::lists::{Neighbor, NeighborLists};
 
 /// The lists that [`cosine::top_k`](super::cosine::top_k) gives, from every pair of dense rows.
 ///
+/// Sums go in ascending column order: real ones have the same bytes where columns with more entries come first.
+///
 /// `ratings`: [n_rows, n_columns], finite and >= 0. `range`: the rows whose lists to compute,
 /// inside of n_rows. Time O(range · n_rows · n_columns).
 ///

@@ -2,7 +2,7 @@
 //! kernels is here.
 //!
 //! Each loop exists once in plain Rust. What vectorises by itself is compiled again with wider instructions allowed;
-//! products of small integers are written out, as no compiler finds them.
+//! products are written out: no compiler finds those of small integers, nor keeps as many sums of real ones in registers.
 
 /// Tiles are padded to a multiple of so many rows (lanes), for every instruction set.
 pub(super) const LANES: usize = 256;
@@ -43,15 +43,6 @@ impl InstructionSet {
         available.push(Self::Portable);
         available
     }
-
-    /// For so many lanes, one column of bytes costs as much as adding up one entry by itself.
-    pub(super) fn lanes_per_entry(self) -> usize {
-        match self {
-            Self::Avx512 => 56,
-            Self::Avx2 => 48,
-            Self::Portable => 8,
-        }
-    }
 }
 
 impl std::fmt::Display for InstructionSet {
@@ -73,49 +64,117 @@ pub(super) fn byte_of_lane(lane: usize) -> usize {
     group * GROUP + lane % 32 / 8 * 16 + lane / 32 * 8 + lane % 8
 }
 
-/// Columns of bytes, values up to 15, ordered by [`byte_of_lane`].
+/// Dense columns, one after the other, each with a cell for every lane.
+///
+/// Cells of integers are bytes, values up to 15, ordered by [`byte_of_lane`]; those of real values are f32s, in the order of
+/// the lanes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block<'a> {
-    pub bytes: &'a [u8],
+pub(super) struct Block<'a, C> {
+    pub cells: &'a [C],
     /// Place of the first column.
     pub first: usize,
 }
 
 /// Adds to the first `n_lanes` of `dots`, rounded up to [`LANES`], the products of a row with columns of bytes.
 ///
-/// `block`: columns of `dots.len()` bytes each, a multiple of [`LANES`]. `entries`: `place << 4 | value` of the row,
+/// `block`: columns of `dots.len()` cells each, a multiple of [`LANES`]. `entries`: `place << 4 | value` of the row,
 /// `place` of a column of the block.
 ///
 /// # Panics
 /// A place outside of the block, another number of lanes.
-pub(super) fn add_products(set: InstructionSet, block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
-    let width = dots.len();
-    let n_lanes = n_lanes.next_multiple_of(LANES);
-    assert!(width.is_multiple_of(LANES) && n_lanes <= width, "not whole lanes");
-    if entries.is_empty() {
+pub(super) fn add_integer_products(
+    set: InstructionSet,
+    block: Block<'_, u8>,
+    entries: &[u32],
+    dots: &mut [u32],
+    n_lanes: usize,
+) {
+    let n_lanes = whole_lanes(n_lanes, dots.len());
+    let Some((low, high)) = ends(entries) else {
         return;
-    }
-    let ends = |(low, high): (u32, u32), &entry: &u32| (low.min(entry), high.max(entry));
-    let (low, high) = entries.iter().fold((u32::MAX, 0), ends);
-    let (low, high) = ((low >> 4) as usize, (high >> 4) as usize);
-    let is_inside = low >= block.first && (high - block.first + 1) * width <= block.bytes.len();
-    assert!(is_inside, "a column lies outside of the block");
+    };
+    check_inside(block, dots.len(), (low >> 4) as usize, (high >> 4) as usize);
     match set {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the set was detected; places and lanes were checked above.
-        InstructionSet::Avx512 => unsafe { x86::add_products_avx512(block, entries, dots, n_lanes) },
+        InstructionSet::Avx512 => unsafe { x86::add_integer_products_avx512(block, entries, dots, n_lanes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        InstructionSet::Avx2 => unsafe { x86::add_products_avx2(block, entries, dots, n_lanes) },
-        _ => add_products_portable(block, entries, dots, n_lanes),
+        InstructionSet::Avx2 => unsafe { x86::add_integer_products_avx2(block, entries, dots, n_lanes) },
+        _ => add_integer_products_portable(block, entries, dots, n_lanes),
     }
 }
 
-fn add_products_portable(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
+/// Adds to the first `n_lanes` of `dots`, rounded up to [`LANES`], the products of a row with columns of f32s, one entry
+/// after the other: as every product is exact, all instruction sets give the same bits, whether they round it or not.
+///
+/// `block`: as for [`add_integer_products`]. `entries`: `place << 32 | bits of the value`.
+///
+/// # Panics
+/// A place outside of the block, another number of lanes.
+pub(super) fn add_real_products(
+    set: InstructionSet,
+    block: Block<'_, f32>,
+    entries: &[u64],
+    dots: &mut [f64],
+    n_lanes: usize,
+) {
+    let n_lanes = whole_lanes(n_lanes, dots.len());
+    let Some((low, high)) = ends(entries) else {
+        return;
+    };
+    check_inside(block, dots.len(), (low >> 32) as usize, (high >> 32) as usize);
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected; places and lanes were checked above.
+        InstructionSet::Avx512 => unsafe { x86::add_real_products_avx512(block, entries, dots, n_lanes) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { x86::add_real_products_avx2(block, entries, dots, n_lanes) },
+        _ => add_real_products_portable(block, entries, dots, n_lanes),
+    }
+}
+
+/// `n_lanes`, rounded up to whole [`LANES`], of which there must be as many as `width`.
+fn whole_lanes(n_lanes: usize, width: usize) -> usize {
+    let n_lanes = n_lanes.next_multiple_of(LANES);
+    assert!(width.is_multiple_of(LANES) && n_lanes <= width, "not whole lanes");
+    n_lanes
+}
+
+/// The least and the largest entry. All are looked at, as memory is accessed by them.
+fn ends<E: Copy + Ord>(entries: &[E]) -> Option<(E, E)> {
+    let &first = entries.first()?;
+    let ends = |(low, high): (E, E), &entry: &E| (low.min(entry), high.max(entry));
+    Some(entries.iter().fold((first, first), ends))
+}
+
+/// `low` and `high`: places between which all that are asked for lie.
+fn check_inside<C>(block: Block<'_, C>, width: usize, low: usize, high: usize) {
+    let is_inside = low >= block.first && (high - block.first + 1) * width <= block.cells.len();
+    assert!(is_inside, "a column lies outside of the block");
+}
+
+fn add_real_products_portable(block: Block<'_, f32>, entries: &[u64], dots: &mut [f64], n_lanes: usize) {
+    let width = dots.len();
+    for entry in entries {
+        let (place, value) = ((entry >> 32) as usize, real_value(*entry));
+        let column = &block.cells[(place - block.first) * width..][..n_lanes];
+        for (dot, &cell) in dots.iter_mut().zip(column) {
+            *dot += value * f64::from(cell);
+        }
+    }
+}
+
+fn real_value(entry: u64) -> f64 {
+    f64::from(f32::from_bits(entry as u32))
+}
+
+fn add_integer_products_portable(block: Block<'_, u8>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
     let width = dots.len();
     for entry in entries {
         let (place, value) = ((entry >> 4) as usize, entry & 15);
-        let column = &block.bytes[(place - block.first) * width..][..n_lanes];
+        let column = &block.cells[(place - block.first) * width..][..n_lanes];
         for (dots, bytes) in dots.chunks_exact_mut(GROUP).zip(column.chunks_exact(GROUP)) {
             let (low, high) = dots.split_at_mut(GROUP / 2);
             for (eight, bytes) in bytes.chunks_exact(16).enumerate() {
@@ -233,7 +292,7 @@ fn find<D: Copy, F: Copy>(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Block, GROUP, LANES, MAX_PAIRS, Reach, find_integers_portable, find_reals_portable};
+    use super::{Block, GROUP, LANES, MAX_PAIRS, Reach, find_integers_portable, find_reals_portable, real_value};
 
     /// # Safety
     /// As many norms and limits as products.
@@ -294,7 +353,7 @@ mod x86 {
     /// Places of `entries` lie inside of `block`, in columns of `dots.len()` bytes; `n_lanes`, a multiple of [`LANES`],
     /// is not more than `dots.len()`.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn add_products_avx512(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
+    pub unsafe fn add_integer_products_avx512(block: Block<'_, u8>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
         let width = dots.len();
         for start in (0..n_lanes).step_by(LANES) {
             for entries in entries.chunks(2 * MAX_PAIRS) {
@@ -305,7 +364,7 @@ mod x86 {
                     let column = |entry: u32| {
                         let place = (entry >> 4) as usize - block.first;
                         // SAFETY: the caller's promise; `start + LANES <= n_lanes <= width`.
-                        unsafe { block.bytes.as_ptr().add(place * width + start) }
+                        unsafe { block.cells.as_ptr().add(place * width + start) }
                     };
                     let (first, second) = (column(pair[0]), column(pair[1]));
                     for group in 0..LANES / GROUP {
@@ -338,9 +397,9 @@ mod x86 {
     }
 
     /// # Safety
-    /// As for [`add_products_avx512`].
+    /// As for [`add_integer_products_avx512`].
     #[target_feature(enable = "avx2")]
-    pub unsafe fn add_products_avx2(block: Block<'_>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
+    pub unsafe fn add_integer_products_avx2(block: Block<'_, u8>, entries: &[u32], dots: &mut [u32], n_lanes: usize) {
         /// Lanes at once: their sums and what they need besides fit into 16 registers.
         const AT_ONCE: usize = 128;
         let width = dots.len();
@@ -353,7 +412,7 @@ mod x86 {
                     let column = |entry: u32| {
                         let place = (entry >> 4) as usize - block.first;
                         // SAFETY: the caller's promise; `start + AT_ONCE <= n_lanes <= width`.
-                        unsafe { block.bytes.as_ptr().add(place * width + start) }
+                        unsafe { block.cells.as_ptr().add(place * width + start) }
                     };
                     let (first, second) = (column(pair[0]), column(pair[1]));
                     for half in 0..AT_ONCE / 32 {
@@ -383,6 +442,72 @@ mod x86 {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`add_integer_products_avx512`], with cells instead of bytes.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn add_real_products_avx512(block: Block<'_, f32>, entries: &[u64], dots: &mut [f64], n_lanes: usize) {
+        /// Lanes at once: their sums fill half of the registers.
+        const AT_ONCE: usize = 128;
+        let width = dots.len();
+        for start in (0..n_lanes).step_by(AT_ONCE) {
+            let dots = dots[start..][..AT_ONCE].as_mut_ptr();
+            let mut sums = [_mm512_setzero_pd(); AT_ONCE / 8];
+            for (eight, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 8 of the `AT_ONCE` products.
+                *sum = unsafe { _mm512_loadu_pd(dots.add(8 * eight)) };
+            }
+            for &entry in entries {
+                let place = (entry >> 32) as usize - block.first;
+                let value = _mm512_set1_pd(real_value(entry));
+                for (eight, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise; `start + AT_ONCE <= n_lanes <= width`.
+                    let cells = unsafe {
+                        let column = block.cells.as_ptr().add(place * width + start);
+                        _mm256_loadu_ps(column.add(8 * eight))
+                    };
+                    *sum = _mm512_fmadd_pd(value, _mm512_cvtps_pd(cells), *sum);
+                }
+            }
+            for (eight, sum) in sums.into_iter().enumerate() {
+                // SAFETY: as they were loaded.
+                unsafe { _mm512_storeu_pd(dots.add(8 * eight), sum) };
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`add_real_products_avx512`].
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn add_real_products_avx2(block: Block<'_, f32>, entries: &[u64], dots: &mut [f64], n_lanes: usize) {
+        /// Lanes at once: their sums fill half of the registers.
+        const AT_ONCE: usize = 32;
+        let width = dots.len();
+        for start in (0..n_lanes).step_by(AT_ONCE) {
+            let dots = dots[start..][..AT_ONCE].as_mut_ptr();
+            let mut sums = [_mm256_setzero_pd(); AT_ONCE / 4];
+            for (four, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 4 of the `AT_ONCE` products.
+                *sum = unsafe { _mm256_loadu_pd(dots.add(4 * four)) };
+            }
+            for &entry in entries {
+                let place = (entry >> 32) as usize - block.first;
+                let value = _mm256_set1_pd(real_value(entry));
+                for (four, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise; `start + AT_ONCE <= n_lanes <= width`.
+                    let cells = unsafe {
+                        let column = block.cells.as_ptr().add(place * width + start);
+                        _mm_loadu_ps(column.add(4 * four))
+                    };
+                    *sum = _mm256_add_pd(*sum, _mm256_mul_pd(value, _mm256_cvtps_pd(cells)));
+                }
+            }
+            for (four, sum) in sums.into_iter().enumerate() {
+                // SAFETY: as they were loaded.
+                unsafe { _mm256_storeu_pd(dots.add(4 * four), sum) };
             }
         }
     }

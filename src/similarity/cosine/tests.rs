@@ -1,4 +1,6 @@
-use ndarray::{Array2, array};
+use std::cmp::Reverse;
+
+use ndarray::{Array2, Axis, array};
 use proptest::prelude::*;
 
 use super::super::lists::Neighbor;
@@ -37,6 +39,15 @@ fn way(sizes: &Sizes) -> Way<'_> {
         sizes,
         observe: &|_, _| {},
     }
+}
+
+/// The lists of the reference, which adds up in the order of the columns: here those with more entries come first.
+fn reference(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
+    let n_entries = |&column: &usize| ratings.column(column).iter().filter(|&&value| value > 0.0).count();
+    let mut columns: Vec<usize> = (0..ratings.ncols()).collect();
+    columns.sort_by_key(|column| Reverse(n_entries(column)));
+    let ratings = ratings.select(Axis(1), &columns);
+    top_k_dense(ratings.view(), 0..ratings.nrows(), &TopKOptions { neighbors })
 }
 
 /// The same lists with all instruction sets of this processor, whole and in small pieces.
@@ -152,7 +163,7 @@ fn similarities_that_round_far_still_tie() {
     let lists = lists_of(&ratings, 1);
     let smallest = f32::from_bits(1);
     assert_eq!(lists.row(4), (&[0][..], &[smallest][..]));
-    let expected = top_k_dense(ratings.view(), 0..10, &TopKOptions { neighbors: 1 });
+    let expected = reference(&ratings, 1);
     assert_same_bytes(&lists, &expected);
 }
 
@@ -176,7 +187,7 @@ fn many_tiles_agree_with_the_reference() {
     for (largest, per_one, products) in [(10, 2.0, Products::Integer), (977, 200.0, Products::Real)] {
         let ratings = big(1_300, 40, largest, per_one);
         let rows = sparse(&ratings);
-        let expected = top_k_dense(ratings.view(), 0..1_300, &TopKOptions { neighbors: 20 });
+        let expected = reference(&ratings, 20);
         assert_all_ways_agree(&rows, &Selection::All, 20, &expected);
         let found = top_k(&rows, &rows.transpose(), Selection::All, &TopKOptions { neighbors: 20 }).unwrap();
         assert_eq!(found.path.products, products);
@@ -191,7 +202,7 @@ fn rows_of_many_columns_agree_with_the_reference() {
         1 if row % 5 == 0 => 14.0,
         _ => 0.0,
     });
-    let expected = top_k_dense(ratings.view(), 0..270, &TopKOptions { neighbors: 30 });
+    let expected = reference(&ratings, 30);
     assert_all_ways_agree(&sparse(&ratings), &Selection::All, 30, &expected);
 }
 
@@ -221,7 +232,7 @@ fn steps_that_are_no_power_of_two_are_close_to_the_reference() {
     let options = TopKOptions { neighbors: 300 };
     let found = top_k(&rows, &rows.transpose(), Selection::All, &options).unwrap();
     assert_eq!(found.path.products, Products::Integer);
-    let expected = top_k_dense(ratings.view(), 0..300, &options);
+    let expected = reference(&ratings, 300);
     for row in 0..300 {
         let (neighbors, similarities) = found.lists.row(row);
         let (expected_neighbors, expected_similarities) = expected.row(row);
@@ -281,10 +292,9 @@ proptest! {
 
     #[test]
     fn agrees_with_the_dense_reference(ratings in any_ratings(), neighbors in 0usize..32) {
-        let options = TopKOptions { neighbors };
         for ratings in [&ratings, &ratings.t().to_owned()] {
             let lists = lists_of(ratings, neighbors);
-            let expected = top_k_dense(ratings.view(), 0..ratings.nrows(), &options);
+            let expected = reference(ratings, neighbors);
             assert_same_bytes(&lists, &expected);
             assert_all_ways_agree(&sparse(ratings), &Selection::All, neighbors, &expected);
 

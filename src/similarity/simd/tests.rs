@@ -51,10 +51,10 @@ fn products_are_those_of_plain_sums() {
         for set in InstructionSet::available() {
             let mut dots = before.clone();
             let block = Block {
-                bytes: &block,
+                cells: &block,
                 first: first as usize,
             };
-            add_products(set, block, &factors, &mut dots, n_lanes);
+            add_integer_products(set, block, &factors, &mut dots, n_lanes);
             for lane in 0..n_lanes {
                 let products = factors
                     .iter()
@@ -75,15 +75,74 @@ fn products_are_those_of_plain_sums() {
 }
 
 #[test]
+fn real_products_are_those_of_plain_sums_bit_by_bit() {
+    fn check(n_columns: u32, width: usize, n_lanes: usize) {
+        let mut draw = draws(n_columns + 7);
+        let mut value = || draw(1 << 20) as f32 / 999.0;
+        let cells: Vec<f32> = (0..n_columns as usize * width)
+            .map(|_| (value() - 300.0).max(0.0))
+            .collect();
+        let (first, factors) = (3u32, (0..n_columns).map(|_| value()).collect::<Vec<_>>());
+        let entries = (first..).zip(&factors);
+        let entries: Vec<u64> = entries
+            .map(|(place, factor)| u64::from(place) << 32 | u64::from(factor.to_bits()))
+            .collect();
+        let before: Vec<f64> = (0..width).map(|_| f64::from(value()) / 3.0).collect();
+        let block = Block {
+            cells: &cells,
+            first: first as usize,
+        };
+        for set in InstructionSet::available() {
+            let mut dots = before.clone();
+            add_real_products(set, block, &entries, &mut dots, n_lanes);
+            for lane in 0..width {
+                let mut expected = before[lane];
+                if lane < n_lanes.next_multiple_of(LANES) {
+                    for (factor, column) in factors.iter().zip(cells.chunks_exact(width)) {
+                        expected += f64::from(*factor) * f64::from(column[lane]);
+                    }
+                }
+                assert_eq!(dots[lane].to_bits(), expected.to_bits(), "{set:?}, lane {lane}");
+            }
+        }
+    }
+    check(0, 256, 256);
+    check(1, 256, 256);
+    check(2, 512, 1);
+    check(9, 768, 500);
+    check(40, 256, 256);
+}
+
+#[test]
+#[should_panic(expected = "outside of the block")]
+fn a_column_behind_a_real_block_is_refused() {
+    let block = Block {
+        cells: &[0.0; 256],
+        first: 0,
+    };
+    add_real_products(InstructionSet::detect(), block, &[0, 1 << 32], &mut [0.0; 256], 256);
+}
+
+#[test]
+#[should_panic(expected = "not whole lanes")]
+fn more_lanes_than_real_products_are_refused() {
+    let block = Block {
+        cells: &[0.0; 256],
+        first: 0,
+    };
+    add_real_products(InstructionSet::detect(), block, &[0], &mut [0.0; 256], 257);
+}
+
+#[test]
 fn the_largest_sums_fit() {
     let block = vec![15; 256 * 290];
     let factors: Vec<u32> = (0..290).map(|place| place << 4 | 15).collect();
     for set in InstructionSet::available() {
         let mut dots = vec![u32::MAX - 290 * 225; 256];
-        add_products(
+        add_integer_products(
             set,
             Block {
-                bytes: &block,
+                cells: &block,
                 first: 0,
             },
             &factors,
@@ -96,10 +155,10 @@ fn the_largest_sums_fit() {
 
 fn add_to_one_column(first: usize, entries: &[u32], n_lanes: usize) {
     let block = Block {
-        bytes: &[0; 256],
+        cells: &[0; 256],
         first,
     };
-    add_products(InstructionSet::detect(), block, entries, &mut [0; 256], n_lanes);
+    add_integer_products(InstructionSet::detect(), block, entries, &mut [0; 256], n_lanes);
 }
 
 #[test]

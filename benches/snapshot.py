@@ -88,7 +88,8 @@ def decoded_mb(url):
                (SELECT sum(length(external_id)) FROM items)
         FROM snapshots WHERE state = 'active'""")
     neighbors = 50
-    matrix = 8 * ratings + ratings / 8 + 8 * users
+    # Two bytes an item, one a rating, one bit for purchases.
+    matrix = 3 * ratings + ratings / 8 + 8 * users
     lists = (8 * neighbors + 8) * (users + items)
     followers = (8 * neighbors + 8) * items
     texts = user_bytes + item_bytes + 8 * users + 8 * 2 * items

@@ -5,6 +5,8 @@ use std::{io, thread};
 /// How far behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
+    /// Not at all: nothing is answered yet.
+    Equal,
     /// Gets what others leave of a core, and next to nothing where they leave nothing. Whoever wakes takes the core at once,
     /// where even the lowest nice value would first be given the rest of its slice, some milliseconds.
     Leftovers,
@@ -28,6 +30,7 @@ pub(super) fn spawn(pace: Pace, work: impl FnOnce() + Send + 'static) -> io::Res
 fn step_back(pace: Pace) {
     #[cfg(target_os = "linux")]
     match pace {
+        Pace::Equal => {}
         Pace::Leftovers => {
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: the pointer is to a structure that lives until the call returns, and is only read.

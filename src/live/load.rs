@@ -78,7 +78,12 @@ const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Reads, verifies and decodes `version`, behind the threads that answer. It is warm then: decoding has just written all of
 /// it into memory of this process, and nothing is mapped or made at first use.
-pub(super) async fn load(pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
+///
+/// `is_first`: no snapshot is served yet, so that loading is what everybody waits for.
+pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<LoadedSnapshot, LoadError> {
+    if is_first {
+        return load_at(Pace::Equal, pool, version).await;
+    }
     match tokio::time::timeout(LEFTOVERS_LIMIT, load_at(Pace::Leftovers, pool, version)).await {
         Ok(loaded) => loaded,
         Err(_) => load_at(Pace::Tenth, pool, version).await,

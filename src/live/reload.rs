@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::overlay::Overlay;
@@ -23,12 +23,16 @@ const RETRY_DAMAGED: Duration = Duration::from_secs(30);
 const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
 /// Longest reading of a snapshot.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
+/// Longest wait for the memory of snapshots that are not served any more.
+const FREE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for the database to take a listener.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Reload {
     shared: Arc<Shared>,
     failure: Option<Failure>,
+    /// Read-locked by whatever is being freed.
+    freeing: Arc<RwLock<()>>,
 }
 
 /// Why the active version is not served.
@@ -41,7 +45,11 @@ struct Failure {
 
 impl Reload {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, failure: None }
+        Self {
+            shared,
+            failure: None,
+            freeing: Arc::default(),
+        }
     }
 
     /// Looks at once, then once an interval and whenever the database hints. `tried` learns of the end of the first look.
@@ -141,7 +149,12 @@ impl Reload {
         let started = Instant::now();
         let new = match self.kept(version).await {
             Some(kept) => kept,
-            None => within(LOAD_LIMIT, load(&self.shared.pool, version)).await?,
+            None => {
+                // With what is still being freed there would be three. Not for long: a request may hold on to one.
+                let _ = tokio::time::timeout(FREE_LIMIT, self.freeing.write()).await;
+                let is_first = self.shared.view.load().is_none();
+                within(LOAD_LIMIT, load(&self.shared.pool, version, is_first)).await?
+            }
         };
         let max_entries = self.shared.options.max_overlay_entries;
         let mut overlay = Overlay::default();
@@ -177,8 +190,8 @@ impl Reload {
             previous,
         });
         drop(loaded);
-        old_view.into_iter().for_each(free);
-        dropped.into_iter().for_each(|dropped| free(dropped.snapshot));
+        old_view.into_iter().for_each(|view| self.free(view));
+        dropped.into_iter().for_each(|dropped| self.free(dropped.snapshot));
 
         self.shared.update_status(|status| {
             status.snapshot_version = Some(version);
@@ -208,7 +221,7 @@ impl Reload {
         let dropped = previous.take()?;
         self.shared.previous.store(None);
         self.shared.update_status(|status| status.previous_version = None);
-        free(dropped.snapshot);
+        self.free(dropped.snapshot);
         None
     }
 
@@ -223,18 +236,21 @@ impl Reload {
             old.previous.filter(|previous| previous.version != version),
         )
     }
-}
 
-/// Frees a snapshot, or the overlay of one, once the last request has let go of it, so that no request pays for it.
-fn free<T: Send + Sync + 'static>(old: Arc<T>) {
-    tokio::spawn(async move {
-        while Arc::strong_count(&old) > 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        // Where no thread can be started it is freed here.
-        let _ = behind::spawn(Pace::Leftovers, move || {
-            drop(old);
-            memory::give_back();
+    /// Frees a snapshot, or the overlay of one, once the last request has let go of it, so that no request pays for it.
+    fn free<T: Send + Sync + 'static>(&self, old: Arc<T>) {
+        // There is nobody to write: that is done by the loop that calls this.
+        let freeing = self.freeing.clone().try_read_owned();
+        tokio::spawn(async move {
+            while Arc::strong_count(&old) > 1 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // Where no thread can be started it is freed here.
+            let _ = behind::spawn(Pace::Leftovers, move || {
+                drop(old);
+                memory::give_back();
+                drop(freeing);
+            });
         });
-    });
+    }
 }

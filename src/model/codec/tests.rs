@@ -409,7 +409,7 @@ fn intact_nonsense_is_refused() {
         to.lengths(&[0, 1]);
         to.integers([huge].into_iter());
     };
-    check(RATINGS, wide, ": items are not 1 to 4 bytes wide");
+    check(RATINGS, wide, ": items are not 1 or 2 bytes wide");
     let outside = |to: &mut Writer| {
         to.u64(5);
         to.lengths(&[0, 1]);
@@ -445,7 +445,7 @@ fn intact_nonsense_is_refused() {
             to.doubles(&[1.0]);
             to.u64(positions.len() as u64);
             to.raw(&n_distinct.to_le_bytes());
-            to.raw(&[0; 4].repeat(usize::from(n_distinct)));
+            (0..u32::from(n_distinct)).for_each(|value| to.raw(&value.to_le_bytes()));
             to.raw(positions);
         }
     };
@@ -453,6 +453,18 @@ fn intact_nonsense_is_refused() {
         BIASES,
         floats(2, &[0, 2]),
         ": biases of the users refer to a distinct value that does not exist",
+    );
+    let twice = |to: &mut Writer| {
+        to.doubles(&[1.0]);
+        to.u64(1);
+        to.raw(&2_u16.to_le_bytes());
+        to.raw(&[0; 4].repeat(2));
+        to.raw(&[0]);
+    };
+    check(
+        BIASES,
+        twice,
+        ": biases of the users have distinct values that do not ascend",
     );
     check(
         BIASES,

@@ -101,8 +101,10 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
             }
         });
     }
+    scratch.find_runs();
     let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, passes);
-    let ranked = scratch.take_top(options.limit, factors, passes);
+    let ranked = scratch.top(options.limit, factors, passes);
+    scratch.clear();
 
     if ranked.is_empty() {
         let passes = |item: ItemIndex| {
@@ -153,6 +155,7 @@ pub struct Ranking<'a> {
 pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &mut Scratch) -> Vec<Vec<ItemIndex>> {
     let listed = &view.snapshot.catalogue().listed;
     scratch.add_all(view, &Shopper::of_index(view, user), Basis::Blended);
+    scratch.find_runs();
     let rank = |ranking: &Ranking| {
         let passes = |item: ItemIndex| listed.get(item.at()) && ranking.excluded.binary_search(&item).is_err();
         let factors = scratch.factors(ranking.basis, ranking.weight, passes);
@@ -160,7 +163,7 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
         ranked.into_iter().map(|scored| scored.item).collect()
     };
     let lists = rankings.iter().map(rank).collect();
-    scratch.take_runs(|_, _, _| {});
+    scratch.clear();
     lists
 }
 
@@ -209,8 +212,9 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
 /// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
 /// sum is 0.
 ///
-/// What has been added to is noted by runs of `RUN` neighboring items, and later gone through run by run: in order, many
-/// items compared at once, and hardly a branch that cannot be foreseen, which a list of the items would be full of.
+/// What has been added to is noted by runs of `RUN` neighboring items. All sums are then gone through once, for the largest
+/// of every run: in order, many compared at once, and hardly a branch that cannot be foreseen, which a list of the items
+/// would be full of. Whatever is looked for after that is looked for among the runs, of which few hold any of it.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Item-based sums, one an item, up to a whole number of groups.
@@ -219,6 +223,16 @@ pub struct Scratch {
     users: Vec<f64>,
     /// One a run: whether anything has been added to it.
     touched: Vec<bool>,
+    /// The runs that were added to, ascending.
+    runs: Vec<Run>,
+}
+
+/// The largest sums of a run.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    at: usize,
+    items: f64,
+    users: f64,
 }
 
 /// Items whose sums are gone through together: two lines of the processor's cache for each side. With more of them, runs
@@ -306,14 +320,26 @@ impl Scratch {
         self.users[item.at()] = 0.0;
     }
 
-    /// Positions of the runs that were added to, ascending.
-    fn runs(&self) -> impl Iterator<Item = usize> {
+    /// After the last sum has been added to.
+    fn find_runs(&mut self) {
+        let (all_by_items, _) = self.items.as_chunks::<RUN>();
+        let (all_by_users, _) = self.users.as_chunks::<RUN>();
         let (groups, _) = self.touched.as_chunks::<GROUP>();
-        let groups = groups.iter().zip((0..).step_by(GROUP));
-        groups
-            .filter(|(group, _)| **group != [false; GROUP])
-            .flat_map(|(group, first)| (first..).zip(group))
-            .filter_map(|(run, &is_touched)| is_touched.then_some(run))
+        self.runs.clear();
+        for (group, first) in groups.iter().zip((0..).step_by(GROUP)) {
+            if *group == [false; GROUP] {
+                continue;
+            }
+            for (at, &is_touched) in (first..).zip(group) {
+                if is_touched {
+                    self.runs.push(Run {
+                        at,
+                        items: largest(&all_by_items[at]),
+                        users: largest(&all_by_users[at]),
+                    });
+                }
+            }
+        }
     }
 
     /// `weight`: of the item-based side of a blend.
@@ -344,85 +370,65 @@ impl Scratch {
     /// only an item that would raise a maximum has to be checked.
     fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
         let (mut items, mut users) = (0.0, 0.0);
-        let (all_by_items, _) = self.items.as_chunks::<RUN>();
-        let (all_by_users, _) = self.users.as_chunks::<RUN>();
-        // Not with `for`: an iterator of iterators is quicker from within.
-        self.runs().for_each(|run| {
-            let (by_items, by_users) = (&all_by_items[run], &all_by_users[run]);
-            if largest(by_items) <= items && largest(by_users) <= users {
-                return;
+        for run in &self.runs {
+            if run.items <= items && run.users <= users {
+                continue;
             }
-            for (item, (&by_items, &by_users)) in items_of(run).zip(by_items.iter().zip(by_users)) {
+            for (item, by_items, by_users) in self.sums(run) {
                 if (by_items > items || by_users > users) && passes(item) {
                     items = by_items.max(items);
                     users = by_users.max(users);
                 }
             }
-        });
+        }
         (items, users)
     }
 
     /// The best that pass; only items whose score is high enough are checked.
     fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
         let mut top = Top::new(limit, self.items.len());
-        let (by_items, _) = self.items.as_chunks();
-        let (by_users, _) = self.users.as_chunks();
-        self.runs()
-            .for_each(|run| offer_run(&mut top, run, (&by_items[run], &by_users[run]), factors, &passes));
-        top.into_ranked()
-    }
-
-    /// [`Self::top`] that leaves every sum 0 on its way.
-    fn take_top(&mut self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
-        let mut top = Top::new(limit, self.items.len());
-        self.take_runs(|run, by_items, by_users| {
-            offer_run(&mut top, run, (by_items, by_users), factors, &passes);
-        });
-        top.into_ranked()
-    }
-
-    /// Leaves every sum 0; `visit` sees those of each run that was added to before.
-    fn take_runs(&mut self, mut visit: impl FnMut(usize, &[f64; RUN], &[f64; RUN])) {
-        let (all_by_items, _) = self.items.as_chunks_mut::<RUN>();
-        let (all_by_users, _) = self.users.as_chunks_mut::<RUN>();
-        let (groups, _) = self.touched.as_chunks_mut::<GROUP>();
-        for (group, first) in groups.iter_mut().zip((0..).step_by(GROUP)) {
-            if *group == [false; GROUP] {
+        for run in &self.runs {
+            // No score of the run is above that of its largest sums, for rounding keeps order.
+            if factors.score(run.items, run.users) < top.least() {
                 continue;
             }
-            for (run, is_touched) in (first..).zip(group) {
-                if std::mem::take(is_touched) {
-                    let (by_items, by_users) = (&mut all_by_items[run], &mut all_by_users[run]);
-                    visit(run, by_items, by_users);
-                    *by_items = [0.0; RUN];
-                    *by_users = [0.0; RUN];
+            for (item, by_items, by_users) in self.sums(run) {
+                let score = factors.score(by_items, by_users);
+                let scored = Scored { score, item };
+                if score > 0.0 && top.admits(scored) && passes(item) {
+                    top.insert(scored);
                 }
             }
+        }
+        top.into_ranked()
+    }
+
+    /// The items of a run, and both sums of each.
+    fn sums(&self, run: &Run) -> impl Iterator<Item = (ItemIndex, f64, f64)> {
+        let items = run.at * RUN..(run.at + 1) * RUN;
+        let sums = self.items[items.clone()].iter().zip(&self.users[items.clone()]);
+        // The snapshot's items are fewer than 2³².
+        let indices = items.map(|item| ItemIndex(item as u32));
+        indices
+            .zip(sums)
+            .map(|(item, (&by_items, &by_users))| (item, by_items, by_users))
+    }
+
+    /// Leaves every sum 0.
+    fn clear(&mut self) {
+        let (all_by_items, _) = self.items.as_chunks_mut::<RUN>();
+        let (all_by_users, _) = self.users.as_chunks_mut::<RUN>();
+        for run in &self.runs {
+            all_by_items[run.at] = [0.0; RUN];
+            all_by_users[run.at] = [0.0; RUN];
+            self.touched[run.at] = false;
         }
     }
 }
 
-/// Offers the items of a run; `sums`: item-based and user-based.
-#[inline]
-fn offer_run(
-    top: &mut Top,
-    run: usize,
-    sums: (&[f64; RUN], &[f64; RUN]),
-    factors: Factors,
-    passes: &impl Fn(ItemIndex) -> bool,
-) {
-    let mut scores = [0.0; RUN];
-    for (score, (by_items, by_users)) in scores.iter_mut().zip(sums.0.iter().zip(sums.1)) {
-        *score = factors.items * by_items + factors.users * by_users;
-    }
-    if largest(&scores) < top.least() {
-        return;
-    }
-    for (item, score) in items_of(run).zip(scores) {
-        let scored = Scored { score, item };
-        if score > 0.0 && top.admits(scored) && passes(item) {
-            top.insert(scored);
-        }
+impl Factors {
+    fn score(self, by_items: f64, by_users: f64) -> f64 {
+        self.items * by_items + self.users * by_users
     }
 }
 
@@ -454,11 +460,6 @@ fn add<I: Copy + Into<u32>, C: Copy>(
     for (&item, &code) in last_items.iter().zip(last_codes) {
         add(item, factor * f64::from(value(code)));
     }
-}
-
-fn items_of(run: usize) -> impl Iterator<Item = ItemIndex> {
-    // The snapshot's items are fewer than 2³².
-    (0..RUN).map(move |at| ItemIndex((run * RUN + at) as u32))
 }
 
 /// None is NaN. By halves, so that the comparisons do not wait for one another.

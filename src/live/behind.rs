@@ -42,4 +42,6 @@ fn step_back(pace: Pace) {
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = pace;
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::similarity::sparse::{CsrMatrix, SparseError, check_offsets};
+use crate::similarity::sparse::{CsrMatrix, SparseError, check_columns, check_offsets, is_allowed};
 
 use super::floats::{FloatSlice, Floats};
 
@@ -58,19 +58,18 @@ impl Ratings {
             items,
             values,
         };
-        let is_valid = |value: f32| value.is_finite() && value > 0.0;
         // Few values are looked at once; where one of them is wrong, the entry that has it is looked for.
         let are_valid = match ratings.values.as_slice() {
-            FloatSlice::Coded(distinct, _) => distinct.values().iter().all(|&value| is_valid(value)),
-            FloatSlice::Plain(values) => values.iter().all(|&value| is_valid(value)),
+            FloatSlice::Coded(distinct, _) => distinct.values().iter().all(|&value| is_allowed(value)),
+            FloatSlice::Plain(values) => values.iter().all(|&value| is_allowed(value)),
         };
         for user in 0..ratings.n_users() {
             let rated = ratings.row(user);
             match rated.items {
-                ItemSlice::Narrow(items) => check_items(user, items, n_items)?,
-                ItemSlice::Wide(items) => check_items(user, items, n_items)?,
+                ItemSlice::Narrow(items) => check_columns(user, items, n_items)?,
+                ItemSlice::Wide(items) => check_columns(user, items, n_items)?,
             }
-            if !are_valid && let Some((column, value)) = rated.iter().find(|&(_, value)| !is_valid(value)) {
+            if !are_valid && let Some((column, value)) = rated.iter().find(|&(_, value)| !is_allowed(value)) {
                 return Err(SparseError::Value {
                     row: user,
                     column,
@@ -266,27 +265,6 @@ impl Iterator for Entries<'_> {
             }
         }
     }
-}
-
-/// Of a user's items: ascending, below `n_items`.
-fn check_items<I: Copy + Ord + Into<u32>>(row: usize, items: &[I], n_items: usize) -> Result<(), SparseError> {
-    let is_below = |item: I| (item.into() as usize) < n_items;
-    // Without a branch for each, so that many are compared at once.
-    let ascend = items.windows(2).fold(true, |ascend, pair| ascend & (pair[0] < pair[1]));
-    if ascend && items.last().is_none_or(|&last| is_below(last)) {
-        return Ok(());
-    }
-    if let Some(&item) = items.iter().find(|&&item| !is_below(item)) {
-        let (column, n_columns) = (item.into(), n_items);
-        return Err(SparseError::ColumnOutOfRange { row, column, n_columns });
-    }
-    let pair = items.windows(2).find(|pair| pair[0] >= pair[1]);
-    let pair = pair.unwrap_or_else(|| unreachable!("they do not ascend"));
-    let (previous, column) = (pair[0].into(), pair[1].into());
-    Err(match previous == column {
-        true => SparseError::DuplicateEntry { row, column },
-        false => SparseError::ColumnOrder { row, previous, column },
-    })
 }
 
 #[cfg(test)]

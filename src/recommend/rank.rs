@@ -90,28 +90,19 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
     let shopper = shopper(view, subject);
     let filter = CompiledFilter::new(&options.filter, view);
     let exclude_history = options.exclude_history || matches!(subject, Subject::Session(_));
-    let passes = |item: ItemIndex| filter.passes(item);
+    let passes = |item: ItemIndex| {
+        filter.passes(item)
+            && !(exclude_history && shopper.has_rated(item))
+            && !(options.exclude_purchased && shopper.has_purchased(item))
+    };
 
     scratch.add_all(view, &shopper, options.basis);
-    if exclude_history || options.exclude_purchased {
-        // Without a score they need not be looked for whenever an item is good enough, as many of them are.
-        shopper.visit_history(|item, is_purchased| {
-            if exclude_history || is_purchased {
-                scratch.forget(item);
-            }
-        });
-    }
     scratch.find_runs();
     let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, passes);
     let ranked = scratch.top(options.limit, factors, passes);
     scratch.clear();
 
     if ranked.is_empty() {
-        let passes = |item: ItemIndex| {
-            passes(item)
-                && !(exclude_history && shopper.has_rated(item))
-                && !(options.exclude_purchased && shopper.has_purchased(item))
-        };
         return Recommendations {
             personalization: Personalization::Popularity,
             items: most_popular(&view.snapshot, options.limit, filter.candidates(), passes)
@@ -312,12 +303,6 @@ impl Scratch {
                 }
             }
         }
-    }
-
-    /// Takes the score from an item.
-    fn forget(&mut self, item: ItemIndex) {
-        self.items[item.at()] = 0.0;
-        self.users[item.at()] = 0.0;
     }
 
     /// After the last sum has been added to.

@@ -122,20 +122,6 @@ impl<'a> Shopper<'a> {
         })
     }
 
-    /// All that they have rated or bought, whether or not an answer may rest on it, and whether they have bought it.
-    pub fn visit_history(&self, mut visit: impl FnMut(ItemIndex, bool)) {
-        match &self.history {
-            ShopperHistory::Stored { rated, first } => {
-                (*first..).zip(rated.iter()).for_each(|(position, (item, _))| {
-                    visit(ItemIndex(item), self.snapshot.is_purchased(position));
-                })
-            }
-            ShopperHistory::Present(entries) => {
-                entries.iter().for_each(|entry| visit(entry.item, entry.purchased));
-            }
-        }
-    }
-
     pub fn has_rated(&self, item: ItemIndex) -> bool {
         self.position(item).is_some()
     }

@@ -71,9 +71,7 @@ impl CsrMatrix {
             values,
         };
         for row in 0..matrix.n_rows() {
-            if !matrix.is_valid(row) {
-                matrix.check_row(row)?;
-            }
+            matrix.check_row(row)?;
         }
         Ok(matrix)
     }
@@ -181,40 +179,47 @@ impl CsrMatrix {
         }
     }
 
-    /// Whether [`Self::check_row`] would find nothing, without a branch for each entry.
-    fn is_valid(&self, row: usize) -> bool {
-        let (columns, values) = self.row(row);
-        let ascends = columns
-            .windows(2)
-            .fold(true, |ascends, pair| ascends & (pair[0] < pair[1]));
-        let is_inside = columns.last().is_none_or(|&last| (last as usize) < self.n_columns);
-        let is_positive = |all, &value| all & (value > 0.0) & (value < f32::INFINITY);
-        ascends & is_inside & values.iter().fold(true, is_positive)
-    }
-
     fn check_row(&self, row: usize) -> Result<(), SparseError> {
         let (columns, values) = self.row(row);
-        let mut previous = None;
-        for (&column, &value) in columns.iter().zip(values) {
-            if column as usize >= self.n_columns {
-                let n_columns = self.n_columns;
-                return Err(SparseError::ColumnOutOfRange { row, column, n_columns });
-            }
-            match previous {
-                Some(previous) if previous == column => {
-                    return Err(SparseError::DuplicateEntry { row, column });
-                }
-                Some(previous) if previous > column => {
-                    return Err(SparseError::ColumnOrder { row, previous, column });
-                }
-                _ => previous = Some(column),
-            }
-            if !(value.is_finite() && value > 0.0) {
-                return Err(SparseError::Value { row, column, value });
-            }
+        check_columns(row, columns, self.n_columns)?;
+        let mut entries = columns.iter().zip(values);
+        match entries.find(|&(_, &value)| !is_allowed(value)) {
+            Some((&column, &value)) => Err(SparseError::Value { row, column, value }),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Whether an entry may have this value.
+pub fn is_allowed(value: f32) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+/// Checks that the columns of a row lie inside of the matrix and ascend.
+pub fn check_columns<I: Copy + Ord + Into<u32>>(
+    row: usize,
+    columns: &[I],
+    n_columns: usize,
+) -> Result<(), SparseError> {
+    // Without a branch for each, so that many are compared at once.
+    let ascend = columns
+        .windows(2)
+        .fold(true, |ascend, pair| ascend & (pair[0] < pair[1]));
+    if ascend && columns.last().is_none_or(|&last| (last.into() as usize) < n_columns) {
+        return Ok(());
+    }
+    let mut previous = None;
+    for column in columns.iter().map(|&column| column.into()) {
+        if column as usize >= n_columns {
+            return Err(SparseError::ColumnOutOfRange { row, column, n_columns });
+        }
+        match previous {
+            Some(previous) if previous == column => return Err(SparseError::DuplicateEntry { row, column }),
+            Some(previous) if previous > column => return Err(SparseError::ColumnOrder { row, previous, column }),
+            _ => previous = Some(column),
+        }
+    }
+    unreachable!("one of them is out of range or does not ascend")
 }
 
 /// Checks that `offsets` cut `n_indices` entries into rows, and that there are as many values.

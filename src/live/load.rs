@@ -16,7 +16,7 @@ use crate::model::snapshot::{Snapshot, SnapshotError};
 use crate::store::changes::{self, Watermark};
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
-use crate::store::snapshots::{self, StoredPart};
+use crate::store::snapshots::{self, SnapshotRecord, StoredPart};
 
 use super::behind::{self, Pace};
 use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
@@ -72,28 +72,40 @@ impl LoadError {
 /// Parts that are read and decoded at the same time; a chunk of each is in memory beside what is decoded.
 const CONCURRENT_PARTS: usize = 2;
 
-/// How long a load takes no more than what is left of the cores. One that has not ended by then begins anew and gets its
-/// share, so that a server which never rests is not left with an old snapshot.
-const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
+/// How long a load takes no more than what is left of the cores, and as long as its bytes take at this rate, a tenth of
+/// what a core at rest does. One that has not ended by then begins anew and gets its share, so that a machine which never
+/// rests does not leave a server with an old snapshot.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
+const LEFTOVERS_BYTES_PER_SECOND: f64 = 60e6;
 
 /// Reads, verifies and decodes `version`, behind the threads that answer. It is warm then: decoding has just written all of
 /// it into memory of this process, and nothing is mapped or made at first use.
 ///
 /// `is_first`: no snapshot is served yet, so that loading is what everybody waits for.
 pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<LoadedSnapshot, LoadError> {
-    if is_first {
-        return load_at(Pace::Equal, pool, version).await;
-    }
-    match tokio::time::timeout(LEFTOVERS_LIMIT, load_at(Pace::Leftovers, pool, version)).await {
-        Ok(loaded) => loaded,
-        Err(_) => load_at(Pace::Tenth, pool, version).await,
-    }
-}
-
-async fn load_at(pace: Pace, pool: &Pool, version: i64) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
+    let snapshot = if is_first {
+        decode(Pace::Equal, pool, &record).await?
+    } else {
+        let size_bytes = record.size_bytes as f64;
+        let limit = LEFTOVERS_LIMIT + Duration::from_secs_f64(size_bytes / LEFTOVERS_BYTES_PER_SECOND);
+        match tokio::time::timeout(limit, decode(Pace::Leftovers, pool, &record)).await {
+            Ok(decoded) => decoded?,
+            Err(_) => decode(Pace::Tenth, pool, &record).await?,
+        }
+    };
+    Ok(LoadedSnapshot {
+        version,
+        created_at: record.created_at,
+        input_watermark: record.input_watermark,
+        snapshot: Arc::new(snapshot),
+    })
+}
+
+async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snapshot, LoadError> {
+    let version = record.version;
     let given_up = CancellationToken::new();
     let _given_up_when_dropped = given_up.clone().drop_guard();
     let parts = stream::iter(snapshots::parts(pool, version).await?)
@@ -116,13 +128,7 @@ async fn load_at(pace: Pace, pool: &Pool, version: i64) -> Result<LoadedSnapshot
         memory::give_back();
         snapshot
     };
-    let snapshot = compute(pace, version, assemble).await?;
-    Ok(LoadedSnapshot {
-        version,
-        created_at: record.created_at,
-        input_watermark: record.input_watermark,
-        snapshot: Arc::new(snapshot),
-    })
+    compute(pace, version, assemble).await
 }
 
 /// A part in the database.

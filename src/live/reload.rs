@@ -24,7 +24,7 @@ const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
 /// Longest reading of a snapshot.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
 /// Longest wait for the memory of snapshots that are not served any more.
-const FREE_LIMIT: Duration = Duration::from_secs(2);
+const FREE_LIMIT: Duration = Duration::from_secs(1);
 /// Longest wait for the database to take a listener.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 

@@ -244,7 +244,11 @@ pub async fn confirm(
         };
         let redeemed = match held.redeemed_by(confirmation) {
             Ok(redeemed) => redeemed,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                // The locks go before the answer, or whoever asks next does not find what has expired.
+                tx.rollback().await?;
+                return Ok(Err(error));
+            }
         };
         requests::finish(&mut tx, request, &redeemed).await?;
         close(&mut tx, &held, Ending::Confirmed(&redeemed)).await?;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -106,12 +107,11 @@ impl Postgres {
             .unwrap()
             .parse()
             .unwrap();
+        let mut frozen = Frozen { processes: vec![main] };
         // It first, so that there are no more children than are found.
-        signal(main, libc::SIGSTOP);
-        let mut processes = children(main);
-        processes.push(main);
-        let frozen = Frozen { processes };
-        frozen.processes.iter().for_each(|pid| signal(*pid, libc::SIGSTOP));
+        halt(main);
+        frozen.processes.extend(children(main));
+        frozen.processes.iter().for_each(|&pid| halt(pid));
         frozen
     }
 }
@@ -121,16 +121,27 @@ fn signal(pid: libc::pid_t, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Stops a process, and returns when it stands still: the signal alone lets it end what it is at, as starting a child.
+fn halt(pid: libc::pid_t) {
+    signal(pid, libc::SIGSTOP);
+    let is_halted = || state_and_parent(pid).is_none_or(|(state, _)| ["T", "t", "Z", "X"].contains(&&*state));
+    let asked = Instant::now();
+    while !is_halted() {
+        assert!(asked.elapsed() < DEADLINE, "process {pid} does not stop");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// `None` where there is no such process.
+fn state_and_parent(pid: libc::pid_t) -> Option<(String, libc::pid_t)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may contain anything.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
 fn children(parent: libc::pid_t) -> Vec<libc::pid_t> {
-    let is_child = |pid: &libc::pid_t| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may contain anything: state, parent.
-        let found = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-        found == Some(parent)
-    };
+    let is_child = |pid: &libc::pid_t| state_and_parent(*pid).is_some_and(|(_, found)| found == parent);
     let all = fs::read_dir("/proc").unwrap();
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(is_child).collect()

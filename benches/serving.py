@@ -191,13 +191,14 @@ def latency_at_half_load(client, groups, capacity, rounds, seconds):
                   flush=True)
 
 
-def statements():
-    """Those of CheckEligibility, as they stand in the source, for pgbench."""
+def statement():
+    """That of CheckEligibility, as it stands in the source, for pgbench."""
     path = os.path.join(os.path.dirname(__file__), "..", "src", "store", "eligibility.rs")
     with open(path) as file:
-        found = re.findall(r'r#"(SELECT .*?)"#', file.read(), re.DOTALL)
-    usage, user = (re.sub(r'"(\w+)[!?]"', r"\1", statement) for statement in found)
-    return user, usage
+        (found,) = re.findall(r'r#"(SELECT .*?)"#', file.read(), re.DOTALL)
+    for parameter, name in (("$1", ":user"), ("$2", ":days"), ("$3", ":coupons")):
+        found = found.replace(parameter, name)
+    return re.sub(r'"(\w+)[!?].*?"', r"\1", found)
 
 
 def eligibility(client, program, data_dir, database, messages, folder, key, callers, rounds, seconds):
@@ -205,15 +206,12 @@ def eligibility(client, program, data_dir, database, messages, folder, key, call
     if not coupons:
         print("\nCheckEligibility: there are no active coupons")
         return
-    user_statement, usage_statement = statements()
-    array = "'{" + ",".join(coupons) + "}'::text[]"
     path = os.path.join(folder, "eligibility.sql")
     with open(path, "w") as file:
-        # Of one user, for pgbench prepares the statements of every script on every connection.
-        file.write(user_statement.replace("$1", f"'{messages.users[0]}'").replace("$2", "7") + " \\gset\n"
-                   + usage_statement.replace("$1", array).replace("$2", ":id") + ";\n")
+        file.write(statement() + ";\n")
+    values = {"user": messages.users[0], "days": "7", "coupons": "{" + ",".join(coupons) + "}"}
     command = ["pgbench", "-n", "-M", "prepared", "-f", path, "-c", str(CONNECTIONS), "-T", str(max(1, round(seconds))),
-               *database.flags, database.name]
+               *(f"--define={name}={value}" for name, value in values.items()), *database.flags, database.name]
     # As the server's connections.
     environment = {**os.environ, "PGOPTIONS": "-c jit=off"}
     check = messages.check(coupons)

@@ -1,5 +1,5 @@
 //! Is a user eligible for coupons, and which can they have? Definitions and history from memory, what changes with every
-//! redemption from the database, in two queries. First everything is gathered, then it is judged, without waiting for
+//! redemption from the database, in one query. First everything is gathered, then it is judged, without waiting for
 //! anything.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What of a user and of coupons changes too often to be held in memory: two queries, however many coupons.
+//! What of a user and of coupons changes too often to be held in memory: one query, however many coupons.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,34 +43,68 @@ pub(super) async fn standing_in(
     coupons: &[CouponId],
     exposure_window_days: u32,
 ) -> Result<Standing, StoreError> {
-    let (facts, user_key, now) = read_user(connection, user, exposure_window_days).await?;
-    let mut standing = Standing {
-        user: facts,
-        usages: HashMap::with_capacity(coupons.len()),
-        exposed: HashSet::new(),
-        now,
-        user_key,
-    };
     let ids: Vec<String> = coupons.iter().map(ToString::to_string).collect();
-    let rows = sqlx::query_as!(
-        UsageRow,
-        r#"SELECT coupons.external_id, state, starts_at, ends_at, limit_minor, reserved_minor, spent_minor, total_cap,
-                  counters.reserved, counters.redeemed, assignments.user_id IS NOT NULL AS "is_assigned!",
-                  COALESCE(own.reserved, 0) AS "user_reserved!", COALESCE(own.redeemed, 0) AS "user_redeemed!",
-                  exposures.user_id IS NOT NULL AS "is_exposed!"
-           FROM coupons
-           JOIN campaign_states ON campaign_states.campaign_id = coupons.campaign_id
-           JOIN coupon_counters AS counters ON counters.coupon_id = coupons.id
-           LEFT JOIN user_coupon_counters AS own ON own.coupon_id = coupons.id AND own.user_id = $2
-           LEFT JOIN assignments ON assignments.campaign_id = coupons.campaign_id AND assignments.user_id = $2
-           LEFT JOIN exposures ON exposures.coupon_id = coupons.id AND exposures.user_id = $2
-           WHERE coupons.external_id = ANY($1::text[])"#,
+    let days = i32::try_from(exposure_window_days).unwrap_or(i32::MAX);
+    // To plan it takes ten times as long as to run it. PostgreSQL keeps a plan that looks no worse than one for the values
+    // at hand, so how many coupons there are is hidden from it: their array comes out of a query. Each is looked up by
+    // itself, for a join of as many as it then expects would read all coupons that there are.
+    let row = sqlx::query!(
+        r#"SELECT clock_timestamp() AS "now!", users.id AS "id?",
+                  ARRAY(SELECT (purpose, is_granted) FROM consents WHERE user_id = users.id)
+                      AS "consents!: Vec<(String, bool)>",
+                  EXISTS (SELECT FROM suppressions WHERE user_id = users.id) AS "is_suppressed!",
+                  ARRAY(SELECT (name, value) FROM user_attributes WHERE user_id = users.id ORDER BY name)
+                      AS "attributes!: Vec<(String, String)>",
+                  ARRAY(SELECT coupons.external_id FROM exposures JOIN coupons ON coupons.id = coupon_id
+                        WHERE user_id = users.id AND exposed_at > clock_timestamp() - make_interval(days => $2))
+                      AS "recent_exposures!",
+                  ARRAY(SELECT (coupons.external_id, campaigns.external_id)
+                        FROM reservations
+                        JOIN coupons ON coupons.id = coupon_id
+                        JOIN campaigns ON campaigns.id = reservations.campaign_id
+                        WHERE user_id = users.id AND state = 'reserved' AND expires_at > clock_timestamp()
+                        ORDER BY reservations.id) AS "reserved!: Vec<(String, String)>",
+                  ARRAY(SELECT (SELECT (coupons.external_id, state, starts_at, ends_at, limit_minor, reserved_minor,
+                                        spent_minor, total_cap, counters.reserved, counters.redeemed,
+                                        EXISTS (SELECT FROM assignments
+                                                WHERE campaign_id = coupons.campaign_id AND user_id = users.id),
+                                        COALESCE(own.reserved, 0), COALESCE(own.redeemed, 0),
+                                        EXISTS (SELECT FROM exposures
+                                                WHERE coupon_id = coupons.id AND user_id = users.id))
+                                FROM coupons
+                                JOIN campaign_states ON campaign_states.campaign_id = coupons.campaign_id
+                                JOIN coupon_counters AS counters ON counters.coupon_id = coupons.id
+                                LEFT JOIN user_coupon_counters AS own
+                                    ON own.coupon_id = coupons.id AND own.user_id = users.id
+                                WHERE coupons.external_id = asked.external_id)
+                        FROM UNNEST(ARRAY(SELECT UNNEST($3::text[]))) AS asked (external_id))
+                      AS "usages!: Vec<Option<UsageRow>>"
+           FROM (VALUES (1)) AS always LEFT JOIN users ON users.external_id = $1"#,
+        user.as_str(),
+        days,
         &ids,
-        user_key,
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await?;
-    for row in rows {
+    let mut standing = Standing {
+        user: UserFacts {
+            id: user.clone(),
+            is_known: row.id.is_some(),
+            consents: consents(row.consents)?.suppressed(row.is_suppressed),
+            attributes: row.attributes,
+            recent_exposures: row
+                .recent_exposures
+                .into_iter()
+                .map(coupon_id)
+                .collect::<Result<_, _>>()?,
+            reserved: row.reserved.into_iter().map(reserved).collect::<Result<_, _>>()?,
+        },
+        usages: HashMap::with_capacity(row.usages.len()),
+        exposed: HashSet::new(),
+        now: row.now,
+        user_key: row.id,
+    };
+    for row in row.usages.into_iter().flatten() {
         let id = coupon_id(row.external_id.clone())?;
         if row.is_exposed {
             standing.exposed.insert(id.clone());
@@ -80,55 +114,25 @@ pub(super) async fn standing_in(
     Ok(standing)
 }
 
-async fn read_user(
-    connection: &mut Connection,
-    user: &UserId,
-    exposure_window_days: u32,
-) -> Result<(UserFacts, Option<i64>, Timestamp), StoreError> {
-    let days = i32::try_from(exposure_window_days).unwrap_or(i32::MAX);
-    let row = sqlx::query!(
-        r#"SELECT clock_timestamp() AS "now!", users.id AS "id?",
-                  (SELECT is_granted FROM consents WHERE user_id = users.id AND purpose = 'marketing') AS marketing,
-                  (SELECT is_granted FROM consents WHERE user_id = users.id AND purpose = 'profiling') AS profiling,
-                  (SELECT is_granted FROM consents WHERE user_id = users.id AND purpose = 'training') AS training,
-                  EXISTS (SELECT FROM suppressions WHERE user_id = users.id) AS "is_suppressed!",
-                  ARRAY(SELECT name FROM user_attributes WHERE user_id = users.id ORDER BY name) AS "names!",
-                  ARRAY(SELECT value FROM user_attributes WHERE user_id = users.id ORDER BY name) AS "values!",
-                  ARRAY(SELECT coupons.external_id FROM exposures JOIN coupons ON coupons.id = coupon_id
-                        WHERE user_id = users.id AND exposed_at > clock_timestamp() - make_interval(days => $2))
-                      AS "exposed!",
-                  ARRAY(SELECT coupons.external_id FROM reservations JOIN coupons ON coupons.id = coupon_id
-                        WHERE user_id = users.id AND state = 'reserved' AND expires_at > clock_timestamp()
-                        ORDER BY reservations.id) AS "reserved_coupons!",
-                  ARRAY(SELECT campaigns.external_id FROM reservations JOIN campaigns ON campaigns.id = campaign_id
-                        WHERE user_id = users.id AND state = 'reserved' AND expires_at > clock_timestamp()
-                        ORDER BY reservations.id) AS "reserved_campaigns!"
-           FROM (VALUES (1)) AS always LEFT JOIN users ON users.external_id = $1"#,
-        user.as_str(),
-        days,
-    )
-    .fetch_one(connection)
-    .await?;
-    let consents = Consents::default()
-        .with(Purpose::Marketing, row.marketing)
-        .with(Purpose::Profiling, row.profiling)
-        .with(Purpose::Training, row.training)
-        .suppressed(row.is_suppressed);
-    let campaign = |id: String| CampaignId::new(id).map_err(|error| StoreError::corrupt("campaigns", error));
-    let reserved = row.reserved_coupons.into_iter().zip(row.reserved_campaigns);
-    let facts = UserFacts {
-        id: user.clone(),
-        is_known: row.id.is_some(),
-        consents,
-        attributes: row.names.into_iter().zip(row.values).collect(),
-        recent_exposures: row.exposed.into_iter().map(coupon_id).collect::<Result<_, _>>()?,
-        reserved: reserved
-            .map(|(coupon, of)| Ok((coupon_id(coupon)?, campaign(of)?)))
-            .collect::<Result<_, StoreError>>()?,
-    };
-    Ok((facts, row.id, row.now))
+fn consents(records: Vec<(String, bool)>) -> Result<Consents, StoreError> {
+    let mut consents = Consents::default();
+    for (purpose, is_granted) in records {
+        let purpose: Purpose = purpose
+            .parse()
+            .map_err(|error| StoreError::corrupt("consents", error))?;
+        consents = consents.with(purpose, Some(is_granted));
+    }
+    Ok(consents)
 }
 
+fn reserved((coupon, campaign): (String, String)) -> Result<(CouponId, CampaignId), StoreError> {
+    let campaign = CampaignId::new(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
+    Ok((coupon_id(coupon)?, campaign))
+}
+
+/// In the order of the query.
+#[derive(Debug, sqlx::Type)]
+#[sqlx(type_name = "record")]
 struct UsageRow {
     external_id: String,
     state: String,

@@ -66,14 +66,23 @@ class Database:
         self.flags = ["-h", lines[4], "-p", lines[3], "-U", "postgres"]
         self.name = "likemind"
 
+    def processes(self):
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True).stdout
+        return self.pid, *map(int, children.split())
+
     def step_behind(self):
         """Leaves its core to whoever else wants it, from now on: where a database has a machine of its own, the server
         does not share one with it. Connections to come inherit it."""
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True).stdout
-        for pid in (self.pid, *map(int, children.split())):
+        for pid in self.processes():
             # One that has ended meanwhile needs nothing.
             with suppress(ProcessLookupError):
                 os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+
+    def use_all_cores(self):
+        """Also those that the server which has started it may not use. Connections to come inherit it."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, range(os.cpu_count()))
 
     def sql(self, statements, *flags):
         command = ["psql", *self.flags, "-d", self.name, "-v", "ON_ERROR_STOP=1", "-qtA", *flags]

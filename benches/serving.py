@@ -212,6 +212,7 @@ def eligibility(client, program, data_dir, database, messages, folder, key, call
     values = {"user": messages.users[0], "days": "7", "coupons": "{" + ",".join(coupons) + "}"}
     command = ["pgbench", "-n", "-M", "prepared", "-f", path, "-c", str(CONNECTIONS), "-T", str(max(1, round(seconds))),
                *(f"--define={name}={value}" for name, value in values.items()), *database.flags, database.name]
+    database.use_all_cores()
     # As the server's connections.
     environment = {**os.environ, "PGOPTIONS": "-c jit=off"}
     check = messages.check(coupons)

@@ -14,6 +14,7 @@ const ROWS_AT_ONCE: usize = 1024;
 ///
 /// The order of neighbors is total, so which of them stay does not depend on the order in which they come.
 pub(super) struct BestLists {
+    keep: usize,
     rows: Vec<Mutex<BestNeighbors>>,
     /// Bits of the similarity that a neighbor of the row must reach; it only rises, so an old one lets too much pass,
     /// never too little.
@@ -23,9 +24,15 @@ pub(super) struct BestLists {
 impl BestLists {
     pub fn new(n_rows: usize, keep: usize) -> Self {
         Self {
+            keep,
             rows: (0..n_rows).map(|_| Mutex::new(BestNeighbors::new(keep))).collect(),
             bars: (0..n_rows).map(|_| AtomicU32::new(0)).collect(),
         }
+    }
+
+    /// The most neighbors of a row.
+    pub fn keep(&self) -> usize {
+        self.keep
     }
 
     /// The similarity that a neighbor of `row` must reach; 0 while the row takes any.
@@ -88,7 +95,7 @@ impl BestNeighbors {
     }
 
     pub fn offer(&mut self, neighbor: Neighbor) {
-        let is_worse = self.bar.is_some_and(|bar| bar.best_first(&neighbor).is_lt());
+        let is_worse = self.bar.is_some_and(|bar| bar.key() < neighbor.key());
         if self.keep == 0 || is_worse {
             return;
         }
@@ -98,7 +105,7 @@ impl BestNeighbors {
         self.candidates.push(neighbor);
         if self.candidates.len() >= places(self.keep) {
             let worst_kept = self.keep - 1;
-            let (_, &mut bar, _) = self.candidates.select_nth_unstable_by(worst_kept, Neighbor::best_first);
+            let (_, &mut bar, _) = self.candidates.select_nth_unstable_by_key(worst_kept, Neighbor::key);
             self.candidates.truncate(self.keep);
             self.bar = Some(bar);
         }
@@ -106,10 +113,10 @@ impl BestNeighbors {
 
     pub fn sorted(&mut self) -> &[Neighbor] {
         if self.candidates.len() > self.keep {
-            self.candidates.select_nth_unstable_by(self.keep, Neighbor::best_first);
+            self.candidates.select_nth_unstable_by_key(self.keep, Neighbor::key);
             self.candidates.truncate(self.keep);
         }
-        self.candidates.sort_unstable_by(Neighbor::best_first);
+        self.candidates.sort_unstable_by_key(Neighbor::key);
         &self.candidates
     }
 }

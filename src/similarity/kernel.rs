@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::best::BestLists;
 use super::cosine::Observer;
-use super::layout::{Job, Layout, Sizes, run};
+use super::layout::{Gain, Job, Layout, Sizes, run};
 use super::meeting::{LANES_AT_ONCE, Meeting};
 use super::pair::{floor_below, pair_similarity};
 use super::simd::{Block, InstructionSet, LANES, Reach};
@@ -109,12 +109,15 @@ impl<A: Arithmetic> Kernel<A> {
     fn work(&self, workspace: &mut Workspace<A>, job: &Job, lists: &BestLists) {
         let tile = &self.tiles[job.tile];
         let lanes = &self.layout.tiles[job.tile];
-        let limit = |rank| match self.layout.is_selected(job.tile) {
-            true => A::float(floor_below(lists.bar(rank))) * self.norms[rank],
-            false => A::float(f64::INFINITY),
+        let limit = |rank| match job.gain {
+            Gain::Both => A::float(floor_below(lists.bar(rank))) * self.norms[rank],
+            Gain::Rows => A::float(f64::INFINITY),
         };
         workspace.limits.clear();
         workspace.limits.extend(lanes.clone().map(limit));
+        let inverse_norm = |rank: usize| 1.0 / self.squares[rank].sqrt();
+        workspace.inverse_norms.clear();
+        workspace.inverse_norms.extend(lanes.clone().map(inverse_norm));
         workspace.block_of = 0..0;
 
         let columns_at_once = (self.sizes.max_block_bytes / (size_of::<A::Cell>() * tile.width)).max(1);
@@ -129,7 +132,6 @@ impl<A: Arithmetic> Kernel<A> {
         };
         for start in job.rows.clone().step_by(rows_at_once) {
             let panel = start..(start + rows_at_once).min(job.rows.end);
-            let met_by = |rank: usize| lanes.start..if lanes.contains(&rank) { rank } else { lanes.end };
             workspace.dots.clear();
             workspace.dots.resize(panel.len() * tile.width, A::Sum::default());
             workspace.next.clear();
@@ -145,7 +147,7 @@ impl<A: Arithmetic> Kernel<A> {
                         cells: &workspace.block,
                         first: block.start,
                     };
-                    A::add_dense(self.set, columns, entries, dots, met_by(rank).len());
+                    A::add_dense(self.set, columns, entries, dots, lanes.len());
                 }
             }
             for (place, rank) in panel.enumerate() {
@@ -155,11 +157,36 @@ impl<A: Arithmetic> Kernel<A> {
                     layout: &self.layout,
                     lists,
                     rank,
-                    lanes: met_by(rank),
+                    lanes: lanes.clone(),
+                    gain: job.gain,
                 };
                 self.offer(workspace, place * tile.width, &meeting);
             }
         }
+    }
+
+    /// A similarity that the best `keep` of the lanes reach, one of which is the row itself: so it need not take whatever
+    /// comes first while its list is empty.
+    ///
+    /// Lanes are put into groups, and of each only the best one counts: at least as many lanes reach what so many groups
+    /// do, and hardly more, as the best ones seldom share a group.
+    fn first_bar(&self, dots: &[A::Sum], inverse_norms: &[f64], rank: usize, keep: usize) -> f32 {
+        const GROUPS: usize = 128;
+        if keep > GROUPS / 2 || inverse_norms.len() < 2 * GROUPS {
+            return 0.0;
+        }
+        let mut best = [0.0; GROUPS];
+        for (dots, norms) in dots.chunks(GROUPS).zip(inverse_norms.chunks(GROUPS)) {
+            for ((best, &dot), &inverse_norm) in best.iter_mut().zip(dots).zip(norms) {
+                let cosine = A::exact(dot) * inverse_norm;
+                // No number where a row is empty, and then not above.
+                *best = if cosine > *best { cosine } else { *best };
+            }
+        }
+        // As bits, which ascend as they do. One is of the row itself, so that `keep` others are above.
+        let mut best = best.map(f64::to_bits);
+        let (_, &mut worst, _) = best.select_nth_unstable(GROUPS - 1 - keep);
+        floor_below((f64::from_bits(worst) / self.squares[rank].sqrt()) as f32) as f32
     }
 
     /// `first`: place of the product with the first lane.
@@ -167,6 +194,7 @@ impl<A: Arithmetic> Kernel<A> {
         let Workspace {
             dots,
             limits,
+            inverse_norms,
             found,
             similar,
             ..
@@ -175,9 +203,13 @@ impl<A: Arithmetic> Kernel<A> {
             lists, rank, ref lanes, ..
         } = *meeting;
         let dots = &dots[first..][..lanes.len()];
+        let first_bar = match lanes.contains(&rank) {
+            true => self.first_bar(dots, inverse_norms, rank, lists.keep()),
+            false => 0.0,
+        };
         for start in (0..lanes.len()).step_by(LANES_AT_ONCE) {
             let some = start..(start + LANES_AT_ONCE).min(lanes.len());
-            let bar = lists.bar(rank);
+            let bar = lists.bar(rank).max(first_bar);
             let reach = Reach {
                 norm: self.norms[rank],
                 bar: A::float(floor_below(bar)),
@@ -259,18 +291,64 @@ impl<A: Arithmetic> Rows<A> {
             (part, rest) = rest.split_at_mut(rows.row_range(row as usize).len());
             parts.push((row, part));
         }
-        parts.into_par_iter().with_min_len(16).for_each(|(row, part)| {
-            let (row_columns, values) = rows.row(row as usize);
-            for ((entry, &column), &value) in part.iter_mut().zip(row_columns).zip(values) {
-                *entry = arithmetic.row_entry(columns.places[column as usize], value);
-            }
-            part.sort_unstable();
-        });
+        let by_place = || ByPlace::new(columns.places.len());
+        parts
+            .into_par_iter()
+            .with_min_len(16)
+            .for_each_init(by_place, |by_place, (row, part)| {
+                let (row_columns, values) = rows.row(row as usize);
+                let entry = |(&column, &value)| {
+                    let place = columns.places[column as usize];
+                    (place as usize, arithmetic.row_entry(place, value))
+                };
+                by_place.sort(row_columns.iter().zip(values).map(entry), part);
+            });
         Self { offsets, entries }
     }
 
     fn row(&self, rank: usize) -> &[A::RowEntry] {
         &self.entries[self.offsets[rank]..self.offsets[rank + 1]]
+    }
+}
+
+/// Puts the entries of a row in order without comparing them: no two have the same place.
+struct ByPlace<E> {
+    /// Per place a bit, set where there is an entry.
+    taken: Vec<u64>,
+    entries: Vec<E>,
+}
+
+impl<E: Copy + Default + Ord> ByPlace<E> {
+    fn new(n_places: usize) -> Self {
+        Self {
+            taken: vec![0; n_places.div_ceil(64)],
+            entries: vec![E::default(); n_places],
+        }
+    }
+
+    /// `entries`: with their places, by which they ascend in `sorted`.
+    fn sort(&mut self, entries: impl ExactSizeIterator<Item = (usize, E)>, sorted: &mut [E]) {
+        // Comparing few of them costs less than looking through all places, 64 at a time.
+        if entries.len() < self.taken.len() / 8 {
+            sorted.iter_mut().zip(entries).for_each(|(to, (_, entry))| *to = entry);
+            sorted.sort_unstable();
+            return;
+        }
+        for (place, entry) in entries {
+            self.taken[place / 64] |= 1 << (place % 64);
+            self.entries[place] = entry;
+        }
+        let mut sorted = sorted.iter_mut();
+        for (word, taken) in self.taken.iter_mut().enumerate() {
+            let mut left = std::mem::take(taken);
+            while left != 0 {
+                let place = word * 64 + left.trailing_zeros() as usize;
+                if let Some(to) = sorted.next() {
+                    *to = self.entries[place];
+                }
+                left &= left - 1;
+            }
+        }
     }
 }
 
@@ -363,6 +441,8 @@ struct Workspace<A: Arithmetic> {
     next: Vec<usize>,
     /// Per lane; see [`Reach`].
     limits: Vec<A::Float>,
+    /// Per lane.
+    inverse_norms: Vec<f64>,
     found: Vec<u16>,
     /// Lanes and their similarity.
     similar: Vec<(usize, f32)>,
@@ -376,6 +456,7 @@ impl<A: Arithmetic> Default for Workspace<A> {
             dots: Vec::new(),
             next: Vec::new(),
             limits: Vec::new(),
+            inverse_norms: Vec::new(),
             found: Vec::new(),
             similar: Vec::new(),
         }

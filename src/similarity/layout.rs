@@ -54,12 +54,22 @@ pub(super) struct Layout {
     pub tiles: Vec<Range<usize>>,
 }
 
-/// The lanes of a tile meet selected rows, one by one. Each pair of selected rows meets in one job only.
+/// Selected rows meet the lanes of a tile, one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub tile: usize,
-    /// Ranks; none before those of a selected tile. A row of the tile itself meets only the lanes before it.
+    /// Ranks; none before those of a selected tile.
     pub rows: Range<usize>,
+    pub gain: Gain,
+}
+
+/// Whose lists a job offers neighbors to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gain {
+    /// To the rows: the lanes are not selected, or are the rows themselves, which meet twice, once for each.
+    Rows,
+    /// To rows and lanes, which meet in this job only.
+    Both,
 }
 
 impl Layout {
@@ -95,24 +105,38 @@ impl Layout {
         self.tiles[tile].start < self.n_selected
     }
 
-    /// Every pair of which one is selected once, rows of similar length first: they tend to be the most similar, and
-    /// the sooner the lists are good, the fewer neighbors are offered in vain.
+    /// Every pair of which one is selected, once for each list that may gain.
+    ///
+    /// The rows of each selected tile meet one another first: then all have a list, and what meets later is compared
+    /// with that. After that those of similar length: they tend to be the most similar, and the sooner the lists are
+    /// good, the fewer neighbors are offered in vain.
     pub fn jobs(&self, rows: &CsrMatrix, job_rows: usize) -> Vec<Job> {
         let log_length = |ranks: &Range<usize>| {
             let row = self.order[ranks.start + ranks.len() / 2];
             (rows.row_range(row as usize).len() as f64 + 1.0).ln()
         };
-        let mut jobs = Vec::new();
+        let mut own = Vec::new();
+        let mut others = Vec::new();
         for (tile, lanes) in self.tiles.iter().enumerate() {
-            let first = if self.is_selected(tile) { lanes.start } else { 0 };
+            let (first, gain) = match self.is_selected(tile) {
+                true => (lanes.end, Gain::Both),
+                false => (0, Gain::Rows),
+            };
+            if gain == Gain::Both {
+                own.push(Job {
+                    tile,
+                    rows: lanes.clone(),
+                    gain: Gain::Rows,
+                });
+            }
             for start in (first..self.n_selected).step_by(job_rows) {
                 let rows = start..(start + job_rows).min(self.n_selected);
                 let distance = (log_length(lanes) - log_length(&rows)).abs();
-                jobs.push((distance, Job { tile, rows }));
+                others.push((distance, Job { tile, rows, gain }));
             }
         }
-        jobs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        jobs.into_iter().map(|(_, job)| job).collect()
+        others.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        own.into_iter().chain(others.into_iter().map(|(_, job)| job)).collect()
     }
 }
 
@@ -155,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_with_a_selected_row_meets_once() {
+    fn every_other_row_is_offered_to_a_selected_one_once() {
         fn check(n_rows: u32, selected: &[u32]) {
             let rows = matrix(n_rows);
             let layout = Layout::new(&rows, selected, |_| 256);
@@ -167,27 +191,22 @@ mod tests {
                 assert!(ranks.len() <= 256);
                 assert!(ranks.clone().all(|rank| in_selection(rank) == layout.is_selected(tile)));
             }
-            let mut met = BTreeSet::new();
-            for Job { tile, rows } in layout.jobs(&rows, 300) {
-                for row in rows {
-                    for lane in layout.tiles[tile]
-                        .clone()
-                        .filter(|&lane| lane < row || !layout.is_selected(tile))
-                    {
-                        assert!(
-                            met.insert((lane.min(row), lane.max(row))),
-                            "{lane} and {row} meet twice"
-                        );
+            let mut offered = BTreeSet::new();
+            let mut offer = |to, other| assert!(offered.insert((to, other)), "{other} is offered to {to} twice");
+            for Job { tile, rows, gain } in layout.jobs(&rows, 300) {
+                let lanes = layout.tiles[tile].clone();
+                for (row, lane) in rows.flat_map(|row| lanes.clone().map(move |lane| (row, lane))) {
+                    if lane != row {
+                        offer(row, lane);
+                    }
+                    if gain == Gain::Both {
+                        offer(lane, row);
                     }
                 }
             }
             let n_selected = selected.len();
-            let n_others = n_rows as usize - n_selected;
-            assert_eq!(
-                met.len(),
-                n_selected * n_selected.saturating_sub(1) / 2 + n_selected * n_others
-            );
-            assert!(met.iter().all(|&(a, _)| a < n_selected));
+            assert_eq!(offered.len(), n_selected * (n_rows as usize).saturating_sub(1));
+            assert!(offered.iter().all(|&(to, other)| to < n_selected && to != other));
         }
         let all: Vec<u32> = (0..1_000).collect();
         check(0, &[]);

@@ -225,6 +225,12 @@ impl Neighbor {
         let by_similarity = other.similarity.total_cmp(&self.similarity);
         by_similarity.then(self.index.cmp(&other.index))
     }
+
+    /// Ascends in that order. Numbers are compared without a branch; the bits of similarities, which are above 0, ascend
+    /// as they do.
+    pub fn key(&self) -> u64 {
+        u64::from(!self.similarity.to_bits()) << 32 | u64::from(self.index)
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::best::BestLists;
-use super::layout::Layout;
+use super::layout::{Gain, Layout};
 use super::lists::Neighbor;
 
 /// Lanes that are compared before the row's bar is looked up again.
@@ -14,8 +14,9 @@ pub(super) struct Meeting<'a> {
     pub layout: &'a Layout,
     pub lists: &'a BestLists,
     pub rank: usize,
-    /// Ranks.
+    /// Ranks. The row is no neighbor of its own, if it is among them.
     pub lanes: Range<usize>,
+    pub gain: Gain,
 }
 
 impl Meeting<'_> {
@@ -27,7 +28,9 @@ impl Meeting<'_> {
             layout, lists, rank, ..
         } = *self;
         let is_better = |bar: f32, similarity: f32| similarity >= bar && similarity > 0.0;
-        let to_row = similar.iter().filter(|&&(_, similarity)| is_better(bar, similarity));
+        let to_row = similar
+            .iter()
+            .filter(|&&(lane, similarity)| is_better(bar, similarity) && self.lanes.start + lane != rank);
         let mut to_row = to_row
             .map(|&(lane, similarity)| Neighbor {
                 index: layout.order[self.lanes.start + lane],
@@ -37,7 +40,7 @@ impl Meeting<'_> {
         if to_row.peek().is_some() {
             lists.offer(rank, to_row);
         }
-        if self.lanes.start >= layout.n_selected {
+        if self.gain == Gain::Rows {
             return;
         }
         let index = layout.order[rank];

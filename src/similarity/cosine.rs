@@ -196,6 +196,7 @@ impl Way<'_> {
         let kernel = Kernel::new(arithmetic, rows, columns, selected, self.sizes, self.instructions);
         let layout = &kernel.layout;
         let best = kernel.best(&layout.jobs(rows, self.sizes.job_rows), keep, self.observe);
+        let layout = kernel.into_layout();
         // They stand by rank.
         let selected = &layout.order[..layout.n_selected];
         let mut ranks: Vec<u32> = (0..selected.len() as u32).collect();

@@ -97,6 +97,11 @@ impl<A: Arithmetic> Kernel<A> {
         }
     }
 
+    /// Frees all but this.
+    pub fn into_layout(self) -> Layout {
+        self.layout
+    }
+
     /// The lists of all selected ranks.
     pub fn best(&self, jobs: &[Job], keep: usize, observe: Observer<'_>) -> BestLists {
         let lists = BestLists::new(self.layout.n_selected, keep);

@@ -195,7 +195,7 @@ impl Way<'_> {
     ) -> NeighborLists {
         let kernel = Kernel::new(arithmetic, rows, columns, selected, self.sizes, self.instructions);
         let layout = &kernel.layout;
-        let best = kernel.best(&layout.jobs(rows, self.sizes.job_rows), keep, self.observe);
+        let best = kernel.best(&layout.jobs(self.sizes.job_rows), keep, self.observe);
         let layout = kernel.into_layout();
         // They stand by rank.
         let selected = &layout.order[..layout.n_selected];

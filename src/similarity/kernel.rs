@@ -170,8 +170,8 @@ impl<A: Arithmetic> Kernel<A> {
         }
     }
 
-    /// A similarity that the best `keep` of the lanes reach, one of which is the row itself: so it need not take whatever
-    /// comes first while its list is empty.
+    /// A similarity that the best `keep` of the lanes reach, of which one may be the row itself: so it need not take
+    /// whatever comes first while its list is empty.
     ///
     /// Lanes are put into groups, and of each only the best one counts: at least as many lanes reach what so many groups
     /// do, and hardly more, as the best ones seldom share a group.
@@ -188,7 +188,7 @@ impl<A: Arithmetic> Kernel<A> {
                 *best = if cosine > *best { cosine } else { *best };
             }
         }
-        // As bits, which ascend as they do. One is of the row itself, so that `keep` others are above.
+        // As bits, which ascend as they do. One may be of the row itself; `keep` others are above.
         let mut best = best.map(f64::to_bits);
         let (_, &mut worst, _) = best.select_nth_unstable(GROUPS - 1 - keep);
         floor_below((f64::from_bits(worst) / self.squares[rank].sqrt()) as f32) as f32
@@ -208,9 +208,9 @@ impl<A: Arithmetic> Kernel<A> {
             lists, rank, ref lanes, ..
         } = *meeting;
         let dots = &dots[first..][..lanes.len()];
-        let first_bar = match lanes.contains(&rank) {
-            true => self.first_bar(dots, inverse_norms, rank, lists.keep()),
-            false => 0.0,
+        let first_bar = match lists.bar(rank) {
+            0.0 => self.first_bar(dots, inverse_norms, rank, lists.keep()),
+            _ => 0.0,
         };
         for start in (0..lanes.len()).step_by(LANES_AT_ONCE) {
             let some = start..(start + LANES_AT_ONCE).min(lanes.len());
@@ -357,11 +357,15 @@ impl<E: Copy + Default + Ord> ByPlace<E> {
     }
 }
 
-/// The first entries, those in columns before this place.
+/// The first entries, those in columns before this place: few of a block's, nearly all where one block is all.
 fn before_column<A: Arithmetic>(entries: &[A::RowEntry], place: usize) -> &[A::RowEntry] {
-    // One by one: there are few, and each of them costs far more after this.
-    let is_before = |entry: &&A::RowEntry| A::place(**entry) < place;
-    &entries[..entries.iter().take_while(is_before).count()]
+    let is_before = |entry: &A::RowEntry| A::place(*entry) < place;
+    let (mut n_sure, mut end) = (0, 4);
+    while entries.get(end).is_some_and(is_before) {
+        (n_sure, end) = (end + 1, 2 * end);
+    }
+    let unsure = &entries[n_sure..end.min(entries.len())];
+    &entries[..n_sure + unsure.partition_point(is_before)]
 }
 
 /// The entries of up to [`MAX_TILE_ROWS`](super::layout::MAX_TILE_ROWS) rows, the lanes, by columns.

@@ -107,23 +107,17 @@ impl Layout {
 
     /// Every pair of which one is selected, once for each list that may gain.
     ///
-    /// The rows of each selected tile meet one another first: then all have a list, and what meets later is compared
-    /// with that. After that those of similar length: they tend to be the most similar, and the sooner the lists are
-    /// good, the fewer neighbors are offered in vain.
-    pub fn jobs(&self, rows: &CsrMatrix, job_rows: usize) -> Vec<Job> {
-        let log_length = |ranks: &Range<usize>| {
-            let row = self.order[ranks.start + ranks.len() / 2];
-            (rows.row_range(row as usize).len() as f64 + 1.0).ln()
-        };
-        let mut own = Vec::new();
-        let mut others = Vec::new();
+    /// The longest rows are the lanes of the first jobs, and so the first that all others meet: rows tend to be most
+    /// similar to longer ones, and the sooner the lists are good, the fewer neighbors are offered in vain.
+    pub fn jobs(&self, job_rows: usize) -> Vec<Job> {
+        let mut jobs = Vec::new();
         for (tile, lanes) in self.tiles.iter().enumerate() {
             let (first, gain) = match self.is_selected(tile) {
                 true => (lanes.end, Gain::Both),
                 false => (0, Gain::Rows),
             };
             if gain == Gain::Both {
-                own.push(Job {
+                jobs.push(Job {
                     tile,
                     rows: lanes.clone(),
                     gain: Gain::Rows,
@@ -131,12 +125,10 @@ impl Layout {
             }
             for start in (first..self.n_selected).step_by(job_rows) {
                 let rows = start..(start + job_rows).min(self.n_selected);
-                let distance = (log_length(lanes) - log_length(&rows)).abs();
-                others.push((distance, Job { tile, rows, gain }));
+                jobs.push(Job { tile, rows, gain });
             }
         }
-        others.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        own.into_iter().chain(others.into_iter().map(|(_, job)| job)).collect()
+        jobs
     }
 }
 
@@ -193,7 +185,7 @@ mod tests {
             }
             let mut offered = BTreeSet::new();
             let mut offer = |to, other| assert!(offered.insert((to, other)), "{other} is offered to {to} twice");
-            for Job { tile, rows, gain } in layout.jobs(&rows, 300) {
+            for Job { tile, rows, gain } in layout.jobs(300) {
                 let lanes = layout.tiles[tile].clone();
                 for (row, lane) in rows.flat_map(|row| lanes.clone().map(move |lane| (row, lane))) {
                     if lane != row {
@@ -229,7 +221,7 @@ mod tests {
     fn every_job_is_done_once() {
         let rows = matrix(1_000);
         let layout = Layout::new(&rows, &(0..1_000).collect::<Vec<_>>(), |_| 256);
-        let jobs = layout.jobs(&rows, 100);
+        let jobs = layout.jobs(100);
         let done: Vec<AtomicUsize> = jobs.iter().map(|_| AtomicUsize::new(0)).collect();
         let work = |_: &mut (), job: &Job| {
             let place = jobs.iter().position(|other| other == job).unwrap();

@@ -12,9 +12,9 @@
 //! ```text
 //!            lanes (a tile)                      by column, of the tile
 //!          ┌────────────────┐
-//!          │╲               │  tile    column │ in so many lanes │ held as
-//!          │  ╲ each pair   │  itself  ───────┼──────────────────┼─────────────────────────────────
-//!  rows,   │    ╲ once      │             0   │  900 of 1,024    │ a cell for each lane   ┐ a block,
+//!          │ every row with │  tile    column │ in so many lanes │ held as
+//!          │ all the others │  itself  ───────┼──────────────────┼─────────────────────────────────
+//!  rows,   │                │             0   │  900 of 1,024    │ a cell for each lane   ┐ a block,
 //!  one by  ├────────────────┤             1   │  700             │ a cell for each lane   │ in the
 //!  one     │                │            ⋮    │                  │                        ┘ L2 cache
 //!    │     │ row ──────────▶│          850    │   17             │ entries (lane, value)
@@ -39,7 +39,11 @@
 //! - A pair matters if it beats the worst of the best K of *either* row. The products of a row are compared with that, a
 //!   whole tile at once and with room for rounding; the few that pass get their exact similarity and are offered to both
 //!   lists (`best`). Lists are locked one at a time, and as their order is total, the K best do not depend on who came
-//!   first. Rows of similar length tend to be similar: those jobs come first, and make the later comparisons strict.
+//!   first.
+//! - Of some thousand rows nearly all pairs have something in common, and what passes costs more than the products. So
+//!   lists are good early: the longest rows are the first that all others meet, the likeliest neighbors of all, and a row
+//!   without neighbors takes of its first tile only what may be among the best K there. The rows of a tile meet one
+//!   another twice, once for each list, which makes that their first tile too.
 //! - Where hardly any two of very many rows share a column, comparing whole tiles would be nearly all of the work; there one
 //!   row at a time meets those that it shares a column with (`by_row`).
 //! - Of a selection of rows, each meets all lanes: the selected ones come first in the order and meet each other once, all

@@ -105,9 +105,9 @@ pub struct TopK {
 /// [`NeighborLists::concat`].
 ///
 /// Runs on the rayon pool it is called in; the result is the same, byte by byte, for any number of threads, any
-/// instruction set and any way to select rows. Time: every pair of which one row is selected, once; row by row, those that
-/// share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per entry (real ones: 14), 20 ·
-/// `neighbors` per selected row, 4 per column and tile, some MB per thread.
+/// instruction set and any way to select rows. Time: every pair of which one row is selected, once, those of a tile
+/// twice; row by row, those that share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per
+/// entry (real ones: 14), 20 · `neighbors` per selected row, 4 per column and tile, some MB per thread.
 ///
 /// # Errors
 /// Selected rows that do not ascend or lie outside of the matrix; `columns` of another shape than the transpose of
@@ -195,7 +195,7 @@ impl Way<'_> {
     ) -> NeighborLists {
         let kernel = Kernel::new(arithmetic, rows, columns, selected, self.sizes, self.instructions);
         let layout = &kernel.layout;
-        let best = kernel.best(&layout.jobs(self.sizes.job_rows), keep, self.observe);
+        let best = kernel.best(&layout.jobs(rows, self.sizes.job_rows), keep, self.observe);
         let layout = kernel.into_layout();
         // They stand by rank.
         let selected = &layout.order[..layout.n_selected];

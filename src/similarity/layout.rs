@@ -66,9 +66,9 @@ pub(super) struct Job {
 /// Whose lists a job offers neighbors to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gain {
-    /// To the rows: the lanes are not selected, or are the rows themselves, which meet twice, once for each.
+    /// Those of the rows: the lanes are not selected, or are the rows themselves, so that each pair meets twice.
     Rows,
-    /// To rows and lanes, which meet in this job only.
+    /// Those of the rows and of the lanes, which meet in this job only.
     Both,
 }
 
@@ -107,28 +107,35 @@ impl Layout {
 
     /// Every pair of which one is selected, once for each list that may gain.
     ///
-    /// The longest rows are the lanes of the first jobs, and so the first that all others meet: rows tend to be most
-    /// similar to longer ones, and the sooner the lists are good, the fewer neighbors are offered in vain.
-    pub fn jobs(&self, job_rows: usize) -> Vec<Job> {
+    /// The sooner the lists are good, the fewer neighbors are offered in vain. So the longest rows come first, the likeliest
+    /// neighbors of all; then the rows of each tile among themselves, and of other tiles those of similar length.
+    pub fn jobs(&self, rows: &CsrMatrix, job_rows: usize) -> Vec<Job> {
+        let log_length = |ranks: &Range<usize>| {
+            let row = self.order[ranks.start + ranks.len() / 2];
+            (rows.row_range(row as usize).len() as f64 + 1.0).ln()
+        };
         let mut jobs = Vec::new();
         for (tile, lanes) in self.tiles.iter().enumerate() {
+            let distance = |rows: &Range<usize>| match tile {
+                0 => 0.0,
+                _ => (log_length(lanes) - log_length(rows)).abs(),
+            };
             let (first, gain) = match self.is_selected(tile) {
                 true => (lanes.end, Gain::Both),
                 false => (0, Gain::Rows),
             };
             if gain == Gain::Both {
-                jobs.push(Job {
-                    tile,
-                    rows: lanes.clone(),
-                    gain: Gain::Rows,
-                });
+                let rows = lanes.clone();
+                let gain = Gain::Rows;
+                jobs.push((0.0, Job { tile, rows, gain }));
             }
             for start in (first..self.n_selected).step_by(job_rows) {
                 let rows = start..(start + job_rows).min(self.n_selected);
-                jobs.push(Job { tile, rows, gain });
+                jobs.push((distance(&rows), Job { tile, rows, gain }));
             }
         }
-        jobs
+        jobs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        jobs.into_iter().map(|(_, job)| job).collect()
     }
 }
 
@@ -185,7 +192,7 @@ mod tests {
             }
             let mut offered = BTreeSet::new();
             let mut offer = |to, other| assert!(offered.insert((to, other)), "{other} is offered to {to} twice");
-            for Job { tile, rows, gain } in layout.jobs(300) {
+            for Job { tile, rows, gain } in layout.jobs(&rows, 300) {
                 let lanes = layout.tiles[tile].clone();
                 for (row, lane) in rows.flat_map(|row| lanes.clone().map(move |lane| (row, lane))) {
                     if lane != row {
@@ -221,7 +228,7 @@ mod tests {
     fn every_job_is_done_once() {
         let rows = matrix(1_000);
         let layout = Layout::new(&rows, &(0..1_000).collect::<Vec<_>>(), |_| 256);
-        let jobs = layout.jobs(100);
+        let jobs = layout.jobs(&rows, 100);
         let done: Vec<AtomicUsize> = jobs.iter().map(|_| AtomicUsize::new(0)).collect();
         let work = |_: &mut (), job: &Job| {
             let place = jobs.iter().position(|other| other == job).unwrap();

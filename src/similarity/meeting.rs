@@ -20,7 +20,7 @@ pub(super) struct Meeting<'a> {
 }
 
 impl Meeting<'_> {
-    /// Offers lanes, with their similarity to the row, to the row, and the row to them.
+    /// Offers lanes, with their similarity to the row, to the row, and the row to them if they gain.
     ///
     /// `bar`: the row's, or one that it had. `raised` is called with a lane and its bar.
     pub fn offer(&self, similar: &[(usize, f32)], bar: f32, mut raised: impl FnMut(usize, f32)) {

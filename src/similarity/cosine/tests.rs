@@ -195,6 +195,23 @@ fn many_tiles_agree_with_the_reference() {
 }
 
 #[test]
+fn a_first_bar_leaves_room_for_all_of_the_best() {
+    // One tile of rows of one length, of which the first half are alike: the nearest share no group with one another, nor
+    // with the row itself, and no later tile makes up for one that is left out.
+    let wholes = big(256, 40, 8, 1.0).mapv(|value| value.max(1.0));
+    let ratings = Array2::from_shape_fn(wholes.dim(), |(row, column)| match (row < 128) == (column < 20) {
+        true => wholes[[row, column]] + 7.0,
+        false => 1.0,
+    });
+    for ratings in [ratings.clone(), ratings.mapv(f32::sqrt)] {
+        for neighbors in [1, 40, 64, 65] {
+            let expected = reference(&ratings, neighbors);
+            assert_all_ways_agree(&sparse(&ratings), &Selection::All, neighbors, &expected);
+        }
+    }
+}
+
+#[test]
 fn rows_of_many_columns_agree_with_the_reference() {
     // 300 of them in every row: more products than 16 bits hold the sum of.
     let ratings = Array2::from_shape_fn((270, 1_200), |(row, column)| match (row * 7 + column * 3) % 4 {

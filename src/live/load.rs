@@ -126,7 +126,7 @@ async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snap
     let assemble = move || {
         let snapshot = assemble(version, parts, &checksum);
         memory::give_back();
-        snapshot
+        snapshot.inspect(memory::gather)
     };
     compute(pace, version, assemble).await
 }

@@ -93,7 +93,13 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
         let limit = LEFTOVERS_LIMIT + Duration::from_secs_f64(size_bytes / LEFTOVERS_BYTES_PER_SECOND);
         match tokio::time::timeout(limit, decode(Pace::Leftovers, pool, &record)).await {
             Ok(decoded) => decoded?,
-            Err(_) => decode(Pace::Tenth, pool, &record).await?,
+            Err(_) => {
+                tracing::info!(
+                    version,
+                    "snapshot {version} is not loaded after {limit:?} with what calls leave: begun anew with a share of its own"
+                );
+                decode(Pace::Tenth, pool, &record).await?
+            }
         }
     };
     Ok(LoadedSnapshot {
@@ -124,6 +130,8 @@ async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snap
         .await?;
     let checksum = record.checksum.clone();
     let assemble = move || {
+        // Before and after: what one step leaves is not to lie there beside what the next one makes.
+        memory::give_back();
         let snapshot = assemble(version, parts, &checksum);
         memory::give_back();
         snapshot.inspect(memory::gather)

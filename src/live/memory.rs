@@ -47,3 +47,18 @@ fn collapse<T>(array: &[T]) {
     #[cfg(not(target_os = "linux"))]
     let _ = array;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_moved_stays_as_it_was() {
+        // Up to several large pages, from any place on.
+        for (len, start) in [(0, 0), (1, 1), (1 << 10, 3), (1 << 20, 0), (3 << 20, 5)] {
+            let array: Vec<u32> = (0..len).collect();
+            collapse(&array[start..]);
+            assert!(array.iter().copied().eq(0..len), "{len}");
+        }
+    }
+}

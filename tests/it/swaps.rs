@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use likemind::grpc::proto::v1::{
-    Basis, Item, ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest, PredictRatingsResponse,
-    RecommendRequest, RecommendResponse, RollbackSnapshotRequest,
+    ActivateSnapshotRequest, Basis, Item, ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest,
+    PredictRatingsResponse, RecommendRequest, RecommendResponse, RollbackSnapshotRequest,
 };
 use sqlx::Connection;
 use tonic::Status;
 
+use crate::hold::execute;
 use crate::postgres::TestDatabase;
 use crate::program::Server;
 use crate::shop::{self, Caller, for_user, item, soon, user};
@@ -267,4 +268,25 @@ async fn without_a_kept_one_a_rollback_is_loaded_again() {
     })
     .await;
     assert_eq!(ask_all(&caller).await, expected[&2]);
+}
+
+#[tokio::test]
+async fn a_load_that_gets_nowhere_begins_anew() {
+    let database = two_snapshots().await;
+    let mut server = Server::with(&database, &[("live.keep_previous", "0")]);
+    let caller = Caller::of(&server).await;
+    let expected = expected(&caller).await;
+
+    let mut lock = shop::connect(&database).await;
+    execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks IN ACCESS EXCLUSIVE MODE").await;
+    let activated = caller.models.clone().activate_snapshot(ActivateSnapshotRequest {
+        version: 1,
+        reason: String::new(),
+    });
+    activated.await.unwrap();
+    server.program.wait_for_log("begun anew");
+    assert_eq!(ask_all(&caller).await, expected[&2]);
+    execute(&mut lock, "COMMIT").await;
+    caller.serves(1).await;
+    assert_eq!(ask_all(&caller).await, expected[&1]);
 }

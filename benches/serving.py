@@ -305,13 +305,19 @@ def instructions(client, programs, data_dir, key, messages, folder, calls):
         print(f"| {call} | {way} | {count:,.0f} | {count / counted[call, 'baseline']:.2f} |")
 
 
+def newest(programs, name):
+    """The bench that was built last."""
+    found = [path for path in glob.glob(os.path.join(programs, "deps", f"{name}-*")) if "." not in os.path.basename(path)]
+    return os.path.abspath(max(found, key=os.path.getmtime))
+
+
 @contextmanager
-def synthetic(program, size, data_dir):
-    """As `sample`, on ratings of `size` in `data_dir`, which is made unless it is there."""
+def synthetic(program, size, data_dir, scale=1):
+    """As `sample`, on ratings of `size`, `scale` times as many, in `data_dir`, which is made unless it is there."""
     with tempfile.TemporaryDirectory(prefix="likemind-bench.") as folder:
         if not os.path.exists(data_dir):
             likemind(program, data_dir, "migrate")
-            ratings = subprocess.Popen([program, "synth", "--size", size], stdout=subprocess.PIPE)
+            ratings = subprocess.Popen([program, "synth", "--size", size, "--scale", str(scale)], stdout=subprocess.PIPE)
             command = [program, "import", "ratings", "-", "--map", "value=rating,rated_at=timestamp", "--time-format",
                        "unix", "--set-config=rating.min=0.5", "--data-dir", data_dir]
             subprocess.run(command, check=True, stdin=ratings.stdout, stdout=subprocess.DEVNULL)
@@ -333,13 +339,8 @@ def main():
     parser.add_argument("--calls", type=int, default=2_000, help="counted under callgrind")
     args = parser.parse_args()
 
-    def newest(name):
-        found = [path for path in glob.glob(os.path.join(args.programs, "deps", f"{name}-*")) if "." not in
-                 os.path.basename(path)]
-        return os.path.abspath(max(found, key=os.path.getmtime))
-
     program = os.path.abspath(os.path.join(args.programs, "likemind"))
-    baseline, client = newest("baseline"), Client(newest("load"))
+    baseline, client = newest(args.programs, "baseline"), Client(newest(args.programs, "load"))
     if args.synth and not args.folder:
         parser.error("--synth needs --folder")
     made = synthetic(program, args.synth, args.folder) if args.synth else sample(program)

@@ -134,7 +134,7 @@ async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snap
         memory::give_back();
         let snapshot = assemble(version, parts, &checksum);
         memory::give_back();
-        snapshot.inspect(memory::gather)
+        snapshot
     };
     compute(pace, version, assemble).await
 }

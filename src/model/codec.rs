@@ -83,6 +83,7 @@ use super::ratings::{ItemSlice, Items, Ratings};
 use super::snapshot::{Biases, SnapshotParts};
 
 mod columns;
+mod room;
 #[cfg(test)]
 mod tests;
 

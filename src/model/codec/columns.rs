@@ -7,6 +7,7 @@ use crate::model::dictionary::Texts;
 use crate::model::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
 
 use super::CodecError;
+use super::room::room;
 
 /// Appends to the bytes of a part.
 pub(super) struct Writer {
@@ -272,7 +273,7 @@ impl<'a> Reader<'a> {
         count: u64,
         entry: impl Fn([u8; W]) -> T,
     ) -> Result<Vec<T>, CodecError> {
-        let mut entries = Vec::with_capacity(self.counted(field, count, W)?);
+        let mut entries = room(self.counted(field, count, W)?);
         self.runs(field, count, |run| {
             entries.extend(run.iter().map(|&bytes| entry(bytes)))
         })?;
@@ -280,7 +281,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, field: &'static str, count: u64) -> Result<Vec<u8>, CodecError> {
-        let mut bytes = Vec::with_capacity(self.counted(field, count, 1)?);
+        let mut bytes = room(self.counted(field, count, 1)?);
         self.runs::<1>(field, count, |run| bytes.extend_from_slice(run.as_flattened()))?;
         Ok(bytes)
     }

@@ -279,11 +279,11 @@ async fn a_load_that_gets_nowhere_begins_anew() {
 
     let mut lock = shop::connect(&database).await;
     execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks IN ACCESS EXCLUSIVE MODE").await;
-    let activated = caller.models.clone().activate_snapshot(ActivateSnapshotRequest {
+    let request = ActivateSnapshotRequest {
         version: 1,
         reason: String::new(),
-    });
-    activated.await.unwrap();
+    };
+    caller.models.clone().activate_snapshot(request).await.unwrap();
     server.program.wait_for_log("begun anew");
     assert_eq!(ask_all(&caller).await, expected[&2]);
     execute(&mut lock, "COMMIT").await;

@@ -40,12 +40,18 @@ class Server:
         flags = [f"--set-config={setting}" for setting in ("telemetry.metrics=false", *settings)]
         command = [*under, program, "serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.is_loaded = False
         for line in self.process.stderr:
+            self.is_loaded |= "serving snapshot" in line
             found = re.search(r"serving on (127\.0\.0\.1:\d+)", line)
             if found:
                 self.address = found.group(1)
                 return
         raise SystemExit("the server did not start")
+
+    def until_loaded(self):
+        """One that takes long to load its snapshot, as under valgrind, begins to serve without."""
+        self.is_loaded = self.is_loaded or any("serving snapshot" in line for line in self.process.stderr)
 
     def __enter__(self):
         return self

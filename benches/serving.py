@@ -290,6 +290,8 @@ def instructions(client, programs, data_dir, key, messages, folder, calls):
     }
     for name, start in starts.items():
         with start() as server:
+            if name != "baseline":
+                server.until_loaded()
             meter = Instructions(server, folder)
             servers = dict.fromkeys(starts, server)
             for call, ways in cells(servers, key, files):

@@ -15,6 +15,7 @@ import re
 import statistics
 import tempfile
 
+from access import CpuTime
 from serving import COMPUTED, SERVER_CORE, SETTINGS, Client, Messages, newest, synthetic
 from server import PREDICT_RATINGS, RECOMMEND, Database, Server
 
@@ -26,15 +27,6 @@ ON user_id = id WHERE n BETWEEN {} AND {} ORDER BY external_id
 """
 
 
-def cpu_us(server):
-    tasks = f"/proc/{server.process.pid}/task"
-    nanoseconds = 0
-    for task in os.listdir(tasks):
-        with open(os.path.join(tasks, task, "schedstat")) as file:
-            nanoseconds += int(file.read().split()[0])
-    return nanoseconds / 1e3
-
-
 def memory_mb(server):
     with open(f"/proc/{server.process.pid}/status") as file:
         return int(re.search(r"VmRSS:\s+(\d+)", file.read()).group(1)) / 1024
@@ -42,14 +34,15 @@ def memory_mb(server):
 
 def costs(client, server, files, rounds, calls):
     """Median CPU time of a call in µs, one for each of `files`, a method and its messages."""
+    meter = CpuTime(server)
     taken = [[] for _ in files]
     for method, messages in files:
         client.load(server, method, messages, "--calls", calls, "--streams", 16)
     for _ in range(rounds):
         for (method, messages), costs_of_it in zip(files, taken):
-            before = cpu_us(server)
+            meter.take()
             client.load(server, method, messages, "--calls", calls, "--streams", 16)
-            costs_of_it.append((cpu_us(server) - before) / calls)
+            costs_of_it.append(meter.take() / calls * 1e6)
     return [statistics.median(costs_of_it) for costs_of_it in taken]
 
 
@@ -73,8 +66,8 @@ def main():
     os.makedirs(args.folder, exist_ok=True)
     os.chmod(args.folder, 0o755)
 
-    print("| users | items | ratings | PredictRatings, µs | Recommend, µs | memory, MB | bytes a user |\n"
-          "|---|---|---|---|---|---|---|")
+    print("| users | items | ratings | PredictRatings, µs | Recommend, µs | memory, MB |\n"
+          "|---|---|---|---|---|---|")
     for scale in args.scales:
         data_dir = os.path.join(args.folder, f"{scale:g}")
         with synthetic(program, "movielens-20m", data_dir, scale) as (folder, _, _), \
@@ -85,14 +78,16 @@ def main():
             files = [(PREDICT_RATINGS, messages.predict()), (RECOMMEND, messages.recommend(20_000))]
             predict, recommend = costs(client, server, files, args.rounds, args.calls)
             items, ratings = (int(database.sql(f"SELECT count(*) FROM {table}")[0]) for table in ("items", "ratings"))
-            users = len(messages.users)
-            print(f"| {users:,} | {items:,} | {ratings:,} | {predict:.1f} | {recommend:.1f} | {serving_mb:.0f} | "
-                  f"{serving_mb * 2**20 / users:,.0f} |", flush=True)
+            print(f"| {len(messages.users):,} | {items:,} | {ratings:,} | {predict:.1f} | {recommend:.1f} | "
+                  f"{serving_mb:.0f} |", flush=True)
             if scale != args.scales[-1]:
                 continue
             print("\n| ratings of the user | PredictRatings, µs | Recommend, µs |\n|---|---|---|")
             for least, most in HISTORIES:
                 users = database.sql(BY_HISTORY.format(least, most))
+                if not users:
+                    # As in a small set.
+                    continue
                 with tempfile.TemporaryDirectory(dir=folder) as of_these:
                     files = zip((PREDICT_RATINGS, RECOMMEND), messages_of(of_these, database, users))
                     predict, recommend = costs(client, server, list(files), args.rounds, args.calls)

@@ -46,8 +46,8 @@
 //!   another twice, once for each list, which makes that their first tile too.
 //! - Where hardly any two of very many rows share a column, comparing whole tiles would be nearly all of the work; there one
 //!   row at a time meets those that it shares a column with (`by_row`).
-//! - Of a selection of rows, each meets all lanes: the selected ones come first in the order and meet each other once, all
-//!   others are lanes only.
+//! - Of a selection of rows, each meets all lanes: the selected ones come first in the order and meet each other as above,
+//!   all others are lanes only.
 
 mod best;
 mod by_row;

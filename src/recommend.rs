@@ -12,6 +12,7 @@ pub mod predict;
 mod prefetch;
 pub mod rank;
 mod shopper;
+mod sieve;
 pub mod similar;
 #[cfg(test)]
 pub mod testing;

@@ -1,18 +1,17 @@
 //! Predicted ratings.
 
 use crate::domain::id::UserId;
-use crate::model::bits::Bits;
 use crate::model::dictionary::{ItemIndex, UserIndex};
 use crate::model::overlay::ItemRef;
-use crate::model::ratings::{ItemSlice, Rated};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::View;
 
 use super::Basis;
 pub use super::explain::{ItemContribution, SimilarUsers};
 use super::explain::{item_contributions, similar_users};
-use super::prefetch::{AHEAD, prefetch, prefetch_items};
+use super::prefetch::{AHEAD, prefetch, prefetch_items, prefetch_value};
 use super::shopper::Shopper;
+use super::sieve::{Asked, Met};
 
 #[cfg(test)]
 mod tests;
@@ -92,35 +91,21 @@ pub struct Predictor<'a> {
 pub struct Scratch {
     /// The user's own ratings, one an item; between requests every one is 0.
     ratings: Vec<f32>,
-    /// Whether the request has the item, which no item is of between requests. A bit an item stays in the first-level cache,
-    /// and of all that is met few are in the request.
-    asked: Bits,
-    /// The place in the request of an item that it has.
-    places: Vec<u32>,
+    asked: Asked,
     met: Met,
+    meetings: Vec<Meeting>,
 }
 
-/// Positions in a list at which something was met.
-#[derive(Debug, Default)]
-struct Met {
-    positions: Vec<u32>,
-}
-
-impl Met {
-    /// Those of the `indices` that are `is_met`, noted without a branch: it would be one that cannot be foreseen.
-    #[inline]
-    fn among<I: Copy + Into<u32>>(&mut self, indices: &[I], is_met: impl Fn(u32) -> bool) -> &[u32] {
-        if self.positions.len() < indices.len() {
-            self.positions.resize(indices.len(), 0);
-        }
-        let positions = &mut self.positions[..];
-        let mut n_met = 0;
-        for (position, &index) in (0..).zip(indices) {
-            positions[n_met] = position;
-            n_met += usize::from(is_met(index.into()));
-        }
-        &positions[..n_met]
-    }
+/// A neighbor of the user has rated an item that is asked about.
+///
+/// All are found before the first rating is read: that would be waited for, and is fetched meanwhile.
+#[derive(Debug)]
+struct Meeting {
+    neighbor: UserIndex,
+    similarity: f32,
+    item: ItemIndex,
+    /// Position of the rating among all.
+    entry: usize,
 }
 
 /// Terms of a sum over neighbors, one added after the other.
@@ -374,49 +359,52 @@ impl<'a> Predictor<'a> {
 
     /// [`Self::user_side`] of every item: the row of each neighbor is gone through once for all of them.
     fn user_sides(&self, items: &[Option<ItemIndex>], estimator: Estimator, scratch: &mut Scratch) -> Vec<Side> {
-        let Scratch { places, asked, met, .. } = scratch;
+        let Scratch {
+            asked, met, meetings, ..
+        } = scratch;
         let known = || (0..).zip(items).filter_map(|(place, item)| Some((place, (*item)?)));
-        for (place, item) in known() {
-            places[item.at()] = place;
-            asked.set(item.at(), true);
-        }
-        let mut sums = vec![Sum::default(); items.len()];
-        let is_short = |rated: Rated| rated.len() <= MAX_SCAN * items.len();
-        let row = |user: UserIndex| self.snapshot.ratings().row(user.at());
+        known().for_each(|(place, item)| asked.insert(item, place));
+        let ratings = self.snapshot.ratings();
+        let row = |user: UserIndex| ratings.row(user.at());
         let mut ahead = self.shopper.neighbors().skip(AHEAD);
         for (neighbor, similarity) in self.shopper.neighbors() {
             if let Some((later, _)) = ahead.next()
                 && let rated = row(later)
-                && is_short(rated)
+                && asked.is_short(rated.len())
             {
                 prefetch_items(rated.items);
             }
             let rated = row(neighbor);
-            let mut add = |item: u32, place: u32, position: usize| {
-                let expected = self.expected_of_user(neighbor, ItemIndex(item), estimator);
-                sums[place as usize].add(similarity, f64::from(rated.values.get(position)) - expected);
+            let first = ratings.row_range(neighbor.at()).start;
+            let mut note = |item: u32, position: usize| {
+                prefetch_value(rated.values, position);
+                meetings.push(Meeting {
+                    neighbor,
+                    similarity,
+                    item: ItemIndex(item),
+                    entry: first + position,
+                });
             };
-            if is_short(rated) {
-                let is_asked = |item: u32| asked.get(item as usize);
-                let met = match rated.items {
-                    ItemSlice::Narrow(items) => met.among(items, is_asked),
-                    ItemSlice::Wide(items) => met.among(items, is_asked),
-                };
-                for position in met.iter().map(|&position| position as usize) {
-                    let item = rated.items.get(position);
-                    add(item, places[item as usize], position);
+            if asked.is_short(rated.len()) {
+                for &position in asked.met_in(rated.items, met) {
+                    note(rated.items.get(position as usize), position as usize);
                 }
             } else {
-                for (place, item) in known() {
+                for (_, item) in known() {
                     if let Some(position) = rated.items.position(item.0) {
-                        add(item.0, place, position);
+                        note(item.0, position);
                     }
                 }
             }
         }
-        for (_, item) in known() {
-            asked.set(item.at(), false);
+        let mut sums = vec![Sum::default(); items.len()];
+        let values = ratings.values().as_slice();
+        for meeting in meetings.drain(..) {
+            let expected = self.expected_of_user(meeting.neighbor, meeting.item, estimator);
+            let deviation = f64::from(values.get(meeting.entry)) - expected;
+            sums[asked.place(meeting.item)].add(meeting.similarity, deviation);
         }
+        asked.clear();
         let (_, similarities) = self.shopper.neighbor_list();
         let side = |(sum, item): (Sum, &Option<ItemIndex>)| match item {
             Some(_) => sum.over(similarities, estimator),
@@ -520,17 +508,13 @@ impl Scratch {
     fn grow(&mut self, n_items: usize) {
         if self.ratings.len() < n_items {
             self.ratings.resize(n_items, 0.0);
-            self.places.resize(n_items, 0);
-            self.asked = Bits::zeros(n_items);
         }
+        self.asked.grow(n_items);
     }
 }
 
 /// Ratings of a user for every item asked about, above which looking for single ones is quicker than to spread them out.
-const MAX_SPREAD: usize = if cfg!(test) { 1 } else { 32 };
-/// Ratings of a neighbor for every item asked about, above which looking for the items is quicker than to go through them.
-const MAX_SCAN: usize = if cfg!(test) { 1 } else { 40 };
-
+const MAX_SPREAD: usize = if cfg!(test) { 1 } else { 200 };
 /// μ; the middle of the rating scale while nothing has been rated, for the mean of nothing says nothing.
 fn global_mean(snapshot: &Snapshot) -> f64 {
     if snapshot.ratings().nnz() > 0 {

@@ -35,6 +35,14 @@ pub(super) fn prefetch_items(items: ItemSlice) {
     }
 }
 
+/// Has entry `at` of `values` fetched, and waits for nothing.
+pub(super) fn prefetch_value(values: FloatSlice, at: usize) {
+    match values {
+        FloatSlice::Coded(_, positions) => prefetch(&positions[at..=at]),
+        FloatSlice::Plain(values) => prefetch(&values[at..=at]),
+    }
+}
+
 /// Has all of `slice` fetched, and waits for nothing.
 pub(super) fn prefetch<T>(slice: &[T]) {
     #[cfg(target_arch = "x86_64")]

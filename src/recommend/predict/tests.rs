@@ -193,7 +193,7 @@ fn check_together(view: &View, predictor: &Predictor, scratch: &mut Scratch) -> 
         }
     }
     prop_assert!(scratch.ratings.iter().all(|&rating| rating == 0.0));
-    prop_assert!(scratch.asked.count_ones() == 0);
+    prop_assert!(scratch.asked.is_empty());
     Ok(())
 }
 

@@ -88,15 +88,16 @@ def decoded_mb(url):
                (SELECT sum(length(external_id)) FROM items)
         FROM snapshots WHERE state = 'active'""")
     neighbors = 50
-    # Two bytes an item, one a rating, one bit for purchases.
+    # Two bytes a rank, one a rating, one bit for purchases.
     matrix = 3 * ratings + ratings / 8 + 8 * users
     lists = (8 * neighbors + 8) * (users + items)
-    followers = (8 * neighbors + 8) * items
+    # Two bytes a rank.
+    followers = (6 * neighbors + 8) * items
     texts = user_bytes + item_bytes + 8 * users + 8 * 2 * items
     # Of the hashes of ids: a power of two, at least twice as many.
     slots = 4 * sum(1 << (2 * n - 1).bit_length() for n in (users, items))
     a_user = 4 + 4 + 8 + 8 + 3 * 4 + 1
-    an_item = 4 + 3 * 4 + 8 + 4 + 4
+    an_item = 4 + 3 * 4 + 8 + 3 * 4
     return (matrix + lists + followers + texts + slots + a_user * users + an_item * items) / 2**20
 
 

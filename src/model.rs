@@ -9,8 +9,10 @@ pub mod dictionary;
 #[cfg(test)]
 pub mod fixture;
 pub mod floats;
+pub mod followers;
 pub mod overlay;
 pub mod parameters;
+pub mod popularity;
 pub mod propensity;
 pub mod ratings;
 pub mod snapshot;

@@ -67,15 +67,20 @@ pub fn covered_by_any<'a>(
 
 /// w_j of `item`: what a rating of it says about the items that `is_covered` names.
 pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
-    weight_in(snapshot.item_followers(), is_covered, item)
+    let (followers, similarities) = snapshot.item_followers().row(item);
+    let followers = (0..followers.len()).map(|at| snapshot.popularity().item(followers.get(at)));
+    weight_of(followers.zip(similarities), is_covered)
 }
 
 /// w_j of every item j by lists of any model, in parallel. `followers`: of n items; `covered`: one bit for each of them.
 pub fn list_weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
     let items = (0..followers.n_rows() as u32).into_par_iter();
-    items
-        .map(|item| weight_in(followers, |item| covered.get(item.at()), ItemIndex(item)))
-        .collect()
+    let weight = |item| {
+        let (followers, similarities) = followers.row(item as usize);
+        let followers = followers.iter().map(|&follower| ItemIndex(follower));
+        weight_of(followers.zip(similarities), |item| covered.get(item.at()))
+    };
+    items.map(weight).collect()
 }
 
 /// w_j of every item j when every pair of items counts, not only those that the lists keep: Σ_i cosine(i, j) over the
@@ -108,17 +113,14 @@ pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
     weights
 }
 
-/// Σ_j R\[j\]·w_j over a history, ascending by item.
+/// Σ_j R\[j\]·w_j over a history.
 pub fn weigh(history: impl Iterator<Item = (u32, f32)>, weights: &[f64]) -> f64 {
     sum(history.map(|(item, rating)| f64::from(rating) * weights[item as usize]))
 }
 
-fn weight_in(followers: &InvertedLists, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
-    let (followers, similarities) = followers.row(item.at());
-    let of_covered = followers
-        .iter()
-        .zip(similarities)
-        .filter(|&(&follower, _)| is_covered(ItemIndex(follower)));
+/// `followers`: items that have one in their list, and their similarities to it.
+fn weight_of<'a>(followers: impl Iterator<Item = (ItemIndex, &'a f32)>, is_covered: impl Fn(ItemIndex) -> bool) -> f64 {
+    let of_covered = followers.filter(|&(follower, _)| is_covered(follower));
     sum(of_covered.map(|(_, &similarity)| f64::from(similarity)))
 }
 
@@ -141,12 +143,16 @@ pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
 
 /// w_j of all n items, in parallel.
 pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
-    list_weights(snapshot.item_followers(), covered)
+    let items = (0..snapshot.items().len() as u32).into_par_iter();
+    items
+        .map(|item| weight(snapshot, |item| covered.get(item.at()), ItemIndex(item)))
+        .collect()
 }
 
 /// As [`affinity_of`], with the [`weights`] of what is covered.
 pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
-    weigh(snapshot.ratings().row(user.at()).iter(), weights)
+    let history = snapshot.ratings().row(user.at()).iter();
+    weigh(history.map(|(item, rating)| (item.0, rating)), weights)
 }
 
 /// The affinities of all m users, in parallel.
@@ -185,14 +191,14 @@ fn sum(terms: impl Iterator<Item = f64>) -> f64 {
     terms.fold(0.0, |sum, term| sum + term)
 }
 
-/// Ascending by item.
+/// The most popular item first.
 fn terms(
     snapshot: &Snapshot,
     user: UserIndex,
     weight: impl Fn(ItemIndex) -> f64,
 ) -> impl Iterator<Item = AffinityTerm> {
     snapshot.ratings().row(user.at()).iter().map(move |(item, rating)| {
-        let (item, rating) = (ItemIndex(item), f64::from(rating));
+        let rating = f64::from(rating);
         AffinityTerm {
             item,
             rating,
@@ -230,7 +236,7 @@ mod tests {
         for &item in items {
             let (neighbors, similarities) = snapshot.item_neighbors().row(item as usize);
             for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
-                let rating = snapshot.ratings().get(user, neighbor).unwrap_or(0.0);
+                let rating = snapshot.ratings().get(user, ItemIndex(neighbor)).unwrap_or(0.0);
                 sum += f64::from(similarity) * f64::from(rating);
             }
         }

@@ -89,7 +89,7 @@ pub fn explain(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits, use
 }
 
 fn closeness(snapshot: &Snapshot, covered: &Bits, user: usize, affinity: f64) -> Closeness {
-    let items = snapshot.ratings().row(user).iter().map(|(item, _)| item);
+    let items = snapshot.ratings().row(user).iter().map(|(item, _)| item.0);
     let first = snapshot.ratings().row_range(user).start;
     Closeness {
         affinity,
@@ -128,7 +128,9 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let mut parts: SnapshotParts = fixture::snapshot_parts(&EXAMPLE);
-        parts.purchased = (0..parts.ratings.nnz()).map(|at| at % 2 == 0).collect();
+        fixture::buy(&mut parts, 0, &[0, 4]);
+        fixture::buy(&mut parts, 1, &[2]);
+        fixture::buy(&mut parts, 2, &[0, 4]);
         let activity = &mut parts.activity;
         activity.as_of = 10 * 86_400;
         activity.orders = vec![3, 1, 0];
@@ -154,7 +156,6 @@ mod tests {
             (Feature::Orders, [3.0, 1.0, 0.0]),
             (Feature::DaysSinceOrder, [1.0, 9.5, Feature::NEVER_DAYS]),
             (Feature::Spend, [1_000.0, 0.0, 0.0]),
-            // Entries 0 and 2 of items 0, 3, 4; entry 4 of items 1, 2, 3, which are 3 to 5; entries 6 and 8 of 0, 3, 4.
             (Feature::OwnPurchases, [2.0, 1.0, 2.0]),
         ];
         for (feature, values) in users {

@@ -40,8 +40,8 @@ impl<'a> History<'a> {
         Self { view, index, fresh }
     }
 
-    /// All items that the user has rated or bought: those of the snapshot that have not changed since, ascending, then
-    /// the changed ones, ascending.
+    /// All items that the user has rated or bought: those of the snapshot that have not changed since, then the changed
+    /// ones, always in the same order.
     fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
         let (view, fresh) = (self.view, self.fresh);
         let is_changed = move |item: ItemIndex| {

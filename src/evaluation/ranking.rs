@@ -45,7 +45,8 @@ pub(super) fn measure(
         exposures[item.at()] += 1;
     }
     let shown: u64 = exposures.iter().sum();
-    let raters = |(item, &exposure): (u32, &u64)| exposure * u64::from(view.snapshot.raters(ItemIndex(item)));
+    let raters =
+        |(item, &exposure): (u32, &u64)| exposure * u64::from(view.snapshot.popularity().raters(ItemIndex(item)));
     let popularity: u64 = (0..).zip(&exposures).map(raters).sum();
     let of_listed = exposures.iter().enumerate().filter(|&(item, _)| listed.get(item));
     let of_listed: Vec<u64> = of_listed.map(|(_, &exposure)| exposure).collect();

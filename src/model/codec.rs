@@ -6,7 +6,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 8 | magic: `likemind` in ASCII |
-//! | 4 | format version, unsigned: 2 |
+//! | 4 | format version, unsigned: 3 |
 //! | 8 | length of the part in bytes, from the magic through the checksum, unsigned |
 //! | … | contents |
 //! | 16 | checksum: XXH3-128 of the part's name, a byte 0, and all bytes of the part before the checksum |
@@ -39,7 +39,7 @@
 //! | `users` | texts, m: the ids, strictly ascending byte by byte |
 //! | `items` | texts, n: the ids, strictly ascending byte by byte |
 //! | `catalogue` | texts, n: titles, empty for none · texts: categories, strictly ascending · texts: merchants, strictly ascending · currencies, strictly ascending · integers, n: category, merchant and currency of every item, in three columns, each 1 + position, 0 for none · integers, n: price in minor units, two's complement in 64 bits · bits, n: listed |
-//! | `ratings` | n (8) · lengths, m: ratings of every user · integers: items, strictly ascending for one user · floats: effective ratings · bits: purchased |
+//! | `ratings` | integers, n: items by popularity, those with most ratings first, ties by index; an item's rank is its position here · lengths, m: ratings of every user · integers: ranks of the items, strictly ascending for one user · floats: effective ratings · bits: purchased |
 //! | `biases` | doubles, 1: the mean · floats, m: of the users · floats, n: of the items |
 //! | `user_neighbors` | m (8) · lengths, m: neighbors of every user · integers: neighbors, best first · floats: similarities |
 //! | `item_neighbors` | n (8) · the same for items |
@@ -79,7 +79,7 @@ use super::consents::ConsentRecords;
 use super::dictionary::{DenseIndex, Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
 use super::propensity::Propensity;
-use super::ratings::{ItemSlice, Items, Ratings};
+use super::ratings::{RankSlice, Ranks, Ratings, RatingsError};
 use super::snapshot::{Biases, SnapshotParts};
 
 mod columns;
@@ -88,7 +88,7 @@ mod room;
 mod tests;
 
 /// The layout that is written, and the only one that is read.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"likemind";
 const LENGTH_AT: usize = MAGIC.len() + size_of::<u32>();
@@ -466,11 +466,11 @@ fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
 }
 
 fn write_ratings(ratings: &Ratings, purchased: &Bits, to: &mut Writer) {
-    to.u64(ratings.n_items() as u64);
+    to.integers(ratings.popularity().items().iter().map(|item| u64::from(item.0)));
     to.lengths(ratings.offsets());
-    match ratings.items() {
-        ItemSlice::Narrow(items) => to.integers(items.iter().map(|&item| u64::from(item))),
-        ItemSlice::Wide(items) => to.integers(items.iter().map(|&item| u64::from(item))),
+    match ratings.ranks() {
+        RankSlice::Narrow(ranks) => to.integers(ranks.iter().map(|&rank| u64::from(rank))),
+        RankSlice::Wide(ranks) => to.integers(ranks.iter().map(|&rank| u64::from(rank))),
     }
     to.packed_floats(ratings.values());
     to.bits(purchased);
@@ -478,17 +478,22 @@ fn write_ratings(ratings: &Ratings, purchased: &Bits, to: &mut Writer) {
 
 fn read_ratings(from: &mut Reader<'_>) -> Result<(Ratings, Bits), CodecError> {
     let part = from.part();
-    let n_items = from.size("number of items")?;
+    let by_popularity = from.u32s("items by popularity")?;
     let offsets = from.offsets("lengths")?;
-    let items = match Items::are_narrow(n_items) {
-        true => Items::Narrow(from.u16s("items")?),
-        false => Items::Wide(from.u32s("items")?),
+    let ranks = match Ranks::are_narrow(by_popularity.len()) {
+        true => Ranks::Narrow(from.u16s("ranks")?),
+        false => Ranks::Wide(from.u32s("ranks")?),
     };
     let values = from.floats("values")?;
     let purchased = from.bits("purchased")?;
-    let ratings =
-        Ratings::new(n_items, offsets, items, values).map_err(|source| CodecError::Sparse { part, source })?;
-    Ok((ratings, purchased))
+    match Ratings::new(by_popularity, offsets, ranks, values) {
+        Ok(ratings) => Ok((ratings, purchased)),
+        Err(RatingsError::Sparse(source)) => Err(CodecError::Sparse { part, source }),
+        Err(RatingsError::Popularity) => Err(from.invalid(
+            "items by popularity",
+            "are not all items, most ratings first, equals in order",
+        )),
+    }
 }
 
 fn write_biases(biases: &Biases, to: &mut Writer) {

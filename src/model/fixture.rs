@@ -20,7 +20,7 @@ use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::{Catalogue, NONE};
 use super::consents::ConsentRecords;
-use super::dictionary::{Dictionary, Texts};
+use super::dictionary::{Dictionary, ItemIndex, Texts};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
 use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
@@ -67,7 +67,23 @@ pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
         activity: Activity::none(m, 0),
         consents: ConsentRecords::default(),
         propensity: Propensity::default(),
-        ratings: ratings.into(),
+        ratings: ratings_of(ratings),
+    }
+}
+
+/// The ratings of a matrix [users, items], of which nothing is purchased.
+fn ratings_of(matrix: CsrMatrix) -> Ratings {
+    let purchased = Bits::zeros(matrix.nnz());
+    Ratings::of_matrix(matrix, &purchased).0
+}
+
+/// Has `user` buy `items`, all of which they have rated.
+pub fn buy(parts: &mut SnapshotParts, user: usize, items: &[u32]) {
+    for &item in items {
+        let position = parts.ratings.row(user).position(ItemIndex(item)).unwrap();
+        parts
+            .purchased
+            .set(parts.ratings.row_range(user).start + position, true);
     }
 }
 
@@ -259,7 +275,8 @@ fn any_ratings(m: usize, n: usize) -> impl Strategy<Value = (Ratings, Bits)> {
             .clone()
             .map(|(at, rating, _)| ((at / n) as u32, (at % n) as u32, rating));
         let ratings = CsrMatrix::from_triplets(m, n, entries.collect()).unwrap();
-        (ratings.into(), rated.map(|(_, _, purchased)| purchased).collect())
+        let purchased: Bits = rated.map(|(_, _, purchased)| purchased).collect();
+        Ratings::of_matrix(ratings, &purchased)
     })
 }
 
@@ -350,7 +367,7 @@ fn ids(prefix: &str, count: usize) -> Texts {
 /// The ratings as training has them.
 pub fn matrix(ratings: &Ratings) -> CsrMatrix {
     let rows = (0..ratings.n_users()).flat_map(|user| ratings.row(user).iter().map(move |entry| (user, entry)));
-    let triplets = rows.map(|(user, (item, value))| (user as u32, item, value));
+    let triplets = rows.map(|(user, (item, value))| (user as u32, item.0, value));
     CsrMatrix::from_triplets(ratings.n_users(), ratings.n_items(), triplets.collect()).unwrap()
 }
 
@@ -379,7 +396,7 @@ mod tests {
         let row: &[f32] = &[1.0; 12];
         let view = view(snapshot_parts(&[row; 12]));
         assert_eq!(view.snapshot.users().texts().iter().nth(2), Some("u02"));
-        assert_eq!(view.item_id(crate::model::dictionary::ItemIndex(11)), "i11");
+        assert_eq!(view.item_id(ItemIndex(11)), "i11");
     }
 
     #[test]
@@ -393,7 +410,7 @@ mod tests {
         let mut parts = snapshot_parts(&[&[1.0, 2.0, 0.0]]);
         parts.catalogue = catalogue(&facts);
         let snapshot = Snapshot::new(parts).unwrap();
-        let of = |item| snapshot.catalogue().facts(crate::model::dictionary::ItemIndex(item));
+        let of = |item| snapshot.catalogue().facts(ItemIndex(item));
         assert_eq!(
             (of(0).category, of(0).merchant, of(0).price),
             (Some("mugs"), Some("acme"), facts[0].price)

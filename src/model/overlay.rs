@@ -226,7 +226,7 @@ fn holds(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
     let Some(user) = snapshot.users().find(user.as_str()) else {
         return false;
     };
-    snapshot.ratings().row(user.at()).items.position(item.0).is_some()
+    snapshot.ratings().row(user.at()).position(*item).is_some()
 }
 
 fn borrow(facts: &ItemFacts) -> Facts<'_> {

@@ -1,6 +1,7 @@
 //! The effective ratings of a snapshot, by user: most of its memory, and most of what answering reads.
 //!
-//! An item takes 2 bytes where there are up to 65,536, else 4, and a rating 1 where few differ, else 4 ([`Floats`]): 3 bytes
+//! Items are named by their rank by popularity: the sums of a ranking, one a rank, are mostly added to where the popular items
+//! stand together, and these stay in the first-level cache. A rank takes 2 bytes where there are up to 65,536, else 4, and a rating 1 where few differ, else 4 ([`Floats`]): 3 bytes
 //! an entry on a scale of half stars, for 8 of a [`CsrMatrix`]. It is not the size alone: rows are met in any order, and
 //! what is waited for is memory.
 
@@ -8,76 +9,131 @@ use std::ops::Range;
 
 use crate::similarity::sparse::{CsrMatrix, SparseError, check_columns, check_offsets, is_allowed};
 
+use super::bits::Bits;
+use super::dictionary::ItemIndex;
 use super::floats::{FloatSlice, Floats};
+use super::popularity::Popularity;
 
 /// A sparse matrix [n_users, n_items] in compressed rows; an absent entry counts as 0.
 ///
-/// Invariants: those of [`CsrMatrix`].
+/// Invariants: those of [`CsrMatrix`], with ranks as columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ratings {
-    n_items: usize,
+    popularity: Popularity,
     offsets: Vec<u64>,
-    items: Items,
+    ranks: Ranks,
     values: Floats,
 }
 
-/// One an entry; narrow exactly where [`Items::are_narrow`].
+/// Items by their rank; narrow exactly where [`Ranks::are_narrow`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Items {
+pub enum Ranks {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
 }
 
-/// A user's ratings, ascending by item.
+/// A user's ratings, ascending by rank of the item.
 #[derive(Debug, Clone, Copy)]
 pub struct Rated<'a> {
-    pub items: ItemSlice<'a>,
-    /// One an item.
+    popularity: &'a Popularity,
+    pub ranks: RankSlice<'a>,
+    /// One a rank.
     pub values: FloatSlice<'a>,
 }
 
-/// Some of [`Items`], one after the other.
+/// Some of [`Ranks`], one after the other.
 #[derive(Debug, Clone, Copy)]
-pub enum ItemSlice<'a> {
+pub enum RankSlice<'a> {
     Narrow(&'a [u16]),
     Wide(&'a [u32]),
+}
+
+/// What is no [`Ratings`].
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RatingsError {
+    #[error(transparent)]
+    Sparse(#[from] SparseError),
+    #[error("the items by popularity are not all items, most ratings first and equals in order")]
+    Popularity,
 }
 
 impl Ratings {
     /// Takes over compressed rows: user u's entries stand at `offsets[u]..offsets[u + 1]`.
     ///
-    /// `offsets`: n_users + 1; `items` and `values`: one per entry.
+    /// `by_popularity`: all items, most ratings first, ties by index; `offsets`: n_users + 1; `ranks`, positions in
+    /// `by_popularity`, and `values`: one per entry.
     ///
     /// # Errors
-    /// The first breach of the invariants, by row and column.
-    pub fn new(n_items: usize, offsets: Vec<u64>, items: Items, values: Floats) -> Result<Self, SparseError> {
-        check_offsets(&offsets, items.as_slice().len(), values.len())?;
-        let ratings = Self {
-            n_items,
-            offsets,
-            items,
-            values,
-        };
+    /// The first breach of the invariants, by row and, as column, rank; or items in another order.
+    pub fn new(by_popularity: Vec<u32>, offsets: Vec<u64>, ranks: Ranks, values: Floats) -> Result<Self, RatingsError> {
+        check_offsets(&offsets, ranks.as_slice().len(), values.len())?;
+        let rows = || offsets.windows(2).map(|row| row[0] as usize..row[1] as usize);
+        let n_items = by_popularity.len();
+        for (user, row) in rows().enumerate() {
+            match ranks.as_slice().slice(row) {
+                RankSlice::Narrow(ranks) => check_columns(user, ranks, n_items)?,
+                RankSlice::Wide(ranks) => check_columns(user, ranks, n_items)?,
+            }
+        }
         // Few values are looked at once; where one of them is wrong, the entry that has it is looked for.
-        let are_valid = match ratings.values.as_slice() {
+        let are_valid = match values.as_slice() {
             FloatSlice::Coded(distinct, _) => distinct.values().iter().all(|&value| is_allowed(value)),
             FloatSlice::Plain(values) => values.iter().all(|&value| is_allowed(value)),
         };
-        for user in 0..ratings.n_users() {
-            let rated = ratings.row(user);
-            match rated.items {
-                ItemSlice::Narrow(items) => check_columns(user, items, n_items)?,
-                ItemSlice::Wide(items) => check_columns(user, items, n_items)?,
-            }
-            if !are_valid && let Some((column, value)) = rated.iter().find(|&(_, value)| !is_allowed(value)) {
-                return Err(SparseError::Value {
-                    row: user,
-                    column,
-                    value,
-                });
+        if !are_valid {
+            for (row, mut entries) in rows().enumerate() {
+                let value = |at| values.as_slice().get(at);
+                if let Some(at) = entries.find(|&at| !is_allowed(value(at))) {
+                    let (column, value) = (ranks.as_slice().get(at), value(at));
+                    return Err(SparseError::Value { row, column, value }.into());
+                }
             }
         }
-        Ok(ratings)
+        let mut raters = vec![0; n_items];
+        match ranks.as_slice() {
+            RankSlice::Narrow(ranks) => ranks.iter().for_each(|&rank| raters[usize::from(rank)] += 1),
+            RankSlice::Wide(ranks) => ranks.iter().for_each(|&rank| raters[rank as usize] += 1),
+        }
+        Ok(Self {
+            popularity: Popularity::ranked(by_popularity, raters).ok_or(RatingsError::Popularity)?,
+            offsets,
+            ranks,
+            values,
+        })
+    }
+
+    /// Those of a matrix whose columns are items by index, and which of them are `purchased`: a bit an entry, there as here.
+    ///
+    /// Time O(nnz · log of a row's length).
+    pub fn of_matrix(matrix: CsrMatrix, purchased: &Bits) -> (Self, Bits) {
+        let mut raters = vec![0; matrix.n_columns()];
+        matrix.columns().iter().for_each(|&item| raters[item as usize] += 1);
+        let popularity = Popularity::new(&raters);
+
+        let (offsets, mut columns, mut values) = matrix.into_parts();
+        let mut moved_purchased = Bits::zeros(columns.len());
+        let mut row = Vec::new();
+        for ends in offsets.windows(2) {
+            let entries = ends[0] as usize..ends[1] as usize;
+            row.clear();
+            row.extend(entries.clone().map(|at| {
+                let rank = popularity.rank(ItemIndex(columns[at]));
+                (rank, values[at].to_bits(), purchased.get(at))
+            }));
+            row.sort_unstable_by_key(|&(rank, ..)| rank);
+            for (at, &(rank, value, is_purchased)) in entries.zip(&row) {
+                columns[at] = rank;
+                values[at] = f32::from_bits(value);
+                moved_purchased.set(at, is_purchased);
+            }
+        }
+        let ratings = Self {
+            ranks: Ranks::new(columns, popularity.len()),
+            popularity,
+            offsets,
+            values: Floats::new(values),
+        };
+        (ratings, moved_purchased)
     }
 
     pub fn n_users(&self) -> usize {
@@ -85,7 +141,12 @@ impl Ratings {
     }
 
     pub fn n_items(&self) -> usize {
-        self.n_items
+        self.popularity.len()
+    }
+
+    /// Of the items, by how many of these ratings they have.
+    pub fn popularity(&self) -> &Popularity {
+        &self.popularity
     }
 
     /// The number of entries.
@@ -99,8 +160,8 @@ impl Ratings {
     }
 
     /// Of all entries, row by row.
-    pub fn items(&self) -> ItemSlice<'_> {
-        self.items.as_slice()
+    pub fn ranks(&self) -> RankSlice<'_> {
+        self.ranks.as_slice()
     }
 
     /// Of all entries, row by row.
@@ -111,7 +172,8 @@ impl Ratings {
     pub fn row(&self, user: usize) -> Rated<'_> {
         let range = self.row_range(user);
         Rated {
-            items: self.items.as_slice().slice(range.clone()),
+            popularity: &self.popularity,
+            ranks: self.ranks.as_slice().slice(range.clone()),
             values: self.values.as_slice().slice(range),
         }
     }
@@ -122,32 +184,19 @@ impl Ratings {
     }
 
     /// The user's rating of `item`; O(log of the row's length).
-    pub fn get(&self, user: usize, item: u32) -> Option<f32> {
+    pub fn get(&self, user: usize, item: ItemIndex) -> Option<f32> {
         let rated = self.row(user);
-        rated.items.position(item).map(|position| rated.values.get(position))
+        rated.position(item).map(|position| rated.values.get(position))
     }
 }
 
-impl From<CsrMatrix> for Ratings {
-    fn from(matrix: CsrMatrix) -> Self {
-        let n_items = matrix.n_columns();
-        let (offsets, columns, values) = matrix.into_parts();
-        Self {
-            n_items,
-            offsets,
-            items: Items::new(columns, n_items),
-            values: Floats::new(values),
-        }
-    }
-}
-
-impl Items {
-    /// `items`: each below `n_items`.
-    fn new(items: Vec<u32>, n_items: usize) -> Self {
+impl Ranks {
+    /// `ranks`: each below `n_items`.
+    pub fn new(ranks: Vec<u32>, n_items: usize) -> Self {
         match Self::are_narrow(n_items) {
             // Below 2¹⁶: the cast loses nothing.
-            true => Self::Narrow(items.into_iter().map(|item| item as u16).collect()),
-            false => Self::Wide(items),
+            true => Self::Narrow(ranks.into_iter().map(|rank| rank as u16).collect()),
+            false => Self::Wide(ranks),
         }
     }
 
@@ -156,37 +205,43 @@ impl Items {
         n_items <= 1 << 16
     }
 
-    fn as_slice(&self) -> ItemSlice<'_> {
+    pub fn as_slice(&self) -> RankSlice<'_> {
         match self {
-            Self::Narrow(items) => ItemSlice::Narrow(items),
-            Self::Wide(items) => ItemSlice::Wide(items),
+            Self::Narrow(ranks) => RankSlice::Narrow(ranks),
+            Self::Wide(ranks) => RankSlice::Wide(ranks),
         }
     }
 }
 
 impl<'a> Rated<'a> {
     pub fn len(self) -> usize {
-        self.items.len()
+        self.ranks.len()
     }
 
     pub fn is_empty(self) -> bool {
-        self.items.is_empty()
+        self.ranks.is_empty()
     }
 
-    /// (item, rating), ascending.
-    pub fn iter(self) -> impl Iterator<Item = (u32, f32)> + use<'a> {
-        Entries {
+    /// Items and ratings, ascending by rank.
+    pub fn iter(self) -> impl Iterator<Item = (ItemIndex, f32)> + use<'a> {
+        let entries = Entries {
             rated: self,
             at: 0..self.len(),
-        }
+        };
+        entries.map(move |(rank, value)| (self.popularity.item(rank), value))
+    }
+
+    /// Where `item` stands in the row.
+    pub fn position(self, item: ItemIndex) -> Option<usize> {
+        self.ranks.position(self.popularity.rank(item))
     }
 }
 
-impl<'a> ItemSlice<'a> {
+impl<'a> RankSlice<'a> {
     pub fn len(self) -> usize {
         match self {
-            Self::Narrow(items) => items.len(),
-            Self::Wide(items) => items.len(),
+            Self::Narrow(ranks) => ranks.len(),
+            Self::Wide(ranks) => ranks.len(),
         }
     }
 
@@ -198,24 +253,24 @@ impl<'a> ItemSlice<'a> {
     #[inline]
     pub fn get(self, at: usize) -> u32 {
         match self {
-            Self::Narrow(items) => u32::from(items[at]),
-            Self::Wide(items) => items[at],
+            Self::Narrow(ranks) => u32::from(ranks[at]),
+            Self::Wide(ranks) => ranks[at],
         }
     }
 
     /// Those at `range`.
     pub fn slice(self, range: Range<usize>) -> Self {
         match self {
-            Self::Narrow(items) => Self::Narrow(&items[range]),
-            Self::Wide(items) => Self::Wide(&items[range]),
+            Self::Narrow(ranks) => Self::Narrow(&ranks[range]),
+            Self::Wide(ranks) => Self::Wide(&ranks[range]),
         }
     }
 
-    /// Where `item` stands among ascending ones.
-    pub fn position(self, item: u32) -> Option<usize> {
+    /// Where `rank` stands among ascending ones.
+    pub fn position(self, rank: u32) -> Option<usize> {
         match self {
-            Self::Narrow(items) => items.binary_search(&u16::try_from(item).ok()?).ok(),
-            Self::Wide(items) => items.binary_search(&item).ok(),
+            Self::Narrow(ranks) => ranks.binary_search(&u16::try_from(rank).ok()?).ok(),
+            Self::Wide(ranks) => ranks.binary_search(&rank).ok(),
         }
     }
 }
@@ -232,7 +287,7 @@ impl Iterator for Entries<'_> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at.next()?;
-        Some((self.rated.items.get(at), self.rated.values.get(at)))
+        Some((self.rated.ranks.get(at), self.rated.values.get(at)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -242,26 +297,26 @@ impl Iterator for Entries<'_> {
     /// How entries are stored is asked once, and not for every one of them.
     #[inline]
     fn fold<B, F: FnMut(B, Self::Item) -> B>(self, init: B, mut f: F) -> B {
-        let (items, values) = (
-            self.rated.items.slice(self.at.clone()),
+        let (ranks, values) = (
+            self.rated.ranks.slice(self.at.clone()),
             self.rated.values.slice(self.at),
         );
-        match (items, values) {
-            (ItemSlice::Narrow(items), FloatSlice::Coded(distinct, positions)) => {
-                let entries = items.iter().zip(positions);
-                entries.fold(init, |sum, (&item, &at)| f(sum, (u32::from(item), distinct.value(at))))
+        match (ranks, values) {
+            (RankSlice::Narrow(ranks), FloatSlice::Coded(distinct, positions)) => {
+                let entries = ranks.iter().zip(positions);
+                entries.fold(init, |sum, (&rank, &at)| f(sum, (u32::from(rank), distinct.value(at))))
             }
-            (ItemSlice::Narrow(items), FloatSlice::Plain(values)) => {
-                let entries = items.iter().zip(values);
-                entries.fold(init, |sum, (&item, &value)| f(sum, (u32::from(item), value)))
+            (RankSlice::Narrow(ranks), FloatSlice::Plain(values)) => {
+                let entries = ranks.iter().zip(values);
+                entries.fold(init, |sum, (&rank, &value)| f(sum, (u32::from(rank), value)))
             }
-            (ItemSlice::Wide(items), FloatSlice::Coded(distinct, positions)) => {
-                let entries = items.iter().zip(positions);
-                entries.fold(init, |sum, (&item, &at)| f(sum, (item, distinct.value(at))))
+            (RankSlice::Wide(ranks), FloatSlice::Coded(distinct, positions)) => {
+                let entries = ranks.iter().zip(positions);
+                entries.fold(init, |sum, (&rank, &at)| f(sum, (rank, distinct.value(at))))
             }
-            (ItemSlice::Wide(items), FloatSlice::Plain(values)) => {
-                let entries = items.iter().zip(values);
-                entries.fold(init, |sum, (&item, &value)| f(sum, (item, value)))
+            (RankSlice::Wide(ranks), FloatSlice::Plain(values)) => {
+                let entries = ranks.iter().zip(values);
+                entries.fold(init, |sum, (&rank, &value)| f(sum, (rank, value)))
             }
         }
     }
@@ -276,12 +331,13 @@ mod tests {
 
     #[test]
     fn what_breaks_an_invariant_is_named() {
-        let check = |items: &[u16], values: &[f32], expected: &str| {
-            let narrow = Items::Narrow(items.to_vec());
-            let wide = Items::Wide(items.iter().copied().map(u32::from).collect());
-            for items in [narrow, wide] {
-                let offsets = vec![0, 1, items.as_slice().len() as u64];
-                let error = Ratings::new(5, offsets, items, Floats::new(values.to_vec())).unwrap_err();
+        let check = |ranks: &[u16], values: &[f32], expected: &str| {
+            let narrow = Ranks::Narrow(ranks.to_vec());
+            let wide = Ranks::Wide(ranks.iter().copied().map(u32::from).collect());
+            for ranks in [narrow, wide] {
+                let offsets = vec![0, 1, ranks.as_slice().len() as u64];
+                let by_popularity = vec![0, 1, 2, 3, 4];
+                let error = Ratings::new(by_popularity, offsets, ranks, Floats::new(values.to_vec())).unwrap_err();
                 assert_eq!(error.to_string(), expected);
             }
         };
@@ -308,45 +364,63 @@ mod tests {
             "entry (row 1, column 2) is inf; it must be finite and above 0",
         );
         check(&[4, 2, 3], &[1.0, 2.0], "3 column or neighbor indices, but 2 values");
+        let out_of_order = "the items by popularity are not all items, most ratings first and equals in order";
+        check(&[1, 1, 2], &[1.0, 2.0, 3.0], out_of_order);
     }
 
-    /// Of `n_columns`, with `columns` of them used.
-    fn matrix(n_columns: usize, columns: Vec<u32>) -> impl Strategy<Value = CsrMatrix> {
+    /// Of `n_columns`, with `columns` of them used, and a bit an entry.
+    fn matrix(n_columns: usize, columns: Vec<u32>) -> impl Strategy<Value = (CsrMatrix, Bits)> {
         let value = prop_oneof![3 => Just(None), 3 => Just(Some(2.5)), 1 => (0.1_f32..9.0).prop_map(Some)];
-        let row = vec(value, columns.len());
+        let row = vec((value, any::<bool>()), columns.len());
         vec(row, 1..6).prop_map(move |rows| {
-            let mut triplets = Vec::new();
-            for (row, values) in (0..).zip(&rows) {
-                let entries = columns.iter().zip(values);
-                triplets.extend(entries.filter_map(|(&column, value)| Some((row, column, (*value)?))));
+            let (mut triplets, mut purchased) = (Vec::new(), Vec::new());
+            for (row, cells) in (0..).zip(&rows) {
+                for (&column, &(value, is_purchased)) in columns.iter().zip(cells) {
+                    triplets.extend(value.map(|value| (row, column, value)));
+                    purchased.extend(value.map(|_| is_purchased));
+                }
             }
-            CsrMatrix::from_triplets(rows.len(), n_columns, triplets).unwrap()
+            let matrix = CsrMatrix::from_triplets(rows.len(), n_columns, triplets).unwrap();
+            (matrix, purchased.into_iter().collect())
         })
     }
 
     proptest! {
         #[test]
         fn they_hold_what_the_matrix_holds(
-            matrix in prop_oneof![matrix(9, (0..9).collect()), matrix(70_000, vec![0, 7, 65_535, 65_536, 69_999])],
+            (matrix, purchased) in
+                prop_oneof![matrix(9, (0..9).collect()), matrix(70_000, vec![0, 7, 65_535, 65_536, 69_999])],
         ) {
-            let ratings = Ratings::from(matrix.clone());
+            let (ratings, moved) = Ratings::of_matrix(matrix.clone(), &purchased);
             prop_assert_eq!((ratings.n_users(), ratings.n_items()), (matrix.n_rows(), matrix.n_columns()));
-            prop_assert_eq!(ratings.nnz(), matrix.nnz());
+            prop_assert_eq!((ratings.nnz(), moved.len()), (matrix.nnz(), matrix.nnz()));
             for user in 0..matrix.n_rows() {
                 let (columns, values) = matrix.row(user);
-                let expected: Vec<_> = columns.iter().copied().zip(values.iter().copied()).collect();
+                let mut expected: Vec<_> = columns.iter().map(|&item| ItemIndex(item)).zip(values.iter().copied()).collect();
+                expected.sort_by_key(|&(item, _)| ratings.popularity().rank(item));
                 let rated = ratings.row(user);
                 prop_assert_eq!(ratings.row_range(user), matrix.row_range(user));
                 prop_assert_eq!((rated.len(), rated.is_empty()), (expected.len(), expected.is_empty()));
                 prop_assert_eq!(&rated.iter().collect::<Vec<_>>(), &expected);
                 let folded = rated.iter().skip(1).fold(Vec::new(), |mut all, entry| { all.push(entry); all });
                 prop_assert_eq!(&folded[..], expected.get(1..).unwrap_or_default());
-                for item in [0, 1, 7, 65_535, 65_536, 69_999] {
-                    prop_assert_eq!(ratings.get(user, item), matrix.get(user, item));
+                for item in [0, 1, 7, 65_535, 65_536, 69_999].into_iter().filter(|&item| item < matrix.n_columns()) {
+                    let item = ItemIndex(item as u32);
+                    prop_assert_eq!(ratings.get(user, item), matrix.get(user, item.0));
+                    if let Some(position) = rated.position(item) {
+                        let at = columns.binary_search(&item.0).unwrap();
+                        let (here, there) = (ratings.row_range(user).start + position, matrix.row_range(user).start + at);
+                        prop_assert_eq!(moved.get(here), purchased.get(there));
+                    }
                 }
             }
-            let Ratings { n_items, offsets, items, values } = ratings.clone();
-            prop_assert_eq!(Ratings::new(n_items, offsets, items, values).unwrap(), ratings);
+            for item in 0..matrix.n_columns() as u32 {
+                let raters = (0..matrix.n_rows()).filter(|&user| matrix.get(user, item).is_some()).count();
+                prop_assert_eq!(ratings.popularity().raters(ItemIndex(item)) as usize, raters);
+            }
+            let Ratings { popularity, offsets, ranks, values } = ratings.clone();
+            let by_popularity = popularity.items().iter().map(|item| item.0).collect();
+            prop_assert_eq!(Ratings::new(by_popularity, offsets, ranks, values).unwrap(), ratings);
         }
     }
 }

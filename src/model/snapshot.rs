@@ -1,16 +1,18 @@
 //! The snapshot: everything an answer needs, immutable and validated.
 
 use crate::domain::consent::Consents;
-use crate::similarity::lists::{InvertedLists, NeighborLists};
+use crate::similarity::lists::NeighborLists;
 
 use super::activity::Activity;
 use super::bits::Bits;
 use super::catalogue::Catalogue;
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::followers::Followers;
 use super::parameters::{BlendWeights, TrainingParameters};
+use super::popularity::Popularity;
 use super::propensity::Propensity;
-use super::ratings::{ItemSlice, Ratings};
+use super::ratings::Ratings;
 
 /// Mean rating and regularized deviations from it.
 ///
@@ -54,9 +56,7 @@ pub struct SnapshotParts {
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
     parts: SnapshotParts,
-    item_followers: InvertedLists,
-    raters: Vec<u32>,
-    by_popularity: Vec<ItemIndex>,
+    item_followers: Followers,
     user_consents: Vec<Consents>,
 }
 
@@ -116,18 +116,9 @@ impl Snapshot {
             return Err(SnapshotError::Value { part: "parameters" });
         }
 
-        let mut raters = vec![0; n];
-        match parts.ratings.items() {
-            ItemSlice::Narrow(items) => items.iter().for_each(|&item| raters[usize::from(item)] += 1),
-            ItemSlice::Wide(items) => items.iter().for_each(|&item| raters[item as usize] += 1),
-        }
-        let mut by_popularity: Vec<ItemIndex> = (0..n as u32).map(ItemIndex).collect();
-        by_popularity.sort_unstable_by_key(|item| (std::cmp::Reverse(raters[item.at()]), item.0));
         Ok(Self {
-            item_followers: parts.item_neighbors.transpose(),
+            item_followers: Followers::new(&parts.item_neighbors, parts.ratings.popularity()),
             user_consents: user_consents(&parts),
-            raters,
-            by_popularity,
             parts,
         })
     }
@@ -189,13 +180,13 @@ impl Snapshot {
     }
 
     /// For every item j the items that have j in their neighbour list.
-    pub fn item_followers(&self) -> &InvertedLists {
+    pub fn item_followers(&self) -> &Followers {
         &self.item_followers
     }
 
-    /// How many users have an effective rating of the item.
-    pub fn raters(&self, item: ItemIndex) -> u32 {
-        self.raters[item.at()]
+    /// Of the items, by how many users have an effective rating of them.
+    pub fn popularity(&self) -> &Popularity {
+        self.parts.ratings.popularity()
     }
 
     pub fn activity(&self) -> &Activity {
@@ -214,11 +205,6 @@ impl Snapshot {
     /// What is on record for anybody, as of when the input was read.
     pub fn consents(&self) -> &ConsentRecords {
         &self.parts.consents
-    }
-
-    /// Most raters first, ties by item id.
-    pub fn by_popularity(&self) -> &[ItemIndex] {
-        &self.by_popularity
     }
 }
 

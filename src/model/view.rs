@@ -130,12 +130,12 @@ impl View {
             .unwrap_or_else(|| self.snapshot.catalogue().facts(item))
     }
 
-    /// The history of `user` as the snapshot knows it, ascending by item.
+    /// The history of `user` as the snapshot knows it, the most popular item first.
     pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
         let positions = self.snapshot.ratings().row_range(user.at());
         let entries = self.snapshot.ratings().row(user.at()).iter().zip(positions);
         entries.map(|((item, rating), position)| HistoryEntry {
-            item: ItemIndex(item),
+            item,
             rating,
             purchased: self.snapshot.is_purchased(position),
         })
@@ -149,9 +149,6 @@ impl View {
         if let Some(row) = self.user(user) {
             entries.reserve(self.snapshot.ratings().row_range(row.at()).len() + fresh.len());
             entries.extend(self.stored_history(row));
-        }
-        if fresh.is_empty() {
-            return History { entries };
         }
         let is_fresh = |item: ItemIndex| {
             fresh

@@ -69,7 +69,7 @@ pub(super) fn similar_users(
         contribution: 0.0,
     };
     for (user, similarity) in shopper.neighbors() {
-        if let Some(rating) = snapshot.ratings().get(user.at(), item.0) {
+        if let Some(rating) = snapshot.ratings().get(user.at(), item) {
             similar.users += 1;
             similar.contribution += contribution(user, f64::from(similarity), f64::from(rating));
         }

@@ -14,10 +14,10 @@ pub fn most_popular(
 ) -> Vec<ItemIndex> {
     let take = |items: &[ItemIndex]| items.iter().copied().filter(|&item| passes(item)).take(limit).collect();
     match candidates {
-        None => take(snapshot.by_popularity()),
+        None => take(snapshot.popularity().items()),
         Some(candidates) => {
             let mut by_popularity = candidates.to_vec();
-            by_popularity.sort_unstable_by_key(|&item| (std::cmp::Reverse(snapshot.raters(item)), item));
+            by_popularity.sort_unstable_by_key(|&item| snapshot.popularity().rank(item));
             take(&by_popularity)
         }
     }

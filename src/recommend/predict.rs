@@ -9,7 +9,7 @@ use crate::model::view::View;
 use super::Basis;
 pub use super::explain::{ItemContribution, SimilarUsers};
 use super::explain::{item_contributions, similar_users};
-use super::prefetch::{AHEAD, prefetch, prefetch_items, prefetch_value};
+use super::prefetch::{AHEAD, prefetch, prefetch_ranks, prefetch_value};
 use super::shopper::Shopper;
 use super::sieve::{Asked, Met};
 
@@ -103,7 +103,8 @@ pub struct Scratch {
 struct Meeting {
     neighbor: UserIndex,
     similarity: f32,
-    item: ItemIndex,
+    /// Of the item.
+    rank: u32,
     /// Position of the rating among all.
     entry: usize,
 }
@@ -309,7 +310,7 @@ impl<'a> Predictor<'a> {
         let mut sum = Sum::default();
         for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
             let neighbor = UserIndex(neighbor);
-            if let Some(rating) = self.snapshot.ratings().get(neighbor.at(), item.0) {
+            if let Some(rating) = self.snapshot.ratings().get(neighbor.at(), item) {
                 sum.add(
                     similarity,
                     f64::from(rating) - self.expected_of_user(neighbor, item, estimator),
@@ -363,36 +364,41 @@ impl<'a> Predictor<'a> {
             asked, met, meetings, ..
         } = scratch;
         let known = || (0..).zip(items).filter_map(|(place, item)| Some((place, (*item)?)));
-        known().for_each(|(place, item)| asked.insert(item, place));
+        let popularity = self.snapshot.popularity();
+        known().for_each(|(place, item)| asked.insert(popularity.rank(item), place));
         let ratings = self.snapshot.ratings();
         let row = |user: UserIndex| ratings.row(user.at());
+        for (neighbor, _) in self.shopper.neighbors() {
+            prefetch(&ratings.offsets()[neighbor.at()..][..2]);
+            prefetch(&self.snapshot.biases().users[neighbor.at()..][..1]);
+        }
         let mut ahead = self.shopper.neighbors().skip(AHEAD);
         for (neighbor, similarity) in self.shopper.neighbors() {
             if let Some((later, _)) = ahead.next()
                 && let rated = row(later)
                 && asked.is_short(rated.len())
             {
-                prefetch_items(rated.items);
+                prefetch_ranks(rated.ranks);
             }
             let rated = row(neighbor);
             let first = ratings.row_range(neighbor.at()).start;
-            let mut note = |item: u32, position: usize| {
+            let mut note = |rank: u32, position: usize| {
                 prefetch_value(rated.values, position);
                 meetings.push(Meeting {
                     neighbor,
                     similarity,
-                    item: ItemIndex(item),
+                    rank,
                     entry: first + position,
                 });
             };
             if asked.is_short(rated.len()) {
-                for &position in asked.met_in(rated.items, met) {
-                    note(rated.items.get(position as usize), position as usize);
+                for &position in asked.met_in(rated.ranks, met) {
+                    note(rated.ranks.get(position as usize), position as usize);
                 }
             } else {
-                for (_, item) in known() {
-                    if let Some(position) = rated.items.position(item.0) {
-                        note(item.0, position);
+                for rank in known().map(|(_, item)| popularity.rank(item)) {
+                    if let Some(position) = rated.ranks.position(rank) {
+                        note(rank, position);
                     }
                 }
             }
@@ -400,9 +406,9 @@ impl<'a> Predictor<'a> {
         let mut sums = vec![Sum::default(); items.len()];
         let values = ratings.values().as_slice();
         for meeting in meetings.drain(..) {
-            let expected = self.expected_of_user(meeting.neighbor, meeting.item, estimator);
+            let expected = self.expected_of_user(meeting.neighbor, popularity.item(meeting.rank), estimator);
             let deviation = f64::from(values.get(meeting.entry)) - expected;
-            sums[asked.place(meeting.item)].add(meeting.similarity, deviation);
+            sums[asked.place(meeting.rank)].add(meeting.similarity, deviation);
         }
         asked.clear();
         let (_, similarities) = self.shopper.neighbor_list();
@@ -457,7 +463,7 @@ impl<'a> Predictor<'a> {
     }
 
     fn fallback(&self, item: Option<ItemIndex>) -> Fallback {
-        let item_has_ratings = item.is_some_and(|item| self.snapshot.raters(item) > 0);
+        let item_has_ratings = item.is_some_and(|item| self.snapshot.popularity().raters(item) > 0);
         match (self.shopper.has_ratings(), item_has_ratings) {
             (true, true) => Fallback::BaselineOnly,
             (false, true) => Fallback::ItemMean,

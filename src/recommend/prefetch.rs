@@ -1,7 +1,7 @@
 //! Fetching from memory what is needed soon.
 
 use crate::model::floats::FloatSlice;
-use crate::model::ratings::{ItemSlice, Rated};
+use crate::model::ratings::{RankSlice, Rated};
 
 /// Rows that are fetched before their turn: they lie anywhere in a large matrix, and the first access to each would be
 /// waited for.
@@ -15,23 +15,28 @@ pub(super) fn prefetch_beginning<T>(slice: &[T]) {
     prefetch(&slice[..slice.len().min(BEGINNING_BYTES / size_of::<T>())]);
 }
 
+/// Has the beginning of `ranks` fetched, and waits for nothing.
+pub(super) fn prefetch_ranks_beginning(ranks: RankSlice) {
+    match ranks {
+        RankSlice::Narrow(ranks) => prefetch_beginning(ranks),
+        RankSlice::Wide(ranks) => prefetch_beginning(ranks),
+    }
+}
+
 /// Has the beginnings of a user's items and ratings fetched, and waits for nothing.
 pub(super) fn prefetch_rated(rated: Rated) {
-    match rated.items {
-        ItemSlice::Narrow(items) => prefetch_beginning(items),
-        ItemSlice::Wide(items) => prefetch_beginning(items),
-    }
+    prefetch_ranks_beginning(rated.ranks);
     match rated.values {
         FloatSlice::Coded(_, positions) => prefetch_beginning(positions),
         FloatSlice::Plain(values) => prefetch_beginning(values),
     }
 }
 
-/// Has all of a user's items fetched, and waits for nothing.
-pub(super) fn prefetch_items(items: ItemSlice) {
-    match items {
-        ItemSlice::Narrow(items) => prefetch(items),
-        ItemSlice::Wide(items) => prefetch(items),
+/// Has all of `ranks` fetched, and waits for nothing.
+pub(super) fn prefetch_ranks(ranks: RankSlice) {
+    match ranks {
+        RankSlice::Narrow(ranks) => prefetch(ranks),
+        RankSlice::Wide(ranks) => prefetch(ranks),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::domain::id::UserId;
 use crate::model::dictionary::{ItemIndex, UserIndex};
-use crate::model::floats::FloatSlice;
-use crate::model::ratings::{ItemSlice, Rated};
+use crate::model::floats::{Distinct, FloatSlice, MAX_DISTINCT};
+use crate::model::popularity::Popularity;
+use crate::model::ratings::{RankSlice, Rated};
 use crate::model::snapshot::Snapshot;
 use crate::model::view::{History, View};
 
@@ -11,7 +12,7 @@ use super::Basis;
 use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
 use super::filter::{CompiledFilter, ItemFilter};
 use super::popular::most_popular;
-use super::prefetch::{AHEAD, prefetch_beginning, prefetch_rated};
+use super::prefetch::{AHEAD, prefetch_beginning, prefetch_ranks_beginning, prefetch_rated};
 use super::shopper::Shopper;
 use super::top::{Scored, Top};
 
@@ -98,8 +99,9 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
 
     scratch.add_all(view, &shopper, options.basis);
     scratch.find_runs();
-    let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, passes);
-    let ranked = scratch.top(options.limit, factors, passes);
+    let popularity = view.snapshot.popularity();
+    let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, popularity, passes);
+    let ranked = scratch.top(options.limit, factors, popularity, passes);
     scratch.clear();
 
     if ranked.is_empty() {
@@ -109,7 +111,7 @@ pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch:
                 .into_iter()
                 .map(|item| Recommended {
                     item,
-                    score: f64::from(view.snapshot.raters(item)),
+                    score: f64::from(view.snapshot.popularity().raters(item)),
                     explanation: None,
                 })
                 .collect(),
@@ -149,8 +151,9 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
     scratch.find_runs();
     let rank = |ranking: &Ranking| {
         let passes = |item: ItemIndex| listed.get(item.at()) && ranking.excluded.binary_search(&item).is_err();
-        let factors = scratch.factors(ranking.basis, ranking.weight, passes);
-        let ranked = scratch.top(ranking.limit, factors, passes);
+        let popularity = view.snapshot.popularity();
+        let factors = scratch.factors(ranking.basis, ranking.weight, popularity, passes);
+        let ranked = scratch.top(ranking.limit, factors, popularity, passes);
         ranked.into_iter().map(|scored| scored.item).collect()
     };
     let lists = rankings.iter().map(rank).collect();
@@ -167,7 +170,7 @@ pub fn estimated_work(view: &View, subject: &Subject, basis: Basis) -> usize {
 fn n_terms(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> usize {
     let mut work = 0;
     if basis.has_items() {
-        let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at()).0.len();
+        let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row_range(item).len();
         work += shopper.ratings().map(followers).sum::<usize>();
     }
     if basis.has_users() {
@@ -203,12 +206,14 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
 /// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
 /// sum is 0.
 ///
+/// Items stand by their rank by popularity, so that most of what is added goes to few places.
+///
 /// What has been added to is noted by runs of `RUN` neighboring items. All sums are then gone through once, for the largest
 /// of every run: in order, many compared at once, and hardly a branch that cannot be foreseen, which a list of the items
 /// would be full of. Whatever is looked for after that is looked for among the runs, of which few hold any of it.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Item-based sums, one an item, up to a whole number of groups.
+    /// Item-based sums, one a rank, up to a whole number of groups and for every rank of two bytes.
     items: Vec<f64>,
     /// User-based sums.
     users: Vec<f64>,
@@ -216,7 +221,12 @@ pub struct Scratch {
     touched: Vec<bool>,
     /// The runs that were added to, ascending.
     runs: Vec<Run>,
+    products: Products,
 }
+
+/// What one neighbor's ratings are worth, by their position among the distinct ones.
+#[derive(Debug)]
+struct Products([f64; MAX_DISTINCT]);
 
 /// The largest sums of a run.
 #[derive(Debug, Clone, Copy)]
@@ -240,14 +250,16 @@ struct Factors {
 }
 
 impl Scratch {
-    /// Sums in a fixed order: history ascending by item, neighbors best first.
+    /// Sums in a fixed order: that of the history, and neighbors best first.
     fn add_all(&mut self, view: &View, shopper: &Shopper, basis: Basis) {
         let snapshot = &*view.snapshot;
         let n_runs = snapshot.items().len().div_ceil(RUN * GROUP) * GROUP;
         if self.touched.len() < n_runs {
             self.touched.resize(n_runs, false);
-            self.items.resize(n_runs * RUN, 0.0);
-            self.users.resize(n_runs * RUN, 0.0);
+            let n_sums = (n_runs * RUN).max(N_NARROW);
+            // Made anew, not grown: what no item needs of them is then never touched, and takes no memory.
+            self.items = vec![0.0; n_sums];
+            self.users = vec![0.0; n_sums];
         }
         // With so many terms nearly every run is added to: said of all at once, it need not be noted with every term.
         match n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
@@ -255,13 +267,13 @@ impl Scratch {
                 self.touched[..n_runs].fill(true);
                 self.add_sides(snapshot, shopper, basis, |_, _| {});
             }
-            false => self.add_sides(snapshot, shopper, basis, |touched, item| {
-                touched[item as usize / RUN] = true;
+            false => self.add_sides(snapshot, shopper, basis, |touched, rank| {
+                touched[rank as usize / RUN] = true;
             }),
         }
     }
 
-    /// `note`: that something is added to the sums of an item.
+    /// `note`: that something is added to the sums of an item, by its rank.
     fn add_sides(
         &mut self,
         snapshot: &Snapshot,
@@ -270,13 +282,15 @@ impl Scratch {
         note: impl Fn(&mut [bool], u32) + Copy,
     ) {
         if basis.has_items() {
-            let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item.at());
+            let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item);
             let mut ahead = shopper.ratings().skip(AHEAD).map(followers);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
-                let (followers, similarities) = snapshot.item_followers().row(item.at());
-                let note = |item| note(&mut self.touched, item);
-                add(&mut self.items, followers, similarities, |value| value, rating, note);
+                let (followers, similarities) = snapshot.item_followers().row(item);
+                let rating = f64::from(rating);
+                let product = |similarity| rating * f64::from(similarity);
+                let note = |rank| note(&mut self.touched, rank);
+                add(&mut self.items, followers, similarities, product, note);
             }
         }
         if basis.has_users() {
@@ -284,22 +298,20 @@ impl Scratch {
             let mut ahead = shopper.neighbors().skip(AHEAD).map(rated);
             for (user, similarity) in shopper.neighbors() {
                 ahead.next().into_iter().for_each(prefetch_rated);
-                let Rated { items, values } = snapshot.ratings().row(user.at());
-                let note = |item| note(&mut self.touched, item);
+                let Rated { ranks, values, .. } = snapshot.ratings().row(user.at());
+                let similarity = f64::from(similarity);
+                let product = |rating| similarity * f64::from(rating);
+                let note = |rank| note(&mut self.touched, rank);
                 let sums = &mut self.users;
-                match (items, values) {
-                    (ItemSlice::Narrow(items), FloatSlice::Coded(distinct, positions)) => {
-                        add(sums, items, positions, |at| distinct.value(at), similarity, note);
+                match values {
+                    FloatSlice::Coded(distinct, positions) if distinct.values().len() <= positions.len() => {
+                        let products = self.products.of(distinct, product);
+                        add(sums, ranks, positions, |at| products[usize::from(at)], note);
                     }
-                    (ItemSlice::Narrow(items), FloatSlice::Plain(values)) => {
-                        add(sums, items, values, |value| value, similarity, note);
+                    FloatSlice::Coded(distinct, positions) => {
+                        add(sums, ranks, positions, |at| product(distinct.value(at)), note);
                     }
-                    (ItemSlice::Wide(items), FloatSlice::Coded(distinct, positions)) => {
-                        add(sums, items, positions, |at| distinct.value(at), similarity, note);
-                    }
-                    (ItemSlice::Wide(items), FloatSlice::Plain(values)) => {
-                        add(sums, items, values, |value| value, similarity, note);
-                    }
+                    FloatSlice::Plain(values) => add(sums, ranks, values, product, note),
                 }
             }
         }
@@ -328,11 +340,17 @@ impl Scratch {
     }
 
     /// `weight`: of the item-based side of a blend.
-    fn factors(&self, basis: Basis, weight: f64, passes: impl Fn(ItemIndex) -> bool) -> Factors {
+    fn factors(
+        &self,
+        basis: Basis,
+        weight: f64,
+        popularity: &Popularity,
+        passes: impl Fn(ItemIndex) -> bool,
+    ) -> Factors {
         let (items, users) = match basis {
             Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
             Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
-            Basis::Blended => self.maxima(passes),
+            Basis::Blended => self.maxima(popularity, passes),
         };
         match (items > 0.0, users > 0.0) {
             (true, true) => Factors {
@@ -353,14 +371,14 @@ impl Scratch {
 
     /// The largest sums of items that pass. They come before any ranking, for every blended score depends on them; but
     /// only an item that would raise a maximum has to be checked.
-    fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
+    fn maxima(&self, popularity: &Popularity, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
         let (mut items, mut users) = (0.0, 0.0);
         for run in &self.runs {
             if run.items <= items && run.users <= users {
                 continue;
             }
-            for (item, by_items, by_users) in self.sums(run) {
-                if (by_items > items || by_users > users) && passes(item) {
+            for (rank, by_items, by_users) in self.sums(run) {
+                if (by_items > items || by_users > users) && passes(popularity.item(rank)) {
                     items = by_items.max(items);
                     users = by_users.max(users);
                 }
@@ -370,33 +388,41 @@ impl Scratch {
     }
 
     /// The best that pass; only items whose score is high enough are checked.
-    fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
+    fn top(
+        &self,
+        limit: usize,
+        factors: Factors,
+        popularity: &Popularity,
+        passes: impl Fn(ItemIndex) -> bool,
+    ) -> Vec<Scored> {
         let mut top = Top::new(limit, self.items.len());
         for run in &self.runs {
             // No score of the run is above that of its largest sums, for rounding keeps order.
             if factors.score(run.items, run.users) < top.least() {
                 continue;
             }
-            for (item, by_items, by_users) in self.sums(run) {
+            for (rank, by_items, by_users) in self.sums(run) {
                 let score = factors.score(by_items, by_users);
-                let scored = Scored { score, item };
-                if score > 0.0 && top.admits(scored) && passes(item) {
-                    top.insert(scored);
+                if score > 0.0 && score >= top.least() {
+                    let item = popularity.item(rank);
+                    let scored = Scored { score, item };
+                    if top.admits(scored) && passes(item) {
+                        top.insert(scored);
+                    }
                 }
             }
         }
         top.into_ranked()
     }
 
-    /// The items of a run, and both sums of each.
-    fn sums(&self, run: &Run) -> impl Iterator<Item = (ItemIndex, f64, f64)> {
-        let items = run.at * RUN..(run.at + 1) * RUN;
-        let sums = self.items[items.clone()].iter().zip(&self.users[items.clone()]);
+    /// The items of a run by rank, and both sums of each.
+    fn sums(&self, run: &Run) -> impl Iterator<Item = (u32, f64, f64)> {
+        let ranks = run.at * RUN..(run.at + 1) * RUN;
+        let sums = self.items[ranks.clone()].iter().zip(&self.users[ranks.clone()]);
         // The snapshot's items are fewer than 2³².
-        let indices = items.map(|item| ItemIndex(item as u32));
-        indices
+        ranks
             .zip(sums)
-            .map(|(item, (&by_items, &by_users))| (item, by_items, by_users))
+            .map(|(rank, (&by_items, &by_users))| (rank as u32, by_items, by_users))
     }
 
     /// Leaves every sum 0.
@@ -417,33 +443,68 @@ impl Factors {
     }
 }
 
-/// Adds `factor` · `value` of `codes` to the `items`' sums. The products several at once, the sums one by one.
+impl Default for Products {
+    fn default() -> Self {
+        Self([0.0; MAX_DISTINCT])
+    }
+}
+
+impl Products {
+    /// `product` of every distinct value. Behind them stands anything.
+    fn of(&mut self, distinct: &Distinct, product: impl Fn(f32) -> f64) -> &[f64; MAX_DISTINCT] {
+        for (of_value, &value) in self.0.iter_mut().zip(distinct.values()) {
+            *of_value = product(value);
+        }
+        &self.0
+    }
+}
+
+/// Ranks of two bytes: of so many sums each has one, and that need not be checked.
+const N_NARROW: usize = 1 << 16;
+
+/// Adds `product` of each of the `codes` to the sum of its rank; `note`: the rank. There are at least [`N_NARROW`] sums.
 #[inline]
-fn add<I: Copy + Into<u32>, C: Copy>(
+fn add<C: Copy>(
     sums: &mut [f64],
-    items: &[I],
+    ranks: RankSlice,
     codes: &[C],
-    value: impl Fn(C) -> f32,
-    factor: f32,
+    product: impl Fn(C) -> f64,
     mut note: impl FnMut(u32),
 ) {
+    match ranks {
+        RankSlice::Narrow(ranks) => {
+            let Some(sums) = sums.first_chunk_mut::<N_NARROW>() else {
+                unreachable!("there are as many");
+            };
+            add_products(ranks, codes, product, |rank, product| {
+                sums[usize::from(rank)] += product;
+                note(u32::from(rank));
+            });
+        }
+        RankSlice::Wide(ranks) => add_products(ranks, codes, product, |rank, product| {
+            sums[rank as usize] += product;
+            note(rank);
+        }),
+    }
+}
+
+/// The products several at once, the sums one by one.
+#[inline]
+fn add_products<R: Copy, C: Copy>(ranks: &[R], codes: &[C], product: impl Fn(C) -> f64, mut add: impl FnMut(R, f64)) {
     const TOGETHER: usize = 8;
-    let factor = f64::from(factor);
-    let mut add = |item: I, product: f64| {
-        let item = item.into();
-        sums[item as usize] += product;
-        note(item);
-    };
-    let (items, last_items) = items.as_chunks::<TOGETHER>();
+    let (ranks, last_ranks) = ranks.as_chunks::<TOGETHER>();
     let (codes, last_codes) = codes.as_chunks::<TOGETHER>();
-    for (items, codes) in items.iter().zip(codes) {
-        let products = codes.map(|code| factor * f64::from(value(code)));
-        for (&item, product) in items.iter().zip(products) {
-            add(item, product);
+    for (ranks, codes) in ranks.iter().zip(codes) {
+        let mut products = [0.0; TOGETHER];
+        for (of_code, &code) in products.iter_mut().zip(codes) {
+            *of_code = product(code);
+        }
+        for (&rank, product) in ranks.iter().zip(products) {
+            add(rank, product);
         }
     }
-    for (&item, &code) in last_items.iter().zip(last_codes) {
-        add(item, factor * f64::from(value(code)));
+    for (&rank, &code) in last_ranks.iter().zip(last_codes) {
+        add(rank, product(code));
     }
 }
 
@@ -459,7 +520,7 @@ fn largest(values: &[f64; RUN]) -> f64 {
     values[0]
 }
 
-fn prefetch_row((indices, values): (&[u32], &[f32])) {
-    prefetch_beginning(indices);
-    prefetch_beginning(values);
+fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
+    prefetch_ranks_beginning(ranks);
+    prefetch_beginning(similarities);
 }

@@ -18,13 +18,11 @@ pub(super) struct Shopper<'a> {
     unchanged: Option<UserIndex>,
 }
 
-/// Effective ratings, above 0, ascending by item.
+/// Effective ratings, above 0.
 enum ShopperHistory<'a> {
-    /// As the snapshot says; `first`: position of the first of its entries.
-    Stored {
-        rated: Rated<'a>,
-        first: usize,
-    },
+    /// As the snapshot says, the most popular item first; `first`: position of the first of its entries.
+    Stored { rated: Rated<'a>, first: usize },
+    /// Ascending by item.
     Present(Vec<HistoryEntry>),
 }
 
@@ -91,7 +89,7 @@ impl<'a> Shopper<'a> {
         self.n_ratings() > 0
     }
 
-    /// Items and ratings that an answer may rest on, ascending by item.
+    /// Items and ratings that an answer may rest on.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
         let (stored, present) = match &self.history {
             _ if !self.is_profiled => (None, None),
@@ -99,7 +97,6 @@ impl<'a> Shopper<'a> {
             ShopperHistory::Present(entries) => (None, Some(entries)),
         };
         let stored = stored.into_iter().flatten();
-        let stored = stored.map(|(item, rating)| (ItemIndex(item), rating));
         let present = present.into_iter().flatten();
         stored.chain(present.map(|entry| (entry.item, entry.rating)))
     }
@@ -154,7 +151,7 @@ impl<'a> Shopper<'a> {
 
     fn position(&self, item: ItemIndex) -> Option<usize> {
         match &self.history {
-            ShopperHistory::Stored { rated, .. } => rated.items.position(item.0),
+            ShopperHistory::Stored { rated, .. } => rated.position(item),
             ShopperHistory::Present(entries) => entries.binary_search_by_key(&item, |entry| entry.item).ok(),
         }
     }

@@ -5,16 +5,15 @@
 //! 16 bytes at once. With 20 items asked about, one in 150 of all others passes as well; what passes is looked at for itself.
 
 use crate::model::bits::Bits;
-use crate::model::dictionary::ItemIndex;
-use crate::model::ratings::ItemSlice;
+use crate::model::ratings::RankSlice;
 
-/// Items that a request asks about, each with its place there; between requests there are none.
+/// Items that a request asks about, by their ranks, each with its place there; between requests there are none.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    items: Vec<ItemIndex>,
-    /// Whether an item is among them: a bit an item stays in the first-level cache.
+    ranks: Vec<u32>,
+    /// Whether a rank is among them: a bit a rank stays in the first-level cache.
     bits: Bits,
-    /// One an item, of those that are not among them any.
+    /// One a rank, of those that are not among them any.
     places: Vec<u32>,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     sieve: Sieve,
@@ -48,44 +47,44 @@ impl Asked {
         }
     }
 
-    /// `item`: one of those that there is room for.
-    pub fn insert(&mut self, item: ItemIndex, place: u32) {
-        self.bits.set(item.at(), true);
-        self.places[item.at()] = place;
-        self.sieve.insert(item.0);
-        self.items.push(item);
+    /// `rank`: of an item that there is room for.
+    pub fn insert(&mut self, rank: u32, place: u32) {
+        self.bits.set(rank as usize, true);
+        self.places[rank as usize] = place;
+        self.sieve.insert(rank);
+        self.ranks.push(rank);
     }
 
     pub fn clear(&mut self) {
-        for item in self.items.drain(..) {
-            self.bits.set(item.at(), false);
+        for rank in self.ranks.drain(..) {
+            self.bits.set(rank as usize, false);
         }
         self.sieve = Sieve::default();
     }
 
     /// Of one of the items.
-    pub fn place(&self, item: ItemIndex) -> usize {
-        self.places[item.at()] as usize
+    pub fn place(&self, rank: u32) -> usize {
+        self.places[rank as usize] as usize
     }
 
     /// Whether going through a row of `len` entries is quicker than looking for each of the items.
     pub fn is_short(&self, len: usize) -> bool {
-        len <= MAX_SCAN * self.items.len()
+        len <= MAX_SCAN * self.ranks.len()
     }
 
     /// Where in `row` the items stand.
     ///
     /// `row`: of items that there is room for.
-    pub fn met_in<'a>(&self, row: ItemSlice, met: &'a mut Met) -> &'a [u32] {
+    pub fn met_in<'a>(&self, row: RankSlice, met: &'a mut Met) -> &'a [u32] {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
-            let is_met = |item: u32| self.bits.get(item as usize);
+            let is_met = |rank: u32| self.bits.get(rank as usize);
             met.positions.clear();
             // SAFETY: the processor has the instructions.
             unsafe {
                 match row {
-                    ItemSlice::Narrow(row) => x86::sift(&self.sieve, row, is_met, &mut met.positions),
-                    ItemSlice::Wide(row) => x86::sift(&self.sieve, row, is_met, &mut met.positions),
+                    RankSlice::Narrow(row) => x86::sift(&self.sieve, row, is_met, &mut met.positions),
+                    RankSlice::Wide(row) => x86::sift(&self.sieve, row, is_met, &mut met.positions),
                 }
             }
             return &met.positions;
@@ -93,23 +92,23 @@ impl Asked {
         self.met_portably(row, met)
     }
 
-    fn met_portably<'a>(&self, row: ItemSlice, met: &'a mut Met) -> &'a [u32] {
-        let is_met = |item: u32| self.bits.get(item as usize);
+    fn met_portably<'a>(&self, row: RankSlice, met: &'a mut Met) -> &'a [u32] {
+        let is_met = |rank: u32| self.bits.get(rank as usize);
         match row {
-            ItemSlice::Narrow(row) => met.among(row, is_met),
-            ItemSlice::Wide(row) => met.among(row, is_met),
+            RankSlice::Narrow(row) => met.among(row, is_met),
+            RankSlice::Wide(row) => met.among(row, is_met),
         }
     }
 
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.bits.count_ones() == 0
+        self.ranks.is_empty() && self.bits.count_ones() == 0
     }
 }
 
 impl Sieve {
-    fn insert(&mut self, item: u32) {
-        let [low, mixed] = bytes(item);
+    fn insert(&mut self, rank: u32) {
+        let [low, mixed] = bytes(rank);
         self.low.insert(low);
         self.mixed.insert(mixed);
     }
@@ -139,9 +138,9 @@ impl Met {
     }
 }
 
-/// The low byte, and the second one mixed with it: the items of a row ascend, so that neighbors have the second in common.
-fn bytes(item: u32) -> [u8; 2] {
-    let [low, second, ..] = item.to_le_bytes();
+/// The low byte, and the second one mixed with it: ranks of a row ascend, so that neighbors have the second in common.
+fn bytes(rank: u32) -> [u8; 2] {
+    let [low, second, ..] = rank.to_le_bytes();
     [low, second ^ low.rotate_left(4)]
 }
 
@@ -157,7 +156,7 @@ mod x86 {
     /// Entries that are looked at together.
     const AT_ONCE: usize = 32;
 
-    /// An item, as a row has it.
+    /// A rank, as a row has it.
     pub trait Entry: Copy + Default + Into<u32> {
         /// The lower 16 bits of each, in order.
         ///
@@ -331,7 +330,7 @@ mod tests {
             // A second time, for what is left of the first.
             for n_asked in [items.len() / 2, items.len()] {
                 for (place, &item) in (0..).zip(items.iter().take(n_asked)) {
-                    asked.insert(ItemIndex(item), place);
+                    asked.insert(item, place);
                 }
                 let is_asked = |item: &u32| items.iter().take(n_asked).any(|other| other == item);
                 let expected: Vec<u32> =
@@ -339,13 +338,13 @@ mod tests {
                 let mut narrow = Vec::new();
                 if n_items <= 65_536 {
                     narrow.extend(row.iter().map(|&item| item as u16));
-                    prop_assert_eq!(asked.met_in(ItemSlice::Narrow(&narrow), &mut met), &expected[..]);
-                    prop_assert_eq!(asked.met_portably(ItemSlice::Narrow(&narrow), &mut met), &expected[..]);
+                    prop_assert_eq!(asked.met_in(RankSlice::Narrow(&narrow), &mut met), &expected[..]);
+                    prop_assert_eq!(asked.met_portably(RankSlice::Narrow(&narrow), &mut met), &expected[..]);
                 }
-                prop_assert_eq!(asked.met_in(ItemSlice::Wide(&row), &mut met), &expected[..]);
-                prop_assert_eq!(asked.met_portably(ItemSlice::Wide(&row), &mut met), &expected[..]);
+                prop_assert_eq!(asked.met_in(RankSlice::Wide(&row), &mut met), &expected[..]);
+                prop_assert_eq!(asked.met_portably(RankSlice::Wide(&row), &mut met), &expected[..]);
                 for (place, &item) in items.iter().take(n_asked).enumerate() {
-                    prop_assert_eq!(asked.place(ItemIndex(item)), place);
+                    prop_assert_eq!(asked.place(item), place);
                 }
                 asked.clear();
                 prop_assert!(asked.is_empty());

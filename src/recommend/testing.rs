@@ -140,8 +140,8 @@ impl Person {
         let (mut ratings, mut purchased) = (vec![0.0; n], vec![false; n]);
         if let Some(user) = user {
             for ((item, value), position) in parts.ratings.row(user).iter().zip(parts.ratings.row_range(user)) {
-                ratings[item as usize] = f64::from(value);
-                purchased[item as usize] = parts.purchased.get(position);
+                ratings[item.at()] = f64::from(value);
+                purchased[item.at()] = parts.purchased.get(position);
             }
         }
         let max = f64::from(parts.parameters.scale.max);

@@ -4,6 +4,7 @@ use crate::model::bits::Bits;
 use crate::model::dictionary::{Dictionary, UserIndex};
 use crate::model::parameters::{BlendWeights, TrainingParameters};
 use crate::model::propensity::Propensity;
+use crate::model::ratings::Ratings;
 use crate::model::snapshot::SnapshotParts;
 use crate::similarity::cosine::{KernelPath, Observer, Selection, TopK, TopKOptions, top_k_observed};
 use crate::similarity::lists::NeighborLists;
@@ -110,14 +111,15 @@ pub fn fit(
     };
 
     let activity = activity(input, &users);
+    let (ratings, purchased) = Ratings::of_matrix(ratings, &effective.purchased);
     Ok(SnapshotParts {
         parameters: parameters.clone(),
         weights: options.weights,
         users,
         items: input.items.clone(),
         catalogue: input.catalogue.clone(),
-        ratings: ratings.into(),
-        purchased: effective.purchased,
+        ratings,
+        purchased,
         biases,
         user_neighbors,
         item_neighbors: items.lists,
@@ -184,6 +186,7 @@ mod tests {
     use super::super::matrix::effective_ratings;
     use super::super::testing::{input, order, rating};
     use super::*;
+    use crate::model::dictionary::ItemIndex;
     use crate::model::fixture::snapshot_parts;
     use crate::model::parameters::TrainingOptions;
     use crate::model::snapshot::Snapshot;
@@ -213,8 +216,9 @@ mod tests {
         let parts = parts_of(&input, &TrainingParameters::default());
         assert_eq!(parts.users.texts().iter().collect::<Vec<_>>(), ["u1", "u3"]);
         assert_eq!(parts.items, input.items);
-        assert!(parts.ratings.row(0).iter().eq([(0, 4.0), (2, 2.0)]));
-        assert!(parts.ratings.row(1).iter().eq([(0, 2.0), (2, 5.0)]));
+        let entry = |item, rating| (ItemIndex(item), rating);
+        assert!(parts.ratings.row(0).iter().eq([entry(0, 4.0), entry(2, 2.0)]));
+        assert!(parts.ratings.row(1).iter().eq([entry(0, 2.0), entry(2, 5.0)]));
         let purchased: Vec<bool> = (0..4).map(|position| parts.purchased.get(position)).collect();
         assert_eq!(purchased, [false, false, true, false]);
         let snapshot = Snapshot::new(parts).unwrap();

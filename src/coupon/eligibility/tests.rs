@@ -39,8 +39,7 @@ impl World {
         let mut parts = snapshot_parts(&EXAMPLE);
         let facts = ["tea", "mugs", "mugs", "mugs", "mugs"].map(|category| item_facts("t", category, "acme"));
         parts.catalogue = fixture::catalogue(&facts);
-        parts.purchased.set(0, true);
-        parts.purchased.set(1, true);
+        fixture::buy(&mut parts, 0, &[0, 3]);
         parts.activity = Activity::none(3, noon(9).timestamp());
         parts.activity.orders[0] = 2;
         parts.activity.last_order_at[0] = noon(1).timestamp();

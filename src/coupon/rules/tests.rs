@@ -4,7 +4,7 @@ use super::*;
 use crate::coupon::testing::{campaign, coupon};
 use crate::domain::coupon::Scope;
 use crate::domain::item::ItemFacts;
-use crate::model::fixture::{catalogue, item_facts, item_id, snapshot_parts, user_id, view};
+use crate::model::fixture::{buy, catalogue, item_facts, item_id, snapshot_parts, user_id, view};
 use crate::model::overlay::{FreshChange, Overlay};
 
 const DAY: i64 = 86_400;
@@ -26,7 +26,8 @@ fn shop() -> View {
         ItemFacts::default(),
         unlisted(item_facts("E", "books", "press")),
     ]);
-    parts.purchased = [true, false, true, true, true, false].into_iter().collect();
+    buy(&mut parts, 0, &[0, 3, 4]);
+    buy(&mut parts, 1, &[2]);
     parts.activity.orders = vec![2, 1, 0];
     parts.activity.last_order_at = vec![LAST_ORDER, LAST_ORDER, 0];
     view(parts)

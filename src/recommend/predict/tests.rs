@@ -79,7 +79,7 @@ fn plain(parts: &SnapshotParts, person: &Person, item: usize, estimator: Estimat
         .neighbors
         .iter()
         .map(|&(user, similarity)| {
-            let rating = parts.ratings.get(user, item as u32).map_or(0.0, f64::from);
+            let rating = parts.ratings.get(user, ItemIndex(item as u32)).map_or(0.0, f64::from);
             (
                 similarity,
                 rating,
@@ -124,7 +124,7 @@ fn plain(parts: &SnapshotParts, person: &Person, item: usize, estimator: Estimat
         Estimator::WeightedSum if neighbors.is_some() => raw,
         _ => raw.max(f64::from(min)).min(f64::from(max)),
     };
-    let item_is_rated = (0..parts.users.len()).any(|user| parts.ratings.get(user, item as u32).is_some());
+    let item_is_rated = (0..parts.users.len()).any(|user| parts.ratings.get(user, ItemIndex(item as u32)).is_some());
     Plain {
         value,
         support: neighbors.map_or(0, |neighbors| neighbors.1),

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::testing::{Change, Person, any_changes, any_parts, changed, ids, interaction, near};
 use super::*;
 use crate::domain::consent::{Consents, Purpose};
-use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+use crate::model::fixture::{EXAMPLE, buy, item_id, snapshot_parts, user_id, view};
 use crate::model::overlay::FreshChange;
 use crate::model::snapshot::SnapshotParts;
 use crate::model::view::HistoryEntry;
@@ -74,7 +74,7 @@ fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64)
         .map(|(&j, &similarity)| f64::from(similarity) * person.ratings[j as usize])
         .sum();
     let by_users = person.neighbors.iter();
-    let rating = |user: usize| parts.ratings.get(user, item as u32).map_or(0.0, f64::from);
+    let rating = |user: usize| parts.ratings.get(user, ItemIndex(item as u32)).map_or(0.0, f64::from);
     let by_users = by_users.map(|&(user, similarity)| similarity * rating(user)).sum();
     (by_items, by_users)
 }
@@ -119,7 +119,7 @@ fn check_list(
     if !is_personal {
         let mut popular: Vec<(std::cmp::Reverse<u32>, u32)> = (0..scores.len() as u32)
             .filter(|&item| scores[item as usize].is_some())
-            .map(|item| (std::cmp::Reverse(snapshot.raters(ItemIndex(item))), item))
+            .map(|item| (std::cmp::Reverse(snapshot.popularity().raters(ItemIndex(item))), item))
             .collect();
         popular.sort();
         popular.truncate(limit);
@@ -338,7 +338,7 @@ fn a_fresh_rating_moves_the_item_based_score() {
 fn what_was_bought_or_rated_can_be_left_out() {
     let mut parts = snapshot_parts(&EXAMPLE);
     // User 0 has bought item 0, and only rated 3 and 4.
-    parts.purchased.set(0, true);
+    buy(&mut parts, 0, &[0]);
     let view = view(parts);
     let check = |view: &View, exclude_purchased, exclude_history, expected: &[&str]| {
         let options = RankOptions {

@@ -1,0 +1,71 @@
+//! The lists of item neighbors from the other side.
+
+use std::ops::Range;
+
+use crate::similarity::lists::NeighborLists;
+
+use super::dictionary::ItemIndex;
+use super::popularity::Popularity;
+use super::ratings::{RankSlice, Ranks};
+
+/// For every item j the items that have j in their list of neighbors, by their rank by popularity as in
+/// [`Ratings`](super::ratings::Ratings).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Followers {
+    offsets: Vec<u64>,
+    ranks: Ranks,
+    similarities: Vec<f32>,
+}
+
+impl Followers {
+    /// `lists`: one for each item of `popularity`.
+    pub fn new(lists: &NeighborLists, popularity: &Popularity) -> Self {
+        let inverted = lists.transpose();
+        let mut offsets = Vec::with_capacity(inverted.n_rows() + 1);
+        let (mut ranks, mut similarities) = (Vec::with_capacity(lists.len()), Vec::with_capacity(lists.len()));
+        offsets.push(0);
+        for item in 0..inverted.n_rows() {
+            let (followers, their_similarities) = inverted.row(item);
+            ranks.extend(followers.iter().map(|&follower| popularity.rank(ItemIndex(follower))));
+            similarities.extend_from_slice(their_similarities);
+            offsets.push(ranks.len() as u64);
+        }
+        Self {
+            offsets,
+            ranks: Ranks::new(ranks, popularity.len()),
+            similarities,
+        }
+    }
+
+    /// The ranks of the items that have `item` in their list, in no order, and their similarities to it.
+    pub fn row(&self, item: ItemIndex) -> (RankSlice<'_>, &[f32]) {
+        let range = self.row_range(item);
+        (self.ranks.as_slice().slice(range.clone()), &self.similarities[range])
+    }
+
+    /// Positions of the row's entries among all.
+    pub fn row_range(&self, item: ItemIndex) -> Range<usize> {
+        self.offsets[item.at()] as usize..self.offsets[item.at() + 1] as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_follows_an_item_has_it_in_the_list() {
+        let lists = NeighborLists::new(3, vec![0, 2, 2, 4], vec![2, 1, 0, 1], vec![1.0, 0.25, 0.5, 0.5]).unwrap();
+        // Item 2 has rank 0, item 0 rank 1.
+        let followers = Followers::new(&lists, &Popularity::new(&[5, 1, 9]));
+        let row = |item| {
+            let (ranks, similarities) = followers.row(ItemIndex(item));
+            assert_eq!(followers.row_range(ItemIndex(item)).len(), ranks.len());
+            let ranks: Vec<u32> = (0..ranks.len()).map(|at| ranks.get(at)).collect();
+            (ranks, similarities.to_vec())
+        };
+        assert_eq!(row(0), (vec![0], vec![0.5]));
+        assert_eq!(row(1), (vec![1, 0], vec![0.25, 0.5]));
+        assert_eq!(row(2), (vec![1], vec![1.0]));
+    }
+}

@@ -1,0 +1,105 @@
+//! Items in order of how many users have rated them.
+
+use std::cmp::Reverse;
+
+use super::dictionary::ItemIndex;
+
+/// The n items, each with a rank by popularity: most raters first, ties by index, which is the order of the ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Popularity {
+    /// By rank.
+    items: Vec<ItemIndex>,
+    /// By item.
+    ranks: Vec<u32>,
+    /// By rank.
+    raters: Vec<u32>,
+}
+
+impl Popularity {
+    /// `raters`: one an item.
+    pub fn new(raters: &[u32]) -> Self {
+        let mut items: Vec<ItemIndex> = (0..raters.len() as u32).map(ItemIndex).collect();
+        items.sort_unstable_by_key(|&item| (Reverse(raters[item.at()]), item));
+        let mut ranks = vec![0; items.len()];
+        for (rank, item) in (0..).zip(&items) {
+            ranks[item.at()] = rank;
+        }
+        Self {
+            raters: items.iter().map(|item| raters[item.at()]).collect(),
+            items,
+            ranks,
+        }
+    }
+
+    /// `None` unless `items` are those below their number, each once and in order. Both by rank.
+    pub fn ranked(items: Vec<u32>, raters: Vec<u32>) -> Option<Self> {
+        let mut of_items = vec![0; items.len()];
+        for (&item, &raters) in items.iter().zip(&raters) {
+            *of_items.get_mut(item as usize)? = raters;
+        }
+        let popularity = Self::new(&of_items);
+        let is_in_order = popularity.items.iter().map(|item| item.0).eq(items) && popularity.raters == raters;
+        is_in_order.then_some(popularity)
+    }
+
+    /// The number of items.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// All, by rank.
+    pub fn items(&self) -> &[ItemIndex] {
+        &self.items
+    }
+
+    /// `rank` < `len`.
+    #[inline]
+    pub fn item(&self, rank: u32) -> ItemIndex {
+        self.items[rank as usize]
+    }
+
+    #[inline]
+    pub fn rank(&self, item: ItemIndex) -> u32 {
+        self.ranks[item.at()]
+    }
+
+    /// How many users have rated `item`.
+    pub fn raters(&self, item: ItemIndex) -> u32 {
+        self.raters[self.rank(item) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_raters_come_first_and_equals_in_their_order() {
+        let popularity = Popularity::new(&[2, 0, 7, 2]);
+        assert_eq!(popularity.items(), [2, 0, 3, 1].map(ItemIndex));
+        let ranks = [0, 1, 2, 3].map(|item| popularity.rank(ItemIndex(item)));
+        assert_eq!(ranks, [1, 3, 0, 2]);
+        let raters = [0, 1, 2, 3].map(|item| popularity.raters(ItemIndex(item)));
+        assert_eq!(raters, [2, 0, 7, 2]);
+        assert_eq!(popularity.item(3), ItemIndex(1));
+    }
+
+    #[test]
+    fn only_all_items_in_order_are_ranked() {
+        let check = |items: &[u32], raters: &[u32], is_ranked| {
+            let found = Popularity::ranked(items.to_vec(), raters.to_vec());
+            assert_eq!(found.is_some(), is_ranked, "{items:?} {raters:?}");
+        };
+        check(&[2, 0, 3, 1], &[7, 2, 2, 0], true);
+        check(&[], &[], true);
+        check(&[2, 3, 0, 1], &[7, 2, 2, 0], false);
+        check(&[0, 2, 3, 1], &[2, 7, 2, 0], false);
+        check(&[2, 0, 0, 1], &[7, 2, 2, 0], false);
+        check(&[0, 0], &[0, 0], false);
+        check(&[2, 0, 4, 1], &[7, 2, 2, 0], false);
+    }
+}

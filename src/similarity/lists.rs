@@ -38,7 +38,7 @@ impl NeighborLists {
             neighbors,
             similarities,
         };
-        let mut last_named_by = vec![None; n_targets];
+        let mut last_named_by = vec![0; n_targets];
         for row in 0..lists.n_rows() {
             lists.check_row(row, &mut last_named_by)?;
         }
@@ -146,41 +146,65 @@ impl NeighborLists {
         }
     }
 
-    /// `last_named_by`: per target the last earlier row that named it.
-    fn check_row(&self, row: usize, last_named_by: &mut [Option<u32>]) -> Result<(), SparseError> {
+    /// `last_named_by`: per target 1 + the last row that named it, 0 before there is one.
+    fn check_row(&self, row: usize, last_named_by: &mut [u32]) -> Result<(), SparseError> {
+        let (neighbors, similarities) = self.row(row);
+        // `check_offsets` has seen that row numbers fit.
+        let name = row as u32 + 1;
+        // Without a branch for each: what is wrong is looked for where something is.
+        let mut is_valid = true;
+        let mut previous = 0;
+        for (&index, &similarity) in neighbors.iter().zip(similarities) {
+            let Some(last_named_by) = last_named_by.get_mut(index as usize) else {
+                is_valid = false;
+                break;
+            };
+            let key = Neighbor { index, similarity }.key();
+            is_valid &= (similarity > 0.0) & (similarity <= 1.0) & (index as usize != row);
+            is_valid &= (*last_named_by != name) & (key >= previous);
+            *last_named_by = name;
+            previous = key;
+        }
+        match is_valid {
+            true => Ok(()),
+            false => Err(self.first_breach(row)),
+        }
+    }
+
+    /// What is wrong with a row in which something is.
+    fn first_breach(&self, row: usize) -> SparseError {
         let (neighbors, similarities) = self.row(row);
         let mut previous: Option<Neighbor> = None;
-        for (&index, &similarity) in neighbors.iter().zip(similarities) {
+        for (position, (&index, &similarity)) in neighbors.iter().zip(similarities).enumerate() {
             let neighbor = index;
             if index as usize >= self.n_targets {
                 let n_targets = self.n_targets;
-                return Err(SparseError::NeighborOutOfRange {
+                return SparseError::NeighborOutOfRange {
                     row,
                     neighbor,
                     n_targets,
-                });
+                };
             }
             if index as usize == row {
-                return Err(SparseError::OwnNeighbor { row });
+                return SparseError::OwnNeighbor { row };
             }
             if !(similarity > 0.0 && similarity <= 1.0) {
-                return Err(SparseError::Similarity {
+                return SparseError::Similarity {
                     row,
                     neighbor,
                     similarity,
-                });
+                };
             }
-            // `check_offsets` has seen that row numbers fit.
-            if last_named_by[index as usize].replace(row as u32) == Some(row as u32) {
-                return Err(SparseError::DuplicateNeighbor { row, neighbor });
+            if neighbors[..position].contains(&index) {
+                return SparseError::DuplicateNeighbor { row, neighbor };
             }
             let current = Neighbor { index, similarity };
             if previous.is_some_and(|previous| previous.best_first(&current).is_gt()) {
-                return Err(SparseError::NeighborOrder { row, neighbor });
+                return SparseError::NeighborOrder { row, neighbor };
             }
             previous = Some(current);
         }
-        Ok(())
+        unreachable!("one of them is invalid")
     }
 }
 

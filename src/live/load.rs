@@ -28,6 +28,8 @@ pub(super) enum LoadError {
     Gone { version: i64 },
     #[error("snapshot {version} is damaged: {source}")]
     Damaged { version: i64, source: CodecError },
+    #[error("snapshot {version} is of another release: {source}; `likemind train` makes one that it can serve")]
+    OtherFormat { version: i64, source: CodecError },
     #[error("snapshot {version} is inconsistent: {source}")]
     Inconsistent { version: i64, source: SnapshotError },
     #[error("decoding snapshot {version} ended with a panic")]
@@ -169,13 +171,20 @@ impl Stored {
         let decoded = codec::decode_part(&part.name, part.size_bytes as u64, next);
         match failed {
             Some(error) => Err(error.into()),
-            None => decoded.map_err(|source| LoadError::Damaged { version, source }),
+            None => decoded.map_err(|source| unreadable(version, source)),
         }
     }
 }
 
+fn unreadable(version: i64, source: CodecError) -> LoadError {
+    match source {
+        CodecError::Version { .. } => LoadError::OtherFormat { version, source },
+        source => LoadError::Damaged { version, source },
+    }
+}
+
 fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Snapshot, LoadError> {
-    let parts = codec::assemble(parts, checksum).map_err(|source| LoadError::Damaged { version, source })?;
+    let parts = codec::assemble(parts, checksum).map_err(|source| unreadable(version, source))?;
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
 }
 

@@ -98,6 +98,9 @@ pub async fn damaged(database: &TestDatabase, damage: &'static str, part: &str) 
 
 const FLIP_FIRST: &str =
     "UPDATE snapshot_chunks SET bytes = set_byte(bytes, 0, get_byte(bytes, 0) # 1) WHERE version = $1 AND part = $2";
+/// Bytes 8 to 11 are the format version.
+const OLD_FORMAT: &str =
+    "UPDATE snapshot_chunks SET bytes = set_byte(bytes, 8, 1) WHERE version = $1 AND part = $2 AND chunk = 0";
 const FLIP_MIDDLE: &str = "UPDATE snapshot_chunks
      SET bytes = set_byte(bytes, length(bytes) / 2, get_byte(bytes, length(bytes) / 2) # 128)
      WHERE version = $1 AND part = $2";
@@ -197,6 +200,28 @@ async fn a_server_that_starts_with_a_damaged_snapshot_waits_for_a_good_one() {
         assert_eq!(recommend(&channel).await.unwrap().snapshot_version, 1);
         assert_eq!(status(&channel).await.load_error, "");
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_release_is_called_that_until_there_is_a_new_one() {
+    let database = sample::example().await;
+    let part = &parts(&database).await[0];
+    let version = damaged(&database, OLD_FORMAT, part).await;
+    succeed(&database, &["snapshots", "activate", &version.to_string()]);
+    let server = server(&database);
+    let channel = server.channel().await;
+    let found = wait_for_load_error(&channel).await;
+    let expected = format!(
+        "snapshot {version} is of another release: part {part} has format version 1, but this program reads 3; \
+         `likemind train` makes one that it can serve"
+    );
+    assert_eq!(found.load_error, expected);
+
+    succeed(&database, &["train"]);
+    eventually("the new snapshot", async || {
+        Some(status(&channel).await).filter(|status| status.snapshot_version == Some(version + 1))
+    })
+    .await;
 }
 
 #[tokio::test]

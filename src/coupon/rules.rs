@@ -82,7 +82,7 @@ struct Entry<'a> {
     is_purchased: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EntryItem<'a> {
     Known(ItemIndex),
     New(&'a ItemId),
@@ -197,7 +197,7 @@ impl<'a> CompiledRules<'a> {
     ) -> Result<(), Seen> {
         let last_order_at = || history.and_then(History::last_order_at);
         match &self.conditions[rule] {
-            Condition::Bought(set) => match history.and_then(|history| set.bought(history)) {
+            Condition::Bought(set) => match history.and_then(|history| set.bought(history).next()) {
                 Some(_) => Ok(()),
                 None => Err(Seen::NoneBought),
             },
@@ -302,17 +302,18 @@ impl<'a> NamedItems<'a> {
         }
     }
 
-    /// One of the set that the user has bought.
-    fn bought<'h>(&self, history: &History<'h>) -> Option<EntryItem<'h>> {
-        let mut items = history
+    /// Those of the set that the user has bought.
+    fn bought<'h>(&self, history: &History<'h>) -> impl Iterator<Item = EntryItem<'h>> {
+        let items = history
             .entries()
             .filter(|entry| entry.is_purchased)
             .map(|entry| entry.item);
-        items.find(|item| self.contains(*item, history.view) && self.seller.sells(*item, history.view))
+        items.filter(|item| self.contains(*item, history.view) && self.seller.sells(*item, history.view))
     }
 
+    /// The first of them by id, those that the snapshot knows before all others.
     fn bought_id(&self, history: &History<'_>) -> Option<ItemId> {
-        match self.bought(history)? {
+        match self.bought(history).min()? {
             EntryItem::Known(item) => ItemId::new(history.view.item_id(item)).ok(),
             EntryItem::New(id) => Some(id.clone()),
         }

@@ -137,6 +137,18 @@ fn check_bought(view: &View, items: ItemSet, expected: [Option<&str>; 4]) {
 }
 
 #[test]
+fn of_several_that_were_bought_the_first_by_id_is_named() {
+    // Item 1 is the more popular one.
+    let mut parts = snapshot_parts(&[&[1.0, 2.0], &[0.0, 3.0]]);
+    buy(&mut parts, 0, &[0, 1]);
+    check_bought(
+        &view(parts),
+        set(&["i0", "i1"], &[], &[]),
+        [Some("i0"), None, None, None],
+    );
+}
+
+#[test]
 fn what_was_bought_is_found_by_id_category_and_merchant() {
     let shop = shop();
     check_bought(&shop, set(&["i0"], &[], &[]), [Some("i0"), None, None, None]);

@@ -20,24 +20,18 @@ pub struct Followers {
 impl Followers {
     /// `lists`: one for each item of `popularity`.
     pub fn new(lists: &NeighborLists, popularity: &Popularity) -> Self {
-        let inverted = lists.transpose();
-        let mut offsets = Vec::with_capacity(inverted.n_rows() + 1);
-        let (mut ranks, mut similarities) = (Vec::with_capacity(lists.len()), Vec::with_capacity(lists.len()));
-        offsets.push(0);
-        for item in 0..inverted.n_rows() {
-            let (followers, their_similarities) = inverted.row(item);
-            ranks.extend(followers.iter().map(|&follower| popularity.rank(ItemIndex(follower))));
-            similarities.extend_from_slice(their_similarities);
-            offsets.push(ranks.len() as u64);
+        let (offsets, mut followers, similarities) = lists.transpose().into_parts();
+        for follower in &mut followers {
+            *follower = popularity.rank(ItemIndex(*follower));
         }
         Self {
             offsets,
-            ranks: Ranks::new(ranks, popularity.len()),
+            ranks: Ranks::new(followers, popularity.len()),
             similarities,
         }
     }
 
-    /// The ranks of the items that have `item` in their list, in no order, and their similarities to it.
+    /// The ranks of the items that have `item` in their list, ascending by index, and their similarities to it.
     pub fn row(&self, item: ItemIndex) -> (RankSlice<'_>, &[f32]) {
         let range = self.row_range(item);
         (self.ranks.as_slice().slice(range.clone()), &self.similarities[range])

@@ -18,28 +18,35 @@ pub struct Popularity {
 impl Popularity {
     /// `raters`: one an item.
     pub fn new(raters: &[u32]) -> Self {
-        let mut items: Vec<ItemIndex> = (0..raters.len() as u32).map(ItemIndex).collect();
-        items.sort_unstable_by_key(|&item| (Reverse(raters[item.at()]), item));
-        let mut ranks = vec![0; items.len()];
-        for (rank, item) in (0..).zip(&items) {
-            ranks[item.at()] = rank;
-        }
-        Self {
-            raters: items.iter().map(|item| raters[item.at()]).collect(),
-            items,
-            ranks,
-        }
+        let mut items: Vec<u32> = (0..raters.len() as u32).collect();
+        items.sort_unstable_by_key(|&item| (Reverse(raters[item as usize]), item));
+        let raters = items.iter().map(|&item| raters[item as usize]).collect();
+        let Some(popularity) = Self::ranked(items, raters) else {
+            unreachable!("they were just sorted");
+        };
+        popularity
     }
 
-    /// `None` unless `items` are those below their number, each once and in order. Both by rank.
+    /// `None` unless `items` are those below their number, each once and in order. Both by rank, and as many.
     pub fn ranked(items: Vec<u32>, raters: Vec<u32>) -> Option<Self> {
-        let mut of_items = vec![0; items.len()];
-        for (&item, &raters) in items.iter().zip(&raters) {
-            *of_items.get_mut(item as usize)? = raters;
+        const NONE: u32 = u32::MAX;
+        let mut ranks = vec![NONE; items.len()];
+        for (rank, &item) in (0..).zip(&items) {
+            let of_item = ranks.get_mut(item as usize)?;
+            if *of_item != NONE {
+                return None;
+            }
+            *of_item = rank;
         }
-        let popularity = Self::new(&of_items);
-        let is_in_order = popularity.items.iter().map(|item| item.0).eq(items) && popularity.raters == raters;
-        is_in_order.then_some(popularity)
+        let is_in_order = |at: usize| {
+            let key = |at: usize| (Reverse(raters[at]), items[at]);
+            key(at - 1) < key(at)
+        };
+        (1..items.len()).all(is_in_order).then(|| Self {
+            items: items.into_iter().map(ItemIndex).collect(),
+            ranks,
+            raters,
+        })
     }
 
     /// The number of items.

@@ -1,9 +1,9 @@
 //! The effective ratings of a snapshot, by user: most of its memory, and most of what answering reads.
 //!
-//! Items are named by their rank by popularity: the sums of a ranking, one a rank, are mostly added to where the popular items
-//! stand together, and these stay in the first-level cache. A rank takes 2 bytes where there are up to 65,536, else 4, and a rating 1 where few differ, else 4 ([`Floats`]): 3 bytes
-//! an entry on a scale of half stars, for 8 of a [`CsrMatrix`]. It is not the size alone: rows are met in any order, and
-//! what is waited for is memory.
+//! Items are named by their rank by popularity: the sums of a ranking, one a rank, are mostly added to where the popular
+//! items stand together, and these stay in the first-level cache. A rank takes 2 bytes where there are up to 65,536, else 4,
+//! and a rating 1 where few differ, else 4 ([`Floats`]): 3 bytes an entry on a scale of half stars, for 8 of a
+//! [`CsrMatrix`]. It is not the size alone: rows are met in any order, and what is waited for is memory.
 
 use std::ops::Range;
 
@@ -64,7 +64,7 @@ impl Ratings {
     /// `by_popularity`, and `values`: one per entry.
     ///
     /// # Errors
-    /// The first breach of the invariants, by row and, as column, rank; or items in another order.
+    /// A breach of the invariants, by row and, as column, rank; or items in another order.
     pub fn new(by_popularity: Vec<u32>, offsets: Vec<u64>, ranks: Ranks, values: Floats) -> Result<Self, RatingsError> {
         check_offsets(&offsets, ranks.as_slice().len(), values.len())?;
         let rows = || offsets.windows(2).map(|row| row[0] as usize..row[1] as usize);
@@ -118,12 +118,12 @@ impl Ratings {
             row.clear();
             row.extend(entries.clone().map(|at| {
                 let rank = popularity.rank(ItemIndex(columns[at]));
-                (rank, values[at].to_bits(), purchased.get(at))
+                (rank, values[at], purchased.get(at))
             }));
             row.sort_unstable_by_key(|&(rank, ..)| rank);
             for (at, &(rank, value, is_purchased)) in entries.zip(&row) {
                 columns[at] = rank;
-                values[at] = f32::from_bits(value);
+                values[at] = value;
                 moved_purchased.set(at, is_purchased);
             }
         }

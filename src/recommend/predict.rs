@@ -86,7 +86,8 @@ pub struct Predictor<'a> {
     user_bias: f64,
 }
 
-/// Room for the predictions of one request, kept for the next: it grows to the number of items.
+/// Room for the predictions of one request, kept for the next: it grows to the number of items, and to that of ratings that
+/// neighbors have given to those of a request.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The user's own ratings, one an item; between requests every one is 0.
@@ -103,8 +104,8 @@ pub struct Scratch {
 struct Meeting {
     neighbor: UserIndex,
     similarity: f32,
-    /// Of the item.
-    rank: u32,
+    /// Of the item in the request.
+    place: usize,
     /// Position of the rating among all.
     entry: usize,
 }
@@ -363,14 +364,16 @@ impl<'a> Predictor<'a> {
         let Scratch {
             asked, met, meetings, ..
         } = scratch;
-        let known = || (0..).zip(items).filter_map(|(place, item)| Some((place, (*item)?)));
-        let popularity = self.snapshot.popularity();
-        known().for_each(|(place, item)| asked.insert(popularity.rank(item), place));
+        for (place, item) in (0..).zip(items) {
+            if let Some(item) = item {
+                asked.insert(self.snapshot.popularity().rank(*item), place);
+            }
+        }
         let ratings = self.snapshot.ratings();
         let row = |user: UserIndex| ratings.row(user.at());
+        // Before a row can be fetched it has to be known where it is.
         for (neighbor, _) in self.shopper.neighbors() {
             prefetch(&ratings.offsets()[neighbor.at()..][..2]);
-            prefetch(&self.snapshot.biases().users[neighbor.at()..][..1]);
         }
         let mut ahead = self.shopper.neighbors().skip(AHEAD);
         for (neighbor, similarity) in self.shopper.neighbors() {
@@ -387,7 +390,7 @@ impl<'a> Predictor<'a> {
                 meetings.push(Meeting {
                     neighbor,
                     similarity,
-                    rank,
+                    place: asked.place(rank),
                     entry: first + position,
                 });
             };
@@ -396,7 +399,7 @@ impl<'a> Predictor<'a> {
                     note(rated.ranks.get(position as usize), position as usize);
                 }
             } else {
-                for rank in known().map(|(_, item)| popularity.rank(item)) {
+                for &rank in asked.ranks() {
                     if let Some(position) = rated.ranks.position(rank) {
                         note(rank, position);
                     }
@@ -406,9 +409,10 @@ impl<'a> Predictor<'a> {
         let mut sums = vec![Sum::default(); items.len()];
         let values = ratings.values().as_slice();
         for meeting in meetings.drain(..) {
-            let expected = self.expected_of_user(meeting.neighbor, popularity.item(meeting.rank), estimator);
+            let Some(item) = items[meeting.place] else { continue };
+            let expected = self.expected_of_user(meeting.neighbor, item, estimator);
             let deviation = f64::from(values.get(meeting.entry)) - expected;
-            sums[asked.place(meeting.rank)].add(meeting.similarity, deviation);
+            sums[meeting.place].add(meeting.similarity, deviation);
         }
         asked.clear();
         let (_, similarities) = self.shopper.neighbor_list();
@@ -521,6 +525,7 @@ impl Scratch {
 
 /// Ratings of a user for every item asked about, above which looking for single ones is quicker than to spread them out.
 const MAX_SPREAD: usize = if cfg!(test) { 1 } else { 200 };
+
 /// μ; the middle of the rating scale while nothing has been rated, for the mean of nothing says nothing.
 fn global_mean(snapshot: &Snapshot) -> f64 {
     if snapshot.ratings().nnz() > 0 {

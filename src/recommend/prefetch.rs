@@ -23,7 +23,7 @@ pub(super) fn prefetch_ranks_beginning(ranks: RankSlice) {
     }
 }
 
-/// Has the beginnings of a user's items and ratings fetched, and waits for nothing.
+/// Has the beginnings of a user's ranks and ratings fetched, and waits for nothing.
 pub(super) fn prefetch_rated(rated: Rated) {
     prefetch_ranks_beginning(rated.ranks);
     match rated.values {
@@ -54,7 +54,9 @@ pub(super) fn prefetch<T>(slice: &[T]) {
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let start = slice.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(slice)).step_by(64) {
+        let n_bytes = size_of_val(slice);
+        // A slice begins anywhere in a line, and so its last bytes may lie in one more.
+        for offset in (0..n_bytes).step_by(64).chain(n_bytes.checked_sub(1)) {
             // SAFETY: the offset lies within the slice; and a prefetch reads nothing that the program could see.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
         }

@@ -261,7 +261,7 @@ impl Scratch {
             self.items = vec![0.0; n_sums];
             self.users = vec![0.0; n_sums];
         }
-        // With so many terms nearly every run is added to: said of all at once, it need not be noted with every term.
+        // With so many terms it takes longer to note the run with each than to go through some that nothing is added to.
         match n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
             true => {
                 self.touched[..n_runs].fill(true);
@@ -395,7 +395,7 @@ impl Scratch {
         popularity: &Popularity,
         passes: impl Fn(ItemIndex) -> bool,
     ) -> Vec<Scored> {
-        let mut top = Top::new(limit, self.items.len());
+        let mut top = Top::new(limit, popularity.len());
         for run in &self.runs {
             // No score of the run is above that of its largest sums, for rounding keeps order.
             if factors.score(run.items, run.users) < top.least() {

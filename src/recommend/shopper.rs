@@ -18,11 +18,13 @@ pub(super) struct Shopper<'a> {
     unchanged: Option<UserIndex>,
 }
 
-/// Effective ratings, above 0.
+/// Effective ratings, above 0, the most popular item first.
 enum ShopperHistory<'a> {
-    /// As the snapshot says, the most popular item first; `first`: position of the first of its entries.
-    Stored { rated: Rated<'a>, first: usize },
-    /// Ascending by item.
+    /// As the snapshot says; `first`: position of the first of its entries.
+    Stored {
+        rated: Rated<'a>,
+        first: usize,
+    },
     Present(Vec<HistoryEntry>),
 }
 
@@ -65,7 +67,9 @@ impl<'a> Shopper<'a> {
     fn of_history(snapshot: &'a Snapshot, user: Option<UserIndex>, history: &History) -> Self {
         // A rating of 0 is none; with it an item could be met twice by whoever takes a score of 0 for "not yet met".
         let entries = history.entries().iter().filter(|entry| entry.rating > 0.0);
-        let entries: Vec<HistoryEntry> = entries.copied().collect();
+        let mut entries: Vec<HistoryEntry> = entries.copied().collect();
+        // As stored ones, so that the same ratings give the same sums.
+        entries.sort_unstable_by_key(|entry| snapshot.popularity().rank(entry.item));
         Self {
             snapshot,
             neighbors: neighbors_of(snapshot, user, entries.is_empty()),
@@ -89,7 +93,7 @@ impl<'a> Shopper<'a> {
         self.n_ratings() > 0
     }
 
-    /// Items and ratings that an answer may rest on.
+    /// Items and ratings that an answer may rest on, the most popular item first.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
         let (stored, present) = match &self.history {
             _ if !self.is_profiled => (None, None),
@@ -152,7 +156,10 @@ impl<'a> Shopper<'a> {
     fn position(&self, item: ItemIndex) -> Option<usize> {
         match &self.history {
             ShopperHistory::Stored { rated, .. } => rated.position(item),
-            ShopperHistory::Present(entries) => entries.binary_search_by_key(&item, |entry| entry.item).ok(),
+            ShopperHistory::Present(entries) => {
+                let rank = |item| self.snapshot.popularity().rank(item);
+                entries.binary_search_by_key(&rank(item), |entry| rank(entry.item)).ok()
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Finding in the rows of neighbors the few items that a request asks about.
 //!
-//! A row is gone through 32 entries at a time. Two bytes of each are looked up in two sets of bytes, those of what is asked
+//! Where the processor has AVX2, a row is gone through 32 entries at a time. Two bytes of each are looked up in two sets of bytes, those of what is asked
 //! about: the low byte, and the other one mixed with it. A set is two tables of 16 bytes, in which one instruction looks up
-//! 16 bytes at once. With 20 items asked about, one in 150 of all others passes as well; what passes is looked at for itself.
+//! 32 bytes at once. With 20 items asked about, one in 150 of all others passes as well; what passes is looked at for itself.
 
 use crate::model::bits::Bits;
 use crate::model::ratings::RankSlice;
@@ -15,7 +15,6 @@ pub(super) struct Asked {
     bits: Bits,
     /// One a rank, of those that are not among them any.
     places: Vec<u32>,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     sieve: Sieve,
 }
 
@@ -67,9 +66,24 @@ impl Asked {
         self.places[rank as usize] as usize
     }
 
+    /// Those of the items.
+    pub fn ranks(&self) -> &[u32] {
+        &self.ranks
+    }
+
     /// Whether going through a row of `len` entries is quicker than looking for each of the items.
     pub fn is_short(&self, len: usize) -> bool {
-        len <= MAX_SCAN * self.ranks.len()
+        let max_scan = if self.sifts() { MAX_SIFT } else { MAX_SCAN };
+        len <= max_scan * self.ranks.len()
+    }
+
+    /// Whether there are the instructions for the sieve, and so few items that it lets hardly anything else pass.
+    fn sifts(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let has_instructions = is_x86_feature_detected!("avx2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_instructions = false;
+        has_instructions && self.ranks.len() <= MAX_SIFTED
     }
 
     /// Where in `row` the items stand.
@@ -77,7 +91,7 @@ impl Asked {
     /// `row`: of items that there is room for.
     pub fn met_in<'a>(&self, row: RankSlice, met: &'a mut Met) -> &'a [u32] {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
+        if self.sifts() {
             let is_met = |rank: u32| self.bits.get(rank as usize);
             met.positions.clear();
             // SAFETY: the processor has the instructions.
@@ -145,7 +159,11 @@ fn bytes(rank: u32) -> [u8; 2] {
 }
 
 /// Entries of a row for every item asked about, above which looking for the items is quicker than to go through them.
-const MAX_SCAN: usize = if cfg!(test) { 2 } else { 200 };
+const MAX_SCAN: usize = if cfg!(test) { 1 } else { 40 };
+/// The same with the sieve.
+const MAX_SIFT: usize = if cfg!(test) { 2 } else { 200 };
+/// Items asked about, with which one entry of six passes the sieve.
+const MAX_SIFTED: usize = 128;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

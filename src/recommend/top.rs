@@ -84,10 +84,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keeps_what_a_full_sort_puts_first(scores in prop::collection::vec(0u8..6, 0..40), limit in 0usize..12) {
-            let all: Vec<Scored> = (0..).zip(&scores)
+        fn keeps_what_a_full_sort_puts_first(
+            scores in prop::collection::vec(0u8..6, 0..40),
+            limit in 0usize..12,
+            backwards: bool,
+        ) {
+            let mut all: Vec<Scored> = (0..).zip(&scores)
                 .map(|(item, &score)| Scored { score: f64::from(score), item: ItemIndex(item) })
                 .collect();
+            if backwards {
+                all.reverse();
+            }
             let mut top = Top::new(limit, all.len());
             for &scored in &all {
                 if top.admits(scored) {

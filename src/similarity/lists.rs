@@ -175,7 +175,8 @@ impl NeighborLists {
     fn first_breach(&self, row: usize) -> SparseError {
         let (neighbors, similarities) = self.row(row);
         let mut previous: Option<Neighbor> = None;
-        for (position, (&index, &similarity)) in neighbors.iter().zip(similarities).enumerate() {
+        let mut is_named = vec![false; self.n_targets];
+        for (&index, &similarity) in neighbors.iter().zip(similarities) {
             let neighbor = index;
             if index as usize >= self.n_targets {
                 let n_targets = self.n_targets;
@@ -195,7 +196,7 @@ impl NeighborLists {
                     similarity,
                 };
             }
-            if neighbors[..position].contains(&index) {
+            if std::mem::replace(&mut is_named[index as usize], true) {
                 return SparseError::DuplicateNeighbor { row, neighbor };
             }
             let current = Neighbor { index, similarity };
@@ -227,6 +228,11 @@ impl InvertedLists {
     /// The number of targets.
     pub fn n_rows(&self) -> usize {
         self.offsets.len() - 1
+    }
+
+    /// Where the entries of each target begin: n_rows + 1; the rows, and their similarities.
+    pub fn into_parts(self) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
+        (self.offsets, self.rows, self.similarities)
     }
 
     /// The rows that name this target, ascending, and their similarities to it.
@@ -262,6 +268,55 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The first breach of a row by the definition.
+    fn plain_breach(n_targets: usize, row: usize, list: &[(u32, f32)]) -> Option<SparseError> {
+        list.iter().enumerate().find_map(|(at, &(neighbor, similarity))| {
+            let is_better =
+                |before: &(u32, f32)| similarity > before.1 || similarity == before.1 && neighbor < before.0;
+            if neighbor as usize >= n_targets {
+                Some(SparseError::NeighborOutOfRange {
+                    row,
+                    neighbor,
+                    n_targets,
+                })
+            } else if neighbor as usize == row {
+                Some(SparseError::OwnNeighbor { row })
+            } else if !(similarity > 0.0 && similarity <= 1.0) {
+                Some(SparseError::Similarity {
+                    row,
+                    neighbor,
+                    similarity,
+                })
+            } else if list[..at].iter().any(|before| before.0 == neighbor) {
+                Some(SparseError::DuplicateNeighbor { row, neighbor })
+            } else {
+                let follows_worse = list[..at].last().is_some_and(is_better);
+                follows_worse.then_some(SparseError::NeighborOrder { row, neighbor })
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_wrong_with_lists_is_named(
+            mut rows in prop::collection::vec(prop::collection::vec((0_u32..6, 0_u8..6), 0..5), 5),
+            is_sorted: bool,
+        ) {
+            // 0 and 1.25 are no similarities, and there is no target 5.
+            let similarity = |quarters: u8| f32::from(quarters) / 4.0;
+            if is_sorted {
+                rows.iter_mut().for_each(|row| row.sort_by_key(|&(target, quarters)| (std::cmp::Reverse(quarters), target)));
+            }
+            let rows: Vec<Vec<(u32, f32)>> =
+                rows.iter().map(|row| row.iter().map(|&(target, quarters)| (target, similarity(quarters))).collect()).collect();
+            let expected = rows.iter().enumerate().find_map(|(row, list)| plain_breach(5, row, list));
+            let ends = rows.iter().scan(0, |end, row| { *end += row.len() as u64; Some(*end) });
+            let offsets = std::iter::once(0).chain(ends).collect();
+            let (neighbors, similarities) = rows.concat().into_iter().unzip();
+            prop_assert_eq!(NeighborLists::new(5, offsets, neighbors, similarities).err(), expected);
+        }
+    }
 
     fn sample() -> NeighborLists {
         NeighborLists::new(3, vec![0, 2, 2, 4], vec![2, 1, 0, 1], vec![1.0, 0.25, 0.5, 0.5]).unwrap()

@@ -1,5 +1,5 @@
-//! The inner loops in the instruction sets that the processor has, and portably. All `unsafe` code of the crate's
-//! kernels is here.
+//! The inner loops in the instruction sets that the processor has, and portably. All `unsafe` code of the
+//! similarity kernels is here.
 //!
 //! Each loop exists once in plain Rust. What vectorises by itself is compiled again with wider instructions allowed;
 //! products are written out: no compiler finds those of small integers, nor keeps as many sums of real ones in registers.

@@ -210,17 +210,18 @@ mod tests {
         let input = input(
             4,
             3,
-            &[rating(1, 0, 4.0, 1), rating(1, 2, 2.0, 2), rating(3, 2, 5.0, 3)],
+            &[rating(1, 1, 4.0, 1), rating(1, 2, 2.0, 2), rating(3, 2, 5.0, 3)],
             &[order(3, 0, 1), order(3, 0, 2)],
         );
         let parts = parts_of(&input, &TrainingParameters::default());
         assert_eq!(parts.users.texts().iter().collect::<Vec<_>>(), ["u1", "u3"]);
         assert_eq!(parts.items, input.items);
         let entry = |item, rating| (ItemIndex(item), rating);
-        assert!(parts.ratings.row(0).iter().eq([entry(0, 4.0), entry(2, 2.0)]));
-        assert!(parts.ratings.row(1).iter().eq([entry(0, 2.0), entry(2, 5.0)]));
+        // Item 2 is the most popular.
+        assert!(parts.ratings.row(0).iter().eq([entry(2, 2.0), entry(1, 4.0)]));
+        assert!(parts.ratings.row(1).iter().eq([entry(2, 5.0), entry(0, 2.0)]));
         let purchased: Vec<bool> = (0..4).map(|position| parts.purchased.get(position)).collect();
-        assert_eq!(purchased, [false, false, true, false]);
+        assert_eq!(purchased, [false, false, false, true]);
         let snapshot = Snapshot::new(parts).unwrap();
         assert_eq!(snapshot.user_neighbors().row(0).0, [1]);
     }

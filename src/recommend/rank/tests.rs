@@ -7,6 +7,7 @@ use crate::model::fixture::{EXAMPLE, buy, item_id, snapshot_parts, user_id, view
 use crate::model::overlay::FreshChange;
 use crate::model::snapshot::SnapshotParts;
 use crate::model::view::HistoryEntry;
+use crate::similarity::lists::NeighborLists;
 
 const BASES: [Basis; 3] = [Basis::ItemBased, Basis::UserBased, Basis::Blended];
 
@@ -275,6 +276,67 @@ fn equal_scores_stand_in_order_of_their_ids() {
     }
     let found = to_user(&view, "nobody", &options(3, Basis::Blended));
     assert_eq!(items(&view, &found), ["i00", "i01", "i02"]);
+}
+
+#[test]
+fn of_equals_at_the_limit_the_first_by_id_stays_though_less_popular() {
+    // Beside item 0, u0 has what rates each of the others alike; the last of these are the most popular by far, in another run.
+    for n in [3, 40] {
+        let mut parts = snapshot_parts(&vec![vec![1.0; n]; 2].iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let followers = (1..n as u32).flat_map(|_| [0]).collect();
+        let offsets = std::iter::once(0).chain(0..n as u64).collect();
+        parts.item_neighbors = NeighborLists::new(n, offsets, followers, vec![0.5; n - 1]).unwrap();
+        let raters: Vec<Vec<f32>> = (0..n)
+            .map(|user| {
+                (0..n)
+                    .map(|item| f32::from(u8::from(item == 0 && user == 0 || item >= user && user > 0)))
+                    .collect()
+            })
+            .collect();
+        let rated = snapshot_parts(&raters.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        parts = SnapshotParts {
+            item_neighbors: parts.item_neighbors,
+            ..rated
+        };
+        let view = view(parts);
+        let popularity = view.snapshot.popularity();
+        assert!(popularity.rank(ItemIndex(1)) > popularity.rank(ItemIndex(n as u32 - 1)));
+        for limit in 1..n {
+            let options = RankOptions {
+                exclude_history: true,
+                ..options(limit, Basis::ItemBased)
+            };
+            let found = to_user(&view, if n == 3 { "u0" } else { "u00" }, &options);
+            let shown: Vec<u32> = found.items.iter().map(|shown| shown.item.0).collect();
+            assert_eq!(shown, (1..=limit as u32).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Ranks of more than two bytes.
+#[test]
+fn a_large_catalogue_is_ranked_like_a_small_one() {
+    const N: usize = 70_000;
+    let place = |item: usize| N / 5 * (item + 1) - 1;
+    let spread = |row: &&[f32]| {
+        let mut wide = vec![0.0; N];
+        row.iter()
+            .enumerate()
+            .for_each(|(item, &rating)| wide[place(item)] = rating);
+        wide
+    };
+    let rows: Vec<Vec<f32>> = EXAMPLE.iter().map(spread).collect();
+    let wide = view(snapshot_parts(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+    let small = view(snapshot_parts(&EXAMPLE));
+    for basis in BASES {
+        let (expected, found) = (
+            to_user(&small, "u0", &options(9, basis)),
+            to_user(&wide, "u0", &options(9, basis)),
+        );
+        let of_small = expected.items.iter().map(|shown| (place(shown.item.at()), shown.score));
+        let of_wide = found.items.iter().map(|shown| (shown.item.at(), shown.score));
+        assert!(of_wide.eq(of_small), "{basis:?}: {found:?}");
+    }
 }
 
 #[test]

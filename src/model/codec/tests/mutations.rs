@@ -56,7 +56,7 @@ fn mutated_bytes_are_an_error_or_a_snapshot() {
     );
 }
 
-/// Lists without neighbors take most memory for a byte.
+/// Lists without neighbors take much memory for a byte.
 #[test]
 fn empty_lists_allocate_in_proportion() {
     const N_LISTS: usize = 100_000;

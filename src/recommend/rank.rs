@@ -206,7 +206,7 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
 /// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
 /// sum is 0.
 ///
-/// Items stand by their rank by popularity, so that most of what is added goes to few places.
+/// Items stand by their rank by popularity, so that most of what the ratings of neighbors add goes to few places.
 ///
 /// What has been added to is noted by runs of `RUN` neighboring items. All sums are then gone through once, for the largest
 /// of every run: in order, many compared at once, and hardly a branch that cannot be foreseen, which a list of the items

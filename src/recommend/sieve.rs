@@ -329,6 +329,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn who_shares_the_low_bytes_is_not_met() {
+        let (mut asked, mut met) = (Asked::default(), Met::default());
+        asked.grow(200_000);
+        asked.insert(7, 0);
+        let row = [7, 7 + (1 << 16), 7 + (2 << 16)];
+        assert_eq!(asked.met_in(RankSlice::Wide(&row), &mut met), [0]);
+        assert!(asked.met_in(RankSlice::Wide(&row[1..]), &mut met).is_empty());
+    }
+
     proptest! {
         /// Rows of any length, in catalogues of both kinds, with few and with many items asked about.
         #[test]

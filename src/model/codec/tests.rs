@@ -113,6 +113,17 @@ proptest! {
     }
 }
 
+/// Ranks of more than two bytes.
+#[test]
+fn a_large_catalogue_comes_back() {
+    let mut row = vec![0.0; 70_000];
+    (row[7], row[69_999]) = (2.5, 3.0);
+    let mut parts = snapshot_parts(&[&row]);
+    buy(&mut parts, 0, &[69_999]);
+    assert!(matches!(parts.ratings.ranks(), RankSlice::Wide(_)));
+    assert_eq!(decoded(encoded(&parts)).unwrap(), parts);
+}
+
 #[test]
 fn the_order_of_the_parts_does_not_matter() {
     let parts = rich_parts();

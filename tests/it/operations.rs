@@ -1,7 +1,7 @@
 //! What an operator relies on: drain, deadlines, limits, logs, metrics, refusals at the start.
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, GetItemRequest, GetServingStatusRequest, IngestRatingsRequest, UpsertRatingsRequest,
@@ -57,23 +57,27 @@ impl Held {
     }
 
     /// Sends a request that waits; returns when it does.
-    async fn wait(
-        &mut self,
-        caller: &Caller,
-        request: Request<UpsertRatingsRequest>,
-    ) -> JoinHandle<Result<Response<UpsertRatingsResponse>, Status>> {
-        let mut client = caller.ratings.clone();
-        let call = tokio::spawn(async move { client.upsert_ratings(request).await });
-        self.until_waiting().await;
-        call
+    async fn wait(&mut self, caller: &Caller) -> JoinHandle<Result<Response<UpsertRatingsResponse>, Status>> {
+        for _ in 0..10 {
+            let (mut client, request) = (caller.ratings.clone(), self.request());
+            let mut call = tokio::spawn(async move { client.upsert_ratings(request).await });
+            let answered = tokio::select! {
+                () = self.until_waiting() => return call,
+                answered = &mut call => answered.unwrap(),
+            };
+            // A machine with too much to do for now, whose clients are to try again.
+            let refused = answered.expect_err("waits");
+            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        }
+        panic!("is never let in")
     }
 
     async fn until_waiting(&mut self) {
-        let (deadline, connection) = (Instant::now() + crate::program::PATIENCE, &mut self.connection);
-        while waiting(connection).await == 0 {
-            assert!(Instant::now() < deadline, "nobody waits");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let connection = &mut self.connection;
+        eventually("waiting for the lock", async || {
+            (waiting(connection).await > 0).then_some(())
+        })
+        .await;
     }
 
     async fn release(self) {
@@ -99,7 +103,7 @@ async fn a_stopping_server_finishes_what_it_has_begun() {
     let server = Server::start(&database);
     let caller = Caller::of(&server).await;
     let mut held = Held::rating(&database).await;
-    let unary = held.wait(&caller, held.request()).await;
+    let unary = held.wait(&caller).await;
     let (messages, receiver) = tokio::sync::mpsc::channel(1);
     let message = |item: &str| IngestRatingsRequest {
         ratings: vec![a_rating("streamer", item, 3.0)],
@@ -194,7 +198,7 @@ async fn what_takes_longer_than_the_drain_is_cut_off() {
     let server = Server::with(&database, &settings);
     let caller = Caller::of(&server).await;
     let mut held = Held::rating(&database).await;
-    let unary = held.wait(&caller, held.request()).await;
+    let unary = held.wait(&caller).await;
     // A client that neither sends nor ends.
     let mut client = caller.ratings.clone();
     let stream = tokio::spawn(async move { client.ingest_ratings(tokio_stream::pending()).await });
@@ -300,7 +304,7 @@ async fn what_is_too_much_is_turned_away() {
     let server = Server::with(&database, &settings);
     let caller = Caller::of(&server).await;
     let mut held = Held::rating(&database).await;
-    let first = held.wait(&caller, held.request()).await;
+    let first = held.wait(&caller).await;
 
     let calls: Vec<_> = (0..8)
         .map(|_| {
@@ -334,7 +338,7 @@ async fn what_is_too_much_is_turned_away() {
 
     // A client that goes away gives its place back.
     let mut held = Held::rating(&database).await;
-    let abandoned = held.wait(&caller, held.request()).await;
+    let abandoned = held.wait(&caller).await;
     abandoned.abort();
     soon("the place is free", &free).await;
     held.release().await;
@@ -539,7 +543,7 @@ async fn metrics_tell_how_a_server_is_doing() {
 
     // Requests that were given up are not under way any more.
     let mut held = Held::rating(&database).await;
-    let abandoned = held.wait(&caller, held.request()).await;
+    let abandoned = held.wait(&caller).await;
     check_in_flight(address, 1.0).await;
     soon("a busy connection", || async {
         value(&metrics(address).await, r#"likemind_pool_connections{state="busy"}"#) >= Some(1.0)

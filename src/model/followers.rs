@@ -20,13 +20,22 @@ pub struct Followers {
 impl Followers {
     /// `lists`: one for each item of `popularity`.
     pub fn new(lists: &NeighborLists, popularity: &Popularity) -> Self {
-        let (offsets, mut followers, similarities) = lists.transpose().into_parts();
-        for follower in &mut followers {
-            *follower = popularity.rank(ItemIndex(*follower));
-        }
+        let rank = |follower| popularity.rank(ItemIndex(follower));
+        // In the form in which they are kept: the other one would take twice as much, beside two snapshots.
+        let (offsets, ranks, similarities) = match Ranks::are_narrow(popularity.len()) {
+            true => {
+                // Below 2¹⁶: the cast loses nothing.
+                let (offsets, ranks, similarities) = lists.transpose_as(|follower| rank(follower) as u16).into_parts();
+                (offsets, Ranks::Narrow(ranks), similarities)
+            }
+            false => {
+                let (offsets, ranks, similarities) = lists.transpose_as(rank).into_parts();
+                (offsets, Ranks::Wide(ranks), similarities)
+            }
+        };
         Self {
             offsets,
-            ranks: Ranks::new(followers, popularity.len()),
+            ranks,
             similarities,
         }
     }

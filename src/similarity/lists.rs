@@ -1,6 +1,7 @@
 //! Lists of the nearest neighbors, forwards and inverted.
 
 use std::cmp::Ordering;
+use std::convert::identity;
 
 use super::sparse::{SparseError, check_offsets, row_range, transpose};
 
@@ -137,8 +138,13 @@ impl NeighborLists {
 
     /// For every target the rows that name it, in time O(n_targets + len).
     pub fn transpose(&self) -> InvertedLists {
+        self.transpose_as(identity)
+    }
+
+    /// The same with what `name` makes of each row.
+    pub fn transpose_as<R: Copy + Default>(&self, name: impl Fn(u32) -> R) -> InvertedLists<R> {
         let (offsets, rows, similarities) =
-            transpose(self.n_targets, &self.offsets, &self.neighbors, &self.similarities);
+            transpose(self.n_targets, &self.offsets, &self.neighbors, &self.similarities, name);
         InvertedLists {
             offsets,
             rows,
@@ -216,27 +222,27 @@ impl Default for NeighborLists {
     }
 }
 
-/// For every target j the rows i whose lists name j as a neighbor, ascending i.
+/// For every target j the rows i whose lists name j as a neighbor, ascending i, under names of type R.
 #[derive(Debug, Clone, PartialEq)]
-pub struct InvertedLists {
+pub struct InvertedLists<R = u32> {
     offsets: Vec<u64>,
-    rows: Vec<u32>,
+    rows: Vec<R>,
     similarities: Vec<f32>,
 }
 
-impl InvertedLists {
+impl<R> InvertedLists<R> {
     /// The number of targets.
     pub fn n_rows(&self) -> usize {
         self.offsets.len() - 1
     }
 
     /// Where the entries of each target begin: n_rows + 1; the rows, and their similarities.
-    pub fn into_parts(self) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
+    pub fn into_parts(self) -> (Vec<u64>, Vec<R>, Vec<f32>) {
         (self.offsets, self.rows, self.similarities)
     }
 
     /// The rows that name this target, ascending, and their similarities to it.
-    pub fn row(&self, target: usize) -> (&[u32], &[f32]) {
+    pub fn row(&self, target: usize) -> (&[R], &[f32]) {
         let range = row_range(&self.offsets, target);
         (&self.rows[range.clone()], &self.similarities[range])
     }

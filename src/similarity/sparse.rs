@@ -1,5 +1,6 @@
 //! A compressed sparse row matrix of positive values.
 
+use std::convert::identity;
 use std::ops::Range;
 
 /// Why arrays do not form a [`CsrMatrix`] or [`NeighborLists`](super::lists::NeighborLists).
@@ -105,7 +106,8 @@ impl CsrMatrix {
             by_column_values[*position as usize] = value;
             *position += 1;
         }
-        let (offsets, columns, values) = transpose(n_rows, &by_column_offsets, &by_column_rows, &by_column_values);
+        let by_row = transpose(n_rows, &by_column_offsets, &by_column_rows, &by_column_values, identity);
+        let (offsets, columns, values) = by_row;
         Self::new(n_columns, offsets, columns, values)
     }
 
@@ -170,7 +172,8 @@ impl CsrMatrix {
 
     /// The matrix [n_columns, n_rows] with rows and columns swapped, in time O(nnz).
     pub fn transpose(&self) -> CsrMatrix {
-        let (offsets, columns, values) = transpose(self.n_columns, &self.offsets, &self.columns, &self.values);
+        let by_column = transpose(self.n_columns, &self.offsets, &self.columns, &self.values, identity);
+        let (offsets, columns, values) = by_column;
         Self {
             n_columns: self.n_rows(),
             offsets,
@@ -260,23 +263,25 @@ pub(super) fn row_range(offsets: &[u64], row: usize) -> Range<usize> {
 
 /// Swaps rows and columns of compressed rows by counting; inside a new row the old rows ascend.
 ///
-/// `columns`: all below `n_columns`, in any order inside a row. Returns offsets (n_columns + 1),
-/// row indices and values.
-pub(super) fn transpose(
+/// `columns`: all below `n_columns`, in any order inside a row. Returns offsets (n_columns + 1), what `name` makes of row
+/// indices, and values.
+pub(super) fn transpose<R: Copy + Default>(
     n_columns: usize,
     offsets: &[u64],
     columns: &[u32],
     values: &[f32],
-) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
+    name: impl Fn(u32) -> R,
+) -> (Vec<u64>, Vec<R>, Vec<f32>) {
     let new_offsets = group_offsets(n_columns, columns.iter().copied());
     let mut next = new_offsets.clone();
-    let mut new_rows = vec![0; columns.len()];
+    let mut new_rows = vec![R::default(); columns.len()];
     let mut new_values = vec![0.0; values.len()];
     for row in 0..offsets.len() - 1 {
+        // A row that holds an entry was checked, or named by a `u32`: the cast loses nothing.
+        let named = name(row as u32);
         for position in row_range(offsets, row) {
             let target = &mut next[columns[position] as usize];
-            // A row that holds an entry was checked, or named by a `u32`: the cast loses nothing.
-            new_rows[*target as usize] = row as u32;
+            new_rows[*target as usize] = named;
             new_values[*target as usize] = values[position];
             *target += 1;
         }

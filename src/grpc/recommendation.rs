@@ -18,7 +18,7 @@ use crate::recommend::audience::item_audience;
 use crate::recommend::similar::{similar_items, similar_users};
 use crate::recommend::{predict, rank};
 
-use self::answers::Answers;
+use self::answers::{Answers, Kind, Question};
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
@@ -57,37 +57,58 @@ impl RecommendationHandler {
         }
     }
 
-    /// [`RecommendationService::predict_ratings`] of encoded messages.
+    /// [`RecommendationService::predict_ratings`] of encoded messages. An answer is remembered, and given again while it would
+    /// be the same.
     ///
     /// # Errors
     /// As that, and INTERNAL for what is no such message, as tonic has it.
     pub async fn predict_ratings_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
-        let request = PredictRatingsRequest::decode(request).map_err(status::undecodable)?;
-        let answer = self.predict(PredictRequest::try_from(request)?).await?;
-        Ok(answer.encode_to_vec().into())
+        let view = self.view();
+        let question = Question {
+            kind: Kind::PredictRatings,
+            request: &request,
+        };
+        if let Some(answer) = self.remembered(&view, question) {
+            return Ok(answer);
+        }
+        let message = PredictRatingsRequest::decode(request.clone()).map_err(status::undecodable)?;
+        let predict = PredictRequest::try_from(message)?;
+        let (view, user) = (view?, predict.user.clone());
+        let answer = self.predict(view.clone(), predict).await?;
+        let encoded = Bytes::from(answer.encode_to_vec());
+        // An item that is not there may come at any time.
+        if convert::are_all_rated(&answer) {
+            self.answers.put(&view, question, Some(&user), encoded.clone());
+        }
+        Ok(encoded)
     }
 
-    /// [`RecommendationService::recommend`] of encoded messages. An answer is remembered, and given again while it would be
-    /// the same.
+    /// [`RecommendationService::recommend`] of encoded messages. Remembered as well.
     ///
     /// # Errors
     /// As [`Self::predict_ratings_encoded`].
     pub async fn recommend_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
         let view = self.view();
-        let remembered = view.as_ref().ok().and_then(|view| self.answers.get(view, &request));
-        if let Some(answer) = remembered {
+        let question = Question {
+            kind: Kind::Recommend,
+            request: &request,
+        };
+        if let Some(answer) = self.remembered(&view, question) {
             return Ok(answer);
         }
         let message = RecommendRequest::decode(request.clone()).map_err(status::undecodable)?;
         let rank = RankRequest::new(message, &self.scale)?;
         let (view, user) = (view?, rank.user().cloned());
         let answer = Bytes::from(self.rank(view.clone(), rank).await?.encode_to_vec());
-        self.answers.put(&view, &request, user.as_ref(), answer.clone());
+        self.answers.put(&view, question, user.as_ref(), answer.clone());
         Ok(answer)
     }
 
-    async fn predict(&self, predict: PredictRequest) -> Result<PredictRatingsResponse, Status> {
-        let view = self.view()?;
+    fn remembered(&self, view: &Result<Arc<View>, Status>, question: Question) -> Option<Bytes> {
+        view.as_ref().ok().and_then(|view| self.answers.get(view, question))
+    }
+
+    async fn predict(&self, view: Arc<View>, predict: PredictRequest) -> Result<PredictRatingsResponse, Status> {
         let work = work::of_predictions(&view, &predict);
         let predict = move || with_scratch(|scratch| convert::predictions(&view, predict, &mut scratch.predict));
         heavy::run(work, predict).await
@@ -125,7 +146,7 @@ impl RecommendationService for RecommendationHandler {
         request: Request<PredictRatingsRequest>,
     ) -> Result<Response<PredictRatingsResponse>, Status> {
         let predict = PredictRequest::try_from(request.into_inner())?;
-        Ok(Response::new(self.predict(predict).await?))
+        Ok(Response::new(self.predict(self.view()?, predict).await?))
     }
 
     async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {

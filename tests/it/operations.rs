@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, GetItemRequest, GetServingStatusRequest, IngestRatingsRequest, UpsertRatingsRequest,
-    UpsertRatingsResponse,
+    ActivateSnapshotRequest, GetItemRequest, GetServingStatusRequest, IngestRatingsRequest, PredictRatingsRequest,
+    UpsertRatingsRequest, UpsertRatingsResponse,
 };
 use sqlx::{Connection, PgConnection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -459,25 +459,51 @@ async fn an_answer_is_given_again_while_it_would_be_the_same() {
     ];
     let server = Server::with(&database, &settings);
     let caller = Caller::of(&server).await;
-    let check = async |hits: u32, misses: u32, what: &str| {
+    let check = async |method: &str, hits: u32, misses: u32, what: &str| {
         let text = metrics(address).await;
         for (result, expected) in [("hit", hits), ("miss", misses)] {
-            let line = format!(r#"likemind_answer_cache_total{{result="{result}"}} {expected}"#);
+            let line = format!(r#"likemind_answer_cache_total{{method="{method}",result="{result}"}} {expected}"#);
             assert!(text.lines().any(|found| found == line), "{what}: no {line} in\n{text}");
         }
     };
+    let recommended = async |hits: u32, misses: u32, what: &str| check("Recommend", hits, misses, what).await;
     let first = caller.ranked("stranger").await;
-    check(0, 1, "the first").await;
+    recommended(0, 1, "the first").await;
     assert_eq!(caller.ranked("stranger").await, first);
-    check(1, 1, "the same again").await;
+    recommended(1, 1, "the same again").await;
     caller.rate("somebody", &item(1), 4.0).await;
     assert_eq!(caller.ranked("stranger").await, first);
-    check(2, 1, "after a rating of somebody else").await;
+    recommended(2, 1, "after a rating of somebody else").await;
     caller.rate("stranger", &item(1), 4.0).await;
     assert_ne!(caller.ranked("stranger").await, first);
-    check(2, 2, "after a rating of theirs").await;
+    recommended(2, 2, "after a rating of theirs").await;
     caller.ranked("somebody").await;
-    check(2, 3, "of somebody else").await;
+    recommended(2, 3, "of somebody else").await;
+
+    let predicted = async |hits: u32, misses: u32, what: &str| check("PredictRatings", hits, misses, what).await;
+    let predict = async |items: &[&str]| {
+        let request = PredictRatingsRequest {
+            user_id: user(1),
+            item_ids: items.iter().map(ToString::to_string).collect(),
+            ..PredictRatingsRequest::default()
+        };
+        let answer = caller.recommendations.clone().predict_ratings(request).await;
+        answer.unwrap().into_inner()
+    };
+    let known = [&*item(1), &*item(2)];
+    let first = predict(&known).await;
+    predicted(0, 1, "the first prediction").await;
+    assert_eq!(predict(&known).await, first);
+    predicted(1, 1, "the same prediction").await;
+    caller.rate(&user(1), &item(3), 1.0).await;
+    assert_ne!(predict(&known).await, first);
+    predicted(1, 2, "a prediction after a rating of theirs").await;
+    // What is not there may come, from whomever.
+    let with_a_new_one = [&*item(1), "new-item"];
+    let without_it = predict(&with_a_new_one).await;
+    caller.rate("somebody", "new-item", 4.0).await;
+    assert_ne!(predict(&with_a_new_one).await, without_it);
+    predicted(1, 4, "items that were not there").await;
 }
 
 #[tokio::test]

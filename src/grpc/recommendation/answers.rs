@@ -1,9 +1,9 @@
 //! Answers that are remembered, as bytes, to be given again while everything that they rest on is the same.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashTable;
 use metrics::{Counter, counter};
 use prost::bytes::Bytes;
 
@@ -17,11 +17,30 @@ const MAX_REQUEST_BYTES: usize = 1_024;
 /// What an entry takes beside its texts, about.
 const ENTRY_BYTES: usize = 256;
 
-/// A bounded number of bytes of answers, by request. What has not been asked for lately is forgotten first.
+/// The methods whose answers are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    PredictRatings,
+    Recommend,
+}
+
+/// What is asked for: the same bytes ask different things of different methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Question<'a> {
+    pub kind: Kind,
+    pub request: &'a [u8],
+}
+
+/// A bounded number of bytes of answers, by question. What has not been asked for lately is forgotten first.
 pub struct Answers {
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     max_shard_bytes: usize,
+    /// By kind.
+    counted: [Counted; 2],
+}
+
+struct Counted {
     hits: Counter,
     misses: Counter,
 }
@@ -30,15 +49,16 @@ pub struct Answers {
 /// takes the place of the old one, which is forgotten.
 #[derive(Default)]
 struct Shard {
-    young: Generation,
+    young: HashTable<Entry>,
     young_bytes: usize,
-    old: Generation,
+    old: HashTable<Entry>,
 }
 
-/// By request.
-type Generation = HashMap<Box<[u8]>, Entry>;
-
 struct Entry {
+    /// Of the question.
+    hash: u64,
+    kind: Kind,
+    request: Box<[u8]>,
     user: Option<UserId>,
     stamp: Stamp,
     answer: Bytes,
@@ -51,83 +71,112 @@ impl Answers {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             max_shard_bytes: max_bytes / SHARDS,
-            hits: counter!("likemind_answer_cache_total", "result" => "hit"),
-            misses: counter!("likemind_answer_cache_total", "result" => "miss"),
+            counted: [Kind::PredictRatings, Kind::Recommend].map(Counted::of),
         }
     }
 
-    /// What was answered to `request`, if that would be computed from `view` too.
-    pub fn get(&self, view: &View, request: &[u8]) -> Option<Bytes> {
+    /// What was answered to `question`, if that would be computed from `view` too.
+    pub fn get(&self, view: &View, question: Question) -> Option<Bytes> {
         if self.max_shard_bytes == 0 {
             return None;
         }
-        let found = self.with_shard(request, |shard| {
-            shard.rejuvenate(request, self.max_shard_bytes / 2);
-            let entry = shard.young.get(request)?;
-            (entry.stamp == view.stamp(entry.user.as_ref())).then(|| entry.answer.clone())
-        });
+        let hash = self.hasher.hash_one(question);
+        let found = {
+            let mut shard = self.shard(hash);
+            let entry = shard.find(hash, question, self.max_shard_bytes / 2);
+            entry
+                .filter(|entry| entry.stamp == view.stamp(entry.user.as_ref()))
+                .map(|entry| entry.answer.clone())
+        };
+        let counted = &self.counted[question.kind as usize];
         match found {
-            Some(_) => self.hits.increment(1),
-            None => self.misses.increment(1),
+            Some(_) => counted.hits.increment(1),
+            None => counted.misses.increment(1),
         }
         found
     }
 
-    /// Remembers the answer to `request`, which is about `user` and was computed from `view`.
-    pub fn put(&self, view: &View, request: &[u8], user: Option<&UserId>, answer: Bytes) {
+    /// Remembers the answer to `question`, which is about `user` and was computed from `view`.
+    pub fn put(&self, view: &View, question: Question, user: Option<&UserId>, answer: Bytes) {
+        let max_generation_bytes = self.max_shard_bytes / 2;
+        if question.request.len() > MAX_REQUEST_BYTES {
+            return;
+        }
         let entry = Entry {
+            hash: self.hasher.hash_one(question),
+            kind: question.kind,
+            request: question.request.into(),
             user: user.cloned(),
             stamp: view.stamp(user),
             answer,
         };
-        let max_generation_bytes = self.max_shard_bytes / 2;
-        if request.len() > MAX_REQUEST_BYTES || entry.bytes(request) > max_generation_bytes {
-            return;
+        if entry.bytes() <= max_generation_bytes {
+            let forgotten = self.shard(entry.hash).insert(entry, max_generation_bytes);
+            // Without the lock.
+            drop(forgotten);
         }
-        let forgotten = self.with_shard(request, |shard| {
-            shard.insert(request.into(), entry, max_generation_bytes)
-        });
-        // Without the lock.
-        drop(forgotten);
     }
 
-    fn with_shard<T>(&self, request: &[u8], work: impl FnOnce(&mut Shard) -> T) -> T {
-        let shard = &self.shards[self.hasher.hash_one(request) as usize % SHARDS];
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // By the upper half: a table finds its entries by the lowest bits and the highest seven.
+        let shard = &self.shards[(hash >> 32) as usize % SHARDS];
         // A panic in the middle leaves a shard that may have forgotten something, and no wrong answer.
-        work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    fn of(kind: Kind) -> Self {
+        let method = match kind {
+            Kind::PredictRatings => "PredictRatings",
+            Kind::Recommend => "Recommend",
+        };
+        let counter = |result| counter!("likemind_answer_cache_total", "method" => method, "result" => result);
+        Self {
+            hits: counter("hit"),
+            misses: counter("miss"),
+        }
     }
 }
 
 impl Shard {
-    /// Moves what is asked for to the young generation.
-    fn rejuvenate(&mut self, request: &[u8], max_generation_bytes: usize) {
-        if self.young.contains_key(request) {
-            return;
+    /// The entry of `question`, which is in the young generation from now on.
+    fn find(&mut self, hash: u64, question: Question, max_generation_bytes: usize) -> Option<&Entry> {
+        let is_asked = |entry: &Entry| entry.question() == question;
+        if self.young.find(hash, is_asked).is_none() {
+            let (entry, _) = self.old.find_entry(hash, is_asked).ok()?.remove();
+            self.insert(entry, max_generation_bytes);
         }
-        if let Some((request, entry)) = self.old.remove_entry(request) {
-            self.insert(request, entry, max_generation_bytes);
-        }
+        self.young.find(hash, is_asked)
     }
 
     /// Returns what is forgotten for it.
-    fn insert(&mut self, request: Box<[u8]>, entry: Entry, max_generation_bytes: usize) -> Generation {
-        let mut forgotten = Generation::new();
-        let bytes = entry.bytes(&request);
-        if self.young_bytes + bytes > max_generation_bytes {
+    fn insert(&mut self, entry: Entry, max_generation_bytes: usize) -> HashTable<Entry> {
+        let mut forgotten = HashTable::new();
+        if self.young_bytes + entry.bytes() > max_generation_bytes {
             forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
             self.young_bytes = 0;
         }
-        self.young_bytes += bytes;
-        let before = self.young.get(&request).map(|before| before.bytes(&request));
-        self.young_bytes -= before.unwrap_or(0);
-        self.young.insert(request, entry);
+        self.young_bytes += entry.bytes();
+        let same = |before: &Entry| before.question() == entry.question();
+        if let Ok(before) = self.young.find_entry(entry.hash, same) {
+            self.young_bytes -= before.remove().0.bytes();
+        }
+        self.young.insert_unique(entry.hash, entry, |entry| entry.hash);
         forgotten
     }
 }
 
 impl Entry {
-    fn bytes(&self, request: &[u8]) -> usize {
-        ENTRY_BYTES + request.len() + self.answer.len()
+    fn question(&self) -> Question<'_> {
+        Question {
+            kind: self.kind,
+            request: &self.request,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.request.len() + self.answer.len()
     }
 }
 

@@ -325,6 +325,12 @@ pub fn predictions(view: &View, predict: PredictRequest, scratch: &mut predict::
     }
 }
 
+/// Whether none of the items is unknown.
+pub fn are_all_rated(answer: &v1::PredictRatingsResponse) -> bool {
+    let is_rated = |prediction: &v1::Prediction| matches!(prediction.result, Some(v1::prediction::Result::Rating(_)));
+    answer.predictions.iter().all(is_rated)
+}
+
 fn unknown_item(item_id: String) -> v1::Prediction {
     let error = InvalidField::new("item_ids", "ITEM_NOT_FOUND", format!("there is no item {item_id}"));
     v1::Prediction {

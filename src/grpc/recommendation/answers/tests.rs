@@ -1,8 +1,8 @@
 use proptest::prelude::*;
-use prost::Message;
+use prost::Message as _;
 use std::sync::Arc;
 
-use super::super::convert::{self, RankRequest};
+use super::super::convert::{self, PredictRequest, RankRequest};
 use super::*;
 use crate::domain::consent::{Consents, Purpose};
 use crate::domain::item::ItemFacts;
@@ -10,15 +10,21 @@ use crate::domain::rating::RatingScale;
 use crate::grpc::proto::v1;
 use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
 use crate::model::overlay::{FreshChange, Overlay};
-use crate::recommend::rank::{Scratch, recommend};
 use crate::recommend::testing::any_parts;
+use crate::recommend::{predict, rank};
 
 #[derive(Debug, Clone)]
 enum Step {
     Change(FreshChange),
     /// The same snapshot once more, without what has changed since.
     Reload,
-    Ask(v1::RecommendRequest),
+    Ask(Message),
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Predict(v1::PredictRatingsRequest),
+    Recommend(v1::RecommendRequest),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -59,21 +65,64 @@ fn any_step() -> impl Strategy<Value = Step> {
         exclude_history,
         ..v1::RecommendRequest::default()
     });
+    let items = prop::collection::btree_set((0usize..9).prop_map(|item| format!("i{item}")), 1..4);
+    let predict = (user(), items, 0i32..3, 0i32..4, any::<bool>());
+    let predict = predict.prop_map(
+        |(user_id, items, estimator, basis, explain)| v1::PredictRatingsRequest {
+            user_id,
+            item_ids: items.into_iter().collect(),
+            estimator,
+            basis,
+            explain,
+        },
+    );
     prop_oneof![
         2 => interaction.prop_map(Step::Change),
         1 => facts.prop_map(Step::Change),
         1 => consents.prop_map(Step::Change),
         1 => Just(Step::Reload),
-        12 => ask.prop_map(Step::Ask),
+        6 => predict.prop_map(Message::Predict).prop_map(Step::Ask),
+        12 => ask.prop_map(Message::Recommend).prop_map(Step::Ask),
     ]
 }
 
-/// The answer to `message`, and whom it is about.
-fn compute(view: &View, message: &v1::RecommendRequest) -> (Bytes, Option<UserId>) {
-    let rank = RankRequest::new(message.clone(), &RatingScale::default()).unwrap();
-    let ranked = recommend(view, &rank.subject(view), &rank.options, &mut Scratch::default());
-    let answer = convert::recommendations(view, ranked).encode_to_vec();
-    (answer.into(), rank.user().cloned())
+struct Computed {
+    answer: Bytes,
+    user: Option<UserId>,
+    may_be_remembered: bool,
+}
+
+impl Message {
+    fn kind_and_bytes(&self) -> (Kind, Vec<u8>) {
+        match self {
+            Self::Predict(message) => (Kind::PredictRatings, message.encode_to_vec()),
+            Self::Recommend(message) => (Kind::Recommend, message.encode_to_vec()),
+        }
+    }
+
+    fn compute(&self, view: &View) -> Computed {
+        match self.clone() {
+            Self::Predict(message) => {
+                let predict = PredictRequest::try_from(message).unwrap();
+                let user = predict.user.clone();
+                let answer = convert::predictions(view, predict, &mut predict::Scratch::default());
+                Computed {
+                    answer: answer.encode_to_vec().into(),
+                    user: Some(user),
+                    may_be_remembered: convert::are_all_rated(&answer),
+                }
+            }
+            Self::Recommend(message) => {
+                let rank = RankRequest::new(message, &RatingScale::default()).unwrap();
+                let ranked = rank::recommend(view, &rank.subject(view), &rank.options, &mut rank::Scratch::default());
+                Computed {
+                    answer: convert::recommendations(view, ranked).encode_to_vec().into(),
+                    user: rank.user().cloned(),
+                    may_be_remembered: true,
+                }
+            }
+        }
+    }
 }
 
 proptest! {
@@ -97,11 +146,15 @@ proptest! {
                     view.epoch += 1;
                 }
                 Step::Ask(message) => {
-                    let (computed, user) = compute(&view, &message);
-                    let request = message.encode_to_vec();
-                    match answers.get(&view, &request) {
-                        Some(remembered) => prop_assert_eq!(remembered, computed),
-                        None => answers.put(&view, &request, user.as_ref(), computed),
+                    let computed = message.compute(&view);
+                    let (kind, request) = message.kind_and_bytes();
+                    let question = Question { kind, request: &request };
+                    match answers.get(&view, question) {
+                        Some(remembered) => prop_assert_eq!(remembered, computed.answer),
+                        None if computed.may_be_remembered => {
+                            answers.put(&view, question, computed.user.as_ref(), computed.answer);
+                        }
+                        None => {}
                     }
                 }
             }
@@ -113,9 +166,31 @@ fn bytes_of(answers: &Answers) -> usize {
     let of_shard = |shard: &Mutex<Shard>| -> usize {
         let shard = shard.lock().unwrap();
         let all = shard.young.iter().chain(&shard.old);
-        all.map(|(request, entry)| entry.bytes(request)).sum()
+        all.map(Entry::bytes).sum()
     };
     answers.shards.iter().map(of_shard).sum()
+}
+
+fn asked(request: &[u8]) -> Question<'_> {
+    Question {
+        kind: Kind::Recommend,
+        request,
+    }
+}
+
+#[test]
+fn the_same_bytes_ask_different_things_of_different_methods() {
+    let view = view(snapshot_parts(&EXAMPLE));
+    let answers = Answers::new(1 << 20);
+    let other = Question {
+        kind: Kind::PredictRatings,
+        request: b"bytes",
+    };
+    answers.put(&view, asked(b"bytes"), None, Bytes::from_static(b"a ranking"));
+    assert_eq!(answers.get(&view, other), None);
+    answers.put(&view, other, None, Bytes::from_static(b"ratings"));
+    assert_eq!(answers.get(&view, other).unwrap(), "ratings");
+    assert_eq!(answers.get(&view, asked(b"bytes")).unwrap(), "a ranking");
 }
 
 #[test]
@@ -124,22 +199,24 @@ fn no_more_is_remembered_than_there_is_room_for_and_what_is_asked_for_stays() {
     let max_bytes = SHARDS * 20_000;
     let answers = Answers::new(max_bytes);
     let answer = Bytes::from(vec![7; 500]);
-    answers.put(&view, b"favorite", None, answer.clone());
+    answers.put(&view, asked(b"favorite"), None, answer.clone());
     for n in 0..10_000u32 {
-        answers.put(&view, &n.to_be_bytes(), None, answer.clone());
+        answers.put(&view, asked(&n.to_be_bytes()), None, answer.clone());
         assert_eq!(
-            answers.get(&view, b"favorite"),
+            answers.get(&view, asked(b"favorite")),
             Some(answer.clone()),
             "forgotten after {n}"
         );
     }
     let bytes = bytes_of(&answers);
     assert!((max_bytes / 4..=max_bytes).contains(&bytes), "{bytes}");
-    assert!(answers.get(&view, &0u32.to_be_bytes()).is_none());
+    assert!(answers.get(&view, asked(&0u32.to_be_bytes())).is_none());
     // Again, and what is too long for any room.
-    answers.put(&view, b"favorite", None, answer.clone());
-    answers.put(&view, b"long", None, vec![7; 20_000].into());
-    answers.put(&view, &[7; MAX_REQUEST_BYTES + 1], None, answer);
+    answers.put(&view, asked(b"favorite"), None, answer.clone());
+    answers.put(&view, asked(b"long"), None, vec![7; 20_000].into());
+    answers.put(&view, asked(&[7; MAX_REQUEST_BYTES + 1]), None, answer);
     assert!(bytes_of(&answers) <= max_bytes);
-    assert!(answers.get(&view, b"long").is_none() && answers.get(&view, &[7; MAX_REQUEST_BYTES + 1]).is_none());
+    for request in [&b"long"[..], &[7; MAX_REQUEST_BYTES + 1]] {
+        assert!(answers.get(&view, asked(request)).is_none());
+    }
 }

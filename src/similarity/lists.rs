@@ -39,9 +39,9 @@ impl NeighborLists {
             neighbors,
             similarities,
         };
-        let mut last_named_by = vec![0; n_targets];
+        let mut named = vec![0; n_targets.div_ceil(64)];
         for row in 0..lists.n_rows() {
-            lists.check_row(row, &mut last_named_by)?;
+            lists.check_row(row, &mut named)?;
         }
         Ok(lists)
     }
@@ -152,24 +152,32 @@ impl NeighborLists {
         }
     }
 
-    /// `last_named_by`: per target 1 + the last row that named it, 0 before there is one.
-    fn check_row(&self, row: usize, last_named_by: &mut [u32]) -> Result<(), SparseError> {
+    /// `named`: a bit a target, all 0 before and after.
+    fn check_row(&self, row: usize, named: &mut [u64]) -> Result<(), SparseError> {
         let (neighbors, similarities) = self.row(row);
-        // `check_offsets` has seen that row numbers fit.
-        let name = row as u32 + 1;
         // Without a branch for each: what is wrong is looked for where something is.
-        let mut is_valid = true;
-        let mut previous = 0;
-        for (&index, &similarity) in neighbors.iter().zip(similarities) {
-            let Some(last_named_by) = last_named_by.get_mut(index as usize) else {
-                is_valid = false;
-                break;
-            };
-            let key = Neighbor { index, similarity }.key();
-            is_valid &= (similarity > 0.0) & (similarity <= 1.0) & (index as usize != row);
-            is_valid &= (*last_named_by != name) & (key >= previous);
-            *last_named_by = name;
-            previous = key;
+        let mut is_valid = neighbors.iter().fold(true, |is_valid, &index| {
+            is_valid & ((index as usize) < self.n_targets) & (index as usize != row)
+        });
+        is_valid &= similarities.iter().fold(true, |is_valid, &similarity| {
+            is_valid & (similarity > 0.0) & (similarity <= 1.0)
+        });
+        let pairs = neighbors.windows(2).zip(similarities.windows(2));
+        is_valid &= pairs.fold(true, |is_valid, (index, similarity)| {
+            let is_equal = (similarity[0] == similarity[1]) & (index[0] < index[1]);
+            is_valid & ((similarity[0] > similarity[1]) | is_equal)
+        });
+        if is_valid {
+            let mut is_named_twice = false;
+            for &index in neighbors {
+                let (word, bit) = (&mut named[index as usize / 64], 1 << (index % 64));
+                is_named_twice |= *word & bit != 0;
+                *word |= bit;
+            }
+            for &index in neighbors {
+                named[index as usize / 64] = 0;
+            }
+            is_valid = !is_named_twice;
         }
         match is_valid {
             true => Ok(()),

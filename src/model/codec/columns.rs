@@ -7,7 +7,7 @@ use crate::model::dictionary::Texts;
 use crate::model::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
 
 use super::CodecError;
-use super::room::room;
+use super::room;
 
 /// Appends to the bytes of a part.
 pub(super) struct Writer {
@@ -273,17 +273,17 @@ impl<'a> Reader<'a> {
         count: u64,
         entry: impl Fn([u8; W]) -> T,
     ) -> Result<Vec<T>, CodecError> {
-        let mut entries = room(self.counted(field, count, W)?);
-        self.runs(field, count, |run| {
-            entries.extend(run.iter().map(|&bytes| entry(bytes)))
-        })?;
-        Ok(entries)
+        room::filled(self.counted(field, count, W)?, |entries| {
+            self.runs(field, count, |run| {
+                entries.extend(run.iter().map(|&bytes| entry(bytes)))
+            })
+        })
     }
 
     fn bytes(&mut self, field: &'static str, count: u64) -> Result<Vec<u8>, CodecError> {
-        let mut bytes = room(self.counted(field, count, 1)?);
-        self.runs::<1>(field, count, |run| bytes.extend_from_slice(run.as_flattened()))?;
-        Ok(bytes)
+        room::filled(self.counted(field, count, 1)?, |bytes| {
+            self.runs::<1>(field, count, |run| bytes.extend_from_slice(run.as_flattened()))
+        })
     }
 
     pub fn u16s(&mut self, field: &'static str) -> Result<Vec<u16>, CodecError> {

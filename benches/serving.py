@@ -3,7 +3,7 @@
 
     cargo build --release --bins --benches && benches/serving.py
 
-Needs PostgreSQL's programs (pgbench among them), two cores, and with --only instructions valgrind. The least is
+Needs PostgreSQL's programs (pgbench among them), two cores, with --only instructions valgrind and with --only h2load that. The least is
 benches/baseline.rs: the same threads, request and response types, and constant values. Server and baseline have one core,
 their client (benches/load.rs) the other. Users are drawn by Zipf's law (exponent 1) over a seeded shuffle, items as often
 as they are rated. In rounds, each of which asks the baseline and then everything else; ratios are those within a round.
@@ -138,18 +138,14 @@ def spread(values):
 
 def cells(servers, key, files):
     """What is measured: name, server, method, messages, key; each kind of call after its baseline."""
-    predict, recommend = files
     return [
-        ("PredictRatings", [
-            ("baseline", servers["baseline"], PREDICT_RATINGS, predict, None),
-            ("computed", servers["computed"], PREDICT_RATINGS, predict, None),
-            ("computed, with a key", servers["computed"], PREDICT_RATINGS, predict, key)]),
-        ("Recommend", [
-            ("baseline", servers["baseline"], RECOMMEND, recommend, None),
-            ("computed", servers["computed"], RECOMMEND, recommend, None),
-            ("remembered", servers["remembering"], RECOMMEND, recommend, None),
-            ("remembered, with a key", servers["remembering"], RECOMMEND, recommend, key)]),
-    ]
+        (call, [
+            ("baseline", servers["baseline"], method, messages, None),
+            ("computed", servers["computed"], method, messages, None),
+            ("computed, with a key", servers["computed"], method, messages, key),
+            ("remembered", servers["remembering"], method, messages, None),
+            ("remembered, with a key", servers["remembering"], method, messages, key)])
+        for call, method, messages in zip(("PredictRatings", "Recommend"), (PREDICT_RATINGS, RECOMMEND), files)]
 
 
 def throughput(client, groups, streams, rounds, seconds):
@@ -189,6 +185,32 @@ def latency_at_half_load(client, groups, capacity, rounds, seconds):
             p50, p99 = (statistics.median(run[quantile] for run in runs) for quantile in ("p50_us", "p99_us"))
             print(f"| {call} | {name} | {capacity[call, name] / 2:,.0f} | {p50:.0f} | {p99:.0f} | {spread(ratios)} |",
                   flush=True)
+
+
+def h2load(groups, folder, streams, rounds, seconds):
+    """One message again and again, another one in each round."""
+    print(f"\nh2load, one message, 8 connections of {streams} streams, {rounds} rounds of {seconds} s:\n")
+    print("| call | | 1/s | ÷ baseline |")
+    print("|---|---|---|---|")
+    for call, ways in groups:
+        rates = {name: [] for name, *_ in ways}
+        for number in range(rounds):
+            for name, server, method, messages, key in ways:
+                path = os.path.join(folder, "message")
+                with open(messages, "rb") as file, open(path, "wb") as one:
+                    for _ in range(number + 1):
+                        head = file.read(5)
+                        body = file.read(int.from_bytes(head[1:], "big"))
+                    one.write(head + body)
+                command = ["taskset", "-c", CLIENT_CORE, "h2load", "-c", "8", "-m", str(streams), "-D", str(max(1, round(seconds))), "-d", path,
+                           "-H", "content-type: application/grpc", "-H", "te: trailers"]
+                command += ["-H", f"authorization: Bearer {key}"] if key else []
+                output = subprocess.run([*command, f"http://{server.address}{method}"], check=True, capture_output=True,
+                                        text=True).stdout
+                rates[name].append(float(re.search(r"([\d.]+) req/s", output).group(1)))
+        for name, taken in rates.items():
+            ratios = [rate / least for rate, least in zip(taken, rates["baseline"])]
+            print(f"| {call} | {name} | {statistics.median(taken):,.0f} | {spread(ratios)} |", flush=True)
 
 
 def statement():
@@ -336,7 +358,7 @@ def main():
     parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--only", choices=["throughput", "eligibility", "swaps", "instructions"], nargs="+",
+    parser.add_argument("--only", choices=["throughput", "h2load", "eligibility", "swaps", "instructions"], nargs="+",
                         default=["throughput", "eligibility"])
     parser.add_argument("--calls", type=int, default=2_000, help="counted under callgrind")
     args = parser.parse_args()
@@ -352,13 +374,17 @@ def main():
             database = Database(data_dir)
             messages = Messages(folder, database)
             print(f"{len(messages.users):,} users, {len(messages.items):,} items\n")
-            if "throughput" in args.only:
+            if {"throughput", "h2load"} & set(args.only):
                 under = ["taskset", "-c", SERVER_CORE]
                 with Server(program, data_dir, *SETTINGS, under=under) as remembering, \
                         Baseline(baseline, messages, under) as least:
                     servers = {"baseline": least, "computed": computed, "remembering": remembering}
                     groups = cells(servers, key, (messages.predict(), messages.recommend()))
                     for streams in args.streams:
+                        if "h2load" in args.only:
+                            h2load(groups, folder, streams, args.rounds, args.seconds)
+                        if "throughput" not in args.only:
+                            continue
                         capacity = throughput(client, groups, streams, args.rounds, args.seconds)
                         if streams == args.streams[0]:
                             latency_at_half_load(client, groups, capacity, args.rounds, args.seconds)

@@ -8,7 +8,8 @@ Needs PostgreSQL's programs (psql among them). In a private database of its own:
 
 - reading for training (`train`, until it says how many ratings it has) against `\\copy` of the ratings to /dev/null as text;
 - encoding and storing the snapshot (`train`) against COPY of its chunks from a file in binary into a table like theirs;
-- loading, decoding and checking it (`serve`, until it serves) against COPY of its chunks to /dev/null in binary.
+- loading, decoding and checking it (`serve`, until it serves) against COPY of its chunks to /dev/null in binary; these three
+  times as often, when all else is done.
 
 Then the memory of `serve` against the arrays of the decoded snapshot: serving one, at the most while it loads the first,
 and while it swaps, with `live.keep_previous` 0 and 1.
@@ -137,11 +138,16 @@ def copies(options, url, folder):
         writing.append((size / reference / 1e6, size / stored_ms / 1e3))
         note("MB/s stored", writing[-1])
 
-        reference = timed(sql, url, f"\\copy ({chunks}) TO /dev/null (FORMAT binary)")
-        serve = Process(options, url, "serve", "--listen", "127.0.0.1:0")
-        loading.append((size / reference / 1e6, size / serve.until(r"serving snapshot.*took_ms=(\d+)") / 1e3))
-        note("MB/s loaded", loading[-1])
-        serve.end()
+    if not options.read_only:
+        # Nothing is left to be written down, and more often, for it takes but a moment.
+        for command in ("DROP TABLE chunks", "VACUUM ANALYZE", "CHECKPOINT"):
+            sql(url, command)
+        for _ in range(3 * options.rounds):
+            reference = timed(sql, url, f"\\copy ({chunks}) TO /dev/null (FORMAT binary)")
+            serve = Process(options, url, "serve", "--listen", "127.0.0.1:0")
+            loading.append((size / reference / 1e6, size / serve.until(r"serving snapshot.*took_ms=(\d+)") / 1e3))
+            note("MB/s loaded", loading[-1])
+            serve.end()
     print(f"{n_ratings:,} ratings, {options.rounds} rounds\n\n| | COPY | Likemind | ratio |\n|---|---|---|---|")
     report("reading for training", "M rows/s", reading)
     if writing:

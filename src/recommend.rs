@@ -14,6 +14,7 @@ pub mod rank;
 mod shopper;
 mod sieve;
 pub mod similar;
+mod sums;
 #[cfg(test)]
 pub mod testing;
 mod top;

@@ -228,8 +228,7 @@ proptest! {
                 let found = recommend(&view, subject, &options, &mut scratch);
                 check_list(&found, &plain_scores(parts, person, basis, may), snapshot, limit)?;
                 terms_sum_to_the_score(&found)?;
-                prop_assert!(scratch.items.iter().chain(&scratch.users).all(|&sum| sum == 0.0));
-                prop_assert!(!scratch.touched.contains(&true));
+                prop_assert!(scratch.is_clear());
             }
         }
     }

@@ -88,12 +88,17 @@ class Messages:
         return path
 
     def predict(self, n=20_000):
-        return self.write("predict", (
+        return self.write(f"predict-{n}", (
             text(1, user) + b"".join(text(2, item) for item in self.draw_items(PREDICTIONS))
             for user in self.draw_users(n)))
 
     def recommend(self, n=500_000):
         return self.write("recommend", (text(1, user) + number(3, LIMIT) for user in self.draw_users(n)))
+
+    def files(self):
+        """For `cells`. Of predictions few enough to be remembered; rankings of one user are all the same."""
+        recommend = self.recommend()
+        return (self.predict(), self.predict(5_000)), (recommend, recommend)
 
     def check(self, coupons, n=10_000):
         body = b"".join(text(2, coupon) for coupon in coupons)
@@ -137,15 +142,16 @@ def spread(values):
 
 
 def cells(servers, key, files):
-    """What is measured: name, server, method, messages, key; each kind of call after its baseline."""
+    """What is measured: name, server, method, messages, key; each kind of call after its baseline. `files`: of each what is
+    computed, and what is asked again."""
     return [
         (call, [
-            ("baseline", servers["baseline"], method, messages, None),
-            ("computed", servers["computed"], method, messages, None),
-            ("computed, with a key", servers["computed"], method, messages, key),
-            ("remembered", servers["remembering"], method, messages, None),
-            ("remembered, with a key", servers["remembering"], method, messages, key)])
-        for call, method, messages in zip(("PredictRatings", "Recommend"), (PREDICT_RATINGS, RECOMMEND), files)]
+            ("baseline", servers["baseline"], method, computed, None),
+            ("computed", servers["computed"], method, computed, None),
+            ("computed, with a key", servers["computed"], method, computed, key),
+            ("remembered", servers["remembering"], method, again, None),
+            ("remembered, with a key", servers["remembering"], method, again, key)])
+        for call, method, (computed, again) in zip(("PredictRatings", "Recommend"), (PREDICT_RATINGS, RECOMMEND), files)]
 
 
 def throughput(client, groups, streams, rounds, seconds):
@@ -303,7 +309,7 @@ def instructions(client, programs, data_dir, key, messages, folder, calls):
     print(f"Instructions of a call, mean of {calls:,}:\n\n| call | | instructions | ÷ baseline |\n|---|---|---|---|")
     under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind"]
     program, baseline = programs
-    files = messages.predict(), messages.recommend()
+    files = messages.files()
     counted = {}
     starts = {
         "baseline": lambda: Baseline(baseline, messages, under),
@@ -379,7 +385,7 @@ def main():
                 with Server(program, data_dir, *SETTINGS, under=under) as remembering, \
                         Baseline(baseline, messages, under) as least:
                     servers = {"baseline": least, "computed": computed, "remembering": remembering}
-                    groups = cells(servers, key, (messages.predict(), messages.recommend()))
+                    groups = cells(servers, key, messages.files())
                     for streams in args.streams:
                         if "h2load" in args.only:
                             h2load(groups, folder, streams, args.rounds, args.seconds)

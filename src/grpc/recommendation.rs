@@ -18,7 +18,7 @@ use crate::recommend::audience::item_audience;
 use crate::recommend::similar::{similar_items, similar_users};
 use crate::recommend::{predict, rank};
 
-use self::answers::{Answers, Kind, Question};
+use self::answers::Answers;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
@@ -44,16 +44,19 @@ thread_local! {
 pub struct RecommendationHandler {
     live: Live,
     scale: RatingScale,
-    answers: Answers,
+    predictions: Answers,
+    recommendations: Answers,
 }
 
 impl RecommendationHandler {
-    /// `answer_cache_bytes`: how much of answers is remembered.
+    /// `answer_cache_bytes`: how much of answers is remembered. A quarter of it is for predictions, which cost less and of
+    /// which there are more: together with them recommendations would be forgotten before they are asked for again.
     pub fn new(live: Live, scale: RatingScale, answer_cache_bytes: usize) -> Self {
         Self {
             live,
             scale,
-            answers: Answers::new(answer_cache_bytes),
+            predictions: Answers::new("PredictRatings", answer_cache_bytes / 4),
+            recommendations: Answers::new("Recommend", answer_cache_bytes - answer_cache_bytes / 4),
         }
     }
 
@@ -64,11 +67,8 @@ impl RecommendationHandler {
     /// As that, and INTERNAL for what is no such message, as tonic has it.
     pub async fn predict_ratings_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
         let view = self.view();
-        let question = Question {
-            kind: Kind::PredictRatings,
-            request: &request,
-        };
-        if let Some(answer) = self.remembered(&view, question) {
+        let remembered = view.as_ref().ok().and_then(|view| self.predictions.get(view, &request));
+        if let Some(answer) = remembered {
             return Ok(answer);
         }
         let message = PredictRatingsRequest::decode(request.clone()).map_err(status::undecodable)?;
@@ -78,7 +78,7 @@ impl RecommendationHandler {
         let encoded = Bytes::from(answer.encode_to_vec());
         // An item that is not there may come at any time.
         if convert::are_all_rated(&answer) {
-            self.answers.put(&view, question, Some(&user), encoded.clone());
+            self.predictions.put(&view, &request, Some(&user), encoded.clone());
         }
         Ok(encoded)
     }
@@ -89,23 +89,19 @@ impl RecommendationHandler {
     /// As [`Self::predict_ratings_encoded`].
     pub async fn recommend_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
         let view = self.view();
-        let question = Question {
-            kind: Kind::Recommend,
-            request: &request,
-        };
-        if let Some(answer) = self.remembered(&view, question) {
+        let remembered = view
+            .as_ref()
+            .ok()
+            .and_then(|view| self.recommendations.get(view, &request));
+        if let Some(answer) = remembered {
             return Ok(answer);
         }
         let message = RecommendRequest::decode(request.clone()).map_err(status::undecodable)?;
         let rank = RankRequest::new(message, &self.scale)?;
         let (view, user) = (view?, rank.user().cloned());
         let answer = Bytes::from(self.rank(view.clone(), rank).await?.encode_to_vec());
-        self.answers.put(&view, question, user.as_ref(), answer.clone());
+        self.recommendations.put(&view, &request, user.as_ref(), answer.clone());
         Ok(answer)
-    }
-
-    fn remembered(&self, view: &Result<Arc<View>, Status>, question: Question) -> Option<Bytes> {
-        view.as_ref().ok().and_then(|view| self.answers.get(view, question))
     }
 
     async fn predict(&self, view: Arc<View>, predict: PredictRequest) -> Result<PredictRatingsResponse, Status> {

@@ -17,30 +17,11 @@ const MAX_REQUEST_BYTES: usize = 1_024;
 /// What an entry takes beside its texts, about.
 const ENTRY_BYTES: usize = 256;
 
-/// The methods whose answers are remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    PredictRatings,
-    Recommend,
-}
-
-/// What is asked for: the same bytes ask different things of different methods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Question<'a> {
-    pub kind: Kind,
-    pub request: &'a [u8],
-}
-
-/// A bounded number of bytes of answers, by question. What has not been asked for lately is forgotten first.
+/// A bounded number of bytes of answers of one method, by request. What has not been asked for lately is forgotten first.
 pub struct Answers {
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     max_shard_bytes: usize,
-    /// By kind.
-    counted: [Counted; 2],
-}
-
-struct Counted {
     hits: Counter,
     misses: Counter,
 }
@@ -55,9 +36,8 @@ struct Shard {
 }
 
 struct Entry {
-    /// Of the question.
+    /// Of the request.
     hash: u64,
-    kind: Kind,
     request: Box<[u8]>,
     user: Option<UserId>,
     stamp: Stamp,
@@ -66,55 +46,53 @@ struct Entry {
 
 impl Answers {
     /// `max_bytes`: 0 remembers nothing.
-    pub fn new(max_bytes: usize) -> Self {
+    pub fn new(method: &'static str, max_bytes: usize) -> Self {
+        let counter = |result| counter!("likemind_answer_cache_total", "method" => method, "result" => result);
         Self {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             max_shard_bytes: max_bytes / SHARDS,
-            counted: [Kind::PredictRatings, Kind::Recommend].map(Counted::of),
+            hits: counter("hit"),
+            misses: counter("miss"),
         }
     }
 
-    /// What was answered to `question`, if that would be computed from `view` too.
-    pub fn get(&self, view: &View, question: Question) -> Option<Bytes> {
+    /// What was answered to `request`, if that would be computed from `view` too.
+    pub fn get(&self, view: &View, request: &[u8]) -> Option<Bytes> {
         if self.max_shard_bytes == 0 {
             return None;
         }
-        let hash = self.hasher.hash_one(question);
+        let hash = self.hasher.hash_one(request);
         let found = {
             let mut shard = self.shard(hash);
-            let entry = shard.find(hash, question, self.max_shard_bytes / 2);
+            let entry = shard.find(hash, request, self.max_shard_bytes / 2);
             entry
                 .filter(|entry| entry.stamp == view.stamp(entry.user.as_ref()))
                 .map(|entry| entry.answer.clone())
         };
-        let counted = &self.counted[question.kind as usize];
         match found {
-            Some(_) => counted.hits.increment(1),
-            None => counted.misses.increment(1),
+            Some(_) => self.hits.increment(1),
+            None => self.misses.increment(1),
         }
         found
     }
 
-    /// Remembers the answer to `question`, which is about `user` and was computed from `view`.
-    pub fn put(&self, view: &View, question: Question, user: Option<&UserId>, answer: Bytes) {
+    /// Remembers the answer to `request`, which is about `user` and was computed from `view`.
+    pub fn put(&self, view: &View, request: &[u8], user: Option<&UserId>, answer: Bytes) {
         let max_generation_bytes = self.max_shard_bytes / 2;
-        if question.request.len() > MAX_REQUEST_BYTES {
+        if request.len() > MAX_REQUEST_BYTES || bytes(request, &answer) > max_generation_bytes {
             return;
         }
         let entry = Entry {
-            hash: self.hasher.hash_one(question),
-            kind: question.kind,
-            request: question.request.into(),
+            hash: self.hasher.hash_one(request),
+            request: request.into(),
             user: user.cloned(),
             stamp: view.stamp(user),
             answer,
         };
-        if entry.bytes() <= max_generation_bytes {
-            let forgotten = self.shard(entry.hash).insert(entry, max_generation_bytes);
-            // Without the lock.
-            drop(forgotten);
-        }
+        let forgotten = self.shard(entry.hash).insert(entry, max_generation_bytes);
+        // Without the lock.
+        drop(forgotten);
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -125,24 +103,10 @@ impl Answers {
     }
 }
 
-impl Counted {
-    fn of(kind: Kind) -> Self {
-        let method = match kind {
-            Kind::PredictRatings => "PredictRatings",
-            Kind::Recommend => "Recommend",
-        };
-        let counter = |result| counter!("likemind_answer_cache_total", "method" => method, "result" => result);
-        Self {
-            hits: counter("hit"),
-            misses: counter("miss"),
-        }
-    }
-}
-
 impl Shard {
-    /// The entry of `question`, which is in the young generation from now on.
-    fn find(&mut self, hash: u64, question: Question, max_generation_bytes: usize) -> Option<&Entry> {
-        let is_asked = |entry: &Entry| entry.question() == question;
+    /// The entry of `request`, which is in the young generation from now on.
+    fn find(&mut self, hash: u64, request: &[u8], max_generation_bytes: usize) -> Option<&Entry> {
+        let is_asked = |entry: &Entry| *entry.request == *request;
         if self.young.find(hash, is_asked).is_none() {
             let (entry, _) = self.old.find_entry(hash, is_asked).ok()?.remove();
             self.insert(entry, max_generation_bytes);
@@ -158,7 +122,7 @@ impl Shard {
             self.young_bytes = 0;
         }
         self.young_bytes += entry.bytes();
-        let same = |before: &Entry| before.question() == entry.question();
+        let same = |before: &Entry| before.request == entry.request;
         if let Ok(before) = self.young.find_entry(entry.hash, same) {
             self.young_bytes -= before.remove().0.bytes();
         }
@@ -168,16 +132,14 @@ impl Shard {
 }
 
 impl Entry {
-    fn question(&self) -> Question<'_> {
-        Question {
-            kind: self.kind,
-            request: &self.request,
-        }
-    }
-
     fn bytes(&self) -> usize {
-        ENTRY_BYTES + self.request.len() + self.answer.len()
+        bytes(&self.request, &self.answer)
     }
+}
+
+/// What an entry takes.
+fn bytes(request: &[u8], answer: &[u8]) -> usize {
+    ENTRY_BYTES + request.len() + answer.len()
 }
 
 #[cfg(test)]

@@ -93,10 +93,10 @@ struct Computed {
 }
 
 impl Message {
-    fn kind_and_bytes(&self) -> (Kind, Vec<u8>) {
+    fn encoded(&self) -> Vec<u8> {
         match self {
-            Self::Predict(message) => (Kind::PredictRatings, message.encode_to_vec()),
-            Self::Recommend(message) => (Kind::Recommend, message.encode_to_vec()),
+            Self::Predict(message) => message.encode_to_vec(),
+            Self::Recommend(message) => message.encode_to_vec(),
         }
     }
 
@@ -133,7 +133,7 @@ proptest! {
         max_bytes in prop_oneof![Just(0), Just(SHARDS * 1_500), Just(1 << 20)],
     ) {
         let mut view = view(parts);
-        let answers = Answers::new(max_bytes);
+        let [predictions, recommendations] = ["PredictRatings", "Recommend"].map(|method| Answers::new(method, max_bytes));
         for step in steps {
             match step {
                 Step::Change(change) => {
@@ -147,12 +147,15 @@ proptest! {
                 }
                 Step::Ask(message) => {
                     let computed = message.compute(&view);
-                    let (kind, request) = message.kind_and_bytes();
-                    let question = Question { kind, request: &request };
-                    match answers.get(&view, question) {
+                    let request = message.encoded();
+                    let answers = match message {
+                        Message::Predict(_) => &predictions,
+                        Message::Recommend(_) => &recommendations,
+                    };
+                    match answers.get(&view, &request) {
                         Some(remembered) => prop_assert_eq!(remembered, computed.answer),
                         None if computed.may_be_remembered => {
-                            answers.put(&view, question, computed.user.as_ref(), computed.answer);
+                            answers.put(&view, &request, computed.user.as_ref(), computed.answer);
                         }
                         None => {}
                     }
@@ -171,52 +174,30 @@ fn bytes_of(answers: &Answers) -> usize {
     answers.shards.iter().map(of_shard).sum()
 }
 
-fn asked(request: &[u8]) -> Question<'_> {
-    Question {
-        kind: Kind::Recommend,
-        request,
-    }
-}
-
-#[test]
-fn the_same_bytes_ask_different_things_of_different_methods() {
-    let view = view(snapshot_parts(&EXAMPLE));
-    let answers = Answers::new(1 << 20);
-    let other = Question {
-        kind: Kind::PredictRatings,
-        request: b"bytes",
-    };
-    answers.put(&view, asked(b"bytes"), None, Bytes::from_static(b"a ranking"));
-    assert_eq!(answers.get(&view, other), None);
-    answers.put(&view, other, None, Bytes::from_static(b"ratings"));
-    assert_eq!(answers.get(&view, other).unwrap(), "ratings");
-    assert_eq!(answers.get(&view, asked(b"bytes")).unwrap(), "a ranking");
-}
-
 #[test]
 fn no_more_is_remembered_than_there_is_room_for_and_what_is_asked_for_stays() {
     let view = view(snapshot_parts(&EXAMPLE));
     let max_bytes = SHARDS * 20_000;
-    let answers = Answers::new(max_bytes);
+    let answers = Answers::new("Recommend", max_bytes);
     let answer = Bytes::from(vec![7; 500]);
-    answers.put(&view, asked(b"favorite"), None, answer.clone());
+    answers.put(&view, b"favorite", None, answer.clone());
     for n in 0..10_000u32 {
-        answers.put(&view, asked(&n.to_be_bytes()), None, answer.clone());
+        answers.put(&view, &n.to_be_bytes(), None, answer.clone());
         assert_eq!(
-            answers.get(&view, asked(b"favorite")),
+            answers.get(&view, b"favorite"),
             Some(answer.clone()),
             "forgotten after {n}"
         );
     }
     let bytes = bytes_of(&answers);
     assert!((max_bytes / 4..=max_bytes).contains(&bytes), "{bytes}");
-    assert!(answers.get(&view, asked(&0u32.to_be_bytes())).is_none());
+    assert!(answers.get(&view, &0u32.to_be_bytes()).is_none());
     // Again, and what is too long for any room.
-    answers.put(&view, asked(b"favorite"), None, answer.clone());
-    answers.put(&view, asked(b"long"), None, vec![7; 20_000].into());
-    answers.put(&view, asked(&[7; MAX_REQUEST_BYTES + 1]), None, answer);
+    answers.put(&view, b"favorite", None, answer.clone());
+    answers.put(&view, b"long", None, vec![7; 20_000].into());
+    answers.put(&view, &[7; MAX_REQUEST_BYTES + 1], None, answer);
     assert!(bytes_of(&answers) <= max_bytes);
     for request in [&b"long"[..], &[7; MAX_REQUEST_BYTES + 1]] {
-        assert!(answers.get(&view, asked(request)).is_none());
+        assert!(answers.get(&view, request).is_none());
     }
 }

@@ -3,10 +3,11 @@
 
     cargo build --release --bins --benches && benches/serving.py
 
-Needs PostgreSQL's programs (pgbench among them), two cores, with --only instructions valgrind and with --only h2load that. The least is
-benches/baseline.rs: the same threads, request and response types, and constant values. Server and baseline have one core,
-their client (benches/load.rs) the other. Users are drawn by Zipf's law (exponent 1) over a seeded shuffle, items as often
-as they are rated. In rounds, each of which asks the baseline and then everything else; ratios are those within a round.
+Needs PostgreSQL's programs (pgbench among them), two cores, for `--only instructions` valgrind, for `--only h2load` h2load.
+The least is benches/baseline.rs: the same threads, request and response types, and constant values. Server and baseline
+have one core, their client (benches/load.rs) the other. Users are drawn by Zipf's law (exponent 1) over a seeded shuffle,
+items as often as they are rated. In rounds, each of which asks the baseline and then everything else; ratios are those
+within a round.
 
 By default on the sample, in a folder of its own. With --synth on ratings that `likemind synth` makes:
 
@@ -193,7 +194,7 @@ def latency_at_half_load(client, groups, capacity, rounds, seconds):
                   flush=True)
 
 
-def h2load(groups, folder, streams, rounds, seconds):
+def h2load(client, groups, folder, streams, rounds, seconds):
     """One message again and again, another one in each round."""
     print(f"\nh2load, one message, 8 connections of {streams} streams, {rounds} rounds of {seconds} s:\n")
     print("| call | | 1/s | ÷ baseline |")
@@ -208,8 +209,10 @@ def h2load(groups, folder, streams, rounds, seconds):
                         head = file.read(5)
                         body = file.read(int.from_bytes(head[1:], "big"))
                     one.write(head + body)
-                command = ["taskset", "-c", CLIENT_CORE, "h2load", "-c", "8", "-m", str(streams), "-D", str(max(1, round(seconds))), "-d", path,
-                           "-H", "content-type: application/grpc", "-H", "te: trailers"]
+                # It takes refusals for answers; this fails on them.
+                client.load(server, method, path, "--calls", 100, key=key)
+                command = ["taskset", "-c", CLIENT_CORE, "h2load", "-c", "8", "-m", str(streams), "-D",
+                           str(max(1, round(seconds))), "-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers"]
                 command += ["-H", f"authorization: Bearer {key}"] if key else []
                 output = subprocess.run([*command, f"http://{server.address}{method}"], check=True, capture_output=True,
                                         text=True).stdout
@@ -388,7 +391,7 @@ def main():
                     groups = cells(servers, key, messages.files())
                     for streams in args.streams:
                         if "h2load" in args.only:
-                            h2load(groups, folder, streams, args.rounds, args.seconds)
+                            h2load(client, groups, folder, streams, args.rounds, args.seconds)
                         if "throughput" not in args.only:
                             continue
                         capacity = throughput(client, groups, streams, args.rounds, args.seconds)

@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub max_concurrent_database_requests: usize,
     /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,
-    /// Answers of Recommend, and for a quarter of it of PredictRatings, that are kept to be given again; 0: none.
+    /// Answers that are kept to be given again, a quarter of it of PredictRatings and the rest of Recommend; 0: none.
     pub answer_cache_bytes: usize,
     /// How long a stopping server waits for the requests under way.
     pub drain_timeout_ms: u64,

@@ -55,8 +55,14 @@ impl RecommendationHandler {
         Self {
             live,
             scale,
-            predictions: Answers::new("PredictRatings", answer_cache_bytes / 4),
-            recommendations: Answers::new("Recommend", answer_cache_bytes - answer_cache_bytes / 4),
+            predictions: Answers::new(
+                "likemind.v1.RecommendationService/PredictRatings",
+                answer_cache_bytes / 4,
+            ),
+            recommendations: Answers::new(
+                "likemind.v1.RecommendationService/Recommend",
+                answer_cache_bytes - answer_cache_bytes / 4,
+            ),
         }
     }
 

@@ -141,7 +141,7 @@ impl NeighborLists {
         self.transpose_as(identity)
     }
 
-    /// The same with what `name` makes of each row.
+    /// The same with what `name` makes of each row; it is asked about empty ones too.
     pub fn transpose_as<R: Copy + Default>(&self, name: impl Fn(u32) -> R) -> InvertedLists<R> {
         let (offsets, rows, similarities) =
             transpose(self.n_targets, &self.offsets, &self.neighbors, &self.similarities, name);
@@ -230,7 +230,7 @@ impl Default for NeighborLists {
     }
 }
 
-/// For every target j the rows i whose lists name j as a neighbor, ascending i, under names of type R.
+/// For every target j the rows i whose lists name j as a neighbor, ascending i, each under a name of type R.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvertedLists<R = u32> {
     offsets: Vec<u64>,
@@ -249,7 +249,7 @@ impl<R> InvertedLists<R> {
         (self.offsets, self.rows, self.similarities)
     }
 
-    /// The rows that name this target, ascending, and their similarities to it.
+    /// The names of the rows that name this target, in order of the rows, and their similarities to it.
     pub fn row(&self, target: usize) -> (&[R], &[f32]) {
         let range = row_range(&self.offsets, target);
         (&self.rows[range.clone()], &self.similarities[range])

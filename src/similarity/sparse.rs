@@ -277,7 +277,7 @@ pub(super) fn transpose<R: Copy + Default>(
     let mut new_rows = vec![R::default(); columns.len()];
     let mut new_values = vec![0.0; values.len()];
     for row in 0..offsets.len() - 1 {
-        // A row that holds an entry was checked, or named by a `u32`: the cast loses nothing.
+        // A row that holds an entry was checked, or named by a `u32`, and of others no name is used: the cast loses nothing.
         let named = name(row as u32);
         for position in row_range(offsets, row) {
             let target = &mut next[columns[position] as usize];

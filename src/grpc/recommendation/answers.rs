@@ -12,7 +12,7 @@ use crate::model::view::{Stamp, View};
 
 /// Parts with a lock of their own, so that threads seldom wait for one another, and little is freed at a time.
 const SHARDS: usize = 64;
-/// Longest request that is remembered: longer ones hardly come twice.
+/// Longest request that is remembered, which names some eighty items: longer ones hardly come twice.
 const MAX_REQUEST_BYTES: usize = 1_024;
 /// What an entry takes beside its texts, about.
 const ENTRY_BYTES: usize = 256;
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 impl Answers {
-    /// `max_bytes`: 0 remembers nothing.
+    /// `method`: its full name, for the metrics; `max_bytes`: 0 remembers nothing.
     pub fn new(method: &'static str, max_bytes: usize) -> Self {
         let counter = |result| counter!("likemind_answer_cache_total", "method" => method, "result" => result);
         Self {
@@ -59,17 +59,19 @@ impl Answers {
 
     /// What was answered to `request`, if that would be computed from `view` too.
     pub fn get(&self, view: &View, request: &[u8]) -> Option<Bytes> {
-        if self.max_shard_bytes == 0 {
+        if self.max_shard_bytes == 0 || request.len() > MAX_REQUEST_BYTES {
             return None;
         }
         let hash = self.hasher.hash_one(request);
-        let found = {
+        let (found, forgotten) = {
             let mut shard = self.shard(hash);
-            let entry = shard.find(hash, request, self.max_shard_bytes / 2);
-            entry
-                .filter(|entry| entry.stamp == view.stamp(entry.user.as_ref()))
-                .map(|entry| entry.answer.clone())
+            let forgotten = shard.rejuvenate(hash, request, self.max_shard_bytes / 2);
+            let entry = shard.young.find(hash, |entry| *entry.request == *request);
+            let valid = entry.filter(|entry| entry.stamp == view.stamp(entry.user.as_ref()));
+            (valid.map(|entry| entry.answer.clone()), forgotten)
         };
+        // Without the lock.
+        drop(forgotten);
         match found {
             Some(_) => self.hits.increment(1),
             None => self.misses.increment(1),
@@ -104,14 +106,19 @@ impl Answers {
 }
 
 impl Shard {
-    /// The entry of `request`, which is in the young generation from now on.
-    fn find(&mut self, hash: u64, request: &[u8], max_generation_bytes: usize) -> Option<&Entry> {
+    /// Moves the entry of `request` to the young generation. Returns what is forgotten for it.
+    fn rejuvenate(&mut self, hash: u64, request: &[u8], max_generation_bytes: usize) -> HashTable<Entry> {
         let is_asked = |entry: &Entry| *entry.request == *request;
-        if self.young.find(hash, is_asked).is_none() {
-            let (entry, _) = self.old.find_entry(hash, is_asked).ok()?.remove();
-            self.insert(entry, max_generation_bytes);
+        if self.young.find(hash, is_asked).is_some() {
+            return HashTable::new();
         }
-        self.young.find(hash, is_asked)
+        match self.old.find_entry(hash, is_asked) {
+            Ok(old) => {
+                let (entry, _) = old.remove();
+                self.insert(entry, max_generation_bytes)
+            }
+            Err(_) => HashTable::new(),
+        }
     }
 
     /// Returns what is forgotten for it.

@@ -168,8 +168,9 @@ proptest! {
 fn bytes_of(answers: &Answers) -> usize {
     let of_shard = |shard: &Mutex<Shard>| -> usize {
         let shard = shard.lock().unwrap();
-        let all = shard.young.iter().chain(&shard.old);
-        all.map(Entry::bytes).sum()
+        let bytes = |generation: &HashTable<Entry>| generation.iter().map(Entry::bytes).sum::<usize>();
+        assert_eq!(bytes(&shard.young), shard.young_bytes);
+        bytes(&shard.young) + bytes(&shard.old)
     };
     answers.shards.iter().map(of_shard).sum()
 }

@@ -71,35 +71,4 @@ mod tests {
         }
         assert_eq!(filled(1 << 20, |_: &mut Vec<u32>| Err(7)), Err(7));
     }
-
-    /// What the system has noted of the pages at `address`; `None` without large pages, or where it does not say.
-    #[cfg(target_os = "linux")]
-    fn flags(address: usize) -> Option<String> {
-        std::fs::metadata("/sys/kernel/mm/transparent_hugepage").ok()?;
-        let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
-        let mut lines = maps.lines();
-        let range = |line: &str| -> Option<bool> {
-            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-            let [start, end] = [start, end].map(|bound| usize::from_str_radix(bound, 16));
-            Some((start.ok()?..end.ok()?).contains(&address))
-        };
-        lines.find(|line| range(line) == Some(true))?;
-        Some(lines.find(|line| line.starts_with("VmFlags:"))?.to_owned())
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_advice_is_taken_back_when_all_is_filled() {
-        let inside = |room: &Vec<u64>| room.as_ptr() as usize + (4 << 20);
-        let has = |flags: &str, flag| flags.split_ascii_whitespace().any(|found| found == flag);
-        let filled = filled(1 << 20, |room: &mut Vec<u64>| {
-            let flags = flags(inside(room));
-            assert!(flags.as_ref().is_none_or(|flags| has(flags, "hg")), "{flags:?}");
-            room.resize(1 << 20, 7);
-            Ok::<_, ()>(())
-        });
-        let flags = flags(inside(&filled.unwrap()));
-        let is_taken_back = |flags: &String| has(flags, "nh") && !has(flags, "hg");
-        assert!(flags.as_ref().is_none_or(is_taken_back), "{flags:?}");
-    }
 }

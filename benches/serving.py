@@ -155,6 +155,15 @@ def cells(servers, key, files):
         for call, method, (computed, again) in zip(("PredictRatings", "Recommend"), (PREDICT_RATINGS, RECOMMEND), files)]
 
 
+def in_turns(ways, rounds, measure):
+    """What `measure` makes of the number of the round and of each way, by name."""
+    taken = {name: [] for name, *_ in ways}
+    for number in range(rounds):
+        for name, *way in ways:
+            taken[name].append(measure(number, name, *way))
+    return taken
+
+
 def throughput(client, groups, streams, rounds, seconds):
     print(f"Calls a second, 8 connections of {streams} streams, {rounds} rounds of {seconds} s:\n")
     print("| call | | 1/s | ÷ baseline | p99, ms |")
@@ -163,11 +172,8 @@ def throughput(client, groups, streams, rounds, seconds):
     for call, ways in groups:
         for _, server, method, messages, key in ways:
             client.load(server, method, messages, "--seconds", 2 * seconds, key=key)
-        taken = {name: [] for name, *_ in ways}
-        for _ in range(rounds):
-            for name, server, method, messages, key in ways:
-                flags = ("--streams", streams, "--seconds", seconds)
-                taken[name].append(client.load(server, method, messages, *flags, key=key))
+        taken = in_turns(ways, rounds, lambda _, __, server, method, messages, key: client.load(
+            server, method, messages, "--streams", streams, "--seconds", seconds, key=key))
         rates = {name: [run["per_second"] for run in runs] for name, runs in taken.items()}
         for name, runs in taken.items():
             ratios = [rate / least for rate, least in zip(rates[name], rates["baseline"])]
@@ -182,11 +188,8 @@ def latency_at_half_load(client, groups, capacity, rounds, seconds):
     print("| call | | 1/s | p50, µs | p99, µs | p99 ÷ baseline's |")
     print("|---|---|---|---|---|---|")
     for call, ways in groups:
-        taken = {name: [] for name, *_ in ways}
-        for _ in range(rounds):
-            for name, server, method, messages, key in ways:
-                flags = ("--rate", capacity[call, name] / 2, "--seconds", seconds)
-                taken[name].append(client.load(server, method, messages, *flags, key=key))
+        taken = in_turns(ways, rounds, lambda _, name, server, method, messages, key: client.load(
+            server, method, messages, "--rate", capacity[call, name] / 2, "--seconds", seconds, key=key))
         for name, runs in taken.items():
             ratios = [run["p99_us"] / least["p99_us"] for run, least in zip(runs, taken["baseline"])]
             p50, p99 = (statistics.median(run[quantile] for run in runs) for quantile in ("p50_us", "p99_us"))
@@ -194,31 +197,38 @@ def latency_at_half_load(client, groups, capacity, rounds, seconds):
                   flush=True)
 
 
+def message(messages, number):
+    """Of a file of them, as it stands there."""
+    with open(messages, "rb") as file:
+        for _ in range(number + 1):
+            head = file.read(5)
+            body = file.read(int.from_bytes(head[1:], "big"))
+    return head + body
+
+
 def h2load(client, groups, folder, streams, rounds, seconds):
     """One message again and again, another one in each round."""
     print(f"\nh2load, one message, 8 connections of {streams} streams, {rounds} rounds of {seconds} s:\n")
     print("| call | | 1/s | ÷ baseline |")
     print("|---|---|---|---|")
+    path = os.path.join(folder, "message")
+
+    def rate(number, _, server, method, messages, key):
+        with open(path, "wb") as file:
+            file.write(message(messages, number))
+        # h2load takes refusals for answers; this fails on them.
+        client.load(server, method, path, "--calls", 100, key=key)
+        command = ["taskset", "-c", CLIENT_CORE, "h2load", "-c", "8", "-m", str(streams), "-D", str(max(1, round(seconds))),
+                   "-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command += ["-H", f"authorization: Bearer {key}"] if key else []
+        command.append(f"http://{server.address}{method}")
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return float(re.search(r"([\d.]+) req/s", output).group(1))
+
     for call, ways in groups:
-        rates = {name: [] for name, *_ in ways}
-        for number in range(rounds):
-            for name, server, method, messages, key in ways:
-                path = os.path.join(folder, "message")
-                with open(messages, "rb") as file, open(path, "wb") as one:
-                    for _ in range(number + 1):
-                        head = file.read(5)
-                        body = file.read(int.from_bytes(head[1:], "big"))
-                    one.write(head + body)
-                # It takes refusals for answers; this fails on them.
-                client.load(server, method, path, "--calls", 100, key=key)
-                command = ["taskset", "-c", CLIENT_CORE, "h2load", "-c", "8", "-m", str(streams), "-D",
-                           str(max(1, round(seconds))), "-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers"]
-                command += ["-H", f"authorization: Bearer {key}"] if key else []
-                output = subprocess.run([*command, f"http://{server.address}{method}"], check=True, capture_output=True,
-                                        text=True).stdout
-                rates[name].append(float(re.search(r"([\d.]+) req/s", output).group(1)))
+        rates = in_turns(ways, rounds, rate)
         for name, taken in rates.items():
-            ratios = [rate / least for rate, least in zip(taken, rates["baseline"])]
+            ratios = [own / least for own, least in zip(taken, rates["baseline"])]
             print(f"| {call} | {name} | {statistics.median(taken):,.0f} | {spread(ratios)} |", flush=True)
 
 

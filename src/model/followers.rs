@@ -71,4 +71,19 @@ mod tests {
         assert_eq!(row(1), (vec![1, 0], vec![0.25, 0.5]));
         assert_eq!(row(2), (vec![1], vec![1.0]));
     }
+
+    #[test]
+    fn ranks_of_more_than_two_bytes_are_kept_whole() {
+        // Item 1 has the last rank, and item 0 in its list; all others have none.
+        let n = (1 << 16) + 1;
+        let mut offsets = vec![1; n + 1];
+        offsets[..2].fill(0);
+        let lists = NeighborLists::new(n, offsets, vec![0], vec![0.5]).unwrap();
+        let mut raters = vec![3; n];
+        raters[1] = 1;
+        let followers = Followers::new(&lists, &Popularity::new(&raters));
+        let (ranks, similarities) = followers.row(ItemIndex(0));
+        assert_eq!((ranks.len(), similarities), (1, &[0.5][..]));
+        assert_eq!(ranks.get(0), 1 << 16);
+    }
 }

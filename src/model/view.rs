@@ -21,7 +21,8 @@ pub struct View {
     pub privacy: PrivacyOptions,
 }
 
-/// What an answer about one user, or about nobody, rests on beside the question: while it is equal, the answer is.
+/// What an answer about one user, or about nobody, rests on beside the question: while it is equal, the answer is, unless it
+/// speaks of items that the snapshot does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     epoch: u64,

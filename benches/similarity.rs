@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use likemind::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
-use likemind::similarity::cosine::{KernelPath, Selection, TopKOptions, top_k};
-use likemind::similarity::lists::NeighborLists;
-use likemind::similarity::sparse::CsrMatrix;
+use recommender::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
 use serde_json::json;
+use similarity::cosine::{KernelPath, Selection, TopKOptions, top_k};
+use similarity::lists::NeighborLists;
+use similarity::sparse::CsrMatrix;
 
 #[derive(Parser)]
 struct Cli {

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use self::call::CallOutcome;
 use crate::config::{Config, Sources};
@@ -117,12 +118,27 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs the command of the process's arguments.
+/// Runs the command that the process's arguments name and returns how the process should exit.
 ///
-/// # Errors
-/// Whatever the command failed with, for people.
-pub async fn run() -> anyhow::Result<Exit> {
+/// The runtime is made here and not in `main`, so that the commands are compiled once, with the library.
+pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(dispatch(cli));
+        // Abandoned computations need not finish.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let config = match Config::load(&cli.sources()) {
         Ok(config) => config,
         Err(error) => {

@@ -6,19 +6,19 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::app::train::TrainerOptions;
-use crate::coupon::options::CouponOptions;
-use crate::domain::consent::PrivacyOptions;
-use crate::domain::error::InvalidField;
-use crate::domain::rating::RatingScale;
-use crate::evaluation::gate::GateOptions;
-use crate::evaluation::options::EvaluationOptions;
 use crate::grpc::access::options::AccessOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;
-use crate::model::parameters::{TrainingOptions, TrainingParameters};
 use crate::store::options::DatabaseOptions;
 use crate::telemetry::TelemetryOptions;
+use coupons::options::CouponOptions;
+use domain::consent::PrivacyOptions;
+use domain::error::InvalidField;
+use domain::rating::RatingScale;
+use recommender::evaluation::gate::GateOptions;
+use recommender::evaluation::options::EvaluationOptions;
+use recommender::snapshot::parameters::{TrainingOptions, TrainingParameters};
 
 /// Read from the working directory when it is there and no other file is named.
 pub const DEFAULT_FILE: &str = "likemind.toml";

@@ -1,18 +1,11 @@
-//! Likemind: ratings and purchases in, recommendations out.
+//! The service: commands, gRPC server, live snapshot and PostgreSQL, around the pure crates in `crates/`.
 //!
-//! Imports run down this list only, never up or sideways; `ARCHITECTURE.md` says what lives on each floor.
+//! Imports run down this list only, never up or sideways; `ARCHITECTURE.md` says what lives in each module.
 
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod coupon;
-pub mod domain;
-pub mod evaluation;
 pub mod grpc;
 pub mod live;
-pub mod model;
-pub mod recommend;
-pub mod similarity;
 pub mod store;
 pub mod telemetry;
-pub mod training;

@@ -23,15 +23,15 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::coupon::book::Book;
-use crate::domain::consent::PrivacyOptions;
-use crate::domain::error::chain;
-use crate::domain::time::Timestamp;
-use crate::model::snapshot::Snapshot;
-use crate::model::view::View;
 use crate::store::changes::Watermark;
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
+use coupons::book::Book;
+use domain::consent::PrivacyOptions;
+use domain::error::chain;
+use domain::time::Timestamp;
+use recommender::snapshot::Snapshot;
+use recommender::snapshot::view::View;
 
 use self::options::LiveOptions;
 

@@ -4,21 +4,21 @@
 
 use std::sync::Arc;
 
-use crate::coupon::affinity::{affinity_of, is_covered};
-use crate::coupon::book::{Book, Offer};
-use crate::coupon::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
-use crate::coupon::rules::{CompiledRules, History, Users};
-use crate::domain::access::{Caller, Role};
-use crate::domain::consent::Purpose;
-use crate::domain::coupon::{CampaignState, Cart};
-use crate::domain::id::{CouponId, UserId};
-use crate::domain::time::Timestamp;
 use crate::live::{Live, ServingStatus};
-use crate::model::view::View;
 use crate::store::eligibility::{Standing, standing};
 use crate::store::error::StoreError;
 use crate::store::exposures;
 use crate::store::pool::Pool;
+use coupons::affinity::{affinity_of, is_covered};
+use coupons::book::{Book, Offer};
+use coupons::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
+use coupons::rules::{CompiledRules, History, Users};
+use domain::access::{Caller, Role};
+use domain::consent::Purpose;
+use domain::coupon::{CampaignState, Cart};
+use domain::id::{CouponId, UserId};
+use domain::time::Timestamp;
+use recommender::snapshot::view::View;
 
 /// What eligibility is judged with.
 #[derive(Clone)]

@@ -1,16 +1,16 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
-use crate::coupon::backtest::{Backtest, BacktestOptions, backtest};
-use crate::domain::consent::PrivacyOptions;
-use crate::domain::time::Timestamp;
-use crate::evaluation::evaluate::{self, Evaluated};
-use crate::evaluation::holdout::Holdout;
-use crate::evaluation::options::EvaluationOptions;
-use crate::evaluation::report::ParametersOf;
-use crate::evaluation::split::Cut;
-use crate::model::parameters::TrainingParameters;
 use crate::store::pool::Pool;
 use crate::store::training::read_input;
+use coupons::backtest::{Backtest, BacktestOptions, backtest};
+use domain::consent::PrivacyOptions;
+use domain::time::Timestamp;
+use recommender::evaluation::evaluate::{self, Evaluated};
+use recommender::evaluation::holdout::Holdout;
+use recommender::evaluation::options::EvaluationOptions;
+use recommender::evaluation::report::ParametersOf;
+use recommender::evaluation::split::Cut;
+use recommender::snapshot::parameters::TrainingParameters;
 
 use super::train::{TrainError, compute};
 

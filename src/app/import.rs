@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::error::InvalidField;
-use crate::domain::rating::RatingScale;
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
+use domain::error::InvalidField;
+use domain::rating::RatingScale;
 
 use self::columns::{Assignments, ColumnError};
 use self::input::Input;

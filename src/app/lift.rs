@@ -1,12 +1,12 @@
 //! What a campaign has brought.
 
-use crate::coupon::lift::{Arm, LiftReport, Trial, lift};
-use crate::domain::id::{CampaignId, MerchantId};
-use crate::domain::money::Currency;
 use crate::store::campaigns;
 use crate::store::error::StoreError;
 use crate::store::lift::{ArmOutcome, outcomes};
 use crate::store::pool::Pool;
+use coupons::lift::{Arm, LiftReport, Trial, lift};
+use domain::id::{CampaignId, MerchantId};
+use domain::money::Currency;
 
 #[derive(Debug, Clone)]
 pub struct CampaignLift {

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::coupon::book::Offer;
-use crate::coupon::eligibility::{Assessment, Verdict};
-use crate::domain::access::Caller;
-use crate::domain::coupon::{Audience, Cart};
-use crate::domain::id::{CouponId, RedemptionId, ReservationId, UserId};
-use crate::domain::redemption::Reservation;
 use crate::store::error::StoreError;
 use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
 use crate::store::requests::{Done, Request};
+use coupons::book::Offer;
+use coupons::eligibility::{Assessment, Verdict};
+use domain::access::Caller;
+use domain::coupon::{Audience, Cart};
+use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
+use domain::redemption::Reservation;
 
 use super::eligibility::{EligibilityError, Judge, Subject, others, reader};
 use super::sweep::give_back_expired;
@@ -106,7 +106,7 @@ impl Judge {
 
 /// Whether a limit is reached, of which a part may be held by reservations that have expired.
 fn may_be_held(assessment: &Assessment) -> bool {
-    use crate::coupon::eligibility::Code::{BudgetExhausted, TotalCapReached, UserCapReached};
+    use coupons::eligibility::Code::{BudgetExhausted, TotalCapReached, UserCapReached};
     let is_limit = |code| [BudgetExhausted, TotalCapReached, UserCapReached].contains(&code);
     assessment.failures.iter().any(|failure| is_limit(failure.code()))
 }

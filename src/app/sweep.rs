@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::error::chain;
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::{redemptions, requests};
+use domain::error::chain;
 
 /// How often old requests are forgotten.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);

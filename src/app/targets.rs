@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 use futures_util::{TryFutureExt, try_join};
 use tokio::sync::Semaphore;
 
-use crate::coupon::audience::{Audience, AudienceError};
-use crate::coupon::book::{Book, Offer};
-use crate::coupon::eligibility::{Failure, Policy, Reader, campaign_failures};
-use crate::coupon::rules::{CompiledRules, Users};
-use crate::coupon::scoring::{By, Explanation, NotFitted, Scorer, Scores};
-use crate::coupon::targeting::{Counts, Question, Ranked, Ranking};
-use crate::domain::access::Caller;
-use crate::domain::consent::Purpose;
-use crate::domain::coupon::Rule;
-use crate::domain::id::CouponId;
 use crate::live::{Live, ServingStatus};
-use crate::model::dictionary::ItemIndex;
-use crate::model::snapshot::Snapshot;
-use crate::model::view::View;
 use crate::store::audience::{self, AudienceQuery, AudienceRead, Conflicts, Listing, OfferKeys, Recheck};
 use crate::store::error::StoreError;
 use crate::store::exposures::{self, Exposure};
 use crate::store::pool::Pool;
+use coupons::audience::{Audience, AudienceError};
+use coupons::book::{Book, Offer};
+use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
+use coupons::rules::{CompiledRules, Users};
+use coupons::scoring::{By, Explanation, NotFitted, Scorer, Scores};
+use coupons::targeting::{Counts, Question, Ranked, Ranking};
+use domain::access::Caller;
+use domain::consent::Purpose;
+use domain::coupon::Rule;
+use domain::id::CouponId;
+use recommender::snapshot::Snapshot;
+use recommender::snapshot::dictionary::ItemIndex;
+use recommender::snapshot::view::View;
 
 use super::eligibility::reader;
 

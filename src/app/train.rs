@@ -5,32 +5,32 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::coupon::backtest::{BacktestOptions, backtest};
-use crate::coupon::propensity::fit::{FitOptions, cases};
-use crate::coupon::{affinity, propensity};
-use crate::domain::consent::PrivacyOptions;
-use crate::domain::error::{InvalidField, chain};
-use crate::evaluation::error::EvaluationError;
-use crate::evaluation::evaluate::evaluate;
-use crate::evaluation::gate::{Evidence, GateOptions, SnapshotCounts, judge};
-use crate::evaluation::holdout::Holdout;
-use crate::evaluation::options::EvaluationOptions;
-use crate::evaluation::report::{Evaluation, ParametersOf, Verdict};
-use crate::evaluation::split::Cut;
-use crate::model::codec::{self, Checksum};
-use crate::model::parameters::TrainingParameters;
-use crate::model::propensity::Propensity;
-use crate::model::snapshot::{Snapshot, SnapshotError};
 use crate::store::changes;
 use crate::store::error::StoreError;
 use crate::store::leases::{self, Held, Lease};
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use crate::store::training::read_input;
-use crate::training::error::TrainingError;
-use crate::training::fit::{FitEvent, ModelOptions, Stage, fit};
-use crate::training::input::TrainingInput;
-use crate::training::matrix::effective_ratings;
+use coupons::backtest::{BacktestOptions, backtest};
+use coupons::propensity::fit::{FitOptions, cases};
+use coupons::{affinity, propensity};
+use domain::consent::PrivacyOptions;
+use domain::error::{InvalidField, chain};
+use recommender::evaluation::error::EvaluationError;
+use recommender::evaluation::evaluate::evaluate;
+use recommender::evaluation::gate::{Evidence, GateOptions, SnapshotCounts, judge};
+use recommender::evaluation::holdout::Holdout;
+use recommender::evaluation::options::EvaluationOptions;
+use recommender::evaluation::report::{Evaluation, ParametersOf, Verdict};
+use recommender::evaluation::split::Cut;
+use recommender::snapshot::codec::{self, Checksum};
+use recommender::snapshot::parameters::TrainingParameters;
+use recommender::snapshot::propensity::Propensity;
+use recommender::snapshot::{Snapshot, SnapshotError};
+use recommender::training::error::TrainingError;
+use recommender::training::fit::{FitEvent, ModelOptions, Stage, fit};
+use recommender::training::input::TrainingInput;
+use recommender::training::matrix::effective_ratings;
 
 /// Section `trainer`: how a training run behaves, which is no part of the model.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

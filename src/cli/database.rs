@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::config::Config;
-use crate::store::embedded::{Embedded, EmbeddedOptions};
+use crate::store::databases;
 use crate::store::error::StoreError;
 use crate::store::migrations::{self, Schema};
 use crate::store::options::DatabaseOptions;
 use crate::store::pool::Pool;
+use private_postgres::{Embedded, EmbeddedOptions};
 
 /// An open database; a private one runs as long as this lives.
 pub(super) struct Database {
@@ -50,7 +51,8 @@ impl Database {
 
     async fn open_private(config: &Config, purpose: Purpose) -> anyhow::Result<Self> {
         let private = start_private(config).await?;
-        let url = private.ensure_database(DATABASE_NAME).await?;
+        databases::create_if_missing(&private.url("postgres"), DATABASE_NAME).await?;
+        let url = private.url(DATABASE_NAME);
         // Of its own: a migration may take longer than a request's statement.
         let pool = Pool::connect(&url, &options(config, Purpose::Migrating)).await?;
         migrations::migrate(&pool).await?;

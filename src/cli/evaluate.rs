@@ -10,7 +10,7 @@ use super::database::{Database, Purpose};
 use super::report::{self, PhaseReport};
 use crate::app::evaluate::evaluate;
 use crate::config::Config;
-use crate::domain::time::Timestamp;
+use domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -17,9 +17,9 @@ use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, import};
 use crate::config::Config;
-use crate::domain::error::InvalidField;
-use crate::domain::rating::RatingScale;
 use crate::store::pool::Pool;
+use domain::error::InvalidField;
+use domain::rating::RatingScale;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]

@@ -8,13 +8,13 @@ use serde_json::json;
 use super::database::{Database, Purpose};
 use super::{Exit, actor};
 use crate::config::Config;
-use crate::domain::access::Role;
-use crate::domain::api_key::{ApiKey, KeyId};
-use crate::domain::error::InvalidField;
-use crate::domain::id::MerchantId;
-use crate::domain::time::Timestamp;
 use crate::store::keys::{self, KeyRecord, NewKey};
 use crate::store::pool::Pool;
+use domain::access::Role;
+use domain::api_key::{ApiKey, KeyId};
+use domain::error::InvalidField;
+use domain::id::MerchantId;
+use domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct KeysArgs {

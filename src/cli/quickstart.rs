@@ -18,12 +18,12 @@ use super::database::{Database, Purpose};
 use super::keys::random_key;
 use super::{Exit, actor, serve, shutdown};
 use crate::config::Config;
-use crate::domain::access::Role;
-use crate::domain::error::chain;
 use crate::grpc::server::{self, Listener};
 use crate::store::keys::{self, NewKey};
 use crate::store::pool::Pool;
 use crate::telemetry;
+use domain::access::Role;
+use domain::error::chain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct QuickstartArgs {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::evaluation::report::{RankingMetrics, RatingMetrics};
-use crate::model::propensity::PropensityQuality;
 use crate::store::snapshots::SnapshotRecord;
+use recommender::evaluation::report::{RankingMetrics, RatingMetrics};
+use recommender::snapshot::propensity::PropensityQuality;
 
 /// The phase that is under way: a bar or a spinner on a terminal, log lines elsewhere.
 pub(super) struct PhaseReport {

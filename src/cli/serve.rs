@@ -10,12 +10,12 @@ use super::database::{Database, Purpose};
 use super::shutdown;
 use crate::app::sweep;
 use crate::config::Config;
-use crate::coupon::eligibility::Policy;
 use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
 use crate::store::pool::Pool;
 use crate::telemetry;
+use coupons::eligibility::Policy;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::Exit;
-use crate::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
+use recommender::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
 
 /// Of the first rating of all; later ones come in seconds.
 const FIRST_RATING_UNIX: u64 = 1_000_000_000;

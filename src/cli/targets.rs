@@ -11,14 +11,14 @@ use super::database::{Database, Purpose};
 use super::{Exit, actor, shutdown};
 use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest};
 use crate::config::Config;
-use crate::coupon::affinity::AffinityTerm;
-use crate::coupon::eligibility::Policy;
-use crate::coupon::propensity::FeatureContribution;
-use crate::coupon::scoring::{By, Explanation};
-use crate::domain::access::{Caller, Role};
-use crate::domain::id::CouponId;
 use crate::live::Live;
-use crate::model::snapshot::Snapshot;
+use coupons::affinity::AffinityTerm;
+use coupons::eligibility::Policy;
+use coupons::propensity::FeatureContribution;
+use coupons::scoring::{By, Explanation};
+use domain::access::{Caller, Role};
+use domain::id::CouponId;
+use recommender::snapshot::Snapshot;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]

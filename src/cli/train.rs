@@ -10,9 +10,9 @@ use super::report::{self, PhaseReport};
 use super::{Exit, actor, shutdown};
 use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
-use crate::evaluation::report::Verdict;
 use crate::store::pool::Pool;
 use crate::store::snapshots::SnapshotState;
+use recommender::evaluation::report::Verdict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {

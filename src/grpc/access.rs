@@ -12,8 +12,8 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tonic::{Request, Status};
 
-use crate::domain::access::Caller;
-use crate::domain::api_key::ApiKey;
+use domain::access::Caller;
+use domain::api_key::ApiKey;
 
 pub use self::keyring::Keyring;
 

@@ -2,9 +2,9 @@
 
 use tonic::{Request, Status, Streaming};
 
-use crate::domain::error::InvalidField;
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
+use domain::error::InvalidField;
 
 use super::access;
 use super::proto::v1;

@@ -4,10 +4,10 @@ mod convert;
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::id::MerchantId;
 use crate::live::Live;
 use crate::store::catalog;
 use crate::store::pool::Pool;
+use domain::id::MerchantId;
 
 use self::convert::ListRequest;
 use super::access::caller;

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Datelike, Utc};
 
-use crate::domain::error::InvalidField;
-use crate::domain::money::{Currency, Money};
-use crate::domain::time::{EventTime, Timestamp, check_event_time, to_micros};
+use domain::error::InvalidField;
+use domain::money::{Currency, Money};
+use domain::time::{EventTime, Timestamp, check_event_time, to_micros};
 
 use super::proto::v1;
 

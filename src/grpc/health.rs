@@ -88,10 +88,10 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
-    use crate::domain::consent::PrivacyOptions;
     use crate::live::options::LiveOptions;
     use crate::store::options::DatabaseOptions;
     use crate::store::pool::Pool;
+    use domain::consent::PrivacyOptions;
 
     /// Live state without database and snapshot.
     async fn live(shutdown: &CancellationToken) -> Live {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::domain::access::Role;
+use domain::access::Role;
 
 /// An RPC that we have, or the one name for all that we do not have: paths come from outside, and every label is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use super::method::{Method, Work};
 use super::options::ServerOptions;
 use super::slots::{Slot, Slots};
 use super::status::{self, REQUEST_ID, code_name};
-use crate::domain::access::Caller;
+use domain::access::Caller;
 
 /// The client's deadline: up to eight digits and a unit.
 const GRPC_TIMEOUT: &str = "grpc-timeout";

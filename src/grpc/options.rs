@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::tls::options::TlsOptions;
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 use super::access::Keyless;
 

@@ -5,11 +5,11 @@ mod convert;
 use chrono::Utc;
 use tonic::{Request, Response, Status};
 
-use crate::domain::consent::PrivacyOptions;
-use crate::domain::id::UserId;
 use crate::live::Live;
 use crate::store::consents;
 use crate::store::pool::Pool;
+use domain::consent::PrivacyOptions;
+use domain::id::UserId;
 
 use self::convert::Said;
 use super::proto::v1::privacy_service_server::PrivacyService;

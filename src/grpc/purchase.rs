@@ -5,10 +5,10 @@ mod convert;
 use chrono::Utc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::domain::purchase;
 use crate::live::Live;
 use crate::store::pool::Pool;
 use crate::store::purchases::{self, PurchaseCursor};
+use domain::purchase;
 
 use self::convert::ListRequest;
 use super::proto::v1::purchase_service_server::PurchaseService;

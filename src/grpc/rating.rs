@@ -16,7 +16,7 @@ use super::proto::v1::{
     ListRatingsRequest, ListRatingsResponse, Rating, UpsertRatingsRequest, UpsertRatingsResponse,
 };
 use super::{batch, page};
-use crate::domain::rating::RatingScale;
+use domain::rating::RatingScale;
 
 pub struct RatingHandler {
     pub pool: Pool,
@@ -64,7 +64,7 @@ impl RatingService for RatingHandler {
         request: Request<ListRatingsRequest>,
     ) -> Result<Response<ListRatingsResponse>, Status> {
         let list = ListRequest::try_from(request.into_inner())?;
-        let (rows, after_id): (_, fn(&crate::domain::rating::Rating) -> String) = match &list.owner {
+        let (rows, after_id): (_, fn(&domain::rating::Rating) -> String) = match &list.owner {
             Owner::User(user) => (
                 ratings::list_by_user(&self.pool, user, &list.after, list.page_size + 1).await?,
                 |rating| rating.item.to_string(),

@@ -11,12 +11,13 @@ use prost::Message;
 use prost::bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use crate::domain::rating::RatingScale;
 use crate::live::Live;
-use crate::model::view::View;
-use crate::recommend::audience::item_audience;
-use crate::recommend::similar::{similar_items, similar_users};
-use crate::recommend::{predict, rank};
+use domain::rating::RatingScale;
+use recommender::prediction;
+use recommender::ranking::audience::item_audience;
+use recommender::ranking::rank;
+use recommender::ranking::similar::{similar_items, similar_users};
+use recommender::snapshot::view::View;
 
 use self::answers::Answers;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
@@ -32,7 +33,7 @@ use super::{heavy, status};
 /// Accumulators, grown to the size of the snapshot.
 #[derive(Debug, Default)]
 struct Scratch {
-    predict: predict::Scratch,
+    predict: prediction::Scratch,
     rank: rank::Scratch,
 }
 
@@ -205,9 +206,9 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::domain::id::UserId;
-    use crate::model::fixture;
-    use crate::recommend::rank::{RankOptions, Subject};
+    use domain::id::UserId;
+    use recommender::ranking::rank::{RankOptions, Subject};
+    use recommender::snapshot::fixture;
 
     #[test]
     fn accumulators_are_kept_unless_a_panic_may_have_left_something_in_them() {

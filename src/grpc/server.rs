@@ -13,10 +13,10 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
 use crate::app::eligibility::Judge;
-use crate::coupon::eligibility::Policy;
-use crate::domain::rating::RatingScale;
 use crate::live::Live;
 use crate::store::pool::Pool;
+use coupons::eligibility::Policy;
+use domain::rating::RatingScale;
 
 use super::accept;
 use super::access::Access;

@@ -9,17 +9,17 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::app::eligibility::EligibilityError;
 use crate::app::redemption::ReserveError;
 use crate::app::targets::TargetsError;
-use crate::coupon::book::Offer;
-use crate::coupon::eligibility::Assessment;
-use crate::domain::access::Role;
-use crate::domain::error::{InvalidField, chain};
-use crate::domain::id::{CampaignId, CouponId};
 use crate::live::ServingStatus;
 use crate::store::campaigns::DefineError;
 use crate::store::error::StoreError;
 use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::requests::Done;
 use crate::store::snapshots::TransitionError;
+use coupons::book::Offer;
+use coupons::eligibility::Assessment;
+use domain::access::Role;
+use domain::error::{InvalidField, chain};
+use domain::id::{CampaignId, CouponId};
 
 use super::access::Overuse;
 

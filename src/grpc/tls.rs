@@ -13,7 +13,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use self::files::TlsFiles;
 use self::options::TlsOptions;
-use crate::domain::error::chain;
+use domain::error::chain;
 
 pub use self::files::TlsError;
 

@@ -7,8 +7,8 @@ use chrono::Utc;
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::time::Timestamp;
 use crate::store::pool::Pool;
+use domain::time::Timestamp;
 
 use super::Shared;
 

@@ -10,13 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::codec::{self, CodecError, DecodedPart};
-use crate::model::overlay::Overlay;
-use crate::model::snapshot::{Snapshot, SnapshotError};
 use crate::store::changes::{self, Watermark};
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, SnapshotRecord, StoredPart};
+use recommender::snapshot::codec::{self, CodecError, DecodedPart};
+use recommender::snapshot::overlay::Overlay;
+use recommender::snapshot::{Snapshot, SnapshotError};
 
 use super::behind::{self, Pace};
 use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};

@@ -1,6 +1,6 @@
 //! How fresh the answers are and what that may cost.
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 /// Section `live`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

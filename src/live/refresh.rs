@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::overlay::Overlay;
-use crate::model::view::View;
 use crate::store::changes;
 use crate::store::error::StoreError;
 use crate::store::snapshots;
+use recommender::snapshot::overlay::Overlay;
+use recommender::snapshot::view::View;
 
 use super::options::LiveOptions;
 use super::{ROW_LIMIT, Shared, StepError, supervised, within};

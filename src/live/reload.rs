@@ -8,9 +8,9 @@ use chrono::Utc;
 use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::overlay::Overlay;
-use crate::model::view::View;
 use crate::store::snapshots::{self, Hints};
+use recommender::snapshot::overlay::Overlay;
+use recommender::snapshot::view::View;
 
 use super::behind::{self, Pace};
 use super::load::{LoadError, catch_up, load};

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use futures_util::try_join;
 
-use crate::coupon::eligibility::Usage;
-use crate::coupon::targeting::Particulars;
-use crate::domain::consent::{Consents, Purpose};
-use crate::domain::coupon::{Audience, CampaignState, Window};
-use crate::domain::id::{CampaignId, CouponId};
-use crate::domain::time::Timestamp;
+use coupons::eligibility::Usage;
+use coupons::targeting::Particulars;
+use domain::consent::{Consents, Purpose};
+use domain::coupon::{Audience, CampaignState, Window};
+use domain::id::{CampaignId, CouponId};
+use domain::time::Timestamp;
 
 use super::audit::{self, Action};
 use super::book::coupon_id;

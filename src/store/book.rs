@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::coupon::book::Book;
-use crate::domain::coupon::{Campaign, Coupon, Holdout, Window};
-use crate::domain::id::{CampaignId, CouponId, ItemId, MerchantId};
-use crate::domain::money::Currency;
-use crate::domain::time::Timestamp;
+use coupons::book::Book;
+use domain::coupon::{Campaign, Coupon, Holdout, Window};
+use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
+use domain::money::Currency;
+use domain::time::Timestamp;
 
 use super::coupons::CouponRow;
 use super::error::StoreError;

@@ -1,9 +1,9 @@
 //! Campaigns: made, changed, put into another state.
 
-use crate::domain::coupon::{Campaign, CampaignPatch, CampaignState};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, CouponId, MerchantId};
-use crate::domain::time::Timestamp;
+use domain::coupon::{Campaign, CampaignPatch, CampaignState};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, CouponId, MerchantId};
+use domain::time::Timestamp;
 
 use super::book::{CampaignRow, raise_revision};
 use super::error::StoreError;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::id::{Category, ItemId, MerchantId};
-use crate::domain::item::{Item, ItemFacts, ItemPatch, MerchantPatch};
-use crate::domain::money::{Currency, Money};
+use domain::id::{Category, ItemId, MerchantId};
+use domain::item::{Item, ItemFacts, ItemPatch, MerchantPatch};
+use domain::money::{Currency, Money};
 
 use super::error::StoreError;
 use super::ids;

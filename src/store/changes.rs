@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::{TryFutureExt, TryStreamExt};
 
-use crate::domain::consent::{Consents, Purpose};
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::time::Timestamp;
-use crate::model::overlay::FreshChange;
+use domain::consent::{Consents, Purpose};
+use domain::id::{ItemId, UserId};
+use domain::time::Timestamp;
+use recommender::snapshot::overlay::FreshChange;
 
 use super::catalog::facts;
 use super::error::StoreError;

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::domain::consent::{ConsentDecision, ConsentInForce};
-use crate::domain::id::UserId;
-use crate::domain::time::{EventTime, Timestamp};
+use domain::consent::{ConsentDecision, ConsentInForce};
+use domain::id::UserId;
+use domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
 use super::ids::{self, Keys};

@@ -10,7 +10,7 @@ use std::ops::Range;
 use chrono::DateTime;
 use futures_util::TryStreamExt;
 
-use crate::domain::time::Timestamp;
+use domain::time::Timestamp;
 
 use super::error::StoreError;
 use super::pool::Connection;

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::domain::coupon::{Audience, CampaignState, DEFAULT_RESERVATION_TTL_SECONDS, Discount, Window};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
-use crate::domain::money::Currency;
+use domain::coupon::{Audience, CampaignState, DEFAULT_RESERVATION_TTL_SECONDS, Discount, Window};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
+use domain::money::Currency;
 
 use super::book::raise_revision;
 use super::error::StoreError;

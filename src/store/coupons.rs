@@ -1,7 +1,7 @@
 //! Coupons: made, changed, and as they are stored.
 
-use crate::domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
-use crate::domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
+use domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
+use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 
 use super::book::{coupon_id, raise_revision};
 use super::campaigns::{self, DefineError};

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::coupon::eligibility::{Usage, UserFacts};
-use crate::domain::consent::{Consents, Purpose};
-use crate::domain::coupon::Window;
-use crate::domain::id::{CampaignId, CouponId, UserId};
-use crate::domain::time::Timestamp;
+use coupons::eligibility::{Usage, UserFacts};
+use domain::consent::{Consents, Purpose};
+use domain::coupon::Window;
+use domain::id::{CampaignId, CouponId, UserId};
+use domain::time::Timestamp;
 
 use super::book::coupon_id;
 use super::error::StoreError;

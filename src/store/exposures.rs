@@ -1,6 +1,6 @@
 //! Who was offered a coupon, or would have been: both arms of the holdout. Of a user and a coupon the first time counts.
 
-use crate::domain::id::{CouponId, UserId};
+use domain::id::{CouponId, UserId};
 
 use super::audience::OfferKeys;
 use super::error::StoreError;

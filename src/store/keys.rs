@@ -1,9 +1,9 @@
 //! API keys: a hash of each, and what it is good for.
 
-use crate::domain::access::Role;
-use crate::domain::api_key::{KeyId, SecretHash};
-use crate::domain::id::MerchantId;
-use crate::domain::time::Timestamp;
+use domain::access::Role;
+use domain::api_key::{KeyId, SecretHash};
+use domain::id::MerchantId;
+use domain::time::Timestamp;
 
 use super::audit::{self, Action};
 use super::error::StoreError;

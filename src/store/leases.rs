@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::time::Timestamp;
+use domain::time::Timestamp;
 
 use super::error::StoreError;
 use super::pool::{Connection, Pool, limit_idle};

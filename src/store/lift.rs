@@ -1,6 +1,6 @@
 //! What became of those a campaign would have been offered to, arm by arm.
 
-use crate::domain::id::CampaignId;
+use domain::id::CampaignId;
 
 use super::error::StoreError;
 use super::pool::Pool;

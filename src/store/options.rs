@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 /// A connection URL. Shown, logged and serialized without its password.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]

@@ -1,6 +1,6 @@
 //! What a write did.
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 /// The fate of one entry of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

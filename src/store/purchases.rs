@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::domain::id::{ItemId, OrderId, UserId};
-use crate::domain::money::{Currency, Money};
-use crate::domain::purchase::PurchaseLine;
-use crate::domain::time::{EventTime, Timestamp};
+use domain::id::{ItemId, OrderId, UserId};
+use domain::money::{Currency, Money};
+use domain::purchase::PurchaseLine;
+use domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
 use super::ids;

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::rating::Rating;
-use crate::domain::time::Timestamp;
+use domain::id::{ItemId, UserId};
+use domain::rating::Rating;
+use domain::time::Timestamp;
 
 use super::copy::{RatingRow, insert_ratings};
 use super::error::StoreError;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
-use crate::domain::time::Timestamp;
+use domain::error::InvalidField;
+use domain::id::{CouponId, OrderId, RedemptionId, UserId};
+use domain::time::Timestamp;
 
 use super::coupon_loads::{StoredCoupon, coupons_of, no_coupon};
 use super::error::StoreError;

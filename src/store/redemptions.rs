@@ -9,10 +9,10 @@ mod rollback;
 mod stored;
 mod sweep;
 
-use crate::domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
-use crate::domain::money::Currency;
-use crate::domain::redemption::{Redemption, Reservation};
-use crate::domain::time::Timestamp;
+use domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
+use domain::money::Currency;
+use domain::redemption::{Redemption, Reservation};
+use domain::time::Timestamp;
 
 use super::eligibility::{Standing, standing_in};
 use super::error::StoreError;

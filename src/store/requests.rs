@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::domain::id::RequestId;
+use domain::id::RequestId;
 
 use super::error::StoreError;
 use super::pool::{Connection, Pool};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt, stream};
 
-use crate::domain::time::Timestamp;
-use crate::evaluation::gate::SnapshotCounts;
-use crate::evaluation::report::Evaluation;
-use crate::model::codec::EncodedPart;
-use crate::model::parameters::TrainingParameters;
+use domain::time::Timestamp;
+use recommender::evaluation::gate::SnapshotCounts;
+use recommender::evaluation::report::Evaluation;
+use recommender::snapshot::codec::EncodedPart;
+use recommender::snapshot::parameters::TrainingParameters;
 
 use super::audit::{self, Action};
 use super::changes::Watermark;

@@ -7,13 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::{TryStreamExt, try_join};
 
-use crate::domain::consent::{Consents, PrivacyOptions, Purpose};
-use crate::domain::money::Currency;
-use crate::domain::time::Timestamp;
-use crate::model::catalogue::{Catalogue, NONE};
-use crate::model::consents::ConsentRecords;
-use crate::model::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
-use crate::training::input::{OrderEvent, RatingEvent, TrainingInput};
+use domain::consent::{Consents, PrivacyOptions, Purpose};
+use domain::money::Currency;
+use domain::time::Timestamp;
+use recommender::snapshot::catalogue::{Catalogue, NONE};
+use recommender::snapshot::consents::ConsentRecords;
+use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
+use recommender::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
 

@@ -11,11 +11,11 @@ use std::sync::{Barrier, LazyLock};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use likemind::store::embedded::{Embedded, EmbeddedError, EmbeddedOptions};
+use private_postgres::{Embedded, EmbeddedError, EmbeddedOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::postgres::folder;
+use crate::postgres::{database_url, folder};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -220,8 +220,8 @@ fn leave_a_zombie(data_dir: &Path) {
 async fn keeps_data_over_restarts() {
     let data_dir = DataDir(folder("it's a \"path\", 100%"));
     let running = start(&data_dir);
-    let (port, url) = (running.port(), running.ensure_database("it's \"mine\"").await.unwrap());
-    assert_eq!(url, running.ensure_database("it's \"mine\"").await.unwrap());
+    let (port, url) = (running.port(), database_url(&running, "it's \"mine\"").await);
+    assert_eq!(url, database_url(&running, "it's \"mine\"").await);
     write(&url).await;
     let server = postmaster(&data_dir).unwrap();
     running.stop();

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::DateTime;
+use domain::id::{ItemId, UserId};
+use domain::rating::Rating;
 use futures_util::future::join_all;
 use likemind::app::import::columns::Assignments;
 use likemind::app::import::input::Input;
 use likemind::app::import::times::TimeFormats;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, StopCause, import};
-use likemind::domain::id::{ItemId, UserId};
-use likemind::domain::rating::Rating;
 use likemind::store::error::StoreError;
 use likemind::store::import_memory::ImportMemory;
 use likemind::store::options::DatabaseOptions;

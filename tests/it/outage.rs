@@ -23,7 +23,7 @@ use likemind::grpc::proto::v1::{
     SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest, UpsertItemsRequest,
     UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request, list_ratings_request,
 };
-use likemind::store::embedded::{Embedded, EmbeddedOptions};
+use private_postgres::{Embedded, EmbeddedOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
@@ -33,6 +33,7 @@ use tonic_types::StatusExt;
 use crate::bad_input::dynamic::methods;
 use crate::hold::execute;
 use crate::offers::{Offer, cart};
+use crate::postgres::database_url;
 use crate::program::{Program, Server, command, eventually, succeed_at};
 use crate::rpc::assert_status;
 use crate::shop::{self, Caller, Scores, a_rating, equal, for_user, item, plus, pounds, soon, user};
@@ -72,7 +73,7 @@ impl Postgres {
         };
         postgres.resume().await;
         let running = postgres.running.as_ref().unwrap();
-        postgres.url = running.ensure_database("likemind").await.unwrap();
+        postgres.url = database_url(running, "likemind").await;
         succeed_at(&postgres.url, &["migrate"]);
         shop::stock(&postgres.url).await;
         let mut connection = PgConnection::connect(&postgres.url).await.unwrap();

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use likemind::store::embedded::{Embedded, EmbeddedOptions};
+use likemind::store::databases;
 use likemind::store::migrations::{self, Schema};
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
+use private_postgres::{Embedded, EmbeddedOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
@@ -136,7 +137,7 @@ impl Server {
         };
         let running = Embedded::start(&options).unwrap();
         block_on(async {
-            let url = running.ensure_database(TEMPLATE).await.unwrap();
+            let url = database_url(&running, TEMPLATE).await;
             let pool = Pool::connect(&url, &DatabaseOptions::default()).await.unwrap();
             migrations::migrate(&pool).await.unwrap();
             // A template with connections cannot be copied.
@@ -213,4 +214,12 @@ fn folders_of_killed_runs_are_swept() {
     assert!(!path("killed").exists());
     assert!(path("running").exists());
     assert!(parent.join("other").exists());
+}
+
+/// The URL of the database `name` of `running`, which is created if it does not exist.
+pub async fn database_url(running: &Embedded, name: &str) -> String {
+    databases::create_if_missing(&running.url("postgres"), name)
+        .await
+        .unwrap();
+    running.url(name)
 }

@@ -1,35 +1,23 @@
-//! The floors: who may import whom, and who may use which library. See ARCHITECTURE.md.
+//! The rules of the layout that the compiler cannot see. See ARCHITECTURE.md.
 
 use std::path::{Path, PathBuf};
 
-/// From the top down: a module may use those of lower rows only. Modules of one row do not know each other.
-const ROWS: [&[&str]; 10] = [
+/// The modules of the service, from the top down: a module may use those of lower rows only. Modules of one row do not
+/// know each other.
+const ROWS: [&[&str]; 6] = [
     &["main", "cli", "config", "telemetry"],
-    &["grpc"],
+    &["grpc", "web"],
+    &["admission"],
     &["app"],
     &["live"],
     &["store"],
-    &["coupon", "demand", "evaluation"],
-    &["recommend", "training"],
-    &["model"],
-    &["similarity"],
-    &["domain"],
 ];
 
-/// The top row is one floor: the commands load the configuration and set up the logs.
-const ONE_FLOOR: &[&str] = ROWS[0];
+/// The modules of the top row may use each other: the commands load the configuration and set up the logs.
+const TOP_ROW: &[&str] = ROWS[0];
 
-/// No async, no I/O, no clock, no global state.
-const PURE: [&str; 8] = [
-    "coupon",
-    "demand",
-    "evaluation",
-    "recommend",
-    "training",
-    "model",
-    "similarity",
-    "domain",
-];
+/// The crates without async, I/O, clock or global state.
+const PURE: [&str; 5] = ["coupons", "demand", "domain", "recommender", "similarity"];
 
 fn sources() -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -42,19 +30,21 @@ fn sources() -> Vec<PathBuf> {
             }
         }
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert!(found.len() > 50, "only {} files found", found.len());
+    walk(&root.join("src"), &mut found);
+    walk(&root.join("crates"), &mut found);
+    assert!(found.len() > 100, "only {} files found", found.len());
     found
 }
 
-/// The top-level module that a file belongs to.
-fn module_of(path: &Path) -> String {
-    let relative = path
-        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
-        .unwrap();
-    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
-    first.trim_end_matches(".rs").to_owned()
+/// The crate below `crates/`, or the top-level module of the service, that `file` belongs to. `file` is relative to the
+/// root.
+fn part_of(file: &Path) -> String {
+    let mut components = file.components().map(|part| part.as_os_str().to_str().unwrap());
+    let (first, second) = (components.next().unwrap(), components.next().unwrap());
+    assert!(["src", "crates"].contains(&first), "{}", file.display());
+    second.trim_end_matches(".rs").to_owned()
 }
 
 fn row_of(module: &str) -> usize {
@@ -112,15 +102,6 @@ fn supers(line: &str) -> usize {
         .count()
 }
 
-/// What this crate is built with, by the names in code.
-fn dependencies() -> Vec<String> {
-    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
-    let (_, rest) = manifest.split_once("[dependencies]\n").unwrap();
-    let lines = rest.lines().take_while(|line| !line.starts_with('['));
-    let names = lines.filter_map(|line| line.split_once('='));
-    names.map(|(name, _)| name.trim().replace('-', "_")).collect()
-}
-
 const GRPC: [&str; 9] = [
     "tokio_rustls",
     "tonic",
@@ -133,7 +114,7 @@ const GRPC: [&str; 9] = [
     "prost_types",
 ];
 
-/// What a pure module does not do, and how it would be done.
+/// What a pure crate does not do, and the libraries that would do it.
 const IMPURE: [(&str, &[&str]); 3] = [
     (
         "no I/O",
@@ -153,10 +134,10 @@ const IMPURE: [(&str, &[&str]); 3] = [
     ("no logging", &["tracing", "log"]),
 ];
 
-/// What breaks the rules in a file of `module` with this text. `file` begins with `src/`.
-fn problems(module: &str, file: &str, text: &str) -> Vec<String> {
+/// The breaches of the rules in a file of `part`, a crate below `crates/` or a module of the service, with this text.
+fn problems(part: &str, file: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
-    let dependencies = dependencies();
+    let is_service = file.starts_with("src/");
     let depth = Path::new(file).components().count() - 1;
     let is_test_file = file.ends_with("/tests.rs") || file.contains("/tests/");
     let mut is_inline_module = false;
@@ -167,66 +148,58 @@ fn problems(module: &str, file: &str, text: &str) -> Vec<String> {
         };
         let is_test = is_test_file || is_inline_module;
         let mut complain = |what: String| problems.push(format!("{file}:{number}: {what}: {}", line.trim()));
-        for other in names_after(line, "crate::") {
-            if other == module || other.is_empty() {
-                continue;
+        if is_service {
+            for other in names_after(line, "crate::") {
+                if other == part || other.is_empty() {
+                    continue;
+                }
+                let both_on_top = TOP_ROW.contains(&part) && TOP_ROW.contains(&other);
+                if row_of(other) <= row_of(part) && !both_on_top {
+                    complain(format!("{part} must not use {other}"));
+                }
             }
-            let same_floor = ONE_FLOOR.contains(&module) && ONE_FLOOR.contains(&other);
-            if row_of(other) <= row_of(module) && !same_floor {
-                complain(format!("{module} must not use {other}"));
+            if line.contains("crate::{") || line.contains("crate::*") {
+                complain("name one module a line, so that imports can be checked".to_owned());
+            }
+            if supers(line) >= depth + usize::from(is_inline_module) {
+                complain("say crate:: for the top of the crate, so that imports can be checked".to_owned());
             }
         }
-        if line.contains("crate::{") || line.contains("crate::*") {
-            complain("name one module a line, so that imports can be checked".to_owned());
-        }
-        if supers(line) >= depth + usize::from(is_inline_module) {
-            complain("say crate:: for the top of the crate, so that imports can be checked".to_owned());
-        }
-        if uses(line, "sqlx") && module != "store" {
+        if uses(line, "sqlx") && part != "store" && !is_test {
             complain("sqlx outside of store".to_owned());
         }
-        let may_use_grpc = module == "grpc" || file == "src/cli/call.rs" || file.starts_with("src/cli/call/");
+        let may_use_grpc = part == "grpc" || file == "src/cli/call.rs" || file.starts_with("src/cli/call/");
         for library in GRPC {
             if uses(line, library) && !may_use_grpc {
                 complain(format!("{library} outside of grpc and cli/call"));
             }
         }
-        if uses(line, "anyhow") && !["cli", "main"].contains(&module) {
+        if uses(line, "anyhow") && !["cli", "main"].contains(&part) {
             complain("anyhow outside of cli and main".to_owned());
         }
-        if module == "similarity" {
-            for library in &dependencies {
-                let may_use = ["ndarray", "rayon", "thiserror"].contains(&library.as_str());
-                if uses(line, library) && !may_use {
-                    complain(format!(
-                        "similarity uses std, ndarray, rayon and thiserror, not {library}"
-                    ));
-                }
-            }
-        }
-        if PURE.contains(&module) {
+        if PURE.contains(&part) {
             if has_word(line, "async") || line.contains(".await") {
-                complain(format!("{module} is pure: no async"));
+                complain(format!("{part} is pure: no async"));
             }
             for (rule, libraries) in IMPURE {
                 if libraries.iter().any(|library| uses(line, library)) {
-                    complain(format!("{module} is pure: {rule}"));
+                    complain(format!("{part} is pure: {rule}"));
                 }
             }
             let clocks = ["Utc::now", "Instant::now", "SystemTime::now", "Local"];
             if clocks.iter().any(|clock| has_word(line, clock)) {
-                complain(format!("{module} is pure: no clock"));
+                complain(format!("{part} is pure: no clock"));
             }
             if line.contains("std::{") || line.contains("std::*") {
                 complain("name one module of std a line, so that imports can be checked".to_owned());
             }
             let prints = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
             if prints.iter().any(|print| has_word(line, print)) && !is_test {
-                complain(format!("{module} is pure: no output"));
+                complain(format!("{part} is pure: no output"));
             }
             let global = ["static", "LazyLock", "OnceLock", "lazy_static", "thread_local"];
             if global.iter().any(|word| has_word(line, word)) && !is_test {
-                complain(format!("{module} is pure: no global state"));
+                complain(format!("{part} is pure: no global state"));
             }
         }
     }
@@ -234,33 +207,39 @@ fn problems(module: &str, file: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_floors_hold() {
+fn the_layout_holds() {
     let mut found = Vec::new();
     for path in sources() {
-        let (module, text) = (module_of(&path), std::fs::read_to_string(&path).unwrap());
         let file = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
-        if module != "lib" {
-            found.extend(problems(&module, &file.display().to_string(), &text));
+        let (part, text) = (part_of(file), std::fs::read_to_string(&path).unwrap());
+        if part != "lib" {
+            found.extend(problems(&part, &file.display().to_string(), &text));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
-fn a_breach_is_seen() {
-    let check_in = |module: &str, file: &str, text: &str, breaches: usize| {
-        let found = problems(module, file, text);
+fn a_breach_is_found() {
+    let check_in = |part: &str, file: &str, text: &str, breaches: usize| {
+        let found = problems(part, file, text);
         assert_eq!(found.len(), breaches, "{file}: {text}: {found:?}");
     };
     let check = |module: &str, line: &str, breaches: usize| {
         check_in(module, &format!("src/{module}.rs"), line, breaches);
     };
-    check("store", "use crate::model::codec;", 0);
+    let check_crate = |name: &str, line: &str, breaches: usize| {
+        check_in(name, &format!("crates/{name}/src/lib.rs"), line, breaches);
+    };
+    check("live", "use crate::store::pool::Pool;", 0);
     check("store", "use crate::live::Live;", 1);
-    check("training", "use crate::recommend::rank;", 1);
-    check("training", "// crate::recommend is for others", 0);
-    check("training", "use crate::{recommend, model};", 1);
-    check("training", "use crate::*;", 1);
+    check("app", "use crate::grpc::status;", 1);
+    check("app", "// crate::grpc is for others", 0);
+    check("app", "use crate::{store, live};", 1);
+    check("app", "use crate::*;", 1);
+    check("admission", "use crate::app::targets;", 0);
+    check("admission", "use crate::grpc::status;", 1);
+    check_crate("recommender", "use crate::{ranking, snapshot};", 0);
     check("cli", "use crate::config::Config;", 0);
     check("config", "use crate::grpc::options::ServerOptions;", 0);
     check("app", "use crate::config::Config;", 1);
@@ -313,11 +292,11 @@ fn a_breach_is_seen() {
         "let f = async || {",
         "async move {",
     ] {
-        check("model", line, 1);
+        check_crate("recommender", line, 1);
         check("live", line, 0);
     }
-    check("model", "let asynchronous = true;", 0);
-    check("model", "sleep().await;", 1);
+    check_crate("recommender", "let asynchronous = true;", 0);
+    check_crate("recommender", "sleep().await;", 1);
     for line in [
         "use std::fs::File;",
         "let x = std::fs::read(path);",
@@ -343,22 +322,16 @@ fn a_breach_is_seen() {
         "let x = LazyLock::new(f);",
         "thread_local! {",
     ] {
-        check("domain", line, 1);
+        check_crate("domain", line, 1);
         check("live", line, 0);
     }
-    check("domain", "const NAME: &'static str = \"x\";", 0);
+    check_crate("domain", "const NAME: &'static str = \"x\";", 0);
     check_in(
-        "model",
-        "src/model/codec/tests.rs",
+        "recommender",
+        "crates/recommender/src/snapshot/codec/tests.rs",
         "static SEEN: Cell<u64> = const { Cell::new(0) };",
         0,
     );
-    check("similarity", "use ndarray::Array2;", 0);
-    check("similarity", "use rayon::prelude::*;", 0);
-    check("similarity", "#[derive(thiserror::Error)]", 0);
-    check("similarity", "use std::ops::Range;", 0);
-    check("similarity", "#[derive(serde::Serialize)]", 1);
-    check("similarity", "use xxhash_rust::xxh3::xxh3_64;", 1);
 }
 
 #[test]

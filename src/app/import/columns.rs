@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 use super::records::Record;
 

@@ -5,8 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, OrderId, UserId};
+use domain::error::InvalidField;
+use domain::id::{ItemId, OrderId, UserId};
 
 /// Counts lines within (order, user, item), in the order of the file, in bounded memory.
 ///

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::Utc;
 use tokio::sync::mpsc;
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 use super::columns::Columns;
 use super::input::{Input, OpenError};

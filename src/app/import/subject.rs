@@ -11,13 +11,13 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::domain::error::InvalidField;
-use crate::domain::rating::RatingScale;
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
+use domain::error::InvalidField;
+use domain::rating::RatingScale;
+use domain::time::Timestamp;
 
 pub(super) use self::campaigns::Campaigns;
 pub(super) use self::catalogue::{Items, Merchants};

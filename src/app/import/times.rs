@@ -4,9 +4,9 @@ use chrono::format::{Fixed, Item, Parsed, StrftimeItems, parse};
 use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 
-use crate::domain::decimal::Decimal;
-use crate::domain::error::InvalidField;
-use crate::domain::time::Timestamp;
+use domain::decimal::Decimal;
+use domain::error::InvalidField;
+use domain::time::Timestamp;
 
 /// What is read when nothing else is asked for: RFC 3339, also with a space or without zone, seconds or time of day.
 const ISO_8601: [&str; 7] = [

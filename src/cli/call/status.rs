@@ -5,8 +5,8 @@ use std::error::Error;
 use tonic::Status;
 use tonic_types::{ErrorDetail, StatusExt};
 
-use crate::domain::error::chain;
 use crate::grpc::status::{REQUEST_ID, code_name};
+use domain::error::chain;
 
 /// Code and message, then one line for each thing that the details say; of a status that no server sent, its cause.
 pub(super) fn render(status: &Status) -> String {

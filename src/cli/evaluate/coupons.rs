@@ -6,9 +6,9 @@ use super::super::report::{self, PhaseReport};
 use super::instant;
 use crate::app::evaluate::evaluate_coupons;
 use crate::config::Config;
-use crate::coupon::backtest::{Backtest, BacktestOptions, Because, LeftOut, Ranker};
-use crate::coupon::propensity::fit::FitOptions;
-use crate::domain::time::Timestamp;
+use coupons::backtest::{Backtest, BacktestOptions, Because, LeftOut, Ranker};
+use coupons::propensity::fit::FitOptions;
+use domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CouponsArgs {

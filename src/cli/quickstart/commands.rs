@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::call::{KEY_VARIABLE, command_line, quoted};
 use crate::config::Config;
-use crate::store::embedded::default_data_dir;
+use private_postgres::default_data_dir;
 
 pub(super) struct Commands {
     /// As the reader's shell finds it.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::access::Caller;
-use crate::domain::api_key::{ApiKey, KeyId, SecretHash};
-use crate::domain::error::chain;
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::keys::{self, KeyRecord};
 use crate::store::pool::Pool;
+use domain::access::Caller;
+use domain::api_key::{ApiKey, KeyId, SecretHash};
+use domain::error::chain;
+use domain::time::Timestamp;
 
 use super::limits::{Limits, Usage};
 use super::options::AccessOptions;

@@ -1,6 +1,6 @@
 //! How much one key may ask for.
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 /// Section `access`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -5,18 +5,18 @@ mod lift;
 
 use tonic::Status;
 
-use crate::domain::access::Caller;
-use crate::domain::coupon::{Audience, Campaign, CampaignPatch, CampaignState, Holdout, MAX_BASIS_POINTS, Window};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, CouponId, MerchantId};
-use crate::domain::item::check_text;
-use crate::domain::money::Currency;
 use crate::grpc::access;
 use crate::grpc::convert::{instant, required, timestamp};
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{self, Violations, invalid_argument};
 use crate::store::campaigns::StoredCampaign;
+use domain::access::Caller;
+use domain::coupon::{Audience, Campaign, CampaignPatch, CampaignState, Holdout, MAX_BASIS_POINTS, Window};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, CouponId, MerchantId};
+use domain::item::check_text;
+use domain::money::Currency;
 
 pub use self::coupon::{coupon_patch, new_coupon};
 pub use self::lift::lift_report;

@@ -2,12 +2,12 @@
 
 use tonic::Status;
 
-use crate::domain::access::Caller;
-use crate::domain::error::InvalidField;
-use crate::domain::id::{Category, ItemId, MerchantId};
-use crate::domain::item::{Item, ItemPatch, MerchantPatch, check_text};
-use crate::domain::money::Money;
 use crate::store::catalog::ItemSelection;
+use domain::access::Caller;
+use domain::error::InvalidField;
+use domain::id::{Category, ItemId, MerchantId};
+use domain::item::{Item, ItemPatch, MerchantPatch, check_text};
+use domain::money::Money;
 
 use crate::grpc::access;
 use crate::grpc::page;

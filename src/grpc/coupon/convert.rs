@@ -5,13 +5,13 @@ mod request;
 use std::sync::Arc;
 
 use crate::app::eligibility::{Checked, CheckedCoupon, Listed, ListedCoupon};
-use crate::coupon::book::Offer;
-use crate::coupon::eligibility::{Code, Failure, Verdict};
-use crate::domain::coupon::Discount;
-use crate::domain::money::Money;
-use crate::domain::redemption::{Redemption, Reservation};
 use crate::grpc::convert::timestamp;
 use crate::grpc::proto::v1;
+use coupons::book::Offer;
+use coupons::eligibility::{Code, Failure, Verdict};
+use domain::coupon::Discount;
+use domain::money::Money;
+use domain::redemption::{Redemption, Reservation};
 
 pub use self::request::{check, confirm, list, release, reserve, rollback};
 

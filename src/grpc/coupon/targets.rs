@@ -10,9 +10,9 @@ use tonic::Status;
 use tracing::Instrument;
 
 use crate::app::targets::Targets;
-use crate::domain::error::chain;
 use crate::grpc::access::Pass;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
+use domain::error::chain;
 
 use self::convert::Rows;
 

@@ -2,14 +2,14 @@
 
 use tonic::Status;
 
-use crate::domain::error::InvalidField;
-use crate::domain::item::check_text;
-use crate::evaluation::report::{
+use crate::live::ServingStatus;
+use crate::store::snapshots::{SnapshotRecord, SnapshotState};
+use domain::error::InvalidField;
+use domain::item::check_text;
+use recommender::evaluation::report::{
     Evaluation, ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics, Verdict,
 };
-use crate::live::ServingStatus;
-use crate::model::parameters::TrainingParameters;
-use crate::store::snapshots::{SnapshotRecord, SnapshotState};
+use recommender::snapshot::parameters::TrainingParameters;
 
 use crate::grpc::convert::timestamp;
 use crate::grpc::page;

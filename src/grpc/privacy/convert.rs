@@ -2,11 +2,11 @@
 
 use tonic::Status;
 
-use crate::domain::consent::{ConsentDecision, ConsentInForce, PrivacyOptions, Purpose};
-use crate::domain::error::InvalidField;
-use crate::domain::id::UserId;
-use crate::domain::item::check_text;
-use crate::domain::time::{EventTime, Timestamp};
+use domain::consent::{ConsentDecision, ConsentInForce, PrivacyOptions, Purpose};
+use domain::error::InvalidField;
+use domain::id::UserId;
+use domain::item::check_text;
+use domain::time::{EventTime, Timestamp};
 
 use crate::grpc::convert::{event_time, timestamp};
 use crate::grpc::proto::v1;

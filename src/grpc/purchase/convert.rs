@@ -2,12 +2,12 @@
 
 use tonic::Status;
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, OrderId, UserId};
-use crate::domain::money::Money;
-use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
-use crate::domain::time::Timestamp;
 use crate::store::purchases::{PurchaseCursor, PurchaseOwner};
+use domain::error::InvalidField;
+use domain::id::{ItemId, OrderId, UserId};
+use domain::money::Money;
+use domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
+use domain::time::Timestamp;
 
 use crate::grpc::convert::{event_time, required, timestamp};
 use crate::grpc::page;

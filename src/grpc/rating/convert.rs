@@ -2,10 +2,10 @@
 
 use tonic::Status;
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::rating::{Rating, RatingScale};
-use crate::domain::time::{EventTime, Timestamp};
+use domain::error::InvalidField;
+use domain::id::{ItemId, UserId};
+use domain::rating::{Rating, RatingScale};
+use domain::time::{EventTime, Timestamp};
 
 use crate::grpc::convert::{event_time, required, timestamp};
 use crate::grpc::page;

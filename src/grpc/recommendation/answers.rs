@@ -7,8 +7,8 @@ use hashbrown::HashTable;
 use metrics::{Counter, counter};
 use prost::bytes::Bytes;
 
-use crate::domain::id::UserId;
-use crate::model::view::{Stamp, View};
+use domain::id::UserId;
+use recommender::snapshot::view::{Stamp, View};
 
 /// Parts with a lock of their own, so that threads seldom wait for one another, and little is freed at a time.
 const SHARDS: usize = 64;

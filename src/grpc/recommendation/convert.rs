@@ -9,19 +9,19 @@ use std::collections::HashSet;
 use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::domain::access::Caller;
-use crate::domain::consent::Consents;
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::rating::RatingScale;
-use crate::model::dictionary::{ItemIndex, UserIndex};
-use crate::model::overlay::ItemRef;
-use crate::model::view::View;
-use crate::recommend::audience::AudienceOptions;
-use crate::recommend::explain::{ItemContribution, SimilarUsers};
-use crate::recommend::filter::ItemFilter;
-use crate::recommend::predict::{self, Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
-use crate::recommend::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
+use domain::access::Caller;
+use domain::consent::Consents;
+use domain::error::InvalidField;
+use domain::id::{ItemId, UserId};
+use domain::rating::RatingScale;
+use recommender::prediction::{self, Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
+use recommender::ranking::audience::AudienceOptions;
+use recommender::ranking::explain::{ItemContribution, SimilarUsers};
+use recommender::ranking::filter::ItemFilter;
+use recommender::ranking::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
+use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
+use recommender::snapshot::overlay::ItemRef;
+use recommender::snapshot::view::View;
 
 use crate::grpc::access;
 use crate::grpc::proto::v1;
@@ -304,7 +304,11 @@ pub fn existing_item(view: &View, item: &ItemId, caller: &Caller) -> Result<Opti
 }
 
 /// Predicts what `predict` asks for.
-pub fn predictions(view: &View, predict: PredictRequest, scratch: &mut predict::Scratch) -> v1::PredictRatingsResponse {
+pub fn predictions(
+    view: &View,
+    predict: PredictRequest,
+    scratch: &mut prediction::Scratch,
+) -> v1::PredictRatingsResponse {
     let predictor = Predictor::new(view, &predict.user);
     let known: Vec<_> = predict
         .items

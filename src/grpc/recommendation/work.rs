@@ -1,9 +1,9 @@
 //! How long an answer will take, in multiply-adds: far cheaper to say than to do.
 
 use crate::grpc::heavy::HEAVY;
-use crate::model::view::View;
-use crate::recommend::filter::ItemFilter;
-use crate::recommend::rank;
+use recommender::ranking::filter::ItemFilter;
+use recommender::ranking::rank;
+use recommender::snapshot::view::View;
 
 use super::convert::{PredictRequest, RankRequest, SimilarRequest};
 

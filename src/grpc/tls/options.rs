@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::domain::error::InvalidField;
+use domain::error::InvalidField;
 
 /// Section `tls`. Without files: plain text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

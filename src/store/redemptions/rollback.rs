@@ -1,11 +1,11 @@
 //! Giving a redemption back.
 
-use crate::domain::id::RedemptionId;
-use crate::domain::redemption::Redemption;
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::pool::{Connection, Pool};
 use crate::store::requests::{self, Begun, Done, Request};
+use domain::id::RedemptionId;
+use domain::redemption::Redemption;
+use domain::time::Timestamp;
 
 use super::stored::StoredRedemption;
 

@@ -1,10 +1,10 @@
 //! A redemption as it was answered.
 
-use crate::domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
-use crate::domain::money::Currency;
-use crate::domain::redemption::Redemption;
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
+use domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
+use domain::money::Currency;
+use domain::redemption::Redemption;
+use domain::time::Timestamp;
 
 /// As `request_log` keeps it.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 
-use crate::coupon::affinity::covered_by_any;
-use crate::coupon::book::{Book, Offer};
-use crate::domain::id::CampaignId;
-use crate::domain::time::Timestamp;
-use crate::model::catalogue::Catalogue;
-use crate::model::dictionary::{ItemIndex, UserIndex};
-use crate::training::input::{CampaignHistory, RedemptionEvent};
+use coupons::affinity::covered_by_any;
+use coupons::book::{Book, Offer};
+use domain::id::CampaignId;
+use domain::time::Timestamp;
+use recommender::snapshot::catalogue::Catalogue;
+use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
+use recommender::training::input::{CampaignHistory, RedemptionEvent};
 
 use super::super::book;
 use super::super::error::StoreError;

@@ -7,17 +7,17 @@ use super::super::records::Record;
 use super::super::times::TimeFormats;
 use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
 use super::{Rules, Subject, Written};
-use crate::domain::coupon::{Audience, CampaignState, MAX_BASIS_POINTS, Window};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, MerchantId};
-use crate::domain::item::check_text;
-use crate::domain::money::{Currency, Money};
-use crate::domain::time::Timestamp;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
+use domain::coupon::{Audience, CampaignState, MAX_BASIS_POINTS, Window};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, MerchantId};
+use domain::item::check_text;
+use domain::money::{Currency, Money};
+use domain::time::Timestamp;
 
 pub(in super::super) struct Campaigns {
     campaign: Field<CampaignId>,

@@ -4,14 +4,14 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{Amount, Unit, boolean, currency, optional};
 use super::{Rules, Subject, Written};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{Category, ItemId, MerchantId};
-use crate::domain::item::{ItemPatch, MerchantPatch, check_text};
-use crate::domain::money::{Currency, Money};
 use crate::store::catalog;
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
+use domain::error::InvalidField;
+use domain::id::{Category, ItemId, MerchantId};
+use domain::item::{ItemPatch, MerchantPatch, check_text};
+use domain::money::{Currency, Money};
 
 pub(in super::super) struct Items {
     item: Field<ItemId>,

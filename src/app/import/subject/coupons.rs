@@ -4,17 +4,17 @@ use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::records::Record;
 use super::values::{Amount, Unit, at_least, boolean, currency, optional};
 use super::{Rules, Subject, Written};
-use crate::domain::coupon::{Discount, MAX_BASIS_POINTS};
-use crate::domain::decimal::Decimal;
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, CouponId, ItemId};
-use crate::domain::item::check_text;
-use crate::domain::money::Currency;
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
+use domain::coupon::{Discount, MAX_BASIS_POINTS};
+use domain::decimal::Decimal;
+use domain::error::InvalidField;
+use domain::id::{CampaignId, CouponId, ItemId};
+use domain::item::check_text;
+use domain::money::Currency;
 
 pub(in super::super) struct Coupons {
     coupon: Field<CouponId>,

@@ -4,16 +4,16 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{boolean, event_time, optional};
 use super::{Rules, Subject, Written};
-use crate::domain::consent::{ConsentDecision, Purpose};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, UserId};
-use crate::domain::item::check_text;
-use crate::domain::time::{EventTime, Timestamp};
 use crate::store::consents;
 use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
+use domain::consent::{ConsentDecision, Purpose};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, UserId};
+use domain::item::check_text;
+use domain::time::{EventTime, Timestamp};
 
 pub(in super::super) struct Assignments {
     campaign: Field<CampaignId>,

@@ -5,15 +5,15 @@ use super::super::order_lines::LineNumbers;
 use super::super::records::Record;
 use super::values::{Amount, Unit, currency, event_time, integer};
 use super::{Rules, Subject, Written};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, OrderId, UserId};
-use crate::domain::money::Currency;
-use crate::domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
-use crate::domain::time::{EventTime, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::purchases;
+use domain::error::InvalidField;
+use domain::id::{ItemId, OrderId, UserId};
+use domain::money::Currency;
+use domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
+use domain::time::{EventTime, Timestamp};
 
 pub(in super::super) struct Purchases {
     order: Field<OrderId>,

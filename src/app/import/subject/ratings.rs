@@ -4,14 +4,14 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{event_time, optional, rating_value};
 use super::{Rules, Subject, Written};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::rating::Rating;
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::ratings;
+use domain::error::InvalidField;
+use domain::id::{ItemId, UserId};
+use domain::rating::Rating;
+use domain::time::Timestamp;
 
 pub(in super::super) struct Ratings {
     user: Field<UserId>,

@@ -6,13 +6,13 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{at_least, event_time, optional};
 use super::{Rules, Subject, Written};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CouponId, OrderId, RedemptionId, UserId};
-use crate::domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::import_memory::ImportMemory;
 use crate::store::pool::Pool;
 use crate::store::redemption_loads::{self, RedemptionLoad};
+use domain::error::InvalidField;
+use domain::id::{CouponId, OrderId, RedemptionId, UserId};
+use domain::time::Timestamp;
 
 pub(in super::super) struct Redemptions {
     redemption: Option<Field<RedemptionId>>,

@@ -3,8 +3,8 @@ use chrono::{DateTime, TimeZone, Utc};
 use super::super::columns::Assignments;
 use super::super::records::Records;
 use super::*;
-use crate::domain::item::MerchantPatch;
-use crate::domain::rating::Rating;
+use domain::item::MerchantPatch;
+use domain::rating::Rating;
 
 fn rules() -> Rules {
     Rules {

@@ -3,11 +3,11 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::Rules;
-use crate::domain::decimal::Decimal;
-use crate::domain::error::InvalidField;
-use crate::domain::money::{Currency, Money};
-use crate::domain::rating::RatingScale;
-use crate::domain::time::{Timestamp, check_event_time, to_micros};
+use domain::decimal::Decimal;
+use domain::error::InvalidField;
+use domain::money::{Currency, Money};
+use domain::rating::RatingScale;
+use domain::time::{Timestamp, check_event_time, to_micros};
 
 /// Money in one of the ways that files give it.
 pub(super) struct Amount {

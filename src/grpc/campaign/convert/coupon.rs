@@ -3,19 +3,19 @@
 use tonic::Status;
 
 use super::at_least;
-use crate::domain::access::Caller;
-use crate::domain::coupon::{
-    Coupon, CouponPatch, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MAX_BASIS_POINTS,
-    MAX_RESERVATION_TTL_SECONDS, MAX_RULES, MAX_VALUES, Rule, Scope,
-};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
-use crate::domain::item::check_text;
 use crate::grpc::access;
 use crate::grpc::convert::required;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
 use crate::store::coupons::StoredCoupon;
+use domain::access::Caller;
+use domain::coupon::{
+    Coupon, CouponPatch, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MAX_BASIS_POINTS,
+    MAX_RESERVATION_TTL_SECONDS, MAX_RULES, MAX_VALUES, Rule, Scope,
+};
+use domain::error::InvalidField;
+use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
+use domain::item::check_text;
 
 /// What stands in a coupon's message, checked.
 struct Spec {

@@ -1,9 +1,9 @@
 //! What a campaign has brought.
 
 use crate::app::lift::CampaignLift;
-use crate::coupon::lift::{Interval, Verdict};
 use crate::grpc::proto::v1;
 use crate::store::lift::ArmOutcome;
+use coupons::lift::{Interval, Verdict};
 
 pub fn lift_report(lift: CampaignLift) -> v1::GetLiftReportResponse {
     let report = lift.report;

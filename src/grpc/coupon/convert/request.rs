@@ -9,15 +9,15 @@ use tonic::Status;
 
 use crate::app::eligibility::{CheckRequest, ListRequest, Selection};
 use crate::app::redemption::ReserveRequest;
-use crate::domain::access::Caller;
-use crate::domain::coupon::{Cart, CartLine};
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CouponId, ItemId, OrderId, RedemptionId, RequestId, ReservationId, UserId};
-use crate::domain::money::Currency;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
 use crate::store::redemptions::{Confirmation, Rollback};
 use crate::store::requests::Request;
+use domain::access::Caller;
+use domain::coupon::{Cart, CartLine};
+use domain::error::InvalidField;
+use domain::id::{CouponId, ItemId, OrderId, RedemptionId, RequestId, ReservationId, UserId};
+use domain::money::Currency;
 
 /// Most coupons of CheckEligibility.
 const MAX_COUPONS: usize = 1_000;

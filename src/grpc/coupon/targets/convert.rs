@@ -5,17 +5,17 @@ use std::sync::Arc;
 use tonic::Status;
 
 use crate::app::targets::{Header, Position, Target, TargetsRequest};
-use crate::coupon::affinity::AffinityTerm;
-use crate::coupon::propensity::{FeatureContribution, PropensityExplanation};
-use crate::coupon::scoring::{AffinityExplanation, By, Explanation};
-use crate::domain::access::Caller;
-use crate::domain::error::InvalidField;
-use crate::domain::id::{CouponId, UserId};
 use crate::grpc::coupon::convert::code;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
-use crate::model::snapshot::Snapshot;
+use coupons::affinity::AffinityTerm;
+use coupons::propensity::{FeatureContribution, PropensityExplanation};
+use coupons::scoring::{AffinityExplanation, By, Explanation};
+use domain::access::Caller;
+use domain::error::InvalidField;
+use domain::id::{CouponId, UserId};
+use recommender::snapshot::Snapshot;
 
 /// Everything that decides which rows there are, but the page.
 #[derive(Debug, serde::Serialize)]

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::super::convert::{self, PredictRequest, RankRequest};
 use super::*;
-use crate::domain::consent::{Consents, Purpose};
-use crate::domain::item::ItemFacts;
-use crate::domain::rating::RatingScale;
 use crate::grpc::proto::v1;
-use crate::model::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
-use crate::model::overlay::{FreshChange, Overlay};
-use crate::recommend::testing::any_parts;
-use crate::recommend::{predict, rank};
+use domain::consent::{Consents, Purpose};
+use domain::item::ItemFacts;
+use domain::rating::RatingScale;
+use recommender::prediction;
+use recommender::ranking::rank;
+use recommender::ranking::testing::any_parts;
+use recommender::snapshot::fixture::{EXAMPLE, item_id, snapshot_parts, user_id, view};
+use recommender::snapshot::overlay::{FreshChange, Overlay};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -105,7 +106,7 @@ impl Message {
             Self::Predict(message) => {
                 let predict = PredictRequest::try_from(message).unwrap();
                 let user = predict.user.clone();
-                let answer = convert::predictions(view, predict, &mut predict::Scratch::default());
+                let answer = convert::predictions(view, predict, &mut prediction::Scratch::default());
                 Computed {
                     answer: answer.encode_to_vec().into(),
                     user: Some(user),

@@ -1,9 +1,9 @@
 //! The item filter of a request.
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{Category, MerchantId};
-use crate::domain::money::Currency;
-use crate::recommend::filter::{ItemFilter, PriceRange};
+use domain::error::InvalidField;
+use domain::id::{Category, MerchantId};
+use domain::money::Currency;
+use recommender::ranking::filter::{ItemFilter, PriceRange};
 
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;

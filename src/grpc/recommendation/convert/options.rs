@@ -1,8 +1,8 @@
 //! Enumerations of a request.
 
-use crate::domain::error::InvalidField;
-use crate::recommend::Basis;
-use crate::recommend::predict::Estimator;
+use domain::error::InvalidField;
+use recommender::prediction::Estimator;
+use recommender::ranking::Basis;
 
 use crate::grpc::proto::v1;
 

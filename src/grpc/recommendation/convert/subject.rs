@@ -1,10 +1,10 @@
 //! For whom to recommend: a user, or an anonymous session.
 
-use crate::domain::error::InvalidField;
-use crate::domain::id::{ItemId, UserId};
-use crate::domain::rating::RatingScale;
-use crate::model::view::{History, HistoryEntry, View};
-use crate::recommend::rank::Subject;
+use domain::error::InvalidField;
+use domain::id::{ItemId, UserId};
+use domain::rating::RatingScale;
+use recommender::ranking::rank::Subject;
+use recommender::snapshot::view::{History, HistoryEntry, View};
 
 use crate::grpc::convert::required;
 use crate::grpc::proto::v1;

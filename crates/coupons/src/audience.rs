@@ -1,0 +1,240 @@
+//! Everybody that a coupon could go to, in one order.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use recommender::snapshot::Snapshot;
+use recommender::snapshot::bits::Bits;
+use recommender::snapshot::dictionary::{Texts, UserIndex};
+
+/// A set of users, most of whom a snapshot knows: of those it holds a bit each, of the others the ids.
+///
+/// The users of the snapshot and the others stand in one line, in byte order of their ids. A *place* is a position in it;
+/// users of the snapshot that are not in the set have one too.
+#[derive(Debug)]
+pub struct Audience {
+    snapshot: Arc<Snapshot>,
+    /// Which users of the snapshot are in the set.
+    known: Bits,
+    others: Texts,
+    /// The places of `others`, ascending.
+    other_places: Vec<u32>,
+    len: usize,
+}
+
+/// One of an audience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    Known(UserIndex),
+    /// Not in the snapshot: position among the others.
+    Other(u32),
+}
+
+/// Ids that are not strictly ascending byte by byte, or too many of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AudienceError {
+    #[error("{id:?} does not come after the id before it")]
+    Order { id: String },
+    #[error("there are more users than an index of 32 bits can name")]
+    TooMany,
+}
+
+impl Audience {
+    /// `ids`: strictly ascending byte by byte. In time O(ids + log of what lies between them in the snapshot).
+    ///
+    /// # Errors
+    /// Names the first id that is out of order.
+    pub fn new<'a>(snapshot: Arc<Snapshot>, ids: impl Iterator<Item = &'a str>) -> Result<Self, AudienceError> {
+        let dictionary = snapshot.users().texts();
+        let mut known = Bits::zeros(dictionary.len());
+        let (mut other_ids, mut other_places) = (Vec::new(), Vec::new());
+        let (mut at, mut len) = (0, 0_usize);
+        let mut last: Option<&str> = None;
+        for id in ids {
+            if last.is_some_and(|last| last >= id) {
+                return Err(AudienceError::Order { id: id.to_owned() });
+            }
+            at = first_not_before(dictionary, at, id);
+            if at < dictionary.len() && dictionary.get(at) == id {
+                known.set(at, true);
+            } else {
+                let place = u32::try_from(at + other_ids.len()).map_err(|_| AudienceError::TooMany)?;
+                other_places.push(place);
+                other_ids.push(id);
+            }
+            last = Some(id);
+            len += 1;
+        }
+        if u32::try_from(dictionary.len() + other_ids.len()).is_err() {
+            return Err(AudienceError::TooMany);
+        }
+        Ok(Self {
+            others: other_ids.into_iter().collect(),
+            other_places,
+            known,
+            len,
+            snapshot,
+        })
+    }
+
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How many are in the set.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many places there are.
+    pub fn n_places(&self) -> u32 {
+        // `new` has seen that they fit.
+        (self.known.len() + self.other_places.len()) as u32
+    }
+
+    /// The members at `places`, ascending.
+    pub fn members(&self, places: Range<u32>) -> impl Iterator<Item = (u32, Member)> {
+        let mut other = self.others_before(places.start);
+        places.filter_map(move |place| {
+            if self.other_places.get(other) == Some(&place) {
+                other += 1;
+                return Some((place, Member::Other(other as u32 - 1)));
+            }
+            let index = UserIndex(place - other as u32);
+            self.known.get(index.at()).then_some((place, Member::Known(index)))
+        })
+    }
+
+    /// Who stands at `place`, in the set or not.
+    pub fn at(&self, place: u32) -> Member {
+        let before = self.others_before(place);
+        match self.other_places.get(before) == Some(&place) {
+            true => Member::Other(before as u32),
+            false => Member::Known(UserIndex(place - before as u32)),
+        }
+    }
+
+    pub fn id(&self, member: Member) -> &str {
+        match member {
+            Member::Known(user) => self.snapshot.users().id(user),
+            Member::Other(position) => self.others.get(position as usize),
+        }
+    }
+
+    /// The place of a user of the set.
+    pub fn place(&self, id: &str) -> Option<u32> {
+        if let Some(other) = self.others.find(id) {
+            return Some(self.other_places[other]);
+        }
+        let user = self
+            .snapshot
+            .users()
+            .find(id)
+            .filter(|user| self.known.get(user.at()))?;
+        // Of the others those stand before it that have no more users of the snapshot before them than it has.
+        let others = 0..self.other_places.len();
+        let before = partition_point(others, |other| self.other_places[other] - other as u32 <= user.0);
+        Some(user.0 + before as u32)
+    }
+
+    fn others_before(&self, place: u32) -> usize {
+        self.other_places.partition_point(|&other| other < place)
+    }
+}
+
+/// The first position from `from` on whose text is not before `id`, in time O(log of how far it is).
+fn first_not_before(texts: &Texts, from: usize, id: &str) -> usize {
+    let (mut low, mut step) = (from, 1);
+    while low + step <= texts.len() && texts.get(low + step - 1) < id {
+        low += step;
+        step *= 2;
+    }
+    let high = (low + step - 1).min(texts.len());
+    partition_point(low..high, |position| texts.get(position) < id)
+}
+
+/// The first of `positions` for which `is_before` does not hold; their end if it holds for all.
+fn partition_point(positions: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
+    let Range { mut start, mut end } = positions;
+    while start < end {
+        let middle = start + (end - start) / 2;
+        match is_before(middle) {
+            true => start = middle + 1,
+            false => end = middle,
+        }
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use recommender::snapshot::dictionary::Dictionary;
+    use recommender::snapshot::fixture::snapshot_parts;
+
+    fn snapshot(ids: &BTreeSet<String>) -> Arc<Snapshot> {
+        let row: &[f32] = &[1.0];
+        let mut parts = snapshot_parts(&vec![row; ids.len()]);
+        parts.users = Dictionary::new(ids.iter().collect()).unwrap();
+        Arc::new(Snapshot::new(parts).unwrap())
+    }
+
+    fn ids() -> impl Strategy<Value = BTreeSet<String>> {
+        prop::collection::btree_set("[a-c]{1,3}", 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn everybody_stands_where_their_id_belongs(trained in ids(), asked in ids(), cut in any::<prop::sample::Index>()) {
+            let audience = Audience::new(snapshot(&trained), asked.iter().map(String::as_str)).unwrap();
+            let line: Vec<&String> = trained.union(&asked).collect();
+            prop_assert_eq!((audience.n_places() as usize, audience.len()), (line.len(), asked.len()));
+            let expected: Vec<(u32, &str)> = (0..).zip(&line)
+                .filter(|(_, id)| asked.contains(**id))
+                .map(|(place, id)| (place, id.as_str()))
+                .collect();
+            let cut = cut.index(line.len() + 1) as u32;
+            let found = audience.members(0..cut).chain(audience.members(cut..line.len() as u32));
+            let found: Vec<(u32, &str)> = found.map(|(place, member)| (place, audience.id(member))).collect();
+            prop_assert_eq!(&found, &expected);
+            for (place, id) in (0..).zip(&line) {
+                prop_assert_eq!(audience.id(audience.at(place)), id.as_str());
+                prop_assert_eq!(audience.place(id), asked.contains(*id).then_some(place));
+            }
+            prop_assert_eq!(audience.place("d"), None);
+        }
+
+        #[test]
+        fn galloping_finds_what_a_search_finds(trained in ids(), from in 0usize..30, id in "[a-d]{1,3}") {
+            let texts: Texts = trained.iter().collect();
+            let from = from.min(texts.len());
+            let expected = (from..texts.len()).find(|&position| texts.get(position) >= id.as_str());
+            prop_assert_eq!(first_not_before(&texts, from, &id), expected.unwrap_or(texts.len()));
+        }
+    }
+
+    #[test]
+    fn ids_must_ascend() {
+        let trained = snapshot(&BTreeSet::from(["b".to_owned()]));
+        let check = |ids: &[&str], expected: Option<&str>| {
+            let error = Audience::new(trained.clone(), ids.iter().copied()).err();
+            let named = error.map(|error| error.to_string());
+            let expected = expected.map(|id| format!("{id:?} does not come after the id before it"));
+            assert_eq!(named, expected, "{ids:?}");
+        };
+        check(&[], None);
+        check(&["a", "b", "c"], None);
+        check(&["b", "a"], Some("a"));
+        check(&["a", "a"], Some("a"));
+    }
+}

@@ -1,0 +1,206 @@
+//! What of a cart a coupon covers, and what it takes off.
+
+use domain::coupon::{Cart, Discount, MAX_BASIS_POINTS};
+use domain::id::ItemId;
+use recommender::snapshot::overlay::ItemRef;
+use recommender::snapshot::view::View;
+
+use super::affinity::covers;
+use super::book::Offer;
+
+/// The lines of a cart that a coupon covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Covered {
+    pub lines: usize,
+    /// What they cost together.
+    pub total_minor: i64,
+}
+
+/// What of `cart` is covered by `offer`, by the present facts of the items; without a view nothing is known of an item
+/// but its id.
+pub fn covered_lines(offer: &Offer, cart: &Cart, view: Option<&View>) -> Covered {
+    let mut covered = Covered::default();
+    for line in &cart.lines {
+        if covers_item(offer, &line.item, view) {
+            covered.lines += 1;
+            covered.total_minor = covered.total_minor.saturating_add(line.total_minor);
+        }
+    }
+    covered
+}
+
+fn covers_item(offer: &Offer, item: &ItemId, view: Option<&View>) -> bool {
+    let Some(view) = view else {
+        return covers(offer, item.as_str(), None);
+    };
+    match view.item(item) {
+        Some(ItemRef::Known(index)) => covers(offer, item.as_str(), Some(&view.facts(index))),
+        Some(ItemRef::New(id)) => covers(offer, item.as_str(), view.overlay.new_item(&id).as_ref()),
+        None => covers(offer, item.as_str(), None),
+    }
+}
+
+/// What `offer` takes off a cart: a percentage of what is covered, rounded to the minor unit, halves up; an amount, at most
+/// what is covered; or the shipping. At most the coupon's `max_discount_minor`.
+pub fn discount_minor(offer: &Offer, cart: &Cart, covered: Covered) -> i64 {
+    let discount = match offer.coupon.discount {
+        Discount::Percent { basis_points } => {
+            let whole = i128::from(MAX_BASIS_POINTS);
+            let share = (i128::from(covered.total_minor) * i128::from(basis_points) + whole / 2) / whole;
+            i64::try_from(share).unwrap_or(covered.total_minor)
+        }
+        Discount::Amount { amount_minor } => amount_minor.min(covered.total_minor),
+        Discount::FreeShipping => cart.shipping_minor,
+    };
+    discount.min(offer.coupon.max_discount_minor.unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::{campaign, coupon, listed};
+    use super::*;
+    use domain::coupon::{CartLine, Coupon, ItemSet, Scope};
+    use domain::id::{Category, MerchantId};
+    use domain::item::ItemFacts;
+    use domain::money::Currency;
+    use recommender::snapshot::fixture::{self, EXAMPLE, item_facts, item_id, snapshot_parts};
+    use recommender::snapshot::overlay::{FreshChange, Overlay};
+
+    fn cart(lines: &[(&str, i64)], shipping_minor: i64) -> Cart {
+        let line = |&(item, total_minor): &(&str, i64)| CartLine {
+            item: item_id(item),
+            quantity: 1,
+            total_minor,
+        };
+        Cart {
+            currency: Currency::new("USD").unwrap(),
+            lines: lines.iter().map(line).collect(),
+            shipping_minor,
+            applied: Vec::new(),
+        }
+    }
+
+    fn offer(change: impl FnOnce(&mut Coupon)) -> Offer {
+        let mut coupon = coupon("c");
+        change(&mut coupon);
+        Offer {
+            coupon,
+            campaign: Arc::new(campaign("k")),
+        }
+    }
+
+    #[test]
+    fn discounts_are_rounded_and_limited() {
+        let check = |discount: Discount, max: Option<i64>, total: i64, expected: i64| {
+            let offer = offer(|coupon| {
+                coupon.discount = discount;
+                coupon.max_discount_minor = max;
+            });
+            let cart = cart(&[("i0", total)], 495);
+            let covered = covered_lines(&offer, &cart, None);
+            assert_eq!(covered.total_minor, total);
+            assert_eq!(
+                discount_minor(&offer, &cart, covered),
+                expected,
+                "{discount:?} of {total}"
+            );
+        };
+        let percent = |basis_points| Discount::Percent { basis_points };
+        check(percent(1_000), None, 1_995, 200);
+        check(percent(1_000), None, 1_994, 199);
+        check(percent(3_333), None, 100, 33);
+        check(percent(10_000), None, i64::MAX, i64::MAX);
+        check(percent(1_000), Some(150), 1_995, 150);
+        check(Discount::Amount { amount_minor: 500 }, None, 499, 499);
+        check(Discount::Amount { amount_minor: 500 }, None, 500, 500);
+        check(Discount::Amount { amount_minor: 500 }, None, 900, 500);
+        check(Discount::FreeShipping, None, 900, 495);
+        check(Discount::FreeShipping, Some(400), 900, 400);
+    }
+
+    #[test]
+    fn a_merchants_campaign_covers_its_items_alone() {
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let facts = ["acme", "acme", "zenith", "acme", "zenith"].map(|merchant| item_facts("t", "tea", merchant));
+        parts.catalogue = fixture::catalogue(&facts);
+        let view = fixture::view(parts);
+        let cart = cart(
+            &[("i0", 1), ("i1", 10), ("i2", 100), ("i4", 1_000), ("other", 10_000)],
+            0,
+        );
+        let check = |merchant: Option<&str>, items: Option<&[&str]>, expected: (usize, i64)| {
+            let mut campaign = campaign("k");
+            campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
+            let mut coupon = coupon("c");
+            if let Some(items) = items {
+                coupon.scope = listed(items);
+            }
+            let offer = Offer {
+                coupon,
+                campaign: Arc::new(campaign),
+            };
+            let covered = covered_lines(&offer, &cart, Some(&view));
+            assert_eq!((covered.lines, covered.total_minor), expected, "{merchant:?} {items:?}");
+        };
+        check(None, None, (5, 11_111));
+        check(None, Some(&["i2", "other"]), (2, 10_100));
+        check(Some("acme"), None, (2, 11));
+        check(Some("zenith"), None, (2, 1_100));
+        check(Some("zenith"), Some(&["i0", "i2"]), (1, 100));
+        check(Some("nobody"), None, (0, 0));
+    }
+
+    /// i0 is tea of acme, i1 a mug of zenith. Since then i1 has become tea and is not listed any more, and j0 has come, a
+    /// mug of acme.
+    #[test]
+    fn present_facts_decide_what_is_covered() {
+        let mut parts = snapshot_parts(&[&[1.0, 1.0]]);
+        parts.catalogue = fixture::catalogue(&[item_facts("A", "tea", "acme"), item_facts("B", "mugs", "zenith")]);
+        let mut view = fixture::view(parts);
+        let delisted = ItemFacts {
+            listed: false,
+            ..item_facts("B", "tea", "zenith")
+        };
+        let mut overlay = Overlay::default();
+        for (item, facts) in [("i1", delisted), ("j0", item_facts("J", "mugs", "acme"))] {
+            let item = item_id(item);
+            overlay.apply(&view.snapshot, FreshChange::Item { item, facts }, usize::MAX);
+        }
+        view.overlay = Arc::new(overlay);
+        let cart = cart(&[("i0", 1), ("i1", 20), ("j0", 300), ("unheard-of", 4_000)], 0);
+        let check = |merchant: Option<&str>, category: &str, expected: (usize, i64)| {
+            let mut campaign = campaign("k");
+            campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
+            let mut coupon = coupon("c");
+            coupon.scope = Scope::Listed(ItemSet {
+                categories: vec![Category::new(category).unwrap()],
+                ..ItemSet::default()
+            });
+            let offer = Offer {
+                coupon,
+                campaign: Arc::new(campaign),
+            };
+            let covered = covered_lines(&offer, &cart, Some(&view));
+            assert_eq!(
+                (covered.lines, covered.total_minor),
+                expected,
+                "{merchant:?} {category}"
+            );
+            assert_eq!(covered_lines(&offer, &cart, None), Covered::default());
+        };
+        check(None, "tea", (2, 21));
+        check(None, "mugs", (1, 300));
+        check(Some("acme"), "tea", (1, 1));
+        check(Some("acme"), "mugs", (1, 300));
+        check(Some("zenith"), "mugs", (0, 0));
+    }
+
+    #[test]
+    fn totals_do_not_overflow() {
+        let cart = cart(&[("i0", i64::MAX), ("i0", 1)], 0);
+        let covered = covered_lines(&offer(|_| {}), &cart, None);
+        assert_eq!((covered.lines, covered.total_minor), (2, i64::MAX));
+    }
+}

@@ -1,0 +1,222 @@
+//! Failures as people read them: what would be right, and what there is.
+
+use chrono::SecondsFormat;
+
+use domain::coupon::{ItemSet, Rule};
+use domain::money::{Currency, Money};
+use domain::time::Timestamp;
+
+use super::{Code, Failure};
+use crate::book::Offer;
+use crate::rules::Seen;
+
+/// Most names of a set that are spelled out.
+const MAX_NAMES: usize = 3;
+
+impl Code {
+    pub const ALL: [Self; 21] = [
+        Self::CouponUnknown,
+        Self::CampaignDraft,
+        Self::CampaignNotStarted,
+        Self::CampaignEnded,
+        Self::CampaignPaused,
+        Self::BudgetExhausted,
+        Self::TotalCapReached,
+        Self::UserCapReached,
+        Self::AlreadyRedeemed,
+        Self::NotAssigned,
+        Self::UserUnknown,
+        Self::RuleFailed,
+        Self::MinCartNotMet,
+        Self::NoQualifyingItem,
+        Self::CurrencyMismatch,
+        Self::ExclusiveConflict,
+        Self::NoMarketingConsent,
+        Self::ProfilingObjected,
+        Self::Suppressed,
+        Self::FrequencyCapped,
+        Self::HeldOut,
+    ];
+
+    /// Upper snake case, stable: a program may decide by it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CouponUnknown => "COUPON_UNKNOWN",
+            Self::CampaignDraft => "CAMPAIGN_DRAFT",
+            Self::CampaignNotStarted => "CAMPAIGN_NOT_STARTED",
+            Self::CampaignEnded => "CAMPAIGN_ENDED",
+            Self::CampaignPaused => "CAMPAIGN_PAUSED",
+            Self::BudgetExhausted => "BUDGET_EXHAUSTED",
+            Self::TotalCapReached => "TOTAL_CAP_REACHED",
+            Self::UserCapReached => "USER_CAP_REACHED",
+            Self::AlreadyRedeemed => "ALREADY_REDEEMED",
+            Self::NotAssigned => "NOT_ASSIGNED",
+            Self::UserUnknown => "USER_UNKNOWN",
+            Self::RuleFailed => "RULE_FAILED",
+            Self::MinCartNotMet => "MIN_CART_NOT_MET",
+            Self::NoQualifyingItem => "NO_QUALIFYING_ITEM",
+            Self::CurrencyMismatch => "CURRENCY_MISMATCH",
+            Self::ExclusiveConflict => "EXCLUSIVE_CONFLICT",
+            Self::NoMarketingConsent => "NO_MARKETING_CONSENT",
+            Self::ProfilingObjected => "PROFILING_OBJECTED",
+            Self::Suppressed => "SUPPRESSED",
+            Self::FrequencyCapped => "FREQUENCY_CAPPED",
+            Self::HeldOut => "HELD_OUT",
+        }
+    }
+
+    /// Whether it can only fail with a cart. (A budget may be too small for a cart, but also be used up.)
+    pub fn needs_cart(self) -> bool {
+        matches!(
+            self,
+            Self::MinCartNotMet | Self::NoQualifyingItem | Self::CurrencyMismatch
+        )
+    }
+}
+
+impl Failure {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::CouponUnknown => Code::CouponUnknown,
+            Self::CampaignDraft => Code::CampaignDraft,
+            Self::CampaignNotStarted { .. } => Code::CampaignNotStarted,
+            Self::CampaignEnded { .. } => Code::CampaignEnded,
+            Self::CampaignPaused => Code::CampaignPaused,
+            Self::BudgetExhausted { .. } => Code::BudgetExhausted,
+            Self::TotalCapReached { .. } => Code::TotalCapReached,
+            Self::UserCapReached { .. } => Code::UserCapReached,
+            Self::AlreadyRedeemed => Code::AlreadyRedeemed,
+            Self::NotAssigned => Code::NotAssigned,
+            Self::UserUnknown => Code::UserUnknown,
+            Self::RuleFailed { .. } => Code::RuleFailed,
+            Self::MinCartNotMet { .. } => Code::MinCartNotMet,
+            Self::NoQualifyingItem => Code::NoQualifyingItem,
+            Self::CurrencyMismatch { .. } => Code::CurrencyMismatch,
+            Self::ExclusiveConflict { .. } => Code::ExclusiveConflict,
+            Self::NoMarketingConsent { .. } => Code::NoMarketingConsent,
+            Self::ProfilingObjected { .. } => Code::ProfilingObjected,
+            Self::Suppressed => Code::Suppressed,
+            Self::FrequencyCapped { .. } => Code::FrequencyCapped,
+            Self::HeldOut => Code::HeldOut,
+        }
+    }
+
+    /// What would be right. `offer`: the one that was assessed, `None` for a coupon that there is not.
+    pub fn required(&self, offer: Option<&Offer>) -> String {
+        match self {
+            Self::CouponUnknown => "a coupon that there is".to_owned(),
+            Self::CampaignDraft => "a campaign that has been scheduled or activated".to_owned(),
+            Self::CampaignNotStarted { starts_at, .. } => format!("from {} on", time(*starts_at)),
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "a campaign that was not ended".to_owned(),
+            Self::CampaignEnded { ends_at, .. } => format!("before {}", time(*ends_at)),
+            Self::CampaignPaused => "a campaign that is not paused".to_owned(),
+            Self::BudgetExhausted {
+                needed_minor, currency, ..
+            } => format!("{} left of the budget", money(*needed_minor, *currency)),
+            Self::TotalCapReached { cap, .. } => format!("fewer than {cap} redemptions of all users"),
+            Self::UserCapReached { cap, .. } => format!("fewer than {cap} redemptions of this user"),
+            Self::AlreadyRedeemed => "an assignment that has not been redeemed".to_owned(),
+            Self::NotAssigned | Self::HeldOut => "a user whom the coupon is offered to".to_owned(),
+            Self::UserUnknown => "a user that there is".to_owned(),
+            Self::RuleFailed { rule, .. } | Self::ProfilingObjected { rule } => {
+                let rule = offer.and_then(|offer| offer.coupon.rules.get(*rule));
+                rule.map_or_else(String::new, wanted)
+            }
+            Self::MinCartNotMet {
+                required_minor,
+                currency,
+                ..
+            } => format!("at least {} of covered items", money(*required_minor, *currency)),
+            Self::NoQualifyingItem => "an item that the coupon covers".to_owned(),
+            Self::CurrencyMismatch { required, .. } => format!("a cart in {required}"),
+            Self::ExclusiveConflict { .. } => "no coupon of another campaign beside an exclusive one".to_owned(),
+            Self::NoMarketingConsent { .. } => "consent to marketing".to_owned(),
+            Self::Suppressed => "a user who is not suppressed".to_owned(),
+            Self::FrequencyCapped { max, days, .. } => format!("fewer than {max} coupons offered in {days} days"),
+        }
+    }
+
+    /// What there is.
+    pub fn seen(&self) -> String {
+        match self {
+            Self::CouponUnknown => "no such coupon".to_owned(),
+            Self::CampaignDraft => "a draft".to_owned(),
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "ended before its time".to_owned(),
+            Self::CampaignNotStarted { now, .. } | Self::CampaignEnded { now, .. } => format!("it is {}", time(*now)),
+            Self::CampaignPaused => "paused".to_owned(),
+            Self::BudgetExhausted {
+                left_minor, currency, ..
+            } => format!("{} left", money(*left_minor, *currency)),
+            Self::TotalCapReached { reserved, redeemed, .. } | Self::UserCapReached { reserved, redeemed, .. } => {
+                format!("{redeemed} redeemed and {reserved} reserved")
+            }
+            Self::AlreadyRedeemed => "redeemed".to_owned(),
+            Self::NotAssigned => "not offered to this user".to_owned(),
+            Self::UserUnknown => "no such user".to_owned(),
+            Self::RuleFailed { seen, .. } => found(seen),
+            Self::MinCartNotMet {
+                seen_minor, currency, ..
+            } => money(*seen_minor, *currency),
+            Self::NoQualifyingItem => "none in the cart".to_owned(),
+            Self::CurrencyMismatch { seen, .. } => format!("a cart in {seen}"),
+            Self::ExclusiveConflict { with: Some(coupon) } => format!("the coupon {coupon} is in use"),
+            Self::ExclusiveConflict { with: None } => "another coupon is in use".to_owned(),
+            Self::NoMarketingConsent { is_refused: true } => "refused".to_owned(),
+            Self::NoMarketingConsent { is_refused: false } => "nothing said".to_owned(),
+            Self::ProfilingObjected { .. } => "the user does not agree to the use of their history".to_owned(),
+            Self::Suppressed => "suppressed".to_owned(),
+            Self::FrequencyCapped { seen, .. } => format!("{seen} offered"),
+            Self::HeldOut => "held out".to_owned(),
+        }
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+fn money(amount_minor: i64, currency: Currency) -> String {
+    Money { amount_minor, currency }.to_string()
+}
+
+fn wanted(rule: &Rule) -> String {
+    match rule {
+        Rule::Bought(set) => format!("has bought one of {}", names(set)),
+        Rule::NotBought(set) => format!("has bought none of {}", names(set)),
+        Rule::CategoryAffinity { category, min_share } => format!("a share of {category} of at least {min_share}"),
+        Rule::MinAffinity { min_score } => format!("an affinity of at least {min_score}"),
+        Rule::NewUser => "has never bought anything".to_owned(),
+        Rule::LapsedUser { days } => format!("has bought something, but not for {days} days"),
+        Rule::Attribute { name, values } => format!("{name} is {}", some(values.to_vec())),
+    }
+}
+
+fn found(seen: &Seen) -> String {
+    match seen {
+        Seen::NoneBought => "bought none of them".to_owned(),
+        Seen::Bought { item: Some(item) } => format!("bought {item}"),
+        Seen::Bought { item: None } => "bought one of them".to_owned(),
+        Seen::Share(share) => share.to_string(),
+        Seen::Affinity(score) => score.to_string(),
+        Seen::NeverBought => "has never bought anything".to_owned(),
+        Seen::LastBought { at } => format!("last bought something at {}", time(*at)),
+        Seen::Attribute(Some(value)) => value.clone(),
+        Seen::Attribute(None) => "not known".to_owned(),
+    }
+}
+
+fn names(set: &ItemSet) -> String {
+    let items = set.items.iter().map(ToString::to_string);
+    let categories = set.categories.iter().map(|category| format!("the category {category}"));
+    let merchants = set.merchants.iter().map(|merchant| format!("the merchant {merchant}"));
+    some(items.chain(categories).chain(merchants).collect())
+}
+
+/// The first few, and how many others.
+fn some(names: Vec<String>) -> String {
+    let shown = names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => shown,
+        others => format!("{shown} and {others} others"),
+    }
+}

@@ -1,0 +1,389 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::testing::{campaign, coupon};
+use domain::coupon::Scope;
+use domain::item::ItemFacts;
+use recommender::snapshot::fixture::{buy, catalogue, item_facts, item_id, snapshot_parts, user_id, view};
+use recommender::snapshot::overlay::{FreshChange, Overlay};
+
+const DAY: i64 = 86_400;
+/// When u0 and u1 bought something last.
+const LAST_ORDER: i64 = 100 * DAY;
+
+/// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, i3 bare, i4 an unlisted book of press. u0 has bought i0, i3 and
+/// i4 and rated i1; u1 has bought i2; u2 has rated i0.
+fn shop() -> View {
+    let mut parts = snapshot_parts(&[
+        &[1.0, 4.0, 0.0, 2.0, 3.0],
+        &[0.0, 0.0, 5.0, 0.0, 0.0],
+        &[2.0, 0.0, 0.0, 0.0, 0.0],
+    ]);
+    parts.catalogue = catalogue(&[
+        item_facts("A", "mugs", "acme"),
+        item_facts("B", "prints", "acme"),
+        item_facts("C", "mugs", "zenith"),
+        ItemFacts::default(),
+        unlisted(item_facts("E", "books", "press")),
+    ]);
+    buy(&mut parts, 0, &[0, 3, 4]);
+    buy(&mut parts, 1, &[2]);
+    parts.activity.orders = vec![2, 1, 0];
+    parts.activity.last_order_at = vec![LAST_ORDER, LAST_ORDER, 0];
+    view(parts)
+}
+
+fn unlisted(facts: ItemFacts) -> ItemFacts {
+    ItemFacts { listed: false, ..facts }
+}
+
+fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
+    let mut overlay = Overlay::clone(&view.overlay);
+    for change in changes {
+        overlay.apply(&view.snapshot, change, usize::MAX);
+    }
+    View {
+        overlay: Arc::new(overlay),
+        ..view
+    }
+}
+
+fn facts_change(item: &str, facts: ItemFacts) -> FreshChange {
+    FreshChange::Item {
+        item: item_id(item),
+        facts,
+    }
+}
+
+/// The user has `orders` of the item now, the last of them at `last_order_at`, and has given it no rating.
+fn ordered(user: &str, item: &str, orders: u32, last_order_at: i64) -> FreshChange {
+    FreshChange::Interaction {
+        user: user_id(user),
+        item: item_id(item),
+        rating: None,
+        orders,
+        last_order_at,
+    }
+}
+
+fn rated(user: &str, item: &str, rating: Option<f32>) -> FreshChange {
+    FreshChange::Interaction {
+        user: user_id(user),
+        item: item_id(item),
+        rating,
+        orders: 0,
+        last_order_at: 0,
+    }
+}
+
+fn set(items: &[&str], categories: &[&str], merchants: &[&str]) -> ItemSet {
+    ItemSet {
+        items: items.iter().map(|id| item_id(id)).collect(),
+        categories: categories.iter().map(|name| Category::new(name).unwrap()).collect(),
+        merchants: merchants.iter().map(|name| MerchantId::new(name).unwrap()).collect(),
+    }
+}
+
+fn offer_of(rule: Rule, scope: Scope) -> Offer {
+    let mut coupon = coupon("c");
+    coupon.rules = vec![rule];
+    coupon.scope = scope;
+    Offer {
+        coupon,
+        campaign: Arc::new(campaign("k")),
+    }
+}
+
+/// What is seen where the rule of `offer` fails. `now`: in microseconds since 1970.
+fn seen(view: &View, user: &str, offer: &Offer, now: i64) -> Option<Seen> {
+    let attributes = [("city", "Graz"), ("tier", "gold")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let history = History::of_user(view, &user_id(user));
+    let found = |users: Users| {
+        let rules = CompiledRules::new(offer, Some(view), users);
+        let now = Timestamp::from_timestamp_micros(now).unwrap();
+        rules.check(0, &attributes, Some(&history), now).err()
+    };
+    let seen = found(Users::One);
+    assert_eq!(
+        found(Users::Many),
+        seen,
+        "one of many users is judged as for themselves"
+    );
+    seen
+}
+
+/// `Bought` holds for the users among u0, u1, u2 and "new" whose item is given, and `NotBought` fails naming it.
+#[track_caller]
+fn check_bought(view: &View, items: ItemSet, expected: [Option<&str>; 4]) {
+    let bought = offer_of(Rule::Bought(items.clone()), Scope::All);
+    let not_bought = offer_of(Rule::NotBought(items), Scope::All);
+    for (user, expected) in ["u0", "u1", "u2", "new"].into_iter().zip(expected) {
+        let item = expected.map(item_id);
+        let missing = item.is_none().then_some(Seen::NoneBought);
+        assert_eq!(
+            seen(view, user, &bought, 0),
+            missing,
+            "{user} {:?}",
+            bought.coupon.rules
+        );
+        let present = item.map(|item| Seen::Bought { item: Some(item) });
+        assert_eq!(
+            seen(view, user, &not_bought, 0),
+            present,
+            "{user} {:?}",
+            not_bought.coupon.rules
+        );
+    }
+}
+
+#[test]
+fn of_several_that_were_bought_the_first_by_id_is_named() {
+    // Item 1 is the more popular one.
+    let mut parts = snapshot_parts(&[&[1.0, 2.0], &[0.0, 3.0]]);
+    buy(&mut parts, 0, &[0, 1]);
+    check_bought(
+        &view(parts),
+        set(&["i0", "i1"], &[], &[]),
+        [Some("i0"), None, None, None],
+    );
+}
+
+#[test]
+fn what_was_bought_is_found_by_id_category_and_merchant() {
+    let shop = shop();
+    check_bought(&shop, set(&["i0"], &[], &[]), [Some("i0"), None, None, None]);
+    // A rating is no purchase.
+    check_bought(&shop, set(&["i1"], &[], &[]), [None; 4]);
+    check_bought(
+        &shop,
+        set(&["i2", "i3"], &[], &[]),
+        [Some("i3"), Some("i2"), None, None],
+    );
+    check_bought(&shop, set(&[], &["mugs"], &[]), [Some("i0"), Some("i2"), None, None]);
+    check_bought(&shop, set(&[], &["prints"], &[]), [None; 4]);
+    check_bought(&shop, set(&[], &[], &["acme"]), [Some("i0"), None, None, None]);
+    // What is not listed any more was bought all the same.
+    check_bought(&shop, set(&[], &["books"], &[]), [Some("i4"), None, None, None]);
+    check_bought(
+        &shop,
+        set(&["i1"], &["prints"], &["zenith"]),
+        [None, Some("i2"), None, None],
+    );
+    check_bought(&shop, set(&["i9"], &["unheard of"], &["unheard of"]), [None; 4]);
+}
+
+#[test]
+fn a_merchants_rules_see_what_the_merchant_sells() {
+    let of = |merchant: &str, rule: Rule| {
+        let mut campaign = campaign("k");
+        campaign.merchant = Some(MerchantId::new(merchant).unwrap());
+        Offer {
+            campaign: Arc::new(campaign),
+            ..offer_of(rule, Scope::All)
+        }
+    };
+    let bought = |merchant, set| seen(&shop(), "u0", &of(merchant, Rule::Bought(set)), 0);
+    // u0 has bought i0 of acme, i3 of nobody and i4 of press.
+    for set in [set(&["i0"], &[], &[]), set(&[], &["mugs"], &[])] {
+        assert_eq!(bought("acme", set.clone()), None);
+        assert_eq!(bought("zenith", set.clone()), Some(Seen::NoneBought));
+        assert_eq!(bought("unheard of", set.clone()), Some(Seen::NoneBought));
+        assert_eq!(seen(&shop(), "u0", &of("zenith", Rule::NotBought(set)), 0), None);
+    }
+    assert_eq!(
+        bought("acme", set(&["i3", "i4"], &["books"], &[])),
+        Some(Seen::NoneBought)
+    );
+    // Ratings of u0: 1 for a mug and 4 for a print of acme, 5 for what others sell.
+    let share = |merchant, category: &str| {
+        let category = Category::new(category).unwrap();
+        let min_share = 1.0;
+        let rule = Rule::CategoryAffinity { category, min_share };
+        seen(&shop(), "u0", &of(merchant, rule), 0)
+    };
+    assert_eq!(share("acme", "mugs"), Some(Seen::Share(0.2)));
+    assert_eq!(share("acme", "books"), Some(Seen::Share(0.0)));
+    assert_eq!(share("press", "books"), None);
+    // What an item is now counts.
+    let sold = changed(shop(), [facts_change("i0", item_facts("A", "mugs", "zenith"))]);
+    let rule = |merchant| of(merchant, Rule::Bought(set(&["i0"], &[], &[])));
+    assert_eq!(seen(&sold, "u0", &rule("acme"), 0), Some(Seen::NoneBought));
+    assert_eq!(seen(&sold, "u0", &rule("zenith"), 0), None);
+}
+
+#[test]
+fn what_has_changed_since_counts() {
+    let shop = changed(
+        shop(),
+        [
+            // Sent back, bought for the first time, bought an item that has come since, and one of which nothing is known.
+            ordered("u0", "i0", 0, 0),
+            ordered("u2", "i1", 1, LAST_ORDER),
+            ordered("u1", "j0", 2, LAST_ORDER),
+            ordered("new", "j1", 1, LAST_ORDER),
+            facts_change("j0", item_facts("J", "lamps", "acme")),
+            // Another category, and delisted.
+            facts_change("i3", item_facts("D", "lamps", "zenith")),
+            facts_change("i2", unlisted(item_facts("C", "cups", "zenith"))),
+        ],
+    );
+    check_bought(&shop, set(&["i0"], &[], &[]), [None; 4]);
+    check_bought(&shop, set(&["i1"], &[], &[]), [None, None, Some("i1"), None]);
+    check_bought(
+        &shop,
+        set(&["j0", "j1"], &[], &[]),
+        [None, Some("j0"), None, Some("j1")],
+    );
+    check_bought(&shop, set(&[], &["mugs"], &[]), [None; 4]);
+    check_bought(&shop, set(&[], &["cups"], &[]), [None, Some("i2"), None, None]);
+    check_bought(&shop, set(&[], &["lamps"], &[]), [Some("i3"), Some("j0"), None, None]);
+    check_bought(&shop, set(&[], &[], &["acme"]), [None, Some("j0"), Some("i1"), None]);
+    check_bought(&shop, set(&[], &[], &["zenith"]), [Some("i3"), Some("i2"), None, None]);
+}
+
+/// `min_share` of "mugs" holds up to `expected` and not above.
+#[track_caller]
+fn check_share(view: &View, user: &str, expected: f64) {
+    let rule = |min_share| {
+        let category = Category::new("mugs").unwrap();
+        offer_of(Rule::CategoryAffinity { category, min_share }, Scope::All)
+    };
+    assert_eq!(seen(view, user, &rule(expected), 0), None, "{user}");
+    let above = expected.next_up();
+    assert_eq!(seen(view, user, &rule(above), 0), Some(Seen::Share(expected)), "{user}");
+}
+
+#[test]
+fn a_category_has_a_share_of_the_history() {
+    let shop = shop();
+    // 1 of 1 + 4 + 2 + 3.
+    check_share(&shop, "u0", 0.1);
+    check_share(&shop, "u1", 1.0);
+    check_share(&shop, "new", 0.0);
+    let shop = changed(
+        shop,
+        [
+            rated("u0", "i1", None),
+            rated("u0", "i2", Some(3.0)),
+            rated("u0", "j0", Some(1.0)),
+            rated("u0", "j1", Some(5.0)),
+            facts_change("j0", item_facts("J", "mugs", "acme")),
+            rated("new", "j0", Some(2.0)),
+            rated("new", "i1", Some(2.0)),
+            facts_change("i0", item_facts("A", "cups", "acme")),
+            facts_change("i3", item_facts("D", "mugs", "acme")),
+        ],
+    );
+    // i3 2 + i2 3 + j0 1, of those and i0 1 + i4 3 + j1 5.
+    check_share(&shop, "u0", 0.4);
+    check_share(&shop, "new", 0.5);
+    // Nothing is left of the history.
+    check_share(&changed(shop, [rated("u1", "i2", None)]), "u1", 0.0);
+}
+
+/// `NewUser` and `LapsedUser` see a last order at `last_order_at`, or none.
+#[track_caller]
+fn check_last_order(view: &View, user: &str, last_order_at: Option<i64>) {
+    let last = last_order_at.map(|at| Seen::LastBought {
+        at: Timestamp::from_timestamp(at, 0).unwrap(),
+    });
+    assert_eq!(
+        seen(view, user, &offer_of(Rule::NewUser, Scope::All), 0),
+        last,
+        "{user}"
+    );
+    let lapsed = offer_of(Rule::LapsedUser { days: 30 }, Scope::All);
+    let Some(at) = last_order_at else {
+        assert_eq!(
+            seen(view, user, &lapsed, i64::MAX / 10),
+            Some(Seen::NeverBought),
+            "{user}"
+        );
+        return;
+    };
+    let lapses_at = (at + 30 * DAY) * 1_000_000;
+    assert_eq!(seen(view, user, &lapsed, lapses_at), None, "{user}");
+    assert_eq!(seen(view, user, &lapsed, lapses_at - 1), last, "{user}");
+}
+
+#[test]
+fn new_and_lapsed_users_are_told_by_their_last_order() {
+    let shop = shop();
+    check_last_order(&shop, "u0", Some(LAST_ORDER));
+    // A rating is no order.
+    check_last_order(&shop, "u2", None);
+    check_last_order(&shop, "new", None);
+    let shop = changed(
+        shop,
+        [
+            ordered("u0", "i1", 1, LAST_ORDER + DAY),
+            // Imported late.
+            ordered("u1", "i0", 1, LAST_ORDER - DAY),
+            ordered("u2", "i1", 1, 7 * DAY),
+            ordered("new", "j0", 1, 9 * DAY),
+        ],
+    );
+    check_last_order(&shop, "u0", Some(LAST_ORDER + DAY));
+    check_last_order(&shop, "u1", Some(LAST_ORDER));
+    check_last_order(&shop, "u2", Some(7 * DAY));
+    check_last_order(&shop, "new", Some(9 * DAY));
+    // All is sent back.
+    let returns = [
+        ordered("u1", "i0", 0, 0),
+        ordered("u1", "i2", 0, 0),
+        ordered("new", "j0", 0, 0),
+    ];
+    let shop = changed(shop, returns);
+    check_last_order(&shop, "u1", None);
+    check_last_order(&shop, "new", None);
+}
+
+#[test]
+fn orders_count_where_purchases_are_no_ratings() {
+    let mut parts = shop().snapshot.parts().clone();
+    parts.parameters.options.implicit = ImplicitFeedback::Off;
+    parts.purchased = Bits::zeros(parts.ratings.nnz());
+    let shop = view(parts);
+    check_last_order(&shop, "u0", Some(LAST_ORDER));
+    check_last_order(&shop, "u2", None);
+}
+
+#[test]
+fn affinity_is_that_of_the_snapshot_to_what_is_covered() {
+    // Items 0 and 1 are alike, 2 is alike to neither: u0 and u1 have rated both, u2 the third.
+    let shop = view(snapshot_parts(&[&[1.0, 1.0, 0.0], &[2.0, 2.0, 0.0], &[0.0, 0.0, 1.0]]));
+    let check = |view: &View, user: &str, scope: Scope, score: f64| {
+        let rule = |min_score| offer_of(Rule::MinAffinity { min_score }, scope.clone());
+        assert_eq!(seen(view, user, &rule(score), 0), None, "{user}");
+        let failure = seen(view, user, &rule(score.next_up()), 0);
+        assert_eq!(failure, Some(Seen::Affinity(score)), "{user}");
+    };
+    let listed = |items: &[&str]| Scope::Listed(set(items, &[], &[]));
+    check(&shop, "u0", Scope::All, 2.0);
+    check(&shop, "u1", Scope::All, 4.0);
+    check(&shop, "u1", listed(&["i0"]), 2.0);
+    check(&shop, "u1", listed(&["i2"]), 0.0);
+    check(&shop, "u2", Scope::All, 0.0);
+    check(&shop, "new", Scope::All, 0.0);
+    // As targets are ranked by: not by what is newer.
+    let shop = changed(shop, [rated("u2", "i1", Some(5.0)), rated("u0", "i1", None)]);
+    check(&shop, "u0", Scope::All, 2.0);
+    check(&shop, "u2", Scope::All, 0.0);
+}
+
+#[test]
+fn an_attribute_has_one_of_the_values() {
+    let shop = shop();
+    let check = |name: &str, values: &[&str], expected: Option<Seen>| {
+        let values = values.iter().map(|&value| value.to_owned()).collect();
+        let name = name.to_owned();
+        let offer = offer_of(Rule::Attribute { name, values }, Scope::All);
+        assert_eq!(seen(&shop, "u0", &offer, 0), expected, "{:?}", offer.coupon.rules);
+    };
+    let seen = |value: &str| Some(Seen::Attribute(Some(value.to_owned())));
+    check("tier", &["silver", "gold"], None);
+    check("tier", &["silver"], seen("gold"));
+    check("tier", &["Gold"], seen("gold"));
+    check("city", &["Graz"], None);
+    check("age", &["gold"], Some(Seen::Attribute(None)));
+}

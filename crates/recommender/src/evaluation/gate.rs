@@ -1,0 +1,378 @@
+//! Whether a candidate may take the place of the active snapshot.
+
+use crate::snapshot::SnapshotParts;
+use domain::error::InvalidField;
+
+use super::evaluate::Evaluated;
+use super::report::{ItemScope, Ranker, Verdict};
+
+/// Section `gate`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GateOptions {
+    /// How far NDCG@10 may fall below that of the active parameters, as a share of it: 0 to 1.
+    pub tolerance: f64,
+    /// How much of the active snapshot's users, items and ratings may be gone: 0 to 1.
+    pub max_shrink: f64,
+    /// With fewer users evaluated the figures mean too little to judge by. At least 1.
+    pub min_users: u64,
+}
+
+impl Default for GateOptions {
+    fn default() -> Self {
+        Self {
+            tolerance: 0.05,
+            max_shrink: 0.2,
+            min_users: 100,
+        }
+    }
+}
+
+impl GateOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        for (key, share) in [("gate.tolerance", self.tolerance), ("gate.max_shrink", self.max_shrink)] {
+            if !(0.0..=1.0).contains(&share) {
+                let message = format!("must lie between 0 and 1, is {share}");
+                return Err(InvalidField::new(key, "OUT_OF_RANGE", message));
+            }
+        }
+        if self.min_users == 0 {
+            return Err(InvalidField::new(
+                "gate.min_users",
+                "OUT_OF_RANGE",
+                "must be 1 or more, is 0",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The size of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotCounts {
+    pub users: u64,
+    pub items: u64,
+    /// Non-zero entries of the matrix of effective ratings.
+    pub ratings: u64,
+}
+
+impl SnapshotCounts {
+    pub fn of(parts: &SnapshotParts) -> Self {
+        Self {
+            users: parts.users.len() as u64,
+            items: parts.items.len() as u64,
+            ratings: parts.ratings.nnz() as u64,
+        }
+    }
+}
+
+/// What speaks for and against a candidate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evidence<'a> {
+    /// Its parameters, fitted on the earlier part.
+    pub candidate: &'a Evaluated,
+    /// The active snapshot's, fitted on the same part; `None` without an active snapshot.
+    pub active: Option<&'a Evaluated>,
+    /// Of the model fitted on everything.
+    pub counts: SnapshotCounts,
+    /// Of the active snapshot.
+    pub active_counts: Option<SnapshotCounts>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    /// Why it was rejected, or why it could not be judged, each with its numbers.
+    pub reasons: Vec<String>,
+}
+
+/// Judges a candidate by the NDCG@10 of its blended recommendations of new items, and by its size.
+///
+/// It is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected when it is empty, ranks worse than popularity, ranks worse than the active parameters by
+/// more than the tolerance, or has lost more than the allowed share of users, items or ratings. With fewer than
+/// `min_users` users evaluated nothing is said about ranking, nor about size while the active snapshot itself has fewer
+/// users; one that had enough must not be lost to a loss of data because the loss leaves too few to evaluate.
+///
+/// Source: ARCHITECTURE.md, "Gate".
+pub fn judge(evidence: &Evidence, options: &GateOptions) -> Judgement {
+    let is_evaluated = evidence.candidate.users >= options.min_users;
+    let was_large = evidence
+        .active_counts
+        .is_some_and(|counts| counts.users >= options.min_users);
+
+    let mut reasons = unusable(evidence);
+    if is_evaluated || was_large {
+        reasons.extend(shrunk(evidence, options));
+    }
+    if is_evaluated {
+        reasons.extend(ranks_worse(evidence, options));
+    }
+    let verdict = if !reasons.is_empty() {
+        Verdict::Rejected
+    } else if is_evaluated {
+        Verdict::Passed
+    } else {
+        Verdict::InsufficientEvaluation
+    };
+    if !is_evaluated {
+        reasons.push(format!(
+            "{} users could be evaluated, fewer than gate.min_users = {}",
+            evidence.candidate.users, options.min_users
+        ));
+    }
+    Judgement { verdict, reasons }
+}
+
+fn unusable(evidence: &Evidence) -> Vec<String> {
+    let SnapshotCounts { users, items, ratings } = evidence.counts;
+    let mut reasons = Vec::new();
+    if users == 0 || items == 0 || ratings == 0 {
+        reasons.push(format!(
+            "the model is empty: it has {users} users, {items} items and {ratings} ratings"
+        ));
+    }
+    reasons
+}
+
+fn shrunk(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
+    let (counts, Some(active)) = (evidence.counts, evidence.active_counts) else {
+        return Vec::new();
+    };
+    let kinds = [
+        ("users", counts.users, active.users),
+        ("items", counts.items, active.items),
+        ("ratings", counts.ratings, active.ratings),
+    ];
+    let has_shrunk = |&(_, now, before): &(&str, u64, u64)| (now as f64) < before as f64 * (1.0 - options.max_shrink);
+    let reason = |(kind, now, before): (&str, u64, u64)| {
+        let loss = 1.0 - now as f64 / before as f64;
+        format!(
+            "the model has {now} {kind}, {:.1} % fewer than the active snapshot's {before}; \
+             gate.max_shrink = {} allows {:.1} %",
+            100.0 * loss,
+            options.max_shrink,
+            100.0 * options.max_shrink
+        )
+    };
+    kinds.into_iter().filter(has_shrunk).map(reason).collect()
+}
+
+fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
+    let ndcg = |evaluated: &Evaluated, ranker| {
+        let metrics = evaluated.ranking(ranker, ItemScope::New);
+        metrics.map_or(0.0, |metrics| metrics.ndcg_at_10)
+    };
+    let candidate = ndcg(evidence.candidate, Ranker::Blended);
+    let popularity = ndcg(evidence.candidate, Ranker::Popularity);
+    let mut reasons = Vec::new();
+    if candidate < popularity {
+        reasons.push(format!(
+            "NDCG@10 on new items is {candidate:.4}, below popularity's {popularity:.4}"
+        ));
+    }
+    if let Some(active) = evidence.active.map(|active| ndcg(active, Ranker::Blended)) {
+        let least = active * (1.0 - options.tolerance);
+        if candidate < least {
+            reasons.push(format!(
+                "NDCG@10 on new items is {candidate:.4}, below {least:.4}: the active parameters' {active:.4} less \
+                 gate.tolerance = {}",
+                options.tolerance
+            ));
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::{ParametersOf, RankingMetrics};
+    use super::*;
+    use crate::snapshot::parameters::BlendWeights;
+
+    /// NDCG@10 on new items; on all items it is turned around, to be looked at by nobody.
+    fn evaluated(users: u64, popularity: f64, blended: f64) -> Evaluated {
+        let row = |ranker, items, ndcg_at_10| RankingMetrics {
+            parameters: ParametersOf::Candidate,
+            ranker,
+            items,
+            users,
+            ndcg_at_10,
+            recall_at_20: 0.0,
+            coverage_at_20: 0.0,
+            gini: 0.0,
+            mean_popularity: 0.0,
+        };
+        let ranking = vec![
+            row(Ranker::Popularity, ItemScope::All, 1.0 - popularity),
+            row(Ranker::Blended, ItemScope::All, 1.0 - blended),
+            row(Ranker::Popularity, ItemScope::New, popularity),
+            row(Ranker::Blended, ItemScope::New, blended),
+        ];
+        Evaluated {
+            weights: BlendWeights::default(),
+            users,
+            ranking: if users > 0 { ranking } else { Vec::new() },
+            rating: Vec::new(),
+        }
+    }
+
+    fn counts(users: u64, items: u64, ratings: u64) -> SnapshotCounts {
+        SnapshotCounts { users, items, ratings }
+    }
+
+    #[track_caller]
+    fn check(evidence: &Evidence, verdict: Verdict, reasons: &[&str]) {
+        let found = judge(evidence, &GateOptions::default());
+        assert_eq!(found.verdict, verdict, "{found:?}");
+        assert_eq!(found.reasons, reasons);
+    }
+
+    #[test]
+    fn a_candidate_must_rank_no_worse_than_popularity_and_the_active_parameters() {
+        let check = |candidate: Evaluated, active: Option<f64>, reasons: &[&str]| {
+            let active = active.map(|blended| evaluated(100, 0.0, blended));
+            let evidence = Evidence {
+                candidate: &candidate,
+                active: active.as_ref(),
+                counts: counts(500, 50, 5_000),
+                active_counts: active.as_ref().map(|_| counts(500, 50, 5_000)),
+            };
+            let verdict = if reasons.is_empty() {
+                Verdict::Passed
+            } else {
+                Verdict::Rejected
+            };
+            check(&evidence, verdict, reasons);
+        };
+        check(evaluated(100, 0.04, 0.1), None, &[]);
+        check(evaluated(100, 0.04, 0.04), None, &[]);
+        check(
+            evaluated(100, 0.04, 0.039),
+            None,
+            &["NDCG@10 on new items is 0.0390, below popularity's 0.0400"],
+        );
+        check(evaluated(100, 0.04, 0.1), Some(0.1), &[]);
+        check(evaluated(100, 0.04, 0.0951), Some(0.1), &[]);
+        let below_active = "NDCG@10 on new items is 0.0949, below 0.0950: the active parameters' 0.1000 less \
+                            gate.tolerance = 0.05";
+        check(evaluated(100, 0.04, 0.0949), Some(0.1), &[below_active]);
+        check(
+            evaluated(100, 0.0951, 0.0949),
+            Some(0.1),
+            &[
+                "NDCG@10 on new items is 0.0949, below popularity's 0.0951",
+                below_active,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_candidate_must_not_have_lost_much() {
+        let check = |now, reasons: &[&str]| {
+            let good = evaluated(100, 0.04, 0.1);
+            let evidence = Evidence {
+                candidate: &good,
+                active: Some(&good),
+                counts: now,
+                active_counts: Some(counts(1_000, 100, 10_000)),
+            };
+            let verdict = if reasons.is_empty() {
+                Verdict::Passed
+            } else {
+                Verdict::Rejected
+            };
+            check(&evidence, verdict, reasons);
+        };
+        check(counts(1_000, 100, 10_000), &[]);
+        check(counts(5_000, 500, 50_000), &[]);
+        check(counts(800, 80, 8_000), &[]);
+        let users = "the model has 799 users, 20.1 % fewer than the active snapshot's 1000; \
+                     gate.max_shrink = 0.2 allows 20.0 %";
+        let items = "the model has 70 items, 30.0 % fewer than the active snapshot's 100; \
+                     gate.max_shrink = 0.2 allows 20.0 %";
+        let ratings = "the model has 5000 ratings, 50.0 % fewer than the active snapshot's 10000; \
+                       gate.max_shrink = 0.2 allows 20.0 %";
+        check(counts(799, 100, 10_000), &[users]);
+        check(counts(1_000, 70, 10_000), &[items]);
+        check(counts(1_000, 100, 5_000), &[ratings]);
+        check(counts(799, 70, 5_000), &[users, items, ratings]);
+    }
+
+    #[test]
+    fn an_empty_model_is_rejected_whoever_was_asked() {
+        for users in [0, 99, 100] {
+            let candidate = evaluated(users, 0.04, 0.1);
+            let too_few = format!("{users} users could be evaluated, fewer than gate.min_users = 100");
+            let check = |counts, reason: &str| {
+                let evidence = Evidence {
+                    candidate: &candidate,
+                    active: None,
+                    counts,
+                    active_counts: None,
+                };
+                let reasons = [reason, &too_few];
+                let shown = if users < 100 { 2 } else { 1 };
+                check(&evidence, Verdict::Rejected, &reasons[..shown]);
+            };
+            check(
+                counts(0, 5, 0),
+                "the model is empty: it has 0 users, 5 items and 0 ratings",
+            );
+        }
+    }
+
+    #[test]
+    fn too_few_users_are_not_judged_by_rank_but_a_large_loss_is_seen() {
+        let check = |users, now, active_counts, verdict, reasons: &[&str]| {
+            // Worse than anything.
+            let candidate = evaluated(users, 0.9, 0.1);
+            let active = evaluated(users, 0.0, 0.9);
+            let evidence = Evidence {
+                candidate: &candidate,
+                active: Some(&active),
+                counts: now,
+                active_counts,
+            };
+            check(&evidence, verdict, reasons);
+        };
+        let (small, large) = (counts(10, 10, 10), counts(100, 10, 10));
+        let nobody = "0 users could be evaluated, fewer than gate.min_users = 100";
+        let insufficient = Verdict::InsufficientEvaluation;
+        check(0, small, None, insufficient, &[nobody]);
+        check(
+            99,
+            small,
+            None,
+            insufficient,
+            &["99 users could be evaluated, fewer than gate.min_users = 100"],
+        );
+        // The active snapshot was as small: it may shrink.
+        check(0, counts(1, 1, 1), Some(counts(99, 10, 10)), insufficient, &[nobody]);
+        // It was not: that is a loss.
+        check(0, large, Some(large), insufficient, &[nobody]);
+        let loss = "the model has 10 users, 90.0 % fewer than the active snapshot's 100; \
+                    gate.max_shrink = 0.2 allows 20.0 %";
+        check(0, small, Some(large), Verdict::Rejected, &[loss, nobody]);
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let check = |tolerance, max_shrink, min_users, field: Option<&str>| {
+            let options = GateOptions {
+                tolerance,
+                max_shrink,
+                min_users,
+            };
+            assert_eq!(options.validate().err().map(|error| error.field).as_deref(), field);
+        };
+        check(0.05, 0.2, 100, None);
+        check(0.0, 1.0, 1, None);
+        for bad in [-0.1, 1.1, f64::NAN] {
+            check(bad, 0.2, 100, Some("gate.tolerance"));
+            check(0.05, bad, 100, Some("gate.max_shrink"));
+        }
+        check(0.05, 0.2, 0, Some("gate.min_users"));
+    }
+}

@@ -1,0 +1,318 @@
+//! Whom a model is asked about and what would be right: fixed before there is a model, so that models with other
+//! parameters, even with other ratings made of the same purchases, are asked the same.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::snapshot::bits::Bits;
+use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
+use crate::snapshot::parameters::{ImplicitFeedback, TrainingOptions, TrainingParameters};
+use crate::training::error::TrainingError;
+use crate::training::input::TrainingInput;
+use crate::training::matrix::{EffectiveRatings, effective_ratings};
+use domain::rating::RatingScale;
+use domain::time::Timestamp;
+
+use super::error::EvaluationError;
+use super::options::EvaluationOptions;
+use super::report::ItemScope;
+use super::split::{Cut, Part, Split, events};
+
+/// A split of the data, and the users asked about in its two later parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Holdout {
+    pub(super) split: Split,
+    pub(super) validation: Period,
+    pub(super) test: Period,
+}
+
+/// One held-out part.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Period {
+    pub part: Part,
+    /// The users that a model of what was before is asked about, one bit a user of the input.
+    pub asked: Bits,
+    /// Ascending by user.
+    pub cases: Vec<Case>,
+}
+
+/// A user who rated or bought something before the period and in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Case {
+    /// Of the input.
+    pub user: UserIndex,
+    /// Rated or bought before, ascending.
+    pub history: Vec<ItemIndex>,
+    /// Listed items that were bought in the period, or rated no lower than the middle of the scale; ascending.
+    pub relevant: Vec<ItemIndex>,
+    /// Those of `relevant` that are not in `history`.
+    pub relevant_new: Vec<ItemIndex>,
+}
+
+impl Holdout {
+    /// `judge`: by whose rating scale an item is relevant, and by whose seed users are drawn.
+    ///
+    /// # Errors
+    /// As [`Split::new`], and for a rating that is none.
+    pub fn new(
+        input: &TrainingInput,
+        judge: &TrainingParameters,
+        cut: &Cut,
+        options: &EvaluationOptions,
+    ) -> Result<Self, EvaluationError> {
+        let split = Split::new(input, cut, options)?;
+        let period = |part| Period::new(input, judge, &split, part, options.max_users);
+        Ok(Self {
+            validation: period(Part::Validation)?,
+            test: period(Part::Test)?,
+            split,
+        })
+    }
+
+    /// Users with a new item to find in the test part.
+    pub(super) fn users(&self) -> usize {
+        let has_new = |case: &&Case| !case.relevant_new.is_empty();
+        self.test.cases.iter().filter(has_new).count()
+    }
+}
+
+impl Period {
+    fn new(
+        input: &TrainingInput,
+        judge: &TrainingParameters,
+        split: &Split,
+        part: Part,
+        max_users: usize,
+    ) -> Result<Self, TrainingError> {
+        let asked = sample(
+            &input.users,
+            &known_in(input, split, part),
+            max_users,
+            judge.options.seed,
+        );
+        // Whatever the model makes of purchases: here all of them count.
+        let interactions = TrainingParameters {
+            scale: judge.scale,
+            options: TrainingOptions {
+                implicit: ImplicitFeedback::Binary,
+                ..TrainingOptions::default()
+            },
+        };
+        let kept = |admits: &dyn Fn(Part) -> bool| {
+            effective_ratings(input, &interactions, |user, at| {
+                asked.get(user.at()) && admits(split.part(user, at))
+            })
+        };
+        let before = kept(&|of| of < part)?;
+        let within = kept(&|of| of == part)?;
+        let users = (0..input.users.len()).filter(|&user| asked.get(user));
+        let cases = users.map(|user| Case::new(input, &judge.scale, user, &before, &within));
+        Ok(Self {
+            part,
+            cases: cases.collect(),
+            asked,
+        })
+    }
+
+    /// Whether an event is an answer: in the period, by one of the users asked about.
+    pub fn holds(&self, split: &Split, user: UserIndex, at: Timestamp) -> bool {
+        self.asked.get(user.at()) && split.part(user, at) == self.part
+    }
+}
+
+impl Case {
+    fn new(
+        input: &TrainingInput,
+        scale: &RatingScale,
+        user: usize,
+        before: &EffectiveRatings,
+        within: &EffectiveRatings,
+    ) -> Self {
+        let middle = f32::midpoint(scale.min, scale.max);
+        let history: Vec<ItemIndex> = before.ratings.row(user).0.iter().copied().map(ItemIndex).collect();
+        let (items, ratings) = within.ratings.row(user);
+        let rated = items.iter().zip(ratings).zip(within.ratings.row_range(user));
+        let relevant: Vec<ItemIndex> = rated
+            .filter(|&((_, &rating), position)| within.purchased.get(position) || rating >= middle)
+            .map(|((&item, _), _)| ItemIndex(item))
+            .filter(|item| input.catalogue.listed.get(item.at()))
+            .collect();
+        let is_new = |item: &ItemIndex| history.binary_search(item).is_err();
+        Self {
+            user: UserIndex(user as u32),
+            relevant_new: relevant.iter().copied().filter(is_new).collect(),
+            relevant,
+            history,
+        }
+    }
+
+    pub fn relevant(&self, scope: ItemScope) -> &[ItemIndex] {
+        match scope {
+            ItemScope::All => &self.relevant,
+            ItemScope::New => &self.relevant_new,
+        }
+    }
+}
+
+/// The users with events before `part` and in it.
+fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
+    let mut before = Bits::zeros(input.users.len());
+    let mut within = Bits::zeros(input.users.len());
+    for (user, at) in events(input) {
+        let of = split.part(user, at);
+        if of < part {
+            before.set(user.at(), true);
+        } else if of == part {
+            within.set(user.at(), true);
+        }
+    }
+    (0..input.users.len())
+        .map(|user| before.get(user) && within.get(user))
+        .collect()
+}
+
+/// Up to `max_users` of the `eligible` users (0: all), those whose ids hash lowest: whoever joins or leaves, the sample
+/// of the others stays.
+fn sample(users: &Dictionary<UserIndex>, eligible: &Bits, max_users: usize, seed: u64) -> Bits {
+    if max_users == 0 || eligible.count_ones() <= max_users {
+        return eligible.clone();
+    }
+    let hash = |user: u32| (xxh3_64_with_seed(users.id(UserIndex(user)).as_bytes(), seed), user);
+    let users = (0..eligible.len() as u32).filter(|&user| eligible.get(user as usize));
+    let mut hashed: Vec<(u64, u32)> = users.map(hash).collect();
+    hashed.select_nth_unstable(max_users);
+    let mut sampled = Bits::zeros(eligible.len());
+    for &(_, user) in &hashed[..max_users] {
+        sampled.set(user as usize, true);
+    }
+    sampled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{N_USERS, tastes};
+    use super::*;
+    use crate::training::testing::{at, input, order, rating};
+
+    fn holdout(input: &TrainingInput, implicit: ImplicitFeedback, cut_at: u32) -> Holdout {
+        let judge = TrainingParameters {
+            options: TrainingOptions {
+                implicit,
+                ..TrainingOptions::default()
+            },
+            ..TrainingParameters::default()
+        };
+        let cut = Cut::At { at: at(cut_at) };
+        Holdout::new(input, &judge, &cut, &EvaluationOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn purchases_and_good_ratings_of_listed_items_are_relevant() {
+        let mut input = input(
+            4,
+            6,
+            &[
+                rating(0, 1, 2.0, 0),
+                rating(0, 2, 2.5, 20),
+                rating(0, 3, 3.0, 20),
+                rating(1, 3, 1.0, 20),
+                rating(3, 0, 5.0, 20),
+            ],
+            &[
+                order(0, 0, 1),
+                order(0, 0, 20),
+                order(0, 1, 21),
+                order(0, 4, 21),
+                order(0, 5, 21),
+                order(1, 2, 2),
+                // Rated low, but bought.
+                order(1, 3, 21),
+                order(2, 0, 3),
+            ],
+        );
+        input.catalogue.listed.set(4, false);
+        let items = |indices: &[u32]| indices.iter().copied().map(ItemIndex).collect::<Vec<_>>();
+        let expected = [
+            Case {
+                user: UserIndex(0),
+                history: items(&[0, 1]),
+                relevant: items(&[0, 1, 3, 5]),
+                relevant_new: items(&[3, 5]),
+            },
+            Case {
+                user: UserIndex(1),
+                history: items(&[2]),
+                relevant: items(&[3]),
+                relevant_new: items(&[3]),
+            },
+        ];
+        // Whatever a model makes of purchases. User 2 has nothing to find, user 3 had nothing before.
+        for implicit in [
+            ImplicitFeedback::LogOrders,
+            ImplicitFeedback::Binary,
+            ImplicitFeedback::Off,
+        ] {
+            let holdout = holdout(&input, implicit, 10);
+            assert_eq!(holdout.test.cases, expected, "{implicit:?}");
+            assert_eq!(holdout.users(), 2);
+        }
+    }
+
+    #[test]
+    fn the_validation_part_is_asked_about_by_what_came_before_it() {
+        let orders = [order(0, 0, 0), order(0, 1, 40), order(0, 2, 50), order(0, 3, 60)];
+        let holdout = holdout(&input(1, 4, &[], &orders), ImplicitFeedback::LogOrders, 50);
+        let [validation] = &holdout.validation.cases[..] else {
+            panic!("{holdout:?}")
+        };
+        let [test] = &holdout.test.cases[..] else {
+            panic!("{holdout:?}")
+        };
+        assert_eq!(
+            (&validation.history[..], &validation.relevant[..]),
+            (&[ItemIndex(0)][..], &[ItemIndex(1)][..])
+        );
+        assert_eq!((test.history.len(), test.relevant.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_sample_is_the_same_for_a_seed_and_grows_by_the_rest() {
+        let users = tastes().users;
+        let eligible: Bits = (0..N_USERS).map(|user| user % 3 > 0).collect();
+        let sampled = |max_users, seed| -> Vec<usize> {
+            let sampled = sample(&users, &eligible, max_users, seed);
+            (0..sampled.len()).filter(|&user| sampled.get(user)).collect()
+        };
+        let all: Vec<usize> = (0..N_USERS as usize).filter(|user| user % 3 > 0).collect();
+        for max_users in [0, 80, 1_000] {
+            assert_eq!(sampled(max_users, 1), all);
+        }
+        let mut fewer = Vec::new();
+        for max_users in 1..80 {
+            let more = sampled(max_users, 1);
+            assert_eq!(more.len(), max_users);
+            assert!(fewer.iter().all(|user| more.contains(user)));
+            assert!(more.iter().all(|user| all.contains(user)));
+            fewer = more;
+        }
+        assert_eq!(sampled(20, 1), sampled(20, 1));
+        assert_ne!(sampled(20, 1), sampled(20, 2));
+    }
+
+    #[test]
+    fn only_sampled_users_are_asked() {
+        let input = tastes();
+        let options = EvaluationOptions {
+            max_users: 7,
+            ..EvaluationOptions::default()
+        };
+        let judge = TrainingParameters::default();
+        let holdout = Holdout::new(&input, &judge, &Cut::PerUser, &options).unwrap();
+        assert_eq!(holdout.test.cases.len(), 7);
+        let mut held = vec![false; N_USERS as usize];
+        for (user, at) in events(&input) {
+            held[user.at()] |= holdout.test.holds(&holdout.split, user, at);
+        }
+        let asked: Vec<usize> = holdout.test.cases.iter().map(|case| case.user.at()).collect();
+        assert_eq!((0..held.len()).filter(|&user| held[user]).collect::<Vec<_>>(), asked);
+    }
+}

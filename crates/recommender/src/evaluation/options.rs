@@ -1,0 +1,67 @@
+//! How much is held out and whom a model is asked about.
+
+use domain::error::InvalidField;
+
+/// Section `evaluation`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationOptions {
+    /// Share of every user's events, the latest, that is held out for the figures. Above 0, at most 0.5.
+    pub test_share: f64,
+    /// Share of every user's events, those before, that the blend weights are fitted on. Above 0, at most 0.5.
+    pub validation_share: f64,
+    /// Users that a model is asked about, drawn by `training.seed`; 0 for all. Fewer than `gate.min_users` and no run
+    /// can be judged.
+    pub max_users: usize,
+}
+
+impl Default for EvaluationOptions {
+    fn default() -> Self {
+        Self {
+            test_share: 0.2,
+            validation_share: 0.1,
+            max_users: 10_000,
+        }
+    }
+}
+
+impl EvaluationOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        for (key, share) in [
+            ("evaluation.test_share", self.test_share),
+            ("evaluation.validation_share", self.validation_share),
+        ] {
+            if !(share > 0.0 && share <= 0.5) {
+                let message = format!("must be above 0 and at most 0.5, is {share}");
+                return Err(InvalidField::new(key, "OUT_OF_RANGE", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_must_leave_something_to_fit_on() {
+        let check = |test_share, validation_share, field: Option<&str>| {
+            let options = EvaluationOptions {
+                test_share,
+                validation_share,
+                ..EvaluationOptions::default()
+            };
+            let found = options.validate().err().map(|error| error.field);
+            assert_eq!(found.as_deref(), field, "{test_share} {validation_share}");
+        };
+        check(0.2, 0.1, None);
+        check(0.5, 0.5, None);
+        for bad in [0.0, -0.1, 0.51, f64::NAN, f64::INFINITY] {
+            check(bad, 0.1, Some("evaluation.test_share"));
+            check(0.2, bad, Some("evaluation.validation_share"));
+        }
+    }
+}

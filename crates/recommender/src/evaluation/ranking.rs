@@ -1,0 +1,166 @@
+//! Asks a model for ranked lists and measures them.
+
+use rayon::prelude::*;
+
+use crate::ranking::Basis;
+use crate::ranking::popular::most_popular;
+use crate::ranking::rank::{Ranking, Scratch, rank_each};
+use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
+use crate::snapshot::view::View;
+
+use super::holdout::Case;
+use super::metrics::{coverage, gini, mean, ndcg, recall};
+use super::report::{ItemScope, ParametersOf, Ranker, RankingMetrics};
+
+/// Length of a list.
+const LIMIT: usize = 20;
+const NDCG_AT: usize = 10;
+const RECALL_AT: usize = 20;
+
+/// A scratch is as long as the catalogue: it should serve many users.
+const MIN_USERS_PER_SCRATCH: usize = 64;
+
+/// One of the lists that every user is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Listing {
+    pub ranker: Ranker,
+    pub items: ItemScope,
+    /// Of the item-based side of a blend.
+    pub weight: f64,
+}
+
+/// The figures of `lists`, all of one listing; `None` without any.
+pub(super) fn measure(
+    view: &View,
+    lists: &[RankedList],
+    parameters: ParametersOf,
+    listing: Listing,
+) -> Option<RankingMetrics> {
+    if lists.is_empty() {
+        return None;
+    }
+    let listed = &view.snapshot.catalogue().listed;
+    let mut exposures = vec![0; view.snapshot.items().len()];
+    for item in lists.iter().flat_map(|list| &list.items) {
+        exposures[item.at()] += 1;
+    }
+    let shown: u64 = exposures.iter().sum();
+    let raters =
+        |(item, &exposure): (u32, &u64)| exposure * u64::from(view.snapshot.popularity().raters(ItemIndex(item)));
+    let popularity: u64 = (0..).zip(&exposures).map(raters).sum();
+    let of_listed = exposures.iter().enumerate().filter(|&(item, _)| listed.get(item));
+    let of_listed: Vec<u64> = of_listed.map(|(_, &exposure)| exposure).collect();
+    Some(RankingMetrics {
+        parameters,
+        ranker: listing.ranker,
+        items: listing.items,
+        users: lists.len() as u64,
+        ndcg_at_10: mean_ndcg(lists),
+        recall_at_20: mean(lists.iter().map(|list| recall(&list.items, list.relevant, RECALL_AT))),
+        coverage_at_20: coverage(&of_listed),
+        gini: gini(&of_listed),
+        mean_popularity: popularity as f64 / shown.max(1) as f64,
+    })
+}
+
+/// What a user was shown, and what would have been right.
+pub(super) struct RankedList<'a> {
+    items: Vec<ItemIndex>,
+    /// Not empty.
+    relevant: &'a [ItemIndex],
+}
+
+/// For each listing one list of each user with something to find, in the order of `cases`.
+///
+/// `users`: what the users of `cases` are indices of.
+pub(super) fn ranked_lists<'a>(
+    view: &View,
+    users: &Dictionary<UserIndex>,
+    cases: &'a [Case],
+    listings: &[Listing],
+) -> Vec<Vec<RankedList<'a>>> {
+    let of_users: Vec<Vec<Option<RankedList>>> = cases
+        .par_iter()
+        .with_min_len(MIN_USERS_PER_SCRATCH)
+        .map_init(Scratch::default, |scratch, case| {
+            let user = view.snapshot.users().find(users.id(case.user));
+            lists_of(view, user, case, listings, scratch)
+        })
+        .collect();
+    let mut lists: Vec<Vec<RankedList>> = listings.iter().map(|_| Vec::new()).collect();
+    for of_user in of_users {
+        for (lists, list) in lists.iter_mut().zip(of_user) {
+            lists.extend(list);
+        }
+    }
+    lists
+}
+
+/// One for each listing; `None` where there is nothing to find.
+///
+/// `user`: of the snapshot; to one whom it does not know it shows what it would show a stranger.
+fn lists_of<'a>(
+    view: &View,
+    user: Option<UserIndex>,
+    case: &'a Case,
+    listings: &[Listing],
+    scratch: &mut Scratch,
+) -> Vec<Option<RankedList<'a>>> {
+    let excluded = |scope| -> &[ItemIndex] {
+        match scope {
+            ItemScope::All => &[],
+            ItemScope::New => &case.history,
+        }
+    };
+    let asked = |listing: &&Listing| !case.relevant(listing.items).is_empty();
+    let rankings = listings.iter().filter(asked).filter_map(|listing| {
+        Some(Ranking {
+            limit: LIMIT,
+            basis: basis(listing.ranker)?,
+            weight: listing.weight,
+            excluded: excluded(listing.items),
+        })
+    });
+    let rankings: Vec<Ranking> = rankings.collect();
+    let mut ranked = match user {
+        Some(user) if !rankings.is_empty() => rank_each(view, user, &rankings, scratch),
+        _ => Vec::new(),
+    }
+    .into_iter();
+    let list = |listing: &Listing| {
+        asked(&listing).then(|| {
+            let items = basis(listing.ranker).and_then(|_| ranked.next()).unwrap_or_default();
+            RankedList {
+                items: match items.is_empty() {
+                    true => popular(view, excluded(listing.items)),
+                    false => items,
+                },
+                relevant: case.relevant(listing.items),
+            }
+        })
+    };
+    listings.iter().map(list).collect()
+}
+
+/// `None`: by popularity.
+fn basis(ranker: Ranker) -> Option<Basis> {
+    match ranker {
+        Ranker::Popularity => None,
+        Ranker::ItemBased => Some(Basis::ItemBased),
+        Ranker::UserBased => Some(Basis::UserBased),
+        Ranker::Blended => Some(Basis::Blended),
+    }
+}
+
+/// `lists` not empty.
+pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
+    mean(lists.iter().map(|list| ndcg(&list.items, list.relevant, NDCG_AT)))
+}
+
+/// `excluded`: ascending.
+fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
+    let snapshot = &view.snapshot;
+    most_popular(snapshot, LIMIT, None, |item| {
+        snapshot.catalogue().listed.get(item.at()) && excluded.binary_search(&item).is_err()
+    })
+}

@@ -1,0 +1,184 @@
+//! Fits the weights of the blends, on a part that the model has not seen and the figures are not taken from.
+//!
+//! Here rather than in `training/`, which may not use `recommend/`, its neighbor on the same floor: a weight is what
+//! makes recommendations best, so they have to be made.
+
+use crate::prediction::Estimator;
+use crate::snapshot::dictionary::{Dictionary, UserIndex};
+use crate::snapshot::parameters::BlendWeights;
+use crate::snapshot::view::View;
+
+use super::holdout::Case;
+use super::ranking::{Listing, mean_ndcg, ranked_lists};
+use super::rating::{BlendSample, RatedCase, blend_samples};
+use super::report::{ItemScope, Ranker};
+
+/// With fewer users, or ratings, a weight stays at its default.
+const MIN_SAMPLES: usize = 50;
+
+/// The weights with which the model does best: the rating ones by least squares, the ranking one by NDCG@10 on new
+/// items over a grid of tenths, the nearest to one half of equals.
+///
+/// `users`: what the users of `cases` are indices of.
+pub(super) fn fit_weights(
+    view: &View,
+    users: &Dictionary<UserIndex>,
+    cases: &[Case],
+    rated: &[RatedCase],
+) -> BlendWeights {
+    let default = BlendWeights::default();
+    let by_least_squares = |estimator, default| {
+        let samples = blend_samples(view, rated, estimator);
+        match samples.len() < MIN_SAMPLES {
+            true => default,
+            false => least_squares(&samples).unwrap_or(default),
+        }
+    };
+    BlendWeights {
+        weighted_sum: by_least_squares(Estimator::WeightedSum, default.weighted_sum),
+        weighted_mean: by_least_squares(Estimator::WeightedMean, default.weighted_mean),
+        baseline: by_least_squares(Estimator::Baseline, default.baseline),
+        ranking: best_ranking_weight(view, users, cases),
+    }
+}
+
+/// The w in [0, 1] with the least `Σ (r − (w·i + (1 − w)·u))²`: `Σ (r − u)(i − u) / Σ (i − u)²`, moved to the nearer
+/// limit; `None` when the sides never differ.
+fn least_squares(samples: &[BlendSample]) -> Option<f64> {
+    let (mut products, mut squares) = (0.0, 0.0);
+    for &BlendSample { items, users, rating } in samples {
+        products += (rating - users) * (items - users);
+        squares += (items - users) * (items - users);
+    }
+    (squares > 0.0).then(|| (products / squares).clamp(0.0, 1.0))
+}
+
+fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Case]) -> f64 {
+    let scope = ItemScope::New;
+    if cases.iter().filter(|case| !case.relevant(scope).is_empty()).count() < MIN_SAMPLES {
+        return BlendWeights::default().ranking;
+    }
+    let listings: Vec<Listing> = grid().map(blended).collect();
+    let lists = ranked_lists(view, users, cases, &listings);
+    let figures = listings.iter().zip(&lists);
+    let figures: Vec<(f64, f64)> = figures
+        .map(|(listing, lists)| (listing.weight, mean_ndcg(lists)))
+        .collect();
+    first_of_the_best(&figures)
+}
+
+fn blended(weight: f64) -> Listing {
+    Listing {
+        ranker: Ranker::Blended,
+        items: ItemScope::New,
+        weight,
+    }
+}
+
+/// `figures`: weights and how well each does, at least one.
+fn first_of_the_best(figures: &[(f64, f64)]) -> f64 {
+    let better = |best: (f64, f64), next: (f64, f64)| if next.1 > best.1 { next } else { best };
+    figures.iter().copied().fold(figures[0], better).0
+}
+
+/// Tenths, the nearest to one half first, the lower of two first.
+fn grid() -> impl Iterator<Item = f64> {
+    let mut tenths: Vec<u8> = (0..=10).collect();
+    tenths.sort_by_key(|&tenth| tenth.abs_diff(5));
+    tenths.into_iter().map(|tenth| f64::from(tenth) / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::evaluate::model_before;
+    use super::super::holdout::Holdout;
+    use super::super::metrics::{mean, ndcg as ndcg_of};
+    use super::super::options::EvaluationOptions;
+    use super::super::split::Cut;
+    use super::super::testing::tastes;
+    use super::*;
+    use crate::ranking::rank::{RankOptions, Scratch, Subject, recommend};
+    use crate::snapshot::dictionary::ItemIndex;
+    use crate::snapshot::parameters::TrainingParameters;
+    use crate::snapshot::{Snapshot, SnapshotParts};
+
+    #[test]
+    fn the_least_squares_weight_is_found_and_kept_within_0_and_1() {
+        let check = |samples: &[(f64, f64, f64)], expected: Option<f64>| {
+            let samples: Vec<BlendSample> = samples
+                .iter()
+                .map(|&(items, users, rating)| BlendSample { items, users, rating })
+                .collect();
+            match (least_squares(&samples), expected) {
+                (Some(found), Some(expected)) => assert!((found - expected).abs() < 1e-12, "{found}, not {expected}"),
+                (found, expected) => assert_eq!(found, expected),
+            }
+        };
+        // Ratings that are exactly 0.3·i + 0.7·u.
+        check(&[(4.0, 2.0, 2.6), (1.0, 5.0, 3.8), (3.0, 3.0, 3.0)], Some(0.3));
+        // Σ (r − u)(i − u) / Σ (i − u)² = (1·2 + 1·1) / (4 + 1).
+        check(&[(4.0, 2.0, 3.0), (2.0, 1.0, 2.0)], Some(0.6));
+        check(&[(4.0, 2.0, 5.0)], Some(1.0));
+        check(&[(4.0, 2.0, 1.0)], Some(0.0));
+        check(&[(3.0, 3.0, 5.0)], None);
+    }
+
+    #[test]
+    fn the_grid_begins_in_the_middle() {
+        let expected = [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.0, 1.0];
+        assert_eq!(grid().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn equal_weights_leave_the_first() {
+        let check = |figures: &[(f64, f64)], expected| assert_eq!(first_of_the_best(figures), expected);
+        check(&[(0.5, 0.1), (0.4, 0.1), (0.6, 0.05)], 0.5);
+        check(&[(0.5, 0.1), (0.4, 0.2), (0.6, 0.2)], 0.4);
+        check(&[(0.5, 0.0), (0.4, 0.0)], 0.5);
+    }
+
+    #[test]
+    fn the_ranking_weight_is_the_best_of_the_grid() {
+        let input = tastes();
+        let parameters = TrainingParameters::default();
+        let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
+        let weights = BlendWeights::default();
+        let view = model_before(&holdout.validation, &input, &holdout, &parameters, weights).unwrap();
+        let cases = &holdout.validation.cases;
+        // One at a time, and as a server would rank.
+        let ndcg = |ranking| {
+            let parts = SnapshotParts {
+                weights: BlendWeights { ranking, ..weights },
+                ..view.snapshot.parts().clone()
+            };
+            let view = View {
+                snapshot: Arc::new(Snapshot::new(parts).unwrap()),
+                ..view.clone()
+            };
+            let asked: Vec<&Case> = cases.iter().filter(|case| !case.relevant_new.is_empty()).collect();
+            mean(asked.iter().map(|case| {
+                let user = view.snapshot.users().find(input.users.id(case.user)).unwrap();
+                let options = RankOptions {
+                    limit: 10,
+                    exclude_history: true,
+                    ..RankOptions::default()
+                };
+                let found = recommend(&view, &Subject::UserIndex(user), &options, &mut Scratch::default());
+                let items: Vec<ItemIndex> = found.items.iter().map(|item| item.item).collect();
+                ndcg_of(&items, &case.relevant_new, 10)
+            }))
+        };
+        let found = best_ranking_weight(&view, &input.users, cases);
+        let figures: Vec<(f64, f64)> = grid().map(|weight| (weight, ndcg(weight))).collect();
+        let best = figures.iter().map(|figure| figure.1).fold(0.0, f64::max);
+        let first = figures.iter().find(|figure| figure.1 == best).unwrap();
+        assert_eq!(found, first.0, "{figures:?}");
+        assert!(figures.iter().any(|figure| figure.1 < best), "{figures:?}");
+
+        let few = &cases[..MIN_SAMPLES - 1];
+        assert_eq!(best_ranking_weight(&view, &input.users, few), 0.5);
+        assert_eq!(fit_weights(&view, &input.users, &[], &[]), BlendWeights::default());
+    }
+}

@@ -1,0 +1,38 @@
+//! What would this user rate, what should they be shown, and why.
+//!
+//! Two questions, two scores: a predicted rating ([`prediction`](crate::prediction)) is a weighted mean on the rating scale, a ranking score
+//! ([`rank`]) a weighted sum. Ranking by the predicted rating is a known failure: it favors items with one
+//! enthusiastic neighbor.
+
+pub mod audience;
+pub mod explain;
+pub mod filter;
+pub(crate) mod kernel;
+pub mod popular;
+pub mod rank;
+pub(crate) mod shopper;
+pub mod similar;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
+
+/// Whose similarity an answer rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// Users that are similar to this one.
+    UserBased,
+    /// Items that are similar to those of the user's history.
+    ItemBased,
+    /// Both, weighted as fitted at training.
+    #[default]
+    Blended,
+}
+
+impl Basis {
+    pub(crate) fn has_users(self) -> bool {
+        matches!(self, Self::UserBased | Self::Blended)
+    }
+
+    pub(crate) fn has_items(self) -> bool {
+        matches!(self, Self::ItemBased | Self::Blended)
+    }
+}

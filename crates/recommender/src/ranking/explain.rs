@@ -1,0 +1,78 @@
+//! What a score or a predicted rating is made of.
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::dictionary::{ItemIndex, UserIndex};
+
+use super::shopper::Shopper;
+
+/// The part that one item of the user's history brings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ItemContribution {
+    pub item: ItemIndex,
+    /// Of this item to the one that is explained, in (0, 1].
+    pub similarity: f64,
+    /// The user's effective rating of it.
+    pub rating: f64,
+    pub contribution: f64,
+}
+
+/// The part that similar users bring: how many, never who.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SimilarUsers {
+    /// Neighbors that have rated the item.
+    pub users: u32,
+    pub contribution: f64,
+}
+
+/// The neighbors of `item` in the shopper's history, largest absolute contribution first, ties by index.
+///
+/// `contribution`: from the neighbor, its similarity and its rating.
+pub(crate) fn item_contributions(
+    snapshot: &Snapshot,
+    shopper: &Shopper,
+    item: ItemIndex,
+    contribution: impl Fn(ItemIndex, f64, f64) -> f64,
+) -> Vec<ItemContribution> {
+    let (neighbors, similarities) = snapshot.item_neighbors().row(item.at());
+    let mut items: Vec<ItemContribution> = neighbors
+        .iter()
+        .zip(similarities)
+        .filter_map(|(&neighbor, &similarity)| {
+            let item = ItemIndex(neighbor);
+            let (similarity, rating) = (f64::from(similarity), f64::from(shopper.rating(item)?));
+            Some(ItemContribution {
+                item,
+                similarity,
+                rating,
+                contribution: contribution(item, similarity, rating),
+            })
+        })
+        .collect();
+    items.sort_unstable_by(|a, b| {
+        let by_size = b.contribution.abs().total_cmp(&a.contribution.abs());
+        by_size.then(a.item.cmp(&b.item))
+    });
+    items
+}
+
+/// The shopper's neighbors that have rated `item`, as one; `None` without any.
+///
+/// `contribution`: from the neighbor, its similarity and its rating.
+pub(crate) fn similar_users(
+    snapshot: &Snapshot,
+    shopper: &Shopper,
+    item: ItemIndex,
+    contribution: impl Fn(UserIndex, f64, f64) -> f64,
+) -> Option<SimilarUsers> {
+    let mut similar = SimilarUsers {
+        users: 0,
+        contribution: 0.0,
+    };
+    for (user, similarity) in shopper.neighbors() {
+        if let Some(rating) = snapshot.ratings().get(user.at(), item) {
+            similar.users += 1;
+            similar.contribution += contribution(user, f64::from(similarity), f64::from(rating));
+        }
+    }
+    (similar.users > 0).then_some(similar)
+}

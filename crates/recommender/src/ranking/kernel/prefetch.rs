@@ -1,0 +1,66 @@
+//! Fetching from memory what is needed soon.
+
+use crate::snapshot::floats::FloatSlice;
+use crate::snapshot::ratings::{RankSlice, Rated};
+
+/// Rows that are fetched before their turn: they lie anywhere in a large matrix, and the first access to each would be
+/// waited for.
+pub(crate) const AHEAD: usize = 4;
+
+/// Of the beginning of a row; what comes after it the processor foresees.
+const BEGINNING_BYTES: usize = 512;
+
+/// Has the beginning of `slice` fetched, and waits for nothing.
+pub(crate) fn prefetch_beginning<T>(slice: &[T]) {
+    prefetch(&slice[..slice.len().min(BEGINNING_BYTES / size_of::<T>())]);
+}
+
+/// Has the beginning of `ranks` fetched, and waits for nothing.
+pub(crate) fn prefetch_ranks_beginning(ranks: RankSlice) {
+    match ranks {
+        RankSlice::Narrow(ranks) => prefetch_beginning(ranks),
+        RankSlice::Wide(ranks) => prefetch_beginning(ranks),
+    }
+}
+
+/// Has the beginnings of a user's ranks and ratings fetched, and waits for nothing.
+pub(crate) fn prefetch_rated(rated: Rated) {
+    prefetch_ranks_beginning(rated.ranks);
+    match rated.values {
+        FloatSlice::Coded(_, positions) => prefetch_beginning(positions),
+        FloatSlice::Plain(values) => prefetch_beginning(values),
+    }
+}
+
+/// Has all of `ranks` fetched, and waits for nothing.
+pub(crate) fn prefetch_ranks(ranks: RankSlice) {
+    match ranks {
+        RankSlice::Narrow(ranks) => prefetch(ranks),
+        RankSlice::Wide(ranks) => prefetch(ranks),
+    }
+}
+
+/// Has entry `at` of `values` fetched, and waits for nothing.
+pub(crate) fn prefetch_value(values: FloatSlice, at: usize) {
+    match values {
+        FloatSlice::Coded(_, positions) => prefetch(&positions[at..=at]),
+        FloatSlice::Plain(values) => prefetch(&values[at..=at]),
+    }
+}
+
+/// Has all of `slice` fetched, and waits for nothing.
+pub(crate) fn prefetch<T>(slice: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = slice.as_ptr().cast::<i8>();
+        let n_bytes = size_of_val(slice);
+        // A slice begins anywhere in a line, and so its last bytes may lie in one more.
+        for offset in (0..n_bytes).step_by(64).chain(n_bytes.checked_sub(1)) {
+            // SAFETY: the offset lies within the slice; and a prefetch reads nothing that the program could see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slice;
+}

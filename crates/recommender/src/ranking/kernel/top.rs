@@ -1,0 +1,111 @@
+//! The best few of many scored items.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::snapshot::dictionary::ItemIndex;
+
+/// An item and its score. Ascending order is the order of ranks: higher scores first, ties by lower index, which is
+/// the order of the item ids.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scored {
+    pub score: f64,
+    pub item: ItemIndex,
+}
+
+impl Ord for Scored {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.item.cmp(&other.item))
+    }
+}
+
+impl PartialOrd for Scored {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scored {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Scored {}
+
+/// Up to `limit` items; the last of them stands on top of the heap.
+pub(crate) struct Top {
+    limit: usize,
+    heap: BinaryHeap<Scored>,
+}
+
+impl Top {
+    /// `offered`: how many will be offered at most.
+    pub fn new(limit: usize, offered: usize) -> Self {
+        Self {
+            limit,
+            heap: BinaryHeap::with_capacity(limit.min(offered)),
+        }
+    }
+
+    /// Whether `scored` would be among the best so far.
+    pub fn admits(&self, scored: Scored) -> bool {
+        self.heap.len() < self.limit || self.heap.peek().is_some_and(|last| scored < *last)
+    }
+
+    /// No item with a lower score is admitted.
+    pub fn least(&self) -> f64 {
+        match self.heap.len() < self.limit {
+            true => f64::NEG_INFINITY,
+            false => self.heap.peek().map_or(f64::INFINITY, |last| last.score),
+        }
+    }
+
+    /// Takes an admitted item, in place of the last when there are `limit` already.
+    pub fn insert(&mut self, scored: Scored) {
+        if self.heap.len() < self.limit {
+            self.heap.push(scored);
+        } else if let Some(mut last) = self.heap.peek_mut() {
+            *last = scored;
+        }
+    }
+
+    /// Best first.
+    pub fn into_ranked(self) -> Vec<Scored> {
+        self.heap.into_sorted_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keeps_what_a_full_sort_puts_first(
+            scores in prop::collection::vec(0u8..6, 0..40),
+            limit in 0usize..12,
+            backwards: bool,
+        ) {
+            let mut all: Vec<Scored> = (0..).zip(&scores)
+                .map(|(item, &score)| Scored { score: f64::from(score), item: ItemIndex(item) })
+                .collect();
+            if backwards {
+                all.reverse();
+            }
+            let mut top = Top::new(limit, all.len());
+            for &scored in &all {
+                if top.admits(scored) {
+                    top.insert(scored);
+                }
+            }
+            let mut sorted: Vec<(u8, u32)> = scores.iter().copied().zip(0..).collect();
+            sorted.sort_by_key(|&(score, item)| (std::cmp::Reverse(score), item));
+            let expected: Vec<u32> = sorted.iter().take(limit).map(|&(_, item)| item).collect();
+            let ranked: Vec<u32> = top.into_ranked().iter().map(|scored| scored.item.0).collect();
+            prop_assert_eq!(ranked, expected);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Whom an answer is for: their ratings at this moment and their neighbors.
+
+use crate::snapshot::Snapshot;
+use crate::snapshot::dictionary::{ItemIndex, UserIndex};
+use crate::snapshot::ratings::Rated;
+use crate::snapshot::view::{History, HistoryEntry, View};
+use domain::consent::Purpose;
+use domain::id::UserId;
+
+/// A user or a session. Without ratings there are no neighbors either: who has withdrawn all of their ratings is
+/// treated as somebody unknown, and so is who has objected to profiling. What they have bought or rated is then only
+/// left out where a caller asks for that.
+pub(crate) struct Shopper<'a> {
+    snapshot: &'a Snapshot,
+    history: ShopperHistory<'a>,
+    is_profiled: bool,
+    neighbors: (&'a [u32], &'a [f32]),
+    unchanged: Option<UserIndex>,
+}
+
+/// Effective ratings, above 0, the most popular item first.
+enum ShopperHistory<'a> {
+    /// As the snapshot says; `first`: position of the first of its entries.
+    Stored {
+        rated: Rated<'a>,
+        first: usize,
+    },
+    Present(Vec<HistoryEntry>),
+}
+
+impl<'a> Shopper<'a> {
+    pub fn of_user(view: &'a View, user: &UserId) -> Self {
+        let index = view.user(user);
+        let is_profiled = match index {
+            Some(index) => view.user_allows(index, Purpose::Profiling),
+            None => view.allows(user, Purpose::Profiling),
+        };
+        let shopper = match index {
+            // The common case copies nothing.
+            Some(index) if view.overlay.interactions(user).is_empty() => Self::of_index(view, index),
+            _ => Self::of_history(&view.snapshot, index, &view.history(user)),
+        };
+        match is_profiled {
+            true => shopper,
+            false => shopper.without_profile(),
+        }
+    }
+
+    /// As the snapshot knows them, without what has changed since and whatever they have objected to.
+    pub fn of_index(view: &'a View, user: UserIndex) -> Self {
+        let snapshot = &view.snapshot;
+        let rated = snapshot.ratings().row(user.at());
+        let first = snapshot.ratings().row_range(user.at()).start;
+        Self {
+            snapshot,
+            history: ShopperHistory::Stored { rated, first },
+            is_profiled: true,
+            neighbors: neighbors_of(snapshot, Some(user), rated.is_empty()),
+            unchanged: Some(user),
+        }
+    }
+
+    pub fn of_session(view: &'a View, history: &History) -> Self {
+        Self::of_history(&view.snapshot, None, history)
+    }
+
+    fn of_history(snapshot: &'a Snapshot, user: Option<UserIndex>, history: &History) -> Self {
+        // A rating of 0 is none; with it an item could be met twice by whoever takes a score of 0 for "not yet met".
+        let entries = history.entries().iter().filter(|entry| entry.rating > 0.0);
+        let mut entries: Vec<HistoryEntry> = entries.copied().collect();
+        // As stored ones, so that the same ratings give the same sums.
+        entries.sort_unstable_by_key(|entry| snapshot.popularity().rank(entry.item));
+        Self {
+            snapshot,
+            neighbors: neighbors_of(snapshot, user, entries.is_empty()),
+            is_profiled: true,
+            history: ShopperHistory::Present(entries),
+            unchanged: None,
+        }
+    }
+
+    fn without_profile(self) -> Self {
+        Self {
+            is_profiled: false,
+            neighbors: (&[], &[]),
+            unchanged: None,
+            ..self
+        }
+    }
+
+    /// Whether there are any that an answer may rest on.
+    pub fn has_ratings(&self) -> bool {
+        self.n_ratings() > 0
+    }
+
+    /// Items and ratings that an answer may rest on, the most popular item first.
+    pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
+        let (stored, present) = match &self.history {
+            _ if !self.is_profiled => (None, None),
+            ShopperHistory::Stored { rated, .. } => (Some(rated.iter()), None),
+            ShopperHistory::Present(entries) => (None, Some(entries)),
+        };
+        let stored = stored.into_iter().flatten();
+        let present = present.into_iter().flatten();
+        stored.chain(present.map(|entry| (entry.item, entry.rating)))
+    }
+
+    /// How many [`Self::ratings`] there are.
+    pub fn n_ratings(&self) -> usize {
+        match &self.history {
+            _ if !self.is_profiled => 0,
+            ShopperHistory::Stored { rated, .. } => rated.len(),
+            ShopperHistory::Present(entries) => entries.len(),
+        }
+    }
+
+    /// One of [`Self::ratings`].
+    pub fn rating(&self, item: ItemIndex) -> Option<f32> {
+        let position = self.position(item).filter(|_| self.is_profiled)?;
+        Some(match &self.history {
+            ShopperHistory::Stored { rated, .. } => rated.values.get(position),
+            ShopperHistory::Present(entries) => entries[position].rating,
+        })
+    }
+
+    pub fn has_rated(&self, item: ItemIndex) -> bool {
+        self.position(item).is_some()
+    }
+
+    pub fn has_purchased(&self, item: ItemIndex) -> bool {
+        self.position(item).is_some_and(|position| match &self.history {
+            ShopperHistory::Stored { first, .. } => self.snapshot.is_purchased(first + position),
+            ShopperHistory::Present(entries) => entries[position].purchased,
+        })
+    }
+
+    /// Similar users, best first, and their similarities; none for a session and for a user newer than the snapshot.
+    pub fn neighbors(&self) -> impl Iterator<Item = (UserIndex, f32)> + use<'a> {
+        let (users, similarities) = self.neighbors;
+        users
+            .iter()
+            .zip(similarities)
+            .map(|(&user, &similarity)| (UserIndex(user), similarity))
+    }
+
+    /// The same as two lists.
+    pub fn neighbor_list(&self) -> (&'a [u32], &'a [f32]) {
+        self.neighbors
+    }
+
+    /// Their row in the snapshot, when the ratings are still those.
+    pub fn unchanged(&self) -> Option<UserIndex> {
+        self.unchanged
+    }
+
+    fn position(&self, item: ItemIndex) -> Option<usize> {
+        match &self.history {
+            ShopperHistory::Stored { rated, .. } => rated.position(item),
+            ShopperHistory::Present(entries) => {
+                let rank = |item| self.snapshot.popularity().rank(item);
+                entries.binary_search_by_key(&rank(item), |entry| rank(entry.item)).ok()
+            }
+        }
+    }
+}
+
+fn neighbors_of(snapshot: &Snapshot, user: Option<UserIndex>, has_no_ratings: bool) -> (&[u32], &[f32]) {
+    match user {
+        Some(user) if !has_no_ratings => snapshot.user_neighbors().row(user.at()),
+        _ => (&[], &[]),
+    }
+}

@@ -1,0 +1,166 @@
+//! What a training run is told, and kept with its snapshot.
+
+use domain::error::InvalidField;
+use domain::rating::RatingScale;
+
+/// How purchases become ratings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImplicitFeedback {
+    /// min(rating.max, 1 + log2(orders)).
+    #[default]
+    LogOrders,
+    /// 1 for whatever was bought.
+    Binary,
+    /// Purchases are no ratings.
+    Off,
+}
+
+impl ImplicitFeedback {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LogOrders => "log_orders",
+            Self::Binary => "binary",
+            Self::Off => "off",
+        }
+    }
+
+    fn effective_rating(self, explicit: Option<f32>, orders: u32, scale: &RatingScale) -> Option<f32> {
+        explicit.or_else(|| match self {
+            _ if orders == 0 => None,
+            Self::LogOrders => Some((1.0 + f64::from(orders).log2()).min(f64::from(scale.max)) as f32),
+            Self::Binary => Some(1f32.min(scale.max)),
+            Self::Off => None,
+        })
+    }
+}
+
+/// Section `training`: how a model is made of its data.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingOptions {
+    pub implicit: ImplicitFeedback,
+    /// Length of a neighbor list.
+    pub neighbors: usize,
+    /// λ of the user biases: that many ratings of weight on "no bias". At least 0.
+    pub user_bias_shrinkage: f64,
+    /// λ of the item biases. At least 0.
+    pub item_bias_shrinkage: f64,
+    /// Rounds of alternating least squares over item and user biases. At least 1.
+    pub bias_iterations: u32,
+    /// For whatever is sampled during evaluation.
+    pub seed: u64,
+}
+
+impl Default for TrainingOptions {
+    /// Shrinkage and iterations as in Surprise's `BaselineOnly`, whose figures we compare with.
+    fn default() -> Self {
+        Self {
+            implicit: ImplicitFeedback::default(),
+            neighbors: 50,
+            user_bias_shrinkage: 15.0,
+            item_bias_shrinkage: 10.0,
+            bias_iterations: 10,
+            seed: 1,
+        }
+    }
+}
+
+/// Longest neighbor list.
+const MAX_NEIGHBORS: usize = 10_000;
+
+impl TrainingOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        let out_of_range = |key: &str, message: String| Err(InvalidField::new(key, "OUT_OF_RANGE", message));
+        if !(1..=MAX_NEIGHBORS).contains(&self.neighbors) {
+            let message = format!("must lie between 1 and {MAX_NEIGHBORS}, is {}", self.neighbors);
+            return out_of_range("training.neighbors", message);
+        }
+        for (key, value) in [
+            ("training.user_bias_shrinkage", self.user_bias_shrinkage),
+            ("training.item_bias_shrinkage", self.item_bias_shrinkage),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return out_of_range(key, format!("must be finite and 0 or more, is {value}"));
+            }
+        }
+        if self.bias_iterations == 0 {
+            return out_of_range("training.bias_iterations", "must be 1 or more, is 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Everything that decides a model besides its data.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingParameters {
+    pub scale: RatingScale,
+    pub options: TrainingOptions,
+}
+
+impl TrainingParameters {
+    /// The effective rating of one user and item: the explicit rating if there is one, else what the purchases say;
+    /// `None` when neither says anything.
+    ///
+    /// `orders`: distinct orders with a net quantity above 0.
+    pub fn effective_rating(&self, explicit: Option<f32>, orders: u32) -> Option<f32> {
+        self.options.implicit.effective_rating(explicit, orders, &self.scale)
+    }
+}
+
+/// The share of the item-based part in a blend, 0 to 1; the user-based part has the rest.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlendWeights {
+    /// Of predicted ratings by weighted sum, fitted for RMSE.
+    pub weighted_sum: f64,
+    /// Of predicted ratings by weighted mean, fitted for RMSE.
+    pub weighted_mean: f64,
+    /// Of predicted ratings by baseline, fitted for RMSE.
+    pub baseline: f64,
+    /// Of ranking scores, fitted for NDCG.
+    pub ranking: f64,
+}
+
+impl Default for BlendWeights {
+    /// While there is too little data to fit them.
+    fn default() -> Self {
+        Self {
+            weighted_sum: 0.5,
+            weighted_mean: 0.5,
+            baseline: 0.5,
+            ranking: 0.5,
+        }
+    }
+}
+
+impl BlendWeights {
+    pub fn all(&self) -> [f64; 4] {
+        [self.weighted_sum, self.weighted_mean, self.baseline, self.ranking]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effective_ratings_follow_the_definition() {
+        let scale = RatingScale::default();
+        let check = |implicit: ImplicitFeedback, explicit, orders, expected| {
+            assert_eq!(implicit.effective_rating(explicit, orders, &scale), expected);
+        };
+        check(ImplicitFeedback::LogOrders, None, 0, None);
+        check(ImplicitFeedback::LogOrders, None, 1, Some(1.0));
+        check(ImplicitFeedback::LogOrders, None, 2, Some(2.0));
+        check(ImplicitFeedback::LogOrders, None, 3, Some(2.5849625));
+        check(ImplicitFeedback::LogOrders, None, 1000, Some(5.0));
+        check(ImplicitFeedback::LogOrders, Some(4.5), 1000, Some(4.5));
+        check(ImplicitFeedback::Binary, None, 7, Some(1.0));
+        check(ImplicitFeedback::Off, None, 7, None);
+        check(ImplicitFeedback::Off, Some(3.0), 7, Some(3.0));
+    }
+}

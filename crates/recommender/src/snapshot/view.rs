@@ -1,0 +1,238 @@
+//! What one request sees: a snapshot and what has changed since. Cloned once at its start, passed down.
+
+use std::sync::Arc;
+
+use domain::consent::{Consents, PrivacyOptions, Purpose};
+use domain::id::{ItemId, UserId};
+
+use super::catalogue::Facts;
+use super::dictionary::{ItemIndex, UserIndex};
+use super::overlay::{ItemRef, Overlay};
+use crate::snapshot::Snapshot;
+
+#[derive(Debug, Clone)]
+pub struct View {
+    pub version: i64,
+    pub snapshot: Arc<Snapshot>,
+    pub overlay: Arc<Overlay>,
+    /// One number for all views whose overlays have grown out of one another.
+    pub epoch: u64,
+    /// What silence of a user means.
+    pub privacy: PrivacyOptions,
+}
+
+/// What an answer about one user, or about nobody, rests on beside the question: while it is equal, the answer is, unless it
+/// speaks of items that the snapshot does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    epoch: u64,
+    items_changed: u64,
+    user_changed: u64,
+    /// Where they have changed since the snapshot.
+    consents: Option<Consents>,
+}
+
+/// One item of a user's history.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HistoryEntry {
+    pub item: ItemIndex,
+    /// Effective rating, above 0.
+    pub rating: f32,
+    pub purchased: bool,
+}
+
+/// The items of the snapshot that a user has rated or bought, ascending by index, each once.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct History {
+    entries: Vec<HistoryEntry>,
+}
+
+impl History {
+    /// `entries` in any order; of two for one item the one with the higher rating stays.
+    pub fn new(mut entries: Vec<HistoryEntry>) -> Self {
+        entries.sort_unstable_by(|a, b| a.item.cmp(&b.item).then(b.rating.total_cmp(&a.rating)));
+        entries.dedup_by_key(|entry| entry.item);
+        Self { entries }
+    }
+
+    pub fn entries(&self) -> &[HistoryEntry] {
+        &self.entries
+    }
+}
+
+impl View {
+    /// The row of `user` in the snapshot; `None` for a user that has come since.
+    pub fn user(&self, user: &UserId) -> Option<UserIndex> {
+        self.snapshot.users().find(user.as_str())
+    }
+
+    /// `None` for an item that neither the snapshot nor the overlay knows.
+    pub fn item(&self, item: &ItemId) -> Option<ItemRef> {
+        match self.snapshot.items().find(item.as_str()) {
+            Some(index) => Some(ItemRef::Known(index)),
+            None => self.overlay.new_item(item).map(|_| ItemRef::New(item.clone())),
+        }
+    }
+
+    /// What an answer about `user` rests on, or one about nobody. What is said of items that came after the snapshot may
+    /// change all the same.
+    pub fn stamp(&self, user: Option<&UserId>) -> Stamp {
+        Stamp {
+            epoch: self.epoch,
+            items_changed: self.overlay.items_changed(),
+            user_changed: user.map_or(0, |user| self.overlay.user_changed(user)),
+            consents: user.and_then(|user| self.overlay.consents(user.as_str())),
+        }
+    }
+
+    /// Whether nothing is on record of anybody.
+    pub fn has_no_consents(&self) -> bool {
+        !self.overlay.has_consents() && self.snapshot.consents().ids().is_empty()
+    }
+
+    /// What is on record for `user` now.
+    pub fn consents(&self, user: &UserId) -> Consents {
+        let recorded = || self.snapshot.consents().of(user.as_str());
+        self.overlay.consents(user.as_str()).unwrap_or_else(recorded)
+    }
+
+    /// What is on record now for a user of the snapshot.
+    pub fn user_consents(&self, user: UserIndex) -> Consents {
+        let fresh = match self.overlay.has_consents() {
+            true => self.overlay.consents(self.snapshot.users().id(user)),
+            false => None,
+        };
+        fresh.unwrap_or_else(|| self.snapshot.user_consents(user))
+    }
+
+    /// Whether the data of `user` may be used for `purpose`.
+    pub fn allows(&self, user: &UserId, purpose: Purpose) -> bool {
+        // Spare the hash and the search in the common case.
+        let consents = match self.has_no_consents() {
+            true => Consents::default(),
+            false => self.consents(user),
+        };
+        self.privacy.allows(consents, purpose)
+    }
+
+    /// The same for a user of the snapshot.
+    pub fn user_allows(&self, user: UserIndex, purpose: Purpose) -> bool {
+        self.privacy.allows(self.user_consents(user), purpose)
+    }
+
+    pub fn item_id(&self, item: ItemIndex) -> &str {
+        self.snapshot.items().id(item)
+    }
+
+    /// The present facts of an item of the snapshot.
+    pub fn facts(&self, item: ItemIndex) -> Facts<'_> {
+        self.overlay
+            .known_item(item)
+            .unwrap_or_else(|| self.snapshot.catalogue().facts(item))
+    }
+
+    /// The history of `user` as the snapshot knows it, the most popular item first.
+    pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
+        let positions = self.snapshot.ratings().row_range(user.at());
+        let entries = self.snapshot.ratings().row(user.at()).iter().zip(positions);
+        entries.map(|((item, rating), position)| HistoryEntry {
+            item,
+            rating,
+            purchased: self.snapshot.is_purchased(position),
+        })
+    }
+
+    /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
+    /// snapshot have no neighbours yet and are left out.
+    pub fn history(&self, user: &UserId) -> History {
+        let fresh = self.overlay.interactions(user);
+        let mut entries = Vec::new();
+        if let Some(row) = self.user(user) {
+            entries.reserve(self.snapshot.ratings().row_range(row.at()).len() + fresh.len());
+            entries.extend(self.stored_history(row));
+        }
+        let is_fresh = |item: ItemIndex| {
+            fresh
+                .binary_search_by(|interaction| interaction.item.cmp(&ItemRef::Known(item)))
+                .is_ok()
+        };
+        entries.retain(|entry| !is_fresh(entry.item));
+        entries.extend(fresh.iter().filter_map(|interaction| match interaction {
+            super::overlay::FreshInteraction {
+                item: ItemRef::Known(item),
+                rating: Some(rating),
+                purchased,
+                ..
+            } => Some(HistoryEntry {
+                item: *item,
+                rating: *rating,
+                purchased: *purchased,
+            }),
+            _ => None,
+        }));
+        History::new(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::consents::ConsentRecords;
+    use crate::snapshot::fixture::{EXAMPLE, snapshot_parts, user_id, view};
+    use crate::snapshot::overlay::FreshChange;
+
+    #[test]
+    fn what_was_said_last_counts_and_silence_means_what_is_configured() {
+        let profiling = |record| Consents::default().with(Purpose::Profiling, record);
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let records = vec![profiling(Some(false)), profiling(Some(true)), profiling(Some(false))];
+        parts.consents = ConsentRecords::new(["u0", "u1", "untrained"].iter().collect(), records).unwrap();
+        let trained = view(parts);
+        let check = |view: &View, expected: [bool; 5]| {
+            let users = ["u0", "u1", "u2", "untrained", "stranger"].map(user_id);
+            for (user, is_allowed) in users.iter().zip(expected) {
+                assert_eq!(view.allows(user, Purpose::Profiling), is_allowed, "{user}");
+                let of_index = view.user(user).map(|user| view.user_allows(user, Purpose::Profiling));
+                assert_eq!(of_index.unwrap_or(is_allowed), is_allowed, "{user}");
+            }
+        };
+        check(&trained, [false, true, true, false, true]);
+        let strict = PrivacyOptions {
+            profiling_without_record: false,
+            ..PrivacyOptions::default()
+        };
+        let strict = View {
+            privacy: strict,
+            ..trained.clone()
+        };
+        check(&strict, [false, true, false, false, false]);
+
+        let mut overlay = Overlay::default();
+        for (user, record) in [
+            ("u0", Some(true)),
+            ("u1", Some(false)),
+            ("untrained", None),
+            ("stranger", Some(false)),
+        ] {
+            let consents = profiling(record);
+            let user = user_id(user);
+            // However full it is.
+            overlay.apply(&trained.snapshot, FreshChange::Consents { user, consents }, 0);
+        }
+        assert_eq!((overlay.len(), overlay.dropped()), (4, 0));
+        let fresh = View {
+            overlay: Arc::new(overlay),
+            ..trained
+        };
+        check(&fresh, [true, false, true, true, false]);
+
+        let nothing = view(snapshot_parts(&EXAMPLE));
+        assert!(nothing.has_no_consents() && !fresh.has_no_consents());
+        check(&nothing, [true; 5]);
+        let strict = View {
+            privacy: strict.privacy,
+            ..nothing
+        };
+        check(&strict, [false; 5]);
+    }
+}

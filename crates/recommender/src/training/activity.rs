@@ -1,0 +1,59 @@
+//! Orders and redemptions to figures of each user.
+
+use std::collections::HashSet;
+
+use crate::snapshot::activity::Activity;
+use crate::snapshot::dictionary::{Dictionary, UserIndex};
+use domain::time::Timestamp;
+
+use super::input::TrainingInput;
+
+/// What the `users` of a snapshot have done, until the last thing that anybody did: the same data give the same figures
+/// whenever they are read.
+pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activity {
+    let rows: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
+    let figures = activity_before(input, &rows, users.len(), Timestamp::MAX_UTC);
+    Activity {
+        as_of: input.known_until().map_or(0, |until| until.timestamp()),
+        ..figures
+    }
+}
+
+/// What some users had done before `before`: nothing at that instant or later changes it. Orders made at the same instant
+/// are one; a campaign counts from its start.
+///
+/// `rows`: for each user of `input` the row of the result, below `n_rows`, if they have one.
+pub fn activity_before(
+    input: &TrainingInput,
+    rows: &[Option<UserIndex>],
+    n_rows: usize,
+    before: Timestamp,
+) -> Activity {
+    let mut activity = Activity::none(n_rows, before.timestamp());
+    let mut seen = HashSet::new();
+    for event in input.orders.iter().filter(|event| event.ordered_at < before) {
+        let Some(user) = rows[event.user.at()] else {
+            continue;
+        };
+        let ordered_at = event.ordered_at.timestamp();
+        activity.orders[user.at()] += u32::from(seen.insert((user, event.ordered_at)));
+        activity.spend_minor[user.at()] = activity.spend_minor[user.at()].saturating_add(event.total_minor);
+        activity.last_order_at[user.at()] = activity.last_order_at[user.at()].max(ordered_at);
+        activity.discounted_lines[user.at()] += event.discounted_lines;
+    }
+    for campaign in &input.campaigns {
+        let past = campaign.redemptions.iter().filter(|event| event.redeemed_at < before);
+        for redemption in past {
+            if let Some(user) = rows[redemption.user.at()] {
+                activity.redemptions[user.at()] += 1;
+            }
+        }
+        let has_started = campaign.window.starts_at < before;
+        for recipient in campaign.recipients.iter().filter(|_| has_started) {
+            if let Some(user) = rows[recipient.at()] {
+                activity.campaigns[user.at()] += 1;
+            }
+        }
+    }
+    activity
+}

@@ -1,0 +1,316 @@
+//! Effective ratings to the parts of a snapshot.
+
+use crate::snapshot::SnapshotParts;
+use crate::snapshot::bits::Bits;
+use crate::snapshot::dictionary::{Dictionary, UserIndex};
+use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
+use crate::snapshot::propensity::Propensity;
+use crate::snapshot::ratings::Ratings;
+use similarity::cosine::{KernelPath, Observer, Selection, TopK, TopKOptions, top_k_observed};
+use similarity::lists::NeighborLists;
+use similarity::sparse::CsrMatrix;
+
+use super::activity::activity;
+use super::biases::biases;
+use super::error::TrainingError;
+use super::input::TrainingInput;
+use super::matrix::EffectiveRatings;
+
+/// Where [`fit`] stands, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Biases,
+    ItemNeighbors,
+    /// By far the longest where there are more users than items.
+    UserNeighbors,
+}
+
+/// What [`fit`] tells of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FitEvent {
+    /// A stage begins (0 done) or goes on. `total`: 0 when it is not known.
+    Progress { stage: Stage, done: u64, total: u64 },
+    /// How the similarities of a stage were computed.
+    Computed { stage: Stage, path: KernelPath },
+}
+
+impl FitEvent {
+    fn begin(stage: Stage) -> Self {
+        Self::Progress {
+            stage,
+            done: 0,
+            total: 0,
+        }
+    }
+}
+
+/// What is to be fitted.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelOptions<'a> {
+    pub parameters: &'a TrainingParameters,
+    pub weights: BlendWeights,
+    /// The users who get a list of neighbors, one bit a user of the input; `None`: all. Whoever asks few users about a model
+    /// need not wait for the lists of the others, which cost most.
+    pub listed_users: Option<&'a Bits>,
+}
+
+/// A model of `effective`: users without an effective rating have no part in it.
+///
+/// `effective`: [m, n] of `input`. `observe`: called from any thread. Runs on the rayon pool it is called
+/// in; the result is the same, byte by byte, for any number of threads.
+///
+/// # Errors
+/// None for effective ratings of this `input`.
+pub fn fit(
+    input: &TrainingInput,
+    effective: EffectiveRatings,
+    options: &ModelOptions,
+    observe: &(dyn Fn(FitEvent) + Sync),
+) -> Result<SnapshotParts, TrainingError> {
+    let parameters = options.parameters;
+    let (users, ratings) = without_empty_rows(&input.users, effective.ratings)?;
+    let by_item = ratings.transpose();
+
+    let progress = |stage| move |done, total| observe(FitEvent::Progress { stage, done, total });
+
+    observe(FitEvent::begin(Stage::Biases));
+    let biases = biases(&ratings, &by_item, &parameters.options);
+    observe(FitEvent::begin(Stage::ItemNeighbors));
+    let items = nearest(
+        &by_item,
+        &ratings,
+        Selection::All,
+        parameters,
+        &progress(Stage::ItemNeighbors),
+    )?;
+    observe(FitEvent::Computed {
+        stage: Stage::ItemNeighbors,
+        path: items.path,
+    });
+    observe(FitEvent::begin(Stage::UserNeighbors));
+    let listed_rows: Option<Vec<u32>> = options.listed_users.map(|listed| {
+        let of_input = |user: u32| input.users.find(users.id(UserIndex(user)));
+        let is_listed = |&user: &u32| of_input(user).is_some_and(|user| listed.get(user.at()));
+        (0..users.len() as u32).filter(is_listed).collect()
+    });
+    let selection = listed_rows.as_deref().map_or(Selection::All, Selection::Rows);
+    let found = nearest(
+        &ratings,
+        &by_item,
+        selection,
+        parameters,
+        &progress(Stage::UserNeighbors),
+    )?;
+    observe(FitEvent::Computed {
+        stage: Stage::UserNeighbors,
+        path: found.path,
+    });
+    let user_neighbors = match listed_rows {
+        None => found.lists,
+        Some(rows) => found.lists.among(&rows, users.len()),
+    };
+
+    let activity = activity(input, &users);
+    let (ratings, purchased) = Ratings::of_matrix(ratings, &effective.purchased);
+    Ok(SnapshotParts {
+        parameters: parameters.clone(),
+        weights: options.weights,
+        users,
+        items: input.items.clone(),
+        catalogue: input.catalogue.clone(),
+        ratings,
+        purchased,
+        biases,
+        user_neighbors,
+        item_neighbors: items.lists,
+        activity,
+        consents: input.consents.clone(),
+        propensity: Propensity::default(),
+    })
+}
+
+/// The lists of the selected rows alone.
+///
+/// `rows`: effective ratings, [users, items], or their transpose for the lists of items; `columns`: the other of the two. Rows
+/// may be empty.
+///
+/// # Errors
+/// None for effective ratings and selected rows that ascend.
+pub fn neighbors(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selection: Selection<'_>,
+    parameters: &TrainingParameters,
+) -> Result<NeighborLists, TrainingError> {
+    Ok(nearest(rows, columns, selection, parameters, &|_, _| {})?.lists)
+}
+
+fn nearest(
+    rows: &CsrMatrix,
+    columns: &CsrMatrix,
+    selection: Selection<'_>,
+    parameters: &TrainingParameters,
+    observe: Observer<'_>,
+) -> Result<TopK, TrainingError> {
+    let options = TopKOptions {
+        neighbors: parameters.options.neighbors,
+    };
+    Ok(top_k_observed(rows, columns, selection, &options, observe)?)
+}
+
+/// The entries stay where they are: an empty row has none.
+fn without_empty_rows(
+    users: &Dictionary<UserIndex>,
+    ratings: CsrMatrix,
+) -> Result<(Dictionary<UserIndex>, CsrMatrix), TrainingError> {
+    let has_entries = |&row: &usize| !ratings.row_range(row).is_empty();
+    if (0..ratings.n_rows()).all(|row| has_entries(&row)) {
+        return Ok((users.clone(), ratings));
+    }
+    let kept = || (0..ratings.n_rows()).filter(has_entries);
+    let ids = kept().map(|row| users.texts().get(row)).collect();
+    let Some(kept_users) = Dictionary::new(ids) else {
+        unreachable!("a part of an ascending list ascends");
+    };
+    let ends = kept().map(|row| ratings.row_range(row).end as u64);
+    let offsets = std::iter::once(0).chain(ends).collect();
+    let (columns, values) = (ratings.columns().to_vec(), ratings.values().to_vec());
+    let kept_ratings = CsrMatrix::new(ratings.n_columns(), offsets, columns, values)?;
+    Ok((kept_users, kept_ratings))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::matrix::effective_ratings;
+    use super::super::testing::{input, order, rating};
+    use super::*;
+    use crate::snapshot::Snapshot;
+    use crate::snapshot::dictionary::ItemIndex;
+    use crate::snapshot::fixture::snapshot_parts;
+    use crate::snapshot::parameters::TrainingOptions;
+    use similarity::cosine::Products;
+
+    fn options(parameters: &TrainingParameters) -> ModelOptions<'_> {
+        ModelOptions {
+            parameters,
+            weights: BlendWeights::default(),
+            listed_users: None,
+        }
+    }
+
+    fn parts_of(input: &TrainingInput, parameters: &TrainingParameters) -> SnapshotParts {
+        let effective = effective_ratings(input, parameters, |_, _| true).unwrap();
+        fit(input, effective, &options(parameters), &|_| {}).unwrap()
+    }
+
+    #[test]
+    fn users_without_a_rating_are_left_out() {
+        let input = input(
+            4,
+            3,
+            &[rating(1, 1, 4.0, 1), rating(1, 2, 2.0, 2), rating(3, 2, 5.0, 3)],
+            &[order(3, 0, 1), order(3, 0, 2)],
+        );
+        let parts = parts_of(&input, &TrainingParameters::default());
+        assert_eq!(parts.users.texts().iter().collect::<Vec<_>>(), ["u1", "u3"]);
+        assert_eq!(parts.items, input.items);
+        let entry = |item, rating| (ItemIndex(item), rating);
+        // Item 2 is the most popular.
+        assert!(parts.ratings.row(0).iter().eq([entry(2, 2.0), entry(1, 4.0)]));
+        assert!(parts.ratings.row(1).iter().eq([entry(2, 5.0), entry(0, 2.0)]));
+        let purchased: Vec<bool> = (0..4).map(|position| parts.purchased.get(position)).collect();
+        assert_eq!(purchased, [false, false, false, true]);
+        let snapshot = Snapshot::new(parts).unwrap();
+        assert_eq!(snapshot.user_neighbors().row(0).0, [1]);
+    }
+
+    #[test]
+    fn the_lists_are_those_of_the_similarity_kernel() {
+        let rows: [&[f32]; 3] = [&[4.0, 0.0, 1.0, 1.0], &[0.0, 2.0, 3.0, 1.0], &[2.0, 0.0, 0.0, 2.0]];
+        let mut ratings = Vec::new();
+        for (user, row) in (0..).zip(rows) {
+            let rated = (0..).zip(row).filter(|&(_, &value)| value > 0.0);
+            ratings.extend(rated.map(|(item, &value)| rating(user, item, value, item)));
+        }
+        let expected = snapshot_parts(&rows);
+        let input = input(3, 4, &ratings, &[]);
+        let found = parts_of(&input, &TrainingParameters::default());
+        assert_eq!(found.user_neighbors, expected.user_neighbors);
+        assert_eq!(found.item_neighbors, expected.item_neighbors);
+
+        let options = TrainingOptions {
+            neighbors: 1,
+            ..TrainingOptions::default()
+        };
+        let short = TrainingParameters {
+            options,
+            ..TrainingParameters::default()
+        };
+        let found = parts_of(&input, &short);
+        assert_eq!(found.user_neighbors.row(0).0, &expected.user_neighbors.row(0).0[..1]);
+        assert_eq!(found.item_neighbors.row(2).0, &expected.item_neighbors.row(2).0[..1]);
+    }
+
+    #[test]
+    fn users_who_are_not_listed_get_no_list_and_change_none() {
+        // User 1 has no rating, so that users of the input and of the model differ.
+        let events: Vec<_> = [0, 2, 3, 4]
+            .into_iter()
+            .flat_map(|user| (0..3).map(move |item| rating(user, item, 1.0 + ((user + item) % 4) as f32, 1)))
+            .collect();
+        let input = input(5, 3, &events, &[]);
+        let parameters = TrainingParameters::default();
+        let all = parts_of(&input, &parameters);
+        let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
+        let listed: Bits = [false, true, true, false, true].into_iter().collect();
+        let few = ModelOptions {
+            listed_users: Some(&listed),
+            ..options(&parameters)
+        };
+        let found = fit(&input, effective, &few, &|_| {}).unwrap();
+        for (row, is_listed) in [false, true, false, true].into_iter().enumerate() {
+            match is_listed {
+                true => assert_eq!(found.user_neighbors.row(row), all.user_neighbors.row(row)),
+                false => assert!(found.user_neighbors.row(row).0.is_empty()),
+            }
+        }
+        assert_eq!(found.item_neighbors, all.item_neighbors);
+        Snapshot::new(found).unwrap();
+    }
+
+    #[test]
+    fn every_stage_is_observed_once() {
+        let input = input(1, 1, &[rating(0, 0, 3.0, 1)], &[]);
+        let parameters = TrainingParameters::default();
+        let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
+        let seen = Mutex::new(Vec::new());
+        fit(&input, effective, &options(&parameters), &|event| {
+            seen.lock().unwrap().push(event)
+        })
+        .unwrap();
+        let seen = seen.into_inner().unwrap();
+        let begun = seen.iter().filter_map(|event| match event {
+            FitEvent::Progress { stage, done: 0, .. } => Some(*stage),
+            _ => None,
+        });
+        let stages = [Stage::Biases, Stage::ItemNeighbors, Stage::UserNeighbors];
+        assert_eq!(begun.collect::<Vec<_>>(), stages);
+        let computed = seen.iter().filter_map(|event| match event {
+            FitEvent::Computed { stage, path } => Some((*stage, path.products)),
+            FitEvent::Progress { .. } => None,
+        });
+        let expected = stages[1..].iter().map(|&stage| (stage, Products::Integer));
+        assert_eq!(computed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_makes_an_empty_model() {
+        for input in [input(0, 0, &[], &[]), input(2, 0, &[], &[]), input(2, 3, &[], &[])] {
+            let parts = parts_of(&input, &TrainingParameters::default());
+            assert_eq!((parts.users.len(), parts.ratings.nnz()), (0, 0));
+            Snapshot::new(parts).unwrap();
+        }
+    }
+}

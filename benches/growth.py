@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How what a call costs, and what memory a server takes, grow with the catalogue, the users and the length of histories.
+"""How what a call costs, and what memory a server takes, grow with the catalog, the users and the length of histories.
 
     cargo build --release --bins --benches && benches/growth.py --folder /var/tmp/growth
 

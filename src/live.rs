@@ -4,11 +4,11 @@
 //! and swaps. The *refresh* loop reads what has been written since and publishes a new overlay. A request takes the
 //! cell's content once and never waits for either.
 
-mod behind;
-mod book;
+mod background_thread;
 mod gauges;
 mod load;
 mod memory;
+mod offer_catalog;
 pub mod options;
 mod refresh;
 mod reload;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store::changes::Watermark;
 use crate::store::error::StoreError;
 use crate::store::pool::Pool;
-use coupons::book::Book;
+use coupons::offer_catalog::OfferCatalog;
 use domain::consent::PrivacyOptions;
 use domain::error::chain;
 use domain::time::Timestamp;
@@ -39,7 +39,7 @@ use self::options::LiveOptions;
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, the loop of the book, and one to
+/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, the loop of the offer catalog, and one to
 /// replace another.
 const CONNECTIONS: u32 = 5;
 /// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
@@ -62,9 +62,9 @@ struct Shared {
     epochs: AtomicU64,
     /// What the loops keep beside it.
     previous: ArcSwapOption<LoadedSnapshot>,
-    book: ArcSwap<Book>,
-    /// Of `book`; the lock lets one read it anew at a time.
-    book_revision: tokio::sync::Mutex<Option<i64>>,
+    offer_catalog: ArcSwap<OfferCatalog>,
+    /// Of `offer_catalog`; the lock lets one read it anew at a time.
+    offer_catalog_revision: tokio::sync::Mutex<Option<i64>>,
     status: ArcSwap<ServingStatus>,
     /// Serializes the two loops; never touched by a request.
     loaded: tokio::sync::Mutex<Option<Loaded>>,
@@ -112,12 +112,12 @@ impl Live {
     /// first attempt to load the active snapshot, so that a server which can answer answers from its first request on,
     /// unless that takes long or `shutdown` comes first: the reload loop goes on with it.
     pub async fn start(pool: Pool, options: LiveOptions, privacy: PrivacyOptions, shutdown: CancellationToken) -> Self {
-        let (live, requests) = Self::new(pool.apart(CONNECTIONS), options, privacy);
+        let (live, requests) = Self::new(pool.dedicated(CONNECTIONS), options, privacy);
         let (tried, first_try) = oneshot::channel();
         let reload = reload::Reload::new(live.shared.clone());
         tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
-        tokio::spawn(book::run(live.shared.clone(), shutdown.clone()));
+        tokio::spawn(offer_catalog::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
@@ -133,7 +133,7 @@ impl Live {
     /// What the database says.
     pub async fn read(pool: Pool, options: LiveOptions, privacy: PrivacyOptions) -> Result<Self, StoreError> {
         let (live, _) = Self::new(pool, options, privacy);
-        live.refresh_book().await?;
+        live.refresh_offer_catalog().await?;
         reload::Reload::new(live.shared.clone()).run_once().await;
         Ok(live)
     }
@@ -151,8 +151,8 @@ impl Live {
             view: ArcSwapOption::empty(),
             epochs: AtomicU64::new(0),
             previous: ArcSwapOption::empty(),
-            book: ArcSwap::default(),
-            book_revision: tokio::sync::Mutex::default(),
+            offer_catalog: ArcSwap::default(),
+            offer_catalog_revision: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
@@ -176,21 +176,21 @@ impl Live {
     }
 
     /// All campaigns and coupons, as of at most a refresh interval ago.
-    pub fn book(&self) -> Arc<Book> {
-        self.shared.book.load_full()
+    pub fn offer_catalog(&self) -> Arc<OfferCatalog> {
+        self.shared.offer_catalog.load_full()
     }
 
-    /// Reads the book anew if it has changed: who has changed it, or misses something in it, does not wait for the loop.
+    /// Reads the offer catalog anew if it has changed: who has changed it, or misses something in it, does not wait for the loop.
     ///
     /// # Errors
-    /// What the database says; the book stays as it was.
-    pub async fn refresh_book(&self) -> Result<(), StoreError> {
-        book::refresh(&self.shared).await
+    /// What the database says; the offer catalog stays as it was.
+    pub async fn refresh_offer_catalog(&self) -> Result<(), StoreError> {
+        offer_catalog::refresh(&self.shared).await
     }
 
     /// The same after a write, which is answered whatever becomes of this: the loop makes up for it.
-    pub async fn publish_book(&self) {
-        let _ = tokio::time::timeout(REFRESH_WAIT, self.refresh_book()).await;
+    pub async fn publish_offer_catalog(&self) {
+        let _ = tokio::time::timeout(REFRESH_WAIT, self.refresh_offer_catalog()).await;
     }
 
     pub fn status(&self) -> Arc<ServingStatus> {

@@ -1,8 +1,8 @@
 //! All SQL. Free functions that take a pool or a connection; the caller of the latter chooses the transaction.
 
+pub mod analyze;
 pub mod audience;
 mod audit;
-pub mod book;
 pub mod campaigns;
 pub mod catalog;
 pub mod changes;
@@ -15,11 +15,12 @@ pub mod eligibility;
 pub mod error;
 pub mod exposures;
 pub mod ids;
-pub mod import_memory;
+pub mod key_cache;
 pub mod keys;
 pub mod leases;
 pub mod lift;
 pub mod migrations;
+pub mod offer_catalog;
 pub mod options;
 pub mod outcome;
 pub mod pool;
@@ -29,5 +30,4 @@ pub mod redemption_loads;
 pub mod redemptions;
 pub mod requests;
 pub mod snapshots;
-pub mod statistics;
 pub mod training;

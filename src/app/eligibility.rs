@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use crate::live::{Live, ServingStatus};
-use crate::store::eligibility::{Standing, standing};
+use crate::store::eligibility::{UserCouponState, standing};
 use crate::store::error::StoreError;
 use crate::store::exposures;
 use crate::store::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
-use coupons::book::{Book, Offer};
 use coupons::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
+use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, History, Users};
 use domain::access::{Caller, Role};
 use domain::consent::Purpose;
@@ -22,7 +22,7 @@ use recommender::snapshot::view::View;
 
 /// What eligibility is judged with.
 #[derive(Clone)]
-pub struct Judge {
+pub struct EligibilityService {
     pub pool: Pool,
     pub live: Live,
     pub policy: Policy,
@@ -65,20 +65,20 @@ pub enum EligibilityError {
     Store(#[from] StoreError),
 }
 
-impl Judge {
+impl EligibilityService {
     /// Everything that decides about what is asked.
     ///
     /// # Errors
     /// See [`EligibilityError`]; a coupon that there is not is no error, but a reason.
     pub async fn gather(&self, request: &CheckRequest) -> Result<Case, EligibilityError> {
-        let book = self.book_for(&request.coupons).await?;
+        let offer_catalog = self.offer_catalog_for(&request.coupons).await?;
         let sees = |offer: &&Arc<Offer>| request.caller.sees(offer.merchant());
         let chosen: Vec<(CouponId, Option<Arc<Offer>>)> = match &request.coupons {
             Selection::Named(ids) => ids
                 .iter()
-                .map(|id| (id.clone(), book.offer(id).filter(sees).cloned()))
+                .map(|id| (id.clone(), offer_catalog.offer(id).filter(sees).cloned()))
                 .collect(),
-            Selection::OnOffer => book
+            Selection::OnOffer => offer_catalog
                 .offers()
                 .filter(sees)
                 .filter(|offer| may_be_on_offer(offer))
@@ -93,7 +93,7 @@ impl Judge {
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
         let standing = standing(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
         Ok(Case {
-            others: others(&standing, &book, request.cart.as_ref(), &request.caller),
+            others: others(&standing, &offer_catalog, request.cart.as_ref(), &request.caller),
             request: request.clone(),
             policy: self.policy,
             chosen,
@@ -117,8 +117,10 @@ impl Judge {
         cart: &Cart,
         caller: &Caller,
     ) -> Result<Option<Arc<Offer>>, EligibilityError> {
-        let book = self.book_for(&Selection::Named(vec![coupon.clone()])).await?;
-        let offer = book.offer(coupon).filter(|offer| caller.sees(offer.merchant()));
+        let offer_catalog = self.offer_catalog_for(&Selection::Named(vec![coupon.clone()])).await?;
+        let offer = offer_catalog
+            .offer(coupon)
+            .filter(|offer| caller.sees(offer.merchant()));
         let Some(offer) = offer else { return Ok(None) };
         if self.live.view().is_none() && needs_view(offer, Some(cart)) {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
@@ -127,19 +129,19 @@ impl Judge {
     }
 
     /// The definitions; read anew when something is asked for that is not among them.
-    async fn book_for(&self, coupons: &Selection) -> Result<Arc<Book>, EligibilityError> {
-        let book = self.live.book();
-        let is_missing = |id: &CouponId| book.offer(id).is_none();
+    async fn offer_catalog_for(&self, coupons: &Selection) -> Result<Arc<OfferCatalog>, EligibilityError> {
+        let offer_catalog = self.live.offer_catalog();
+        let is_missing = |id: &CouponId| offer_catalog.offer(id).is_none();
         let may_be_old = match coupons {
             Selection::Named(ids) => ids.iter().any(is_missing),
             // As after a start, before it was read for the first time.
-            Selection::OnOffer => book.offers().next().is_none(),
+            Selection::OnOffer => offer_catalog.offers().next().is_none(),
         };
         if may_be_old {
-            self.live.refresh_book().await?;
-            return Ok(self.live.book());
+            self.live.refresh_offer_catalog().await?;
+            return Ok(self.live.offer_catalog());
         }
-        Ok(book)
+        Ok(offer_catalog)
     }
 }
 
@@ -150,7 +152,7 @@ pub struct Case {
     /// `None` for a coupon that there is not, or not for this caller.
     chosen: Vec<(CouponId, Option<Arc<Offer>>)>,
     view: Option<Arc<View>>,
-    standing: Standing,
+    standing: UserCouponState,
     others: Vec<Arc<Offer>>,
 }
 
@@ -309,7 +311,7 @@ impl Case {
 
 /// A user, their history and their cart, to be judged for one coupon after the other.
 pub(super) struct Subject<'a> {
-    standing: &'a Standing,
+    standing: &'a UserCouponState,
     view: Option<&'a View>,
     history: Option<History<'a>>,
     cart: Option<&'a Cart>,
@@ -319,7 +321,7 @@ pub(super) struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// `others`: see [`others`].
     pub fn new(
-        standing: &'a Standing,
+        standing: &'a UserCouponState,
         view: Option<&'a View>,
         cart: Option<&'a Cart>,
         others: &'a [Arc<Offer>],
@@ -351,12 +353,21 @@ impl<'a> Subject<'a> {
 
 /// Offers that stand beside the one that is judged: applied in the cart, of which none is known that the caller may not
 /// name, or reserved for the user.
-pub(super) fn others(standing: &Standing, book: &Book, cart: Option<&Cart>, caller: &Caller) -> Vec<Arc<Offer>> {
+pub(super) fn others(
+    standing: &UserCouponState,
+    offer_catalog: &OfferCatalog,
+    cart: Option<&Cart>,
+    caller: &Caller,
+) -> Vec<Arc<Offer>> {
     let applied = cart.into_iter().flat_map(|cart| &cart.applied);
     let applied = applied
-        .filter_map(|id| book.offer(id))
+        .filter_map(|id| offer_catalog.offer(id))
         .filter(|offer| caller.sees(offer.merchant()));
-    let reserved = standing.user.reserved.iter().filter_map(|(id, _)| book.offer(id));
+    let reserved = standing
+        .user
+        .reserved
+        .iter()
+        .filter_map(|(id, _)| offer_catalog.offer(id));
     applied.chain(reserved).cloned().collect()
 }
 

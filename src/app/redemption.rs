@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::store::error::StoreError;
 use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
 use crate::store::requests::{Done, Request};
-use coupons::book::Offer;
 use coupons::eligibility::{Assessment, Verdict};
+use coupons::offer_catalog::Offer;
 use domain::access::Caller;
 use domain::coupon::{Audience, Cart};
 use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
 use domain::redemption::Reservation;
 
-use super::eligibility::{EligibilityError, Judge, Subject, others, reader};
+use super::eligibility::{EligibilityError, EligibilityService, Subject, others, reader};
 use super::sweep::give_back_expired;
 
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl From<StoreError> for ReserveError {
 /// How often a reservation is tried when what was free is taken in the meantime.
 const ATTEMPTS: u32 = 3;
 
-impl Judge {
+impl EligibilityService {
     /// Sets aside what the coupon takes off the cart.
     ///
     /// # Errors
@@ -70,10 +70,10 @@ impl Judge {
                 .named_offer(&request.coupon, &request.cart, &request.caller)
                 .await?;
             let offer = offer.ok_or_else(|| ReserveError::UnknownCoupon(request.coupon.clone()))?;
-            let (book, view) = (self.live.book(), self.live.view());
+            let (offer_catalog, view) = (self.live.offer_catalog(), self.live.view());
             let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |standing| {
                 let cart = Some(&request.cart);
-                let others = others(standing, &book, cart, &request.caller);
+                let others = others(standing, &offer_catalog, cart, &request.caller);
                 let subject = Subject::new(standing, view.as_deref(), cart, &others);
                 let Some(usage) = standing.usages.get(&request.coupon) else {
                     return Err(Assessment::unknown_coupon());

@@ -14,8 +14,8 @@ use crate::store::error::StoreError;
 use crate::store::exposures::{self, Exposure};
 use crate::store::pool::Pool;
 use coupons::audience::{Audience, AudienceError};
-use coupons::book::{Book, Offer};
 use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
+use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, Users};
 use coupons::scoring::{By, Explanation, NotFitted, Scorer, Scores};
 use coupons::targeting::{Counts, Question, Ranked, Ranking};
@@ -145,7 +145,7 @@ impl Targets {
         let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
         // Closed never.
         let _slot = ASSESSMENTS.acquire().await.map_err(|_| TargetsError::Panicked)?;
-        let book = live.book();
+        let offer_catalog = live.offer_catalog();
         let (by, scored) = (request.by, snapshot.clone());
         let scored_offer = offer.clone();
         let score = compute(move || {
@@ -153,7 +153,7 @@ impl Targets {
             let scores = scorer.scores(&scored);
             Ok::<_, TargetsError>((scorer, scores))
         });
-        let query = query(&request.coupon, &offer, &book, &policy, &snapshot);
+        let query = query(&request.coupon, &offer, &offer_catalog, &policy, &snapshot);
         let read = audience::read(pool, &query).map_err(TargetsError::from);
         let (scored, read) = try_join!(score, read)?;
         let (scorer, scores) = scored?;
@@ -163,7 +163,7 @@ impl Targets {
             snapshot: snapshot.clone(),
             view,
             offer: offer.clone(),
-            book,
+            offer_catalog,
             policy,
             scores,
             min_score: request.min_score,
@@ -302,8 +302,8 @@ impl Targets {
 
     fn target(&self, position: usize) -> Target {
         let ranked = self.ranking.get(position);
-        let catalogue = self.snapshot.catalogue();
-        let is_shown = |item: ItemIndex| self.request.caller.sees(catalogue.facts(item).merchant);
+        let catalog = self.snapshot.catalog();
+        let is_shown = |item: ItemIndex| self.request.caller.sees(catalog.facts(item).merchant);
         let explanation = ranked.index.filter(|_| self.request.explain);
         Target {
             rank: self.rank,
@@ -319,28 +319,28 @@ impl Targets {
     }
 }
 
-/// From the book; read anew once if it is not there.
+/// From the offer catalog; read anew once if it is not there.
 async fn find_offer(live: &Live, request: &TargetsRequest) -> Result<Arc<Offer>, TargetsError> {
-    let visible = |book: Arc<Book>| {
-        let offer = book.offer(&request.coupon).cloned();
+    let visible = |offer_catalog: Arc<OfferCatalog>| {
+        let offer = offer_catalog.offer(&request.coupon).cloned();
         offer.filter(|offer| request.caller.sees(offer.merchant()))
     };
-    if let Some(offer) = visible(live.book()) {
+    if let Some(offer) = visible(live.offer_catalog()) {
         return Ok(offer);
     }
-    live.refresh_book().await?;
-    visible(live.book()).ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))
+    live.refresh_offer_catalog().await?;
+    visible(live.offer_catalog()).ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))
 }
 
 fn query<'a>(
     coupon: &'a CouponId,
     offer: &Offer,
-    book: &Book,
+    offer_catalog: &OfferCatalog,
     policy: &Policy,
     snapshot: &'a Snapshot,
 ) -> AudienceQuery<'a> {
     let ids = snapshot.users().texts();
-    let has_exclusive = || book.offers().any(|other| other.campaign.is_exclusive);
+    let has_exclusive = || offer_catalog.offers().any(|other| other.campaign.is_exclusive);
     let wanted = offer.coupon.rules.iter().filter_map(|rule| match rule {
         Rule::Attribute { name, values } => Some(values.iter().map(|value| (name.clone(), value.clone()))),
         _ => None,
@@ -365,7 +365,7 @@ struct Assessment {
     snapshot: Arc<Snapshot>,
     view: Arc<View>,
     offer: Arc<Offer>,
-    book: Arc<Book>,
+    offer_catalog: Arc<OfferCatalog>,
     policy: Policy,
     scores: Scores,
     min_score: Option<f64>,
@@ -379,7 +379,7 @@ impl Assessment {
         let question = Question {
             offer: &self.offer,
             rules: &rules,
-            book: &self.book,
+            offer_catalog: &self.offer_catalog,
             policy: &self.policy,
             view: &self.view,
             usage: &read.usage,

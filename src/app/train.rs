@@ -339,11 +339,11 @@ async fn run(pool: &Pool, lease: &Lease, options: &TrainOptions, report: Report)
         counts,
         active_counts: active.and_then(|active| active.counts),
     };
-    let judgement = judge(&evidence, &options.gate);
+    let judgment = judge(&evidence, &options.gate);
     let evaluated = || [Some(&candidate), refitted.as_ref()].into_iter().flatten();
     let evaluation = Evaluation {
-        verdict: judgement.verdict,
-        reasons: judgement.reasons,
+        verdict: judgment.verdict,
+        reasons: judgment.reasons,
         ranking: evaluated().flat_map(|evaluated| evaluated.ranking.clone()).collect(),
         rating: evaluated().flat_map(|evaluated| evaluated.rating.clone()).collect(),
         propensity: propensity_quality,

@@ -10,13 +10,13 @@ use crate::store::error::StoreError;
 use crate::store::migrations::{self, Schema};
 use crate::store::options::DatabaseOptions;
 use crate::store::pool::Pool;
-use private_postgres::{Embedded, EmbeddedOptions};
+use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 
 /// An open database; a private one runs as long as this lives.
 pub(super) struct Database {
     pub pool: Pool,
     url: String,
-    private: Option<Embedded>,
+    private: Option<PrivatePostgres>,
 }
 
 /// What it is opened for.
@@ -91,8 +91,8 @@ fn options(config: &Config, purpose: Purpose) -> DatabaseOptions {
 /// Inside the private PostgreSQL.
 const DATABASE_NAME: &str = "likemind";
 
-async fn start_private(config: &Config) -> anyhow::Result<Embedded> {
-    let mut options = EmbeddedOptions::default();
+async fn start_private(config: &Config) -> anyhow::Result<PrivatePostgres> {
+    let mut options = PrivatePostgresOptions::default();
     if let Some(data_dir) = &config.data_dir {
         options.data_dir.clone_from(data_dir);
     }
@@ -101,7 +101,7 @@ async fn start_private(config: &Config) -> anyhow::Result<Embedded> {
     options
         .settings
         .push(("max_connections".to_owned(), max_connections.to_string()));
-    let started = tokio::task::spawn_blocking(move || Embedded::start(&options)).await;
+    let started = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options)).await;
     Ok(started.context("PostgreSQL was not started")??)
 }
 

@@ -216,7 +216,7 @@ fn csv_line(fields: &[String]) -> anyhow::Result<String> {
 fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
     match explanation {
         Explanation::Affinity(affinity) => {
-            let name = |term: &AffinityTerm| match snapshot.catalogue().facts(term.item).title {
+            let name = |term: &AffinityTerm| match snapshot.catalog().facts(term.item).title {
                 "" => snapshot.items().id(term.item).to_owned(),
                 title => title.to_owned(),
             };
@@ -253,7 +253,7 @@ fn explanation_json(snapshot: &Snapshot, explanation: &Explanation) -> Value {
             let item = |term: &AffinityTerm| {
                 json!({
                     "item_id": snapshot.items().id(term.item),
-                    "title": snapshot.catalogue().facts(term.item).title,
+                    "title": snapshot.catalog().facts(term.item).title,
                     "rating": term.rating,
                     "contribution": term.contribution,
                 })

@@ -102,12 +102,12 @@ impl Access {
 
 /// What a stream goes on by: a key that was good when it began may not be any more.
 #[derive(Clone)]
-pub struct Pass {
+pub struct StreamAuthorization {
     access: Access,
     caller: Arc<Caller>,
 }
 
-impl Pass {
+impl StreamAuthorization {
     pub fn new(access: &Access, caller: &Arc<Caller>) -> Self {
         Self {
             access: access.clone(),
@@ -147,7 +147,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
 ///
 /// # Errors
 /// As [`caller`].
-pub fn pass<T>(request: &Request<T>) -> Result<Pass, Status> {
+pub fn pass<T>(request: &Request<T>) -> Result<StreamAuthorization, Status> {
     attached(request)
 }
 

@@ -34,7 +34,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let campaign = convert::new_campaign(request.into_inner(), &caller)?;
         let stored = campaigns::create(&self.pool, &campaign).await?;
-        self.live.publish_book().await;
+        self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCampaignResponse {
             campaign: Some(stored.into()),
         }))
@@ -47,7 +47,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let patch = convert::campaign_patch(request.into_inner(), &caller)?;
         let stored = campaigns::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
-        self.live.publish_book().await;
+        self.live.publish_offer_catalog().await;
         Ok(Response::new(UpdateCampaignResponse {
             campaign: Some(stored.into()),
         }))
@@ -87,7 +87,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let (id, state) = convert::new_state(request.into_inner())?;
         let stored = campaigns::set_state(&self.pool, &id, state, caller.merchant.as_ref()).await?;
-        self.live.publish_book().await;
+        self.live.publish_offer_catalog().await;
         Ok(Response::new(SetCampaignStateResponse {
             campaign: Some(stored.into()),
         }))
@@ -100,7 +100,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let coupon = convert::new_coupon(request.into_inner(), &caller)?;
         let stored = coupons::create(&self.pool, &coupon, caller.merchant.as_ref()).await?;
-        self.live.publish_book().await;
+        self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCouponResponse {
             coupon: Some(stored.into()),
         }))
@@ -113,7 +113,7 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let patch = convert::coupon_patch(request.into_inner(), &caller)?;
         let stored = coupons::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
-        self.live.publish_book().await;
+        self.live.publish_offer_catalog().await;
         Ok(Response::new(UpdateCouponResponse {
             coupon: Some(stored.into()),
         }))

@@ -5,7 +5,7 @@ mod targets;
 
 use tonic::{Request, Response, Status};
 
-use crate::app::eligibility::Judge;
+use crate::app::eligibility::EligibilityService;
 use crate::app::redemption::new_redemption_id;
 use crate::app::targets::Targets;
 use crate::store::redemptions;
@@ -22,7 +22,7 @@ use super::proto::v1::{
 use super::{heavy, status};
 
 pub struct CouponHandler {
-    pub judge: Judge,
+    pub eligibility: EligibilityService,
 }
 
 #[tonic::async_trait]
@@ -35,7 +35,13 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<TargetsStream>, Status> {
         let (caller, pass) = (caller(&request)?, pass(&request)?);
         let (request, rows) = targets::convert::request(request.into_inner(), caller)?;
-        let targets = Targets::open(&self.judge.pool, &self.judge.live, self.judge.policy, request).await?;
+        let targets = Targets::open(
+            &self.eligibility.pool,
+            &self.eligibility.live,
+            self.eligibility.policy,
+            request,
+        )
+        .await?;
         let rows = rows.of(targets.header());
         Ok(Response::new(targets::stream(targets, rows, pass)))
     }
@@ -46,7 +52,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<CheckEligibilityResponse>, Status> {
         let caller = caller(&request)?;
         let check = convert::check(request.into_inner(), caller)?;
-        let case = self.judge.gather(&check).await?;
+        let case = self.eligibility.gather(&check).await?;
         let checked = heavy::run(case.work(), move || case.check()).await?;
         Ok(Response::new(convert::checked(checked)))
     }
@@ -57,9 +63,9 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ListUserCouponsResponse>, Status> {
         let caller = caller(&request)?;
         let list = convert::list(request.into_inner(), caller)?;
-        let case = self.judge.gather(&list.check).await?;
+        let case = self.eligibility.gather(&list.check).await?;
         let listed = heavy::run(case.work(), move || case.list(&list)).await?;
-        self.judge.log_exposures(&listed).await?;
+        self.eligibility.log_exposures(&listed).await?;
         Ok(Response::new(convert::listed(listed)))
     }
 
@@ -69,7 +75,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ReserveCouponResponse>, Status> {
         let caller = caller(&request)?;
         let reserve = convert::reserve(request.into_inner(), caller)?;
-        let reservation = status::answer(self.judge.reserve(&reserve).await?)?;
+        let reservation = status::answer(self.eligibility.reserve(&reserve).await?)?;
         Ok(Response::new(ReserveCouponResponse {
             reservation: Some(convert::reservation(reservation)),
         }))
@@ -81,7 +87,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ConfirmRedemptionResponse>, Status> {
         let caller = caller(&request)?;
         let (request, confirmation) = convert::confirm(request.into_inner(), new_redemption_id()?, &caller)?;
-        let redemption = redemptions::confirm(&self.judge.pool, &request, &confirmation).await?;
+        let redemption = redemptions::confirm(&self.eligibility.pool, &request, &confirmation).await?;
         Ok(Response::new(ConfirmRedemptionResponse {
             redemption: Some(convert::redemption(status::answer(redemption)?)),
         }))
@@ -93,7 +99,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ReleaseReservationResponse>, Status> {
         let caller = caller(&request)?;
         let (request, reservation) = convert::release(request.into_inner(), &caller)?;
-        let released = redemptions::release(&self.judge.pool, &request, &reservation).await?;
+        let released = redemptions::release(&self.eligibility.pool, &request, &reservation).await?;
         Ok(Response::new(ReleaseReservationResponse {
             released: status::answer(released)?,
         }))
@@ -105,7 +111,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<RollbackRedemptionResponse>, Status> {
         let caller = caller(&request)?;
         let (request, rollback) = convert::rollback(request.into_inner(), &caller)?;
-        let redemption = redemptions::rollback(&self.judge.pool, &request, &rollback).await?;
+        let redemption = redemptions::rollback(&self.eligibility.pool, &request, &rollback).await?;
         Ok(Response::new(RollbackRedemptionResponse {
             redemption: Some(convert::redemption(status::answer(redemption)?)),
         }))

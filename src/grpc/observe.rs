@@ -26,7 +26,7 @@ use tracing::{Instrument, Level, Span};
 
 use self::body::Counted;
 use self::instruments::Instruments;
-use super::access::{Access, Pass};
+use super::access::{Access, StreamAuthorization};
 use super::method::{Method, Work};
 use super::options::ServerOptions;
 use super::slots::{Slot, Slots};
@@ -149,7 +149,9 @@ where
         let ends = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         if let Some(caller) = admission.caller.clone() {
             if matches!(method.work(), Work::Ingest | Work::Stream) {
-                request.extensions_mut().insert(Pass::new(&shared.access, &caller));
+                request
+                    .extensions_mut()
+                    .insert(StreamAuthorization::new(&shared.access, &caller));
             }
             request.extensions_mut().insert(caller);
         }

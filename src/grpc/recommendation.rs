@@ -164,7 +164,7 @@ impl RecommendationService for RecommendationHandler {
         let caller = caller(&request)?;
         let similar = SimilarRequest::new(request.into_inner(), &caller)?;
         let view = self.view()?;
-        // An item that is newer than the snapshot has no neighbours yet.
+        // An item that is newer than the snapshot has no neighbors yet.
         let item = convert::existing_item(&view, &similar.item, &caller)?;
         let answer = heavy::run(work::of_similar(&similar), move || {
             let items = item.map(|item| similar_items(&view, item, similar.limit, &similar.filter));

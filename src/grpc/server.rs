@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
-use crate::app::eligibility::Judge;
+use crate::app::eligibility::EligibilityService;
 use crate::live::Live;
 use crate::store::pool::Pool;
 use coupons::eligibility::Policy;
@@ -150,7 +150,7 @@ pub async fn serve(
         live: live.clone(),
     };
     let coupon = CouponHandler {
-        judge: Judge {
+        eligibility: EligibilityService {
             pool: pool.clone(),
             live: live.clone(),
             policy,

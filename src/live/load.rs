@@ -18,7 +18,7 @@ use recommender::snapshot::codec::{self, CodecError, DecodedPart};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::{Snapshot, SnapshotError};
 
-use super::behind::{self, Pace};
+use super::background_thread::{self, Priority};
 use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 
 /// Why a version cannot be served.
@@ -89,18 +89,18 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
         .await?
         .ok_or(LoadError::Gone { version })?;
     let snapshot = if is_first {
-        decode(Pace::Equal, pool, &record).await?
+        decode(Priority::Equal, pool, &record).await?
     } else {
         let size_bytes = record.size_bytes as f64;
         let limit = LEFTOVERS_LIMIT + Duration::from_secs_f64(size_bytes / LEFTOVERS_BYTES_PER_SECOND);
-        match tokio::time::timeout(limit, decode(Pace::Leftovers, pool, &record)).await {
+        match tokio::time::timeout(limit, decode(Priority::Leftovers, pool, &record)).await {
             Ok(decoded) => decoded?,
             Err(_) => {
                 tracing::info!(
                     version,
                     "snapshot {version} is not loaded after {limit:?} with what calls leave: begun anew with a share of its own"
                 );
-                decode(Pace::Tenth, pool, &record).await?
+                decode(Priority::Tenth, pool, &record).await?
             }
         }
     };
@@ -112,7 +112,7 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
     })
 }
 
-async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snapshot, LoadError> {
+async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Result<Snapshot, LoadError> {
     let version = record.version;
     let given_up = CancellationToken::new();
     let _given_up_when_dropped = given_up.clone().drop_guard();
@@ -125,7 +125,7 @@ async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snap
                 given_up: given_up.clone(),
             };
             let runtime = Handle::current();
-            compute(pace, version, move || stored.decode(&runtime))
+            compute(priority, version, move || stored.decode(&runtime))
         })
         .buffer_unordered(CONCURRENT_PARTS)
         .try_collect()
@@ -138,7 +138,7 @@ async fn decode(pace: Pace, pool: &Pool, record: &SnapshotRecord) -> Result<Snap
         memory::give_back();
         snapshot
     };
-    compute(pace, version, assemble).await
+    compute(priority, version, assemble).await
 }
 
 /// A part in the database.
@@ -190,13 +190,13 @@ fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Sn
 
 /// The result of `work`, which stands [`behind`].
 async fn compute<T: Send + 'static>(
-    pace: Pace,
+    priority: Priority,
     version: i64,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     let (sender, done) = oneshot::channel();
     // Nobody waits any more where the load was given up.
-    let spawned = behind::spawn(pace, move || drop(sender.send(work())));
+    let spawned = background_thread::spawn(priority, move || drop(sender.send(work())));
     spawned.map_err(|source| LoadError::NoThread { version, source })?;
     done.await.map_err(|_| LoadError::Panicked { version })?
 }

@@ -11,7 +11,7 @@ pub struct LiveOptions {
     /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1. The one that is kept goes before
     /// another one is loaded, so that there are never three.
     pub keep_previous: u8,
-    /// Ratings, purchases and catalogue entries newer than the snapshot that are held in memory: about 200 bytes each,
+    /// Ratings, purchases and catalog entries newer than the snapshot that are held in memory: about 200 bytes each,
     /// and an item's texts, up to 1,024 bytes for a title. Changes of what the snapshot holds are held beyond that.
     pub max_overlay_entries: usize,
 }

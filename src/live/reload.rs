@@ -12,7 +12,7 @@ use crate::store::snapshots::{self, Hints};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
 
-use super::behind::{self, Pace};
+use super::background_thread::{self, Priority};
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
 use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
@@ -246,7 +246,7 @@ impl Reload {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             // Where no thread can be started it is freed here.
-            let _ = behind::spawn(Pace::Leftovers, move || {
+            let _ = background_thread::spawn(Priority::Leftovers, move || {
                 drop(old);
                 memory::give_back();
                 drop(freeing);

@@ -12,10 +12,10 @@ use domain::id::{CampaignId, CouponId};
 use domain::time::Timestamp;
 
 use super::audit::{self, Action};
-use super::book::coupon_id;
 use super::changes;
 use super::error::StoreError;
-use super::pool::{Connection, Pool, lift_limits};
+use super::offer_catalog::coupon_id;
+use super::pool::{Connection, Pool, without_timeouts};
 
 /// Ids that come in one row: a row of its own for each would cost more than reading it does.
 const CHUNK: i64 = 32_768;
@@ -75,7 +75,7 @@ pub struct OfferKeys {
 /// Reads over two connections that see the same moment. `None` when there is no such coupon.
 pub async fn read(pool: &Pool, query: &AudienceQuery<'_>) -> Result<Option<AudienceRead>, StoreError> {
     let (mut first, mut second, _) = changes::two_readers(pool).await?;
-    try_join!(lift_limits(&mut first), lift_limits(&mut second))?;
+    try_join!(without_timeouts(&mut first), without_timeouts(&mut second))?;
     let Some((keys, now, usage)) = read_usage(&mut first, query).await? else {
         return Ok(None);
     };

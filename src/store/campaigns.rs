@@ -5,8 +5,8 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::time::Timestamp;
 
-use super::book::{CampaignRow, raise_revision};
 use super::error::StoreError;
+use super::offer_catalog::{CampaignRow, raise_revision};
 use super::pool::{Connection, Pool};
 
 /// A campaign with what is used of its budget.

@@ -10,9 +10,9 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;
 
-use super::book::raise_revision;
 use super::error::StoreError;
 use super::ids;
+use super::offer_catalog::raise_revision;
 use super::outcome::LoadOutcome;
 use super::pool::{Connection, Pool};
 

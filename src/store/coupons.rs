@@ -3,10 +3,10 @@
 use domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 
-use super::book::{coupon_id, raise_revision};
 use super::campaigns::{self, DefineError};
 use super::error::StoreError;
 use super::ids;
+use super::offer_catalog::{coupon_id, raise_revision};
 use super::pool::{Connection, Pool, Tx};
 
 /// Most items of a scope that are read with a coupon that somebody looks at.

@@ -8,13 +8,13 @@ use domain::coupon::Window;
 use domain::id::{CampaignId, CouponId, UserId};
 use domain::time::Timestamp;
 
-use super::book::coupon_id;
 use super::error::StoreError;
+use super::offer_catalog::coupon_id;
 use super::pool::{Connection, Pool};
 
 /// How a user stands with some coupons at one moment.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct UserCouponState {
     pub user: UserFacts,
     /// Of the coupons that there are.
     pub usages: HashMap<CouponId, Usage>,
@@ -32,7 +32,7 @@ pub async fn standing(
     user: &UserId,
     coupons: &[CouponId],
     exposure_window_days: u32,
-) -> Result<Standing, StoreError> {
+) -> Result<UserCouponState, StoreError> {
     let mut connection = pool.acquire().await?;
     standing_in(&mut connection, user, coupons, exposure_window_days).await
 }
@@ -42,7 +42,7 @@ pub(super) async fn standing_in(
     user: &UserId,
     coupons: &[CouponId],
     exposure_window_days: u32,
-) -> Result<Standing, StoreError> {
+) -> Result<UserCouponState, StoreError> {
     let ids: Vec<String> = coupons.iter().map(ToString::to_string).collect();
     let days = i32::try_from(exposure_window_days).unwrap_or(i32::MAX);
     // To plan it takes ten times as long as to run it. PostgreSQL keeps a plan that looks no worse than one for the values
@@ -86,7 +86,7 @@ pub(super) async fn standing_in(
     )
     .fetch_one(connection)
     .await?;
-    let mut standing = Standing {
+    let mut standing = UserCouponState {
         user: UserFacts {
             id: user.clone(),
             is_known: row.id.is_some(),

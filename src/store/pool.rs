@@ -22,7 +22,7 @@ pub type Tx = sqlx::Transaction<'static, Postgres>;
 pub const RETRIES: u32 = 5;
 
 /// Begins a transaction that sees one moment and changes nothing.
-pub(super) const PICTURE: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const READ_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
@@ -76,7 +76,7 @@ impl Pool {
     }
 
     /// Further connections to the same database, `max_connections` of them, that nobody else uses up.
-    pub fn apart(&self, max_connections: u32) -> Self {
+    pub fn dedicated(&self, max_connections: u32) -> Self {
         let options = self.inner.options().clone();
         let inner = options
             .max_connections(max_connections)
@@ -145,14 +145,14 @@ impl Pool {
     /// planned anew for their parameters: how much there is to read differs from one time to the next.
     pub(super) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
-        lift_limits(&mut tx).await?;
+        without_timeouts(&mut tx).await?;
         Ok(tx)
     }
 
     /// A read-only transaction all of whose statements see the same moment.
     pub(super) async fn begin_picture(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
-        let begun = self.inner.begin_with(PICTURE).await;
+        let begun = self.inner.begin_with(READ_SNAPSHOT).await;
         begun.map_err(|error| self.refused(error, before))
     }
 
@@ -199,7 +199,7 @@ fn silence() -> sqlx::Error {
 }
 
 /// Lets the statements of this transaction take their time; they are planned anew for their parameters.
-pub(super) async fn lift_limits(connection: &mut Connection) -> Result<(), StoreError> {
+pub(super) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
                 set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"

@@ -9,7 +9,7 @@ use domain::time::{EventTime, Timestamp};
 
 use super::error::StoreError;
 use super::ids;
-use super::import_memory::ImportMemory;
+use super::key_cache::KeyCache;
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool};
 
@@ -47,7 +47,7 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
 }
 
 /// The same for many, of which `known` may already have the keys. Returns how many were stored; the others were merged.
-pub async fn load(pool: &Pool, known: &ImportMemory, lines: &[PurchaseLine]) -> Result<usize, StoreError> {
+pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<usize, StoreError> {
     known
         .retrying(|| async move {
             let users = known.users(pool, lines.iter().map(|line| line.user.as_str())).await?;

@@ -10,7 +10,7 @@ use domain::time::Timestamp;
 use super::copy::{RatingRow, insert_ratings};
 use super::error::StoreError;
 use super::ids;
-use super::import_memory::ImportMemory;
+use super::key_cache::KeyCache;
 use super::outcome::WriteOutcome;
 use super::pool::{Connection, Pool, plan_for_lookups};
 
@@ -47,7 +47,7 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
 
 /// The same for one of the many batches of an import, `known` being what they have met. Returns how many were stored; the
 /// others were merged.
-pub async fn load(pool: &Pool, known: &ImportMemory, ratings: &[Rating]) -> Result<usize, StoreError> {
+pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<usize, StoreError> {
     if ratings.is_empty() {
         return Ok(0);
     }

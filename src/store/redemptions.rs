@@ -14,7 +14,7 @@ use domain::money::Currency;
 use domain::redemption::{Redemption, Reservation};
 use domain::time::Timestamp;
 
-use super::eligibility::{Standing, standing_in};
+use super::eligibility::{UserCouponState, standing_in};
 use super::error::StoreError;
 use super::pool::{Connection, Pool};
 use super::requests::{self, Begun, Done, Request};
@@ -63,7 +63,7 @@ pub async fn reserve<R: Send>(
     pool: &Pool,
     request: &Request,
     wanted: &Wanted,
-    decide: impl Fn(&Standing) -> Result<Grant, R>,
+    decide: impl Fn(&UserCouponState) -> Result<Grant, R>,
 ) -> Result<Done<Reservation>, ReserveError<R>> {
     let decide = &decide;
     pool.write(|mut tx| async move {

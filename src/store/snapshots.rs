@@ -16,7 +16,7 @@ use super::audit::{self, Action};
 use super::changes::Watermark;
 use super::error::StoreError;
 use super::leases::{self, Lease};
-use super::pool::{Connection, Pool, Tx, lift_limits, limit_idle};
+use super::pool::{Connection, Pool, Tx, limit_idle, without_timeouts};
 
 /// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -466,7 +466,7 @@ pub async fn read_part<'a>(
     version: i64,
     part: &'a str,
 ) -> Result<impl Stream<Item = Result<Vec<u8>, StoreError>> + use<'a>, StoreError> {
-    lift_limits(tx).await?;
+    without_timeouts(tx).await?;
     Ok(sqlx::query_scalar!(
         "SELECT bytes FROM snapshot_chunks WHERE version = $1 AND part = $2 ORDER BY chunk",
         version,

@@ -10,7 +10,7 @@ use futures_util::{TryStreamExt, try_join};
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::money::Currency;
 use domain::time::Timestamp;
-use recommender::snapshot::catalogue::{Catalogue, NONE};
+use recommender::snapshot::catalog::{Catalog, NONE};
 use recommender::snapshot::consents::ConsentRecords;
 use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
 use recommender::training::input::{OrderEvent, RatingEvent, TrainingInput};
@@ -32,7 +32,7 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         .fetch_one(&mut *first)
         .await?;
     let by_default = privacy.training_without_record;
-    let (users, (items, catalogue)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
+    let (users, (items, catalog)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
     let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
     let ((), orders) = try_join!(ratings.read(&mut first, &users, &items), async {
         let orders = read_orders(&mut second, by_default, &users, &items).await?;
@@ -40,11 +40,11 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         Ok(orders)
     })?;
     let consents = read_consents(&mut first).await?;
-    let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalogue).await?;
+    let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalog).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
-        catalogue,
+        catalog,
         ratings: ratings.into_events(),
         orders,
         consents,
@@ -122,7 +122,7 @@ async fn read_users(connection: &mut Connection, by_default: bool) -> Result<Key
     Keyed::new("users", &rows)
 }
 
-async fn read_items(connection: &mut Connection) -> Result<(Keyed<ItemIndex>, Catalogue), StoreError> {
+async fn read_items(connection: &mut Connection) -> Result<(Keyed<ItemIndex>, Catalog), StoreError> {
     let mut rows = sqlx::query_as!(
         ItemRow,
         r#"SELECT items.id, items.external_id, title, merchants.external_id AS "merchant_id?", category, price_minor,
@@ -139,7 +139,7 @@ async fn read_items(connection: &mut Connection) -> Result<(Keyed<ItemIndex>, Ca
     let currency_column = rows.iter().map(currency).collect::<Result<Vec<_>, _>>();
     let currency_column = currency_column.map_err(|error| StoreError::corrupt("items", error))?;
     let (currencies, currency_of) = references(currency_column.into_iter());
-    let catalogue = Catalogue {
+    let catalog = Catalog {
         titles: rows.iter().map(|row| row.title.as_deref().unwrap_or("")).collect(),
         categories: categories.into_iter().collect(),
         merchants: merchants.into_iter().collect(),
@@ -151,7 +151,7 @@ async fn read_items(connection: &mut Connection) -> Result<(Keyed<ItemIndex>, Ca
         listed: rows.iter().map(|row| row.listed).collect(),
     };
     let keys: Vec<(i64, String)> = rows.into_iter().map(|row| (row.id, row.external_id)).collect();
-    Ok((Keyed::new("items", &keys)?, catalogue))
+    Ok((Keyed::new("items", &keys)?, catalog))
 }
 
 struct ItemRow {

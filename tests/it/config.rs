@@ -97,7 +97,7 @@ fn what_is_wrong_is_named() {
     };
     check(&["--config=wrong.toml"], &[], "listen_on");
     check(&["--config=missing.toml"], &[], "missing.toml");
-    check(&[], &[("LIKEMIND__TRAINING__NEIGHBOURS", "9")], "neighbours");
+    check(&[], &[("LIKEMIND__TRAINING__NEIGHBOURS", "9")], "neighbors");
     check(&["--set-config=trainings.neighbors=9"], &[], "trainings");
     check(&["--set-config=training.neighbors=0"], &[], "training.neighbors");
     check(&["--set-config=training.neighbors=many"], &[], "training.neighbors");

@@ -1,4 +1,4 @@
-//! What users agree and object to: on record for good, and honoured from the next call on.
+//! What users agree and object to: on record for good, and honored from the next call on.
 
 use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::{

@@ -168,7 +168,7 @@ async fn purchases_count_until_they_are_returned() {
 }
 
 #[tokio::test]
-async fn catalogue_changes_move_filters_and_titles() {
+async fn catalog_changes_move_filters_and_titles() {
     let database = shop::open().await;
     let pair = Pair::start(&database).await;
     let changed = item(6);
@@ -330,7 +330,7 @@ async fn items_newer_than_the_snapshot_do_no_harm() {
     };
     assert!(is_unknown(&predict(&pair.here, "novelty").await));
 
-    // Seen first in a rating, then in a purchase, then in the catalogue.
+    // Seen first in a rating, then in a purchase, then in the catalog.
     pair.here.rate(&known, "novelty", 5.0).await;
     pair.here.rate("stranger", "novelty", 5.0).await;
     pair.here.buy("order-1", 1, "stranger", "novelty", 1).await;

@@ -14,7 +14,7 @@ use likemind::app::import::input::Input;
 use likemind::app::import::times::TimeFormats;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, StopCause, import};
 use likemind::store::error::StoreError;
-use likemind::store::import_memory::ImportMemory;
+use likemind::store::key_cache::KeyCache;
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
 use likemind::store::ratings;
@@ -787,7 +787,7 @@ fn rating(user: &str, item: &str, value: f32, second: i64) -> Rating {
 #[tokio::test]
 async fn ratings_refer_to_what_is_there() {
     let database = fresh_database().await;
-    let known = ImportMemory::default();
+    let known = KeyCache::default();
     let batch = [rating("ann", "tea", 4.0, 1), rating("bob", "tea", 3.0, 1)];
     assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 2);
     for statement in [
@@ -820,7 +820,7 @@ async fn ratings_refer_to_what_is_there() {
 #[tokio::test]
 async fn batches_with_and_without_new_ratings_take_turns() {
     let database = fresh_database().await;
-    let known = ImportMemory::default();
+    let known = KeyCache::default();
     let load = async |batch: &[Rating]| ratings::load(&database.pool, &known, batch).await.unwrap();
     // Of two of a batch the later one counts.
     let new = [
@@ -874,7 +874,7 @@ async fn batches_with_and_without_new_ratings_take_turns() {
 async fn writers_of_the_same_new_ratings_do_not_fail() {
     const N_WRITERS: i64 = 8;
     let database = fresh_database().await;
-    let known = ImportMemory::default();
+    let known = KeyCache::default();
     let writes = (1..=N_WRITERS).map(|second| {
         let batch: Vec<Rating> = (0..300)
             .map(|n| {

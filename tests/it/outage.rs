@@ -23,7 +23,7 @@ use likemind::grpc::proto::v1::{
     SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest, UpsertItemsRequest,
     UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request, list_ratings_request,
 };
-use private_postgres::{Embedded, EmbeddedOptions};
+use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
@@ -52,19 +52,19 @@ const RECOMMENDATIONS: &str = "likemind.v1.RecommendationService";
 
 /// A PostgreSQL that a test may stop: nobody else uses it.
 struct Postgres {
-    options: EmbeddedOptions,
-    running: Option<Embedded>,
+    options: PrivatePostgresOptions,
+    running: Option<PrivatePostgres>,
     url: String,
 }
 
 impl Postgres {
     /// With the shop and its snapshot.
     async fn start(name: &str) -> Self {
-        let options = EmbeddedOptions {
+        let options = PrivatePostgresOptions {
             data_dir: crate::postgres::folder(name),
             durable: false,
             settings: vec![("shared_buffers".to_owned(), "16MB".to_owned())],
-            ..EmbeddedOptions::default()
+            ..PrivatePostgresOptions::default()
         };
         let mut postgres = Self {
             options,
@@ -90,7 +90,7 @@ impl Postgres {
     /// At the same place as before.
     async fn resume(&mut self) {
         let options = self.options.clone();
-        let started = tokio::task::spawn_blocking(move || Embedded::start(&options))
+        let started = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options))
             .await
             .unwrap();
         let running = started.unwrap();

@@ -13,7 +13,7 @@ use likemind::store::databases;
 use likemind::store::migrations::{self, Schema};
 use likemind::store::options::DatabaseOptions;
 use likemind::store::pool::Pool;
-use private_postgres::{Embedded, EmbeddedOptions};
+use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
@@ -88,7 +88,7 @@ struct Run {
 
 struct Server {
     /// Taken at the end of the process: nothing drops a static.
-    running: Mutex<Option<Embedded>>,
+    running: Mutex<Option<PrivatePostgres>>,
 }
 
 static RUN: LazyLock<Run> = LazyLock::new(Run::begin);
@@ -125,7 +125,7 @@ impl Run {
 impl Server {
     fn start() -> Self {
         let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let options = EmbeddedOptions {
+        let options = PrivatePostgresOptions {
             data_dir: folder("postgresql"),
             durable: false,
             settings: vec![
@@ -133,9 +133,9 @@ impl Server {
                 setting("shared_buffers", "32MB"),
                 setting("max_wal_size", "256MB"),
             ],
-            ..EmbeddedOptions::default()
+            ..PrivatePostgresOptions::default()
         };
-        let running = Embedded::start(&options).unwrap();
+        let running = PrivatePostgres::start(&options).unwrap();
         block_on(async {
             let url = database_url(&running, TEMPLATE).await;
             let pool = Pool::connect(&url, &DatabaseOptions::default()).await.unwrap();
@@ -217,7 +217,7 @@ fn folders_of_killed_runs_are_swept() {
 }
 
 /// The URL of the database `name` of `running`, which is created if it does not exist.
-pub async fn database_url(running: &Embedded, name: &str) -> String {
+pub async fn database_url(running: &PrivatePostgres, name: &str) -> String {
     databases::create_if_missing(&running.url("postgres"), name)
         .await
         .unwrap();

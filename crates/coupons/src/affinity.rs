@@ -10,12 +10,12 @@ use rayon::prelude::*;
 use domain::coupon::Scope;
 use recommender::snapshot::Snapshot;
 use recommender::snapshot::bits::Bits;
-use recommender::snapshot::catalogue::{Catalogue, Facts};
+use recommender::snapshot::catalog::{Catalog, Facts};
 use recommender::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use similarity::lists::InvertedLists;
 use similarity::sparse::CsrMatrix;
 
-use super::book::Offer;
+use super::offer_catalog::Offer;
 
 /// Users of one task.
 const USERS_PER_TASK: usize = 1_024;
@@ -40,12 +40,12 @@ pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
 /// The items that any of `offers` covers, ascending, each once.
 pub fn covered_by_any<'a>(
     items: &Dictionary<ItemIndex>,
-    catalogue: &Catalogue,
+    catalog: &Catalog,
     offers: impl IntoIterator<Item = &'a Offer>,
 ) -> Vec<ItemIndex> {
     let mut covered = Bits::zeros(items.len());
     let mut cover = |offer: &Offer, item: ItemIndex| {
-        if covers(offer, items.id(item), Some(&catalogue.facts(item))) {
+        if covers(offer, items.id(item), Some(&catalog.facts(item))) {
             covered.set(item.at(), true);
         }
     };
@@ -67,18 +67,19 @@ pub fn covered_by_any<'a>(
 
 /// w_j of `item`: what a rating of it says about the items that `is_covered` names.
 pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
-    let (followers, similarities) = snapshot.item_followers().row(item);
-    let followers = (0..followers.len()).map(|at| snapshot.popularity().item(followers.get(at)));
-    weight_of(followers.zip(similarities), is_covered)
+    let (reverse_neighbors, similarities) = snapshot.reverse_item_neighbors().row(item);
+    let reverse_neighbors =
+        (0..reverse_neighbors.len()).map(|at| snapshot.popularity().item(reverse_neighbors.get(at)));
+    weight_of(reverse_neighbors.zip(similarities), is_covered)
 }
 
-/// w_j of every item j by lists of any model, in parallel. `followers`: of n items; `covered`: one bit for each of them.
-pub fn list_weights(followers: &InvertedLists, covered: &Bits) -> Vec<f64> {
-    let items = (0..followers.n_rows() as u32).into_par_iter();
+/// w_j of every item j by lists of any model, in parallel. `reverse_neighbors`: of n items; `covered`: one bit for each of them.
+pub fn list_weights(reverse_neighbors: &InvertedLists, covered: &Bits) -> Vec<f64> {
+    let items = (0..reverse_neighbors.n_rows() as u32).into_par_iter();
     let weight = |item| {
-        let (followers, similarities) = followers.row(item as usize);
-        let followers = followers.iter().map(|&follower| ItemIndex(follower));
-        weight_of(followers.zip(similarities), |item| covered.get(item.at()))
+        let (reverse_neighbors, similarities) = reverse_neighbors.row(item as usize);
+        let reverse_neighbors = reverse_neighbors.iter().map(|&follower| ItemIndex(follower));
+        weight_of(reverse_neighbors.zip(similarities), |item| covered.get(item.at()))
     };
     items.map(weight).collect()
 }
@@ -118,9 +119,12 @@ pub fn weigh(history: impl Iterator<Item = (u32, f32)>, weights: &[f64]) -> f64 
     sum(history.map(|(item, rating)| f64::from(rating) * weights[item as usize]))
 }
 
-/// `followers`: items that have one in their list, and their similarities to it.
-fn weight_of<'a>(followers: impl Iterator<Item = (ItemIndex, &'a f32)>, is_covered: impl Fn(ItemIndex) -> bool) -> f64 {
-    let of_covered = followers.filter(|&(follower, _)| is_covered(follower));
+/// `reverse_neighbors`: items that have one in their list, and their similarities to it.
+fn weight_of<'a>(
+    reverse_neighbors: impl Iterator<Item = (ItemIndex, &'a f32)>,
+    is_covered: impl Fn(ItemIndex) -> bool,
+) -> f64 {
+    let of_covered = reverse_neighbors.filter(|&(follower, _)| is_covered(follower));
     sum(of_covered.map(|(_, &similarity)| f64::from(similarity)))
 }
 
@@ -134,11 +138,7 @@ pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, 
 
 /// Whether `offer` covers an item of `snapshot`, by the facts that the snapshot has of it.
 pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
-    covers(
-        offer,
-        snapshot.items().id(item),
-        Some(&snapshot.catalogue().facts(item)),
-    )
+    covers(offer, snapshot.items().id(item), Some(&snapshot.catalog().facts(item)))
 }
 
 /// w_j of all n items, in parallel.
@@ -289,14 +289,14 @@ mod tests {
         let facts = [("mugs", "acme"), ("mugs", "zeta"), ("art", "acme"), ("art", "zeta")];
         let facts = facts.map(|(category, merchant)| fixture::item_facts("", category, merchant));
         let mut parts = fixture::snapshot_parts(&[&[1.0, 1.0, 1.0, 1.0]]);
-        parts.catalogue = fixture::catalogue(&facts);
+        parts.catalog = fixture::catalog(&facts);
         let snapshot = Snapshot::new(parts).unwrap();
         let check = |scopes: Vec<(Option<&str>, Scope)>, expected: &[u32]| {
             let offers: Vec<Offer> = scopes
                 .into_iter()
                 .map(|(merchant, scope)| of_scope(merchant, scope))
                 .collect();
-            let found = covered_by_any(snapshot.items(), snapshot.catalogue(), &offers);
+            let found = covered_by_any(snapshot.items(), snapshot.catalog(), &offers);
             assert_eq!(found, expected.iter().copied().map(ItemIndex).collect::<Vec<_>>());
             let items = (0..4).map(ItemIndex);
             let by_each = items.filter(|&item| offers.iter().any(|offer| is_covered(&snapshot, offer, item)));

@@ -164,7 +164,7 @@ pub fn backtest(
     for of_one_start in chosen.chunk_by(|a, b| a.campaign.window.starts_at == b.campaign.window.starts_at) {
         let start = of_one_start[0].campaign.window.starts_at;
         let world = World::before(start, input, parameters)?;
-        let weights = |covered: &_| affinity::list_weights(&world.followers, covered);
+        let weights = |covered: &_| affinity::list_weights(&world.reverse_neighbors, covered);
         match fit(&cases, &weights, start, &options.fit) {
             Propensity::Fitted(model) => {
                 for case in of_one_start {
@@ -245,7 +245,7 @@ struct World<'a> {
     parameters: &'a TrainingParameters,
     ratings: CsrMatrix,
     by_item: CsrMatrix,
-    followers: InvertedLists,
+    reverse_neighbors: InvertedLists,
 }
 
 impl<'a> World<'a> {
@@ -257,7 +257,7 @@ impl<'a> World<'a> {
         let ratings = effective_ratings(input, parameters, |_, at| at < start)?.ratings;
         let by_item = ratings.transpose();
         Ok(Self {
-            followers: neighbors(&by_item, &ratings, Selection::All, parameters)?.transpose(),
+            reverse_neighbors: neighbors(&by_item, &ratings, Selection::All, parameters)?.transpose(),
             parameters,
             by_item,
             ratings,
@@ -323,7 +323,7 @@ fn predict(
     known_until: Timestamp,
     options: &BacktestOptions,
 ) -> Result<Predicted, TrainingError> {
-    let closeness = case.closeness(&affinity::list_weights(&world.followers, &case.covered));
+    let closeness = case.closeness(&affinity::list_weights(&world.reverse_neighbors, &case.covered));
     let labels = case.labels_before(known_until);
     let share = case.observed_share(known_until);
     // Given the campaign, but for its own effect.

@@ -6,7 +6,7 @@ use recommender::snapshot::overlay::ItemRef;
 use recommender::snapshot::view::View;
 
 use super::affinity::covers;
-use super::book::Offer;
+use super::offer_catalog::Offer;
 
 /// The lines of a cart that a coupon covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +124,7 @@ mod tests {
     fn a_merchants_campaign_covers_its_items_alone() {
         let mut parts = snapshot_parts(&EXAMPLE);
         let facts = ["acme", "acme", "zenith", "acme", "zenith"].map(|merchant| item_facts("t", "tea", merchant));
-        parts.catalogue = fixture::catalogue(&facts);
+        parts.catalog = fixture::catalog(&facts);
         let view = fixture::view(parts);
         let cart = cart(
             &[("i0", 1), ("i1", 10), ("i2", 100), ("i4", 1_000), ("other", 10_000)],
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn present_facts_decide_what_is_covered() {
         let mut parts = snapshot_parts(&[&[1.0, 1.0]]);
-        parts.catalogue = fixture::catalogue(&[item_facts("A", "tea", "acme"), item_facts("B", "mugs", "zenith")]);
+        parts.catalog = fixture::catalog(&[item_facts("A", "tea", "acme"), item_facts("B", "mugs", "zenith")]);
         let mut view = fixture::view(parts);
         let delisted = ItemFacts {
             listed: false,

@@ -13,9 +13,9 @@ use domain::money::Currency;
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;
 
-use super::book::Offer;
 use super::cart::{Covered, covered_lines, discount_minor};
 use super::holdout::is_held_out;
+use super::offer_catalog::Offer;
 use super::options::CouponOptions;
 use super::rules::{CompiledRules, History, Seen};
 

@@ -3,11 +3,11 @@
 pub mod affinity;
 pub mod audience;
 pub mod backtest;
-pub mod book;
 pub mod cart;
 pub mod eligibility;
 pub mod holdout;
 pub mod lift;
+pub mod offer_catalog;
 pub mod options;
 pub mod propensity;
 pub mod rules;

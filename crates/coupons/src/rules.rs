@@ -9,14 +9,14 @@ use domain::coupon::{ItemSet, Rule};
 use domain::id::{Category, ItemId, MerchantId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::bits::Bits;
-use recommender::snapshot::catalogue::{Catalogue, Facts, NONE};
+use recommender::snapshot::catalog::{Catalog, Facts, NONE};
 use recommender::snapshot::dictionary::{ItemIndex, Texts, UserIndex};
 use recommender::snapshot::overlay::{FreshInteraction, ItemRef};
 use recommender::snapshot::parameters::ImplicitFeedback;
 use recommender::snapshot::view::{HistoryEntry, View};
 
 use super::affinity::{affinity_of, covered, is_covered, weighted_affinity, weights};
-use super::book::Offer;
+use super::offer_catalog::Offer;
 
 #[cfg(test)]
 mod tests;
@@ -269,9 +269,9 @@ struct NamedItems<'a> {
     seller: Seller<'a>,
     /// Ascending.
     items: Vec<ItemIndex>,
-    /// One bit a category of the catalogue.
+    /// One bit a category of the catalog.
     categories: Bits,
-    /// One bit a merchant of the catalogue.
+    /// One bit a merchant of the catalog.
     merchants: Bits,
 }
 
@@ -287,7 +287,7 @@ impl<'a> NamedItems<'a> {
                 merchants: Bits::default(),
             };
         };
-        let catalogue = view.snapshot.catalogue();
+        let catalog = view.snapshot.catalog();
         let items = set
             .items
             .iter()
@@ -297,8 +297,8 @@ impl<'a> NamedItems<'a> {
             seller,
             // As the ids ascend, so do the indices.
             items: items.collect(),
-            categories: positions(&catalogue.categories, set.categories.iter().map(Category::as_str)),
-            merchants: positions(&catalogue.merchants, set.merchants.iter().map(MerchantId::as_str)),
+            categories: positions(&catalog.categories, set.categories.iter().map(Category::as_str)),
+            merchants: positions(&catalog.merchants, set.merchants.iter().map(MerchantId::as_str)),
         }
     }
 
@@ -326,9 +326,9 @@ impl<'a> NamedItems<'a> {
                     return true;
                 }
                 let Some(facts) = view.overlay.known_item(item) else {
-                    let catalogue = view.snapshot.catalogue();
-                    return has(&self.categories, catalogue.category_of[item.at()])
-                        || has(&self.merchants, catalogue.merchant_of[item.at()]);
+                    let catalog = view.snapshot.catalog();
+                    return has(&self.categories, catalog.category_of[item.at()])
+                        || has(&self.merchants, catalog.merchant_of[item.at()]);
                 };
                 (view.item_id(item), Some(facts))
             }
@@ -343,11 +343,11 @@ impl<'a> NamedItems<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Seller<'a>(Option<Named<'a>>);
 
-/// A name of the catalogue.
+/// A name of the catalog.
 #[derive(Debug, Clone, Copy)]
 struct Named<'a> {
     name: &'a str,
-    /// In the snapshot's catalogue.
+    /// In the snapshot's catalog.
     position: Option<usize>,
 }
 
@@ -357,14 +357,14 @@ impl Named<'_> {
         self,
         item: EntryItem<'_>,
         view: &View,
-        dense: impl Fn(&Catalogue) -> &[u32],
+        dense: impl Fn(&Catalog) -> &[u32],
         fact: impl Fn(Facts<'_>) -> Option<&str>,
     ) -> bool {
         let facts = match item {
             EntryItem::Known(item) => match view.overlay.known_item(item) {
                 Some(facts) => Some(facts),
                 None => {
-                    let column = dense(view.snapshot.catalogue());
+                    let column = dense(view.snapshot.catalog());
                     return self.position.is_some_and(|own| column[item.at()] as usize == own);
                 }
             },
@@ -378,12 +378,12 @@ impl<'a> Seller<'a> {
     fn of(offer: &'a Offer, view: Option<&View>) -> Self {
         Self(offer.merchant().map(|name| Named {
             name,
-            position: view.and_then(|view| view.snapshot.catalogue().merchants.find(name)),
+            position: view.and_then(|view| view.snapshot.catalog().merchants.find(name)),
         }))
     }
 
     fn sells(self, item: EntryItem<'_>, view: &View) -> bool {
-        let is_own = |own: Named<'_>| own.is_of(item, view, |catalogue| &catalogue.merchant_of, |facts| facts.merchant);
+        let is_own = |own: Named<'_>| own.is_of(item, view, |catalog| &catalog.merchant_of, |facts| facts.merchant);
         self.0.is_none_or(is_own)
     }
 }
@@ -401,7 +401,7 @@ impl<'a> NamedCategory<'a> {
         Self {
             category: Named {
                 name,
-                position: view.and_then(|view| view.snapshot.catalogue().categories.find(name)),
+                position: view.and_then(|view| view.snapshot.catalog().categories.find(name)),
             },
             seller: Seller::of(offer, view),
         }
@@ -423,7 +423,7 @@ impl<'a> NamedCategory<'a> {
 
     fn contains(&self, item: EntryItem<'_>, view: &View) -> bool {
         self.category
-            .is_of(item, view, |catalogue| &catalogue.category_of, |facts| facts.category)
+            .is_of(item, view, |catalog| &catalog.category_of, |facts| facts.category)
     }
 }
 

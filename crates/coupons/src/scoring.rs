@@ -6,7 +6,7 @@ use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::snapshot::propensity::{Propensity, PropensityModel};
 
 use super::affinity::{self, AffinityTerm};
-use super::book::Offer;
+use super::offer_catalog::Offer;
 use super::propensity::{self, PropensityExplanation};
 
 /// Most items of a history that an explanation names.

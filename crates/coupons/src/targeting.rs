@@ -13,8 +13,8 @@ use recommender::snapshot::dictionary::UserIndex;
 use recommender::snapshot::view::View;
 
 use super::audience::{Audience, Member};
-use super::book::{Book, Offer};
 use super::eligibility::{Assessment, Code, Facts, Failure, Policy, Reader, Usage, UserFacts, assess};
+use super::offer_catalog::{Offer, OfferCatalog};
 use super::rules::{CompiledRules, History};
 use super::scoring::Scores;
 
@@ -40,7 +40,7 @@ pub struct Question<'a> {
     pub offer: &'a Offer,
     /// Of the offer, in `view`.
     pub rules: &'a CompiledRules<'a>,
-    pub book: &'a Book,
+    pub offer_catalog: &'a OfferCatalog,
     pub policy: &'a Policy,
     /// The present, for consents and rules.
     pub view: &'a View,
@@ -295,7 +295,7 @@ fn assess_user(
     let others: Vec<Arc<Offer>> = user
         .reserved
         .iter()
-        .filter_map(|(coupon, _)| question.book.offer(coupon).cloned())
+        .filter_map(|(coupon, _)| question.offer_catalog.offer(coupon).cloned())
         .collect();
     let history = History::new(question.view, index, &user.id);
     let facts = Facts {

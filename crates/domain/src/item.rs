@@ -1,4 +1,4 @@
-//! The catalogue: merchants and items.
+//! The catalog: merchants and items.
 
 use super::error::InvalidField;
 use super::id::{Category, ItemId, MerchantId};

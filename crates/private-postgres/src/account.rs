@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr;
 
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 
 /// Tried in this order when we are root.
 const UNPRIVILEGED: [&CStr; 2] = [c"postgres", c"nobody"];
@@ -31,17 +31,17 @@ impl Account {
     /// we are root.
     ///
     /// # Errors
-    /// [`EmbeddedError::WrongOwner`], [`EmbeddedError::NoAccount`].
-    pub fn choose(cluster: &Path) -> Result<Self, EmbeddedError> {
+    /// [`PrivatePostgresError::WrongOwner`], [`PrivatePostgresError::NoAccount`].
+    pub fn choose(cluster: &Path) -> Result<Self, PrivatePostgresError> {
         let owner = match fs::metadata(cluster) {
             Ok(metadata) => Some(Self::by_uid(metadata.uid(), metadata.gid())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(EmbeddedError::io("read", cluster)(error)),
+            Err(error) => return Err(PrivatePostgresError::io("read", cluster)(error)),
         };
         let own = Self::by_uid(own_uid(), own_gid());
         match owner {
             Some(owner) if owner.uid != 0 && (owner.uid == own.uid || is_root()) => Ok(owner),
-            Some(owner) => Err(EmbeddedError::WrongOwner {
+            Some(owner) => Err(PrivatePostgresError::WrongOwner {
                 folder: cluster.to_owned(),
                 owner: owner.name,
                 account: own.name,
@@ -49,7 +49,7 @@ impl Account {
             None if is_root() => UNPRIVILEGED
                 .into_iter()
                 .find_map(Self::by_name)
-                .ok_or(EmbeddedError::NoAccount),
+                .ok_or(PrivatePostgresError::NoAccount),
             None => Ok(own),
         }
     }

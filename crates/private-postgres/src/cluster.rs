@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::folder;
 use super::process;
-use super::server::Site;
+use super::server::ServerConfig;
 
 /// Strings compare by their bytes, as the snapshots' dictionaries do.
 const LOCALE: &str = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
@@ -17,42 +17,42 @@ const UNFINISHED: &str = "postgres.new-";
 /// Makes the data and the superuser's password, unless they are there. The caller holds the lock.
 ///
 /// # Errors
-/// [`EmbeddedError::Program`] with what `initdb` says.
-pub fn ensure(site: &Site) -> Result<(), EmbeddedError> {
-    let root = &site.folder.root;
+/// [`PrivatePostgresError::Program`] with what `initdb` says.
+pub fn ensure(config: &ServerConfig) -> Result<(), PrivatePostgresError> {
+    let root = &config.folder.root;
     sweep(root);
-    let cluster = site.folder.cluster();
+    let cluster = config.folder.cluster();
     if cluster.exists() {
         return Ok(());
     }
     tracing::info!(
         folder = %root.display(),
-        version = site.programs.major,
-        user = site.account.name,
+        version = config.programs.major,
+        user = config.account.name,
         "making the data of a private PostgreSQL"
     );
     // The `initdb` of a killed run may still be at work, so each has a name of its own.
     let name = format!("{UNFINISHED}{}", folder::secret()?);
     let password = root.join(format!("{name}.password"));
     let unfinished = root.join(name);
-    folder::make_private(&unfinished, &site.account).map_err(EmbeddedError::io("make", &unfinished))?;
-    folder::write_private(&password, &folder::secret()?, &site.account)
-        .map_err(EmbeddedError::io("write", &password))?;
-    run_initdb(site, &unfinished, &password)?;
-    for (from, to) in [(&password, site.folder.password_file()), (&unfinished, cluster)] {
-        fs::rename(from, &to).map_err(EmbeddedError::io("make", &to))?;
+    folder::make_private(&unfinished, &config.account).map_err(PrivatePostgresError::io("make", &unfinished))?;
+    folder::write_private(&password, &folder::secret()?, &config.account)
+        .map_err(PrivatePostgresError::io("write", &password))?;
+    run_initdb(config, &unfinished, &password)?;
+    for (from, to) in [(&password, config.folder.password_file()), (&unfinished, cluster)] {
+        fs::rename(from, &to).map_err(PrivatePostgresError::io("make", &to))?;
     }
-    if site.durable {
+    if config.durable {
         File::open(root)
             .and_then(|root| root.sync_all())
-            .map_err(EmbeddedError::io("write", root))?;
+            .map_err(PrivatePostgresError::io("write", root))?;
     }
     Ok(())
 }
 
-fn run_initdb(site: &Site, cluster: &Path, password: &Path) -> Result<(), EmbeddedError> {
-    let program = site.programs.initdb();
-    let mut command = process::command(&program, &site.account);
+fn run_initdb(config: &ServerConfig, cluster: &Path, password: &Path) -> Result<(), PrivatePostgresError> {
+    let program = config.programs.initdb();
+    let mut command = process::command(&program, &config.account);
     command
         .arg("--pgdata")
         .arg(cluster)
@@ -60,15 +60,15 @@ fn run_initdb(site: &Site, cluster: &Path, password: &Path) -> Result<(), Embedd
         .arg(password)
         .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"])
         .args(["--encoding=UTF8", "--data-checksums", "--locale", LOCALE]);
-    if !site.durable {
+    if !config.durable {
         command.arg("--no-sync");
     }
-    let output = command.output().map_err(EmbeddedError::io("run", &program))?;
+    let output = command.output().map_err(PrivatePostgresError::io("run", &program))?;
     if output.status.success() {
         return Ok(());
     }
     let text = [output.stdout, output.stderr].concat();
-    Err(EmbeddedError::Program {
+    Err(PrivatePostgresError::Program {
         program,
         output: String::from_utf8_lossy(&text).trim().to_owned(),
     })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::programs::OLDEST_MAJOR;
 
 #[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
+pub enum PrivatePostgresError {
     #[error("PostgreSQL is not installed (looked in {looked_in}): {remedy}, or set database.url")]
     NotInstalled { looked_in: String, remedy: String },
     #[error("{folder} holds PostgreSQL {major}, and {OLDEST_MAJOR} or newer is needed: {remedy}, or set database.url")]
@@ -57,7 +57,7 @@ pub enum EmbeddedError {
     StillRunning { folder: PathBuf, pid: i32 },
 }
 
-impl EmbeddedError {
+impl PrivatePostgresError {
     /// For `map_err`: what was being done, and to what.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {

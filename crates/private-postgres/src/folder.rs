@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::account::{self, Account};
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 
 /// Larger than this at a start, the log is set aside.
 const LARGEST_LOG_BYTES: u64 = 16 * 1024 * 1024;
@@ -33,10 +33,12 @@ pub struct Folder {
 impl Folder {
     /// # Errors
     /// When the working directory is gone or a link leads nowhere.
-    pub fn at(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let absolute = path::absolute(data_dir).map_err(EmbeddedError::io("find", data_dir))?;
+    pub fn at(data_dir: &Path) -> Result<Self, PrivatePostgresError> {
+        let absolute = path::absolute(data_dir).map_err(PrivatePostgresError::io("find", data_dir))?;
         let existing = nearest_existing(&absolute);
-        let canonical = existing.canonicalize().map_err(EmbeddedError::io("find", existing))?;
+        let canonical = existing
+            .canonicalize()
+            .map_err(PrivatePostgresError::io("find", existing))?;
         let root = match absolute.strip_prefix(existing) {
             Ok(rest) if rest.as_os_str().is_empty() => canonical,
             Ok(rest) => canonical.join(rest),
@@ -65,16 +67,16 @@ impl Folder {
     ///
     /// # Errors
     /// When the data is there without its version.
-    pub fn made_by(&self) -> Result<Option<u32>, EmbeddedError> {
+    pub fn made_by(&self) -> Result<Option<u32>, PrivatePostgresError> {
         let cluster = self.cluster();
         if !cluster.exists() {
             return Ok(None);
         }
         let file = cluster.join("PG_VERSION");
-        let text = fs::read_to_string(&file).map_err(EmbeddedError::io("read", &file))?;
+        let text = fs::read_to_string(&file).map_err(PrivatePostgresError::io("read", &file))?;
         match text.trim().split('.').next().map(str::parse) {
             Some(Ok(major)) => Ok(Some(major)),
-            _ => Err(EmbeddedError::io("understand", &file)(
+            _ => Err(PrivatePostgresError::io("understand", &file)(
                 io::ErrorKind::InvalidData.into(),
             )),
         }
@@ -84,8 +86,8 @@ impl Folder {
     ///
     /// # Errors
     /// When the folder cannot be read or changed.
-    pub fn open_if_empty(&self) -> Result<(), EmbeddedError> {
-        let io = EmbeddedError::io;
+    pub fn open_if_empty(&self) -> Result<(), PrivatePostgresError> {
+        let io = PrivatePostgresError::io;
         if !account::is_root() || !self.root.is_dir() {
             return Ok(());
         }
@@ -102,7 +104,7 @@ impl Folder {
     ///
     /// # Errors
     /// When a folder cannot be made.
-    pub fn make(&self) -> Result<(), EmbeddedError> {
+    pub fn make(&self) -> Result<(), PrivatePostgresError> {
         let mut missing: Vec<&Path> = self.root.ancestors().take_while(|folder| !folder.exists()).collect();
         missing.reverse();
         for folder in missing {
@@ -117,7 +119,7 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 Err(error) => Err(error),
             }
-            .map_err(EmbeddedError::io("make", folder))?;
+            .map_err(PrivatePostgresError::io("make", folder))?;
         }
         Ok(())
     }
@@ -126,17 +128,17 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
+    pub fn open_log(&self) -> Result<(File, u64), PrivatePostgresError> {
         let path = self.log_file();
         let open = || {
             open_own(&path, OpenOptions::new().append(true))
                 .and_then(|file| Ok((file.metadata()?.len(), file)))
-                .map_err(EmbeddedError::io("open", &path))
+                .map_err(PrivatePostgresError::io("open", &path))
         };
         let (mut length, mut file) = open()?;
         if length > LARGEST_LOG_BYTES {
             let aside = self.root.join("postgres.log.old");
-            fs::rename(&path, aside).map_err(EmbeddedError::io("rename", &path))?;
+            fs::rename(&path, aside).map_err(PrivatePostgresError::io("rename", &path))?;
             (length, file) = open()?;
         }
         Ok((file, length))
@@ -153,10 +155,10 @@ pub struct Lock {
 impl Lock {
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(folder: &Folder) -> Result<Self, EmbeddedError> {
+    pub fn open(folder: &Folder) -> Result<Self, PrivatePostgresError> {
         let path = folder.root.join("postgres.lock");
-        let file =
-            open_own(&path, OpenOptions::new().read(true).write(true)).map_err(EmbeddedError::io("open", &path))?;
+        let file = open_own(&path, OpenOptions::new().read(true).write(true))
+            .map_err(PrivatePostgresError::io("open", &path))?;
         Ok(Self { file, path })
     }
 
@@ -164,11 +166,11 @@ impl Lock {
     ///
     /// # Errors
     /// When the file system has no locks.
-    pub fn try_take(&self) -> Result<bool, EmbeddedError> {
+    pub fn try_take(&self) -> Result<bool, PrivatePostgresError> {
         match self.file.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(EmbeddedError::io("lock", &self.path)(error)),
+            Err(TryLockError::Error(error)) => Err(PrivatePostgresError::io("lock", &self.path)(error)),
         }
     }
 
@@ -183,12 +185,12 @@ impl Lock {
 
     /// # Errors
     /// When the file cannot be written.
-    pub fn set_port(&self, port: u16) -> Result<(), EmbeddedError> {
+    pub fn set_port(&self, port: u16) -> Result<(), PrivatePostgresError> {
         let mut file = &self.file;
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{port}"))
-            .map_err(EmbeddedError::io("write", &self.path))
+            .map_err(PrivatePostgresError::io("write", &self.path))
     }
 }
 
@@ -213,12 +215,12 @@ pub fn write_private(file: &Path, text: &str, account: &Account) -> io::Result<(
 ///
 /// # Errors
 /// When the system's random source cannot be read.
-pub fn secret() -> Result<String, EmbeddedError> {
+pub fn secret() -> Result<String, PrivatePostgresError> {
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; 24];
     File::open(source)
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(EmbeddedError::io("read", source))?;
+        .map_err(PrivatePostgresError::io("read", source))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

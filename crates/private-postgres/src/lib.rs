@@ -8,26 +8,26 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use folder::{Folder, Lock};
-use keeper::Keeper;
 use programs::{Programs, Search};
-use server::{Place, Site};
+use server::{Endpoint, ServerConfig};
+use supervisor::Supervisor;
 
-pub use error::EmbeddedError;
+pub use error::PrivatePostgresError;
 
 mod account;
 mod cluster;
 mod error;
 mod folder;
 mod install;
-mod keeper;
 mod process;
 mod programs;
 mod server;
 mod sockets;
+mod supervisor;
 
 /// How to run a private PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddedOptions {
+pub struct PrivatePostgresOptions {
     /// Holds everything of it; made if absent.
     pub data_dir: PathBuf,
     /// On the loopback interface; 0 takes that of the last time, or any that is free.
@@ -38,7 +38,7 @@ pub struct EmbeddedOptions {
     pub settings: Vec<(String, String)>,
 }
 
-impl Default for EmbeddedOptions {
+impl Default for PrivatePostgresOptions {
     fn default() -> Self {
         Self {
             data_dir: default_data_dir(),
@@ -53,20 +53,20 @@ impl Default for EmbeddedOptions {
 ///
 /// Guest or owner: a server that ends early is started again at the same place. It is down for that moment.
 #[derive(Debug)]
-pub struct Embedded {
-    place: Place,
+pub struct PrivatePostgres {
+    place: Endpoint,
     password_file: PathBuf,
-    _keeper: Keeper,
+    _supervisor: Supervisor,
 }
 
-impl Embedded {
+impl PrivatePostgres {
     /// Starts the server of `options.data_dir`, or joins the one that another process has started, whose settings then
     /// hold. Blocks until it is ready: tens of milliseconds, about a second when the data has to be made, and as long
     /// as recovery takes after a crash.
     ///
     /// # Errors
-    /// Every [`EmbeddedError`] says what to do.
-    pub fn start(options: &EmbeddedOptions) -> Result<Self, EmbeddedError> {
+    /// Every [`PrivatePostgresError`] says what to do.
+    pub fn start(options: &PrivatePostgresOptions) -> Result<Self, PrivatePostgresError> {
         let folder = Folder::at(&options.data_dir)?;
         let cluster = folder.cluster();
         let account = account::Account::choose(&cluster)?;
@@ -77,7 +77,7 @@ impl Embedded {
         folder.make()?;
         let lock = Lock::open(&folder)?;
         let password_file = folder.password_file();
-        let site = Site {
+        let config = ServerConfig {
             folder,
             programs,
             account,
@@ -85,11 +85,11 @@ impl Embedded {
             durable: options.durable,
             settings: options.settings.clone(),
         };
-        let (keeper, place) = Keeper::start(site, lock)?;
+        let (supervisor, place) = Supervisor::start(config, lock)?;
         Ok(Self {
             place,
             password_file,
-            _keeper: keeper,
+            _supervisor: supervisor,
         })
     }
 

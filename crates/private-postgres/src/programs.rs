@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::account::Account;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::install;
 
 /// The schema uses `pg_current_xact_id()` and its type.
@@ -97,23 +97,23 @@ impl Programs {
     /// `cluster`: the folder of the data, of version `made_by`.
     ///
     /// # Errors
-    /// [`EmbeddedError::NotInstalled`], [`EmbeddedError::TooOld`], [`EmbeddedError::OtherVersion`]; what `probe`
+    /// [`PrivatePostgresError::NotInstalled`], [`PrivatePostgresError::TooOld`], [`PrivatePostgresError::OtherVersion`]; what `probe`
     /// answers when there is nothing better to say.
     pub fn choose(
         search: &Search,
         cluster: &Path,
         made_by: Option<u32>,
-        probe: impl Fn(&Path) -> Result<u32, EmbeddedError>,
-    ) -> Result<Self, EmbeddedError> {
+        probe: impl Fn(&Path) -> Result<u32, PrivatePostgresError>,
+    ) -> Result<Self, PrivatePostgresError> {
         let mut problem = None;
         for folder in search.folders() {
             let found = probe(&folder).and_then(|major| match made_by {
-                _ if major < OLDEST_MAJOR => Err(EmbeddedError::TooOld {
+                _ if major < OLDEST_MAJOR => Err(PrivatePostgresError::TooOld {
                     folder: folder.clone(),
                     major,
                     remedy: install::remedy(),
                 }),
-                Some(made_by) if made_by != major => Err(EmbeddedError::OtherVersion {
+                Some(made_by) if made_by != major => Err(PrivatePostgresError::OtherVersion {
                     folder: cluster.to_owned(),
                     made_by,
                     installed: major,
@@ -125,7 +125,7 @@ impl Programs {
                 Err(error) => problem = problem.or(Some(error)),
             }
         }
-        Err(problem.unwrap_or_else(|| EmbeddedError::NotInstalled {
+        Err(problem.unwrap_or_else(|| PrivatePostgresError::NotInstalled {
             looked_in: search.described(),
             remedy: install::remedy(),
         }))
@@ -144,8 +144,8 @@ impl Programs {
 /// user can reach both.
 ///
 /// # Errors
-/// [`EmbeddedError::Untraversable`] names the folder in the way.
-pub fn probe(folder: &Path, account: &Account, data: &Path) -> Result<u32, EmbeddedError> {
+/// [`PrivatePostgresError::Untraversable`] names the folder in the way.
+pub fn probe(folder: &Path, account: &Account, data: &Path) -> Result<u32, PrivatePostgresError> {
     let program = folder.join("postgres");
     let mut command = Command::new(&program);
     account.apply(&mut command);
@@ -153,15 +153,15 @@ pub fn probe(folder: &Path, account: &Account, data: &Path) -> Result<u32, Embed
     let output = command.output().map_err(|error| {
         let closed = account.first_closed(&program).or_else(|| account.first_closed(data));
         match closed {
-            Some(folder) if error.kind() == io::ErrorKind::PermissionDenied => EmbeddedError::Untraversable {
+            Some(folder) if error.kind() == io::ErrorKind::PermissionDenied => PrivatePostgresError::Untraversable {
                 folder,
                 account: account.name.clone(),
             },
-            _ => EmbeddedError::io("run", &program)(error),
+            _ => PrivatePostgresError::io("run", &program)(error),
         }
     })?;
     let text = String::from_utf8_lossy(&output.stdout);
-    major(&text).ok_or_else(|| EmbeddedError::Program {
+    major(&text).ok_or_else(|| PrivatePostgresError::Program {
         program,
         output: format!("{text}{}", String::from_utf8_lossy(&output.stderr))
             .trim()
@@ -264,7 +264,7 @@ mod tests {
     }
 
     /// Installs the programs of `majors`, in the order of `PATH`, for data made by `made_by`.
-    fn choose(majors: &[u32], made_by: Option<u32>) -> Result<u32, EmbeddedError> {
+    fn choose(majors: &[u32], made_by: Option<u32>) -> Result<u32, PrivatePostgresError> {
         let root = tempfile::tempdir().unwrap();
         let path = majors.iter().map(|major| install(root.path(), &major.to_string()));
         let search = Search {

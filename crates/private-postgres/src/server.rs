@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::account::Account;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::folder::{Folder, Lock};
 use super::process;
 use super::programs::Programs;
@@ -28,7 +28,7 @@ const RETRIES: u32 = 50;
 
 /// Where a server is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Endpoint {
     /// Folder of the Unix socket.
     pub sockets: PathBuf,
     pub port: u16,
@@ -36,7 +36,7 @@ pub struct Place {
 
 /// All that it takes to start a server.
 #[derive(Debug)]
-pub struct Site {
+pub struct ServerConfig {
     pub folder: Folder,
     pub programs: Programs,
     pub account: Account,
@@ -49,21 +49,21 @@ pub struct Site {
 /// A server that is a child of this process.
 #[derive(Debug)]
 pub struct Server {
-    pub place: Place,
+    pub place: Endpoint,
     child: Child,
     /// Removed after the server.
     _sockets: Sockets,
 }
 
-impl Site {
+impl ServerConfig {
     /// Starts a server, after ending one that an earlier run left. The caller holds `lock`, and its thread lives as
     /// long as the server shall.
     ///
     /// `port`: the only one that will do, if any.
     ///
     /// # Errors
-    /// [`EmbeddedError::Ended`] with the end of the log; [`EmbeddedError::StillRunning`].
-    pub fn start(&self, lock: &Lock, port: Option<u16>) -> Result<Server, EmbeddedError> {
+    /// [`PrivatePostgresError::Ended`] with the end of the log; [`PrivatePostgresError::StillRunning`].
+    pub fn start(&self, lock: &Lock, port: Option<u16>) -> Result<Server, PrivatePostgresError> {
         let wanted = port.or((self.port != 0).then_some(self.port));
         let mut attempt = 1;
         loop {
@@ -74,7 +74,7 @@ impl Site {
                     lock.set_port(server.place.port)?;
                     return Ok(server);
                 }
-                Err(EmbeddedError::Ended { tail, .. })
+                Err(PrivatePostgresError::Ended { tail, .. })
                     if attempt < RETRIES && (passes(&tail) || (wanted.is_none() && port_was_taken(&tail))) =>
                 {
                     attempt += 1;
@@ -86,10 +86,10 @@ impl Site {
     }
 
     /// The server of another process that owns the data, once it is ready.
-    pub fn running(&self) -> Option<Place> {
+    pub fn running(&self) -> Option<Endpoint> {
         let found = PidFile::read(&self.folder.cluster())?;
         let answers = found.ready && UnixStream::connect(sockets::socket(&found.sockets, found.port)).is_ok();
-        answers.then_some(Place {
+        answers.then_some(Endpoint {
             sockets: found.sockets,
             port: found.port,
         })
@@ -97,7 +97,7 @@ impl Site {
 
     /// After a kill of our process: ends a server that still runs, and removes a `postmaster.pid` that PostgreSQL
     /// would believe.
-    fn clear_leftovers(&self) -> Result<(), EmbeddedError> {
+    fn clear_leftovers(&self) -> Result<(), PrivatePostgresError> {
         let cluster = self.folder.cluster();
         let Some(pid) = PidFile::pid(&cluster) else {
             return Ok(());
@@ -106,7 +106,7 @@ impl Site {
         if runs() {
             tracing::warn!(pid, folder = %cluster.display(), "ending the PostgreSQL that an earlier run left");
             if !process::end(pid, || !runs()) {
-                return Err(EmbeddedError::StillRunning { folder: cluster, pid });
+                return Err(PrivatePostgresError::StillRunning { folder: cluster, pid });
             }
         }
         // PostgreSQL itself handles the number of a process that is gone, but takes a zombie, or a process that has
@@ -115,7 +115,7 @@ impl Site {
             let path = PidFile::path(&cluster);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(EmbeddedError::io("remove", &path)(error));
+                    return Err(PrivatePostgresError::io("remove", &path)(error));
                 }
                 _ => {}
             }
@@ -124,7 +124,7 @@ impl Site {
     }
 
     /// That of the last time, else any.
-    fn free_port(&self, lock: &Lock) -> Result<u16, EmbeddedError> {
+    fn free_port(&self, lock: &Lock) -> Result<u16, PrivatePostgresError> {
         let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let listener = match lock.port().map(free) {
             Some(Ok(listener)) => Ok(listener),
@@ -133,10 +133,10 @@ impl Site {
         listener
             .and_then(|listener| listener.local_addr())
             .map(|address| address.port())
-            .map_err(EmbeddedError::io("find a free port for", &self.folder.root))
+            .map_err(PrivatePostgresError::io("find a free port for", &self.folder.root))
     }
 
-    fn spawn(&self, port: u16) -> Result<Server, EmbeddedError> {
+    fn spawn(&self, port: u16) -> Result<Server, PrivatePostgresError> {
         let sockets = Sockets::make(&self.folder, &self.account)?;
         let (log, log_start) = self.folder.open_log()?;
         let program = self.programs.postgres();
@@ -148,8 +148,8 @@ impl Site {
         let child = log
             .try_clone()
             .and_then(|copy| command.stdout(copy).stderr(log).spawn())
-            .map_err(EmbeddedError::io("run", &program))?;
-        let place = Place {
+            .map_err(PrivatePostgresError::io("run", &program))?;
+        let place = Endpoint {
             sockets: sockets.path.clone(),
             port,
         };
@@ -162,7 +162,7 @@ impl Site {
         Ok(server)
     }
 
-    fn wait_until_ready(&self, server: &mut Server, log_start: u64) -> Result<(), EmbeddedError> {
+    fn wait_until_ready(&self, server: &mut Server, log_start: u64) -> Result<(), PrivatePostgresError> {
         let started = Instant::now();
         let mut silent = true;
         loop {
@@ -171,13 +171,13 @@ impl Site {
                 return Ok(());
             }
             if !server.is_running() {
-                return Err(EmbeddedError::Ended {
+                return Err(PrivatePostgresError::Ended {
                     log: self.folder.log_file(),
                     tail: log_since(&self.folder.log_file(), log_start),
                 });
             }
             if started.elapsed() > START_TIMEOUT {
-                return Err(EmbeddedError::NotReady {
+                return Err(PrivatePostgresError::NotReady {
                     log: self.folder.log_file(),
                     seconds: START_TIMEOUT.as_secs(),
                 });

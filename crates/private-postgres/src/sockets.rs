@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::account::Account;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::folder::{self, Folder};
 
 /// Not `TMPDIR`, which may itself be too long.
@@ -32,18 +32,18 @@ impl Sockets {
     ///
     /// # Errors
     /// When it cannot be made, also because another user has taken its place.
-    pub fn make(folder: &Folder, account: &Account) -> Result<Self, EmbeddedError> {
+    pub fn make(folder: &Folder, account: &Account) -> Result<Self, PrivatePostgresError> {
         sweep(Path::new(SHORT_PARENT), account);
         let path = path_for(&folder.root, account);
         if !path.starts_with(&folder.root) {
-            let lock = make_locked(&path, account).map_err(EmbeddedError::io("make", &path))?;
+            let lock = make_locked(&path, account).map_err(PrivatePostgresError::io("make", &path))?;
             return Ok(Self { path, lock: Some(lock) });
         }
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => folder::make_private(&path, account),
         }
-        .map_err(EmbeddedError::io("make", &path))?;
+        .map_err(PrivatePostgresError::io("make", &path))?;
         Ok(Self { path, lock: None })
     }
 }

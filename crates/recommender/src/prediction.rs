@@ -9,7 +9,7 @@ use domain::id::UserId;
 use crate::ranking::Basis;
 pub use crate::ranking::explain::{ItemContribution, SimilarUsers};
 use crate::ranking::explain::{item_contributions, similar_users};
-use crate::ranking::kernel::item_lookup::{Asked, Met};
+use crate::ranking::kernel::item_lookup::{Hits, RequestedItems};
 use crate::ranking::kernel::prefetch::{AHEAD, prefetch, prefetch_ranks, prefetch_value};
 use crate::ranking::shopper::Shopper;
 
@@ -92,8 +92,8 @@ pub struct Predictor<'a> {
 pub struct Scratch {
     /// The user's own ratings, one an item; between requests every one is 0.
     ratings: Vec<f32>,
-    asked: Asked,
-    met: Met,
+    asked: RequestedItems,
+    met: Hits,
     meetings: Vec<Meeting>,
 }
 

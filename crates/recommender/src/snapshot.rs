@@ -2,19 +2,19 @@
 
 pub mod activity;
 pub mod bits;
-pub mod catalogue;
+pub mod catalog;
 pub mod codec;
 pub mod consents;
 pub mod dictionary;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 pub mod floats;
-pub mod followers;
 pub mod overlay;
 pub mod parameters;
 pub mod popularity;
 pub mod propensity;
 pub mod ratings;
+pub mod reverse_neighbors;
 pub mod view;
 
 use domain::consent::Consents;
@@ -22,14 +22,14 @@ use similarity::lists::NeighborLists;
 
 use self::activity::Activity;
 use self::bits::Bits;
-use self::catalogue::Catalogue;
+use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
-use self::followers::Followers;
 use self::parameters::{BlendWeights, TrainingParameters};
 use self::popularity::Popularity;
 use self::propensity::Propensity;
 use self::ratings::Ratings;
+use self::reverse_neighbors::ReverseNeighbors;
 
 /// Mean rating and regularized deviations from it.
 ///
@@ -51,9 +51,9 @@ pub struct SnapshotParts {
     pub weights: BlendWeights,
     /// The users with at least one effective rating.
     pub users: Dictionary<UserIndex>,
-    /// All items of the catalogue.
+    /// All items of the catalog.
     pub items: Dictionary<ItemIndex>,
-    pub catalogue: Catalogue,
+    pub catalog: Catalog,
     /// Effective ratings, [m, n].
     pub ratings: Ratings,
     /// One bit an entry of `ratings`: the user has bought the item.
@@ -73,7 +73,7 @@ pub struct SnapshotParts {
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
     parts: SnapshotParts,
-    item_followers: Followers,
+    reverse_item_neighbors: ReverseNeighbors,
     user_consents: Vec<Consents>,
 }
 
@@ -86,8 +86,8 @@ pub enum SnapshotError {
         expected: usize,
         actual: usize,
     },
-    #[error("the catalogue is inconsistent: {problem}")]
-    Catalogue { problem: &'static str },
+    #[error("the catalog is inconsistent: {problem}")]
+    Catalog { problem: &'static str },
     #[error("{part} holds a value that is not finite or out of range")]
     Value { part: &'static str },
 }
@@ -98,7 +98,7 @@ impl Snapshot {
     pub fn new(parts: SnapshotParts) -> Result<Self, SnapshotError> {
         let (m, n) = (parts.users.len(), parts.items.len());
         let shapes = [
-            ("catalogue", n, parts.catalogue.len()),
+            ("catalog", n, parts.catalog.len()),
             ("ratings (rows)", m, parts.ratings.n_users()),
             ("ratings (columns)", n, parts.ratings.n_items()),
             ("purchased", parts.ratings.nnz(), parts.purchased.len()),
@@ -120,8 +120,8 @@ impl Snapshot {
                 return Err(SnapshotError::Shape { part, expected, actual });
             }
         }
-        if let Some(problem) = parts.catalogue.problem() {
-            return Err(SnapshotError::Catalogue { problem });
+        if let Some(problem) = parts.catalog.problem() {
+            return Err(SnapshotError::Catalog { problem });
         }
         let biases = &parts.biases;
         if !biases.global_mean.is_finite() || !biases.users.iter().chain(&biases.items).all(|bias| bias.is_finite()) {
@@ -134,7 +134,7 @@ impl Snapshot {
         }
 
         Ok(Self {
-            item_followers: Followers::new(&parts.item_neighbors, parts.ratings.popularity()),
+            reverse_item_neighbors: ReverseNeighbors::new(&parts.item_neighbors, parts.ratings.popularity()),
             user_consents: user_consents(&parts),
             parts,
         })
@@ -170,8 +170,8 @@ impl Snapshot {
         &self.parts.items
     }
 
-    pub fn catalogue(&self) -> &Catalogue {
-        &self.parts.catalogue
+    pub fn catalog(&self) -> &Catalog {
+        &self.parts.catalog
     }
 
     /// Effective ratings, [users, items].
@@ -196,9 +196,9 @@ impl Snapshot {
         &self.parts.item_neighbors
     }
 
-    /// For every item j the items that have j in their neighbour list.
-    pub fn item_followers(&self) -> &Followers {
-        &self.item_followers
+    /// For every item j the items that have j in their neighbor list.
+    pub fn reverse_item_neighbors(&self) -> &ReverseNeighbors {
+        &self.reverse_item_neighbors
     }
 
     /// Of the items, by how many users have an effective rating of them.

@@ -137,16 +137,16 @@ pub fn top_k_observed(
     options: &TopKOptions,
     observe: Observer<'_>,
 ) -> Result<TopK, SimilarityError> {
-    let way = Way {
+    let config = KernelConfig {
         instructions: InstructionSet::detect(),
         sizes: &Sizes::default(),
         observe,
     };
-    top_k_by(way, rows, columns, selection, options)
+    top_k_by(config, rows, columns, selection, options)
 }
 
 /// On which the result does not depend.
-struct Way<'a> {
+struct KernelConfig<'a> {
     /// The processor must have them.
     instructions: InstructionSet,
     sizes: &'a Sizes,
@@ -154,7 +154,7 @@ struct Way<'a> {
 }
 
 fn top_k_by(
-    way: Way<'_>,
+    config: KernelConfig<'_>,
     rows: &CsrMatrix,
     columns: &CsrMatrix,
     selection: Selection<'_>,
@@ -165,17 +165,17 @@ fn top_k_by(
     let keep = options.neighbors.min(rows.n_rows());
     let path = |products| KernelPath {
         products,
-        instructions: way.instructions,
+        instructions: config.instructions,
     };
     if by_row::is_faster(columns) {
         return Ok(TopK {
-            lists: by_row::best(rows, columns, &selected, keep, way.observe),
+            lists: by_row::best(rows, columns, &selected, keep, config.observe),
             path: path(Products::ByRow),
         });
     }
     let (lists, products) = match Integers::of(rows) {
-        Some(integers) => (way.lists(&integers, rows, columns, &selected, keep), Products::Integer),
-        None => (way.lists(&Reals, rows, columns, &selected, keep), Products::Real),
+        Some(integers) => (config.lists(&integers, rows, columns, &selected, keep), Products::Integer),
+        None => (config.lists(&Reals, rows, columns, &selected, keep), Products::Real),
     };
     Ok(TopK {
         lists,
@@ -183,7 +183,7 @@ fn top_k_by(
     })
 }
 
-impl Way<'_> {
+impl KernelConfig<'_> {
     /// The lists of the selected rows, from tiles.
     fn lists<A: Arithmetic>(
         &self,

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use super::best::BestLists;
 use super::cosine::Observer;
-use super::layout::{Gain, Job, Layout, Sizes, run};
-use super::meeting::{LANES_AT_ONCE, Meeting};
+use super::layout::{Job, Layout, Sizes, Updates, run};
 use super::pair::{floor_below, pair_similarity};
 use super::simd::{Block, InstructionSet, LANES, Reach};
 use super::sparse::CsrMatrix;
+use super::tile_update::{LANES_AT_ONCE, TileUpdate};
 
 /// How values are held, multiplied and added up.
 ///
@@ -114,9 +114,9 @@ impl<A: Arithmetic> Kernel<A> {
     fn work(&self, workspace: &mut Workspace<A>, job: &Job, lists: &BestLists) {
         let tile = &self.tiles[job.tile];
         let lanes = &self.layout.tiles[job.tile];
-        let limit = |rank| match job.gain {
-            Gain::Both => A::float(floor_below(lists.bar(rank))) * self.norms[rank],
-            Gain::Rows => A::float(f64::INFINITY),
+        let limit = |rank| match job.updates {
+            Updates::Both => A::float(floor_below(lists.bar(rank))) * self.norms[rank],
+            Updates::Rows => A::float(f64::INFINITY),
         };
         workspace.limits.clear();
         workspace.limits.extend(lanes.clone().map(limit));
@@ -158,14 +158,14 @@ impl<A: Arithmetic> Kernel<A> {
             for (place, rank) in panel.enumerate() {
                 let dots = &mut workspace.dots[place * tile.width..][..tile.width];
                 tile.add_sparse(&self.rows.row(rank)[workspace.next[place]..], dots);
-                let meeting = Meeting {
+                let update = TileUpdate {
                     layout: &self.layout,
                     lists,
                     rank,
                     lanes: lanes.clone(),
-                    gain: job.gain,
+                    updates: job.updates,
                 };
-                self.offer(workspace, place * tile.width, &meeting);
+                self.offer(workspace, place * tile.width, &update);
             }
         }
     }
@@ -195,7 +195,7 @@ impl<A: Arithmetic> Kernel<A> {
     }
 
     /// `first`: place of the product with the first lane.
-    fn offer(&self, workspace: &mut Workspace<A>, first: usize, meeting: &Meeting<'_>) {
+    fn offer(&self, workspace: &mut Workspace<A>, first: usize, update: &TileUpdate<'_>) {
         let Workspace {
             dots,
             limits,
@@ -204,9 +204,9 @@ impl<A: Arithmetic> Kernel<A> {
             similar,
             ..
         } = workspace;
-        let Meeting {
+        let TileUpdate {
             lists, rank, ref lanes, ..
-        } = *meeting;
+        } = *update;
         let dots = &dots[first..][..lanes.len()];
         let first_bar = match lists.bar(rank) {
             0.0 => self.first_bar(dots, inverse_norms, rank, lists.keep()),
@@ -230,7 +230,7 @@ impl<A: Arithmetic> Kernel<A> {
             };
             similar.clear();
             similar.extend(found.iter().map(lane_and_similarity));
-            meeting.offer(similar, bar, |lane, bar| {
+            update.offer(similar, bar, |lane, bar| {
                 limits[lane] = A::float(floor_below(bar)) * self.norms[lanes.start + lane];
             });
         }

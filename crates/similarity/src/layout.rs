@@ -60,12 +60,12 @@ pub(super) struct Job {
     pub tile: usize,
     /// Ranks; none before those of a selected tile.
     pub rows: Range<usize>,
-    pub gain: Gain,
+    pub updates: Updates,
 }
 
 /// Whose lists a job offers neighbors to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gain {
+pub(super) enum Updates {
     /// Those of the rows: the lanes are not selected, or are the rows themselves, so that each pair meets twice.
     Rows,
     /// Those of the rows and of the lanes, which meet in this job only.
@@ -105,7 +105,7 @@ impl Layout {
         self.tiles[tile].start < self.n_selected
     }
 
-    /// Every pair of which one is selected, once for each list that may gain.
+    /// Every pair of which one is selected, once for each list that may updates.
     ///
     /// The sooner the lists are good, the fewer neighbors are offered in vain. So the longest rows come first, the likeliest
     /// neighbors of all; then the rows of each tile among themselves, and of other tiles those of similar length.
@@ -120,18 +120,18 @@ impl Layout {
                 0 => 0.0,
                 _ => (log_length(lanes) - log_length(rows)).abs(),
             };
-            let (first, gain) = match self.is_selected(tile) {
-                true => (lanes.end, Gain::Both),
-                false => (0, Gain::Rows),
+            let (first, updates) = match self.is_selected(tile) {
+                true => (lanes.end, Updates::Both),
+                false => (0, Updates::Rows),
             };
-            if gain == Gain::Both {
+            if updates == Updates::Both {
                 let rows = lanes.clone();
-                let gain = Gain::Rows;
-                jobs.push((0.0, Job { tile, rows, gain }));
+                let updates = Updates::Rows;
+                jobs.push((0.0, Job { tile, rows, updates }));
             }
             for start in (first..self.n_selected).step_by(job_rows) {
                 let rows = start..(start + job_rows).min(self.n_selected);
-                jobs.push((distance(&rows), Job { tile, rows, gain }));
+                jobs.push((distance(&rows), Job { tile, rows, updates }));
             }
         }
         jobs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -192,13 +192,13 @@ mod tests {
             }
             let mut offered = BTreeSet::new();
             let mut offer = |to, other| assert!(offered.insert((to, other)), "{other} is offered to {to} twice");
-            for Job { tile, rows, gain } in layout.jobs(&rows, 300) {
+            for Job { tile, rows, updates } in layout.jobs(&rows, 300) {
                 let lanes = layout.tiles[tile].clone();
                 for (row, lane) in rows.flat_map(|row| lanes.clone().map(move |lane| (row, lane))) {
                     if lane != row {
                         offer(row, lane);
                     }
-                    if gain == Gain::Both {
+                    if updates == Updates::Both {
                         offer(lane, row);
                     }
                 }

@@ -1,7 +1,7 @@
 //! What a file holds: from a record to a value that can be stored, the same rules as on the wire.
 
 mod campaigns;
-mod catalogue;
+mod catalog;
 mod coupons;
 mod people;
 mod purchases;
@@ -12,7 +12,7 @@ mod values;
 use std::sync::Arc;
 
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::outcome::LoadOutcome;
 use crate::store::pool::Pool;
 use domain::error::InvalidField;
@@ -20,7 +20,7 @@ use domain::rating::RatingScale;
 use domain::time::Timestamp;
 
 pub(super) use self::campaigns::Campaigns;
-pub(super) use self::catalogue::{Items, Merchants};
+pub(super) use self::catalog::{Items, Merchants};
 pub(super) use self::coupons::{CouponItems, Coupons};
 pub(super) use self::people::{Assignments, Attributes, Consents, Suppressions};
 pub(super) use self::purchases::Purchases;
@@ -71,7 +71,7 @@ pub(super) trait Subject: Sized + Send + 'static {
     /// Stores `values` in one transaction. `known`: what former batches have met.
     fn write(
         pool: &Pool,
-        known: &ImportMemory,
+        known: &KeyCache,
         values: &[Self::Value],
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 }

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::store::analyze;
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
-use crate::store::statistics;
 
 use super::subject::{Subject, Written};
 use super::{ImportOptions, StopCause};
@@ -76,7 +76,7 @@ impl<S: Subject> Writer<S> {
             longest: options.patience,
             interrupt: interrupt.clone(),
         };
-        let keys = Arc::new(ImportMemory::default());
+        let keys = Arc::new(KeyCache::default());
         let mut tasks = JoinSet::new();
         let connect = |_| {
             let (sender, parts) = mpsc::channel(1);
@@ -98,7 +98,7 @@ impl<S: Subject> Writer<S> {
     pub async fn store(&mut self, values: Vec<S::Value>) -> Result<Option<Pending>, StoreError> {
         // As often as the tables can have doubled.
         if self.batches.is_power_of_two()
-            && let Err(error) = statistics::analyze(&self.pool).await
+            && let Err(error) = analyze::analyze(&self.pool).await
         {
             tracing::warn!(%error, "the statistics of the tables could not be renewed; the import may be slow");
         }
@@ -148,7 +148,7 @@ impl<S: Subject> Writer<S> {
 async fn store_parts<S: Subject>(
     pool: Pool,
     patience: Patience,
-    keys: Arc<ImportMemory>,
+    keys: Arc<KeyCache>,
     mut parts: mpsc::Receiver<Part<S::Value>>,
 ) {
     while let Some(Part { values, done }) = parts.recv().await {

@@ -15,7 +15,7 @@ use crate::cli::{Exit, actor, import, train};
 use crate::config::Config;
 use crate::store::pool::Pool;
 use crate::store::snapshots::{self, SnapshotState};
-use crate::store::{leases, statistics};
+use crate::store::{analyze, leases};
 
 /// A file of a sample, see data/README.md; inside the program, so that it works wherever it is started.
 struct File {
@@ -161,7 +161,7 @@ pub(super) async fn prepare(pool: &Pool, config: &Config, interrupt: &Cancellati
         println!("Reusing the data and snapshot {version} that are there; --data-dir takes another folder.");
         return Ok(Exit::Done);
     }
-    if !statistics::is_empty(pool).await? && !leases::has_been_taken(pool, LEASE).await? {
+    if !analyze::is_empty(pool).await? && !leases::has_been_taken(pool, LEASE).await? {
         bail!(
             "the database holds data already, and nothing trained on it: the sample would mix with them. \
              Try the sample elsewhere (--data-dir, or an empty database in database.url), or run `likemind train`"

@@ -79,7 +79,7 @@ enum LookError {
 impl Keyring {
     /// Looks once, and then once an `interval` until `shutdown`.
     pub async fn start(pool: Pool, options: &AccessOptions, interval: Duration, shutdown: CancellationToken) -> Self {
-        let keyring = Self::new(pool.apart(1), options);
+        let keyring = Self::new(pool.dedicated(1), options);
         let mut is_available = true;
         tokio::select! {
             () = shutdown.cancelled() => {}

@@ -10,7 +10,7 @@ use tonic::Status;
 use tracing::Instrument;
 
 use crate::app::targets::Targets;
-use crate::grpc::access::Pass;
+use crate::grpc::access::StreamAuthorization;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
 use domain::error::chain;
 
@@ -24,7 +24,7 @@ const WAITING_ROWS: usize = 32;
 const PASS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The header and the rows; goes on by `pass`.
-pub fn stream(targets: Targets, rows: Rows, pass: Pass) -> TargetsStream {
+pub fn stream(targets: Targets, rows: Rows, pass: StreamAuthorization) -> TargetsStream {
     let (sender, receiver) = mpsc::channel(WAITING_ROWS);
     let send = async move {
         let mut targets = targets;
@@ -46,7 +46,7 @@ pub fn stream(targets: Targets, rows: Rows, pass: Pass) -> TargetsStream {
 async fn send_all(
     targets: &mut Targets,
     rows: &Rows,
-    pass: &Pass,
+    pass: &StreamAuthorization,
     sender: &Sender<Result<StreamCouponTargetsResponse, Status>>,
 ) -> Result<(), Status> {
     let mut header = Some(rows.header(targets.header()));

@@ -5,43 +5,43 @@ use std::collections::HashMap;
 use futures_util::TryStreamExt;
 
 use coupons::affinity::covered_by_any;
-use coupons::book::{Book, Offer};
+use coupons::offer_catalog::{Offer, OfferCatalog};
 use domain::id::CampaignId;
 use domain::time::Timestamp;
-use recommender::snapshot::catalogue::Catalogue;
+use recommender::snapshot::catalog::Catalog;
 use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::training::input::{CampaignHistory, RedemptionEvent};
 
-use super::super::book;
 use super::super::error::StoreError;
+use super::super::offer_catalog;
 use super::super::pool::Connection;
 use super::Keyed;
 
 /// Ascending by id; recipients and redeemers are those who allow to be trained on, those of whom nothing is on record if
-/// `by_default`. Covered is what the coupons cover by the facts that `catalogue` has of the items.
+/// `by_default`. Covered is what the coupons cover by the facts that `catalog` has of the items.
 pub(super) async fn read(
     connection: &mut Connection,
     by_default: bool,
     users: &Keyed<UserIndex>,
     items: &Keyed<ItemIndex>,
-    catalogue: &Catalogue,
+    catalog: &Catalog,
 ) -> Result<Vec<CampaignHistory>, StoreError> {
-    let campaigns = book::read_campaigns(connection).await?;
-    let book = Book::new(campaigns, book::read_coupons(connection).await?);
+    let campaigns = offer_catalog::read_campaigns(connection).await?;
+    let offer_catalog = OfferCatalog::new(campaigns, offer_catalog::read_coupons(connection).await?);
     let mut offers: HashMap<&CampaignId, Vec<&Offer>> = HashMap::new();
-    for offer in book.offers() {
+    for offer in offer_catalog.offers() {
         offers.entry(&offer.campaign.id).or_default().push(offer);
     }
     let mut recipients = read_recipients(connection, by_default, users).await?;
     let mut redemptions = read_redemptions(connection, by_default, users).await?;
-    let mut histories: Vec<CampaignHistory> = book
+    let mut histories: Vec<CampaignHistory> = offer_catalog
         .campaigns()
         .map(|campaign| {
             let offers = offers.remove(&campaign.id).unwrap_or_default();
             CampaignHistory {
                 id: campaign.id.clone(),
                 window: campaign.window,
-                items: covered_by_any(&items.ids, catalogue, offers),
+                items: covered_by_any(&items.ids, catalog, offers),
                 recipients: recipients.remove(campaign.id.as_str()).unwrap_or_default(),
                 redemptions: redemptions.remove(campaign.id.as_str()).unwrap_or_default(),
             }

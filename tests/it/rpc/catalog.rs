@@ -198,7 +198,7 @@ async fn batches_answer_per_entry() {
 }
 
 #[tokio::test]
-async fn what_is_rated_or_bought_is_in_the_catalogue() {
+async fn what_is_rated_or_bought_is_in_the_catalog() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;

@@ -38,7 +38,7 @@ impl World {
         let campaign = campaign("k");
         let mut parts = snapshot_parts(&EXAMPLE);
         let facts = ["tea", "mugs", "mugs", "mugs", "mugs"].map(|category| item_facts("t", category, "acme"));
-        parts.catalogue = fixture::catalogue(&facts);
+        parts.catalog = fixture::catalog(&facts);
         fixture::buy(&mut parts, 0, &[0, 3]);
         parts.activity = Activity::none(3, noon(9).timestamp());
         parts.activity.orders[0] = 2;

@@ -7,7 +7,7 @@ use domain::money::{Currency, Money};
 use domain::time::Timestamp;
 
 use super::{Code, Failure};
-use crate::book::Offer;
+use crate::offer_catalog::Offer;
 use crate::rules::Seen;
 
 /// Most names of a set that are spelled out.

@@ -4,14 +4,14 @@ use super::*;
 use crate::testing::{campaign, coupon};
 use domain::coupon::Scope;
 use domain::item::ItemFacts;
-use recommender::snapshot::fixture::{buy, catalogue, item_facts, item_id, snapshot_parts, user_id, view};
+use recommender::snapshot::fixture::{buy, catalog, item_facts, item_id, snapshot_parts, user_id, view};
 use recommender::snapshot::overlay::{FreshChange, Overlay};
 
 const DAY: i64 = 86_400;
 /// When u0 and u1 bought something last.
 const LAST_ORDER: i64 = 100 * DAY;
 
-/// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, i3 bare, i4 an unlisted book of press. u0 has bought i0, i3 and
+/// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, i3 bare, i4 an unlisted offer catalog of press. u0 has bought i0, i3 and
 /// i4 and rated i1; u1 has bought i2; u2 has rated i0.
 fn shop() -> View {
     let mut parts = snapshot_parts(&[
@@ -19,7 +19,7 @@ fn shop() -> View {
         &[0.0, 0.0, 5.0, 0.0, 0.0],
         &[2.0, 0.0, 0.0, 0.0, 0.0],
     ]);
-    parts.catalogue = catalogue(&[
+    parts.catalog = catalog(&[
         item_facts("A", "mugs", "acme"),
         item_facts("B", "prints", "acme"),
         item_facts("C", "mugs", "zenith"),

@@ -105,13 +105,13 @@ fn any_world() -> impl Strategy<Value = World> {
 }
 
 impl World {
-    fn book(&self) -> Book {
+    fn offer_catalog(&self) -> OfferCatalog {
         let other = Coupon {
             campaign: CampaignId::new("other").unwrap(),
             ..coupon("o")
         };
         let campaigns = vec![self.campaign.clone(), self.other.clone()];
-        Book::new(campaigns, vec![self.coupon.clone(), other])
+        OfferCatalog::new(campaigns, vec![self.coupon.clone(), other])
     }
 
     fn view(&self) -> View {
@@ -186,8 +186,8 @@ impl World {
 
     /// What the evaluator says of one user, by itself.
     fn assess_alone(&self, user: usize, view: &View, policy: &Policy) -> Assessment {
-        let book = self.book();
-        let offer = book.offer(&self.coupon.id).unwrap();
+        let offer_catalog = self.offer_catalog();
+        let offer = offer_catalog.offer(&self.coupon.id).unwrap();
         let is_reserved = self.reserved.contains(&user);
         let facts = UserFacts {
             id: user_id(USERS[user]),
@@ -202,7 +202,7 @@ impl World {
             user_redeemed: self.usage[user].1,
             ..self.usage()
         };
-        let others: Vec<_> = book.offers().cloned().collect();
+        let others: Vec<_> = offer_catalog.offers().cloned().collect();
         let facts = Facts {
             offer,
             rules: &CompiledRules::new(offer, Some(view), Users::One),
@@ -223,8 +223,8 @@ proptest! {
 
     #[test]
     fn who_is_listed_is_who_is_eligible(world in any_world()) {
-        let (view, book) = (world.view(), world.book());
-        let offer = book.offer(&world.coupon.id).unwrap();
+        let (view, offer_catalog) = (world.view(), world.offer_catalog());
+        let offer = offer_catalog.offer(&world.coupon.id).unwrap();
         let policy = Policy {
             privacy: PrivacyOptions::default(),
             max_exposures: world.max_exposures,
@@ -237,7 +237,7 @@ proptest! {
         let ranking = Ranking::new(audience, world.particulars(), &Question {
             offer,
             rules: &CompiledRules::new(offer, Some(&view), Users::Many),
-            book: &book,
+            offer_catalog: &offer_catalog,
             policy: &policy,
             view: &view,
             usage: &world.usage(),
@@ -283,8 +283,8 @@ proptest! {
 #[test]
 fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
     let snapshot = view(snapshot_parts(&EXAMPLE)).snapshot.clone();
-    let book = Book::new(vec![campaign("k")], vec![coupon("c")]);
-    let offer = book.offer(&CouponId::new("c").unwrap()).unwrap();
+    let offer_catalog = OfferCatalog::new(vec![campaign("k")], vec![coupon("c")]);
+    let offer = offer_catalog.offer(&CouponId::new("c").unwrap()).unwrap();
     let scorer = Scorer::new(By::Affinity, &snapshot, offer).unwrap();
     let scores = scorer.scores(&snapshot);
     for shown in [0, 3, 9] {

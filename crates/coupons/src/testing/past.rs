@@ -3,7 +3,7 @@
 use domain::coupon::Window;
 use domain::id::CampaignId;
 use domain::time::Timestamp;
-use recommender::snapshot::catalogue::Catalogue;
+use recommender::snapshot::catalog::Catalog;
 use recommender::snapshot::consents::ConsentRecords;
 use recommender::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use recommender::training::input::{CampaignHistory, OrderEvent, RedemptionEvent, TrainingInput};
@@ -34,7 +34,7 @@ pub fn past(campaigns: u32) -> TrainingInput {
     TrainingInput {
         users: ids("u", USERS),
         items: ids("i", ITEMS),
-        catalogue: Catalogue::default(),
+        catalog: Catalog::default(),
         ratings: Vec::new(),
         orders,
         consents: ConsentRecords::default(),

@@ -176,7 +176,7 @@ mod tests {
         ];
         let after = [order(0, 0, 10), order(0, 2, 10), order(2, 1, 11)];
         let mut input = input(3, 5, &[], &[&before[..], &after[..]].concat());
-        input.catalogue.listed.set(4, false);
+        input.catalog.listed.set(4, false);
         let found = evaluated(&input, &TrainingParameters::default(), &Cut::At { at: at(10) });
         let check = |ranker, items, ndcg, recall, coverage, gini, popularity| {
             let row = found.ranking(ranker, items).unwrap();

@@ -134,7 +134,7 @@ impl Case {
         let relevant: Vec<ItemIndex> = rated
             .filter(|&((_, &rating), position)| within.purchased.get(position) || rating >= middle)
             .map(|((&item, _), _)| ItemIndex(item))
-            .filter(|item| input.catalogue.listed.get(item.at()))
+            .filter(|item| input.catalog.listed.get(item.at()))
             .collect();
         let is_new = |item: &ItemIndex| history.binary_search(item).is_err();
         Self {
@@ -229,7 +229,7 @@ mod tests {
                 order(2, 0, 3),
             ],
         );
-        input.catalogue.listed.set(4, false);
+        input.catalog.listed.set(4, false);
         let items = |indices: &[u32]| indices.iter().copied().map(ItemIndex).collect::<Vec<_>>();
         let expected = [
             Case {

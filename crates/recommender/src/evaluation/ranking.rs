@@ -17,7 +17,7 @@ const LIMIT: usize = 20;
 const NDCG_AT: usize = 10;
 const RECALL_AT: usize = 20;
 
-/// A scratch is as long as the catalogue: it should serve many users.
+/// A scratch is as long as the catalog: it should serve many users.
 const MIN_USERS_PER_SCRATCH: usize = 64;
 
 /// One of the lists that every user is asked for.
@@ -39,7 +39,7 @@ pub(super) fn measure(
     if lists.is_empty() {
         return None;
     }
-    let listed = &view.snapshot.catalogue().listed;
+    let listed = &view.snapshot.catalog().listed;
     let mut exposures = vec![0; view.snapshot.items().len()];
     for item in lists.iter().flat_map(|list| &list.items) {
         exposures[item.at()] += 1;
@@ -161,6 +161,6 @@ pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
 fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     let snapshot = &view.snapshot;
     most_popular(snapshot, LIMIT, None, |item| {
-        snapshot.catalogue().listed.get(item.at()) && excluded.binary_search(&item).is_err()
+        snapshot.catalog().listed.get(item.at()) && excluded.binary_search(&item).is_err()
     })
 }

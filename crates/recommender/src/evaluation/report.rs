@@ -62,7 +62,7 @@ pub struct RankingMetrics {
     pub recall_at_20: f64,
     /// Share of the listed items that stand in anyone's first 20.
     pub coverage_at_20: f64,
-    /// Of how often each listed item stands in a first 20: 0 even, towards 1 concentrated.
+    /// Of how often each listed item stands in a first 20: 0 even, toward 1 concentrated.
     pub gini: f64,
     /// Mean number of raters of the items in the first 20.
     pub mean_popularity: f64,

@@ -138,7 +138,7 @@ mod tests {
         ) {
             // Recommend shows only what is listed.
             let mut parts = parts;
-            parts.catalogue.listed = std::iter::repeat_n(true, parts.items.len()).collect();
+            parts.catalog.listed = std::iter::repeat_n(true, parts.items.len()).collect();
             let trained = view(parts);
             let (n_users, n_items) = (trained.snapshot.users().len(), trained.snapshot.items().len());
             // The last two are not in the snapshot.

@@ -1,7 +1,7 @@
 //! Which items an answer may hold.
 
 use crate::snapshot::bits::Bits;
-use crate::snapshot::catalogue::{Facts, NONE};
+use crate::snapshot::catalog::{Facts, NONE};
 use crate::snapshot::dictionary::{ItemIndex, Texts};
 use crate::snapshot::view::View;
 use domain::id::{Category, ItemId, MerchantId};
@@ -42,31 +42,31 @@ impl PriceRange {
 pub struct CompiledFilter<'a> {
     filter: &'a ItemFilter,
     view: &'a View,
-    /// One bit a category of the catalogue.
+    /// One bit a category of the catalog.
     categories: Option<Bits>,
-    /// One bit a merchant of the catalogue.
+    /// One bit a merchant of the catalog.
     merchants: Option<Bits>,
     /// Ascending.
     candidates: Option<Vec<ItemIndex>>,
     /// Ascending.
     excluded: Vec<ItemIndex>,
-    /// Position of the price range's currency in the catalogue.
+    /// Position of the price range's currency in the catalog.
     currency: Option<u32>,
 }
 
 impl<'a> CompiledFilter<'a> {
     /// A name that the snapshot does not know meets no item of it.
     pub fn new(filter: &'a ItemFilter, view: &'a View) -> Self {
-        let catalogue = view.snapshot.catalogue();
+        let catalog = view.snapshot.catalog();
         let currency = filter.price.and_then(|price| {
-            let position = catalogue.currencies.binary_search(&price.currency).ok()?;
+            let position = catalog.currencies.binary_search(&price.currency).ok()?;
             u32::try_from(position).ok()
         });
         Self {
             filter,
             view,
-            categories: positions(&catalogue.categories, filter.categories.iter().map(Category::as_str)),
-            merchants: positions(&catalogue.merchants, filter.merchants.iter().map(MerchantId::as_str)),
+            categories: positions(&catalog.categories, filter.categories.iter().map(Category::as_str)),
+            merchants: positions(&catalog.merchants, filter.merchants.iter().map(MerchantId::as_str)),
             candidates: (!filter.candidates.is_empty()).then(|| indices(view, &filter.candidates)),
             excluded: indices(view, &filter.excluded),
             currency,
@@ -94,13 +94,13 @@ impl<'a> CompiledFilter<'a> {
     }
 
     fn snapshot_facts_pass(&self, item: ItemIndex) -> bool {
-        let (catalogue, at) = (self.view.snapshot.catalogue(), item.at());
+        let (catalog, at) = (self.view.snapshot.catalog(), item.at());
         let price_passes = |price: &PriceRange| {
-            self.currency == Some(catalogue.currency_of[at]) && price.contains(catalogue.price_minor[at])
+            self.currency == Some(catalog.currency_of[at]) && price.contains(catalog.price_minor[at])
         };
-        catalogue.listed.get(at)
-            && is_among(&self.categories, catalogue.category_of[at])
-            && is_among(&self.merchants, catalogue.merchant_of[at])
+        catalog.listed.get(at)
+            && is_among(&self.categories, catalog.category_of[at])
+            && is_among(&self.merchants, catalog.merchant_of[at])
             && self.filter.price.as_ref().is_none_or(price_passes)
     }
 
@@ -162,7 +162,7 @@ fn is_named<N>(allowed: &[N], name: Option<&str>, as_str: impl Fn(&N) -> &str) -
 mod tests {
     use super::super::testing::{changed, facts_change};
     use super::*;
-    use crate::snapshot::fixture::{catalogue, item_facts, item_id, snapshot_parts, view};
+    use crate::snapshot::fixture::{catalog, item_facts, item_id, snapshot_parts, view};
     use domain::item::ItemFacts;
     use domain::money::Money;
 
@@ -188,7 +188,7 @@ mod tests {
     /// EUR, i6 19.98 GBP.
     fn shop() -> View {
         let mut parts = snapshot_parts(&[&[1.0; 7]]);
-        parts.catalogue = catalogue(&[
+        parts.catalog = catalog(&[
             item_facts("A", "mugs", "acme"),
             item_facts("B", "prints", "acme"),
             item_facts("C", "mugs", "zenith"),

@@ -144,7 +144,7 @@ pub struct Ranking<'a> {
 /// The best listed items for a user as the snapshot knows them, by each of `rankings`: as [`recommend`] ranks, but the sums,
 /// which cost most, are added up once for all. A list is empty where nothing has a score.
 pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &mut Scratch) -> Vec<Vec<ItemIndex>> {
-    let listed = &view.snapshot.catalogue().listed;
+    let listed = &view.snapshot.catalog().listed;
     scratch.add_all(&view.snapshot, &Shopper::of_index(view, user), Basis::Blended);
     scratch.find_runs();
     let rank = |ranking: &Ranking| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::snapshot::dictionary::ItemIndex;
-use crate::snapshot::fixture::{catalogue, item_id, matrix, snapshot_parts, user_id};
+use crate::snapshot::fixture::{catalog, item_id, matrix, snapshot_parts, user_id};
 use crate::snapshot::overlay::{FreshChange, Overlay};
 use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::view::View;
@@ -87,7 +87,7 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                     listed,
                     ..ItemFacts::default()
                 });
-                parts.catalogue = catalogue(&listed.collect::<Vec<_>>());
+                parts.catalog = catalog(&listed.collect::<Vec<_>>());
                 let (global_mean, users, items) = biases;
                 parts.biases = Biases {
                     global_mean,

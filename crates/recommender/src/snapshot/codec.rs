@@ -74,7 +74,7 @@ use similarity::sparse::SparseError;
 use self::columns::{Reader, Writer};
 use super::activity::Activity;
 use super::bits::Bits;
-use super::catalogue::Catalogue;
+use super::catalog::Catalog;
 use super::consents::ConsentRecords;
 use super::dictionary::{DenseIndex, Dictionary, ItemIndex, UserIndex};
 use super::parameters::{BlendWeights, TrainingParameters};
@@ -83,7 +83,7 @@ use super::ratings::{RankSlice, Ranks, Ratings, RatingsError};
 use crate::snapshot::{Biases, SnapshotParts};
 
 mod columns;
-mod room;
+mod huge_pages;
 #[cfg(test)]
 mod tests;
 
@@ -98,7 +98,8 @@ const PARAMETERS: &str = "parameters";
 const WEIGHTS: &str = "weights";
 const USERS: &str = "users";
 const ITEMS: &str = "items";
-const CATALOGUE: &str = "catalogue";
+/// Spelled as stored snapshots have it.
+const CATALOG: &str = "catalogue";
 const RATINGS: &str = "ratings";
 const BIASES: &str = "biases";
 const USER_NEIGHBORS: &str = "user_neighbors";
@@ -148,7 +149,7 @@ pub enum CodecError {
         problem: &'static str,
     },
     #[error("part catalogue: {problem}")]
-    Catalogue { problem: &'static str },
+    Catalog { problem: &'static str },
     #[error("part {part}: {source}")]
     Sparse { part: &'static str, source: SparseError },
     #[error("part {part}: {source}")]
@@ -190,7 +191,7 @@ pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
         (WEIGHTS, |parts, to| to.doubles(&parts.weights.all())),
         (USERS, |parts, to| to.texts(parts.users.texts())),
         (ITEMS, |parts, to| to.texts(parts.items.texts())),
-        (CATALOGUE, |parts, to| write_catalogue(&parts.catalogue, to)),
+        (CATALOG, |parts, to| write_catalog(&parts.catalog, to)),
         (RATINGS, |parts, to| write_ratings(&parts.ratings, &parts.purchased, to)),
         (BIASES, |parts, to| write_biases(&parts.biases, to)),
         (USER_NEIGHBORS, |parts, to| write_neighbors(&parts.user_neighbors, to)),
@@ -223,7 +224,7 @@ enum Contents {
     Weights(BlendWeights),
     Users(Dictionary<UserIndex>),
     Items(Dictionary<ItemIndex>),
-    Catalogue(Catalogue),
+    Catalog(Catalog),
     Ratings(Ratings, Bits),
     Biases(Biases),
     UserNeighbors(NeighborLists),
@@ -250,7 +251,7 @@ pub fn decode_part(
         WEIGHTS => (WEIGHTS, |from| read_weights(from).map(Contents::Weights)),
         USERS => (USERS, |from| read_dictionary(from).map(Contents::Users)),
         ITEMS => (ITEMS, |from| read_dictionary(from).map(Contents::Items)),
-        CATALOGUE => (CATALOGUE, |from| read_catalogue(from).map(Contents::Catalogue)),
+        CATALOG => (CATALOG, |from| read_catalog(from).map(Contents::Catalog)),
         RATINGS => (RATINGS, |from| {
             read_ratings(from).map(|(ratings, purchased)| Contents::Ratings(ratings, purchased))
         }),
@@ -308,7 +309,7 @@ pub fn assemble(parts: impl IntoIterator<Item = DecodedPart>, checksum: &[u8]) -
         weights: take!(WEIGHTS, Weights),
         users: take!(USERS, Users),
         items: take!(ITEMS, Items),
-        catalogue: take!(CATALOGUE, Catalogue),
+        catalog: take!(CATALOG, Catalog),
         ratings,
         purchased,
         biases: take!(BIASES, Biases),
@@ -409,23 +410,23 @@ fn read_dictionary<I: DenseIndex>(from: &mut Reader<'_>) -> Result<Dictionary<I>
     Dictionary::new(ids).ok_or_else(|| from.invalid("ids", "are not strictly ascending, or too many"))
 }
 
-fn write_catalogue(catalogue: &Catalogue, to: &mut Writer) {
-    to.texts(&catalogue.titles);
-    to.texts(&catalogue.categories);
-    to.texts(&catalogue.merchants);
-    to.u64(catalogue.currencies.len() as u64);
-    for currency in &catalogue.currencies {
+fn write_catalog(catalog: &Catalog, to: &mut Writer) {
+    to.texts(&catalog.titles);
+    to.texts(&catalog.categories);
+    to.texts(&catalog.merchants);
+    to.u64(catalog.currencies.len() as u64);
+    for currency in &catalog.currencies {
         to.raw(currency.as_str().as_bytes());
     }
-    for references in [&catalogue.category_of, &catalogue.merchant_of, &catalogue.currency_of] {
+    for references in [&catalog.category_of, &catalog.merchant_of, &catalog.currency_of] {
         // NONE, the highest, becomes 0.
         to.integers(references.iter().map(|reference| u64::from(reference.wrapping_add(1))));
     }
-    to.integers(catalogue.price_minor.iter().map(|&price| price as u64));
-    to.bits(&catalogue.listed);
+    to.integers(catalog.price_minor.iter().map(|&price| price as u64));
+    to.bits(&catalog.listed);
 }
 
-fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
+fn read_catalog(from: &mut Reader<'_>) -> Result<Catalog, CodecError> {
     let (titles, categories, merchants) = (
         from.texts("titles")?,
         from.texts("categories")?,
@@ -448,7 +449,7 @@ fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
             .map(|reference| reference.wrapping_sub(1))
             .collect())
     };
-    let catalogue = Catalogue {
+    let catalog = Catalog {
         titles,
         categories,
         merchants,
@@ -459,9 +460,9 @@ fn read_catalogue(from: &mut Reader<'_>) -> Result<Catalogue, CodecError> {
         price_minor: from.u64s("prices")?.into_iter().map(|price| price as i64).collect(),
         listed: from.bits("listed")?,
     };
-    match catalogue.problem() {
-        Some(problem) => Err(CodecError::Catalogue { problem }),
-        None => Ok(catalogue),
+    match catalog.problem() {
+        Some(problem) => Err(CodecError::Catalog { problem }),
+        None => Ok(catalog),
     }
 }
 

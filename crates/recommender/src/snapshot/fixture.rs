@@ -18,7 +18,7 @@ use similarity::sparse::CsrMatrix;
 
 use super::activity::Activity;
 use super::bits::Bits;
-use super::catalogue::{Catalogue, NONE};
+use super::catalog::{Catalog, NONE};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, Texts};
 use super::overlay::Overlay;
@@ -55,7 +55,7 @@ pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
         weights: BlendWeights::default(),
         users: Dictionary::new(ids("u", m)).unwrap(),
         items: Dictionary::new(ids("i", n)).unwrap(),
-        catalogue: catalogue(&vec![ItemFacts::default(); n]),
+        catalog: catalog(&vec![ItemFacts::default(); n]),
         purchased: Bits::zeros(ratings.nnz()),
         biases: Biases {
             global_mean: 0.0,
@@ -104,7 +104,7 @@ pub fn view(parts: SnapshotParts) -> View {
 }
 
 /// The columns of `facts`, item by item.
-pub fn catalogue(facts: &[ItemFacts]) -> Catalogue {
+pub fn catalog(facts: &[ItemFacts]) -> Catalog {
     let categories: BTreeSet<&str> = facts
         .iter()
         .filter_map(|f| f.category.as_ref())
@@ -124,7 +124,7 @@ pub fn catalogue(facts: &[ItemFacts]) -> Catalogue {
     let place = |names: &BTreeSet<&str>, name: Option<&str>| {
         at(name.and_then(|name| names.iter().position(|&known| known == name)))
     };
-    Catalogue {
+    Catalog {
         titles: facts.iter().map(|f| f.title.as_deref().unwrap_or("")).collect(),
         category_of: facts
             .iter()
@@ -191,7 +191,7 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                 weights,
                 users: Dictionary::new(users.iter().collect()).unwrap(),
                 items: Dictionary::new(items.iter().collect()).unwrap(),
-                catalogue: catalogue(&facts),
+                catalog: catalog(&facts),
                 ratings,
                 purchased,
                 biases,
@@ -408,9 +408,9 @@ mod tests {
         ];
         facts[2].listed = false;
         let mut parts = snapshot_parts(&[&[1.0, 2.0, 0.0]]);
-        parts.catalogue = catalogue(&facts);
+        parts.catalog = catalog(&facts);
         let snapshot = Snapshot::new(parts).unwrap();
-        let of = |item| snapshot.catalogue().facts(ItemIndex(item));
+        let of = |item| snapshot.catalog().facts(ItemIndex(item));
         assert_eq!(
             (of(0).category, of(0).merchant, of(0).price),
             (Some("mugs"), Some("acme"), facts[0].price)

@@ -1,4 +1,4 @@
-//! What has changed since a snapshot was trained: ratings, purchases and catalogue entries.
+//! What has changed since a snapshot was trained: ratings, purchases and catalog entries.
 //!
 //! An overlay is a value: applying a change to a clone leaves the original as it was, and both share what they have
 //! in common, so that a reader keeps its own while the next one is made.
@@ -11,7 +11,7 @@ use domain::consent::Consents;
 use domain::id::{ItemId, UserId};
 use domain::item::ItemFacts;
 
-use super::catalogue::Facts;
+use super::catalog::Facts;
 use super::dictionary::ItemIndex;
 use crate::snapshot::Snapshot;
 

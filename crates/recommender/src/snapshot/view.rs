@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::id::{ItemId, UserId};
 
-use super::catalogue::Facts;
+use super::catalog::Facts;
 use super::dictionary::{ItemIndex, UserIndex};
 use super::overlay::{ItemRef, Overlay};
 use crate::snapshot::Snapshot;
@@ -128,7 +128,7 @@ impl View {
     pub fn facts(&self, item: ItemIndex) -> Facts<'_> {
         self.overlay
             .known_item(item)
-            .unwrap_or_else(|| self.snapshot.catalogue().facts(item))
+            .unwrap_or_else(|| self.snapshot.catalog().facts(item))
     }
 
     /// The history of `user` as the snapshot knows it, the most popular item first.
@@ -143,7 +143,7 @@ impl View {
     }
 
     /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
-    /// snapshot have no neighbours yet and are left out.
+    /// snapshot have no neighbors yet and are left out.
     pub fn history(&self, user: &UserId) -> History {
         let fresh = self.overlay.interactions(user);
         let mut entries = Vec::new();

@@ -117,7 +117,7 @@ pub fn fit(
         weights: options.weights,
         users,
         items: input.items.clone(),
-        catalogue: input.catalogue.clone(),
+        catalog: input.catalog.clone(),
         ratings,
         purchased,
         biases,

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 
-use crate::snapshot::catalogue::Catalogue;
+use crate::snapshot::catalog::Catalog;
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use domain::coupon::Window;
@@ -14,10 +14,10 @@ use domain::time::Timestamp;
 pub struct TrainingInput {
     /// All users, also those without a rating or a purchase.
     pub users: Dictionary<UserIndex>,
-    /// All items of the catalogue.
+    /// All items of the catalog.
     pub items: Dictionary<ItemIndex>,
     /// n entries.
-    pub catalogue: Catalogue,
+    pub catalog: Catalog,
     /// At most one a (user, item), in any order.
     pub ratings: Vec<RatingEvent>,
     /// One for each distinct order of a (user, item) with a net quantity above 0, in any order.

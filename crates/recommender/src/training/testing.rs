@@ -15,7 +15,7 @@ pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent])
     TrainingInput {
         users: ids("u", m),
         items: ids("i", n),
-        catalogue: fixture::catalogue(&vec![ItemFacts::default(); n]),
+        catalog: fixture::catalog(&vec![ItemFacts::default(); n]),
         ratings: ratings.to_vec(),
         orders: orders.to_vec(),
         consents: ConsentRecords::default(),

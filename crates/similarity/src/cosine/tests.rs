@@ -33,8 +33,8 @@ fn lists_of(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
     lists_of_matrix(&rows, neighbors)
 }
 
-fn way(sizes: &Sizes) -> Way<'_> {
-    Way {
+fn kernel_config(sizes: &Sizes) -> KernelConfig<'_> {
+    KernelConfig {
         instructions: InstructionSet::detect(),
         sizes,
         observe: &|_, _| {},
@@ -56,11 +56,11 @@ fn assert_all_ways_agree(rows: &CsrMatrix, selection: &Selection<'_>, neighbors:
     let options = TopKOptions { neighbors };
     for set in InstructionSet::available() {
         for sizes in [Sizes::default(), small_sizes()] {
-            let way = Way {
+            let config = KernelConfig {
                 instructions: set,
-                ..way(&sizes)
+                ..kernel_config(&sizes)
             };
-            let found = top_k_by(way, rows, &columns, selection.clone(), &options).unwrap();
+            let found = top_k_by(config, rows, &columns, selection.clone(), &options).unwrap();
             assert_same_bytes(&found.lists, expected);
         }
     }
@@ -231,7 +231,7 @@ fn gives_the_same_bytes_on_any_number_of_threads() {
         let lists_on = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
             let options = TopKOptions { neighbors: 10 };
-            let find = || top_k_by(way(&small_sizes()), &rows, &columns, Selection::All, &options);
+            let find = || top_k_by(kernel_config(&small_sizes()), &rows, &columns, Selection::All, &options);
             pool.build().unwrap().install(find).unwrap().lists
         };
         let lists = lists_on(1);

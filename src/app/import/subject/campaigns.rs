@@ -10,7 +10,7 @@ use super::{Rules, Subject, Written};
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use domain::coupon::{Audience, CampaignState, MAX_BASIS_POINTS, Window};
 use domain::error::InvalidField;
@@ -148,7 +148,7 @@ impl Subject for Campaigns {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[CampaignLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CampaignLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::upsert_campaigns(pool, values).await?.into())
     }
 }

@@ -7,7 +7,7 @@ use super::{Rules, Subject, Written};
 use crate::store::catalog;
 use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use domain::coupon::{Discount, MAX_BASIS_POINTS};
 use domain::decimal::Decimal;
@@ -129,7 +129,7 @@ impl Subject for Coupons {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[CouponLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::upsert_coupons(pool, values).await?.into())
     }
 }
@@ -195,7 +195,7 @@ impl Subject for CouponItems {
         catalog::create_items(pool, &items).await
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::add_coupon_items(pool, values).await?.into())
     }
 }

@@ -7,7 +7,7 @@ use super::{Rules, Subject, Written};
 use crate::store::consents;
 use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use domain::consent::{ConsentDecision, Purpose};
 use domain::error::InvalidField;
@@ -45,7 +45,7 @@ impl Subject for Assignments {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[AssignmentLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[AssignmentLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::assign(pool, values).await?.into())
     }
 }
@@ -82,7 +82,7 @@ impl Subject for Attributes {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[AttributeLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[AttributeLoad]) -> Result<Written, StoreError> {
         Ok(coupon_loads::set_attributes(pool, values).await?.into())
     }
 }
@@ -129,7 +129,7 @@ impl Subject for Consents {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[ConsentDecision]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[ConsentDecision]) -> Result<Written, StoreError> {
         Ok(consents::set(pool, values).await?.into())
     }
 }
@@ -160,7 +160,7 @@ impl Subject for Suppressions {
         user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[(UserId, String)]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[(UserId, String)]) -> Result<Written, StoreError> {
         Ok(consents::suppress(pool, values).await?.into())
     }
 }

@@ -6,7 +6,7 @@ use super::super::records::Record;
 use super::values::{Amount, Unit, currency, event_time, integer};
 use super::{Rules, Subject, Written};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::purchases;
 use domain::error::InvalidField;
@@ -101,7 +101,7 @@ impl Subject for Purchases {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, known: &ImportMemory, values: &[PurchaseLine]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, known: &KeyCache, values: &[PurchaseLine]) -> Result<Written, StoreError> {
         let stored = purchases::load(pool, known, values).await?;
         Ok(Written::of_accepted(stored))
     }

@@ -5,7 +5,7 @@ use super::super::records::Record;
 use super::values::{event_time, optional, rating_value};
 use super::{Rules, Subject, Written};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::ratings;
 use domain::error::InvalidField;
@@ -55,7 +55,7 @@ impl Subject for Ratings {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, known: &ImportMemory, values: &[Rating]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, known: &KeyCache, values: &[Rating]) -> Result<Written, StoreError> {
         let stored = ratings::load(pool, known, values).await?;
         Ok(Written::of_accepted(stored))
     }

@@ -7,7 +7,7 @@ use super::super::records::Record;
 use super::values::{at_least, event_time, optional};
 use super::{Rules, Subject, Written};
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use crate::store::redemption_loads::{self, RedemptionLoad};
 use domain::error::InvalidField;
@@ -71,7 +71,7 @@ impl Subject for Redemptions {
         value.user.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
         Ok(redemption_loads::record(pool, values).await?.into())
     }
 }

@@ -193,7 +193,7 @@ fn message(message: v1::stream_coupon_targets_response::Message) -> v1::StreamCo
 fn affinity_explanation(snapshot: &Snapshot, explanation: &AffinityExplanation) -> v1::AffinityExplanation {
     let item = |term: &AffinityTerm| v1::HistoryItem {
         item_id: snapshot.items().id(term.item).to_owned(),
-        title: snapshot.catalogue().facts(term.item).title.to_owned(),
+        title: snapshot.catalog().facts(term.item).title.to_owned(),
         rating: term.rating,
         contribution: term.contribution,
     };

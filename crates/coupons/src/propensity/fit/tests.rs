@@ -14,11 +14,11 @@ fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> 
         .unwrap()
         .ratings;
     let lists = neighbors(&ratings.transpose(), &ratings, Selection::All, &parameters).unwrap();
-    let followers = lists.transpose();
+    let reverse_neighbors = lists.transpose();
     let cases = cases(input, &parameters, until, options).unwrap();
     fit(
         &cases,
-        &|covered| affinity::list_weights(&followers, covered),
+        &|covered| affinity::list_weights(&reverse_neighbors, covered),
         until,
         options,
     )

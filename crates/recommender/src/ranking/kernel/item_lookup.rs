@@ -9,7 +9,7 @@ use crate::snapshot::ratings::RankSlice;
 
 /// Items that a request asks about, by their ranks, each with its place there; between requests there are none.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct RequestedItems {
     ranks: Vec<u32>,
     /// Whether a rank is among them: a bit a rank stays in the first-level cache.
     bits: Bits,
@@ -33,11 +33,11 @@ struct ByteSet {
 
 /// Room for positions in a row at which something was met.
 #[derive(Debug, Default)]
-pub(crate) struct Met {
+pub(crate) struct Hits {
     positions: Vec<u32>,
 }
 
-impl Asked {
+impl RequestedItems {
     /// There are none yet.
     pub fn grow(&mut self, n_items: usize) {
         if self.places.len() < n_items {
@@ -89,7 +89,7 @@ impl Asked {
     /// Where in `row` the items stand.
     ///
     /// `row`: of items that there is room for.
-    pub fn met_in<'a>(&self, row: RankSlice, met: &'a mut Met) -> &'a [u32] {
+    pub fn met_in<'a>(&self, row: RankSlice, met: &'a mut Hits) -> &'a [u32] {
         #[cfg(target_arch = "x86_64")]
         if self.sifts() {
             let is_met = |rank: u32| self.bits.get(rank as usize);
@@ -106,7 +106,7 @@ impl Asked {
         self.met_portably(row, met)
     }
 
-    fn met_portably<'a>(&self, row: RankSlice, met: &'a mut Met) -> &'a [u32] {
+    fn met_portably<'a>(&self, row: RankSlice, met: &'a mut Hits) -> &'a [u32] {
         let is_met = |rank: u32| self.bits.get(rank as usize);
         match row {
             RankSlice::Narrow(row) => met.among(row, is_met),
@@ -134,7 +134,7 @@ impl ByteSet {
     }
 }
 
-impl Met {
+impl Hits {
     /// Positions of those of the `indices` that are `is_met`, noted without a branch: it would be one that cannot be
     /// foreseen.
     #[inline]
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn who_shares_the_low_bytes_is_not_met() {
-        let (mut asked, mut met) = (Asked::default(), Met::default());
+        let (mut asked, mut met) = (RequestedItems::default(), Hits::default());
         asked.grow(200_000);
         asked.insert(7, 0);
         let row = [7, 7 + (1 << 16), 7 + (2 << 16)];
@@ -340,7 +340,7 @@ mod tests {
     }
 
     proptest! {
-        /// Rows of any length, in catalogues of both kinds, with few and with many items asked about.
+        /// Rows of any length, in catalogs of both kinds, with few and with many items asked about.
         #[test]
         fn all_that_is_asked_about_is_met_and_nothing_else(
             n_items in prop_oneof![Just(300_u32), Just(65_536), Just(200_000)],
@@ -353,7 +353,7 @@ mod tests {
             let of_the_row = of_the_row.iter().filter(|_| !row.is_empty()).map(|at| row[at.index(row.len())]);
             let items: std::collections::BTreeSet<u32> =
                 of_the_row.chain(others.iter().map(|item| item % n_items)).collect();
-            let (mut asked, mut met) = (Asked::default(), Met::default());
+            let (mut asked, mut met) = (RequestedItems::default(), Hits::default());
             asked.grow(n_items as usize);
             // A second time, for what is left of the first.
             for n_asked in [items.len() / 2, items.len()] {

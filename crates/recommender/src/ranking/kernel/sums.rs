@@ -45,7 +45,7 @@ struct Run {
 }
 
 /// Items whose sums are gone through together: two lines of the processor's cache for each side. With more of them, runs
-/// that hold next to nothing would cost more in a large catalogue.
+/// that hold next to nothing would cost more in a large catalog.
 const RUN: usize = 16;
 /// Runs that are passed over at once when none of them is touched.
 const GROUP: usize = 16;
@@ -89,15 +89,15 @@ impl Scratch {
         note: impl Fn(&mut [bool], u32) + Copy,
     ) {
         if basis.has_items() {
-            let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row(item);
-            let mut ahead = shopper.ratings().skip(AHEAD).map(followers);
+            let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_item_neighbors().row(item);
+            let mut ahead = shopper.ratings().skip(AHEAD).map(reverse_neighbors);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
-                let (followers, similarities) = snapshot.item_followers().row(item);
+                let (reverse_neighbors, similarities) = snapshot.reverse_item_neighbors().row(item);
                 let rating = f64::from(rating);
                 let product = |similarity| rating * f64::from(similarity);
                 let note = |rank| note(&mut self.touched, rank);
-                add(&mut self.items, followers, similarities, product, note);
+                add(&mut self.items, reverse_neighbors, similarities, product, note);
             }
         }
         if basis.has_users() {
@@ -342,8 +342,8 @@ fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
 pub(crate) fn n_terms(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> usize {
     let mut work = 0;
     if basis.has_items() {
-        let followers = |(item, _): (ItemIndex, f32)| snapshot.item_followers().row_range(item).len();
-        work += shopper.ratings().map(followers).sum::<usize>();
+        let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_item_neighbors().row_range(item).len();
+        work += shopper.ratings().map(reverse_neighbors).sum::<usize>();
     }
     if basis.has_users() {
         let rated = |(user, _): (UserIndex, f32)| snapshot.ratings().row_range(user.at()).len();

@@ -219,7 +219,7 @@ proptest! {
                 };
                 let hides_history = exclude_history || matches!(subject, Subject::Session(_));
                 let may = |item: usize| {
-                    parts.catalogue.listed.get(item)
+                    parts.catalog.listed.get(item)
                         && !excluded.contains(&item)
                         && (candidates.is_empty() || candidates.contains(&item))
                         && !(hides_history && person.ratings[item] > 0.0)
@@ -282,9 +282,9 @@ fn of_equals_at_the_limit_the_first_by_id_stays_though_less_popular() {
     // Beside item 0, u0 has what rates each of the others alike; the last of these are the most popular by far, in another run.
     for n in [3, 40] {
         let mut parts = snapshot_parts(&vec![vec![1.0; n]; 2].iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let followers = (1..n as u32).flat_map(|_| [0]).collect();
+        let reverse_neighbors = (1..n as u32).flat_map(|_| [0]).collect();
         let offsets = std::iter::once(0).chain(0..n as u64).collect();
-        parts.item_neighbors = NeighborLists::new(n, offsets, followers, vec![0.5; n - 1]).unwrap();
+        parts.item_neighbors = NeighborLists::new(n, offsets, reverse_neighbors, vec![0.5; n - 1]).unwrap();
         let raters: Vec<Vec<f32>> = (0..n)
             .map(|user| {
                 (0..n)
@@ -314,7 +314,7 @@ fn of_equals_at_the_limit_the_first_by_id_stays_though_less_popular() {
 
 /// Ranks of more than two bytes.
 #[test]
-fn a_large_catalogue_is_ranked_like_a_small_one() {
+fn a_large_catalog_is_ranked_like_a_small_one() {
     const N: usize = 70_000;
     let place = |item: usize| N / 5 * (item + 1) - 1;
     let spread = |row: &&[f32]| {

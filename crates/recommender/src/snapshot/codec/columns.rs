@@ -7,7 +7,7 @@ use crate::snapshot::dictionary::Texts;
 use crate::snapshot::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
 
 use super::CodecError;
-use super::room;
+use super::huge_pages;
 
 /// Appends to the bytes of a part.
 pub(super) struct Writer {
@@ -273,7 +273,7 @@ impl<'a> Reader<'a> {
         count: u64,
         entry: impl Fn([u8; W]) -> T,
     ) -> Result<Vec<T>, CodecError> {
-        room::filled(self.counted(field, count, W)?, |entries| {
+        huge_pages::allocate_with_huge_pages(self.counted(field, count, W)?, |entries| {
             self.runs(field, count, |run| {
                 entries.extend(run.iter().map(|&bytes| entry(bytes)))
             })
@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, field: &'static str, count: u64) -> Result<Vec<u8>, CodecError> {
-        room::filled(self.counted(field, count, 1)?, |bytes| {
+        huge_pages::allocate_with_huge_pages(self.counted(field, count, 1)?, |bytes| {
             self.runs::<1>(field, count, |run| bytes.extend_from_slice(run.as_flattened()))
         })
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use crate::snapshot::Snapshot;
-use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalogue, item_facts, snapshot_parts};
+use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalog, item_facts, snapshot_parts};
 use crate::snapshot::parameters::TrainingOptions;
 use crate::snapshot::propensity::{Feature, PropensityEvidence, PropensityModel, PropensityTerm};
 use domain::consent::Purpose;
@@ -52,7 +52,7 @@ fn rich_parts() -> SnapshotParts {
         ItemFacts::default(),
     ];
     facts[4].listed = false;
-    parts.catalogue = catalogue(&facts);
+    parts.catalog = catalog(&facts);
     buy(&mut parts, 0, &[3]);
     parts.biases = Biases {
         global_mean: 1.875,
@@ -115,7 +115,7 @@ proptest! {
 
 /// Ranks of more than two bytes.
 #[test]
-fn a_large_catalogue_comes_back() {
+fn a_large_catalog_comes_back() {
     let mut row = vec![0.0; 70_000];
     (row[7], row[69_999]) = (2.5, 3.0);
     let mut parts = snapshot_parts(&[&row]);
@@ -390,22 +390,22 @@ fn intact_nonsense_is_refused() {
     };
     check(ITEMS, cut, ": ids are cut inside of a character");
 
-    let catalogue = |change: fn(&mut Catalogue)| {
-        let mut catalogue = rich_parts().catalogue;
-        change(&mut catalogue);
-        move |to: &mut Writer| write_catalogue(&catalogue, to)
+    let catalog = |change: fn(&mut Catalog)| {
+        let mut catalog = rich_parts().catalog;
+        change(&mut catalog);
+        move |to: &mut Writer| write_catalog(&catalog, to)
     };
-    let lengths = catalogue(|all| all.price_minor.push(1));
-    check(CATALOGUE, lengths, ": its columns differ in length");
-    let no_category = catalogue(|all| all.category_of[0] = 3);
+    let lengths = catalog(|all| all.price_minor.push(1));
+    check(CATALOG, lengths, ": its columns differ in length");
+    let no_category = catalog(|all| all.category_of[0] = 3);
     check(
-        CATALOGUE,
+        CATALOG,
         no_category,
         ": an item refers to a category that does not exist",
     );
-    let twice = catalogue(|all| all.currencies.push(all.currencies[0]));
+    let twice = catalog(|all| all.currencies.push(all.currencies[0]));
     let ascending = ": its categories, merchants or currencies are not strictly ascending";
-    check(CATALOGUE, twice, ascending);
+    check(CATALOG, twice, ascending);
     let lower_case = |to: &mut Writer| {
         for _ in 0..3 {
             to.texts(&Default::default());
@@ -413,7 +413,7 @@ fn intact_nonsense_is_refused() {
         to.u64(1);
         to.raw(b"gbp");
     };
-    check(CATALOGUE, lower_case, ": currencies are not all three capital letters");
+    check(CATALOG, lower_case, ": currencies are not all three capital letters");
 
     let wide = |to: &mut Writer| {
         to.integers([0, 1, 2, 3, 4].into_iter());

@@ -47,7 +47,7 @@ fn mutated_bytes_are_an_error_or_a_snapshot() {
         outcomes
     });
     let reached: Vec<&str> = outcomes.keys().map(String::as_str).collect();
-    let all = "Catalogue Checksum Duplicate Ended Exchanged Field Json Length Magic Missing Shape Sparse Surplus Unknown \
+    let all = "Catalog Checksum Duplicate Ended Exchanged Field Json Length Magic Missing Shape Sparse Surplus Unknown \
                Value Version another equal";
     assert_eq!(
         reached.join(" "),

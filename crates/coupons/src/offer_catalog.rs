@@ -22,12 +22,12 @@ impl Offer {
 
 /// What a server holds of campaigns and coupons in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Book {
+pub struct OfferCatalog {
     campaigns: HashMap<CampaignId, Arc<Campaign>>,
     offers: BTreeMap<CouponId, Arc<Offer>>,
 }
 
-impl Book {
+impl OfferCatalog {
     /// Coupons of a campaign that is not among `campaigns` are left out.
     pub fn new(campaigns: Vec<Campaign>, coupons: Vec<Coupon>) -> Self {
         let campaigns: HashMap<_, _> = campaigns

@@ -4,7 +4,7 @@ use std::{io, thread};
 
 /// How far behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum Priority {
     /// Not at all: nothing is answered yet.
     Equal,
     /// Gets what others leave of a core, and next to nothing where they leave nothing. Whoever wakes takes the core at once,
@@ -18,30 +18,30 @@ pub(super) enum Pace {
 ///
 /// # Errors
 /// The system starts no thread.
-pub(super) fn spawn(pace: Pace, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn spawn(priority: Priority, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
-        step_back(pace);
+        step_back(priority);
         work();
     };
     thread::Builder::new().name("loading".to_owned()).spawn(work).map(drop)
 }
 
 /// Lowers the priority of the calling thread, where the system has one for each.
-fn step_back(pace: Pace) {
+fn step_back(priority: Priority) {
     #[cfg(target_os = "linux")]
-    match pace {
-        Pace::Equal => {}
-        Pace::Leftovers => {
+    match priority {
+        Priority::Equal => {}
+        Priority::Leftovers => {
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: the pointer is to a structure that lives until the call returns, and is only read.
             unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
         }
-        Pace::Tenth => {
+        Priority::Tenth => {
             const NICE: libc::c_int = 10;
             // SAFETY: the call reads and writes no memory of this process.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = pace;
+    let _ = priority;
 }

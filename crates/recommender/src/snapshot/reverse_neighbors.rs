@@ -11,13 +11,13 @@ use super::ratings::{RankSlice, Ranks};
 /// For every item j the items that have j in their list of neighbors, by their rank by popularity as in
 /// [`Ratings`](super::ratings::Ratings).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Followers {
+pub struct ReverseNeighbors {
     offsets: Vec<u64>,
     ranks: Ranks,
     similarities: Vec<f32>,
 }
 
-impl Followers {
+impl ReverseNeighbors {
     /// `lists`: one for each item of `popularity`.
     pub fn new(lists: &NeighborLists, popularity: &Popularity) -> Self {
         let rank = |follower| popularity.rank(ItemIndex(follower));
@@ -60,10 +60,10 @@ mod tests {
     fn who_follows_an_item_has_it_in_the_list() {
         let lists = NeighborLists::new(3, vec![0, 2, 2, 4], vec![2, 1, 0, 1], vec![1.0, 0.25, 0.5, 0.5]).unwrap();
         // Item 2 has rank 0, item 0 rank 1.
-        let followers = Followers::new(&lists, &Popularity::new(&[5, 1, 9]));
+        let reverse_neighbors = ReverseNeighbors::new(&lists, &Popularity::new(&[5, 1, 9]));
         let row = |item| {
-            let (ranks, similarities) = followers.row(ItemIndex(item));
-            assert_eq!(followers.row_range(ItemIndex(item)).len(), ranks.len());
+            let (ranks, similarities) = reverse_neighbors.row(ItemIndex(item));
+            assert_eq!(reverse_neighbors.row_range(ItemIndex(item)).len(), ranks.len());
             let ranks: Vec<u32> = (0..ranks.len()).map(|at| ranks.get(at)).collect();
             (ranks, similarities.to_vec())
         };
@@ -81,8 +81,8 @@ mod tests {
         let lists = NeighborLists::new(n, offsets, vec![0], vec![0.5]).unwrap();
         let mut raters = vec![3; n];
         raters[1] = 1;
-        let followers = Followers::new(&lists, &Popularity::new(&raters));
-        let (ranks, similarities) = followers.row(ItemIndex(0));
+        let reverse_neighbors = ReverseNeighbors::new(&lists, &Popularity::new(&raters));
+        let (ranks, similarities) = reverse_neighbors.row(ItemIndex(0));
         assert_eq!((ranks.len(), similarities), (1, &[0.5][..]));
         assert_eq!(ranks.get(0), 1 << 16);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use coupons::book::Book;
+use coupons::offer_catalog::OfferCatalog;
 use domain::coupon::{Campaign, Coupon, Holdout, Window};
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
 use domain::money::Currency;
@@ -10,7 +10,7 @@ use domain::time::Timestamp;
 
 use super::coupons::CouponRow;
 use super::error::StoreError;
-use super::pool::{Connection, Pool, lift_limits};
+use super::pool::{Connection, Pool, without_timeouts};
 
 /// Raised by every change of a definition.
 pub async fn revision(pool: &Pool) -> Result<i64, StoreError> {
@@ -29,16 +29,16 @@ pub(super) async fn raise_revision(connection: &mut Connection) -> Result<(), St
 }
 
 /// All definitions, and their revision.
-pub async fn read(pool: &Pool) -> Result<(Book, i64), StoreError> {
+pub async fn read(pool: &Pool) -> Result<(OfferCatalog, i64), StoreError> {
     let mut tx = pool.begin_picture().await?;
     // There may be very many items.
-    lift_limits(&mut tx).await?;
+    without_timeouts(&mut tx).await?;
     let revision = sqlx::query_scalar!("SELECT revision FROM coupon_book")
         .fetch_one(&mut *tx)
         .await?;
     let campaigns = read_campaigns(&mut tx).await?;
     let coupons = read_coupons(&mut tx).await?;
-    Ok((Book::new(campaigns, coupons), revision))
+    Ok((OfferCatalog::new(campaigns, coupons), revision))
 }
 
 pub(super) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {

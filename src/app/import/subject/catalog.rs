@@ -6,7 +6,7 @@ use super::values::{Amount, Unit, boolean, currency, optional};
 use super::{Rules, Subject, Written};
 use crate::store::catalog;
 use crate::store::error::StoreError;
-use crate::store::import_memory::ImportMemory;
+use crate::store::key_cache::KeyCache;
 use crate::store::pool::Pool;
 use domain::error::InvalidField;
 use domain::id::{Category, ItemId, MerchantId};
@@ -75,7 +75,7 @@ impl Subject for Items {
         catalog::create_merchants(pool, &merchants).await
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[ItemPatch]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[ItemPatch]) -> Result<Written, StoreError> {
         Ok(catalog::upsert_items(pool, values).await?.into())
     }
 }
@@ -124,7 +124,7 @@ impl Subject for Merchants {
         value.id.as_str()
     }
 
-    async fn write(pool: &Pool, _: &ImportMemory, values: &[MerchantPatch]) -> Result<Written, StoreError> {
+    async fn write(pool: &Pool, _: &KeyCache, values: &[MerchantPatch]) -> Result<Written, StoreError> {
         Ok(catalog::upsert_merchants(pool, values).await?.into())
     }
 }

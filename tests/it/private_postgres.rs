@@ -11,7 +11,7 @@ use std::sync::{Barrier, LazyLock};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use private_postgres::{Embedded, EmbeddedError, EmbeddedOptions};
+use private_postgres::{PrivatePostgres, PrivatePostgresError, PrivatePostgresOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Of a user that is neither root nor PostgreSQL's.
 const NOBODY: u32 = 65_534;
 
-fn options(data_dir: &Path) -> EmbeddedOptions {
-    EmbeddedOptions {
+fn options(data_dir: &Path) -> PrivatePostgresOptions {
+    PrivatePostgresOptions {
         data_dir: data_dir.to_owned(),
         port: 0,
         durable: false,
@@ -31,8 +31,8 @@ fn options(data_dir: &Path) -> EmbeddedOptions {
     }
 }
 
-fn start(data_dir: &Path) -> Embedded {
-    Embedded::start(&options(data_dir)).unwrap()
+fn start(data_dir: &Path) -> PrivatePostgres {
+    PrivatePostgres::start(&options(data_dir)).unwrap()
 }
 
 /// A data folder, removed with this value: forty megabytes each.
@@ -141,7 +141,12 @@ impl Helper {
     fn command(program: &Path, data_dir: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .args(["--exact", "embedded::helper_process", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "private_postgres::helper_process",
+                "--ignored",
+                "--nocapture",
+            ])
             .env("LIKEMIND_IT_HELPER", "own")
             .env("LIKEMIND_IT_DATA_DIR", data_dir)
             .stdin(Stdio::piped())
@@ -190,7 +195,7 @@ fn helper_process() {
         #[cfg(target_os = "linux")]
         leave_a_zombie(&data_dir);
     }
-    let _running = match Embedded::start(&options(&data_dir)) {
+    let _running = match PrivatePostgres::start(&options(&data_dir)) {
         Ok(running) => {
             println!("helper: {}", running.url("postgres"));
             running
@@ -324,7 +329,7 @@ async fn a_process_that_has_the_number_of_a_dead_server_is_left_alone() {
 async fn starts_at_once_share_one_server() {
     let data_dir = DataDir(folder("shared"));
     let together = Barrier::new(3);
-    let mut running: Vec<Embedded> = thread::scope(|scope| {
+    let mut running: Vec<PrivatePostgres> = thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
@@ -423,9 +428,9 @@ async fn a_path_too_long_for_a_socket_works() {
 fn a_folder_of_another_version_is_refused() {
     let data_dir = made("version");
     fs::write(data_dir.join("postgres/PG_VERSION"), "9.6\n").unwrap();
-    let error = Embedded::start(&options(&data_dir)).unwrap_err();
+    let error = PrivatePostgres::start(&options(&data_dir)).unwrap_err();
     assert!(
-        matches!(error, EmbeddedError::OtherVersion { made_by: 9, .. }),
+        matches!(error, PrivatePostgresError::OtherVersion { made_by: 9, .. }),
         "{error}"
     );
 }
@@ -463,9 +468,9 @@ fn a_parent_that_postgresql_cannot_enter_is_named() {
     let closed = folder("closed");
     fs::create_dir_all(closed.join("inner")).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-    let error = Embedded::start(&options(&closed.join("inner/data"))).unwrap_err();
+    let error = PrivatePostgres::start(&options(&closed.join("inner/data"))).unwrap_err();
     assert!(
-        matches!(&error, EmbeddedError::Untraversable { folder, .. } if *folder == closed),
+        matches!(&error, PrivatePostgresError::Untraversable { folder, .. } if *folder == closed),
         "{error}"
     );
     assert!(error.to_string().contains(&format!("`chmod o+x {}`", closed.display())));

@@ -1,4 +1,4 @@
-//! The catalogue facts of a snapshot, column by column.
+//! The catalog facts of a snapshot, column by column.
 
 use domain::money::{Currency, Money};
 
@@ -10,7 +10,7 @@ pub const NONE: u32 = u32::MAX;
 
 /// Facts of n items; every column has n entries.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Catalogue {
+pub struct Catalog {
     /// Empty where there is no title.
     pub titles: Texts,
     /// Strictly ascending.
@@ -40,7 +40,7 @@ pub struct Facts<'a> {
     pub listed: bool,
 }
 
-impl Catalogue {
+impl Catalog {
     pub fn len(&self) -> usize {
         self.listed.len()
     }

@@ -3,24 +3,24 @@
 use std::ops::Range;
 
 use super::best::BestLists;
-use super::layout::{Gain, Layout};
+use super::layout::{Layout, Updates};
 use super::lists::Neighbor;
 
 /// Lanes that are compared before the row's bar is looked up again.
 pub(super) const LANES_AT_ONCE: usize = 256;
 
 /// One selected row and the lanes that it meets.
-pub(super) struct Meeting<'a> {
+pub(super) struct TileUpdate<'a> {
     pub layout: &'a Layout,
     pub lists: &'a BestLists,
     pub rank: usize,
     /// Ranks. The row is no neighbor of its own, if it is among them.
     pub lanes: Range<usize>,
-    pub gain: Gain,
+    pub updates: Updates,
 }
 
-impl Meeting<'_> {
-    /// Offers lanes, with their similarity to the row, to the row, and the row to them if they gain.
+impl TileUpdate<'_> {
+    /// Offers lanes, with their similarity to the row, to the row, and the row to them if they updates.
     ///
     /// `bar`: the row's, or one that it had. `raised` is called with a lane and its bar.
     pub fn offer(&self, similar: &[(usize, f32)], bar: f32, mut raised: impl FnMut(usize, f32)) {
@@ -40,7 +40,7 @@ impl Meeting<'_> {
         if to_row.peek().is_some() {
             lists.offer(rank, to_row);
         }
-        if self.gain == Gain::Rows {
+        if self.updates == Updates::Rows {
             return;
         }
         let index = layout.order[rank];

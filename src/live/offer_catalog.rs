@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::book;
 use crate::store::error::StoreError;
+use crate::store::offer_catalog;
 
 use super::{ROW_LIMIT, Shared, StepError, supervised, within};
 
@@ -44,14 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-/// Reads the book if its revision has moved.
+/// Reads the offer catalog if its revision has moved.
 pub(super) async fn refresh(shared: &Shared) -> Result<(), StoreError> {
-    let mut known = shared.book_revision.lock().await;
-    if *known == Some(book::revision(&shared.pool).await?) {
+    let mut known = shared.offer_catalog_revision.lock().await;
+    if *known == Some(offer_catalog::revision(&shared.pool).await?) {
         return Ok(());
     }
-    let (book, revision) = book::read(&shared.pool).await?;
-    shared.book.store(Arc::new(book));
+    let (offer_catalog, revision) = offer_catalog::read(&shared.pool).await?;
+    shared.offer_catalog.store(Arc::new(offer_catalog));
     *known = Some(revision);
     Ok(())
 }

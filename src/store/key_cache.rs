@@ -14,13 +14,13 @@ use super::pool::Pool;
 /// A row of `users` or `items` has its key for as long as it is there. If it has been deleted since, the database says
 /// so, and all keys are looked up once more.
 #[derive(Debug, Default)]
-pub struct ImportMemory {
+pub struct KeyCache {
     users: Known,
     items: Known,
     has_met_stored: AtomicBool,
 }
 
-impl ImportMemory {
+impl KeyCache {
     /// Whether some row of the batch that ended last was stored before: it is likely of the next one too.
     pub(super) fn has_met_stored(&self) -> bool {
         self.has_met_stored.load(Ordering::Relaxed)

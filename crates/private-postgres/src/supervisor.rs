@@ -10,9 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::cluster;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::folder::Lock;
-use super::server::{Place, SILENCE, START_TIMEOUT, Server, Site};
+use super::server::{Endpoint, SILENCE, START_TIMEOUT, Server, ServerConfig};
 
 /// How soon a dead server or a missing owner is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -21,25 +21,25 @@ const POLL: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Supervisor {
     /// Closed to stop the thread.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl Supervisor {
     /// Returns when a server is ready, one's own or that of another process.
     ///
     /// # Errors
     /// When there is none.
-    pub fn start(site: Site, lock: Lock) -> Result<(Self, Place), EmbeddedError> {
-        let path = site.folder.root.clone();
+    pub fn start(config: ServerConfig, lock: Lock) -> Result<(Self, Endpoint), PrivatePostgresError> {
+        let path = config.folder.root.clone();
         let (stop, stopped) = mpsc::channel();
         let (ready, found) = mpsc::channel();
         // The server gets SIGINT when the thread that started it ends: this one lives exactly as long as it should.
         let thread = thread::Builder::new()
             .name("postgresql".to_owned())
-            .spawn(move || match Tenancy::begin(site, lock) {
+            .spawn(move || match Role::begin(config, lock) {
                 Ok(tenancy) => {
                     // Nobody waits any more only when the process is ending.
                     let _ = ready.send(Ok(tenancy.place.clone()));
@@ -49,21 +49,21 @@ impl Keeper {
                     let _ = ready.send(Err(error));
                 }
             })
-            .map_err(EmbeddedError::io("start a thread for", &path))?;
-        let keeper = Self {
+            .map_err(PrivatePostgresError::io("start a thread for", &path))?;
+        let supervisor = Self {
             stop: Some(stop),
             thread: Some(thread),
         };
         match found.recv() {
-            Ok(place) => Ok((keeper, place?)),
-            Err(_) => Err(EmbeddedError::io("keep a server in", &path)(io::Error::other(
+            Ok(place) => Ok((supervisor, place?)),
+            Err(_) => Err(PrivatePostgresError::io("keep a server in", &path)(io::Error::other(
                 "the thread panicked",
             ))),
         }
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Supervisor {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -74,25 +74,25 @@ impl Drop for Keeper {
 }
 
 /// What a process has to do with the server; the server is ended before the lock is let go.
-struct Tenancy {
-    place: Place,
+struct Role {
+    place: Endpoint,
     server: Option<Server>,
     is_owner: bool,
     lock: Lock,
-    site: Site,
+    config: ServerConfig,
 }
 
-impl Tenancy {
-    fn begin(site: Site, lock: Lock) -> Result<Self, EmbeddedError> {
+impl Role {
+    fn begin(config: ServerConfig, lock: Lock) -> Result<Self, PrivatePostgresError> {
         let started = Instant::now();
         let mut silent = true;
         loop {
             if lock.try_take()? {
-                cluster::ensure(&site)?;
-                let server = site.start(&lock, None)?;
+                cluster::ensure(&config)?;
+                let server = config.start(&lock, None)?;
                 tracing::info!(
-                    folder = %site.folder.root.display(),
-                    version = site.programs.major,
+                    folder = %config.folder.root.display(),
+                    version = config.programs.major,
                     port = server.place.port,
                     millis = started.elapsed().as_millis(),
                     "private PostgreSQL started"
@@ -102,12 +102,12 @@ impl Tenancy {
                     server: Some(server),
                     is_owner: true,
                     lock,
-                    site,
+                    config,
                 });
             }
-            if let Some(place) = site.running() {
+            if let Some(place) = config.running() {
                 tracing::info!(
-                    folder = %site.folder.root.display(),
+                    folder = %config.folder.root.display(),
                     port = place.port,
                     "using the private PostgreSQL of another process"
                 );
@@ -116,18 +116,18 @@ impl Tenancy {
                     server: None,
                     is_owner: false,
                     lock,
-                    site,
+                    config,
                 });
             }
             if started.elapsed() > START_TIMEOUT {
-                return Err(EmbeddedError::NotReady {
-                    log: site.folder.log_file(),
+                return Err(PrivatePostgresError::NotReady {
+                    log: config.folder.log_file(),
                     seconds: START_TIMEOUT.as_secs(),
                 });
             }
             if silent && started.elapsed() > SILENCE {
                 silent = false;
-                let log = site.folder.log_file();
+                let log = config.folder.log_file();
                 tracing::info!(log = %log.display(), "waiting for another process to start the private PostgreSQL");
             }
             thread::sleep(Duration::from_millis(10));
@@ -152,7 +152,7 @@ impl Tenancy {
         }
     }
 
-    fn tend(&mut self) -> Result<(), EmbeddedError> {
+    fn tend(&mut self) -> Result<(), PrivatePostgresError> {
         if !self.is_owner {
             self.is_owner = self.lock.try_take()?;
             if !self.is_owner {
@@ -166,12 +166,12 @@ impl Tenancy {
             if server.is_running() {
                 return Ok(());
             }
-            let log = self.site.folder.log_file();
+            let log = self.config.folder.log_file();
             tracing::error!(log = %log.display(), "private PostgreSQL ended unexpectedly; starting it again");
         }
         // Its socket folder is needed for the next one.
         self.server = None;
-        self.server = Some(self.site.start(&self.lock, Some(self.place.port))?);
+        self.server = Some(self.config.start(&self.lock, Some(self.place.port))?);
         Ok(())
     }
 }

@@ -5,7 +5,10 @@
 /// lies.
 ///
 /// The program's other memory is in small pages: a large one of small things is mostly waste.
-pub(super) fn filled<T, E>(len: usize, fill: impl FnOnce(&mut Vec<T>) -> Result<(), E>) -> Result<Vec<T>, E> {
+pub(super) fn allocate_with_huge_pages<T, E>(
+    len: usize,
+    fill: impl FnOnce(&mut Vec<T>) -> Result<(), E>,
+) -> Result<Vec<T>, E> {
     let mut room = Vec::with_capacity(len);
     let advice = Advice::on(&room);
     advice.use_large_pages(true);
@@ -59,7 +62,7 @@ mod tests {
     fn there_is_room_for_as_many_as_asked_for() {
         for len in [0, 1, 1 << 10, 1 << 20, (3 << 20) + 5] {
             let mut start = None;
-            let filled = filled(len as usize, |room: &mut Vec<u32>| {
+            let filled = allocate_with_huge_pages(len as usize, |room: &mut Vec<u32>| {
                 assert!(room.capacity() >= len as usize, "{len}");
                 start = Some(room.as_ptr());
                 room.extend(0..len);
@@ -69,6 +72,6 @@ mod tests {
             assert!(filled.iter().copied().eq(0..len), "{len}");
             assert_eq!(Some(filled.as_ptr()), start, "{len}: moved");
         }
-        assert_eq!(filled(1 << 20, |_: &mut Vec<u32>| Err(7)), Err(7));
+        assert_eq!(allocate_with_huge_pages(1 << 20, |_: &mut Vec<u32>| Err(7)), Err(7));
     }
 }

@@ -10,7 +10,7 @@ use crate::grpc::access::options::AccessOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;
-use crate::store::options::DatabaseOptions;
+use crate::store::postgres::options::DatabaseOptions;
 use crate::telemetry::TelemetryOptions;
 use coupons::options::CouponOptions;
 use domain::consent::PrivacyOptions;

@@ -23,9 +23,9 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::changes::Watermark;
 use crate::store::error::StoreError;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::changes::Watermark;
 use coupons::offer_catalog::OfferCatalog;
 use domain::consent::PrivacyOptions;
 use domain::error::chain;
@@ -260,7 +260,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::store::options::DatabaseOptions;
+    use crate::store::postgres::options::DatabaseOptions;
 
     #[tokio::test]
     async fn a_write_is_answered_though_reading_it_back_hangs() {

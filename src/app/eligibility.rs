@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use crate::live::{Live, ServingStatus};
-use crate::store::eligibility::{UserCouponState, standing};
+use crate::store::coupons::eligibility::{UserCouponState, standing};
+use crate::store::coupons::exposures;
 use crate::store::error::StoreError;
-use crate::store::exposures;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
 use coupons::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
 use coupons::offer_catalog::{Offer, OfferCatalog};

@@ -1,7 +1,7 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
-use crate::store::pool::Pool;
-use crate::store::training::read_input;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::training::read_input;
 use coupons::backtest::{Backtest, BacktestOptions, backtest};
 use domain::consent::PrivacyOptions;
 use domain::time::Timestamp;

@@ -24,7 +24,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 

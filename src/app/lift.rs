@@ -1,9 +1,9 @@
 //! What a campaign has brought.
 
-use crate::store::campaigns;
+use crate::store::coupons::campaigns;
+use crate::store::coupons::lift::{ArmOutcome, outcomes};
 use crate::store::error::StoreError;
-use crate::store::lift::{ArmOutcome, outcomes};
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use coupons::lift::{Arm, LiftReport, Trial, lift};
 use domain::id::{CampaignId, MerchantId};
 use domain::money::Currency;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::store::error::StoreError;
+use crate::store::redemptions::requests::{Done, Request};
 use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
-use crate::store::requests::{Done, Request};
 use coupons::eligibility::{Assessment, Verdict};
 use coupons::offer_catalog::Offer;
 use domain::access::Caller;

@@ -6,8 +6,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
-use crate::store::pool::Pool;
-use crate::store::{redemptions, requests};
+use crate::store::postgres::pool::Pool;
+use crate::store::redemptions;
+use crate::store::redemptions::requests;
 use domain::error::chain;
 
 /// How often old requests are forgotten.

@@ -9,10 +9,10 @@ use futures_util::{TryFutureExt, try_join};
 use tokio::sync::Semaphore;
 
 use crate::live::{Live, ServingStatus};
-use crate::store::audience::{self, AudienceQuery, AudienceRead, Conflicts, Listing, OfferKeys, Recheck};
+use crate::store::coupons::audience::{self, AudienceQuery, AudienceRead, Conflicts, Listing, OfferKeys, Recheck};
+use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
-use crate::store::exposures::{self, Exposure};
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use coupons::audience::{Audience, AudienceError};
 use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
 use coupons::offer_catalog::{Offer, OfferCatalog};

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::changes;
 use crate::store::error::StoreError;
-use crate::store::leases::{self, Held, Lease};
-use crate::store::pool::Pool;
+use crate::store::postgres::leases::{self, Held, Lease};
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::changes;
+use crate::store::snapshots::training::read_input;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
-use crate::store::training::read_input;
 use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, cases};
 use coupons::{affinity, propensity};

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::config::Config;
-use crate::store::databases;
 use crate::store::error::StoreError;
-use crate::store::migrations::{self, Schema};
-use crate::store::options::DatabaseOptions;
-use crate::store::pool::Pool;
+use crate::store::postgres::databases;
+use crate::store::postgres::migrations::{self, Schema};
+use crate::store::postgres::options::DatabaseOptions;
+use crate::store::postgres::pool::Pool;
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 
 /// An open database; a private one runs as long as this lives.

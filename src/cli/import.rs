@@ -17,7 +17,7 @@ use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, import};
 use crate::config::Config;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 

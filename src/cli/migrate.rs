@@ -3,7 +3,7 @@
 use super::Exit;
 use super::database::{Database, Purpose};
 use crate::config::Config;
-use crate::store::migrations;
+use crate::store::postgres::migrations;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Migrating).await?;

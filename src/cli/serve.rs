@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use crate::telemetry;
 use coupons::eligibility::Policy;
 

@@ -6,8 +6,8 @@ use serde_json::json;
 use super::database::{Database, Purpose};
 use super::{Exit, actor, report};
 use crate::config::Config;
-use crate::store::changes;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::changes;
 use crate::store::snapshots::{self, Activation, SnapshotRecord};
 
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use super::report::{self, PhaseReport};
 use super::{Exit, actor, shutdown};
 use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::SnapshotState;
 use recommender::evaluation::report::Verdict;
 

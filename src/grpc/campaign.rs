@@ -6,8 +6,9 @@ use tonic::{Request, Response, Status};
 
 use crate::app::lift;
 use crate::live::Live;
-use crate::store::pool::Pool;
-use crate::store::{campaigns, coupons};
+use crate::store::coupons;
+use crate::store::coupons::campaigns;
+use crate::store::postgres::pool::Pool;
 
 use self::convert::{ListCampaigns, ListCoupons};
 use super::access::caller;

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::live::Live;
 use crate::store::catalog;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::id::MerchantId;
 
 use self::convert::ListRequest;

@@ -89,8 +89,8 @@ mod tests {
 
     use super::*;
     use crate::live::options::LiveOptions;
-    use crate::store::options::DatabaseOptions;
-    use crate::store::pool::Pool;
+    use crate::store::postgres::options::DatabaseOptions;
+    use crate::store::postgres::pool::Pool;
     use domain::consent::PrivacyOptions;
 
     /// Live state without database and snapshot.

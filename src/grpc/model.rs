@@ -5,7 +5,7 @@ mod convert;
 use tonic::{Request, Response, Status};
 
 use crate::live::Live;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::{self, Activation};
 
 use self::convert::{ActivateRequest, ListRequest};

@@ -6,8 +6,8 @@ use chrono::Utc;
 use tonic::{Request, Response, Status};
 
 use crate::live::Live;
-use crate::store::consents;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::privacy::consents;
 use domain::consent::PrivacyOptions;
 use domain::id::UserId;
 

@@ -6,7 +6,7 @@ use chrono::Utc;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::live::Live;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use crate::store::purchases::{self, PurchaseCursor};
 use domain::purchase;
 

@@ -14,7 +14,7 @@ use tonic::transport::Server;
 
 use crate::app::eligibility::EligibilityService;
 use crate::live::Live;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use coupons::eligibility::Policy;
 use domain::rating::RatingScale;
 

@@ -7,7 +7,7 @@ use chrono::Utc;
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::time::Timestamp;
 
 use super::Shared;

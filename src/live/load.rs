@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::changes::{self, Watermark};
 use crate::store::error::StoreError;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::changes::{self, Watermark};
 use crate::store::snapshots::{self, SnapshotRecord, StoredPart};
 use recommender::snapshot::codec::{self, CodecError, DecodedPart};
 use recommender::snapshot::overlay::Overlay;

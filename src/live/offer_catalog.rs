@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::coupons::offer_catalog;
 use crate::store::error::StoreError;
-use crate::store::offer_catalog;
 
 use super::{ROW_LIMIT, Shared, StepError, supervised, within};
 

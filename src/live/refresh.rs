@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::changes;
 use crate::store::error::StoreError;
 use crate::store::snapshots;
+use crate::store::snapshots::changes;
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
 

@@ -1,15 +1,17 @@
 //! Merchants and items.
 
+pub mod ids;
+pub mod key_cache;
+
 use std::collections::{BTreeMap, HashSet};
 
 use domain::id::{Category, ItemId, MerchantId};
 use domain::item::{Item, ItemFacts, ItemPatch, MerchantPatch};
 use domain::money::{Currency, Money};
 
-use super::error::StoreError;
-use super::ids;
-use super::outcome::WriteOutcome;
-use super::pool::{Connection, Pool};
+use crate::store::error::StoreError;
+use crate::store::outcome::WriteOutcome;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// Creates those of `items` that are not there yet, bare.
 pub async fn create_items(pool: &Pool, items: &[&ItemId]) -> Result<(), StoreError> {

@@ -1,13 +1,21 @@
 //! Coupons: made, changed, and as they are stored.
 
+pub mod audience;
+pub mod campaigns;
+pub mod eligibility;
+pub mod exposures;
+pub mod lift;
+pub mod loads;
+pub mod offer_catalog;
+
 use domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 
-use super::campaigns::{self, DefineError};
-use super::error::StoreError;
-use super::ids;
-use super::offer_catalog::{coupon_id, raise_revision};
-use super::pool::{Connection, Pool, Tx};
+use self::campaigns::DefineError;
+use crate::store::catalog::ids;
+use crate::store::coupons::offer_catalog::{coupon_id, raise_revision};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool, Tx};
 
 /// Most items of a scope that are read with a coupon that somebody looks at.
 const MAX_SHOWN_ITEMS: i64 = 1_000;

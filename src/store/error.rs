@@ -10,7 +10,7 @@ pub enum StoreError {
     /// All connections are in use, and none came free within `database.acquire_timeout_ms`. Waiting helps.
     #[error("the database is busy")]
     Busy(#[source] sqlx::Error),
-    /// Another transaction was in the way, also after [`RETRIES`](super::pool::RETRIES) attempts.
+    /// Another transaction was in the way, also after [`RETRIES`](crate::store::postgres::pool::RETRIES) attempts.
     #[error("the database could not serialize the transaction")]
     Conflict(#[source] sqlx::Error),
     /// The statement took longer than `database.statement_timeout_ms`.

@@ -7,11 +7,11 @@ use domain::money::{Currency, Money};
 use domain::purchase::PurchaseLine;
 use domain::time::{EventTime, Timestamp};
 
-use super::error::StoreError;
-use super::ids;
-use super::key_cache::KeyCache;
-use super::outcome::WriteOutcome;
-use super::pool::{Connection, Pool};
+use crate::store::catalog::ids;
+use crate::store::catalog::key_cache::KeyCache;
+use crate::store::error::StoreError;
+use crate::store::outcome::WriteOutcome;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// What tells lines apart, with keys instead of external ids; the order of the primary key.
 type Key<'a> = (&'a str, i64, i64, i32);

@@ -7,12 +7,12 @@ use domain::id::{ItemId, UserId};
 use domain::rating::Rating;
 use domain::time::Timestamp;
 
-use super::copy::{RatingRow, insert_ratings};
-use super::error::StoreError;
-use super::ids;
-use super::key_cache::KeyCache;
-use super::outcome::WriteOutcome;
-use super::pool::{Connection, Pool, plan_for_lookups};
+use crate::store::catalog::ids;
+use crate::store::catalog::key_cache::KeyCache;
+use crate::store::error::StoreError;
+use crate::store::outcome::WriteOutcome;
+use crate::store::postgres::copy::{RatingRow, insert_ratings};
+use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
 
 /// Stores `ratings` in one transaction; for one user and item the latest `rated_at` wins, and of two at one instant
 /// the one that came later. Returns what became of each.

@@ -5,6 +5,8 @@
 //! transaction, so that what everybody wants is held for no longer than a commit takes. A guard that refuses leaves the
 //! statement without an answer: its transaction is then rolled back.
 
+pub mod loads;
+pub mod requests;
 mod rollback;
 mod stored;
 mod sweep;
@@ -14,10 +16,10 @@ use domain::money::Currency;
 use domain::redemption::{Redemption, Reservation};
 use domain::time::Timestamp;
 
-use super::eligibility::{UserCouponState, standing_in};
-use super::error::StoreError;
-use super::pool::{Connection, Pool};
-use super::requests::{self, Begun, Done, Request};
+use self::requests::{Begun, Done, Request};
+use crate::store::coupons::eligibility::{UserCouponState, standing_in};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool};
 
 use self::stored::StoredRedemption;
 

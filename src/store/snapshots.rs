@@ -1,5 +1,8 @@
 //! Snapshots: their rows, their stored bytes and which of them is active.
 
+pub mod changes;
+pub mod training;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,11 +15,11 @@ use recommender::evaluation::report::Evaluation;
 use recommender::snapshot::codec::EncodedPart;
 use recommender::snapshot::parameters::TrainingParameters;
 
-use super::audit::{self, Action};
-use super::changes::Watermark;
-use super::error::StoreError;
-use super::leases::{self, Lease};
-use super::pool::{Connection, Pool, Tx, limit_idle, without_timeouts};
+use crate::store::access::audit::{self, Action};
+use crate::store::error::StoreError;
+use crate::store::postgres::leases::{self, Lease};
+use crate::store::postgres::pool::{Connection, Pool, Tx, limit_idle, without_timeouts};
+use crate::store::snapshots::changes::Watermark;
 
 /// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;

@@ -7,9 +7,9 @@ use likemind::grpc::proto::v1::{
     PredictRatingsRequest, PriceRange, PurchaseLine, RecommendRequest, RecordPurchasesRequest, SessionItem,
     SessionItems, Verdict, prediction, recommend_request,
 };
-use likemind::store::changes::{self, Watermark};
 use likemind::store::error::StoreError;
 use likemind::store::snapshots;
+use likemind::store::snapshots::changes::{self, Watermark};
 use sqlx::Connection;
 
 use crate::hold::execute;

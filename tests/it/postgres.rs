@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use likemind::store::databases;
-use likemind::store::migrations::{self, Schema};
-use likemind::store::options::DatabaseOptions;
-use likemind::store::pool::Pool;
+use likemind::store::postgres::databases;
+use likemind::store::postgres::migrations::{self, Schema};
+use likemind::store::postgres::options::DatabaseOptions;
+use likemind::store::postgres::pool::Pool;
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};

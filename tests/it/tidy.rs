@@ -231,7 +231,7 @@ fn a_breach_is_found() {
     let check_crate = |name: &str, line: &str, breaches: usize| {
         check_in(name, &format!("crates/{name}/src/lib.rs"), line, breaches);
     };
-    check("live", "use crate::store::pool::Pool;", 0);
+    check("live", "use crate::store::postgres::pool::Pool;", 0);
     check("store", "use crate::live::Live;", 1);
     check("app", "use crate::grpc::status;", 1);
     check("app", "// crate::grpc is for others", 0);

@@ -174,7 +174,10 @@ fn top_k_by(
         });
     }
     let (lists, products) = match Integers::of(rows) {
-        Some(integers) => (config.lists(&integers, rows, columns, &selected, keep), Products::Integer),
+        Some(integers) => (
+            config.lists(&integers, rows, columns, &selected, keep),
+            Products::Integer,
+        ),
         None => (config.lists(&Reals, rows, columns, &selected, keep), Products::Real),
     };
     Ok(TopK {

@@ -11,10 +11,10 @@ mod values;
 
 use std::sync::Arc;
 
+use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
 use crate::store::outcome::LoadOutcome;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 use domain::time::Timestamp;

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::analyze;
+use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
-use crate::store::pool::Pool;
+use crate::store::postgres::analyze;
+use crate::store::postgres::pool::Pool;
 
 use super::subject::{Subject, Written};
 use super::{ImportOptions, StopCause};

@@ -13,9 +13,9 @@ use crate::app::import::{ImportKind, ImportOptions};
 use crate::app::train::{TrainError, Trained};
 use crate::cli::{Exit, actor, import, train};
 use crate::config::Config;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::postgres::{analyze, leases};
 use crate::store::snapshots::{self, SnapshotState};
-use crate::store::{analyze, leases};
 
 /// A file of a sample, see data/README.md; inside the program, so that it works wherever it is started.
 struct File {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::access::keys::{self, KeyRecord};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, KeyRecord};
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::access::Caller;
 use domain::api_key::{ApiKey, KeyId, SecretHash};
 use domain::error::chain;

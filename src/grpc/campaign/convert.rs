@@ -10,7 +10,7 @@ use crate::grpc::convert::{instant, required, timestamp};
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{self, Violations, invalid_argument};
-use crate::store::campaigns::StoredCampaign;
+use crate::store::coupons::campaigns::StoredCampaign;
 use domain::access::Caller;
 use domain::coupon::{Audience, Campaign, CampaignPatch, CampaignState, Holdout, MAX_BASIS_POINTS, Window};
 use domain::error::InvalidField;

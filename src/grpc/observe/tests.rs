@@ -14,8 +14,8 @@ use crate::grpc::access::{Keyless, Keyring};
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use crate::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
-use crate::store::options::DatabaseOptions;
-use crate::store::pool::Pool;
+use crate::store::postgres::options::DatabaseOptions;
+use crate::store::postgres::pool::Pool;
 use http_body::Body as _;
 
 const MAX_MESSAGE_BYTES: usize = 1_000;

@@ -1,8 +1,8 @@
 //! Giving a redemption back.
 
 use crate::store::error::StoreError;
-use crate::store::pool::{Connection, Pool};
-use crate::store::requests::{self, Begun, Done, Request};
+use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::redemptions::requests::{self, Begun, Done, Request};
 use domain::id::RedemptionId;
 use domain::redemption::Redemption;
 use domain::time::Timestamp;

@@ -1,7 +1,7 @@
 //! Giving back what expired reservations hold.
 
 use crate::store::error::StoreError;
-use crate::store::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// Most reservations of one transaction of a sweep.
 const BATCH: i64 = 500;

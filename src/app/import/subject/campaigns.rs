@@ -8,10 +8,10 @@ use super::super::times::TimeFormats;
 use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
 use super::{Rules, Subject, Written};
 use crate::store::catalog;
-use crate::store::coupon_loads::{self, CampaignLoad};
+use crate::store::catalog::key_cache::KeyCache;
+use crate::store::coupons::loads::{self, CampaignLoad};
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::coupon::{Audience, CampaignState, MAX_BASIS_POINTS, Window};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, MerchantId};
@@ -149,7 +149,7 @@ impl Subject for Campaigns {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CampaignLoad]) -> Result<Written, StoreError> {
-        Ok(coupon_loads::upsert_campaigns(pool, values).await?.into())
+        Ok(loads::upsert_campaigns(pool, values).await?.into())
     }
 }
 

@@ -5,10 +5,10 @@ use super::super::records::Record;
 use super::values::{Amount, Unit, at_least, boolean, currency, optional};
 use super::{Rules, Subject, Written};
 use crate::store::catalog;
-use crate::store::coupon_loads::{self, CouponItemLoad, CouponLoad};
+use crate::store::catalog::key_cache::KeyCache;
+use crate::store::coupons::loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
 use domain::coupon::{Discount, MAX_BASIS_POINTS};
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
@@ -130,7 +130,7 @@ impl Subject for Coupons {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
-        Ok(coupon_loads::upsert_coupons(pool, values).await?.into())
+        Ok(loads::upsert_coupons(pool, values).await?.into())
     }
 }
 
@@ -196,6 +196,6 @@ impl Subject for CouponItems {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
-        Ok(coupon_loads::add_coupon_items(pool, values).await?.into())
+        Ok(loads::add_coupon_items(pool, values).await?.into())
     }
 }

@@ -4,11 +4,11 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{boolean, event_time, optional};
 use super::{Rules, Subject, Written};
-use crate::store::consents;
-use crate::store::coupon_loads::{self, AssignmentLoad, AttributeLoad};
+use crate::store::catalog::key_cache::KeyCache;
+use crate::store::coupons::loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
-use crate::store::pool::Pool;
+use crate::store::postgres::pool::Pool;
+use crate::store::privacy::consents;
 use domain::consent::{ConsentDecision, Purpose};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, UserId};
@@ -46,7 +46,7 @@ impl Subject for Assignments {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[AssignmentLoad]) -> Result<Written, StoreError> {
-        Ok(coupon_loads::assign(pool, values).await?.into())
+        Ok(loads::assign(pool, values).await?.into())
     }
 }
 
@@ -83,7 +83,7 @@ impl Subject for Attributes {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[AttributeLoad]) -> Result<Written, StoreError> {
-        Ok(coupon_loads::set_attributes(pool, values).await?.into())
+        Ok(loads::set_attributes(pool, values).await?.into())
     }
 }
 

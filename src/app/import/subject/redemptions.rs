@@ -6,10 +6,10 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{at_least, event_time, optional};
 use super::{Rules, Subject, Written};
+use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::key_cache::KeyCache;
-use crate::store::pool::Pool;
-use crate::store::redemption_loads::{self, RedemptionLoad};
+use crate::store::postgres::pool::Pool;
+use crate::store::redemptions::loads::{self, RedemptionLoad};
 use domain::error::InvalidField;
 use domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use domain::time::Timestamp;
@@ -72,7 +72,7 @@ impl Subject for Redemptions {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
-        Ok(redemption_loads::record(pool, values).await?.into())
+        Ok(loads::record(pool, values).await?.into())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::app::lift::CampaignLift;
 use crate::grpc::proto::v1;
-use crate::store::lift::ArmOutcome;
+use crate::store::coupons::lift::ArmOutcome;
 use coupons::lift::{Interval, Verdict};
 
 pub fn lift_report(lift: CampaignLift) -> v1::GetLiftReportResponse {

@@ -6,10 +6,10 @@ use domain::consent::{ConsentDecision, ConsentInForce};
 use domain::id::UserId;
 use domain::time::{EventTime, Timestamp};
 
-use super::error::StoreError;
-use super::ids::{self, Keys};
-use super::outcome::WriteOutcome;
-use super::pool::{Connection, Pool};
+use crate::store::catalog::ids::{self, Keys};
+use crate::store::error::StoreError;
+use crate::store::outcome::WriteOutcome;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// Puts `decisions` on record in one transaction, creating users that there are not yet. What is in force changes where
 /// a decision is later than the one before, or as late and a refusal. Returns what became of each: the same decision at

@@ -11,11 +11,11 @@ use domain::coupon::{Audience, CampaignState, Window};
 use domain::id::{CampaignId, CouponId};
 use domain::time::Timestamp;
 
-use super::audit::{self, Action};
-use super::changes;
-use super::error::StoreError;
-use super::offer_catalog::coupon_id;
-use super::pool::{Connection, Pool, without_timeouts};
+use crate::store::access::audit::{self, Action};
+use crate::store::coupons::offer_catalog::coupon_id;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
+use crate::store::snapshots::changes;
 
 /// Ids that come in one row: a row of its own for each would cost more than reading it does.
 const CHUNK: i64 = 32_768;

@@ -8,9 +8,9 @@ use domain::coupon::Window;
 use domain::id::{CampaignId, CouponId, UserId};
 use domain::time::Timestamp;
 
-use super::error::StoreError;
-use super::offer_catalog::coupon_id;
-use super::pool::{Connection, Pool};
+use crate::store::coupons::offer_catalog::coupon_id;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// How a user stands with some coupons at one moment.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct UserCouponState {
     /// The database's clock.
     pub now: Timestamp,
     /// `None` for a user that there is not.
-    pub(super) user_key: Option<i64>,
+    pub(in crate::store) user_key: Option<i64>,
 }
 
 /// How `user` stands with `coupons` now; exposures of so many days are told one by one.
@@ -37,7 +37,7 @@ pub async fn standing(
     standing_in(&mut connection, user, coupons, exposure_window_days).await
 }
 
-pub(super) async fn standing_in(
+pub(in crate::store) async fn standing_in(
     connection: &mut Connection,
     user: &UserId,
     coupons: &[CouponId],

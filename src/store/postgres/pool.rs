@@ -10,8 +10,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgPool, Postgres};
 
-use super::error::StoreError;
-use super::options::DatabaseOptions;
+use crate::store::error::StoreError;
+use crate::store::postgres::options::DatabaseOptions;
 
 pub use sqlx::PgConnection as Connection;
 
@@ -22,7 +22,7 @@ pub type Tx = sqlx::Transaction<'static, Postgres>;
 pub const RETRIES: u32 = 5;
 
 /// Begins a transaction that sees one moment and changes nothing.
-pub(super) const READ_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(in crate::store) const READ_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
@@ -32,7 +32,7 @@ const LONGEST_RETURN: Duration = Duration::from_secs(10);
 /// A pool of connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    pub(super) inner: PgPool,
+    pub(in crate::store) inner: PgPool,
     /// Counts the connections on which the database has answered before they were given out.
     given_out: Arc<AtomicU64>,
 }
@@ -99,7 +99,7 @@ impl Pool {
     /// # Errors
     /// [`StoreError::Busy`] when all are in use and others have got one in the meantime: the database is there, and only
     /// has much to do.
-    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+    pub(in crate::store) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let acquired = self.inner.acquire().await;
         acquired.map_err(|error| self.refused(error, before))
@@ -143,14 +143,14 @@ impl Pool {
 
     /// A transaction whose statements may take their time: reading a large snapshot, or catching up with much. They are
     /// planned anew for their parameters: how much there is to read differs from one time to the next.
-    pub(super) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
+    pub(in crate::store) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
         without_timeouts(&mut tx).await?;
         Ok(tx)
     }
 
     /// A read-only transaction all of whose statements see the same moment.
-    pub(super) async fn begin_picture(&self) -> Result<Tx, StoreError> {
+    pub(in crate::store) async fn begin_picture(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let begun = self.inner.begin_with(READ_SNAPSHOT).await;
         begun.map_err(|error| self.refused(error, before))
@@ -160,7 +160,7 @@ impl Pool {
     ///
     /// # Errors
     /// What `work` answers; [`StoreError::Conflict`] after [`RETRIES`] attempts.
-    pub(super) async fn write<T, F, Work>(&self, work: F) -> Result<T, StoreError>
+    pub(in crate::store) async fn write<T, F, Work>(&self, work: F) -> Result<T, StoreError>
     where
         F: Fn(Tx) -> Work,
         Work: Future<Output = Result<T, StoreError>>,
@@ -186,7 +186,7 @@ impl Pool {
 }
 
 /// Gives `work` up when it takes longer than `patience`: on a connection that was lost unnoticed nothing comes for ever.
-pub(super) async fn within<T>(
+pub(in crate::store) async fn within<T>(
     patience: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
@@ -199,7 +199,7 @@ fn silence() -> sqlx::Error {
 }
 
 /// Lets the statements of this transaction take their time; they are planned anew for their parameters.
-pub(super) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in crate::store) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
                 set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
@@ -211,7 +211,7 @@ pub(super) async fn without_timeouts(connection: &mut Connection) -> Result<(), 
 
 /// Has the statements of this transaction look up every row by an index, whatever they are given: for a large batch, or
 /// for a table that was empty when it was last looked at, PostgreSQL would rather read the whole of it.
-pub(super) async fn plan_for_lookups(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in crate::store) async fn plan_for_lookups(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('plan_cache_mode', 'force_generic_plan', true) AS plan_cache_mode,
                 set_config('enable_seqscan', 'off', true) AS enable_seqscan"
@@ -223,7 +223,7 @@ pub(super) async fn plan_for_lookups(connection: &mut Connection) -> Result<(), 
 
 /// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`
 /// in the middle of it: the locks that it holds must not keep others out for good.
-pub(super) async fn limit_idle(connection: &mut Connection, limit: Duration) -> Result<(), StoreError> {
+pub(in crate::store) async fn limit_idle(connection: &mut Connection, limit: Duration) -> Result<(), StoreError> {
     let limit_ms = limit.as_millis().to_string();
     sqlx::query_scalar!(
         "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::error::StoreError;
-use super::pool::Connection;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Connection;
 
 /// The keys of a set of external ids, and which of them are new.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
-    pub(super) by_external_id: HashMap<String, i64>,
-    pub(super) created: Vec<i64>,
+pub(in crate::store) struct Keys {
+    pub(in crate::store) by_external_id: HashMap<String, i64>,
+    pub(in crate::store) created: Vec<i64>,
 }
 
 impl Keys {
     /// `external_id` must be one of the set.
-    pub(super) fn key(&self, external_id: &str) -> i64 {
+    pub(in crate::store) fn key(&self, external_id: &str) -> i64 {
         self.by_external_id[external_id]
     }
 
@@ -44,7 +44,7 @@ fn distinct<'a>(external_ids: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 macro_rules! ensure {
     ($name:ident, $select:literal, $insert:literal) => {
-        pub(super) async fn $name<'a>(
+        pub(in crate::store) async fn $name<'a>(
             connection: &mut Connection,
             external_ids: impl Iterator<Item = &'a str>,
         ) -> Result<Keys, StoreError> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::time::Timestamp;
 
-use super::error::StoreError;
-use super::pool::{Connection, Pool, limit_idle};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool, limit_idle};
 
 /// Of the trainer.
 pub const TRAINING: &str = "training";
@@ -113,7 +113,7 @@ pub async fn release(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
 
 /// Locks the lease until the end of the transaction and says whether it is still held: what is written in the same
 /// transaction cannot be overtaken by another holder. A process that stops before the end loses the transaction.
-pub(super) async fn is_held(connection: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {
+pub(in crate::store) async fn is_held(connection: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {
     limit_idle(connection, lease.time_to_live).await?;
     let expires_at = sqlx::query_scalar!(
         "SELECT expires_at FROM leases WHERE name = $1 AND fencing_token = $2 FOR UPDATE",

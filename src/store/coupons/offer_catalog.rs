@@ -8,9 +8,9 @@ use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
 use domain::money::Currency;
 use domain::time::Timestamp;
 
-use super::coupons::CouponRow;
-use super::error::StoreError;
-use super::pool::{Connection, Pool, without_timeouts};
+use crate::store::coupons::CouponRow;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
 
 /// Raised by every change of a definition.
 pub async fn revision(pool: &Pool) -> Result<i64, StoreError> {
@@ -21,7 +21,7 @@ pub async fn revision(pool: &Pool) -> Result<i64, StoreError> {
 }
 
 /// Says that a definition has changed. The last statement of its transaction: from here on others wait.
-pub(super) async fn raise_revision(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in crate::store) async fn raise_revision(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!("UPDATE coupon_book SET revision = revision + 1")
         .execute(connection)
         .await?;
@@ -41,7 +41,7 @@ pub async fn read(pool: &Pool) -> Result<(OfferCatalog, i64), StoreError> {
     Ok((OfferCatalog::new(campaigns, coupons), revision))
 }
 
-pub(super) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
+pub(in crate::store) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Campaign>, StoreError> {
     sqlx::query_as!(
         CampaignRow,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
@@ -56,7 +56,7 @@ pub(super) async fn read_campaigns(connection: &mut Connection) -> Result<Vec<Ca
     .collect()
 }
 
-pub(super) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
+pub(in crate::store) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
     let mut items: HashMap<i64, Vec<ItemId>> = HashMap::new();
     let rows = sqlx::query!(
         "SELECT coupon_id, items.external_id FROM coupon_items JOIN items ON items.id = item_id ORDER BY external_id"
@@ -85,7 +85,7 @@ pub(super) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coup
         .collect()
 }
 
-pub(super) struct CampaignRow {
+pub(in crate::store) struct CampaignRow {
     pub external_id: String,
     pub merchant_id: Option<String>,
     pub name: String,
@@ -128,6 +128,6 @@ impl TryFrom<CampaignRow> for Campaign {
 }
 
 /// Of a coupon that a row names.
-pub(super) fn coupon_id(id: String) -> Result<CouponId, StoreError> {
+pub(in crate::store) fn coupon_id(id: String) -> Result<CouponId, StoreError> {
     CouponId::new(id).map_err(|error| StoreError::corrupt("coupons", error))
 }

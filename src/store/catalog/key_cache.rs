@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::error::StoreError;
-use super::ids::{Keys, ensure_items, ensure_users};
-use super::pool::Pool;
+use crate::store::catalog::ids::{Keys, ensure_items, ensure_users};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 /// The keys of the users and items that an import has met, so that its batches look up only what is new to it, and whether
 /// it meets ratings that were stored before.
@@ -22,17 +22,17 @@ pub struct KeyCache {
 
 impl KeyCache {
     /// Whether some row of the batch that ended last was stored before: it is likely of the next one too.
-    pub(super) fn has_met_stored(&self) -> bool {
+    pub(in crate::store) fn has_met_stored(&self) -> bool {
         self.has_met_stored.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_met_stored(&self, has_met_stored: bool) {
+    pub(in crate::store) fn set_met_stored(&self, has_met_stored: bool) {
         self.has_met_stored.store(has_met_stored, Ordering::Relaxed);
     }
 
     /// The key of each of `ids`. Users who are not there are created, bare, and committed: in the transaction of a batch,
     /// all others that name them would have to wait for its end.
-    pub(super) async fn users<'a>(
+    pub(in crate::store) async fn users<'a>(
         &self,
         pool: &Pool,
         ids: impl Iterator<Item = &'a str>,
@@ -46,7 +46,7 @@ impl KeyCache {
     }
 
     /// The same for items.
-    pub(super) async fn items<'a>(
+    pub(in crate::store) async fn items<'a>(
         &self,
         pool: &Pool,
         ids: impl Iterator<Item = &'a str>,
@@ -60,7 +60,7 @@ impl KeyCache {
     }
 
     /// Does `work`, once more with all keys forgotten where a row has been deleted whose key was known.
-    pub(super) async fn retrying<T, W>(&self, work: impl Fn() -> W) -> Result<T, StoreError>
+    pub(in crate::store) async fn retrying<T, W>(&self, work: impl Fn() -> W) -> Result<T, StoreError>
     where
         W: Future<Output = Result<T, StoreError>>,
     {

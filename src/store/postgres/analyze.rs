@@ -1,7 +1,7 @@
 //! What PostgreSQL and we know of how much there is.
 
-use super::error::StoreError;
-use super::pool::Pool;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 /// Has PostgreSQL look at how large the tables are. It keeps plans as long as it does not: one that was made when a table
 /// was all but empty checks every foreign key by reading the whole of it, until somebody looks.

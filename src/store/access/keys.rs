@@ -5,9 +5,9 @@ use domain::api_key::{KeyId, SecretHash};
 use domain::id::MerchantId;
 use domain::time::Timestamp;
 
-use super::audit::{self, Action};
-use super::error::StoreError;
-use super::pool::Pool;
+use crate::store::access::audit::{self, Action};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 /// All that is stored of a key.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ pub async fn revoke(pool: &Pool, id: &KeyId, actor: &str) -> Result<(), KeyError
 }
 
 async fn record(
-    tx: &mut super::pool::Tx,
+    tx: &mut crate::store::postgres::pool::Tx,
     action: Action,
     id: &KeyId,
     note: &str,

@@ -12,8 +12,8 @@ use futures_util::TryStreamExt;
 
 use domain::time::Timestamp;
 
-use super::error::StoreError;
-use super::pool::Connection;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Connection;
 
 /// What stands before the first row.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -25,7 +25,7 @@ const N_COLUMNS: i16 = 4;
 
 /// A row of `ratings` that has a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct RatingRow {
+pub(in crate::store) struct RatingRow {
     pub user_id: i64,
     pub item_id: i64,
     pub value: f32,
@@ -34,7 +34,7 @@ pub(super) struct RatingRow {
 
 /// How large `ratings` is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Extent {
+pub(in crate::store) struct Extent {
     /// Pages of the table: whatever this transaction sees is in one of them until it ends.
     pub blocks: i64,
     /// As PostgreSQL estimates it.
@@ -42,7 +42,7 @@ pub(super) struct Extent {
 }
 
 /// The size of `ratings`, which nobody can rewrite until the transaction ends.
-pub(super) async fn ratings_extent(connection: &mut Connection) -> Result<Extent, StoreError> {
+pub(in crate::store) async fn ratings_extent(connection: &mut Connection) -> Result<Extent, StoreError> {
     sqlx::query!("LOCK TABLE ratings IN ACCESS SHARE MODE")
         .execute(&mut *connection)
         .await?;
@@ -62,7 +62,7 @@ pub(super) async fn ratings_extent(connection: &mut Connection) -> Result<Extent
 /// Hands to `take` every rating in `blocks` of `ratings` whose user allows training, in any order.
 ///
 /// `by_default`: whether silence allows it.
-pub(super) async fn read_ratings(
+pub(in crate::store) async fn read_ratings(
     connection: &mut Connection,
     blocks: Range<i64>,
     by_default: bool,
@@ -91,7 +91,7 @@ pub(super) async fn read_ratings(
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when one is there. The transaction is over then, like after every other error.
-pub(super) async fn insert_ratings(
+pub(in crate::store) async fn insert_ratings(
     connection: &mut Connection,
     rows: impl ExactSizeIterator<Item = RatingRow>,
 ) -> Result<(), StoreError> {

@@ -2,8 +2,8 @@
 
 use domain::id::CampaignId;
 
-use super::error::StoreError;
-use super::pool::Pool;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 /// Of one arm: everybody in it, whatever they did.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

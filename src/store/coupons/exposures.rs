@@ -2,9 +2,9 @@
 
 use domain::id::{CouponId, UserId};
 
-use super::audience::OfferKeys;
-use super::error::StoreError;
-use super::pool::Pool;
+use crate::store::coupons::audience::OfferKeys;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 /// A user and the arm they belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use super::error::StoreError;
+use crate::store::error::StoreError;
 
 /// Creates the database `name` unless it exists, through `maintenance_url`, which names a database that does.
 ///

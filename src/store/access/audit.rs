@@ -1,10 +1,10 @@
 //! Who did what: rows that are added and never changed. Each is written in the transaction of what it tells of.
 
-use super::error::StoreError;
-use super::pool::Connection;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Connection;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::store) enum Action {
     KeyCreated,
     KeyRevoked,
     SnapshotActivated,
@@ -28,7 +28,7 @@ impl Action {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(in crate::store) struct Entry<'a> {
     /// `key:<id>` of an RPC, or the process of a command.
     pub actor: &'a str,
     pub action: Action,
@@ -39,7 +39,7 @@ pub(super) struct Entry<'a> {
     pub snapshot_version: Option<i64>,
 }
 
-pub(super) async fn record(connection: &mut Connection, entry: Entry<'_>) -> Result<(), StoreError> {
+pub(in crate::store) async fn record(connection: &mut Connection, entry: Entry<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO audit (actor, action, subject, note, row_count, snapshot_version) VALUES ($1, $2, $3, $4, $5, $6)",
         entry.actor,

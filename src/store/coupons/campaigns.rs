@@ -5,9 +5,9 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::time::Timestamp;
 
-use super::error::StoreError;
-use super::offer_catalog::{CampaignRow, raise_revision};
-use super::pool::{Connection, Pool};
+use crate::store::coupons::offer_catalog::{CampaignRow, raise_revision};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// A campaign with what is used of its budget.
 #[derive(Debug, Clone, PartialEq)]
@@ -206,7 +206,10 @@ pub async fn set_state(
 }
 
 /// Commits, having said that definitions have changed; the campaign as it is then.
-async fn finish(mut tx: super::pool::Tx, id: &CampaignId) -> Result<Result<StoredCampaign, DefineError>, StoreError> {
+async fn finish(
+    mut tx: crate::store::postgres::pool::Tx,
+    id: &CampaignId,
+) -> Result<Result<StoredCampaign, DefineError>, StoreError> {
     let stored = read(&mut tx, id, None, Lock::None).await?;
     raise_revision(&mut tx).await?;
     tx.commit().await?;
@@ -223,13 +226,13 @@ pub async fn get(
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lock {
+pub(in crate::store) enum Lock {
     None,
     ForUpdate,
 }
 
 /// `viewer`: see [`update`].
-pub(super) async fn read(
+pub(in crate::store) async fn read(
     connection: &mut Connection,
     id: &CampaignId,
     viewer: Option<&MerchantId>,

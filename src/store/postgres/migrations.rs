@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use sqlx::migrate::{Migrate, Migrator};
 
-use super::error::StoreError;
-use super::pool::Pool;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 

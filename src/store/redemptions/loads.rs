@@ -6,11 +6,11 @@ use domain::error::InvalidField;
 use domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use domain::time::Timestamp;
 
-use super::coupon_loads::{StoredCoupon, coupons_of, no_coupon};
-use super::error::StoreError;
-use super::ids;
-use super::outcome::LoadOutcome;
-use super::pool::{Connection, Pool};
+use crate::store::catalog::ids;
+use crate::store::coupons::loads::{StoredCoupon, coupons_of, no_coupon};
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::postgres::pool::{Connection, Pool};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedemptionLoad {

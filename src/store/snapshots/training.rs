@@ -17,10 +17,10 @@ use recommender::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
 
-use super::changes::{self, Watermark};
-use super::copy::{self, Extent};
-use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use crate::store::error::StoreError;
+use crate::store::postgres::copy::{self, Extent};
+use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::snapshots::changes::{self, Watermark};
 
 /// Reads everything, over two connections that see the same moment; and that moment.
 ///

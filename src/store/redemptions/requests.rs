@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 
 use domain::id::RequestId;
 
-use super::error::StoreError;
-use super::pool::{Connection, Pool};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// A mutation as its sender knows it.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl<T> Done<T> {
     }
 }
 
-pub(super) enum Begun<T> {
+pub(in crate::store) enum Begun<T> {
     /// To be done, and then [`finish`]ed, in this transaction.
     New,
     Before(T),
@@ -46,7 +46,7 @@ pub(super) enum Begun<T> {
 }
 
 /// Notes `request` down. One with the same id that is under way is waited for: it ends with its transaction.
-pub(super) async fn begin<T: DeserializeOwned>(
+pub(in crate::store) async fn begin<T: DeserializeOwned>(
     connection: &mut Connection,
     request: &Request,
 ) -> Result<Begun<T>, StoreError> {
@@ -77,7 +77,7 @@ pub(super) async fn begin<T: DeserializeOwned>(
 }
 
 /// Keeps what `request` is answered.
-pub(super) async fn finish(
+pub(in crate::store) async fn finish(
     connection: &mut Connection,
     request: &Request,
     response: &impl Serialize,

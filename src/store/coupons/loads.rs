@@ -10,11 +10,11 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;
 
-use super::error::StoreError;
-use super::ids;
-use super::offer_catalog::raise_revision;
-use super::outcome::LoadOutcome;
-use super::pool::{Connection, Pool};
+use crate::store::catalog::ids;
+use crate::store::coupons::offer_catalog::raise_revision;
+use crate::store::error::StoreError;
+use crate::store::outcome::LoadOutcome;
+use crate::store::postgres::pool::{Connection, Pool};
 
 /// A campaign as a file has it; `None` keeps what is stored, or is the default of a new one.
 #[derive(Debug, Clone, PartialEq)]
@@ -455,7 +455,7 @@ pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Ve
 }
 
 /// Commits, having said that definitions have changed if any has.
-async fn finish(mut tx: super::pool::Tx, outcomes: &[LoadOutcome]) -> Result<(), StoreError> {
+async fn finish(mut tx: crate::store::postgres::pool::Tx, outcomes: &[LoadOutcome]) -> Result<(), StoreError> {
     if outcomes.contains(&LoadOutcome::Stored) {
         raise_revision(&mut tx).await?;
     }
@@ -484,7 +484,7 @@ fn answered(
     keys.iter().enumerate().map(answer).collect()
 }
 
-pub(super) fn no_campaign(id: &CampaignId) -> InvalidField {
+pub(in crate::store) fn no_campaign(id: &CampaignId) -> InvalidField {
     InvalidField::new(
         "campaign_id",
         "CAMPAIGN_NOT_FOUND",
@@ -492,7 +492,7 @@ pub(super) fn no_campaign(id: &CampaignId) -> InvalidField {
     )
 }
 
-pub(super) fn no_coupon(id: &CouponId) -> InvalidField {
+pub(in crate::store) fn no_coupon(id: &CouponId) -> InvalidField {
     InvalidField::new("coupon_id", "COUPON_NOT_FOUND", format!("there is no coupon {id}"))
 }
 
@@ -527,7 +527,7 @@ async fn campaigns_of<'a>(
     Ok(stored.collect())
 }
 
-pub(super) struct StoredCoupon {
+pub(in crate::store) struct StoredCoupon {
     pub id: i64,
     pub campaign_id: i64,
     /// Reserved or redeemed.
@@ -535,7 +535,7 @@ pub(super) struct StoredCoupon {
 }
 
 /// Those of the coupons that there are, by external id.
-pub(super) async fn coupons_of<'a>(
+pub(in crate::store) async fn coupons_of<'a>(
     connection: &mut Connection,
     external_ids: impl Iterator<Item = &'a str>,
 ) -> Result<HashMap<String, StoredCoupon>, StoreError> {

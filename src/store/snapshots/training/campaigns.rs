@@ -12,10 +12,10 @@ use recommender::snapshot::catalog::Catalog;
 use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::training::input::{CampaignHistory, RedemptionEvent};
 
-use super::super::error::StoreError;
-use super::super::offer_catalog;
-use super::super::pool::Connection;
 use super::Keyed;
+use crate::store::coupons::offer_catalog;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Connection;
 
 /// Ascending by id; recipients and redeemers are those who allow to be trained on, those of whom nothing is on record if
 /// `by_default`. Covered is what the coupons cover by the facts that `catalog` has of the items.

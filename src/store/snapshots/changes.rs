@@ -15,13 +15,13 @@ use domain::id::{ItemId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::overlay::FreshChange;
 
-use super::catalog::facts;
-use super::error::StoreError;
-use super::pool::{Pool, Tx, within};
+use crate::store::catalog::facts;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Pool, Tx, within};
 
 /// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watermark(pub(super) String);
+pub struct Watermark(pub(in crate::store) String);
 
 impl Watermark {
     pub fn as_str(&self) -> &str {
@@ -33,7 +33,7 @@ impl Watermark {
 ///
 /// # Errors
 /// The pool must have two connections to give.
-pub(super) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
+pub(in crate::store) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
     let mut first = pool.begin_picture().await?;
     let exported =
         sqlx::query!(r#"SELECT pg_export_snapshot() AS "snapshot!", pg_current_snapshot()::text AS "watermark!""#)

@@ -1,0 +1,9 @@
+//! PostgreSQL itself: connections, the schema, bulk transfer, leases.
+
+pub mod analyze;
+pub(in crate::store) mod copy;
+pub mod databases;
+pub mod leases;
+pub mod migrations;
+pub mod options;
+pub mod pool;

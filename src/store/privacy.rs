@@ -1,0 +1,3 @@
+//! What users have consented to.
+
+pub mod consents;

@@ -1,0 +1,170 @@
+//! Forecasts of new items, from how items that were new before went on.
+
+use rayon::prelude::*;
+
+use super::history::SalesHistory;
+
+/// Weeks after its first sale in which an item is new.
+pub const NEW_WEEKS: usize = 4;
+/// Number of coefficients: constant, sales so far, age.
+const N_TERMS: usize = 3;
+/// Launches below which a regression says nothing.
+const MIN_LAUNCHES: usize = 30;
+
+/// A regression of ln(1 + units of the next weeks) on ln(1 + units so far) and the weeks since the first sale, fitted by least
+/// squares on past launches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchModel {
+    coefficients: [f64; N_TERMS],
+    pub n_launches: usize,
+}
+
+/// A new item at an origin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Launch {
+    /// Weeks since the week of the first sale, that week counted: 1 to [`NEW_WEEKS`].
+    pub age_weeks: usize,
+    pub units_so_far: f64,
+}
+
+impl Launch {
+    /// Returns the launch of `item` if it is new at `origin`.
+    pub fn of(history: &SalesHistory, item: usize, origin: usize, units: &mut Vec<f64>) -> Option<Self> {
+        history.weekly_units(item, origin, units);
+        let first = units.iter().position(|&unit| unit > 0.0)?;
+        let age_weeks = origin - first;
+        (age_weeks <= NEW_WEEKS).then(|| Self {
+            age_weeks,
+            units_so_far: units.iter().sum(),
+        })
+    }
+
+    fn terms(self) -> [f64; N_TERMS] {
+        [1.0, self.units_so_far.ln_1p(), self.age_weeks as f64]
+    }
+}
+
+impl LaunchModel {
+    /// Fits the sales of the `weeks` after each week in which an item was new, where all of them lie before `origin`.
+    ///
+    /// `first_known_week`: launches before it are not launches but the beginning of the records. `None` with fewer than 30
+    /// observations, or where they do not determine the coefficients.
+    pub fn fit(history: &SalesHistory, first_known_week: usize, origin: usize, weeks: usize) -> Option<Self> {
+        let launches: Vec<(Launch, f64)> = (0..history.n_items())
+            .into_par_iter()
+            .map_init(Vec::new, |units, item| {
+                let mut found = Vec::new();
+                history.weekly_units(item, origin, units);
+                let first = units.iter().position(|&unit| unit > 0.0);
+                if let Some(first) = first.filter(|&first| first >= first_known_week) {
+                    for age_weeks in 1..=NEW_WEEKS {
+                        let (begin, end) = (first + age_weeks, first + age_weeks + weeks);
+                        if end <= origin {
+                            let launch = Launch {
+                                age_weeks,
+                                units_so_far: units[..begin].iter().sum(),
+                            };
+                            found.push((launch, units[begin..end].iter().sum::<f64>()));
+                        }
+                    }
+                }
+                found
+            })
+            .flatten_iter()
+            .collect();
+        if launches.len() < MIN_LAUNCHES {
+            return None;
+        }
+        let mut normal = [[0.0; N_TERMS + 1]; N_TERMS];
+        for &(launch, sold) in &launches {
+            let terms = launch.terms();
+            for (row, &term) in normal.iter_mut().zip(&terms) {
+                for (cell, &other) in row.iter_mut().zip(&terms) {
+                    *cell += term * other;
+                }
+                row[N_TERMS] += term * sold.ln_1p();
+            }
+        }
+        Some(Self {
+            coefficients: solve(normal)?,
+            n_launches: launches.len(),
+        })
+    }
+
+    /// Returns the units that `launch` is expected to sell in the weeks that the model was fitted for.
+    pub fn expected_units(&self, launch: Launch) -> f64 {
+        let terms = launch.terms();
+        let logarithm: f64 = self.coefficients.iter().zip(terms).map(|(a, b)| a * b).sum();
+        logarithm.exp_m1().max(0.0)
+    }
+}
+
+/// Solves a symmetric positive definite system by elimination with pivots; `None` where it is singular.
+fn solve(mut rows: [[f64; N_TERMS + 1]; N_TERMS]) -> Option<[f64; N_TERMS]> {
+    const SINGULAR: f64 = 1e-9;
+    for at in 0..N_TERMS {
+        let pivot = (at..N_TERMS).max_by(|&a, &b| rows[a][at].abs().total_cmp(&rows[b][at].abs()))?;
+        rows.swap(at, pivot);
+        if rows[at][at].abs() < SINGULAR {
+            return None;
+        }
+        let pivot_row = rows[at];
+        for (other, row) in rows.iter_mut().enumerate() {
+            if other != at {
+                let factor = row[at] / pivot_row[at];
+                row.iter_mut()
+                    .zip(pivot_row)
+                    .for_each(|(cell, pivot)| *cell -= factor * pivot);
+            }
+        }
+    }
+    Some(std::array::from_fn(|at| rows[at][N_TERMS] / rows[at][at]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_near, history};
+
+    #[test]
+    fn launches_that_go_on_as_before_are_learned() {
+        // An item that is launched with u units a week goes on with u units a week.
+        let launches: Vec<Vec<f64>> = (0..40)
+            .map(|item| {
+                let weekly = f64::from(item % 8 + 1);
+                (0..30)
+                    .map(|week| if week < 5 + item as usize % 6 { 0.0 } else { weekly })
+                    .collect()
+            })
+            .collect();
+        let history = history(&launches);
+        let model = LaunchModel::fit(&history, 1, 30, 8).unwrap();
+        let check = |age_weeks: usize, weekly: f64| {
+            let launch = Launch {
+                age_weeks,
+                units_so_far: weekly * age_weeks as f64,
+            };
+            let found = model.expected_units(launch);
+            assert!(
+                (found / (8.0 * weekly) - 1.0).abs() < 0.35,
+                "{weekly} at age {age_weeks}: {found}"
+            );
+        };
+        check(1, 5.0);
+        check(2, 5.0);
+        check(4, 5.0);
+        assert_eq!(LaunchModel::fit(&history, 29, 30, 8), None);
+    }
+
+    #[test]
+    fn systems_are_solved() {
+        let found = solve([[0.0, 2.0, 1.0, 7.0], [2.0, 1.0, 0.0, 4.0], [1.0, 0.0, 3.0, 10.0]]).unwrap();
+        assert_near(found[0], 1.0, 1e-12);
+        assert_near(found[1], 2.0, 1e-12);
+        assert_near(found[2], 3.0, 1e-12);
+        assert_eq!(
+            solve([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]),
+            None
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! Forecasts how much of an item will sell, how sure that is, and how much to order.
+//!
+//! [`history`] keeps the sales of every item by week. [`smoothing`] forecasts one series, [`point`] chooses the method
+//! of each [`class`] of series by backtest, and [`distribution`] turns levels into quantiles of demand over any number of
+//! weeks. [`replenishment`] decides from those quantiles; [`simulation`] replays past weeks with such decisions, and
+//! [`backtest`] measures forecasts over rolling origins.
+//!
+//! An *origin* is the first week that a forecast does not know: a forecast made at origin T rests on the weeks 0 to
+//! T − 1.
+
+pub mod backtest;
+pub mod class;
+pub mod distribution;
+pub mod history;
+pub mod launch;
+pub mod point;
+pub mod replenishment;
+pub mod simulation;
+pub mod smoothing;
+mod statistics;
+
+#[cfg(test)]
+mod testing;

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""How fast ratings are imported, against what PostgreSQL itself takes for the same rows.
+"""Measures how fast ratings are imported, against what PostgreSQL itself takes for the same rows.
 
     cargo build --release && benches/import.py [--ratings 5000000] [--rounds 3] [--shuffled]
 
-Needs PostgreSQL's programs (psql among them). In a private database of its own, round by round:
+Needs PostgreSQL's programs (psql among them). Each round, in a private database, imports:
 
-- into an empty table, against `\\copy` of the same rows into the same empty table, and into a bare one of the same columns
-  and primary key;
-- the same file again, and one in which every other rating is newer, against INSERT … SELECT FROM UNNEST … ON CONFLICT DO
-  UPDATE of the same rows in batches of 10,000, on a server that has them already.
+- a file into an empty table, compared with `\\copy` of the same rows into the same empty table, and into a bare one of the
+  same columns and primary key;
+- the same file again, and then a file in which every other rating is newer, compared with INSERT … SELECT FROM UNNEST …
+  ON CONFLICT DO UPDATE of the same rows in batches of 10,000, which the server already has.
 
-What it is compared with gets its keys ready-made as integers, and neither looks up ids nor feeds `changes`; but for `\\copy`
-into the same table it has no second index and checks no references. Users have a lognormal number of ratings, items differ
-in popularity; the seed is fixed.
+These references get ready-made integer keys: they neither look up ids nor feed `changes`. Except for `\\copy` into the same
+table they have no second index and check no references. Users have a lognormal number of ratings, items differ in
+popularity; the seed is fixed.
 """
 
 import argparse
@@ -22,10 +22,9 @@ import os
 import random
 import statistics
 import subprocess
-import tempfile
 import time
 
-from targets import postgres, sql
+from support import header, in_database, likemind, postgres, ratios, row, spread, sql, timed
 
 ITEMS = 26_744
 START = 1_420_070_400
@@ -42,7 +41,7 @@ def arguments():
 
 
 def generate(folder, n_ratings, shuffled):
-    """`first.csv` and `second.csv` for the import, the same rows with integer keys in `*.keys.csv`."""
+    """Writes `first.csv` and `second.csv` for the import, and the same rows with integer keys to `*.keys.csv`."""
     rng = random.Random(1)
     rows, user = [], 0
     while len(rows) < n_ratings:
@@ -52,7 +51,7 @@ def generate(folder, n_ratings, shuffled):
         rows.extend((user, item, rng.randrange(2, 11), START + rng.randrange(100_000_000)) for item in sorted(items))
     if shuffled:
         rng.shuffle(rows)
-    # External ids do not sort like keys, and keys are given as users appear.
+    # Keys are given as users and items appear, so external ids do not sort like keys.
     user_keys, item_keys = {}, {}
     for name, later in (("first", 0), ("second", 1)):
         with open(f"{folder}/{name}.csv", "w") as lines, open(f"{folder}/{name}.keys.csv", "w") as keys:
@@ -68,16 +67,10 @@ def generate(folder, n_ratings, shuffled):
     return len(rows)
 
 
-def timed(action, *args):
-    started = time.monotonic()
-    result = action(*args)
-    return time.monotonic() - started, result
-
-
 def run_import(options, url, file):
-    """Summary and peak memory in MB."""
+    """Returns the summary and the peak memory in MB."""
     command = [options.program, "import", "ratings", file, "--json", f"--connections={options.connections}",
-               f"--set-config=database.url={url}"]
+               in_database(url)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     summary = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)
@@ -90,7 +83,7 @@ EMPTY = ("SET client_min_messages = warning; SET session_replication_role = repl
 
 
 def copy_into_ratings(url, file):
-    """Into the table of the import, with the users and items there that it refers to; all is gone afterwards."""
+    """Returns the seconds of COPY into the table of the import, which holds the users and items; empties all tables."""
     sql(url, f"""{EMPTY};
         SET session_replication_role = origin;
         INSERT INTO users (id, external_id) SELECT id, 'u' || id FROM first_users;
@@ -101,7 +94,8 @@ def copy_into_ratings(url, file):
     return seconds
 
 
-def copy_reference(url, file):
+def copy_into_bare_table(url, file):
+    """Returns the seconds of COPY into the table `reference`, which it makes."""
     sql(url, "SET client_min_messages = warning; DROP TABLE IF EXISTS reference")
     sql(url, "CREATE TABLE reference (user_id bigint, item_id bigint, value real, rated_at timestamptz NOT NULL, "
              "PRIMARY KEY (user_id, item_id))")
@@ -110,7 +104,7 @@ def copy_reference(url, file):
 
 
 def stage(url, name, file):
-    """The rows as arrays of 10,000 in the database, so that only the statement itself is timed."""
+    """Puts the rows into the database as arrays of 10,000, so that only the upsert itself is timed."""
     sql(url, f"CREATE TABLE {name} (n bigint GENERATED ALWAYS AS IDENTITY, user_id bigint, item_id bigint, value real, "
              "rated_at timestamptz)")
     sql(url, f"\\copy {name} (user_id, item_id, value, rated_at) FROM '{file}' (FORMAT csv)")
@@ -127,7 +121,8 @@ def stage(url, name, file):
         DROP TABLE {name}""")
 
 
-def upsert_reference(url, name):
+def upsert_into_bare_table(url, name):
+    """Returns the seconds of upserting the staged rows into the table `reference`."""
     sql(url, f"""
         CREATE OR REPLACE PROCEDURE upsert() LANGUAGE plpgsql AS $$
         DECLARE one record;
@@ -146,48 +141,53 @@ def upsert_reference(url, name):
     return timed(sql, url, "CALL upsert()")[0]
 
 
+def measure_rounds(options, url, folder, n_ratings):
+    """Returns pairs of (reference, import) in rows a second by step, the rows a second of COPY into the table of the import,
+    and the peak memory of the import in MB."""
+    steps = (("into an empty table, to `\\copy` into a bare one", "first", copy_into_bare_table, f"{folder}/first.keys.csv",
+              n_ratings),
+             ("the same again, to the upsert", "first", upsert_into_bare_table, "first", 0),
+             ("half of them newer, to the upsert", "second", upsert_into_bare_table, "second", n_ratings // 2))
+    rates, peaks, into_same = {step[0]: [] for step in steps}, [], []
+    for number in range(options.rounds):
+        into_same.append(n_ratings / copy_into_ratings(url, f"{folder}/first.keys.csv"))
+        for step, file, reference, argument, stored in steps:
+            reference_seconds = reference(url, argument)
+            sql(url, "CHECKPOINT")
+            seconds, (summary, peak) = timed(run_import, options, url, f"{folder}/{file}.csv")
+            assert summary["read"] == n_ratings and summary["stored"] == stored, summary
+            rates[step].append((n_ratings / reference_seconds, n_ratings / seconds))
+            peaks.append(peak)
+            print(f"# round {number + 1}, {step}: {n_ratings / reference_seconds:,.0f} and "
+                  f"{n_ratings / seconds:,.0f} a second, {peak:.0f} MB", flush=True)
+    return rates, into_same, max(peaks)
+
+
+def report(rates, into_same):
+    def step_row(step, references, imports):
+        row(step, f"{statistics.median(references):,.0f}", f"{statistics.median(imports):,.0f}",
+            spread(ratios(imports, references)))
+
+    header("", "reference, rows/s", "import, rows/s", "ratio")
+    _, first_imports = zip(*next(iter(rates.values())))
+    step_row("into an empty table, to `\\copy` into the same", into_same, first_imports)
+    for step, pairs in rates.items():
+        step_row(step, *zip(*pairs))
+
+
 def main():
     options = arguments()
-    with tempfile.TemporaryDirectory(prefix="likemind-bench.") as folder:
-        os.chmod(folder, 0o777)
-        # In a process of its own: what a child of a large process takes at the most counts from the large one's size.
+    program = os.path.abspath(options.program)
+    with postgres() as (folder, url):
+        # This runs in a process of its own: the peak memory of a child counts from the size of the process that starts it.
         with multiprocessing.Pool(1) as pool:
             n_ratings = pool.apply(generate, (folder, options.ratings, options.shuffled))
-        database = os.path.join(folder, "postgres")
-        os.mkdir(database)
-        with postgres(database) as url:
-            subprocess.run([options.program, "migrate", f"--set-config=database.url={url}"], check=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for name in ("first", "second"):
-                stage(url, name, f"{folder}/{name}.keys.csv")
-            steps = (("into an empty table", "first", copy_reference, f"{folder}/first.keys.csv", n_ratings),
-                     ("the same again", "first", upsert_reference, "first", 0),
-                     ("half of them newer", "second", upsert_reference, "second", n_ratings // 2))
-            rates, peaks, into_same = {step[0]: [] for step in steps}, [], []
-            for round_ in range(options.rounds):
-                into_same.append(n_ratings / copy_into_ratings(url, f"{folder}/first.keys.csv"))
-                for step, file, reference, argument, stored in steps:
-                    reference_seconds = reference(url, argument)
-                    sql(url, "CHECKPOINT")
-                    seconds, (summary, peak) = timed(run_import, options, url, f"{folder}/{file}.csv")
-                    assert summary["read"] == n_ratings and summary["stored"] == stored, summary
-                    rates[step].append((n_ratings / reference_seconds, n_ratings / seconds))
-                    peaks.append(peak)
-                    print(f"# round {round_ + 1}, {step}: {n_ratings / reference_seconds:,.0f} and "
-                          f"{n_ratings / seconds:,.0f} a second, {peak:.0f} MB", flush=True)
-            print(f"{n_ratings:,} ratings, {options.rounds} rounds, at most {max(peaks):.0f} MB\n")
-            print("| | reference, rows/s | import, rows/s | ratio | to `\\copy` |\n|---|---|---|---|---|")
-            copies = [copy for copy, _ in rates["into an empty table"]]
-            ratios = sorted(own / copy for (_, own), copy in zip(rates["into an empty table"], into_same))
-            print(f"| into an empty table, as `\\copy` into it | {statistics.median(into_same):,.0f} | "
-                  f"{statistics.median(own for _, own in rates['into an empty table']):,.0f} | "
-                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | |")
-            for step, pairs in rates.items():
-                ratios = sorted(own / reference for reference, own in pairs)
-                to_copy = statistics.median(own / copy for (_, own), copy in zip(pairs, copies))
-                print(f"| {step} | {statistics.median(pair[0] for pair in pairs):,.0f} | "
-                      f"{statistics.median(pair[1] for pair in pairs):,.0f} | {statistics.median(ratios):.2f} "
-                      f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {to_copy:.2f} |")
+        likemind(program, in_database(url), "migrate")
+        for name in ("first", "second"):
+            stage(url, name, f"{folder}/{name}.keys.csv")
+        rates, into_same, peak_mb = measure_rounds(options, url, folder, n_ratings)
+        print(f"{n_ratings:,} ratings, {options.rounds} rounds, at most {peak_mb:.0f} MB\n")
+        report(rates, into_same)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What becomes of accepted calls when more come than can be answered.
+"""Measures what becomes of accepted calls when more calls come than can be answered.
 
     cargo build --release && benches/overload.py
 
-Needs grpcio, PostgreSQL's programs and two cores: server and database on one, this client on the other. First as many
-calls as get answered (closed loop, no limit reached); then calls at 1, 2 and 5 times that rate, at random times and
-whether or not those before are answered (open loop). A call that is refused is not tried again. Latencies count from
-the moment when a call was due, so that a client that falls behind shows as latency and not as less load.
+Needs grpcio, PostgreSQL's programs and two cores: server and database use one, this client the other. First measures the
+capacity with callers that wait for their answers (closed loop, no limit is reached). Then sends 1, 2 and 5 times as many
+calls a second, at random times, whether or not earlier calls are answered (open loop). A refused call is not sent again.
+Latencies count from the moment when a call was due, so a client that falls behind shows as latency, not as less load.
 """
 
 import argparse
@@ -19,24 +19,27 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from server import LIST_PURCHASES, RECOMMEND, USER, Server, number, sample, text
+from support import (
+    CLIENT_CORE, LIST_PURCHASES, RECOMMEND, SERVER_CORE, USER, Server, header, in_folder, number, quantile_ms, row, sample,
+    text,
+)
 
 LOADS = (1, 2, 5)
-# Of a closed loop: enough to keep one core busy, fewer than any limit below.
+# Callers of the closed loop: enough to keep one core busy, fewer than any limit below.
 CALLERS = 16
 CHANNELS = 8
-# Longer than anything may take; a call that ends by it is a failure.
+# Longer than anything may take: a call that reaches this deadline has failed.
 DEADLINE_S = 60
 
-# What asks the database, and what goes to the pool for heavy work: each about 1 ms or more, so that refusing is far
-# cheaper than answering and this client, one core of Python, can offer five times too many.
+# A call that asks the database, and a call that goes to the CPU pool. Each takes about 1 ms or more, so refusing is far
+# cheaper than answering, and this client, one core of Python, can send five times too many.
 CALLS = {
     "ListPurchases": (LIST_PURCHASES, text(1, USER) + number(3, 500)),
     "Recommend": (RECOMMEND, text(1, USER) + number(3, 200) + number(8, 1)),
 }
 LIMITS = {
-    # 128 that need the database, 512 of a key.
-    "defaults": [],
+    # 128 calls that need the database, 512 calls of one key.
+    "default": [],
     "64": ["server.max_concurrent_requests=64"],
 }
 
@@ -53,17 +56,17 @@ class Outcomes:
 
 class Client:
     def __init__(self, address, method, request, key):
-        # One connection would hold what is too much back: it has at most 1,024 calls under way.
+        # One connection would hold calls back: it has at most 1,024 of them under way.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(CHANNELS)]
         self.calls = [channel.unary_unary(method) for channel in self.channels]
         self.request = request
         self.metadata = (("authorization", f"Bearer {key}"),)
-        self.turn = 0
+        self.n_calls = 0
 
     async def call(self, due, outcomes):
-        self.turn += 1
-        stub = self.calls[self.turn % CHANNELS]
+        self.n_calls += 1
+        stub = self.calls[self.n_calls % CHANNELS]
         outcomes.lateness.append(time.perf_counter() - due)
         try:
             await stub(self.request, metadata=self.metadata, timeout=DEADLINE_S)
@@ -80,7 +83,7 @@ class Client:
             outcomes.accepted.append(time.perf_counter() - due)
 
     async def capacity(self, seconds):
-        """Answers a second."""
+        """Returns the answers a second to callers that wait for them."""
         outcomes = Outcomes()
         end = time.perf_counter() + seconds
 
@@ -94,7 +97,7 @@ class Client:
         return len(outcomes.accepted) / (time.perf_counter() - began)
 
     async def offer(self, rate, seconds, source):
-        """What becomes of `rate` calls a second, at the times of a Poisson process."""
+        """Sends `rate` calls a second at the times of a Poisson process; returns outcomes and accepted calls a second."""
         outcomes = Outcomes()
         under_way = set()
         began = time.perf_counter()
@@ -116,14 +119,6 @@ class Client:
             await channel.close()
 
 
-def quantile(values, share):
-    """In ms."""
-    if not values:
-        return "–"
-    ordered = sorted(values)
-    return f"{ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3:,.0f}"
-
-
 def cpu_seconds():
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -141,10 +136,9 @@ async def measure(address, name, key, limit, seconds):
         busy = (cpu_seconds() - cpu) / (time.perf_counter() - began)
         n = len(outcomes.accepted) + len(outcomes.refused) + sum(outcomes.failed.values())
         failed = ", ".join(f"{count} {code}" for code, count in outcomes.failed.items()) or "0"
-        print(f"| {name} | {limit} | {load} × {capacity:,.0f} | {rate:,.0f} | {len(outcomes.refused) / n:.1%} "
-              f"| {failed} | {quantile(outcomes.accepted, .5)} | {quantile(outcomes.accepted, .99)} "
-              f"| {quantile(outcomes.accepted, 1)} | {quantile(outcomes.refused, .99)} "
-              f"| {quantile(outcomes.lateness, .99)} | {busy:.0%} |", flush=True)
+        row(name, limit, f"{load} × {capacity:,.0f}", f"{rate:,.0f}", f"{len(outcomes.refused) / n:.1%}", failed,
+            quantile_ms(outcomes.accepted, .5), quantile_ms(outcomes.accepted, .99), quantile_ms(outcomes.accepted, 1),
+            quantile_ms(outcomes.refused, .99), quantile_ms(outcomes.lateness, .99), f"{busy:.0%}")
     await client.close()
 
 
@@ -154,15 +148,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=15, help="of each load")
     args = parser.parse_args()
     program = os.path.abspath(args.program)
-    os.sched_setaffinity(0, {1})
-    # ms, but for shares and rates; the last two columns say whether the client kept up.
-    print("| call | limit | offered, 1/s | accepted, 1/s | refused | failed | p50 | p99 | longest | p99 of refused "
-          "| client late, p99 | client busy |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    print("Times are in ms. The last two columns show whether the client kept up.\n")
+    header("call", "limit", "offered, 1/s", "accepted, 1/s", "refused", "failed", "p50", "p99", "longest",
+           "p99 of refused", "client late, p99", "client busy")
     with sample(program) as (_, data_dir, key):
         for limit, settings in LIMITS.items():
             for name in CALLS:
-                with Server(program, data_dir, *settings, under=["taskset", "-c", "0"]) as server:
+                with Server(program, in_folder(data_dir), *settings, under=["taskset", "-c", SERVER_CORE]) as server:
                     asyncio.run(measure(server.address, name, key, limit, args.seconds))
 
 

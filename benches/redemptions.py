@@ -1,34 +1,32 @@
 #!/usr/bin/env python3
-"""How many redemptions a second one coupon takes, against what the database forces.
+"""Measures how many redemptions a second one coupon takes, against what the database can do at most.
 
     cargo build --release && benches/redemptions.py
 
-Needs grpcio, PostgreSQL's programs (pgbench) and two cores. A redemption is ReserveCoupon and then ConfirmRedemption: two
-transactions that change the rows of the coupon and of its campaign, which everybody wants, and so one after the other.
-What the database forces is what pgbench makes of such a transaction when it is nothing else: the guarded update of one
-row, and its commit. In rounds: pgbench on one row, redemptions of one coupon, redemptions of as many coupons as there are
-callers, where nobody waits for anybody.
+Needs grpcio, PostgreSQL's programs (pgbench among them) and two cores. A redemption is ReserveCoupon and then
+ConfirmRedemption: two transactions that change the rows of the coupon and of its campaign, so redemptions of one coupon
+run one after the other. The limit is what pgbench reaches with such a transaction alone: the guarded update of one row
+and its commit. Each round runs pgbench on one row, then redemptions of one coupon, then redemptions of as many coupons as
+there are callers, where nobody waits for anybody.
 """
 
 import argparse
 import asyncio
 import os
 import random
-import re
 import statistics
-import subprocess
 import time
 
 import grpc
 
-from server import Database, Server, number, sample, text
+from support import Database, Server, header, in_folder, nested, number, quantile_ms, ratios, row, sample, spread, text
 
 RESERVE = "/likemind.v1.CouponService/ReserveCoupon"
 CONFIRM = "/likemind.v1.CouponService/ConfirmRedemption"
 CHANNELS = 4
-# All limits of a key are counted and none is reached.
+# Every limit of a key is counted and none is reached.
 SETTINGS = ["access.requests_per_second=1000000", "access.burst=1000000"]
-# Without a limit nothing is counted less: every guard compares with a number that it does not reach.
+# Guards compare with a limit that is never reached, so they do as much work as with a real one.
 LIMIT = 10 ** 15
 
 SCHEMA = f"""
@@ -46,7 +44,7 @@ INSERT INTO bench_budget SELECT * FROM campaign_states
 WHERE campaign_id = (SELECT id FROM campaigns WHERE external_id = 'bench-0');
 """
 
-GUARDED_UPDATE = f"""
+GUARDED_UPDATE = """
 UPDATE bench_budget SET reserved_minor = reserved_minor + 1
 WHERE state IN ('scheduled', 'active') AND starts_at <= clock_timestamp() AND clock_timestamp() < ends_at
   AND (limit_minor IS NULL OR reserved_minor + spent_minor + 1 <= limit_minor);
@@ -66,25 +64,16 @@ def updates_a_second(database, folder, callers, seconds):
     script = os.path.join(folder, "guarded.sql")
     with open(script, "w") as file:
         file.write(GUARDED_UPDATE)
-    command = ["pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(callers), "-T", str(seconds), *database.flags,
-               database.name]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rate = database.pgbench(script, callers, seconds)
     assert database.sql("SELECT reserved_minor > 0 FROM bench_budget") == ["t"], "nothing was updated"
-    return float(re.search(r"tps = ([\d.]+)", output).group(1))
-
-
-def nested(field, *parts):
-    """A field of a message that is a message."""
-    body = b"".join(parts)
-    assert len(body) < 128
-    return bytes([field << 3 | 2, len(body)]) + body
+    return rate
 
 
 CART = nested(4, text(1, "GBP"), nested(2, text(1, "85123A"), number(2, 1), number(3, 1_000)))
 
 
 def id_of(answer):
-    """The first field of the only field of a message: the id of what it answers."""
+    """Returns the id in an answer: the first field of the message in its only field."""
     at = 1
     while answer[at] & 128:
         at += 1
@@ -109,7 +98,7 @@ class Shoppers:
         await call(text(1, request + "c") + text(2, reservation), metadata=self.metadata)
 
     async def redemptions(self, coupons, callers, seconds):
-        """Redemptions a second, and how long each took, in seconds. Caller n wants coupon n modulo `coupons`."""
+        """Returns redemptions a second, and the seconds that each took. Caller n redeems coupon n modulo `coupons`."""
         self.run += 1
         took = []
         began = time.perf_counter()
@@ -132,29 +121,22 @@ class Shoppers:
             await channel.close()
 
 
-def quantile(values, share):
-    """In ms."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
-
-
 async def measure(address, key, database, folder, callers, args):
     users = database.sql("SELECT external_id FROM users ORDER BY id LIMIT 4000")
     shoppers = Shoppers(address, key, users)
     await shoppers.redemptions(callers, callers, 1)
-    forced, hot, spread, took = [], [], [], []
+    most, hot, apart, took = [], [], [], []
     for _ in range(args.rounds):
-        forced.append(await asyncio.to_thread(updates_a_second, database, folder, callers, args.seconds))
+        most.append(await asyncio.to_thread(updates_a_second, database, folder, callers, args.seconds))
         rate, times = await shoppers.redemptions(1, callers, args.seconds)
         hot.append(rate)
         took += times
         rate, _ = await shoppers.redemptions(callers, callers, args.seconds)
-        spread.append(rate)
+        apart.append(rate)
     await shoppers.close()
-    ratios = [2 * rate / updates for rate, updates in zip(hot, forced)]
-    print(f"| {callers} | {statistics.median(forced):,.0f} | {statistics.median(hot):,.0f} "
-          f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {quantile(took, .5):,.0f} "
-          f"| {quantile(took, .99):,.0f} | {statistics.median(spread):,.0f} |", flush=True)
+    row(callers, f"{statistics.median(most):,.0f}", f"{statistics.median(hot):,.0f}",
+        spread(ratios([2 * rate for rate in hot], most)), quantile_ms(took, .5), quantile_ms(took, .99),
+        f"{statistics.median(apart):,.0f}")
 
 
 def main():
@@ -165,13 +147,12 @@ def main():
     parser.add_argument("--callers", type=int, nargs="*", default=[1, 16, 64])
     args = parser.parse_args()
     program = os.path.abspath(args.program)
-    print("| callers | updates, 1/s | redemptions of one coupon, 1/s | 2 × redemptions ÷ updates | p50, ms | p99, ms "
-          "| redemptions of as many coupons, 1/s |")
-    print("|---|---|---|---|---|---|---|")
-    with sample(program) as (folder, data_dir, key), Server(program, data_dir, *SETTINGS) as server:
+    header("callers", "updates, 1/s", "redemptions of one coupon, 1/s", "2 × redemptions ÷ updates", "p50, ms", "p99, ms",
+           "redemptions of as many coupons, 1/s")
+    with sample(program) as (folder, data_dir, key), Server(program, in_folder(data_dir), *SETTINGS) as server:
         database = Database(data_dir)
         database.sql(SCHEMA, "-v", f"coupons={max(args.callers)}")
-        # Servers look once a second.
+        # Servers look for new definitions once a second.
         time.sleep(2)
         for callers in args.callers:
             asyncio.run(measure(server.address, key, database, folder, callers, args))

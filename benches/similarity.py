@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""The training kernel against similaripy, in turns on the same synthetic ratings.
+"""Measures the training kernel against similaripy, in turns on the same synthetic ratings.
 
     benches/similarity.py [--pairs 5] [--sides items users] [--size movielens-20m] [--scale 1] [--real]
 
-Makes a virtual environment with similaripy 0.7.0 in target/similarity-venv, or takes the one that is there. Each run is a
-process of its own that reads the ratings and computes the 50 best neighbors of every row on 2 threads; only that is
-timed, and the peak of its resident memory is that of the whole process while it computes. Ours is checked against sums
-in f64 of 500 rows. Prints minimum, median and maximum.
+Makes a virtual environment with similaripy 0.7.0 in target/similarity-venv unless it exists. Every run is a process of its
+own that reads the ratings and then computes the 50 best neighbors of every row on 2 threads. Only the computation is
+timed; the peak is that of the resident memory of the whole process while it computes. The lists of 500 rows are checked
+against sums in f64. Prints the median with minimum and maximum.
 """
 
 import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
+import time
+
+from support import header, ratios, row, spread
 
 NEIGHBORS = 50
 THREADS = 2
@@ -25,17 +27,17 @@ PACKAGES = ["similaripy==0.7.0", "numpy", "scipy"]
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each; 0: only check ours")
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each; 0 to check ours only")
     parser.add_argument("--sides", nargs="+", choices=["items", "users"], default=["items", "users"])
     parser.add_argument("--size", choices=["movielens-1m", "movielens-20m"], default="movielens-20m")
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--real", action="store_true", help="values on no grid")
+    parser.add_argument("--real", action="store_true", help="values that lie on no grid")
     parser.add_argument("--folder", default="target/similarity", help="for ratings and lists")
     return parser.parse_args()
 
 
 def our_program():
-    """The benchmark's own program, built."""
+    """Builds benches/similarity.rs and returns its path."""
     command = ["cargo", "bench", "--bench", "similarity", "--no-run", "--message-format=json"]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     messages = [json.loads(line) for line in lines]
@@ -52,12 +54,12 @@ def python_with_peer():
     return python
 
 
-def read(file, header, kinds):
-    """Numbers of the header, then arrays of (type, length of the header's numbers)."""
+def read(file, n_numbers, kinds):
+    """Returns the integers at the front of a file, then arrays. `kinds`: their types, and their lengths by the integers."""
     import numpy
 
     with open(file, "rb") as source:
-        numbers = [int(number) for number in numpy.fromfile(source, "<u8", header)]
+        numbers = [int(number) for number in numpy.fromfile(source, "<u8", n_numbers)]
         return numbers, [numpy.fromfile(source, kind, length(numbers)) for kind, length in kinds]
 
 
@@ -72,9 +74,7 @@ def read_matrix(file, side):
 
 
 def run_peer(file, side):
-    """Child process: times similaripy."""
-    import time
-
+    """Times similaripy, in a process of its own."""
     import similaripy
 
     matrix = read_matrix(file, side)
@@ -89,7 +89,7 @@ def run_peer(file, side):
 
 
 def check(file, side, lists):
-    """Child process: compares lists with similarities that are summed in f64."""
+    """Compares lists with similarities that are summed in f64, in a process of its own."""
     import numpy
 
     matrix = read_matrix(file, side).astype("f8")
@@ -100,14 +100,14 @@ def check(file, side, lists):
     norms[norms == 0] = 1
     rows = random.Random(1).sample(range(matrix.shape[0]), min(CHECKED_ROWS, matrix.shape[0]))
     worst = 0.0
-    for row in rows:
-        expected = (matrix @ matrix[row].toarray().ravel()) / norms / norms[row]
-        expected[row] = 0
-        found = slice(int(offsets[row]), int(offsets[row + 1]))
+    for index in rows:
+        expected = (matrix @ matrix[index].toarray().ravel()) / norms / norms[index]
+        expected[index] = 0
+        found = slice(int(offsets[index]), int(offsets[index + 1]))
         best = numpy.sort(expected)[::-1][:NEIGHBORS]
         best = best[best > 0]
-        assert len(similarities[found]) == len(best), f"row {row} has {len(similarities[found])} neighbors, not {len(best)}"
-        assert len(set(neighbors[found])) == len(best), f"row {row} has a neighbor twice"
+        assert len(similarities[found]) == len(best), f"row {index} has {len(similarities[found])} neighbors, not {len(best)}"
+        assert len(set(neighbors[found])) == len(best), f"row {index} has a neighbor twice"
         if len(best):
             of_listed = abs(expected[neighbors[found]] - similarities[found]).max()
             of_best = abs(best - similarities[found]).max()
@@ -122,9 +122,29 @@ def child(*command):
     return json.loads(output.splitlines()[-1])
 
 
-def spread(values, digits):
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def measure_side(args, program, python, file, side):
+    lists = os.path.join(args.folder, f"lists-{side}.bin")
+    ours, peers = [], []
+
+    def run_ours():
+        options = ["--side", side, "--threads", str(THREADS), "--neighbors", str(NEIGHBORS), "--lists", lists]
+        ours.append(child(program, "run", file, *options))
+
+    for pair in range(max(args.pairs, 1)):
+        if pair % 2 == 0:
+            run_ours()
+        if args.pairs > 0:
+            peers.append(child(python, __file__, "run-peer", file, side))
+        if pair % 2 == 1:
+            run_ours()
+    checked = child(python, __file__, "check", file, side, lists)
+    our_seconds, peer_seconds = ([run["seconds"] for run in runs] for runs in (ours, peers))
+    our_peak, peer_peak = (max((run["peak_bytes"] for run in runs), default=0) / 1e9 for runs in (ours, peers))
+    row(side,
+        spread(peer_seconds, 1) if peers else "–", spread(our_seconds, 2),
+        spread(ratios(peer_seconds, our_seconds), 1) if peers else "–",
+        f"{peer_peak:.2f}" if peers else "–", f"{our_peak:.2f}",
+        ours[-1]["path"], f"{checked['worst']:.1e}")
 
 
 def main():
@@ -135,37 +155,10 @@ def main():
     if not os.path.exists(file):
         real = ["--real"] if args.real else []
         subprocess.run([program, "write", file, "--size", args.size, "--scale", str(args.scale), *real], check=True)
-    print("| side | similaripy, s | ours, s | ratio | peak GB | peak GB | products | largest error in 500 rows |")
-    print("|---|---|---|---|---|---|---|---|")
+    header("side", "similaripy, s", "ours, s", "ratio", "peak GB", "peak GB, ours", "products",
+           f"largest error in {CHECKED_ROWS} rows")
     for side in args.sides:
-        lists = os.path.join(args.folder, f"lists-{side}.bin")
-        ours, peers = [], []
-        for pair in range(max(args.pairs, 1)):
-            def run_ours():
-                options = ["--side", side, "--threads", str(THREADS), "--neighbors", str(NEIGHBORS), "--lists", lists]
-                ours.append(child(program, "run", file, *options))
-
-            if pair % 2 == 0:
-                run_ours()
-            if args.pairs > 0:
-                peers.append(child(python, __file__, "run-peer", file, side))
-            if pair % 2 == 1:
-                run_ours()
-        checked = child(python, __file__, "check", file, side, lists)
-        seconds = [[run["seconds"] for run in runs] for runs in (peers, ours)]
-        ratios = [peer / our for peer, our in zip(*seconds)]
-        peaks = [max((run["peak_bytes"] for run in runs), default=0) / 1e9 for runs in (peers, ours)]
-        cells = [
-            side,
-            spread(seconds[0], 1) if peers else "–",
-            spread(seconds[1], 2),
-            spread(ratios, 1) if peers else "–",
-            f"{peaks[0]:.2f}" if peers else "–",
-            f"{peaks[1]:.2f}",
-            ours[-1]["path"],
-            f"{checked['worst']:.1e}",
-        ]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        measure_side(args, program, python, file, side)
 
 
 if __name__ == "__main__":

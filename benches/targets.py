@@ -1,23 +1,21 @@
 #!/usr/bin/env python3
-"""How long StreamCouponTargets takes for a million users, and what memory.
+"""Measures the time and the memory that StreamCouponTargets takes for a million users.
 
-    cargo build --release && benches/targets.py [--users 1000000] [--program target/release/likemind]
+    cargo build --release && benches/targets.py [--users 1000000]
 
-Needs PostgreSQL's programs (psql among them). Makes users, items and purchases in a private database of its own, trains
-on them, and lists the targets of one coupon: the time to the first row, the thousandth and the last, and the server's
-memory before and at the most. The data takes some minutes; the seed is fixed.
+Needs PostgreSQL's programs (psql among them). Makes users, items and purchases in a private database, trains on them and
+lists the targets of one coupon. Prints the time to the first row, the thousandth and the last, and the server's memory
+before and at its peak. Making the data takes some minutes; the seed is fixed.
 """
 
 import argparse
 import json
 import os
-import re
-import signal
 import statistics
 import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
+
+from support import Server, in_database, likemind, postgres, sql
 
 METHOD = "CouponService/StreamCouponTargets"
 
@@ -33,44 +31,8 @@ def arguments():
     return parser.parse_args()
 
 
-@contextmanager
-def postgres(folder):
-    """A PostgreSQL that is gone afterwards, and does not wait for disks; its URL."""
-    versions = "/usr/lib/postgresql"
-    newest = max(os.listdir(versions), key=float)
-    bin_folder = os.path.join(versions, newest, "bin")
-    as_user = []
-    if os.getuid() == 0:
-        subprocess.run(["chown", "postgres", folder], check=True)
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    data = os.path.join(folder, "data")
-
-    def run(*command):
-        subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
-
-    run(f"{bin_folder}/initdb", "-D", data, "--auth=trust", "-U", "postgres", "--locale=C.UTF-8", "-E", "UTF8")
-    settings = {
-        "listen_addresses": "''",
-        "unix_socket_directories": folder,
-        "fsync": "off",
-        "shared_buffers": "1GB",
-        "max_wal_size": "8GB",
-        "maintenance_work_mem": "512MB",
-    }
-    options = " ".join(f"-c {key}={value}" for key, value in settings.items())
-    run(f"{bin_folder}/pg_ctl", "-D", data, "-w", "-l", os.path.join(folder, "log"), "-o", options, "start")
-    try:
-        yield f"postgres:///postgres?host={folder}&user=postgres"
-    finally:
-        run(f"{bin_folder}/pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-
-
-def sql(url, statements):
-    subprocess.run(["psql", url, "-q", "-v", "ON_ERROR_STOP=1", "-c", statements], check=True, stdout=subprocess.DEVNULL)
-
-
 def fill(url, options):
-    """Purchases of items that differ in popularity, within one of 50 tastes each, so that neighbors mean something."""
+    """Makes purchases. Every user has one of 50 tastes and buys items of that taste, the popular ones more often."""
     tastes = 50
     sql(url, f"""
         SELECT setseed(.5);
@@ -102,37 +64,12 @@ def fill(url, options):
     sql(url, "VACUUM ANALYZE")
 
 
-class Server:
-    def __init__(self, program, environment):
-        command = [program, "serve", "--listen=127.0.0.1:0", "--set-config=telemetry.metrics=false"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        self.address, version = None, None
-        for line in self.process.stderr:
-            found = re.search(r"serving on (127\.0\.0\.1:\d+)", line)
-            self.address = f"http://{found.group(1)}" if found else self.address
-            version = version or re.search(r"serving snapshot", line)
-            if self.address and version:
-                return
-        raise SystemExit("the server did not start")
-
-    def memory_mb(self, name):
-        with open(f"/proc/{self.process.pid}/status") as file:
-            return int(re.search(rf"{name}:\s+(\d+) kB", file.read()).group(1)) / 1024
-
-    def forget_peak(self):
-        with open(f"/proc/{self.process.pid}/clear_refs", "w") as file:
-            file.write("5")
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-
-
-def listing(program, server, environment, **request):
-    """Seconds from the start of a client until the header, the first row, the thousandth and the end; and the rows."""
-    command = [program, "call", METHOD, json.dumps({"coupon_id": "coupon", **request}), "--address", server.address]
+def list_targets(program, server, **request):
+    """Returns the seconds from the start of a client to the first row, the thousandth and the end; and the number of rows."""
+    command = [program, "call", METHOD, json.dumps({"coupon_id": "coupon", **request}),
+               "--address", f"http://{server.address}"]
     started = time.monotonic()
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    client = subprocess.Popen(command, stdout=subprocess.PIPE)
     times, rows = {}, 0
     for line in client.stdout:
         if b'"userId"' in line or b'"user_id"' in line:
@@ -145,52 +82,45 @@ def listing(program, server, environment, **request):
     return times, rows
 
 
-def measure(program, server, environment, options):
-    def show(name, values):
-        values = [value for value in values if value is not None]
-        if values:
-            print(f"  {name:<22} {statistics.median(values):8.3f} s ({min(values):.3f} to {max(values):.3f})")
+def show_seconds(name, values):
+    values = [value for value in values if value is not None]
+    if values:
+        print(f"  {name:<22} {statistics.median(values):8.3f} s ({min(values):.3f} to {max(values):.3f})")
 
-    before = server.memory_mb("VmRSS")
+
+def measure(program, server, options):
+    before = server.memory_mb()
     server.forget_peak()
-    first = [listing(program, server, environment, limit=1_000, preview=True)[0] for _ in range(options.runs)]
+    first = [list_targets(program, server, limit=1_000, preview=True)[0] for _ in range(options.runs)]
     print(f"the best 1,000 of {options.users:,} users, {options.runs} runs:")
-    show("first row", [times.get(1) for times in first])
-    show("thousandth row", [times.get(1_000) for times in first])
+    show_seconds("first row", [times.get(1) for times in first])
+    show_seconds("thousandth row", [times.get(1_000) for times in first])
     print(f"  memory before / peak   {before:8.0f} MB / {server.memory_mb('VmHWM'):.0f} MB")
     server.forget_peak()
     for preview in (True, False):
-        times, rows = listing(program, server, environment, preview=preview)
+        times, rows = list_targets(program, server, preview=preview)
         print(f"all {rows:,} rows, {'nobody' if preview else 'everybody'} logged as offered:")
-        show("first row", [times.get(1)])
-        show("all", [times["all"]])
+        show_seconds("first row", [times.get(1)])
+        show_seconds("all", [times["all"]])
     print(f"  memory before / peak   {before:8.0f} MB / {server.memory_mb('VmHWM'):.0f} MB")
 
 
 def main():
     options = arguments()
     program = os.path.abspath(options.program)
-    with tempfile.TemporaryDirectory(prefix="likemind-bench.") as folder:
-        os.chmod(folder, 0o755)
-        with postgres(folder) as url:
-            environment = {**os.environ, "LIKEMIND__DATABASE__URL": url}
-            subprocess.run([program, "migrate"], check=True, env=environment)
-            began = time.monotonic()
-            fill(url, options)
-            print(f"data made in {time.monotonic() - began:.0f} s")
-            began = time.monotonic()
-            # The gate is not what this is about.
-            train = [program, "train", "--set-config=gate.min_users=100000000", "--set-config=evaluation.max_users=1000",
-                     "--set-config=trainer.lease_ms=600000"]
-            trained = subprocess.run(train, env=environment, capture_output=True, text=True)
-            if trained.returncode != 0:
-                raise SystemExit(trained.stderr)
-            print(f"trained in {time.monotonic() - began:.0f} s")
-            server = Server(program, environment)
-            try:
-                measure(program, server, environment, options)
-            finally:
-                server.stop()
+    with postgres() as (_, url):
+        likemind(program, in_database(url), "migrate")
+        began = time.monotonic()
+        fill(url, options)
+        print(f"data made in {time.monotonic() - began:.0f} s", flush=True)
+        began = time.monotonic()
+        # Evaluation and gate are not measured here.
+        likemind(program, in_database(url), "train", "--set-config=gate.min_users=100000000",
+                 "--set-config=evaluation.max_users=1000", "--set-config=trainer.lease_ms=600000")
+        print(f"trained in {time.monotonic() - began:.0f} s", flush=True)
+        with Server(program, in_database(url)) as server:
+            server.until_loaded()
+            measure(program, server, options)
 
 
 if __name__ == "__main__":

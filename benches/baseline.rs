@@ -1,7 +1,7 @@
-//! The least that a call costs: the same server threads, request and response types, and constant values. No calls are
-//! observed, no keys asked for, nothing is computed. Compared with by `benches/serving.py`.
+//! Serves constant answers, which is the least that a call can cost: the same server threads, request and response types,
+//! but no metrics, no keys and nothing to compute. `benches/serving.py` compares the service with it.
 //!
-//! Serves until it is ended.
+//! Serves until it is killed.
 
 use std::net::SocketAddr;
 
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// As `likemind` has it.
+/// The allocator of `likemind`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Texts as long as those of the answers that are compared with.
+/// Answers with texts as long as those of the service that it is compared with.
 struct Constant {
     item_id: String,
     title: String,
@@ -74,28 +74,28 @@ impl RecommendationService for Constant {
         &self,
         _: Request<ListSimilarItemsRequest>,
     ) -> Result<Response<ListSimilarItemsResponse>, Status> {
-        Err(Status::unimplemented("not compared with"))
+        Err(Status::unimplemented("this benchmark does not call it"))
     }
 
     async fn list_similar_users(
         &self,
         _: Request<ListSimilarUsersRequest>,
     ) -> Result<Response<ListSimilarUsersResponse>, Status> {
-        Err(Status::unimplemented("not compared with"))
+        Err(Status::unimplemented("this benchmark does not call it"))
     }
 
     async fn list_item_audience(
         &self,
         _: Request<ListItemAudienceRequest>,
     ) -> Result<Response<ListItemAudienceResponse>, Status> {
-        Err(Status::unimplemented("not compared with"))
+        Err(Status::unimplemented("this benchmark does not call it"))
     }
 }
 
 /// `baseline [ITEM_ID_BYTES TITLE_BYTES]`
 #[tokio::main]
 async fn main() {
-    // cargo adds `--bench`.
+    // Anything else is `--bench`, which cargo adds.
     let bytes: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let &[item_id_bytes, title_bytes] = &bytes[..] else {
         eprintln!("baseline ITEM_ID_BYTES TITLE_BYTES: see benches/serving.py");

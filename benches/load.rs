@@ -1,7 +1,8 @@
-//! Calls by HTTP/2, each with the next of many messages: what h2load does with one. Prints one JSON object.
+//! Sends calls by HTTP/2, each with the next of many messages; h2load can send only one. Prints one JSON object.
 //!
-//! Answers are counted and timed, not decoded; a call that is not answered with a message is an error. A call that is due
-//! while its connection has as many streams as the server allows waits in the client; its time counts from when it was due.
+//! Answers are counted and timed but not decoded; a call that is not answered with a message is an error. A call that is due
+//! while its connection has as many streams as the server allows waits in the client, and its time counts from when it was
+//! due.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,9 +16,9 @@ use clap::Parser;
 #[derive(Parser)]
 struct Args {
     address: String,
-    /// Of the method, as `/likemind.v1.RecommendationService/Recommend`
+    /// Path of the method, such as `/likemind.v1.RecommendationService/Recommend`
     path: String,
-    /// A file of messages one after the other, framed as gRPC frames them; sent in turn
+    /// File of messages one after the other, framed as gRPC frames them; they are sent in turn
     messages: PathBuf,
     #[arg(long, default_value_t = 8)]
     connections: usize,
@@ -26,16 +27,16 @@ struct Args {
     streams: usize,
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Ends after so many instead
+    /// Ends after this many calls instead
     #[arg(long)]
     calls: Option<usize>,
-    /// Calls a second, at even distances whether or not earlier ones are answered, instead of as many as there are streams
+    /// Calls a second, sent at even distances whether or not earlier ones are answered; else every stream is kept busy
     #[arg(long)]
     rate: Option<f64>,
-    /// Sent as a bearer
+    /// API key, sent as a bearer token
     #[arg(long)]
     key: Option<String>,
-    /// cargo adds it
+    /// Ignored: cargo adds it
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -53,10 +54,10 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 const FRAME_HEADER: usize = 9;
-/// What may come before it has to be allowed again.
+/// Bytes that the server may send before the client has to allow more.
 const WINDOW: u32 = (1 << 31) - 1;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
-/// Until the server has said how many streams a connection may have; RFC 9113 advises it to allow no fewer.
+/// Streams of a connection until the server has said how many it allows; RFC 9113 recommends at least this many.
 const STREAMS_AT_FIRST: usize = 100;
 
 fn main() {
@@ -97,7 +98,7 @@ fn main() {
         if is_over && connections.iter().all(|connection| connection.unanswered() == 0) {
             break;
         }
-        // At a rate the next call may be due at any moment; this core has nothing else to do.
+        // At a rate the next call may be due at any moment, so this loop does not sleep; its core has nothing else to do.
         wait(&connections, if args.rate.is_some() { 0 } else { 1_000 });
         for connection in &mut connections {
             connection.exchange(&mut latencies_ns).expect("the connection broke");
@@ -135,7 +136,7 @@ fn wait(connections: &[Connection<'_>], timeout_ms: i32) {
             revents: 0,
         })
         .collect();
-    // SAFETY: the pointer and the length are of one vector that lives until the call returns.
+    // SAFETY: the pointer and the length describe one vector, which lives until the call returns.
     unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) };
 }
 
@@ -143,16 +144,16 @@ struct Connection<'a> {
     socket: TcpStream,
     output: Vec<u8>,
     input: Vec<u8>,
-    /// Of every call but the first, which teaches the server what they stand for.
+    /// Headers of every call but the first. They refer to those of the first, which the server remembers.
     headers: Vec<u8>,
     first_headers: Option<Vec<u8>>,
     next_stream: u32,
-    /// By position of the stream: when its call was due, and whether it has been answered with a message.
+    /// When each stream's call was due, and whether it has been answered with a message; by position of the stream.
     calls: Vec<(Instant, bool)>,
     under_way: usize,
-    /// As many as may be under way.
+    /// Most streams that the server allows at a time.
     max_streams: usize,
-    /// Messages that found no stream free, and when their calls were due.
+    /// Messages that wait for a free stream, and when their calls were due.
     waiting: VecDeque<(&'a [u8], Instant)>,
     unreported: u32,
 }
@@ -162,7 +163,7 @@ impl<'a> Connection<'a> {
         let mut socket = TcpStream::connect(&args.address)?;
         socket.set_nodelay(true)?;
         let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        // SETTINGS_INITIAL_WINDOW_SIZE: of each stream.
+        // SETTINGS_INITIAL_WINDOW_SIZE, which holds for each stream.
         let mut settings = vec![0, 4];
         settings.extend(WINDOW.to_be_bytes());
         frame(&mut hello, SETTINGS, 0, 0, &settings);
@@ -189,7 +190,7 @@ impl<'a> Connection<'a> {
         self.under_way + self.waiting.len()
     }
 
-    /// At once, or when a stream is free.
+    /// Sends a call at once, or when a stream is free.
     fn call(&mut self, message: &'a [u8], due: Instant) {
         self.waiting.push_back((message, due));
         self.call_waiting();
@@ -210,7 +211,8 @@ impl<'a> Connection<'a> {
             Some(headers) => frame(&mut self.output, HEADERS, END_HEADERS, stream, &headers),
             None => frame(&mut self.output, HEADERS, END_HEADERS, stream, &self.headers),
         }
-        // The window of the server, 1 MiB for all streams of a connection, is opened again long before it is used up.
+        // The server's window, 1 MiB for all streams of a connection, is extended long before it is used up, so it is not
+        // tracked here.
         frame(&mut self.output, DATA, END_STREAM, stream, message);
         self.calls.push((due, false));
         self.under_way += 1;
@@ -293,7 +295,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// The last value that a frame of settings has for `id`.
+/// Returns the last value for `id` in a SETTINGS frame.
 fn setting(payload: &[u8], id: u16) -> Option<u32> {
     let (settings, _) = payload.as_chunks::<6>();
     let found = settings.iter().rfind(|setting| setting[..2] == id.to_be_bytes())?;
@@ -307,8 +309,8 @@ fn frame(output: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8])
     output.extend_from_slice(payload);
 }
 
-/// The headers of the first call and of all others. The server remembers those of the first, as it does for other
-/// clients, but for a key.
+/// Returns the headers of the first call and those of all others. The server remembers those of the first, as it does for
+/// other clients, except the key.
 ///
 /// Source: RFC 7541, 6.1 and 6.2.
 fn headers(args: &Args) -> (Vec<u8>, Vec<u8>) {
@@ -327,11 +329,11 @@ fn headers(args: &Args) -> (Vec<u8>, Vec<u8>) {
     first.push(remembered);
     text(&mut first, "te");
     text(&mut first, "trailers");
-    // The last one that was remembered is the first after the static table.
+    // The header that was remembered last has the first index after the static table.
     let mut others = vec![0x83, 0x86, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62];
     if let Some(key) = &args.key {
         for headers in [&mut first, &mut others] {
-            // `authorization` of the static table, never to be remembered.
+            // `authorization` of the static table, marked as never to be remembered.
             headers.extend([0x1f, 23 - 15]);
             text(headers, &format!("Bearer {key}"));
         }

@@ -1,8 +1,8 @@
 //! Times the training kernel on synthetic ratings. See README.md beside this file.
 //!
-//!     cargo bench --bench similarity                                  # growth, of one to eight times the work
-//!     cargo bench --bench similarity -- ratios                        # against plain loops, in some seconds
-//!     cargo bench --bench similarity -- write ratings.bin             # what the others of `similarity.py` read
+//!     cargo bench --bench similarity                                  # growth with one to eight times the work
+//!     cargo bench --bench similarity -- ratios                        # against plain loops, takes seconds
+//!     cargo bench --bench similarity -- write ratings.bin             # ratings for `similarity.py`
 //!     cargo bench --bench similarity -- run ratings.bin --side items
 
 use std::fs;
@@ -22,16 +22,16 @@ use similarity::sparse::CsrMatrix;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Cargo says so
+    /// Ignored: cargo adds it
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Time both sides of a million ratings, integer and real, on one thread, against adding up row by row
+    /// Time both sides of a million ratings, integer and real, on one thread, against plain loops row by row
     Ratios,
-    /// Write ratings: numbers of rows, columns and entries; offsets; columns; values, all little-endian
+    /// Write ratings, little-endian: numbers of rows, columns and entries; offsets; columns; values
     Write {
         file: PathBuf,
         #[command(flatten)]
@@ -58,7 +58,7 @@ struct RatingsArgs {
     scale: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Replace values by 1 + log2: real ones, on no grid
+    /// Replace each value by 1 + log2(1 + value), which lies on no grid
     #[arg(long)]
     real: bool,
 }
@@ -116,7 +116,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// One to eight times the work of an eighth of the large set.
+/// Times one to eight times the work of an eighth of the large set.
 fn growth() -> anyhow::Result<()> {
     println!("| work | side | multiply-adds | seconds | peak MB | ns per multiply-add |");
     println!("|---|---|---|---|---|---|");
@@ -144,7 +144,7 @@ fn growth() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a regression of the kernel shows in, whatever machine it runs on.
+/// Times the kernel against plain loops, so that a regression shows on any machine.
 fn ratios() -> anyhow::Result<()> {
     println!("| products | side | plain loops, s | kernel, s | ratio |");
     println!("|---|---|---|---|---|");
@@ -179,8 +179,8 @@ fn ratios() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The number of neighbors that are kept of all rows, as anybody would compute them first: one row after the other, its
-/// products with all others in one array.
+/// Computes the neighbors of all rows in the plainest way, one row after the other with its products in one array, and
+/// returns how many are kept.
 fn row_by_row(rows: &CsrMatrix, columns: &CsrMatrix, keep: usize) -> usize {
     let norm = |row| -> f64 {
         let square = |&value: &f32| f64::from(value) * f64::from(value);
@@ -232,8 +232,8 @@ fn time(by_user: &CsrMatrix, by_item: &CsrMatrix, side: Side, options: &RunOptio
     let keep = TopKOptions {
         neighbors: options.neighbors,
     };
-    // From here on the peak is that of the computation, with both matrices in memory.
-    fs::write("/proc/self/clear_refs", "5").context("this system tells no peak of memory")?;
+    // The peak begins anew here: it is that of the computation, with both matrices in memory.
+    fs::write("/proc/self/clear_refs", "5").context("this system cannot reset the peak of memory")?;
     let start = Instant::now();
     let found = pool.install(|| top_k(rows, columns, Selection::All, &keep))?;
     Ok(Run {

@@ -17,17 +17,17 @@ import statistics
 import subprocess
 
 from support import (
-    PREDICT_RATINGS, SERVER_CORE, USER, CpuTimeMeter, InstructionMeter, Server, framed, h2load_command, header, in_folder,
-    ratios, row, sample, text,
+    COMPUTED, PREDICT_RATINGS, SERVER_CORE, USER, CpuTimeMeter, InstructionMeter, Server, framed, h2load_command, header,
+    in_folder, ratios, row, sample, text,
 )
 
 # The items that are sold most often.
 ITEMS = ["85123A", "22423", "85099B", "47566", "20725", "84879", "22720", "22197", "21212", "22383",
          "20727", "22457", "23203", "22386", "22469", "21931", "22411", "22086", "22961", "20728"]
 
-# Calls with and without a key are accepted, every limit of a key is counted and none is reached.
-SETTINGS = ["server.allow_unauthenticated=true", "access.requests_per_second=1000000", "access.burst=1000000",
-            "live.refresh_interval_ms=3600000"]
+# Calls with and without a key are accepted, every limit of a key is counted and none is reached. Answers are computed.
+SETTINGS = [*COMPUTED, "server.allow_unauthenticated=true", "access.requests_per_second=1000000",
+            "access.burst=1000000", "live.refresh_interval_ms=3600000"]
 
 CONNECTIONS, STREAMS = 4, 16
 
@@ -77,6 +77,7 @@ def count_instructions(program, folder, data_dir, key, sizes, rounds):
     print(f"Instructions of a call, {rounds} rounds, {CONNECTIONS} connections of {STREAMS} streams:\n")
     header("items", "without a key", "with a key", "ratio", "all ratios", "without / without")
     with Server(program, in_folder(data_dir), *SETTINGS, under=InstructionMeter.under(folder)) as server:
+        server.until_loaded()
         meter = InstructionMeter(server, folder)
         for n_items in sizes:
             calls = 2_000 if n_items < 10 else 1_000

@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recommender::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
 use serde_json::json;
-use similarity::cosine::{KernelPath, Selection, TopKOptions, top_k};
+use similarity::cosine::{KernelPath, RowSelection, TopKOptions, top_k};
 use similarity::lists::NeighborLists;
 use similarity::sparse::CsrMatrix;
 
@@ -235,7 +235,7 @@ fn time(by_user: &CsrMatrix, by_item: &CsrMatrix, side: Side, options: &RunOptio
     // The peak begins anew here: it is that of the computation, with both matrices in memory.
     fs::write("/proc/self/clear_refs", "5").context("this system cannot reset the peak of memory")?;
     let start = Instant::now();
-    let found = pool.install(|| top_k(rows, columns, Selection::All, &keep))?;
+    let found = pool.install(|| top_k(rows, columns, RowSelection::All, &keep))?;
     Ok(Run {
         seconds: start.elapsed().as_secs_f64(),
         peak_bytes: peak_bytes()?,

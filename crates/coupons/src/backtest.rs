@@ -12,7 +12,7 @@ use recommender::training::error::TrainingError;
 use recommender::training::fit::neighbors;
 use recommender::training::input::{CampaignHistory, TrainingInput};
 use recommender::training::matrix::effective_ratings;
-use similarity::cosine::Selection;
+use similarity::cosine::RowSelection;
 use similarity::lists::InvertedLists;
 use similarity::sparse::CsrMatrix;
 
@@ -257,7 +257,7 @@ impl<'a> World<'a> {
         let ratings = effective_ratings(input, parameters, |_, at| at < start)?.ratings;
         let by_item = ratings.transpose();
         Ok(Self {
-            reverse_neighbors: neighbors(&by_item, &ratings, Selection::All, parameters)?.transpose(),
+            reverse_neighbors: neighbors(&by_item, &ratings, RowSelection::All, parameters)?.transpose(),
             parameters,
             by_item,
             ratings,
@@ -278,7 +278,7 @@ impl<'a> World<'a> {
             })
             .collect();
         let recipients: Vec<u32> = case.campaign.recipients.iter().map(|user| user.0).collect();
-        let selection = Selection::Rows(&recipients);
+        let selection = RowSelection::Rows(&recipients);
         let lists = neighbors(&self.ratings, &self.by_item, selection, self.parameters)?;
         let of_recipient = |position| {
             let (neighbors, similarities) = lists.row(position);

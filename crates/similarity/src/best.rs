@@ -1,4 +1,4 @@
-//! The best neighbors of every row, gathered by many threads at once.
+//! Lists of the best neighbors of every row, filled by many threads at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,18 +7,18 @@ use rayon::prelude::*;
 
 use super::lists::{Neighbor, NeighborLists};
 
-/// Rows whose lists are put in order at a time.
+/// The number of rows whose lists one task sorts.
 const ROWS_AT_ONCE: usize = 1024;
 
-/// Per row the best neighbors that any thread has offered so far.
+/// Per row, the best neighbors that any thread has offered so far.
 ///
-/// The order of neighbors is total, so which of them stay does not depend on the order in which they come.
+/// The order of neighbors is total, so the result does not depend on the order in which they are offered.
 pub(super) struct BestLists {
     keep: usize,
     rows: Vec<Mutex<BestNeighbors>>,
-    /// Bits of the similarity that a neighbor of the row must reach; it only rises, so an old one lets too much pass,
-    /// never too little.
-    bars: Vec<AtomicU32>,
+    /// Per row, the bits of the similarity that a neighbor must reach. It only rises, so a stale one lets too many neighbors
+    /// pass, never too few.
+    thresholds: Vec<AtomicU32>,
 }
 
 impl BestLists {
@@ -26,29 +26,30 @@ impl BestLists {
         Self {
             keep,
             rows: (0..n_rows).map(|_| Mutex::new(BestNeighbors::new(keep))).collect(),
-            bars: (0..n_rows).map(|_| AtomicU32::new(0)).collect(),
+            thresholds: (0..n_rows).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
-    /// The most neighbors of a row.
+    /// Returns the most neighbors that a row keeps.
     pub fn keep(&self) -> usize {
         self.keep
     }
 
-    /// The similarity that a neighbor of `row` must reach; 0 while the row takes any.
-    pub fn bar(&self, row: usize) -> f32 {
-        f32::from_bits(self.bars[row].load(Ordering::Relaxed))
+    /// Returns the similarity that a neighbor of `row` must reach; 0 while the row takes any.
+    pub fn threshold(&self, row: usize) -> f32 {
+        f32::from_bits(self.thresholds[row].load(Ordering::Relaxed))
     }
 
+    /// Keeps those of `neighbors` that are among the best of `row` so far.
     pub fn offer(&self, row: usize, neighbors: impl Iterator<Item = Neighbor>) {
         let mut best = self.rows[row].lock().unwrap_or_else(PoisonError::into_inner);
         neighbors.for_each(|neighbor| best.offer(neighbor));
-        if let Some(bar) = best.bar {
-            self.bars[row].store(bar.similarity.to_bits(), Ordering::Relaxed);
+        if let Some(worst) = best.worst_kept {
+            self.thresholds[row].store(worst.similarity.to_bits(), Ordering::Relaxed);
         }
     }
 
-    /// The lists of `rows`, in this order, over `n_targets` targets.
+    /// Returns the lists of `rows`, in this order, over `n_targets` targets.
     pub fn into_lists(self, n_targets: usize, rows: &[u32]) -> NeighborLists {
         let lists = rows.par_chunks(ROWS_AT_ONCE).map(|rows| {
             let mut lists = NeighborLists::of_targets(n_targets);
@@ -65,19 +66,21 @@ impl BestLists {
     }
 }
 
-/// Places for the best `keep`, so that they need not be looked for at each new one. Not twice as many: a bar that lags
-/// lets too much pass, and every row has them.
-fn places(keep: usize) -> usize {
+/// Returns the capacity for the best `keep` neighbors.
+///
+/// Spare capacity saves selecting the best again for each new one. It is less than twice `keep`, because a threshold that
+/// lags lets too many neighbors pass, and every row holds the memory.
+fn capacity(keep: usize) -> usize {
     keep + keep / 2 + 1
 }
 
 /// The best `keep` of the neighbors offered, in amortized constant time for each.
 pub(super) struct BestNeighbors {
     keep: usize,
-    /// Up to [`places`]; whatever they lack was worse than `bar`.
+    /// Fewer than [`capacity`]. Any neighbor that was offered and is not among them was worse than `worst_kept`.
     candidates: Vec<Neighbor>,
-    /// The worst of `keep` neighbors already seen: what does not beat it cannot be kept.
-    bar: Option<Neighbor>,
+    /// The worst of the best `keep` neighbors at the last selection. A neighbor that does not beat it cannot be kept.
+    worst_kept: Option<Neighbor>,
 }
 
 impl BestNeighbors {
@@ -85,32 +88,32 @@ impl BestNeighbors {
         Self {
             keep,
             candidates: Vec::new(),
-            bar: None,
+            worst_kept: None,
         }
     }
 
-    /// The similarity that a neighbor must reach; 0 while any is taken.
-    pub fn bar(&self) -> f32 {
-        self.bar.map_or(0.0, |bar| bar.similarity)
+    /// Returns the similarity that a neighbor must reach; 0 while any is taken.
+    pub fn threshold(&self) -> f32 {
+        self.worst_kept.map_or(0.0, |worst| worst.similarity)
     }
 
     pub fn offer(&mut self, neighbor: Neighbor) {
-        let is_worse = self.bar.is_some_and(|bar| bar.key() < neighbor.key());
+        let is_worse = self.worst_kept.is_some_and(|worst| worst.key() < neighbor.key());
         if self.keep == 0 || is_worse {
             return;
         }
         if self.candidates.capacity() == 0 {
-            self.candidates.reserve_exact(places(self.keep));
+            self.candidates.reserve_exact(capacity(self.keep));
         }
         self.candidates.push(neighbor);
-        if self.candidates.len() >= places(self.keep) {
-            let worst_kept = self.keep - 1;
-            let (_, &mut bar, _) = self.candidates.select_nth_unstable_by_key(worst_kept, Neighbor::key);
+        if self.candidates.len() >= capacity(self.keep) {
+            let (_, &mut worst, _) = self.candidates.select_nth_unstable_by_key(self.keep - 1, Neighbor::key);
             self.candidates.truncate(self.keep);
-            self.bar = Some(bar);
+            self.worst_kept = Some(worst);
         }
     }
 
+    /// Returns the best `keep` neighbors, best first.
     pub fn sorted(&mut self) -> &[Neighbor] {
         if self.candidates.len() > self.keep {
             self.candidates.select_nth_unstable_by_key(self.keep, Neighbor::key);
@@ -129,14 +132,14 @@ mod tests {
         let mut best = BestNeighbors::new(keep);
         for neighbor in offered {
             best.offer(neighbor);
-            assert!(best.candidates.len() < places(keep));
+            assert!(best.candidates.len() < capacity(keep));
         }
         best.sorted().iter().map(|found| found.index).collect()
     }
 
     #[test]
-    fn the_best_neighbors_need_few_places() {
-        // Ever better ones: the order in which the bar rejects nothing.
+    fn the_best_neighbors_need_little_capacity() {
+        // In ascending order the threshold rejects nothing.
         let rising = (0..1_000).map(|index| Neighbor {
             index,
             similarity: (index / 2) as f32 / 500.0,
@@ -158,8 +161,8 @@ mod tests {
             let similarity = 1.0 / (index + 1) as f32;
             lists.offer(1, std::iter::once(Neighbor { index, similarity }));
         });
-        assert_eq!(lists.bar(0), 0.0);
-        assert!(lists.bar(1) >= 1.0 / 1_000.0);
+        assert_eq!(lists.threshold(0), 0.0);
+        assert!(lists.threshold(1) >= 1.0 / 1_000.0);
         let lists = lists.into_lists(1_000, &[1, 0]);
         assert_eq!(lists.row(0).0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert!(lists.row(1).0.is_empty());

@@ -1,7 +1,7 @@
-//! Rows of which hardly any two share a column: one row at a time meets only those that do.
+//! The row-by-row algorithm for matrices in which hardly any two rows share a column: each row visits only those that do.
 //!
-//! A tile compares a row with all of its lanes, met or not. Of a million users with ten purchases each nearly all pairs
-//! have nothing in common, and to pass over them would cost far more than the products.
+//! A tile compares a row with all of its lanes, whether they share a column or not. Among a million users with ten
+//! purchases each, nearly all pairs have nothing in common, and comparing them would cost far more than their products.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +9,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::best::BestNeighbors;
-use super::cosine::Observer;
+use super::layout::Observer;
 use super::lists::{Neighbor, NeighborLists};
-use super::pair::{floor_below, pair_similarity};
+use super::pair::{pair_similarity, safe_threshold};
 use super::sparse::CsrMatrix;
 
-/// Rows that are handed to a thread at a time.
+/// The number of rows that are handed to a thread at a time.
 const ROWS_AT_ONCE: usize = 1_024;
 
-/// Rows that they meet at a time: their products and squares stay in the second-level cache.
+/// The number of rows that they are paired with at a time, a block: its dot products and squares stay in the second-level
+/// cache.
 const BLOCK_ROWS: usize = if cfg!(test) { 16 } else { 1 << 15 };
 
-/// With fewer rows passing over pairs costs nothing to speak of.
+/// The least number of rows: below it, tiles lose hardly any time on pairs without a common column.
 const MIN_ROWS: usize = 50_000;
 
-/// How many pairs are passed over in the time of one product here, about: with 40 of them tiles took 2.5 times as long.
+/// About the number of pairs that tiles compare in the time of one product here. With 40 pairs per product, tiles took 2.5
+/// times as long.
 const PAIRS_PER_PRODUCT: u64 = 16;
 
-/// Whether so few pairs share a column that this is faster than tiles. Of all rows and columns, so that whatever rows are
-/// selected their lists are computed in one way.
+/// Returns whether so few pairs share a column that this algorithm is faster than tiles.
+///
+/// It looks at all rows and columns, so that every selection of rows is computed by the same algorithm.
 pub(super) fn is_faster(columns: &CsrMatrix) -> bool {
     let n_rows = columns.n_columns();
     let square = |column| (columns.row_range(column).len() as u64).pow(2);
@@ -36,9 +39,9 @@ pub(super) fn is_faster(columns: &CsrMatrix) -> bool {
     n_rows >= MIN_ROWS && n_products.saturating_mul(PAIRS_PER_PRODUCT) < n_pairs
 }
 
-/// The lists of the `selected` rows, in f64 in ascending column order.
+/// Computes the lists of the `selected` rows, at most `keep` neighbors each; sums are f64s in ascending column order.
 ///
-/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes a row; some MB a thread.
+/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes per row and some MB per thread.
 pub(super) fn best(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
@@ -70,41 +73,41 @@ pub(super) fn best(
 struct Matrix<'a> {
     rows: &'a CsrMatrix,
     columns: &'a CsrMatrix,
-    /// Per row the sum of the squares of its values.
+    /// Per row, the sum of the squares of its values.
     squares: Vec<f64>,
 }
 
 /// The buffers that one thread reuses.
 #[derive(Default)]
 struct Workspace {
-    /// Per row of a block its product with the current row; 0 means not met yet, as every product is above 0.
+    /// Per row of a block, its dot product with the current row. 0 means not visited yet, as every product is above 0.
     dots: Vec<f64>,
-    /// The rows of the block that the current one shares a column with, from the first of the block on.
-    met: Vec<u32>,
-    /// Per entry of the current rows, one row after the other: what of its column has been met, all rows before the block.
-    next: Vec<usize>,
+    /// The visited rows of the block, counted from the block's first row.
+    visited: Vec<u32>,
+    /// Per entry of the chunk's rows, one row after another: how many entries of its column were read in earlier blocks.
+    cursors: Vec<usize>,
 }
 
 impl Workspace {
-    /// The lists of some rows: all of them meet one block of rows after the other.
+    /// Computes the lists of a chunk of rows, pairing all of them with one block of rows after another.
     fn lists_of(&mut self, chunk: &[u32], matrix: &Matrix<'_>, keep: usize) -> NeighborLists {
         let n_rows = matrix.rows.n_rows();
         let mut best: Vec<BestNeighbors> = chunk.iter().map(|_| BestNeighbors::new(keep)).collect();
         let n_entries = |&row: &u32| matrix.rows.row_range(row as usize).len();
-        self.next.clear();
-        self.next.resize(chunk.iter().map(n_entries).sum(), 0);
+        self.cursors.clear();
+        self.cursors.resize(chunk.iter().map(n_entries).sum(), 0);
         self.dots.resize(BLOCK_ROWS, 0.0);
-        let mut next = std::mem::take(&mut self.next);
+        let mut cursors = std::mem::take(&mut self.cursors);
         for start in (0..n_rows).step_by(BLOCK_ROWS) {
             let block = start..(start + BLOCK_ROWS).min(n_rows);
-            let mut rest = &mut next[..];
+            let mut rest = &mut cursors[..];
             for (row, best) in chunk.iter().zip(&mut best) {
-                let of_row;
-                (of_row, rest) = rest.split_at_mut(n_entries(row));
-                self.meet(*row as usize, &block, of_row, matrix, best);
+                let row_cursors;
+                (row_cursors, rest) = rest.split_at_mut(n_entries(row));
+                self.pair_with_block(*row as usize, &block, row_cursors, matrix, best);
             }
         }
-        self.next = next;
+        self.cursors = cursors;
         let mut lists = NeighborLists::of_targets(n_rows);
         for best in &mut best {
             lists.push_row(best.sorted());
@@ -112,40 +115,40 @@ impl Workspace {
         lists
     }
 
-    /// A row and those of a block. Leaves `dots` and `met` as it found them.
-    fn meet(
+    /// Pairs a row with the rows of a block. Leaves `dots` zeroed and `visited` empty, as it found them.
+    fn pair_with_block(
         &mut self,
         row: usize,
         block: &Range<usize>,
-        next: &mut [usize],
+        cursors: &mut [usize],
         matrix: &Matrix,
         best: &mut BestNeighbors,
     ) {
         let (row_columns, values) = matrix.rows.row(row);
         let (first, end) = (block.start as u32, block.end as u32);
-        for ((&column, &value), next) in row_columns.iter().zip(values).zip(next) {
+        for ((&column, &value), cursor) in row_columns.iter().zip(values).zip(cursors) {
             let (others, other_values) = matrix.columns.row(column as usize);
-            let (others, other_values) = (&others[*next..], &other_values[*next..]);
+            let (others, other_values) = (&others[*cursor..], &other_values[*cursor..]);
             let in_block = others.iter().zip(other_values).take_while(|(other, _)| **other < end);
             for (&other, &other_value) in in_block {
-                *next += 1;
-                let place = other - first;
-                let dot = &mut self.dots[place as usize];
+                *cursor += 1;
+                let position = other - first;
+                let dot = &mut self.dots[position as usize];
                 if *dot == 0.0 {
-                    self.met.push(place);
+                    self.visited.push(position);
                 }
                 *dot += f64::from(value) * f64::from(other_value);
             }
         }
         let square = matrix.squares[row];
         let squares = &matrix.squares[block.clone()];
-        for place in self.met.drain(..) {
-            let dot = std::mem::take(&mut self.dots[place as usize]);
-            let other_square = squares[place as usize];
-            let index = first + place;
-            let floor = floor_below(best.bar());
+        for position in self.visited.drain(..) {
+            let dot = std::mem::take(&mut self.dots[position as usize]);
+            let other_square = squares[position as usize];
+            let index = first + position;
+            let threshold = safe_threshold(best.threshold());
             // Most pairs of a long row end here, without a root or a division.
-            if index as usize == row || dot * dot < floor * floor * square * other_square {
+            if index as usize == row || dot * dot < threshold * threshold * square * other_square {
                 continue;
             }
             let similarity = pair_similarity(dot, square, other_square);
@@ -165,8 +168,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gives_what_the_reference_gives() {
-        // Rows with few of many columns, some with none, and values on no grid.
+    fn agrees_with_the_reference() {
+        // The rows have few of many columns, some have none, and the values lie on no grid.
         let ratings = Array2::from_shape_fn((90, 40), |(row, column)| match (row * 31 + column * 17) % 11 {
             0 | 1 if row % 13 != 5 => 1.0 + ((row * 7 + column * 3) % 10) as f32 / 7.0,
             _ => 0.0,
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_for_many_rows_that_share_little() {
+    fn only_many_rows_that_share_few_columns_go_row_by_row() {
         let of_length = |n_rows: u32, rows_of_column: u32| {
             let triplets = (0..n_rows).map(|row| (row, row / rows_of_column, 1.0)).collect();
             let n_columns = n_rows.div_ceil(rows_of_column) as usize;

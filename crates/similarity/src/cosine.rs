@@ -1,21 +1,23 @@
-//! All-pairs cosine similarity of sparse rows, the best neighbors of each row.
+//! Computes the cosine similarity of all pairs of sparse rows and keeps the best neighbors of each row.
 
 use std::fmt;
 use std::ops::Range;
 
+use super::arithmetic::Arithmetic;
 use super::by_row;
 use super::integer::Integers;
-use super::kernel::{Arithmetic, Kernel};
+use super::kernel::Kernel;
+pub use super::layout::Observer;
 use super::layout::Sizes;
 use super::lists::NeighborLists;
 use super::real::Reals;
 use super::simd::InstructionSet;
 use super::sparse::CsrMatrix;
 
-/// What to keep of the similarities.
+/// Options of [`top_k`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopKOptions {
-    /// The most neighbors that a row keeps.
+    /// The most neighbors that a row keeps; 50 by default.
     pub neighbors: usize,
 }
 
@@ -25,7 +27,7 @@ impl Default for TopKOptions {
     }
 }
 
-/// Why no similarity lists can be computed.
+/// An error in the arguments of [`top_k`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SimilarityError {
     #[error("rows {start}..{end} do not lie within the {n_rows} rows of the matrix")]
@@ -35,8 +37,8 @@ pub enum SimilarityError {
     #[error("row {row} follows row {previous}; selected rows must ascend")]
     RowOrder { previous: u32, row: u32 },
     #[error(
-        "a matrix of {n_rows} × {n_columns} with {nnz} entries has no transpose \
-         of {transposed_n_rows} × {transposed_n_columns} with {transposed_nnz}"
+        "the transpose of a matrix of {n_rows} × {n_columns} with {nnz} entries must be \
+         {n_columns} × {n_rows} with {nnz}, is {transposed_n_rows} × {transposed_n_columns} with {transposed_nnz}"
     )]
     NotTransposed {
         n_rows: usize,
@@ -48,27 +50,27 @@ pub enum SimilarityError {
     },
 }
 
-/// The rows whose neighbors are wanted.
+/// The rows whose neighbors to compute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection<'a> {
+pub enum RowSelection<'a> {
     All,
     Range(Range<usize>),
-    /// Strictly ascending.
+    /// These rows, strictly ascending.
     Rows(&'a [u32]),
 }
 
-/// How products are computed.
+/// The arithmetic of the products, and how pairs are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
-    /// Ratings lie on a grid of few values: sums of their products are exact integers.
+    /// Exact integers, by tiles: ratings lie on a grid of few values.
     Integer,
-    /// In f64, columns with more entries first, those with as many in ascending order.
+    /// f64, by tiles: sums take columns with more entries first, ties in ascending order.
     Real,
-    /// In f64, in ascending column order, of the pairs alone that share a column: there are few of them.
+    /// f64, row by row: only the few pairs that share a column are visited, and sums take columns in ascending order.
     ByRow,
 }
 
-/// The way the similarities were computed.
+/// The code path by which the similarities were computed, for logs and benches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelPath {
     pub products: Products,
@@ -86,54 +88,54 @@ impl fmt::Display for KernelPath {
     }
 }
 
-/// The nearest neighbors of the selected rows.
+/// The result of [`top_k`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopK {
-    /// One list per selected row, in order.
+    /// One list per selected row, in the order of the selection.
     pub lists: NeighborLists,
     pub path: KernelPath,
 }
 
-/// Cosine similarity of the selected rows to every row, the best `options.neighbors` of each.
+/// Computes the cosine similarity of the selected rows to every row and keeps the best `options.neighbors` of each.
 ///
-/// `sim(a, b) = Σ_i R[a,i]·R[b,i] / sqrt(Σ_i R[a,i]² · Σ_i R[b,i]²)` over whole rows, in exact integers where the values
-/// lie on a grid, else, and where hardly any two of many rows share a column, in f64 in one order of the columns (see
-/// [`Products`]), rounded once to f32, at most 1. What is or rounds to 0 is no neighbor.
+/// `sim(a, b) = Σ_i R[a,i]·R[b,i] / sqrt(Σ_i R[a,i]² · Σ_i R[b,i]²)` over whole rows, rounded once to f32, at most 1. A
+/// similarity that is or rounds to 0 makes no neighbor. Sums are exact integers if the values lie on a grid. Otherwise, and
+/// if hardly any two of many rows share a column, they are f64s in one order of the columns; see [`Products`].
 ///
-/// `rows`: [n_rows, n_columns]; `columns`: its transpose. Returns one list per selected row, best first, similarity in
-/// (0, 1], ties by lower index, a row never its own neighbor. Lists of adjacent ranges join by
-/// [`NeighborLists::concat`].
+/// `rows`: [n_rows, n_columns]. `columns`: its transpose.
 ///
-/// Runs on the rayon pool it is called in; the result is the same, byte by byte, for any number of threads, any
-/// instruction set and any way to select rows. Time: every pair of which one row is selected, once, those of a tile
-/// twice; row by row, those that share a column, twice where both are selected. Memory beyond the matrices: 6 bytes per
-/// entry (real ones: 14), 20 · `neighbors` per selected row, 4 per column and tile, some MB per thread.
+/// Returns one list per selected row, best first, similarity in (0, 1], ties by lower index; a row is never its own
+/// neighbor. Lists of adjacent ranges can be joined by [`NeighborLists::concat`].
+///
+/// Runs on the current rayon pool. The result is the same, byte by byte, for any number of threads, any instruction set
+/// and any way of selecting rows.
+///
+/// Time: tiles visit every pair with a selected row once, and pairs within a tile twice. Row by row, the pairs that share a
+/// column are visited, twice if both rows are selected. Memory beyond the matrices: 6 bytes per entry (14 if real),
+/// 20 · `neighbors` per selected row, 4 per column and tile, and some MB per thread.
 ///
 /// # Errors
-/// Selected rows that do not ascend or lie outside of the matrix; `columns` of another shape than the transpose of
-/// `rows`.
+/// [`SimilarityError`] if selected rows do not ascend or lie outside of the matrix, or if `columns` has another shape than
+/// the transpose of `rows`.
 ///
-/// Source: ARCHITECTURE.md, "Similarity".
+/// Source: docs/formulas.md, "Similarity".
 pub fn top_k(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
-    selection: Selection<'_>,
+    selection: RowSelection<'_>,
     options: &TopKOptions,
 ) -> Result<TopK, SimilarityError> {
     top_k_observed(rows, columns, selection, options, &|_, _| {})
 }
 
-/// Told how many pairs of rows have met, and of how many; from any thread.
-pub type Observer<'a> = &'a (dyn Fn(u64, u64) + Sync);
-
-/// [`top_k`] that tells how far it is.
+/// Does the same as [`top_k`] and reports its progress to `observe`.
 ///
 /// # Errors
 /// As [`top_k`].
 pub fn top_k_observed(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
-    selection: Selection<'_>,
+    selection: RowSelection<'_>,
     options: &TopKOptions,
     observe: Observer<'_>,
 ) -> Result<TopK, SimilarityError> {
@@ -145,9 +147,9 @@ pub fn top_k_observed(
     top_k_by(config, rows, columns, selection, options)
 }
 
-/// On which the result does not depend.
+/// Settings on which the result does not depend.
 struct KernelConfig<'a> {
-    /// The processor must have them.
+    /// A set that the processor has.
     instructions: InstructionSet,
     sizes: &'a Sizes,
     observe: Observer<'a>,
@@ -157,7 +159,7 @@ fn top_k_by(
     config: KernelConfig<'_>,
     rows: &CsrMatrix,
     columns: &CsrMatrix,
-    selection: Selection<'_>,
+    selection: RowSelection<'_>,
     options: &TopKOptions,
 ) -> Result<TopK, SimilarityError> {
     check_shapes(rows, columns)?;
@@ -187,7 +189,7 @@ fn top_k_by(
 }
 
 impl KernelConfig<'_> {
-    /// The lists of the selected rows, from tiles.
+    /// Computes the lists of the selected rows by tiles.
     fn lists<A: Arithmetic>(
         &self,
         arithmetic: &A,
@@ -200,7 +202,7 @@ impl KernelConfig<'_> {
         let layout = &kernel.layout;
         let best = kernel.best(&layout.jobs(rows, self.sizes.job_rows), keep, self.observe);
         let layout = kernel.into_layout();
-        // They stand by rank.
+        // The lists are ordered by rank; `ranks` puts them back into the order of the rows.
         let selected = &layout.order[..layout.n_selected];
         let mut ranks: Vec<u32> = (0..selected.len() as u32).collect();
         ranks.sort_unstable_by_key(|&rank| selected[rank as usize]);
@@ -208,8 +210,8 @@ impl KernelConfig<'_> {
     }
 }
 
-impl Selection<'_> {
-    /// The selected ones of `n_rows` rows, ascending.
+impl RowSelection<'_> {
+    /// Returns the selected ones of `n_rows` rows, ascending.
     fn rows(self, n_rows: usize) -> Result<Vec<u32>, SimilarityError> {
         match self {
             Self::All => Ok((0..n_rows as u32).collect()),

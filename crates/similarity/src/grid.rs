@@ -1,22 +1,26 @@
-//! Ratings that lie on a grid of few values: stars, half stars, counts.
+//! Detects ratings that lie on a grid of few values, such as stars, half stars and counts.
 
 use rayon::prelude::*;
 
-/// The most steps that a value may be.
+/// The largest value in steps of a grid.
 pub(super) const MAX_STEPS: u8 = 15;
 
-/// A value may differ from its place on the grid by this much of itself: what rounding to an f32 makes of a step that
-/// is no power of two. Four times that, the most that a similarity can be off by, stays below 1e-6.
+/// The relative amount by which a value may differ from its point on the grid.
+///
+/// Rounding to f32 causes such differences where the step is no power of two. A similarity can be off by four times the
+/// tolerance at most, which is below 1e-6.
 const TOLERANCE: f64 = 1.0 / (1u64 << 23) as f64;
 
-/// Values are `k · step`, k in 1..=[`MAX_STEPS`]. A cosine does not change when all values are divided by the step.
+/// A grid of the values `k · step`, k in 1..=[`MAX_STEPS`]. Dividing all values by the step changes no cosine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
     step: f64,
 }
 
 impl Grid {
-    /// The widest grid that holds all `values`, finite and > 0; `None` where there is none, or no value.
+    /// Returns the widest grid that holds all `values`, or `None` if there is none or no value.
+    ///
+    /// `values`: finite and > 0.
     pub fn of(values: &[f32]) -> Option<Self> {
         let distinct = values
             .par_chunks(1 << 16)
@@ -39,7 +43,7 @@ impl Grid {
             .find(|grid| distinct.iter().all(|&value| grid.holds(value)))
     }
 
-    /// The k of a value of this grid.
+    /// Returns the k of a value on this grid.
     pub fn steps(&self, value: f32) -> u8 {
         (f64::from(value) / self.step + 0.5) as u8
     }
@@ -51,31 +55,31 @@ impl Grid {
     }
 }
 
-/// Up to [`MAX_STEPS`] different values.
+/// A set of up to [`MAX_STEPS`] values.
 #[derive(Debug, Clone, Copy, Default)]
 struct Distinct {
-    /// 0 where there is none yet.
-    places: [f32; MAX_STEPS as usize + 1],
+    /// Unused elements are 0.
+    values: [f32; MAX_STEPS as usize + 1],
     len: usize,
 }
 
 impl Distinct {
     fn values(&self) -> &[f32] {
-        &self.places[..self.len]
+        &self.values[..self.len]
     }
 
-    /// Whether there was room for `value`, which is above 0, or it was there.
+    /// Inserts `value`, which is above 0, and returns whether the set holds it now.
     fn insert(&mut self, value: f32) -> bool {
-        // All places, as that takes four comparisons of four.
-        if self.places.iter().fold(false, |found, &place| found | (place == value)) {
+        // Comparing all elements, used or not, takes four vector comparisons.
+        if self.values.iter().fold(false, |found, &known| found | (known == value)) {
             return true;
         }
-        let has_room = self.len < usize::from(MAX_STEPS);
-        if has_room {
-            self.places[self.len] = value;
+        let is_full = self.len == usize::from(MAX_STEPS);
+        if !is_full {
+            self.values[self.len] = value;
             self.len += 1;
         }
-        has_room
+        !is_full
     }
 }
 

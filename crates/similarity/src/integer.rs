@@ -1,28 +1,30 @@
-//! The products of ratings on a grid: exact integers, whatever the order in which they are added up.
+//! The arithmetic of ratings on a grid: exact integers, in whatever order they are added.
 
 use rayon::prelude::*;
 
+use super::arithmetic::Arithmetic;
 use super::grid::{Grid, MAX_STEPS};
-use super::kernel::Arithmetic;
 use super::layout::MAX_TILE_ROWS;
-use super::simd::{Block, InstructionSet, Reach, add_integer_products, byte_of_lane, find_integers};
+use super::simd::{Block, Cutoff, InstructionSet, add_integer_products, byte_of_lane, find_integer_candidates};
 use super::sparse::CsrMatrix;
 
-/// Bits of an entry's value; [`MAX_STEPS`] is the largest.
+/// The number of bits of an entry's value, which is at most [`MAX_STEPS`].
 const VALUE_BITS: u32 = 4;
 
 const VALUE_MASK: u32 = (1 << VALUE_BITS) - 1;
 
-/// Values in steps of a grid. Sums fit into 32 bits: a product is no larger than the larger one of the two squares.
+/// Values in steps of a grid.
+///
+/// Every dot product fits into 32 bits: it is at most the larger one of the two rows' sums of squares.
 pub(super) struct Integers {
     grid: Grid,
 }
 
 impl Integers {
-    /// `None` where the values lie on no grid, or sums could leave 32 bits.
+    /// Returns the arithmetic of `rows`, or `None` if the values lie on no grid or a sum could exceed 32 bits.
     pub fn of(rows: &CsrMatrix) -> Option<Self> {
         let grid = Grid::of(rows.values())?;
-        // Places of columns share 32 bits with a value.
+        // A column's place shares 32 bits with a value.
         let places_fit = rows.n_columns() < 1 << (32 - VALUE_BITS);
         let squares_fit = || {
             let fits = |row| square_fits(rows.row(row).1, grid);
@@ -32,8 +34,9 @@ impl Integers {
     }
 }
 
-/// Whether `Σ k²` does.
+/// Returns whether `Σ k²` fits into 32 bits.
 fn square_fits(values: &[f32], grid: Grid) -> bool {
+    /// A row of at most this length fits whatever its values.
     const SURE: usize = (u32::MAX / (MAX_STEPS as u32 * MAX_STEPS as u32)) as usize;
     if values.len() <= SURE {
         return true;
@@ -67,7 +70,7 @@ impl Arithmetic for Integers {
         lane << VALUE_BITS | (entry & VALUE_MASK) as u16
     }
 
-    fn put(entry: u16, column: &mut [u8]) {
+    fn store(entry: u16, column: &mut [u8]) {
         column[byte_of_lane(usize::from(entry >> VALUE_BITS))] = (u32::from(entry) & VALUE_MASK) as u8;
     }
 
@@ -90,8 +93,8 @@ impl Arithmetic for Integers {
         }
     }
 
-    fn find(set: InstructionSet, sums: &[u32], reach: Reach<'_, f32>, found: &mut Vec<u16>) {
-        find_integers(set, sums, reach, found);
+    fn find_candidates(set: InstructionSet, sums: &[u32], cutoff: Cutoff<'_, f32>, candidates: &mut Vec<u16>) {
+        find_integer_candidates(set, sums, cutoff, candidates);
     }
 
     fn exact(sum: u32) -> f64 {
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn squares_that_leave_32_bits_are_refused() {
+    fn squares_that_exceed_32_bits_are_refused() {
         let grid = Grid::of(&[1.0, 15.0]).unwrap();
         let mut values = vec![15.0; (u32::MAX / 225) as usize];
         assert!(square_fits(&values, grid));

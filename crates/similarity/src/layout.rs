@@ -1,4 +1,4 @@
-//! Which rows stand in which tile, and which tiles meet.
+//! The order of the rows, their tiles, and the jobs that pair tiles with rows.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -6,25 +6,28 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::cosine::Observer;
 use super::sparse::CsrMatrix;
 
-/// The most rows of a tile: so many lanes can be numbered.
+/// A callback with the number of pairs of rows done so far and the total. Any thread may call it.
+pub type Observer<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// The most rows of a tile, because lane numbers have 12 bits.
 pub(super) const MAX_TILE_ROWS: usize = 4096;
 
-/// How the work is cut. The result does not depend on it.
+/// How the work is divided. The result does not depend on it.
 #[derive(Debug, Clone)]
 pub(super) struct Sizes {
-    /// The widest tile, at most [`MAX_TILE_ROWS`]: the products of a row with it stay in the first-level cache.
+    /// The widest tile, at most [`MAX_TILE_ROWS`]: the dot products of a row with it stay in the first-level cache.
     pub max_tile_rows: usize,
+    /// The narrowest tile; the width of every tile but the last of its part is a multiple of it.
     pub min_tile_rows: usize,
-    /// Rows that meet a tile in one job.
+    /// The most rows that one job pairs with a tile.
     pub job_rows: usize,
-    /// Tiles are as narrow as it takes for their dense columns to fit, about.
+    /// The size that the dense columns of a tile should have at most; it determines the width of tiles.
     pub block_bytes: usize,
-    /// Dense columns that are held ready at a time: what stays in the second-level cache.
+    /// The largest block of dense columns: it stays in the second-level cache.
     pub max_block_bytes: usize,
-    /// Products that are held while one block after another is added to them.
+    /// The size of the dot products that are kept while one block after another is added to them.
     pub panel_bytes: usize,
 }
 
@@ -41,39 +44,42 @@ impl Default for Sizes {
     }
 }
 
-/// The rows in the order in which the kernels meet them, cut into tiles.
+/// The rows in the kernel's order, cut into tiles.
 ///
-/// A row's place in that order is its rank. Selected rows come first, in each part those with more entries; so a tile
-/// holds rows of similar length, all of them selected or none.
+/// A row's position in that order is its rank. Selected rows come first; within the selected rows and within the others,
+/// rows with more entries come first. So a tile holds rows of similar length, all of them selected or none.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// Row of each rank.
+    /// Per rank, its row.
     pub order: Vec<u32>,
     pub n_selected: usize,
-    /// Adjacent ranges of ranks.
+    /// Adjacent ranges of ranks, one per tile.
     pub tiles: Vec<Range<usize>>,
 }
 
-/// Selected rows meet the lanes of a tile, one by one.
+/// A unit of work: pairs selected rows, one by one, with all lanes of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub tile: usize,
-    /// Ranks; none before those of a selected tile.
+    /// The ranks of the rows. None precedes the ranks of a selected tile.
     pub rows: Range<usize>,
     pub updates: Updates,
 }
 
-/// Whose lists a job offers neighbors to.
+/// The lists that a job offers neighbors to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Updates {
-    /// Those of the rows: the lanes are not selected, or are the rows themselves, so that each pair meets twice.
+    /// The lists of the rows: the lanes are not selected, or they are the rows themselves, so that each pair occurs twice.
     Rows,
-    /// Those of the rows and of the lanes, which meet in this job only.
+    /// The lists of the rows and of the lanes, which are paired in this job only.
     Both,
 }
 
 impl Layout {
-    /// `selected`: ascending rows of `rows`. `width`: of a tile whose longest row has so many entries, above 0.
+    /// Sorts the rows and cuts them into tiles.
+    ///
+    /// `selected`: ascending rows of `rows`. `width`: returns the width, above 0, of a tile from the number of entries of its
+    /// longest row.
     pub fn new(rows: &CsrMatrix, selected: &[u32], width: impl Fn(usize) -> usize) -> Self {
         let n_entries = |row: u32| rows.row_range(row as usize).len();
         let by_length = |row: &u32| (Reverse(n_entries(*row)), *row);
@@ -105,10 +111,11 @@ impl Layout {
         self.tiles[tile].start < self.n_selected
     }
 
-    /// Every pair of which one is selected, once for each list that may updates.
+    /// Returns jobs that cover every pair with a selected row once for each list that the pair may enter.
     ///
-    /// The sooner the lists are good, the fewer neighbors are offered in vain. So the longest rows come first, the likeliest
-    /// neighbors of all; then the rows of each tile among themselves, and of other tiles those of similar length.
+    /// The sooner the lists are good, the fewer neighbors are offered in vain. So the longest rows, the likeliest neighbors
+    /// of all, come first, with the jobs that pair the rows of a tile with each other; then the jobs whose rows are similar
+    /// in length to the lanes.
     pub fn jobs(&self, rows: &CsrMatrix, job_rows: usize) -> Vec<Job> {
         let log_length = |ranks: &Range<usize>| {
             let row = self.order[ranks.start + ranks.len() / 2];
@@ -139,9 +146,9 @@ impl Layout {
     }
 }
 
-/// Does the jobs on all threads of the rayon pool it is called in, the first ones first.
+/// Does the jobs in order on all threads of the current rayon pool.
 ///
-/// `workspace`: what one thread reuses from job to job.
+/// `workspace`: creates the buffers that one thread reuses from job to job.
 pub(super) fn run<W>(
     layout: &Layout,
     jobs: &[Job],
@@ -151,7 +158,7 @@ pub(super) fn run<W>(
 ) {
     let pairs = |job: &Job| (job.rows.len() * layout.tiles[job.tile].len()) as u64;
     let total = jobs.iter().map(pairs).sum();
-    let (next, met) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
     (0..rayon::current_num_threads())
         .into_par_iter()
         .with_max_len(1)
@@ -160,7 +167,7 @@ pub(super) fn run<W>(
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 work(&mut workspace, job);
                 let pairs = pairs(job);
-                observe(met.fetch_add(pairs, Ordering::Relaxed) + pairs, total);
+                observe(done.fetch_add(pairs, Ordering::Relaxed) + pairs, total);
             }
         });
 }
@@ -171,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// Row r has r % 7 entries.
+    /// Returns a matrix whose row r has r % 7 entries.
     fn matrix(n_rows: u32) -> CsrMatrix {
         let row = |row| (0..row % 7).map(move |column| (row, column, 1.0));
         CsrMatrix::from_triplets(n_rows as usize, 7, (0..n_rows).flat_map(row).collect()).unwrap()
@@ -231,13 +238,13 @@ mod tests {
         let jobs = layout.jobs(&rows, 100);
         let done: Vec<AtomicUsize> = jobs.iter().map(|_| AtomicUsize::new(0)).collect();
         let work = |_: &mut (), job: &Job| {
-            let place = jobs.iter().position(|other| other == job).unwrap();
-            done[place].fetch_add(1, Ordering::Relaxed);
+            let position = jobs.iter().position(|other| other == job).unwrap();
+            done[position].fetch_add(1, Ordering::Relaxed);
         };
         let furthest = AtomicU64::new(0);
-        let observe = |met, total| {
-            assert!(met <= total);
-            furthest.fetch_max(met, Ordering::Relaxed);
+        let observe = |done, total| {
+            assert!(done <= total);
+            furthest.fetch_max(done, Ordering::Relaxed);
         };
         run(&layout, &jobs, &observe, || (), work);
         assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1));

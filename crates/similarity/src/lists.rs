@@ -389,17 +389,32 @@ mod tests {
             let lists = NeighborLists::new(4, offsets, neighbors, similarities.to_vec());
             assert_eq!(lists.unwrap_err().to_string(), message);
         }
-        check(&[], &[], &[], "offsets are empty; there must be one more than rows");
-        check(&[0, 1], &[], &[], "offsets end at 1, but there are 0 entries");
-        check(&[0, 1], &[1], &[], "1 column or neighbor indices, but 0 values");
+        check(
+            &[],
+            &[],
+            &[],
+            "offsets are empty; there must be one more than there are rows",
+        );
+        check(
+            &[0, 1],
+            &[],
+            &[],
+            "offsets end at 1; they must end at 0, the number of entries",
+        );
+        check(
+            &[0, 1],
+            &[1],
+            &[],
+            "there are 1 column or neighbor indices, but 0 values; there must be as many",
+        );
         check(&[0, 0, 1], &[4], &[0.5], "row 1: neighbor 4 lies outside of 4 targets");
-        check(&[0, 0, 1], &[1], &[0.5], "row 1 names itself as a neighbor");
-        check(&[0, 2], &[1, 1], &[0.5, 0.25], "row 0 names neighbor 1 twice");
+        check(&[0, 0, 1], &[1], &[0.5], "row 1 lists itself as a neighbor");
+        check(&[0, 2], &[1, 1], &[0.5, 0.25], "row 0 lists neighbor 1 twice");
         for similarity in [f32::NAN, f32::INFINITY, 0.0, -0.5, 1.000_000_1] {
-            let message = format!("row 0: similarity {similarity} to neighbor 3 is not in (0, 1]");
+            let message = format!("row 0: similarity {similarity} to neighbor 3 must lie in (0, 1]");
             check(&[0, 1], &[3], &[similarity], &message);
         }
-        let order = "row 0: neighbor 2 is better than the one before it";
+        let order = "row 0: neighbor 2 is better than the one before it; lists must be sorted, best first";
         check(&[0, 2], &[1, 2], &[0.25, 0.5], order);
         check(&[0, 2], &[3, 2], &[0.5, 0.5], order);
     }

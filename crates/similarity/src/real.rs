@@ -1,9 +1,9 @@
-//! The products of ratings on no grid: exact in f64, and added up there in the order of the columns' places.
+//! The arithmetic of ratings on no grid: products are exact in f64, and added in the order of the columns' places.
 
-use super::kernel::Arithmetic;
-use super::simd::{Block, InstructionSet, Reach, add_real_products, find_reals};
+use super::arithmetic::Arithmetic;
+use super::simd::{Block, Cutoff, InstructionSet, add_real_products, find_real_candidates};
 
-/// Values as they are. The product of two f32s has at most 48 bits, so only additions round.
+/// Values as they are. The product of two f32s has at most 48 significant bits, so only additions round.
 pub(super) struct Reals;
 
 /// A value and its lane, in 6 bytes.
@@ -41,7 +41,7 @@ impl Arithmetic for Reals {
         }
     }
 
-    fn put(entry: LaneValue, column: &mut [f32]) {
+    fn store(entry: LaneValue, column: &mut [f32]) {
         column[usize::from(entry.lane)] = entry.value;
     }
 
@@ -64,8 +64,8 @@ impl Arithmetic for Reals {
         }
     }
 
-    fn find(set: InstructionSet, sums: &[f64], reach: Reach<'_, f64>, found: &mut Vec<u16>) {
-        find_reals(set, sums, reach, found);
+    fn find_candidates(set: InstructionSet, sums: &[f64], cutoff: Cutoff<'_, f64>, candidates: &mut Vec<u16>) {
+        find_real_candidates(set, sums, cutoff, candidates);
     }
 
     fn exact(sum: f64) -> f64 {

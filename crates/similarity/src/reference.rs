@@ -1,4 +1,4 @@
-//! The definition of the similarity lists in plain dense loops: what the kernel is tested against.
+//! The definition of the similarity lists in plain dense loops. The tests compare the kernel with it.
 
 use std::ops::Range;
 
@@ -7,14 +7,15 @@ use ndarray::ArrayView2;
 use super::cosine::TopKOptions;
 use super::lists::{Neighbor, NeighborLists};
 
-/// The lists that [`cosine::top_k`](super::cosine::top_k) gives, from every pair of dense rows.
+/// Returns the lists of [`cosine::top_k`](super::cosine::top_k), computed from every pair of dense rows.
 ///
-/// Sums go in ascending column order: real ones have the same bytes where columns with more entries come first.
+/// Sums are computed in ascending column order, so real ones have the same bytes as the kernel's only if columns with more
+/// entries come first.
 ///
-/// `ratings`: [n_rows, n_columns], finite and >= 0. `range`: the rows whose lists to compute,
-/// inside of n_rows. Time O(range · n_rows · n_columns).
+/// `ratings`: [n_rows, n_columns], finite and >= 0. `range`: the rows whose lists to compute, inside of n_rows. Takes time
+/// O(range · n_rows · n_columns).
 ///
-/// Source: ARCHITECTURE.md, "Similarity".
+/// Source: docs/formulas.md, "Similarity".
 pub fn top_k_dense(ratings: ArrayView2<'_, f32>, range: Range<usize>, options: &TopKOptions) -> NeighborLists {
     let n_rows = ratings.nrows();
     let mut lists = NeighborLists::of_targets(n_rows);
@@ -36,11 +37,11 @@ pub fn top_k_dense(ratings: ArrayView2<'_, f32>, range: Range<usize>, options: &
 
 fn similarity(ratings: ArrayView2<'_, f32>, a: usize, b: usize) -> f32 {
     let (mut dot, mut square_a, mut square_b) = (0.0, 0.0, 0.0);
-    for (&of_a, &of_b) in ratings.row(a).iter().zip(ratings.row(b)) {
-        let (of_a, of_b) = (f64::from(of_a), f64::from(of_b));
-        dot += of_a * of_b;
-        square_a += of_a * of_a;
-        square_b += of_b * of_b;
+    for (&value_a, &value_b) in ratings.row(a).iter().zip(ratings.row(b)) {
+        let (value_a, value_b) = (f64::from(value_a), f64::from(value_b));
+        dot += value_a * value_b;
+        square_a += value_a * value_a;
+        square_b += value_b * value_b;
     }
     if dot == 0.0 {
         return 0.0;

@@ -3,20 +3,21 @@
 use std::convert::identity;
 use std::ops::Range;
 
-/// Why arrays do not form a [`CsrMatrix`] or [`NeighborLists`](super::lists::NeighborLists).
+/// The invariant that arrays break which were to form a [`CsrMatrix`] or
+/// [`NeighborLists`](super::lists::NeighborLists).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SparseError {
-    #[error("offsets are empty; there must be one more than rows")]
+    #[error("offsets are empty; there must be one more than there are rows")]
     NoOffsets,
-    #[error("offsets start at {first}, not at 0")]
+    #[error("offsets start at {first}; they must start at 0")]
     OffsetsStart { first: u64 },
-    #[error("offsets decrease from {from} to {to} at row {row}")]
+    #[error("offsets decrease from {from} to {to} at row {row}; they must not decrease")]
     OffsetsDecrease { row: usize, from: u64, to: u64 },
-    #[error("offsets end at {end}, but there are {n_entries} entries")]
+    #[error("offsets end at {end}; they must end at {n_entries}, the number of entries")]
     OffsetsEnd { end: u64, n_entries: usize },
-    #[error("{n_indices} column or neighbor indices, but {n_values} values")]
+    #[error("there are {n_indices} column or neighbor indices, but {n_values} values; there must be as many")]
     LengthsDiffer { n_indices: usize, n_values: usize },
-    #[error("{n_rows} rows are more than an index of 32 bits can name")]
+    #[error("there are {n_rows} rows; an index of 32 bits allows at most 4294967295")]
     TooManyRows { n_rows: usize },
     #[error("entry (row {row}, column {column}) lies outside of {n_rows} rows")]
     RowOutOfRange { row: usize, column: u32, n_rows: usize },
@@ -24,7 +25,7 @@ pub enum SparseError {
     ColumnOutOfRange { row: usize, column: u32, n_columns: usize },
     #[error("row {row}: column {column} follows column {previous}; columns must ascend")]
     ColumnOrder { row: usize, previous: u32, column: u32 },
-    #[error("entry (row {row}, column {column}) is given twice")]
+    #[error("entry (row {row}, column {column}) is given twice; it must be given once")]
     DuplicateEntry { row: usize, column: u32 },
     #[error("entry (row {row}, column {column}) is {value}; it must be finite and above 0")]
     Value { row: usize, column: u32, value: f32 },
@@ -34,20 +35,20 @@ pub enum SparseError {
         neighbor: u32,
         n_targets: usize,
     },
-    #[error("row {row} names itself as a neighbor")]
+    #[error("row {row} lists itself as a neighbor")]
     OwnNeighbor { row: usize },
-    #[error("row {row} names neighbor {neighbor} twice")]
+    #[error("row {row} lists neighbor {neighbor} twice")]
     DuplicateNeighbor { row: usize, neighbor: u32 },
-    #[error("row {row}: similarity {similarity} to neighbor {neighbor} is not in (0, 1]")]
+    #[error("row {row}: similarity {similarity} to neighbor {neighbor} must lie in (0, 1]")]
     Similarity { row: usize, neighbor: u32, similarity: f32 },
-    #[error("row {row}: neighbor {neighbor} is better than the one before it")]
+    #[error("row {row}: neighbor {neighbor} is better than the one before it; lists must be sorted, best first")]
     NeighborOrder { row: usize, neighbor: u32 },
 }
 
 /// A sparse matrix [n_rows, n_columns] in compressed rows; an absent entry counts as 0.
 ///
-/// Invariants: columns strictly ascend inside a row; values are finite and > 0; row and column
-/// indices of entries fit into `u32`, so the transpose is a matrix too.
+/// Invariants: columns strictly ascend inside a row; values are finite and > 0; row and column indices of entries fit into
+/// `u32`, so that the transpose is a matrix too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CsrMatrix {
     n_columns: usize,
@@ -57,12 +58,12 @@ pub struct CsrMatrix {
 }
 
 impl CsrMatrix {
-    /// Takes over compressed rows: row r's entries stand at `offsets[r]..offsets[r + 1]`.
+    /// Makes a matrix of compressed rows: the entries of row r are at `offsets[r]..offsets[r + 1]`.
     ///
-    /// `offsets`: n_rows + 1; `columns` and `values`: one per entry.
+    /// `offsets`: n_rows + 1. `columns` and `values`: one per entry.
     ///
     /// # Errors
-    /// The first breach of the invariants, by row and column.
+    /// [`SparseError`] names the row and column of the first entry that breaks an invariant.
     pub fn new(n_columns: usize, offsets: Vec<u64>, columns: Vec<u32>, values: Vec<f32>) -> Result<Self, SparseError> {
         check_offsets(&offsets, columns.len(), values.len())?;
         let matrix = Self {
@@ -77,11 +78,11 @@ impl CsrMatrix {
         Ok(matrix)
     }
 
-    /// Collects (row, column, value) entries, in any order, in time O(n_rows + n_columns + nnz).
+    /// Makes a matrix of (row, column, value) entries, in any order, in time O(n_rows + n_columns + nnz).
     ///
     /// # Errors
-    /// An entry outside of the matrix, a value that is not finite and > 0, or a (row, column) that
-    /// is given twice.
+    /// [`SparseError`] if an entry lies outside of the matrix, a value is not finite and > 0, or a (row, column) is given
+    /// twice.
     pub fn from_triplets(n_rows: usize, n_columns: usize, triplets: Vec<(u32, u32, f32)>) -> Result<Self, SparseError> {
         for &(row, column, _) in &triplets {
             if row as usize >= n_rows {
@@ -94,7 +95,7 @@ impl CsrMatrix {
             }
         }
 
-        // Grouped by column first, so that grouping by row then meets the columns in order.
+        // Entries are grouped by column first; grouping by row then visits the columns in order.
         let columns = triplets.iter().map(|&(_, column, _)| column);
         let by_column_offsets = group_offsets(n_columns, columns);
         let mut next = by_column_offsets.clone();
@@ -111,7 +112,7 @@ impl CsrMatrix {
         Self::new(n_columns, offsets, columns, values)
     }
 
-    /// A matrix without entries.
+    /// Returns a matrix without entries.
     pub fn empty(n_rows: usize, n_columns: usize) -> Self {
         Self {
             n_columns,
@@ -129,48 +130,50 @@ impl CsrMatrix {
         self.n_columns
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     pub fn nnz(&self) -> usize {
         self.columns.len()
     }
 
-    /// Where rows begin in [`columns`](Self::columns) and [`values`](Self::values): n_rows + 1.
+    /// Returns where each row begins in [`columns`](Self::columns) and [`values`](Self::values), and one end: n_rows + 1.
     pub fn offsets(&self) -> &[u64] {
         &self.offsets
     }
 
+    /// Returns the column of every entry, row by row.
     pub fn columns(&self) -> &[u32] {
         &self.columns
     }
 
+    /// Returns the value of every entry, row by row.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Offsets, columns and values.
+    /// Returns offsets, columns and values.
     pub fn into_parts(self) -> (Vec<u64>, Vec<u32>, Vec<f32>) {
         (self.offsets, self.columns, self.values)
     }
 
-    /// The row's columns, ascending, and their values.
+    /// Returns the row's columns, ascending, and their values.
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = self.row_range(row);
         (&self.columns[range.clone()], &self.values[range])
     }
 
-    /// Positions of the row's entries in [`columns`](Self::columns) and [`values`](Self::values).
+    /// Returns the positions of the row's entries in [`columns`](Self::columns) and [`values`](Self::values).
     pub fn row_range(&self, row: usize) -> Range<usize> {
         row_range(&self.offsets, row)
     }
 
-    /// The entry's value, `None` where it is absent; O(log of the row's length).
+    /// Returns the entry's value, or `None` if it is absent, in time O(log n) of the row's length n.
     pub fn get(&self, row: usize, column: u32) -> Option<f32> {
         let (columns, values) = self.row(row);
         let position = columns.binary_search(&column).ok()?;
         Some(values[position])
     }
 
-    /// The matrix [n_columns, n_rows] with rows and columns swapped, in time O(nnz).
+    /// Returns the matrix [n_columns, n_rows] with rows and columns swapped, in time O(n_columns + nnz).
     pub fn transpose(&self) -> CsrMatrix {
         let by_column = transpose(self.n_columns, &self.offsets, &self.columns, &self.values, identity);
         let (offsets, columns, values) = by_column;
@@ -193,18 +196,21 @@ impl CsrMatrix {
     }
 }
 
-/// Whether an entry may have this value.
+/// Returns whether an entry may have this value: finite and > 0.
 pub fn is_allowed(value: f32) -> bool {
     value.is_finite() && value > 0.0
 }
 
-/// Checks that the columns of a row lie inside of the matrix and ascend.
+/// Checks that the columns of `row` lie inside of the matrix and strictly ascend.
+///
+/// # Errors
+/// [`SparseError`] names the first column that does not.
 pub fn check_columns<I: Copy + Ord + Into<u32>>(
     row: usize,
     columns: &[I],
     n_columns: usize,
 ) -> Result<(), SparseError> {
-    // Without a branch for each, so that many are compared at once.
+    // The fold has no branch per column, so it is vectorized.
     let ascend = columns
         .windows(2)
         .fold(true, |ascend, pair| ascend & (pair[0] < pair[1]));
@@ -225,7 +231,10 @@ pub fn check_columns<I: Copy + Ord + Into<u32>>(
     unreachable!("one of them is out of range or does not ascend")
 }
 
-/// Checks that `offsets` cut `n_indices` entries into rows, and that there are as many values.
+/// Checks that `offsets` divide `n_indices` entries into rows, and that there are as many values.
+///
+/// # Errors
+/// [`SparseError`] names the first offset that is wrong, or the numbers that differ.
 pub fn check_offsets(offsets: &[u64], n_indices: usize, n_values: usize) -> Result<(), SparseError> {
     let (Some(&first), Some(&end)) = (offsets.first(), offsets.last()) else {
         return Err(SparseError::NoOffsets);
@@ -263,8 +272,8 @@ pub(super) fn row_range(offsets: &[u64], row: usize) -> Range<usize> {
 
 /// Swaps rows and columns of compressed rows by counting; inside a new row the old rows ascend.
 ///
-/// `columns`: all below `n_columns`, in any order inside a row. Returns offsets (n_columns + 1), what `name` makes of row
-/// indices, and values.
+/// `columns`: all below `n_columns`, in any order inside a row. `name`: maps the index of an old row. Returns offsets
+/// (n_columns + 1), mapped row indices, and values.
 pub(super) fn transpose<R: Copy + Default>(
     n_columns: usize,
     offsets: &[u64],
@@ -277,7 +286,7 @@ pub(super) fn transpose<R: Copy + Default>(
     let mut new_rows = vec![R::default(); columns.len()];
     let mut new_values = vec![0.0; values.len()];
     for row in 0..offsets.len() - 1 {
-        // A row that holds an entry was checked, or named by a `u32`, and of others no name is used: the cast loses nothing.
+        // The index of a row with entries was checked to fit into `u32`; names of empty rows are not used.
         let named = name(row as u32);
         for position in row_range(offsets, row) {
             let target = &mut next[columns[position] as usize];
@@ -289,7 +298,7 @@ pub(super) fn transpose<R: Copy + Default>(
     (new_offsets, new_rows, new_values)
 }
 
-/// Offsets (n_groups + 1) of the groups that entries with these group indices fall into.
+/// Returns the offsets (n_groups + 1) of groups from the group index of every entry.
 fn group_offsets(n_groups: usize, groups: impl Iterator<Item = u32>) -> Vec<u64> {
     let mut offsets = vec![0; n_groups + 1];
     for group in groups {

@@ -1,4 +1,4 @@
-//! What comes of a row's products with the lanes of a tile: neighbors for both sides.
+//! Offers the similarities of one row and the lanes of a tile to the lists of both sides.
 
 use std::ops::Range;
 
@@ -6,31 +6,32 @@ use super::best::BestLists;
 use super::layout::{Layout, Updates};
 use super::lists::Neighbor;
 
-/// Lanes that are compared before the row's bar is looked up again.
+/// The number of lanes that are compared before the row's threshold is read again.
 pub(super) const LANES_AT_ONCE: usize = 256;
 
-/// One selected row and the lanes that it meets.
+/// One selected row and the lanes that it is paired with.
 pub(super) struct TileUpdate<'a> {
     pub layout: &'a Layout,
     pub lists: &'a BestLists,
     pub rank: usize,
-    /// Ranks. The row is no neighbor of its own, if it is among them.
+    /// The ranks of the lanes. They may include the row itself, which is never its own neighbor.
     pub lanes: Range<usize>,
     pub updates: Updates,
 }
 
 impl TileUpdate<'_> {
-    /// Offers lanes, with their similarity to the row, to the row, and the row to them if they updates.
+    /// Offers the lanes to the row's list and, for [`Updates::Both`], the row to the lists of the lanes.
     ///
-    /// `bar`: the row's, or one that it had. `raised` is called with a lane and its bar.
-    pub fn offer(&self, similar: &[(usize, f32)], bar: f32, mut raised: impl FnMut(usize, f32)) {
+    /// `similarities`: lanes with their similarity to the row. `threshold`: the row's, or an earlier one of it. Calls
+    /// `on_offer` with every lane that was offered the row, and with that lane's threshold.
+    pub fn offer(&self, similarities: &[(usize, f32)], threshold: f32, mut on_offer: impl FnMut(usize, f32)) {
         let Self {
             layout, lists, rank, ..
         } = *self;
-        let is_better = |bar: f32, similarity: f32| similarity >= bar && similarity > 0.0;
-        let to_row = similar
+        let is_better = |threshold: f32, similarity: f32| similarity >= threshold && similarity > 0.0;
+        let to_row = similarities
             .iter()
-            .filter(|&&(lane, similarity)| is_better(bar, similarity) && self.lanes.start + lane != rank);
+            .filter(|&&(lane, similarity)| is_better(threshold, similarity) && self.lanes.start + lane != rank);
         let mut to_row = to_row
             .map(|&(lane, similarity)| Neighbor {
                 index: layout.order[self.lanes.start + lane],
@@ -44,11 +45,11 @@ impl TileUpdate<'_> {
             return;
         }
         let index = layout.order[rank];
-        for &(lane, similarity) in similar {
+        for &(lane, similarity) in similarities {
             let other = self.lanes.start + lane;
-            if is_better(lists.bar(other), similarity) {
+            if is_better(lists.threshold(other), similarity) {
                 lists.offer(other, std::iter::once(Neighbor { index, similarity }));
-                raised(lane, lists.bar(other));
+                on_offer(lane, lists.threshold(other));
             }
         }
     }

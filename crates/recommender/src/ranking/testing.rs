@@ -12,7 +12,7 @@ use crate::snapshot::view::View;
 use crate::snapshot::{Biases, SnapshotParts};
 use domain::item::ItemFacts;
 use domain::rating::RatingScale;
-use similarity::cosine::{Selection, TopKOptions, top_k};
+use similarity::cosine::{RowSelection, TopKOptions, top_k};
 
 /// `view` after `changes`.
 pub fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
@@ -80,8 +80,8 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                 let options = TopKOptions { neighbors };
                 let ratings = matrix(&parts.ratings);
                 let by_item = ratings.transpose();
-                parts.user_neighbors = top_k(&ratings, &by_item, Selection::All, &options).unwrap().lists;
-                parts.item_neighbors = top_k(&by_item, &ratings, Selection::All, &options).unwrap().lists;
+                parts.user_neighbors = top_k(&ratings, &by_item, RowSelection::All, &options).unwrap().lists;
+                parts.item_neighbors = top_k(&by_item, &ratings, RowSelection::All, &options).unwrap().lists;
                 parts.purchased = purchased[..parts.ratings.nnz()].iter().copied().collect();
                 let listed = listed.iter().map(|&listed| ItemFacts {
                     listed,

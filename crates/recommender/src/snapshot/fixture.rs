@@ -12,7 +12,7 @@ use domain::id::{Category, ItemId, MerchantId, UserId};
 use domain::item::ItemFacts;
 use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
-use similarity::cosine::{Selection, TopKOptions, top_k};
+use similarity::cosine::{RowSelection, TopKOptions, top_k};
 use similarity::lists::NeighborLists;
 use similarity::sparse::CsrMatrix;
 
@@ -372,7 +372,7 @@ pub fn matrix(ratings: &Ratings) -> CsrMatrix {
 }
 
 fn neighbors(rows: &CsrMatrix, columns: &CsrMatrix) -> NeighborLists {
-    top_k(rows, columns, Selection::All, &TopKOptions::default())
+    top_k(rows, columns, RowSelection::All, &TopKOptions::default())
         .unwrap()
         .lists
 }

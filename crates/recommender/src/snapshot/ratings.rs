@@ -346,7 +346,11 @@ mod tests {
             &[1.0, 2.0, 3.0],
             "entry (row 1, column 5) lies outside of 5 columns",
         );
-        check(&[0, 2, 2], &[1.0, 2.0, 3.0], "entry (row 1, column 2) is given twice");
+        check(
+            &[0, 2, 2],
+            &[1.0, 2.0, 3.0],
+            "entry (row 1, column 2) is given twice; it must be given once",
+        );
         check(
             &[4, 3, 2],
             &[1.0, 2.0, 3.0],
@@ -363,7 +367,11 @@ mod tests {
             &coded,
             "entry (row 1, column 2) is inf; it must be finite and above 0",
         );
-        check(&[4, 2, 3], &[1.0, 2.0], "3 column or neighbor indices, but 2 values");
+        check(
+            &[4, 2, 3],
+            &[1.0, 2.0],
+            "there are 3 column or neighbor indices, but 2 values; there must be as many",
+        );
         let out_of_order = "the items by popularity are not all items, most ratings first and equals in order";
         check(&[1, 1, 2], &[1.0, 2.0, 3.0], out_of_order);
     }

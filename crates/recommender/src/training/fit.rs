@@ -6,7 +6,7 @@ use crate::snapshot::dictionary::{Dictionary, UserIndex};
 use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
 use crate::snapshot::propensity::Propensity;
 use crate::snapshot::ratings::Ratings;
-use similarity::cosine::{KernelPath, Observer, Selection, TopK, TopKOptions, top_k_observed};
+use similarity::cosine::{KernelPath, Observer, RowSelection, TopK, TopKOptions, top_k_observed};
 use similarity::lists::NeighborLists;
 use similarity::sparse::CsrMatrix;
 
@@ -79,7 +79,7 @@ pub fn fit(
     let items = nearest(
         &by_item,
         &ratings,
-        Selection::All,
+        RowSelection::All,
         parameters,
         &progress(Stage::ItemNeighbors),
     )?;
@@ -93,7 +93,7 @@ pub fn fit(
         let is_listed = |&user: &u32| of_input(user).is_some_and(|user| listed.get(user.at()));
         (0..users.len() as u32).filter(is_listed).collect()
     });
-    let selection = listed_rows.as_deref().map_or(Selection::All, Selection::Rows);
+    let selection = listed_rows.as_deref().map_or(RowSelection::All, RowSelection::Rows);
     let found = nearest(
         &ratings,
         &by_item,
@@ -139,7 +139,7 @@ pub fn fit(
 pub fn neighbors(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
-    selection: Selection<'_>,
+    selection: RowSelection<'_>,
     parameters: &TrainingParameters,
 ) -> Result<NeighborLists, TrainingError> {
     Ok(nearest(rows, columns, selection, parameters, &|_, _| {})?.lists)
@@ -148,7 +148,7 @@ pub fn neighbors(
 fn nearest(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
-    selection: Selection<'_>,
+    selection: RowSelection<'_>,
     parameters: &TrainingParameters,
     observe: Observer<'_>,
 ) -> Result<TopK, TrainingError> {

@@ -7,7 +7,7 @@ use super::super::lists::Neighbor;
 use super::super::reference::top_k_dense;
 use super::*;
 
-/// So small that a few rows make several tiles, and a few columns several blocks.
+/// Returns sizes so small that a few rows make several tiles, and a few columns several blocks.
 fn small_sizes() -> Sizes {
     Sizes {
         max_tile_rows: 20,
@@ -41,7 +41,7 @@ fn kernel_config(sizes: &Sizes) -> KernelConfig<'_> {
     }
 }
 
-/// The lists of the reference, which adds up in the order of the columns: here those with more entries come first.
+/// Returns the lists of the reference, which sums in the order of the columns: here those with more entries come first.
 fn reference(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
     let n_entries = |&column: &usize| ratings.column(column).iter().filter(|&&value| value > 0.0).count();
     let mut columns: Vec<usize> = (0..ratings.ncols()).collect();
@@ -50,8 +50,8 @@ fn reference(ratings: &Array2<f32>, neighbors: usize) -> NeighborLists {
     top_k_dense(ratings.view(), 0..ratings.nrows(), &TopKOptions { neighbors })
 }
 
-/// The same lists with all instruction sets of this processor, whole and in small pieces.
-fn assert_all_ways_agree(rows: &CsrMatrix, selection: &Selection<'_>, neighbors: usize, expected: &NeighborLists) {
+/// Checks the lists with all instruction sets of this processor, in large and in small tiles.
+fn assert_all_paths_agree(rows: &CsrMatrix, selection: &RowSelection<'_>, neighbors: usize, expected: &NeighborLists) {
     let columns = rows.transpose();
     let options = TopKOptions { neighbors };
     for set in InstructionSet::available() {
@@ -67,19 +67,19 @@ fn assert_all_ways_agree(rows: &CsrMatrix, selection: &Selection<'_>, neighbors:
 }
 
 fn lists_of_matrix(rows: &CsrMatrix, neighbors: usize) -> NeighborLists {
-    top_k(rows, &rows.transpose(), Selection::All, &TopKOptions { neighbors })
+    top_k(rows, &rows.transpose(), RowSelection::All, &TopKOptions { neighbors })
         .unwrap()
         .lists
 }
 
-/// Equality of lists, of their similarities as bits.
+/// Checks that lists are equal, comparing their similarities as bits.
 fn assert_same_bytes(left: &NeighborLists, right: &NeighborLists) {
     let bits = |lists: &NeighborLists| -> Vec<u32> { lists.similarities().iter().map(|s| s.to_bits()).collect() };
     assert_eq!(left, right);
     assert_eq!(bits(left), bits(right));
 }
 
-/// The check matrix of ARCHITECTURE.md.
+/// Returns the check matrix of docs/formulas.md.
 fn check_matrix() -> Array2<f32> {
     array![
         [4.0, 0.0, 0.0, 1.0, 1.0],
@@ -146,7 +146,7 @@ fn ties_go_to_the_lower_index_and_equal_rows_are_exactly_1() {
 }
 
 #[test]
-fn what_rounds_to_0_is_no_neighbor() {
+fn a_similarity_that_rounds_to_0_makes_no_neighbor() {
     let ratings = array![[1e-30, 1e30, 0.0], [1e-30, 0.0, 1e30], [1e30, 0.0, 0.0]];
     let lists = lists_of(&ratings, 50);
     assert!(lists.is_empty(), "{lists:?}");
@@ -154,7 +154,7 @@ fn what_rounds_to_0_is_no_neighbor() {
 
 #[test]
 fn similarities_that_round_far_still_tie() {
-    // To row 4: rows 5 and 6 first, at the smallest f32 above 0; then row 0, which rounds up to it.
+    // Row 4 first gets rows 5 and 6, at the smallest f32 above 0, and then row 0, which rounds up to it.
     let mut ratings = Array2::zeros((10, 4));
     ratings.row_mut(4).assign(&array![1.0, 1.0, 1e19, 0.0]);
     ratings.row_mut(5).assign(&array![1.4e-7, 0.0, 0.0, 1e19]);
@@ -167,7 +167,7 @@ fn similarities_that_round_far_still_tie() {
     assert_same_bytes(&lists, &expected);
 }
 
-/// More rows than a tile has, of very different lengths; values k / `per_one`, k in 1..=`largest`.
+/// Returns more rows than a tile has, of very different lengths; values are k / `per_one`, k in 1..=`largest`.
 fn big(n_rows: usize, n_columns: usize, largest: u32, per_one: f32) -> Array2<f32> {
     let mut state = 1u32;
     Array2::from_shape_fn((n_rows, n_columns), |(row, column)| {
@@ -188,16 +188,22 @@ fn many_tiles_agree_with_the_reference() {
         let ratings = big(1_300, 40, largest, per_one);
         let rows = sparse(&ratings);
         let expected = reference(&ratings, 20);
-        assert_all_ways_agree(&rows, &Selection::All, 20, &expected);
-        let found = top_k(&rows, &rows.transpose(), Selection::All, &TopKOptions { neighbors: 20 }).unwrap();
+        assert_all_paths_agree(&rows, &RowSelection::All, 20, &expected);
+        let found = top_k(
+            &rows,
+            &rows.transpose(),
+            RowSelection::All,
+            &TopKOptions { neighbors: 20 },
+        )
+        .unwrap();
         assert_eq!(found.path.products, products);
     }
 }
 
 #[test]
-fn a_first_bar_leaves_room_for_all_of_the_best() {
-    // One tile of rows of one length, of which the first half are alike: the nearest share no group with one another, nor
-    // with the row itself, and no later tile makes up for one that is left out.
+fn a_first_threshold_lets_all_of_the_best_pass() {
+    // One tile holds rows of one length, and the rows of each half are alike. The nearest rows share no group with one
+    // another, nor with the row itself, and no later tile makes up for one that is left out.
     let wholes = big(256, 40, 8, 1.0).mapv(|value| value.max(1.0));
     let ratings = Array2::from_shape_fn(wholes.dim(), |(row, column)| match (row < 128) == (column < 20) {
         true => wholes[[row, column]] + 7.0,
@@ -206,21 +212,21 @@ fn a_first_bar_leaves_room_for_all_of_the_best() {
     for ratings in [ratings.clone(), ratings.mapv(f32::sqrt)] {
         for neighbors in [1, 40, 64, 65] {
             let expected = reference(&ratings, neighbors);
-            assert_all_ways_agree(&sparse(&ratings), &Selection::All, neighbors, &expected);
+            assert_all_paths_agree(&sparse(&ratings), &RowSelection::All, neighbors, &expected);
         }
     }
 }
 
 #[test]
 fn rows_of_many_columns_agree_with_the_reference() {
-    // 300 of them in every row: more products than 16 bits hold the sum of.
+    // Every row has 300 entries of 15: more products than 16 bits can sum.
     let ratings = Array2::from_shape_fn((270, 1_200), |(row, column)| match (row * 7 + column * 3) % 4 {
         0 => 15.0,
         1 if row % 5 == 0 => 14.0,
         _ => 0.0,
     });
     let expected = reference(&ratings, 30);
-    assert_all_ways_agree(&sparse(&ratings), &Selection::All, 30, &expected);
+    assert_all_paths_agree(&sparse(&ratings), &RowSelection::All, 30, &expected);
 }
 
 #[test]
@@ -231,7 +237,15 @@ fn gives_the_same_bytes_on_any_number_of_threads() {
         let lists_on = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
             let options = TopKOptions { neighbors: 10 };
-            let find = || top_k_by(kernel_config(&small_sizes()), &rows, &columns, Selection::All, &options);
+            let find = || {
+                top_k_by(
+                    kernel_config(&small_sizes()),
+                    &rows,
+                    &columns,
+                    RowSelection::All,
+                    &options,
+                )
+            };
             pool.build().unwrap().install(find).unwrap().lists
         };
         let lists = lists_on(1);
@@ -247,7 +261,7 @@ fn steps_that_are_no_power_of_two_are_close_to_the_reference() {
     let ratings = big(300, 30, 15, 10.0);
     let rows = sparse(&ratings);
     let options = TopKOptions { neighbors: 300 };
-    let found = top_k(&rows, &rows.transpose(), Selection::All, &options).unwrap();
+    let found = top_k(&rows, &rows.transpose(), RowSelection::All, &options).unwrap();
     assert_eq!(found.path.products, Products::Integer);
     let expected = reference(&ratings, 300);
     for row in 0..300 {
@@ -265,31 +279,31 @@ fn steps_that_are_no_power_of_two_are_close_to_the_reference() {
 }
 
 #[test]
-fn refuses_what_does_not_fit_together() {
+fn arguments_that_do_not_fit_together_are_refused() {
     #[expect(clippy::reversed_empty_ranges, reason = "such a range is what is refused")]
     let backwards = 2..1;
     let rows = sparse(&check_matrix());
-    let check = |columns: &CsrMatrix, selection: Selection<'_>, message: &str| {
+    let check = |columns: &CsrMatrix, selection: RowSelection<'_>, message: &str| {
         let error = top_k(&rows, columns, selection, &TopKOptions::default()).unwrap_err();
         assert_eq!(error.to_string(), message);
     };
     let outside = "rows 1..4 do not lie within the 3 rows of the matrix";
-    check(&rows.transpose(), Selection::Range(1..4), outside);
+    check(&rows.transpose(), RowSelection::Range(1..4), outside);
     let reversed = "rows 2..1 do not lie within the 3 rows of the matrix";
-    check(&rows.transpose(), Selection::Range(backwards), reversed);
+    check(&rows.transpose(), RowSelection::Range(backwards), reversed);
     let outside = "row 3 does not lie within the 3 rows of the matrix";
-    check(&rows.transpose(), Selection::Rows(&[0, 3]), outside);
+    check(&rows.transpose(), RowSelection::Rows(&[0, 3]), outside);
     for (selected, previous, row) in [([2, 1], 2, 1), ([1, 1], 1, 1)] {
         let order = format!("row {row} follows row {previous}; selected rows must ascend");
-        check(&rows.transpose(), Selection::Rows(&selected), &order);
+        check(&rows.transpose(), RowSelection::Rows(&selected), &order);
     }
-    let same = "a matrix of 3 × 5 with 9 entries has no transpose of 3 × 5 with 9";
-    check(&rows, Selection::All, same);
-    let fewer = "a matrix of 3 × 5 with 9 entries has no transpose of 5 × 3 with 0";
-    check(&CsrMatrix::empty(5, 3), Selection::All, fewer);
+    let same = "the transpose of a matrix of 3 × 5 with 9 entries must be 5 × 3 with 9, is 3 × 5 with 9";
+    check(&rows, RowSelection::All, same);
+    let fewer = "the transpose of a matrix of 3 × 5 with 9 entries must be 5 × 3 with 9, is 5 × 3 with 0";
+    check(&CsrMatrix::empty(5, 3), RowSelection::All, fewer);
 }
 
-/// Dense ratings of up to 30 × 9, about half of them absent, all of one kind.
+/// Generates dense ratings of up to 30 × 9, about half of them absent, all of one kind.
 fn any_ratings() -> impl Strategy<Value = Array2<f32>> {
     let whole = (1u8..=5).prop_map(f32::from).boxed();
     let half_stars = (1u8..=10).prop_map(|n| f32::from(n) / 2.0).boxed();
@@ -313,7 +327,7 @@ proptest! {
             let lists = lists_of(ratings, neighbors);
             let expected = reference(ratings, neighbors);
             assert_same_bytes(&lists, &expected);
-            assert_all_ways_agree(&sparse(ratings), &Selection::All, neighbors, &expected);
+            assert_all_paths_agree(&sparse(ratings), &RowSelection::All, neighbors, &expected);
 
             let (offsets, indices) = (lists.offsets().to_vec(), lists.neighbors().to_vec());
             let similarities = lists.similarities().to_vec();
@@ -352,10 +366,10 @@ proptest! {
         let mut start = 0;
         let mut pieces = Vec::new();
         for end in ends {
-            pieces.push(top_k(&rows, &columns, Selection::Range(start..end), &options).unwrap().lists);
+            pieces.push(top_k(&rows, &columns, RowSelection::Range(start..end), &options).unwrap().lists);
             start = end;
         }
-        let whole = top_k(&rows, &columns, Selection::All, &options).unwrap().lists;
+        let whole = top_k(&rows, &columns, RowSelection::All, &options).unwrap().lists;
         assert_same_bytes(&NeighborLists::concat(pieces), &whole);
     }
 
@@ -375,6 +389,6 @@ proptest! {
             let list: Vec<Neighbor> = list.map(|(&index, &similarity)| Neighbor { index, similarity }).collect();
             expected.push_row(&list);
         }
-        assert_all_ways_agree(&rows, &Selection::Rows(&selected), neighbors, &expected);
+        assert_all_paths_agree(&rows, &RowSelection::Rows(&selected), neighbors, &expected);
     }
 }

@@ -2,14 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The sets of this processor that are not the plain one.
+/// Returns the sets of this processor other than the portable one.
 fn faster_sets() -> Vec<InstructionSet> {
     let mut sets = InstructionSet::available();
     assert_eq!(sets.pop(), Some(InstructionSet::Portable));
     sets
 }
 
-/// Draws with a linear congruential generator.
+/// Returns a linear congruential generator of numbers below its argument.
 fn draws(seed: u32) -> impl FnMut(u32) -> u32 {
     let mut state = seed;
     move |n| {
@@ -31,7 +31,7 @@ fn every_lane_has_its_own_byte() {
 }
 
 #[test]
-fn products_are_those_of_plain_sums() {
+fn integer_products_equal_plain_sums() {
     fn check(n_columns: u32, width: usize, n_lanes: usize, largest: u32) {
         let mut draw = draws(n_columns);
         let values: Vec<Vec<u32>> = (0..n_columns)
@@ -69,13 +69,13 @@ fn products_are_those_of_plain_sums() {
     check(2, 256, 256, 15);
     check(2, 512, 1, 5);
     check(9, 768, 500, 10);
-    // More pairs than 16 bits hold the sums of.
+    // These are more pairs than 16 bits can sum.
     check(291, 256, 256, 15);
     check(600, 512, 512, 15);
 }
 
 #[test]
-fn real_products_are_those_of_plain_sums_bit_by_bit() {
+fn real_products_equal_plain_sums_bit_by_bit() {
     fn check(n_columns: u32, width: usize, n_lanes: usize) {
         let mut draw = draws(n_columns + 7);
         let mut value = || draw(1 << 20) as f32 / 999.0;
@@ -115,7 +115,7 @@ fn real_products_are_those_of_plain_sums_bit_by_bit() {
 
 #[test]
 #[should_panic(expected = "outside of the block")]
-fn a_column_behind_a_real_block_is_refused() {
+fn a_column_past_a_real_block_is_refused() {
     let block = Block {
         cells: &[0.0; 256],
         first: 0,
@@ -125,7 +125,7 @@ fn a_column_behind_a_real_block_is_refused() {
 
 #[test]
 #[should_panic(expected = "not whole lanes")]
-fn more_lanes_than_real_products_are_refused() {
+fn more_lanes_than_real_sums_are_refused() {
     let block = Block {
         cells: &[0.0; 256],
         first: 0,
@@ -134,7 +134,7 @@ fn more_lanes_than_real_products_are_refused() {
 }
 
 #[test]
-fn the_largest_sums_fit() {
+fn the_largest_integer_sums_fit() {
     let block = vec![15; 256 * 290];
     let factors: Vec<u32> = (0..290).map(|place| place << 4 | 15).collect();
     for set in InstructionSet::available() {
@@ -163,7 +163,7 @@ fn add_to_one_column(first: usize, entries: &[u32], n_lanes: usize) {
 
 #[test]
 #[should_panic(expected = "outside of the block")]
-fn a_column_behind_the_block_is_refused() {
+fn a_column_past_the_block_is_refused() {
     add_to_one_column(0, &[1, 1 << 4], 256);
 }
 
@@ -175,7 +175,7 @@ fn a_column_before_the_block_is_refused() {
 
 #[test]
 #[should_panic(expected = "not whole lanes")]
-fn more_lanes_than_products_are_refused() {
+fn more_lanes_than_sums_are_refused() {
     add_to_one_column(0, &[1], 257);
 }
 
@@ -183,31 +183,38 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn all_sets_find_the_same_lanes(n_lanes in 0usize..300, seed in any::<u32>(), bar in 0.0f32..1.0) {
+    fn all_sets_find_the_same_candidates(n_lanes in 0usize..300, seed in any::<u32>(), threshold in 0.0f32..1.0) {
         let mut draw = draws(seed);
         let dots: Vec<u32> = (0..n_lanes).map(|_| if draw(3) == 0 { 0 } else { draw(1 << 24) * draw(256) }).collect();
         let norms: Vec<f32> = (0..n_lanes).map(|_| draw(100_000) as f32).collect();
-        let limits: Vec<f32> = (0..n_lanes).map(|_| [0.0, f32::INFINITY, draw(50_000) as f32][draw(3) as usize]).collect();
-        let reach = Reach { norm: 40_000.0, bar, norms: &norms, limits: &limits };
+        let scaled_thresholds: Vec<f32> =
+            (0..n_lanes).map(|_| [0.0, f32::INFINITY, draw(50_000) as f32][draw(3) as usize]).collect();
+        let cutoff = Cutoff { norm: 40_000.0, threshold, norms: &norms, scaled_thresholds: &scaled_thresholds };
+        let least = |lane: usize| cutoff.norm * (threshold * norms[lane]).min(scaled_thresholds[lane]);
         let expected: Vec<u16> = (0..n_lanes)
-            .filter(|&lane| dots[lane] > 0 && dots[lane] as f32 >= reach.norm * (bar * norms[lane]).min(limits[lane]))
+            .filter(|&lane| dots[lane] > 0 && dots[lane] as f32 >= least(lane))
             .map(|lane| lane as u16)
             .collect();
         for set in InstructionSet::available() {
             let mut found = Vec::new();
-            find_integers(set, &dots, reach, &mut found);
+            find_integer_candidates(set, &dots, cutoff, &mut found);
             prop_assert_eq!(&found, &expected, "{:?}", set);
         }
 
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&value| f64::from(value)).collect() };
-        let (real_norms, real_limits) = (wide(&norms), wide(&limits));
+        let (real_norms, real_thresholds) = (wide(&norms), wide(&scaled_thresholds));
         let real_dots: Vec<f64> = dots.iter().map(|&dot| f64::from(dot) / 3.0).collect();
-        let reach = Reach { norm: 13_333.3, bar: f64::from(bar), norms: &real_norms, limits: &real_limits };
+        let cutoff = Cutoff {
+            norm: 13_333.3,
+            threshold: f64::from(threshold),
+            norms: &real_norms,
+            scaled_thresholds: &real_thresholds,
+        };
         let mut expected = Vec::new();
-        find_reals_portable(&real_dots, reach, &mut expected);
+        find_real_candidates_portable(&real_dots, cutoff, &mut expected);
         for set in faster_sets() {
             let mut found = Vec::new();
-            find_reals(set, &real_dots, reach, &mut found);
+            find_real_candidates(set, &real_dots, cutoff, &mut found);
             prop_assert_eq!(&found, &expected, "{:?}", set);
         }
     }

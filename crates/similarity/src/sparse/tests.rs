@@ -9,7 +9,7 @@ fn sample() -> CsrMatrix {
 }
 
 #[test]
-fn reads_what_it_was_given() {
+fn entries_are_read_as_given() {
     let matrix = sample();
     assert_eq!((matrix.n_rows(), matrix.n_columns(), matrix.nnz()), (3, 5, 3));
     assert_eq!(matrix.row(0), (&[1, 4][..], &[1.5, f32::MIN_POSITIVE][..]));
@@ -24,7 +24,7 @@ fn reads_what_it_was_given() {
 }
 
 #[test]
-fn transposes_by_hand() {
+fn transpose_swaps_rows_and_columns() {
     let columns = sample().transpose();
     assert_eq!((columns.n_rows(), columns.n_columns()), (5, 3));
     assert_eq!(columns.offsets(), [0, 1, 2, 2, 2, 3]);
@@ -44,16 +44,36 @@ fn empty_matrices_keep_their_shape() {
 }
 
 #[test]
-fn refuses_what_breaks_an_invariant() {
+fn arrays_that_break_an_invariant_are_refused() {
     fn check(offsets: &[u64], columns: &[u32], values: &[f32], message: &str) {
         let matrix = CsrMatrix::new(3, offsets.to_vec(), columns.to_vec(), values.to_vec());
         assert_eq!(matrix.unwrap_err().to_string(), message);
     }
-    check(&[], &[], &[], "offsets are empty; there must be one more than rows");
-    check(&[1, 1], &[0], &[1.0], "offsets start at 1, not at 0");
-    check(&[0, 2, 1], &[0], &[1.0], "offsets decrease from 2 to 1 at row 1");
-    check(&[0, 2], &[0], &[1.0], "offsets end at 2, but there are 1 entries");
-    check(&[0, 1], &[0], &[], "1 column or neighbor indices, but 0 values");
+    check(
+        &[],
+        &[],
+        &[],
+        "offsets are empty; there must be one more than there are rows",
+    );
+    check(&[1, 1], &[0], &[1.0], "offsets start at 1; they must start at 0");
+    check(
+        &[0, 2, 1],
+        &[0],
+        &[1.0],
+        "offsets decrease from 2 to 1 at row 1; they must not decrease",
+    );
+    check(
+        &[0, 2],
+        &[0],
+        &[1.0],
+        "offsets end at 2; they must end at 1, the number of entries",
+    );
+    check(
+        &[0, 1],
+        &[0],
+        &[],
+        "there are 1 column or neighbor indices, but 0 values; there must be as many",
+    );
     check(
         &[0, 0, 1],
         &[3],
@@ -66,7 +86,12 @@ fn refuses_what_breaks_an_invariant() {
         &[1.0, 1.0],
         "row 1: column 0 follows column 1; columns must ascend",
     );
-    check(&[0, 2], &[2, 2], &[1.0, 1.0], "entry (row 0, column 2) is given twice");
+    check(
+        &[0, 2],
+        &[2, 2],
+        &[1.0, 1.0],
+        "entry (row 0, column 2) is given twice; it must be given once",
+    );
     for value in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
         let message = format!("entry (row 1, column 2) is {value}; it must be finite and above 0");
         check(&[0, 1, 2], &[2, 2], &[1.0, value], &message);
@@ -74,7 +99,7 @@ fn refuses_what_breaks_an_invariant() {
 }
 
 #[test]
-fn refuses_more_rows_than_indices() {
+fn more_rows_than_indices_are_refused() {
     assert_eq!(check_row_count(u32::MAX as usize), Ok(()));
     let n_rows = u32::MAX as usize + 1;
     let error = check_row_count(n_rows);
@@ -82,7 +107,7 @@ fn refuses_more_rows_than_indices() {
 }
 
 #[test]
-fn refuses_triplets_that_are_no_matrix() {
+fn triplets_that_form_no_matrix_are_refused() {
     fn check(triplets: &[(u32, u32, f32)], message: &str) {
         let matrix = CsrMatrix::from_triplets(2, 3, triplets.to_vec());
         assert_eq!(matrix.unwrap_err().to_string(), message);
@@ -91,7 +116,7 @@ fn refuses_triplets_that_are_no_matrix() {
     check(&[(1, 3, 1.0)], "entry (row 1, column 3) lies outside of 3 columns");
     check(
         &[(1, 2, 1.0), (0, 0, 1.0), (1, 2, 2.0)],
-        "entry (row 1, column 2) is given twice",
+        "entry (row 1, column 2) is given twice; it must be given once",
     );
     check(
         &[(1, 2, 0.0)],

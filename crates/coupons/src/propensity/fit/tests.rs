@@ -6,14 +6,14 @@ use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::training::fit::neighbors;
 use recommender::training::input::{OrderEvent, RatingEvent, RedemptionEvent};
 use recommender::training::matrix::effective_ratings;
-use similarity::cosine::Selection;
+use similarity::cosine::RowSelection;
 
 fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> Propensity {
     let parameters = TrainingParameters::default();
     let ratings = effective_ratings(input, &parameters, |_, at| at < until)
         .unwrap()
         .ratings;
-    let lists = neighbors(&ratings.transpose(), &ratings, Selection::All, &parameters).unwrap();
+    let lists = neighbors(&ratings.transpose(), &ratings, RowSelection::All, &parameters).unwrap();
     let reverse_neighbors = lists.transpose();
     let cases = cases(input, &parameters, until, options).unwrap();
     fit(

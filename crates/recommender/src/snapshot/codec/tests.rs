@@ -516,7 +516,7 @@ fn intact_nonsense_is_refused() {
         to.integers([0].into_iter());
         to.floats(&[0.5]);
     };
-    check(ITEM_NEIGHBORS, own, ": row 0 names itself as a neighbor");
+    check(ITEM_NEIGHBORS, own, ": row 0 lists itself as a neighbor");
 
     check(ACTIVITY, |to| to.raw(&[0; 4]), " ends before the end of its time");
     let wide = |to: &mut Writer| {

@@ -14,8 +14,9 @@ use coupons::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Ve
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, History, Users};
 use domain::access::{Caller, Role};
+use domain::campaign::CampaignState;
 use domain::consent::Purpose;
-use domain::coupon::{CampaignState, Cart};
+use domain::coupon::Cart;
 use domain::id::{CouponId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;

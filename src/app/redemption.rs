@@ -8,7 +8,8 @@ use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, 
 use coupons::eligibility::{Assessment, Verdict};
 use coupons::offer_catalog::Offer;
 use domain::access::Caller;
-use domain::coupon::{Audience, Cart};
+use domain::campaign::Audience;
+use domain::coupon::Cart;
 use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
 use domain::redemption::Reservation;
 

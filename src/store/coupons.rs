@@ -8,7 +8,8 @@ pub mod lift;
 pub mod loads;
 pub mod offer_catalog;
 
-use domain::coupon::{Campaign, Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
+use domain::campaign::Campaign;
+use domain::coupon::{Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 
 use self::campaigns::DefineError;

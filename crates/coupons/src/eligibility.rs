@@ -6,8 +6,9 @@ mod text;
 
 use std::sync::Arc;
 
+use domain::campaign::{Audience, CampaignState, Window};
 use domain::consent::{Consents, PrivacyOptions, Purpose};
-use domain::coupon::{Audience, CampaignState, Cart, Rule, Scope, Window};
+use domain::coupon::{Cart, Rule, Scope};
 use domain::id::{CampaignId, CouponId, UserId};
 use domain::money::Currency;
 use domain::time::Timestamp;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use domain::coupon::{Campaign, Coupon};
+use domain::campaign::Campaign;
+use domain::coupon::Coupon;
 use domain::id::{CampaignId, CouponId, MerchantId};
 
 /// A coupon and its campaign.

@@ -4,10 +4,8 @@ pub mod past;
 
 use chrono::{TimeZone, Utc};
 
-use domain::coupon::{
-    Audience, Campaign, CampaignState, Coupon, DEFAULT_RESERVATION_TTL_SECONDS, Discount, Holdout, ItemSet, Scope,
-    Window,
-};
+use domain::campaign::{Audience, Campaign, CampaignState, Holdout, Window};
+use domain::coupon::{Coupon, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, Scope};
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::money::Currency;
 use domain::time::Timestamp;

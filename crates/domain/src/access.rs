@@ -1,4 +1,4 @@
-//! Who calls, and in which role.
+//! Callers and their roles.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,25 +8,26 @@ use super::api_key::KeyId;
 use super::error::InvalidField;
 use super::id::MerchantId;
 
-/// What a caller is there for. Which RPCs that includes is said in one table, `grpc/method.rs`.
+/// The role of a caller. It decides which RPCs the caller may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// A part of the shop: asks for recommendations, reports what shoppers do.
+    /// Serves shoppers: asks for recommendations and reports what shoppers do.
     Service,
-    /// A loader of data.
+    /// Loads data.
     Ingest,
-    /// Whoever runs campaigns, of one merchant or of all.
+    /// Runs campaigns, of one merchant or of all.
     Marketer,
-    /// Whoever looks after the models.
+    /// Looks after the models.
     Operator,
-    /// All of these.
+    /// May do everything that the other roles may.
     Admin,
 }
 
 impl Role {
     pub const ALL: [Self; 5] = [Self::Service, Self::Ingest, Self::Marketer, Self::Operator, Self::Admin];
 
+    /// Returns the name in configuration, storage and output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Service => "service",
@@ -55,20 +56,20 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who calls, as every handler is told.
+/// The caller of an RPC, as handlers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// `None`: whoever reaches a server that asks for no keys.
+    /// `None` on a server that asks for no keys.
     pub key: Option<KeyId>,
-    /// For logs and audit: the public part of the key, or what stands for it.
+    /// The name for logs and audit: the public part of the key, or "anonymous".
     pub name: Arc<str>,
     pub role: Role,
-    /// The only merchant that the caller may see or name; `None`: all of them.
+    /// The only merchant that the caller may see or name; `None` for all merchants.
     pub merchant: Option<MerchantId>,
 }
 
 impl Caller {
-    /// Whoever reaches a server that asks for no keys.
+    /// Returns the caller on a server that asks for no keys: an admin of all merchants.
     pub fn anonymous() -> Self {
         Self {
             key: None,
@@ -78,7 +79,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may see what belongs to `owner`.
+    /// Returns whether the caller may see data that belongs to the merchant `owner`, or to the platform if `None`.
     pub fn sees(&self, owner: Option<&str>) -> bool {
         match &self.merchant {
             None => true,
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_are_read_as_they_are_written() {
+    fn roles_round_trip_as_text() {
         for role in Role::ALL {
             assert_eq!(role.as_str().parse(), Ok(role));
         }
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merchant_sees_its_own() {
+    fn a_merchants_caller_sees_only_its_own_data() {
         let check = |merchant: Option<&str>, owner: Option<&str>, sees: bool| {
             let caller = Caller {
                 merchant: merchant.map(|id| MerchantId::new(id).unwrap()),

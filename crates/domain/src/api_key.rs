@@ -1,4 +1,6 @@
-//! API keys: `lm_<id>_<secret>`. The id is public and says which key it is; the secret is shown once and kept by nobody.
+//! API keys: `lm_<id>_<secret>`.
+//!
+//! The id is public and names the key. The secret is shown once, when the key is made; only its hash is stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,15 +13,15 @@ use subtle::ConstantTimeEq;
 const PREFIX: &str = "lm";
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
-/// `lm_`, 12 hexadecimal digits, `_`, 43 characters of base64.
+/// The length in bytes: `lm_`, 12 hexadecimal digits, `_` and 43 characters of base64.
 const LENGTH: usize = 3 + 2 * ID_BYTES + 1 + 43;
 
-/// The public part of a key: hexadecimal digits.
+/// The public part of a key: 12 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
 impl KeyId {
-    /// An id as it is stored or typed; only an id that was made here finds a key.
+    /// Takes any text as an id. A text that [`ApiKey::new`] did not make names no key.
     pub fn new(id: &str) -> Self {
         Self(id.into())
     }
@@ -35,17 +37,17 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// A whole key. It does not show in logs.
+/// A key with its secret. Its `Debug` output hides the secret.
 pub struct ApiKey {
     pub id: KeyId,
     secret: [u8; SECRET_BYTES],
 }
 
 impl ApiKey {
-    /// Random bytes that a key is made of.
+    /// The number of random bytes that a key is made of.
     pub const RANDOM_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
-    /// `random`: from the system's source of randomness.
+    /// Makes a key of bytes from the system's source of randomness.
     pub fn new(random: [u8; Self::RANDOM_BYTES]) -> Self {
         let id: String = random[..ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
         let mut secret = [0; SECRET_BYTES];
@@ -56,7 +58,7 @@ impl ApiKey {
         }
     }
 
-    /// `None` for what is no key.
+    /// Parses a key; `None` if `text` has not the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != LENGTH {
             return None;
@@ -77,11 +79,12 @@ impl ApiKey {
         }
     }
 
-    /// With its secret, to be shown once.
+    /// Returns the key as text, with its secret. It must be shown once only.
     pub fn expose(&self) -> String {
         format!("{PREFIX}_{}_{}", self.id, BASE64_URL_SAFE_NO_PAD.encode(self.secret))
     }
 
+    /// Returns the hash that is stored in place of the secret.
     pub fn secret_hash(&self) -> SecretHash {
         SecretHash(Sha256::digest(self.secret).into())
     }
@@ -93,12 +96,12 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// SHA-256 of a secret.
+/// The SHA-256 hash of a secret.
 #[derive(Clone, Copy)]
 pub struct SecretHash(pub [u8; 32]);
 
 impl SecretHash {
-    /// Whether it is the hash of `key`'s secret, in constant time.
+    /// Returns whether this is the hash of `key`'s secret, in constant time.
     pub fn is_of(&self, key: &ApiKey) -> bool {
         self.0.ct_eq(&key.secret_hash().0).into()
     }
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_as_it_is_shown() {
+    fn keys_round_trip_as_text() {
         for byte in [0, 0x5a, 0xff] {
             let shown = key(byte).expose();
             assert_eq!(shown.len(), LENGTH);
@@ -131,19 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_none() {
+    fn malformed_keys_are_refused() {
         let shown = key(0xff).expose();
-        let bent = |position: usize, with: &str| format!("{}{with}{}", &shown[..position], &shown[position + 1..]);
+        let altered = |position: usize, with: &str| format!("{}{with}{}", &shown[..position], &shown[position + 1..]);
         for text in [
             "".to_owned(),
             shown[1..].to_owned(),
             format!("{shown}A"),
-            bent(0, "x"),
-            bent(2, "-"),
-            bent(4, "g"),
-            bent(20, "+"),
-            // The last character holds bits that stand for nothing.
-            bent(LENGTH - 1, "9"),
+            altered(0, "x"),
+            altered(2, "-"),
+            altered(4, "g"),
+            altered(20, "+"),
+            // The last character has bits that must be 0.
+            altered(LENGTH - 1, "9"),
             "é".repeat(LENGTH / 2),
         ] {
             assert!(ApiKey::parse(&text).is_none(), "{text}");
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_show() {
+    fn debug_output_hides_secrets() {
         assert_eq!(format!("{:?}", key(0xab)), "lm_abababababab_[redacted]");
         assert_eq!(format!("{:?}", key(0xab).secret_hash()), "[redacted]");
     }

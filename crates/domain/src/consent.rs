@@ -1,4 +1,4 @@
-//! What users have agreed and objected to.
+//! Consent: the purposes for which a user's data may be used.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,21 @@ use super::error::InvalidField;
 use super::id::UserId;
 use super::time::{EventTime, Timestamp};
 
-/// What a user's data may be used for.
+/// A purpose for which a user's data may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Purpose {
-    /// Being offered coupons.
+    /// The user is offered coupons.
     Marketing,
-    /// Being ranked for by history, and shown as similar to others.
+    /// The user's history ranks items for them, and they are shown as similar to other users.
     Profiling,
-    /// Being part of the next snapshot.
+    /// The user's data is part of the next snapshot.
     Training,
 }
 
 impl Purpose {
     pub const ALL: [Self; 3] = [Self::Marketing, Self::Profiling, Self::Training];
 
+    /// Returns the name in storage and output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Marketing => "marketing",
@@ -51,20 +52,20 @@ impl FromStr for Purpose {
     }
 }
 
-/// What a user has said about one purpose.
+/// A decision of a user about one purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsentDecision {
     pub user: UserId,
     pub purpose: Purpose,
     pub is_granted: bool,
-    /// Of two decisions the later one is in force, and of two at one instant the refusal. One that is only received was
-    /// made after all that were received before.
+    /// The latest decision is in force; of two at the same instant, the refusal. A decision without a given time counts as
+    /// made after all that were received before it.
     pub decided_at: EventTime,
-    /// Where it was said, for the record.
+    /// Where the user made the decision, for the record.
     pub source: String,
 }
 
-/// The decision of a user that is in force for a purpose.
+/// The decision that is in force for a purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsentInForce {
     pub purpose: Purpose,
@@ -73,10 +74,10 @@ pub struct ConsentInForce {
     pub source: String,
 }
 
-/// What is on record for a user: for every purpose granted, refused or nothing; and whether they are suppressed.
+/// The consent record of a user: granted, refused or nothing for every purpose, and whether the user is suppressed.
 ///
-/// One byte: two bits a purpose, in the order of [`Purpose::ALL`] from the least significant (0 nothing, 1 granted,
-/// 2 refused), then one bit for suppressed.
+/// It takes one byte: two bits per purpose, in the order of [`Purpose::ALL`] from the least significant (0 nothing,
+/// 1 granted, 2 refused), then one bit for suppressed.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Consents(u8);
 
@@ -85,17 +86,18 @@ const REFUSED: u8 = 2;
 const SUPPRESSED: u8 = 1 << 6;
 
 impl Consents {
-    /// `None` for bits that mean nothing.
+    /// Returns the record with these bits; `None` for bits without a meaning.
     pub fn from_bits(bits: u8) -> Option<Self> {
         let is_known = Purpose::ALL.iter().all(|&purpose| bits >> shift(purpose) & 3 != 3);
         (bits & 1 << 7 == 0 && is_known).then_some(Self(bits))
     }
 
+    /// Returns the bits, for [`from_bits`](Self::from_bits).
     pub fn bits(self) -> u8 {
         self.0
     }
 
-    /// What the user has said; `None`: nothing.
+    /// Returns whether the user has granted `purpose`; `None` if nothing is on record.
     pub fn record(self, purpose: Purpose) -> Option<bool> {
         match self.0 >> shift(purpose) & 3 {
             GRANTED => Some(true),
@@ -104,7 +106,7 @@ impl Consents {
         }
     }
 
-    /// The same, but with `record` for `purpose`.
+    /// Returns the same record with `record` for `purpose`.
     pub fn with(self, purpose: Purpose, record: Option<bool>) -> Self {
         let bits = match record {
             Some(true) => GRANTED,
@@ -114,11 +116,12 @@ impl Consents {
         Self(self.0 & !(3 << shift(purpose)) | bits << shift(purpose))
     }
 
-    /// Whether the user is never offered anything, whatever they have agreed to.
+    /// Returns whether the user is never offered anything, whatever they have granted.
     pub fn is_suppressed(self) -> bool {
         self.0 & SUPPRESSED != 0
     }
 
+    /// Returns the same record, suppressed or not.
     pub fn suppressed(self, is_suppressed: bool) -> Self {
         Self(if is_suppressed {
             self.0 | SUPPRESSED
@@ -146,8 +149,9 @@ fn shift(purpose: Purpose) -> u8 {
     }
 }
 
-/// Section `privacy`: whether data may be used for a purpose of which a user has said nothing. What a user has refused
-/// stays refused.
+/// Section `privacy` of the configuration: whether data may be used for a purpose without a record of consent.
+///
+/// A refusal on record always holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrivacyOptions {
@@ -167,12 +171,12 @@ impl Default for PrivacyOptions {
 }
 
 impl PrivacyOptions {
-    /// Whether the data of a user with these `consents` may be used for `purpose`.
+    /// Returns whether the data of a user with these `consents` may be used for `purpose`.
     pub fn allows(&self, consents: Consents, purpose: Purpose) -> bool {
         consents.record(purpose).unwrap_or(self.without_record(purpose))
     }
 
-    /// What silence means.
+    /// Returns whether `purpose` is allowed for a user without a record.
     pub fn without_record(&self, purpose: Purpose) -> bool {
         match purpose {
             Purpose::Marketing => self.marketing_without_record,
@@ -187,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_decides_and_nothing_else_is_touched() {
+    fn setting_one_purpose_leaves_the_others() {
         let mut consents = Consents::default();
         for purpose in Purpose::ALL {
             for record in [Some(true), Some(false), None, Some(false)] {
@@ -210,18 +214,18 @@ mod tests {
     }
 
     #[test]
-    fn silence_means_what_is_configured_and_a_refusal_stays() {
+    fn the_configuration_decides_only_without_a_record() {
         let strict = PrivacyOptions {
             marketing_without_record: false,
             profiling_without_record: false,
             training_without_record: false,
         };
         for purpose in Purpose::ALL {
-            let said = |record| Consents::default().with(purpose, record);
-            for (options, silence) in [(PrivacyOptions::default(), true), (strict, false)] {
-                assert_eq!(options.allows(said(None), purpose), silence);
-                assert!(options.allows(said(Some(true)), purpose));
-                assert!(!options.allows(said(Some(false)), purpose));
+            let with = |record| Consents::default().with(purpose, record);
+            for (options, default) in [(PrivacyOptions::default(), true), (strict, false)] {
+                assert_eq!(options.allows(with(None), purpose), default);
+                assert!(options.allows(with(Some(true)), purpose));
+                assert!(!options.allows(with(Some(false)), purpose));
             }
         }
     }

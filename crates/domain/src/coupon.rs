@@ -1,181 +1,33 @@
-//! Campaigns and coupons: what is given, to whom, and how much of it.
-
-use std::fmt;
-use std::str::FromStr;
+//! Coupons: what they take off, which items they cover, which users may have them; and carts.
 
 use super::error::InvalidField;
 use super::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 use super::money::Currency;
-use super::time::Timestamp;
 
-/// Most rules of a coupon.
+/// The most rules of a coupon.
 pub const MAX_RULES: usize = 16;
-/// Most values of one rule, or entries of one scope that a request names.
+/// The most values of one rule, or entries of one scope, that a request may name.
 pub const MAX_VALUES: usize = 1_000;
-/// A percentage of 100, in basis points.
+/// 100 %, in basis points.
 pub const MAX_BASIS_POINTS: u16 = 10_000;
-/// A day.
+/// The longest time that a reservation holds its amount: one day.
 pub const MAX_RESERVATION_TTL_SECONDS: i32 = 86_400;
-/// A quarter of an hour.
+/// The time that a reservation holds its amount unless the coupon says otherwise: 15 minutes.
 pub const DEFAULT_RESERVATION_TTL_SECONDS: i32 = 900;
 
-/// `DRAFT → SCHEDULED → ACTIVE ⇄ PAUSED → ENDED`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CampaignState {
-    /// Being made: nobody sees it.
-    Draft,
-    /// Becomes active by itself when its window begins.
-    Scheduled,
-    Active,
-    Paused,
-    /// For good.
-    Ended,
-}
-
-impl CampaignState {
-    pub const ALL: [Self; 5] = [Self::Draft, Self::Scheduled, Self::Active, Self::Paused, Self::Ended];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Scheduled => "scheduled",
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::Ended => "ended",
-        }
-    }
-
-    /// Whether a campaign in this state may be put into `next`.
-    pub fn may_become(self, next: Self) -> bool {
-        match (self, next) {
-            (Self::Draft, Self::Scheduled | Self::Active) => true,
-            (Self::Scheduled, Self::Draft | Self::Active | Self::Paused) => true,
-            (Self::Active, Self::Paused) | (Self::Paused, Self::Active) => true,
-            (Self::Ended, _) => false,
-            (_, Self::Ended) => true,
-            (from, to) => from == to,
-        }
-    }
-}
-
-impl fmt::Display for CampaignState {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for CampaignState {
-    type Err = InvalidField;
-
-    fn from_str(text: &str) -> Result<Self, InvalidField> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or_else(|| {
-                let states = Self::ALL.map(Self::as_str).join(", ");
-                InvalidField::new("state", "UNKNOWN_STATE", format!("must be one of {states}, is {text}"))
-            })
-    }
-}
-
-/// Who a campaign is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Audience {
-    Everybody,
-    /// Users that were assigned to it; each of its coupons once.
-    Assigned,
-}
-
-impl Audience {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Everybody => "all",
-            Self::Assigned => "assigned",
-        }
-    }
-}
-
-impl FromStr for Audience {
-    type Err = InvalidField;
-
-    fn from_str(text: &str) -> Result<Self, InvalidField> {
-        match text {
-            "all" => Ok(Self::Everybody),
-            "assigned" => Ok(Self::Assigned),
-            _ => Err(InvalidField::new(
-                "audience",
-                "UNKNOWN_AUDIENCE",
-                format!("must be all or assigned, is {text}"),
-            )),
-        }
-    }
-}
-
-/// From `starts_at` on, until before `ends_at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-}
-
-impl Window {
-    /// # Errors
-    /// `WINDOW_EMPTY` naming `ends_at`.
-    pub fn new(starts_at: Timestamp, ends_at: Timestamp) -> Result<Self, InvalidField> {
-        if starts_at >= ends_at {
-            return Err(InvalidField::new(
-                "ends_at",
-                "WINDOW_EMPTY",
-                format!("must be after starts_at ({starts_at}), is {ends_at}"),
-            ));
-        }
-        Ok(Self { starts_at, ends_at })
-    }
-}
-
-/// Who of those a campaign is for never gets it, so that its effect can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holdout {
-    /// Of 10 000.
-    pub basis_points: u16,
-    /// Makes the arms of different campaigns independent of each other.
-    pub salt: [u8; 16],
-}
-
-/// A campaign as defined; what is used up of its budget is kept elsewhere.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Campaign {
-    pub id: CampaignId,
-    /// `None`: the platform's own.
-    pub merchant: Option<MerchantId>,
-    pub name: String,
-    pub state: CampaignState,
-    pub window: Window,
-    /// Of its budget, its coupons' amounts and the carts that they are used in.
-    pub currency: Currency,
-    /// `None`: without limit.
-    pub budget_limit_minor: Option<i64>,
-    /// Higher is shown first.
-    pub priority: i32,
-    /// Not together with coupons of other campaigns.
-    pub is_exclusive: bool,
-    pub audience: Audience,
-    pub holdout: Holdout,
-}
-
-/// What a coupon takes off.
+/// The discount of a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
-    /// Of what the cart's qualifying lines cost.
+    /// A share of what the covered lines of the cart cost.
     Percent { basis_points: u16 },
-    /// At most what they cost.
+    /// An amount, but at most what the covered lines cost.
     Amount { amount_minor: i64 },
-    /// What the cart's shipping costs.
+    /// The shipping of the cart.
     FreeShipping,
 }
 
 impl Discount {
+    /// Returns the name of the kind of discount in storage and files.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Percent { .. } => "percent",
@@ -185,16 +37,17 @@ impl Discount {
     }
 }
 
-/// Items, by themselves or by what they have in common.
+/// A set of items, named one by one, by category and by merchant.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemSet {
-    /// Ascending, each once.
+    /// Strictly ascending.
     pub items: Vec<ItemId>,
     pub categories: Vec<Category>,
     pub merchants: Vec<MerchantId>,
 }
 
 impl ItemSet {
+    /// Returns whether the set names the item, its category or its merchant.
     pub fn contains(&self, item: &str, category: Option<&str>, merchant: Option<&str>) -> bool {
         self.items.binary_search_by(|id| id.as_str().cmp(item)).is_ok()
             || category.is_some_and(|own| self.categories.iter().any(|category| category.as_str() == own))
@@ -202,7 +55,7 @@ impl ItemSet {
     }
 }
 
-/// What a coupon covers; of a merchant's campaign never anything but that merchant's items.
+/// The items that a coupon covers. A coupon of a merchant's campaign covers only items of that merchant, whatever its scope.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scope {
     All,
@@ -210,6 +63,7 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Returns the listed items; `None` if all items are covered.
     pub fn listed(&self) -> Option<&ItemSet> {
         match self {
             Self::All => None,
@@ -221,24 +75,24 @@ impl Scope {
 /// A condition on a user. All rules of a coupon must hold.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
-    /// Has bought one of the items.
+    /// The user has bought one of the items.
     Bought(ItemSet),
-    /// Has bought none of them.
+    /// The user has bought none of the items.
     NotBought(ItemSet),
-    /// At least this share of the user's history, by rating, is of the category.
+    /// Items of the category make up at least this share of the sum of the user's ratings, 0 to 1.
     CategoryAffinity { category: Category, min_share: f64 },
-    /// The affinity to what the coupon covers, as targets are ranked by, is at least this.
+    /// The user's affinity to the covered items, the score that ranks targets, is at least this.
     MinAffinity { min_score: f64 },
-    /// Has never bought anything.
+    /// The user has never bought anything.
     NewUser,
-    /// Has bought something, but nothing for so long.
+    /// The user has bought something, but nothing for this many days.
     LapsedUser { days: u32 },
-    /// Has the attribute, with one of these values.
+    /// The user has the attribute, with one of these values.
     Attribute { name: String, values: Vec<String> },
 }
 
 impl Rule {
-    /// Whether it is about what the user did, which who objects to profiling need not have looked at.
+    /// Returns whether the rule looks at the user's history. Such a rule fails for users who object to profiling.
     pub fn needs_history(&self) -> bool {
         match self {
             Self::Bought(_)
@@ -251,7 +105,7 @@ impl Rule {
         }
     }
 
-    /// The items that it asks about, if it does.
+    /// Returns the items that the rule names; `None` for rules about something else.
     pub fn set(&self) -> Option<&ItemSet> {
         match self {
             Self::Bought(set) | Self::NotBought(set) => Some(set),
@@ -263,8 +117,10 @@ impl Rule {
         }
     }
 
+    /// Checks the values of the rule.
+    ///
     /// # Errors
-    /// Names the field of the rule that is out of range.
+    /// `OUT_OF_RANGE` or `EMPTY`, naming the field of the rule.
     pub fn check(self) -> Result<Self, InvalidField> {
         let out_of_range = |field: &str, message: String| Err(InvalidField::new(field, "OUT_OF_RANGE", message));
         match &self {
@@ -293,90 +149,47 @@ impl Rule {
     }
 }
 
-/// A coupon as defined; how often it was used is kept elsewhere.
+/// The definition of a coupon. Its reservations and redemptions are counted elsewhere.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coupon {
     pub id: CouponId,
     pub campaign: CampaignId,
     pub title: String,
     pub discount: Discount,
-    /// Of one redemption; `None`: without limit.
+    /// The limit of the discount of one redemption; `None` for no limit.
     pub max_discount_minor: Option<i64>,
-    /// What the cart's qualifying lines must cost.
+    /// The least that the covered lines of the cart must cost.
     pub min_cart_minor: i64,
     pub scope: Scope,
-    /// Redemptions of one user; `None`: without limit.
+    /// The most redemptions by one user; `None` for no limit.
     pub per_user_cap: Option<i32>,
-    /// Redemptions of all users; `None`: without limit.
+    /// The most redemptions by all users; `None` for no limit.
     pub total_cap: Option<i64>,
-    /// How long a reservation holds what it has taken.
+    /// How long a reservation holds its amount.
     pub reservation_ttl_seconds: i32,
     pub rules: Vec<Rule>,
 }
 
-/// A change of a campaign; `None` keeps what is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CampaignPatch {
-    pub id: CampaignId,
-    pub name: Option<String>,
-    pub starts_at: Option<Timestamp>,
-    pub ends_at: Option<Timestamp>,
-    /// `Some(None)`: without limit.
-    pub budget_limit_minor: Option<Option<i64>>,
-    pub priority: Option<i32>,
-    pub is_exclusive: Option<bool>,
-    /// Only of a draft.
-    pub audience: Option<Audience>,
-    /// Only of a draft.
-    pub holdout_basis_points: Option<u16>,
-}
-
-/// A change of a coupon; `None` keeps what is stored.
+/// A change of a coupon. A field that is `None` keeps what is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CouponPatch {
     pub id: CouponId,
     pub title: Option<String>,
     pub discount: Option<Discount>,
-    /// `Some(None)`: without limit.
+    /// `Some(None)` removes the limit.
     pub max_discount_minor: Option<Option<i64>>,
     pub min_cart_minor: Option<i64>,
     pub scope: Option<Scope>,
-    /// `Some(None)`: without limit.
+    /// `Some(None)` removes the limit.
     pub per_user_cap: Option<Option<i32>>,
-    /// `Some(None)`: without limit.
+    /// `Some(None)` removes the limit.
     pub total_cap: Option<Option<i64>>,
     pub reservation_ttl_seconds: Option<i32>,
     pub rules: Option<Vec<Rule>>,
 }
 
-impl CampaignPatch {
-    /// `campaign` with the changes.
-    ///
-    /// # Errors
-    /// A window that would be empty.
-    pub fn apply(&self, campaign: &Campaign) -> Result<Campaign, InvalidField> {
-        let window = &campaign.window;
-        Ok(Campaign {
-            name: self.name.clone().unwrap_or_else(|| campaign.name.clone()),
-            window: Window::new(
-                self.starts_at.unwrap_or(window.starts_at),
-                self.ends_at.unwrap_or(window.ends_at),
-            )?,
-            budget_limit_minor: self.budget_limit_minor.unwrap_or(campaign.budget_limit_minor),
-            priority: self.priority.unwrap_or(campaign.priority),
-            is_exclusive: self.is_exclusive.unwrap_or(campaign.is_exclusive),
-            audience: self.audience.unwrap_or(campaign.audience),
-            holdout: Holdout {
-                basis_points: self.holdout_basis_points.unwrap_or(campaign.holdout.basis_points),
-                ..campaign.holdout
-            },
-            ..campaign.clone()
-        })
-    }
-}
-
 impl CouponPatch {
-    /// `coupon` with the changes.
+    /// Returns `coupon` with the changes.
     pub fn apply(&self, coupon: &Coupon) -> Coupon {
         Coupon {
             title: self.title.clone().unwrap_or_else(|| coupon.title.clone()),
@@ -398,17 +211,17 @@ impl CouponPatch {
 pub struct CartLine {
     pub item: ItemId,
     pub quantity: i32,
-    /// Of the whole line, 0 or more.
+    /// The price of the whole line, 0 or more.
     pub total_minor: i64,
 }
 
-/// What a user is about to buy.
+/// The cart of a user: what they are about to buy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cart {
     pub currency: Currency,
     pub lines: Vec<CartLine>,
     pub shipping_minor: i64,
-    /// Coupons that are in use in this cart already.
+    /// The coupons that are applied to this cart already.
     pub applied: Vec<CouponId>,
 }
 
@@ -417,32 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn states_follow_one_another() {
-        use CampaignState::{Active, Draft, Ended, Paused, Scheduled};
-        let allowed = [
-            (Draft, Scheduled),
-            (Draft, Active),
-            (Draft, Ended),
-            (Scheduled, Draft),
-            (Scheduled, Active),
-            (Scheduled, Paused),
-            (Scheduled, Ended),
-            (Active, Paused),
-            (Active, Ended),
-            (Paused, Active),
-            (Paused, Ended),
-        ];
-        for from in CampaignState::ALL {
-            for to in CampaignState::ALL {
-                let expected = allowed.contains(&(from, to)) || (from == to && from != Ended);
-                assert_eq!(from.may_become(to), expected, "{from} to {to}");
-                assert_eq!(from.as_str().parse(), Ok(from));
-            }
-        }
-    }
-
-    #[test]
-    fn a_set_contains_what_it_names() {
+    fn a_set_contains_items_by_id_category_and_merchant() {
         let set = ItemSet {
             items: ["a", "c"].map(|id| ItemId::new(id).unwrap()).to_vec(),
             categories: vec![Category::new("tea").unwrap()],
@@ -463,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_checked() {
+    fn rule_values_out_of_range_are_refused() {
         let check = |rule: Rule, field: Option<&str>| {
             let error = rule.clone().check().err().map(|error| error.field);
             assert_eq!(error.as_deref(), field, "{rule:?}");

@@ -10,14 +10,16 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Most digits of a number, so that [`times`](Self::times) cannot overflow.
+    /// The most digits of a number. With more, [`times`](Self::times) could overflow.
     const MAX_DIGITS: usize = 27;
 
-    /// An optional sign, digits, and an optional point with more digits: `2.55`, `-3`, `.5`. No exponent, no separator
-    /// of thousands, no sign of a currency: what they mean depends on where the file comes from.
+    /// Parses an optional sign, digits, and an optional point with more digits: `2.55`, `-3`, `.5`.
+    ///
+    /// It accepts no exponent, no thousands separator and no currency sign: their meaning depends on where the file comes
+    /// from.
     ///
     /// # Errors
-    /// `INVALID_NUMBER` naming `field`.
+    /// `INVALID_NUMBER`, naming `field`.
     pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
         Self::read(text).ok_or_else(|| {
             let message = format!(
@@ -52,16 +54,16 @@ impl Decimal {
         })
     }
 
-    /// `self` · `factor`, exactly.
+    /// Returns `self` · `factor`, exactly.
     pub fn times(self, factor: i32) -> Self {
         Self {
-            // At most 10^27 · 2^31, which is below 2^127.
+            // The product is at most 10^27 · 2^31, which is below 2^127.
             digits: self.digits * i128::from(factor),
             scale: self.scale,
         }
     }
 
-    /// `self` · 10^`places` as an integer, halves rounded away from 0; `None` when it does not fit.
+    /// Returns `self` · 10^`places` as an integer, halves rounded away from 0; `None` if it does not fit into 64 bits.
     pub fn scaled(self, places: u32) -> Option<i64> {
         let scaled = match places.checked_sub(self.scale) {
             Some(missing) => self.digits.checked_mul(10i128.checked_pow(missing)?)?,
@@ -73,7 +75,7 @@ impl Decimal {
         i64::try_from(scaled).ok()
     }
 
-    /// The number itself when it is an integer; `6.0` is one.
+    /// Returns the number if it is an integer, as `6.0` is, and fits into 64 bits.
     pub fn integer(self) -> Option<i64> {
         let divisor = 10i128.checked_pow(self.scale)?;
         match self.digits % divisor {
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_decimal_number_is_refused() {
+    fn malformed_numbers_are_refused() {
         for bad in [
             "",
             "-",
@@ -166,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn minor_units_survive_the_way_through_text(amount in any::<i64>(), places in 0u32..5) {
+        fn minor_units_round_trip_as_text(amount in any::<i64>(), places in 0u32..5) {
             let unsigned = format!("{:0>width$}", amount.unsigned_abs(), width = places as usize + 1);
             let (whole, fraction) = unsigned.split_at(unsigned.len() - places as usize);
             let text = format!("{}{whole}.{fraction}", if amount < 0 { "-" } else { "" });

@@ -1,14 +1,14 @@
-//! The one error of values that come from outside, and errors in one line.
+//! The error of values that come from outside, and the text of an error with its causes.
 
-/// A value that cannot be accepted: which field, a stable reason, and what would be right.
+/// A value that cannot be accepted, with its field, a stable reason and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidField {
-    /// As the caller named it, for example `rated_at` or `line_total.currency_code`.
+    /// The path of the field in the caller's message, for example `rated_at` or `line_total.currency_code`.
     pub field: String,
-    /// Upper snake case, stable, for example `RATING_OUT_OF_RANGE`.
+    /// A stable code in upper snake case, for example `RATING_OUT_OF_RANGE`.
     pub reason: &'static str,
-    /// For people: what is wrong and what would be right.
+    /// The text for people: what would be right and what was given, without the field's name.
     pub message: String,
 }
 
@@ -21,14 +21,14 @@ impl InvalidField {
         }
     }
 
-    /// The same problem, seen from the message that holds the field: `price` becomes `items[3].price`.
+    /// Returns the same error with `outer` before the field's path: `price` becomes `items[3].price`.
     pub fn within(mut self, outer: impl std::fmt::Display) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
     }
 }
 
-/// An error with what caused it, in one line.
+/// Returns the texts of an error and of its causes in one line, separated by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! External ids: strings of 1 to 128 bytes without control characters, compared byte by byte.
+//! External ids: strings of 1 to 128 bytes without control characters, ordered byte by byte.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::error::InvalidField;
 
-/// Longest external id, in bytes of UTF-8.
+/// The length of the longest external id, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 128;
 
+/// Checks an external id.
+///
 /// # Errors
 /// `EMPTY_ID`, `ID_TOO_LONG` or `ID_HAS_CONTROL_CHARACTER`, naming `field`.
 fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
@@ -26,7 +28,7 @@ fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
             format!("must be 1 to {MAX_ID_BYTES} bytes long, has {}", id.len()),
         ));
     }
-    // Nearly all ids are printable ASCII, which takes no reading of characters.
+    // Nearly all ids are printable ASCII, which need not be decoded.
     if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Ok(());
     }
@@ -47,18 +49,20 @@ macro_rules! external_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The field that holds it on the wire and in files.
+            /// The name of its field on the wire and in files.
             pub const FIELD: &'static str = $field;
 
+            /// Makes an id of a valid string.
+            ///
             /// # Errors
-            /// Names the field when the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
+            /// [`InvalidField`] if the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
             pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidField> {
                 let id = id.as_ref();
                 Self::check(id)?;
                 Ok(Self(id.into()))
             }
 
-            /// Whether `id` could be one, for whoever has no need to keep it.
+            /// Checks whether `id` is valid, without making one.
             ///
             /// # Errors
             /// As [`Self::new`].
@@ -86,52 +90,52 @@ macro_rules! external_id {
 }
 
 external_id!(
-    /// A shopper.
+    /// The id of a user, a shopper.
     UserId,
     "user_id"
 );
 external_id!(
-    /// Something that is sold.
+    /// The id of an item that is sold.
     ItemId,
     "item_id"
 );
 external_id!(
-    /// Who sells it.
+    /// The id of a merchant, who sells items.
     MerchantId,
     "merchant_id"
 );
 external_id!(
-    /// One purchase of one or more lines.
+    /// The id of an order, a purchase of one or more lines.
     OrderId,
     "order_id"
 );
 external_id!(
-    /// A time in which a merchant, or the platform, gives coupons.
+    /// The id of a campaign, in which a merchant or the platform gives coupons.
     CampaignId,
     "campaign_id"
 );
 external_id!(
-    /// A discount on some items.
+    /// The id of a coupon, a discount on some items.
     CouponId,
     "coupon_id"
 );
 external_id!(
-    /// What is set aside for a user until they pay.
+    /// The id of a reservation, a discount that is set aside until the user pays.
     ReservationId,
     "reservation_id"
 );
 external_id!(
-    /// A coupon that was used.
+    /// The id of a redemption, the use of a coupon.
     RedemptionId,
     "redemption_id"
 );
 external_id!(
-    /// Chosen by the sender of a mutation: sent again, it has the same effect and answer.
+    /// The id of a mutation, chosen by its sender: the same id sent again has the same effect and answer.
     RequestId,
     "request_id"
 );
 external_id!(
-    /// What kind of item it is; a category has no other property than its name.
+    /// The name of a category of items; a category has no other property.
     Category,
     "category"
 );

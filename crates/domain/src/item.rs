@@ -4,7 +4,7 @@ use super::error::InvalidField;
 use super::id::{Category, ItemId, MerchantId};
 use super::money::Money;
 
-/// Longest title of an item or name of a merchant, in bytes of UTF-8.
+/// The length of the longest title of an item or name of a merchant, in bytes of UTF-8.
 pub const MAX_TITLE_BYTES: usize = 1024;
 
 /// A change of a merchant; `None` keeps what is stored.
@@ -32,19 +32,19 @@ pub struct Item {
     pub facts: ItemFacts,
 }
 
-/// What filters and titles need to know of an item.
+/// The facts about an item that filters and titles need.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemFacts {
     pub title: Option<String>,
     pub merchant: Option<MerchantId>,
     pub category: Option<Category>,
     pub price: Option<Money>,
-    /// An item that is not listed is never recommended.
+    /// Whether the item may be recommended.
     pub listed: bool,
 }
 
 impl Default for ItemFacts {
-    /// An item first seen in a rating or a purchase.
+    /// Returns the facts of an item that was first seen in a rating or a purchase.
     fn default() -> Self {
         Self {
             title: None,
@@ -56,6 +56,8 @@ impl Default for ItemFacts {
     }
 }
 
+/// Checks a title or a name.
+///
 /// # Errors
 /// `TEXT_TOO_LONG` or `TEXT_HAS_CONTROL_CHARACTER`, naming `field`.
 pub fn check_text(field: &str, text: String) -> Result<String, InvalidField> {

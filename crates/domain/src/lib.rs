@@ -1,7 +1,11 @@
-//! What the platform talks about: ids, ratings, purchases, items, money, time. Values are valid by construction.
+//! The platform's vocabulary: ids, ratings, purchases, items, coupons, consent, money and time.
+//!
+//! Values are valid by construction: whoever holds a [`money::Currency`] or an [`id::UserId`] need not check it again. A value
+//! that comes from outside and is wrong becomes an [`error::InvalidField`].
 
 pub mod access;
 pub mod api_key;
+pub mod campaign;
 pub mod consent;
 pub mod coupon;
 pub mod decimal;

@@ -1,17 +1,19 @@
-//! Money: integer minor units and a currency.
+//! Money: an integer number of minor units, such as cents, and a currency.
 
 use std::fmt;
 
 use super::decimal::Decimal;
 use super::error::InvalidField;
 
-/// ISO 4217 code: three capital ASCII letters.
+/// A currency by its ISO 4217 code: three capital ASCII letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    /// Makes a currency of its code. It does not check whether ISO 4217 lists the code.
+    ///
     /// # Errors
-    /// `INVALID_CURRENCY` when `code` is not three capital letters.
+    /// `INVALID_CURRENCY`, naming `currency_code`, if `code` is not three capital letters.
     pub fn new(code: &str) -> Result<Self, InvalidField> {
         match <[u8; 3]>::try_from(code.as_bytes()) {
             Ok(letters) if letters.iter().all(u8::is_ascii_uppercase) => Ok(Self(letters)),
@@ -27,7 +29,7 @@ impl Currency {
         std::str::from_utf8(&self.0).unwrap_or_else(|_| unreachable!("three ASCII letters"))
     }
 
-    /// Digits of the minor unit in ISO 4217: 2 for most, 0 for JPY, 3 for KWD.
+    /// Returns the decimal digits of the minor unit in ISO 4217: 2 for most currencies, 0 for JPY, 3 for KWD.
     pub fn minor_digits(&self) -> u32 {
         match &self.0 {
             b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
@@ -53,11 +55,13 @@ pub struct Money {
 }
 
 impl Money {
-    /// `amount` in major units (pounds, not pence), rounded to the minor unit, halves away from 0: files of amounts
-    /// carry more decimals than money has, from unit prices, exchange rates and binary fractions.
+    /// Converts `amount` in major units (pounds, not pence), rounded to the minor unit, halves away from 0.
+    ///
+    /// Rounding is needed because files carry more decimals than money has, from unit prices, exchange rates and binary
+    /// fractions.
     ///
     /// # Errors
-    /// `AMOUNT_OUT_OF_RANGE` naming `field`.
+    /// `AMOUNT_OUT_OF_RANGE`, naming `field`.
     pub fn from_major(field: &str, amount: Decimal, currency: Currency) -> Result<Self, InvalidField> {
         match amount.scaled(currency.minor_digits()) {
             Some(amount_minor) => Ok(Self { amount_minor, currency }),
@@ -69,10 +73,10 @@ impl Money {
         }
     }
 
-    /// A price: not negative.
+    /// Checks that the amount is not negative, as a price must be.
     ///
     /// # Errors
-    /// `NEGATIVE_PRICE` naming `amount_minor`.
+    /// `NEGATIVE_PRICE`, naming `amount_minor`.
     pub fn require_not_negative(self) -> Result<Self, InvalidField> {
         if self.amount_minor < 0 {
             return Err(InvalidField::new(
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn money_reads_as_people_write_it() {
+    fn money_is_shown_in_major_units() {
         let check = |amount_minor, code, text: &str| {
             let currency = Currency::new(code).unwrap();
             assert_eq!(Money { amount_minor, currency }.to_string(), text);

@@ -1,4 +1,4 @@
-//! Order lines.
+//! Purchases: the lines of orders.
 
 use super::error::InvalidField;
 use super::id::{ItemId, OrderId, UserId};
@@ -9,34 +9,38 @@ use super::time::EventTime;
 #[derive(Debug, Clone, PartialEq)]
 pub struct PurchaseLine {
     pub order: OrderId,
-    /// From 1.
+    /// At least 1.
     pub line_number: i32,
     pub user: UserId,
     pub item: ItemId,
-    /// Never 0; negative for a return.
+    /// Not 0; negative for a return.
     pub quantity: i32,
-    /// For the whole line; negative for a refund.
+    /// The price of the whole line; negative for a refund.
     pub line_total: Money,
     pub purchased_at: EventTime,
-    /// What coupons took off the line, in minor units of its currency; 0 or more.
+    /// The amount that coupons took off the line, in minor units of its currency; 0 or more.
     pub coupon_discount_minor: i64,
 }
 
+/// Checks the quantity of a line.
+///
 /// # Errors
-/// `ZERO_QUANTITY`.
+/// `ZERO_QUANTITY`, naming `quantity`.
 pub fn check_quantity(quantity: i32) -> Result<i32, InvalidField> {
     if quantity == 0 {
         return Err(InvalidField::new(
             "quantity",
             "ZERO_QUANTITY",
-            "must not be 0 (negative for a return)",
+            "must not be 0; it is negative for a return",
         ));
     }
     Ok(quantity)
 }
 
+/// Checks the amount that coupons took off a line.
+///
 /// # Errors
-/// `NEGATIVE_DISCOUNT` naming `field`.
+/// `NEGATIVE_DISCOUNT`, naming `field`.
 pub fn check_coupon_discount(field: &str, discount_minor: i64) -> Result<i64, InvalidField> {
     if discount_minor < 0 {
         let message = format!("must be 0 or more, is {discount_minor}");
@@ -45,8 +49,10 @@ pub fn check_coupon_discount(field: &str, discount_minor: i64) -> Result<i64, In
     Ok(discount_minor)
 }
 
+/// Checks the number of a line in its order.
+///
 /// # Errors
-/// `LINE_NUMBER_OUT_OF_RANGE` below 1.
+/// `LINE_NUMBER_OUT_OF_RANGE`, naming `line_number`, below 1.
 pub fn check_line_number(line_number: i32) -> Result<i32, InvalidField> {
     if line_number < 1 {
         return Err(InvalidField::new(

@@ -4,7 +4,7 @@ use super::error::InvalidField;
 use super::id::{ItemId, UserId};
 use super::time::Timestamp;
 
-/// The values a rating may take: finite, `min` > 0 because an absent rating counts as 0.
+/// The range of ratings: finite, with `min` > 0 because an absent rating counts as 0.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RatingScale {
@@ -19,8 +19,10 @@ impl Default for RatingScale {
 }
 
 impl RatingScale {
+    /// Checks that 0 < `min` < `max`, both finite.
+    ///
     /// # Errors
-    /// Names `rating.min` or `rating.max` when the range is not 0 < min < max, both finite.
+    /// `INVALID_RATING_SCALE`, naming `rating.min` or `rating.max`.
     pub fn validate(&self) -> Result<(), InvalidField> {
         if !(self.min.is_finite() && self.min > 0.0) {
             return Err(InvalidField::new(
@@ -39,8 +41,10 @@ impl RatingScale {
         Ok(())
     }
 
+    /// Checks that `value` lies in the range.
+    ///
     /// # Errors
-    /// `RATING_OUT_OF_RANGE` naming `field`, also for NaN and the infinities.
+    /// `RATING_OUT_OF_RANGE`, naming `field`, also for NaN and the infinities.
     pub fn check(&self, field: &str, value: f32) -> Result<f32, InvalidField> {
         if value >= self.min && value <= self.max {
             return Ok(value);
@@ -52,21 +56,21 @@ impl RatingScale {
         ))
     }
 
-    /// `value` moved to the nearer limit when it lies outside; and whether it did.
+    /// Returns `value`, moved to the nearer limit if it lies outside the range, and whether it was moved.
     pub fn clamp(&self, value: f64) -> (f64, bool) {
         let clamped = value.clamp(f64::from(self.min), f64::from(self.max));
         (clamped, clamped != value)
     }
 }
 
-/// What a user thinks of an item.
+/// An explicit rating of an item by a user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rating {
     pub user: UserId,
     pub item: ItemId,
     /// Within the [`RatingScale`].
     pub value: f32,
-    /// The latest wins.
+    /// Of several ratings of an item by a user, the latest holds.
     pub rated_at: Timestamp,
 }
 

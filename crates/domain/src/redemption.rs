@@ -1,4 +1,4 @@
-//! What is set aside of a coupon, and what was used.
+//! Reservations and redemptions of coupons.
 
 use super::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
 use super::money::Currency;
@@ -13,23 +13,23 @@ pub struct Reservation {
     pub amount_minor: i64,
     pub currency: Currency,
     pub reserved_at: Timestamp,
-    /// It can be confirmed until before this.
+    /// The reservation can be confirmed before this instant.
     pub expires_at: Timestamp,
 }
 
-/// A coupon that was used.
+/// The use of a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redemption {
     pub id: RedemptionId,
-    /// None of one that another system has made.
+    /// `None` if another system made the redemption.
     pub reservation: Option<ReservationId>,
     pub user: UserId,
     pub coupon: CouponId,
     pub amount_minor: i64,
     pub currency: Currency,
-    /// Given back until now; at most `amount_minor`.
+    /// The amount that was given back so far; at most `amount_minor`.
     pub rolled_back_minor: i64,
-    /// Whether the user may have the coupon again.
+    /// Whether a rollback restored the user's cap, so that they may use the coupon again.
     pub is_cap_restored: bool,
     pub order: Option<OrderId>,
     pub redeemed_at: Timestamp,

@@ -1,4 +1,4 @@
-//! Instants in UTC, to the microsecond, as PostgreSQL keeps them.
+//! Instants in UTC, to the microsecond, which is PostgreSQL's resolution.
 
 use chrono::{DateTime, TimeZone, Utc};
 
@@ -7,16 +7,17 @@ use super::error::InvalidField;
 /// An instant.
 pub type Timestamp = DateTime<Utc>;
 
-/// When something happened.
+/// The time of an event, and whether its source gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventTime {
-    /// As its source says.
+    /// The source gave the time.
     Given(Timestamp),
-    /// The source does not say: when we were told, for the first time if it tells us again.
+    /// The source gave no time. This is when the event was first received.
     Received(Timestamp),
 }
 
 impl EventTime {
+    /// Returns the time, given or received.
     pub fn at(self) -> Timestamp {
         match self {
             Self::Given(at) | Self::Received(at) => at,
@@ -24,11 +25,12 @@ impl EventTime {
     }
 }
 
-/// Something that happened: not before 1900, and not later than a day after `now` (clocks differ; more is a mistake
-/// that would block every later write).
+/// Checks the time of an event and cuts it to whole microseconds: not before 1900, at most a day after `now`.
+///
+/// Clocks differ by less than a day. A later time would be a mistake that blocks every later write.
 ///
 /// # Errors
-/// `TIME_OUT_OF_RANGE` naming `field`.
+/// `TIME_OUT_OF_RANGE`, naming `field`.
 pub fn check_event_time(field: &str, at: Timestamp, now: Timestamp) -> Result<Timestamp, InvalidField> {
     let earliest = Utc
         .with_ymd_and_hms(1900, 1, 1, 0, 0, 0)
@@ -48,7 +50,7 @@ pub fn check_event_time(field: &str, at: Timestamp, now: Timestamp) -> Result<Ti
     Ok(to_micros(at))
 }
 
-/// Cut to whole microseconds, the resolution of storage, so that a value read back equals the one written.
+/// Cuts `at` to whole microseconds, the resolution of storage, so that a value read back equals the one written.
 pub fn to_micros(at: Timestamp) -> Timestamp {
     DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
 }

@@ -6,8 +6,8 @@ use futures_util::try_join;
 
 use coupons::eligibility::Usage;
 use coupons::targeting::Particulars;
+use domain::campaign::{Audience, CampaignState, Window};
 use domain::consent::{Consents, Purpose};
-use domain::coupon::{Audience, CampaignState, Window};
 use domain::id::{CampaignId, CouponId};
 use domain::time::Timestamp;
 

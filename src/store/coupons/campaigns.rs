@@ -1,6 +1,6 @@
 //! Campaigns: made, changed, put into another state.
 
-use domain::coupon::{Campaign, CampaignPatch, CampaignState};
+use domain::campaign::{Campaign, CampaignPatch, CampaignState};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::time::Timestamp;

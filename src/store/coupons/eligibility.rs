@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use coupons::eligibility::{Usage, UserFacts};
+use domain::campaign::Window;
 use domain::consent::{Consents, Purpose};
-use domain::coupon::Window;
 use domain::id::{CampaignId, CouponId, UserId};
 use domain::time::Timestamp;
 

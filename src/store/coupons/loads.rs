@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use domain::coupon::{Audience, CampaignState, DEFAULT_RESERVATION_TTL_SECONDS, Discount, Window};
+use domain::campaign::{Audience, CampaignState, Window};
+use domain::coupon::{DEFAULT_RESERVATION_TTL_SECONDS, Discount};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;

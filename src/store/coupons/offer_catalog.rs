@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use coupons::offer_catalog::OfferCatalog;
-use domain::coupon::{Campaign, Coupon, Holdout, Window};
+use domain::campaign::{Campaign, Holdout, Window};
+use domain::coupon::Coupon;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
 use domain::money::Currency;
 use domain::time::Timestamp;

@@ -8,8 +8,9 @@ use super::*;
 use crate::rules::Users;
 use crate::scoring::{By, Explanation, Scorer};
 use crate::testing::{campaign, coupon, listed, noon};
+use domain::campaign::{Campaign, Holdout};
 use domain::consent::PrivacyOptions;
-use domain::coupon::{Campaign, Coupon, Holdout, Rule};
+use domain::coupon::{Coupon, Rule};
 use recommender::snapshot::fixture::{EXAMPLE, snapshot_parts, user_id, view};
 use recommender::snapshot::overlay::{FreshChange, Overlay};
 

@@ -1,6 +1,6 @@
 //! A small past for tests: users who redeem and users who do not.
 
-use domain::coupon::Window;
+use domain::campaign::Window;
 use domain::id::CampaignId;
 use domain::time::Timestamp;
 use recommender::snapshot::catalog::Catalog;

@@ -5,7 +5,7 @@ use chrono::Duration;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
-use domain::coupon::Window;
+use domain::campaign::Window;
 use domain::id::CampaignId;
 use domain::time::Timestamp;
 

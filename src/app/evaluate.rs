@@ -6,7 +6,7 @@ use coupons::backtest::{Backtest, BacktestOptions, backtest};
 use domain::consent::PrivacyOptions;
 use domain::time::Timestamp;
 use recommender::evaluation::evaluate::{self, Evaluated};
-use recommender::evaluation::holdout::Holdout;
+use recommender::evaluation::held_out::HeldOutParts;
 use recommender::evaluation::options::EvaluationOptions;
 use recommender::evaluation::report::ParametersOf;
 use recommender::evaluation::split::Cut;
@@ -28,8 +28,8 @@ pub async fn evaluate(
     let (input, _) = read_input(pool, privacy).await?;
     let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
     let evaluated = compute(move || {
-        let holdout = Holdout::new(&input, &parameters, &cut, &options)?;
-        evaluate::evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)
+        let held_out = HeldOutParts::new(&input, &parameters, &cut, &options)?;
+        evaluate::evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)
     });
     Ok(evaluated.await??)
 }

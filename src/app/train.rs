@@ -19,9 +19,9 @@ use domain::error::{InvalidField, chain};
 use recommender::evaluation::error::EvaluationError;
 use recommender::evaluation::evaluate::evaluate;
 use recommender::evaluation::gate::{Evidence, GateOptions, SnapshotCounts, judge};
-use recommender::evaluation::holdout::Holdout;
+use recommender::evaluation::held_out::HeldOutParts;
 use recommender::evaluation::options::EvaluationOptions;
-use recommender::evaluation::report::{Evaluation, ParametersOf, Verdict};
+use recommender::evaluation::report::{Evaluation, GateVerdict, ParametersOf};
 use recommender::evaluation::split::Cut;
 use recommender::snapshot::codec::{self, Checksum};
 use recommender::snapshot::parameters::TrainingParameters;
@@ -288,13 +288,13 @@ async fn run(pool: &Pool, lease: &Lease, options: &TrainOptions, report: Report)
     let evaluation_options = options.evaluation.clone();
     let backtest_options = options.backtest();
     let (input, candidate, refitted, propensity_quality) = compute(move || {
-        let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &evaluation_options)?;
-        let candidate = evaluate(&input, &holdout, &parameters, ParametersOf::Candidate)?;
+        let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &evaluation_options)?;
+        let candidate = evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)?;
         // The active snapshot's bytes have seen what is held out, so that only its parameters are compared.
         let refitted = match active_parameters {
             None => None,
             Some(active) if active == parameters => Some(candidate.clone().relabeled(ParametersOf::Active)),
-            Some(active) => Some(evaluate(&input, &holdout, &active, ParametersOf::Active)?),
+            Some(active) => Some(evaluate(&input, &held_out, &active, ParametersOf::Active)?),
         };
         let propensity = backtest(&input, &parameters, &backtest_options)?.propensity;
         Ok::<_, EvaluationError>((input, candidate, refitted, propensity))
@@ -357,7 +357,7 @@ async fn run(pool: &Pool, lease: &Lease, options: &TrainOptions, report: Report)
         size_bytes,
         checksum,
     };
-    let passed = evaluation.verdict != Verdict::Rejected;
+    let passed = evaluation.verdict != GateVerdict::Rejected;
     let state = match passed {
         true => SnapshotState::Candidate,
         false => SnapshotState::Rejected,

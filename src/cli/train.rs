@@ -12,7 +12,7 @@ use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::SnapshotState;
-use recommender::evaluation::report::Verdict;
+use recommender::evaluation::report::GateVerdict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -89,9 +89,9 @@ pub(super) fn print(trained: &Trained) {
     }
     let snapshot = &trained.snapshot;
     let verdict = match trained.evaluation.verdict {
-        Verdict::Passed => "PASSED",
-        Verdict::Rejected => "REJECTED",
-        Verdict::InsufficientEvaluation => "INSUFFICIENT_EVALUATION",
+        GateVerdict::Passed => "PASSED",
+        GateVerdict::Rejected => "REJECTED",
+        GateVerdict::InsufficientEvaluation => "INSUFFICIENT_EVALUATION",
     };
     println!("snapshot {}: {verdict}, {}", snapshot.version, snapshot.state);
 }

@@ -147,7 +147,7 @@ async fn nothing_is_made_of_nothing() {
     let database = TestDatabase::create().await;
     let (code, outcome) = train(&database, &[]);
     assert_eq!((code, &outcome["state"]), (3, &json!("rejected")), "{outcome:#}");
-    let expected = "the model is empty: it has 0 users, 0 items and 0 ratings";
+    let expected = "the model has 0 users, 0 items and 0 ratings; each must be 1 or more";
     assert_eq!(outcome["evaluation"]["reasons"][0], expected);
     assert_states(&database, &[(1, "rejected")]);
 }

@@ -1,12 +1,13 @@
-//! How good a model is, and whether it may be served: splits in time, fitted weights, metrics, gate.
+//! Measures how good a model is, and decides whether it may be served.
 //!
-//! [`holdout`] cuts the data and fixes whom a model is asked about and what would be right, whatever the parameters;
-//! [`evaluate`] fits a model with some parameters on the earlier part and asks it; [`gate`] judges the figures.
+//! [`held_out`] splits the data in time. It fixes the users whom a model is asked about and the right answers, whatever the
+//! model's parameters. [`evaluate`] fits a model with some parameters on the earlier part and measures its answers. [`gate`]
+//! decides by the figures.
 
 pub mod error;
 pub mod evaluate;
 pub mod gate;
-pub mod holdout;
+pub mod held_out;
 pub mod metrics;
 pub mod options;
 mod ranking;

@@ -1,4 +1,4 @@
-//! From what has been rated and bought to a model: effective ratings, biases, neighbor lists.
+//! Trains a model from ratings and purchases: effective ratings, biases, neighbor lists.
 
 pub mod activity;
 pub mod biases;

@@ -7,7 +7,7 @@ use crate::store::snapshots::{SnapshotRecord, SnapshotState};
 use domain::error::InvalidField;
 use domain::item::check_text;
 use recommender::evaluation::report::{
-    Evaluation, ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics, Verdict,
+    Evaluation, GateVerdict, ItemScope, ParametersOf, Ranker, RankingMetrics, RatingMetrics, RatingPredictor,
 };
 use recommender::snapshot::parameters::TrainingParameters;
 
@@ -122,9 +122,9 @@ impl From<SnapshotRecord> for v1::Snapshot {
 impl From<Evaluation> for v1::Evaluation {
     fn from(evaluation: Evaluation) -> Self {
         let verdict = match evaluation.verdict {
-            Verdict::Passed => v1::GateVerdict::Passed,
-            Verdict::Rejected => v1::GateVerdict::Rejected,
-            Verdict::InsufficientEvaluation => v1::GateVerdict::InsufficientEvaluation,
+            GateVerdict::Passed => v1::GateVerdict::Passed,
+            GateVerdict::Rejected => v1::GateVerdict::Rejected,
+            GateVerdict::InsufficientEvaluation => v1::GateVerdict::InsufficientEvaluation,
         };
         Self {
             verdict: verdict.into(),
@@ -166,10 +166,10 @@ impl From<RatingMetrics> for v1::RatingMetrics {
         Self {
             parameters: parameters_of(metrics.parameters),
             predictor: match metrics.predictor {
-                Predictor::Mean => "mean",
-                Predictor::ItemBased => "item_based",
-                Predictor::UserBased => "user_based",
-                Predictor::Blended => "blended",
+                RatingPredictor::Mean => "mean",
+                RatingPredictor::ItemBased => "item_based",
+                RatingPredictor::UserBased => "user_based",
+                RatingPredictor::Blended => "blended",
             }
             .to_owned(),
             ratings: metrics.ratings,

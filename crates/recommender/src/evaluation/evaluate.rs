@@ -1,4 +1,4 @@
-//! How good a model with some parameters is: fitted on what came first, asked about what came later.
+//! Evaluates parameters: fits a model on the earlier data and measures its answers about the later data.
 
 use std::sync::Arc;
 
@@ -12,60 +12,62 @@ use crate::training::matrix::effective_ratings;
 use domain::consent::PrivacyOptions;
 
 use super::error::EvaluationError;
-use super::holdout::{Holdout, Period};
+use super::held_out::{HeldOutPart, HeldOutParts};
 use super::ranking::Listing;
 use super::rating::rated_cases;
-use super::report::{ItemScope, ParametersOf, Predictor, Ranker, RankingMetrics, RatingMetrics};
+use super::report::{ItemScope, ParametersOf, Ranker, RankingMetrics, RatingMetrics, RatingPredictor};
 use super::weights::fit_weights;
 use super::{ranking, rating};
 
-/// What was found about one set of parameters.
+/// The evaluation of one set of parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluated {
-    /// Fitted on the validation part.
+    /// The blend weights, fitted on the validation part.
     pub weights: BlendWeights,
-    /// Users with a new item to find, of whom the gate wants enough.
+    /// The number of users with a relevant new item in the test part. The gate needs enough of them.
     pub users: u64,
-    /// Every ranker in both scopes; none in a scope without users.
+    /// The metrics of every ranker in both scopes; a scope without users has none.
     pub ranking: Vec<RankingMetrics>,
-    /// Every predictor; none without held-out ratings of new items.
+    /// The metrics of every predictor; empty without held-out ratings of new items.
     pub rating: Vec<RatingMetrics>,
 }
 
 impl Evaluated {
-    /// The same figures, of other parameters that are equal.
+    /// Returns the same figures under another label, for parameters that are equal.
     pub fn relabeled(mut self, of: ParametersOf) -> Self {
         self.ranking.iter_mut().for_each(|metrics| metrics.parameters = of);
         self.rating.iter_mut().for_each(|metrics| metrics.parameters = of);
         self
     }
 
-    /// `None` when nobody could be asked.
+    /// Returns the metrics of a ranker in a scope; `None` without users.
     pub fn ranking(&self, ranker: Ranker, items: ItemScope) -> Option<&RankingMetrics> {
         let mut ranking = self.ranking.iter();
         ranking.find(|metrics| metrics.ranker == ranker && metrics.items == items)
     }
 }
 
-/// Fits the weights on the validation part with a model of what came before it, then the figures on the test part with
-/// a model of what came before that. No model ever sees what it is asked about.
+/// Evaluates `parameters` on the held-out parts of `input`.
 ///
-/// `holdout`: of this `input`; the same one for all parameters that are to be compared. Runs on the rayon pool it is
-/// called in; the result is the same for any number of threads.
+/// It fits the blend weights on the validation part, with a model of the data before it, and then measures the figures on the
+/// test part, with a model of the data before that. No model sees the data that it is asked about.
+///
+/// `held_out`: made of this `input`; the same one for all parameters that are compared. Runs on the current rayon pool; the
+/// result is the same for any number of threads.
 ///
 /// # Errors
-/// None for a `holdout` of this `input`.
+/// None if `held_out` was made of this `input`.
 ///
-/// Source: ARCHITECTURE.md, "Evaluation".
+/// Source: docs/formulas.md, "Evaluation".
 pub fn evaluate(
     input: &TrainingInput,
-    holdout: &Holdout,
+    held_out: &HeldOutParts,
     parameters: &TrainingParameters,
     of: ParametersOf,
 ) -> Result<Evaluated, EvaluationError> {
-    let weights = weights_on_validation(input, holdout, parameters)?;
-    let view = model_before(&holdout.test, input, holdout, parameters, weights)?;
-    let rated = rated_cases(input, holdout, &holdout.test, parameters, &view)?;
+    let weights = weights_on_validation(input, held_out, parameters)?;
+    let view = model_before(&held_out.test, input, held_out, parameters, weights)?;
+    let rated = rated_cases(input, held_out, &held_out.test, parameters, &view)?;
 
     let rankers = [
         Ranker::Popularity,
@@ -82,21 +84,21 @@ pub fn evaluate(
     let listings: Vec<Listing> = scopes
         .flat_map(|items| rankers.map(|ranker| listing(items, ranker)))
         .collect();
-    let lists = ranking::ranked_lists(&view, &input.users, &holdout.test.cases, &listings);
+    let lists = ranking::ranked_lists(&view, &input.users, &held_out.test.cases, &listings);
     let ranking = listings.into_iter().zip(&lists);
     let ranking = ranking.filter_map(|(listing, lists)| ranking::measure(&view, lists, of, listing));
 
     let predictors = [
-        Predictor::Mean,
-        Predictor::ItemBased,
-        Predictor::UserBased,
-        Predictor::Blended,
+        RatingPredictor::Mean,
+        RatingPredictor::ItemBased,
+        RatingPredictor::UserBased,
+        RatingPredictor::Blended,
     ];
     let rating = predictors.into_iter();
     let rating = rating.filter_map(|predictor| rating::measure(&view, &rated, of, predictor));
     Ok(Evaluated {
         weights,
-        users: holdout.users() as u64,
+        users: held_out.users() as u64,
         ranking: ranking.collect(),
         rating: rating.collect(),
     })
@@ -104,31 +106,31 @@ pub fn evaluate(
 
 fn weights_on_validation(
     input: &TrainingInput,
-    holdout: &Holdout,
+    held_out: &HeldOutParts,
     parameters: &TrainingParameters,
 ) -> Result<BlendWeights, EvaluationError> {
     let weights = BlendWeights::default();
-    if holdout.validation.cases.is_empty() {
+    if held_out.validation.cases.is_empty() {
         return Ok(weights);
     }
-    let view = model_before(&holdout.validation, input, holdout, parameters, weights)?;
-    let rated = rated_cases(input, holdout, &holdout.validation, parameters, &view)?;
-    Ok(fit_weights(&view, &input.users, &holdout.validation.cases, &rated))
+    let view = model_before(&held_out.validation, input, held_out, parameters, weights)?;
+    let rated = rated_cases(input, held_out, &held_out.validation, parameters, &view)?;
+    Ok(fit_weights(&view, &input.users, &held_out.validation.cases, &rated))
 }
 
-/// A model of everything before the period, with the neighbors of those who are asked about it.
+/// Fits a model of all data before `part`, with the neighbors of the users whom it is asked about.
 pub(super) fn model_before(
-    period: &Period,
+    part: &HeldOutPart,
     input: &TrainingInput,
-    holdout: &Holdout,
+    held_out: &HeldOutParts,
     parameters: &TrainingParameters,
     weights: BlendWeights,
 ) -> Result<View, EvaluationError> {
-    let effective = effective_ratings(input, parameters, |user, at| holdout.split.part(user, at) < period.part)?;
+    let effective = effective_ratings(input, parameters, |user, at| held_out.split.part(user, at) < part.part)?;
     let options = ModelOptions {
         parameters,
         weights,
-        listed_users: Some(&period.asked),
+        listed_users: Some(&part.asked),
     };
     let parts = fit(input, effective, &options, &|_| {})?;
     Ok(View {
@@ -151,8 +153,8 @@ mod tests {
     use crate::training::testing::{at, input, order, rating};
 
     fn evaluated(input: &TrainingInput, parameters: &TrainingParameters, cut: &Cut) -> Evaluated {
-        let holdout = Holdout::new(input, parameters, cut, &EvaluationOptions::default()).unwrap();
-        evaluate(input, &holdout, parameters, ParametersOf::Candidate).unwrap()
+        let held_out = HeldOutParts::new(input, parameters, cut, &EvaluationOptions::default()).unwrap();
+        evaluate(input, &held_out, parameters, ParametersOf::Candidate).unwrap()
     }
 
     #[track_caller]
@@ -161,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn ranking_figures_by_hand() {
-        // Raters before the cut: i0 and i4 3, i1 2, i2 1, i3 none; i4 is not listed any more.
+    fn ranking_metrics_equal_those_worked_out_by_hand() {
+        // Before the split i0 and i4 have 3 raters, i1 has 2, i2 has 1, i3 none. i4 is no longer listed.
         let before = [
             order(0, 0, 0),
             order(0, 1, 1),
@@ -187,13 +189,13 @@ mod tests {
             near(row.gini, gini);
             near(row.mean_popularity, popularity);
         };
-        // [i0, i1, i2, i3] to both: user 0 looks for i0 and i2, user 2 for i1.
+        // Both users are shown [i0, i1, i2, i3]. i0 and i2 are relevant to user 0, i1 to user 2.
         let second = 1.0 / 3f64.log2();
         let ndcg = (1.5 / (1.0 + second) + second) / 2.0;
         check(Ranker::Popularity, ItemScope::All, ndcg, 1.0, 1.0, 0.0, 1.5);
-        // [i2, i3] and [i1, i3].
+        // The users are shown [i2, i3] and [i1, i3].
         check(Ranker::Popularity, ItemScope::New, 1.0, 1.0, 0.75, 0.5, 0.75);
-        // [i2] and [i1].
+        // The users are shown [i2] and [i1].
         for ranker in [Ranker::ItemBased, Ranker::UserBased, Ranker::Blended] {
             check(ranker, ItemScope::New, 1.0, 1.0, 0.5, 2.0 / 3.0, 1.5);
         }
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn rating_figures_are_those_of_the_model_of_what_came_before() {
+    fn rating_metrics_come_from_a_model_of_earlier_data() {
         let before = [
             rating(0, 0, 4.0, 0),
             rating(0, 1, 2.0, 1),
@@ -212,7 +214,7 @@ mod tests {
             rating(1, 2, 1.0, 1),
             rating(2, 2, 4.0, 0),
         ];
-        // User 3 had nothing before, and user 0 has already rated the item that they order then.
+        // User 3 has no history, and user 0 has already rated the item that they order later.
         let after = [
             rating(0, 2, 3.0, 10),
             rating(2, 0, 1.5, 10),
@@ -238,8 +240,8 @@ mod tests {
             expected - rating
         };
         let errors = [error(0, 2, 3.0), error(2, 0, 1.5), error(2, 3, 5.0)];
-        let predictors: Vec<Predictor> = found.rating.iter().map(|row| row.predictor).collect();
-        use Predictor::{Blended, ItemBased, Mean, UserBased};
+        let predictors: Vec<RatingPredictor> = found.rating.iter().map(|row| row.predictor).collect();
+        use RatingPredictor::{Blended, ItemBased, Mean, UserBased};
         assert_eq!(predictors, [Mean, ItemBased, UserBased, Blended]);
         assert!(found.rating.iter().all(|row| row.ratings == 3));
         near(
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_teaches_nothing() {
+    fn held_out_data_does_not_change_the_model() {
         let input = tastes();
         let cut = Cut::At { at: at(90) };
         let found = evaluated(&input, &TrainingParameters::default(), &cut);
@@ -281,7 +283,7 @@ mod tests {
         let other = evaluated(&elsewhere, &TrainingParameters::default(), &cut);
         assert_eq!(other.weights, found.weights);
         for (other, found) in other.ranking.iter().zip(&found.ranking) {
-            // The same lists, to look for something else in.
+            // The lists are the same; only the relevant items differ.
             assert_eq!((other.gini, other.mean_popularity), (found.gini, found.mean_popularity));
         }
         let ndcg = |evaluated: &Evaluated| evaluated.ranking(Ranker::Blended, ItemScope::New).unwrap().ndcg_at_10;
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_knows_nobody_shows_what_is_popular() {
+    fn a_model_without_users_shows_popular_items() {
         let parameters = TrainingParameters {
             options: TrainingOptions {
                 implicit: ImplicitFeedback::Off,
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_ask_is_no_error() {
+    fn no_users_to_evaluate_is_no_error() {
         let nothing = Evaluated {
             weights: BlendWeights::default(),
             users: 0,

@@ -1,20 +1,20 @@
-//! Whether a candidate may take the place of the active snapshot.
+//! The gate: decides whether a candidate may replace the active snapshot.
 
 use crate::snapshot::SnapshotParts;
 use domain::error::InvalidField;
 
 use super::evaluate::Evaluated;
-use super::report::{ItemScope, Ranker, Verdict};
+use super::report::{GateVerdict, ItemScope, Ranker};
 
-/// Section `gate`.
+/// Section `gate` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GateOptions {
-    /// How far NDCG@10 may fall below that of the active parameters, as a share of it: 0 to 1.
+    /// How far NDCG@10 may fall below that of the active parameters, as a share of it, 0 to 1.
     pub tolerance: f64,
-    /// How much of the active snapshot's users, items and ratings may be gone: 0 to 1.
+    /// The share of the active snapshot's users, items or ratings that may be missing, 0 to 1.
     pub max_shrink: f64,
-    /// With fewer users evaluated the figures mean too little to judge by. At least 1.
+    /// The least evaluated users; with fewer, the figures mean too little to judge by. At least 1.
     pub min_users: u64,
 }
 
@@ -29,8 +29,10 @@ impl Default for GateOptions {
 }
 
 impl GateOptions {
+    /// Checks the values.
+    ///
     /// # Errors
-    /// Names the key.
+    /// `OUT_OF_RANGE`, naming the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         for (key, share) in [("gate.tolerance", self.tolerance), ("gate.max_shrink", self.max_shrink)] {
             if !(0.0..=1.0).contains(&share) {
@@ -49,12 +51,12 @@ impl GateOptions {
     }
 }
 
-/// The size of a model.
+/// The size of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SnapshotCounts {
     pub users: u64,
     pub items: u64,
-    /// Non-zero entries of the matrix of effective ratings.
+    /// The entries of the matrix of effective ratings.
     pub ratings: u64,
 }
 
@@ -68,35 +70,41 @@ impl SnapshotCounts {
     }
 }
 
-/// What speaks for and against a candidate.
+/// The input of [`judge`]: the figures of a candidate and of the active snapshot.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence<'a> {
-    /// Its parameters, fitted on the earlier part.
+    /// The candidate's parameters, fitted on the earlier part.
     pub candidate: &'a Evaluated,
-    /// The active snapshot's, fitted on the same part; `None` without an active snapshot.
+    /// The active snapshot's parameters, fitted on the same part; `None` without an active snapshot.
     pub active: Option<&'a Evaluated>,
-    /// Of the model fitted on everything.
+    /// The size of the candidate, the model fitted on everything.
     pub counts: SnapshotCounts,
-    /// Of the active snapshot.
+    /// The size of the active snapshot.
     pub active_counts: Option<SnapshotCounts>,
 }
 
+/// The result of [`judge`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
-    pub verdict: Verdict,
-    /// Why it was rejected, or why it could not be judged, each with its numbers.
+pub struct GateDecision {
+    pub verdict: GateVerdict,
+    /// Why the candidate was rejected or could not be judged, each reason with its numbers.
     pub reasons: Vec<String>,
 }
 
 /// Judges a candidate by the NDCG@10 of its blended recommendations of new items, and by its size.
 ///
-/// It is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected when it is empty, ranks worse than popularity, ranks worse than the active parameters by
-/// more than the tolerance, or has lost more than the allowed share of users, items or ratings. With fewer than
-/// `min_users` users evaluated nothing is said about ranking, nor about size while the active snapshot itself has fewer
-/// users; one that had enough must not be lost to a loss of data because the loss leaves too few to evaluate.
+/// The candidate is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected if it
 ///
-/// Source: ARCHITECTURE.md, "Gate".
-pub fn judge(evidence: &Evidence, options: &GateOptions) -> Judgement {
+/// - is empty,
+/// - ranks worse than popularity,
+/// - ranks worse than the active parameters by more than the tolerance, or
+/// - has lost more than the allowed share of users, items or ratings.
+///
+/// With fewer than `min_users` evaluated users, its ranking is not judged. Its size is then judged only if the active snapshot
+/// has at least `min_users` users: a loss of data must not pass because it leaves too few users to evaluate.
+///
+/// Source: docs/formulas.md, "Gate".
+pub fn judge(evidence: &Evidence, options: &GateOptions) -> GateDecision {
     let is_evaluated = evidence.candidate.users >= options.min_users;
     let was_large = evidence
         .active_counts
@@ -110,32 +118,34 @@ pub fn judge(evidence: &Evidence, options: &GateOptions) -> Judgement {
         reasons.extend(ranks_worse(evidence, options));
     }
     let verdict = if !reasons.is_empty() {
-        Verdict::Rejected
+        GateVerdict::Rejected
     } else if is_evaluated {
-        Verdict::Passed
+        GateVerdict::Passed
     } else {
-        Verdict::InsufficientEvaluation
+        GateVerdict::InsufficientEvaluation
     };
     if !is_evaluated {
         reasons.push(format!(
-            "{} users could be evaluated, fewer than gate.min_users = {}",
+            "{} users could be evaluated; gate.min_users = {} are needed to judge the ranking",
             evidence.candidate.users, options.min_users
         ));
     }
-    Judgement { verdict, reasons }
+    GateDecision { verdict, reasons }
 }
 
+/// Returns the reason why an empty model is rejected.
 fn unusable(evidence: &Evidence) -> Vec<String> {
     let SnapshotCounts { users, items, ratings } = evidence.counts;
     let mut reasons = Vec::new();
     if users == 0 || items == 0 || ratings == 0 {
         reasons.push(format!(
-            "the model is empty: it has {users} users, {items} items and {ratings} ratings"
+            "the model has {users} users, {items} items and {ratings} ratings; each must be 1 or more"
         ));
     }
     reasons
 }
 
+/// Returns the reasons why a model that has lost too much is rejected.
 fn shrunk(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
     let (counts, Some(active)) = (evidence.counts, evidence.active_counts) else {
         return Vec::new();
@@ -159,6 +169,7 @@ fn shrunk(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
     kinds.into_iter().filter(has_shrunk).map(reason).collect()
 }
 
+/// Returns the reasons why a model that ranks too badly is rejected.
 fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
     let ndcg = |evaluated: &Evaluated, ranker| {
         let metrics = evaluated.ranking(ranker, ItemScope::New);
@@ -169,15 +180,15 @@ fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
     let mut reasons = Vec::new();
     if candidate < popularity {
         reasons.push(format!(
-            "NDCG@10 on new items is {candidate:.4}, below popularity's {popularity:.4}"
+            "NDCG@10 on new items is {candidate:.4}; it must be at least {popularity:.4}, that of popularity"
         ));
     }
     if let Some(active) = evidence.active.map(|active| ndcg(active, Ranker::Blended)) {
         let least = active * (1.0 - options.tolerance);
         if candidate < least {
             reasons.push(format!(
-                "NDCG@10 on new items is {candidate:.4}, below {least:.4}: the active parameters' {active:.4} less \
-                 gate.tolerance = {}",
+                "NDCG@10 on new items is {candidate:.4}; it must be at least {least:.4}, that of the active parameters \
+                 ({active:.4}) less gate.tolerance = {}",
                 options.tolerance
             ));
         }
@@ -191,7 +202,7 @@ mod tests {
     use super::*;
     use crate::snapshot::parameters::BlendWeights;
 
-    /// NDCG@10 on new items; on all items it is turned around, to be looked at by nobody.
+    /// Returns an evaluation with these NDCG@10 on new items. Those on all items are inverted, as the gate must ignore them.
     fn evaluated(users: u64, popularity: f64, blended: f64) -> Evaluated {
         let row = |ranker, items, ndcg_at_10| RankingMetrics {
             parameters: ParametersOf::Candidate,
@@ -223,7 +234,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(evidence: &Evidence, verdict: Verdict, reasons: &[&str]) {
+    fn check(evidence: &Evidence, verdict: GateVerdict, reasons: &[&str]) {
         let found = judge(evidence, &GateOptions::default());
         assert_eq!(found.verdict, verdict, "{found:?}");
         assert_eq!(found.reasons, reasons);
@@ -240,9 +251,9 @@ mod tests {
                 active_counts: active.as_ref().map(|_| counts(500, 50, 5_000)),
             };
             let verdict = if reasons.is_empty() {
-                Verdict::Passed
+                GateVerdict::Passed
             } else {
-                Verdict::Rejected
+                GateVerdict::Rejected
             };
             check(&evidence, verdict, reasons);
         };
@@ -251,18 +262,18 @@ mod tests {
         check(
             evaluated(100, 0.04, 0.039),
             None,
-            &["NDCG@10 on new items is 0.0390, below popularity's 0.0400"],
+            &["NDCG@10 on new items is 0.0390; it must be at least 0.0400, that of popularity"],
         );
         check(evaluated(100, 0.04, 0.1), Some(0.1), &[]);
         check(evaluated(100, 0.04, 0.0951), Some(0.1), &[]);
-        let below_active = "NDCG@10 on new items is 0.0949, below 0.0950: the active parameters' 0.1000 less \
-                            gate.tolerance = 0.05";
+        let below_active = "NDCG@10 on new items is 0.0949; it must be at least 0.0950, that of the active parameters \
+                            (0.1000) less gate.tolerance = 0.05";
         check(evaluated(100, 0.04, 0.0949), Some(0.1), &[below_active]);
         check(
             evaluated(100, 0.0951, 0.0949),
             Some(0.1),
             &[
-                "NDCG@10 on new items is 0.0949, below popularity's 0.0951",
+                "NDCG@10 on new items is 0.0949; it must be at least 0.0951, that of popularity",
                 below_active,
             ],
         );
@@ -279,9 +290,9 @@ mod tests {
                 active_counts: Some(counts(1_000, 100, 10_000)),
             };
             let verdict = if reasons.is_empty() {
-                Verdict::Passed
+                GateVerdict::Passed
             } else {
-                Verdict::Rejected
+                GateVerdict::Rejected
             };
             check(&evidence, verdict, reasons);
         };
@@ -301,10 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_model_is_rejected_whoever_was_asked() {
+    fn an_empty_model_is_rejected_whatever_the_number_of_users() {
         for users in [0, 99, 100] {
             let candidate = evaluated(users, 0.04, 0.1);
-            let too_few = format!("{users} users could be evaluated, fewer than gate.min_users = 100");
+            let too_few =
+                format!("{users} users could be evaluated; gate.min_users = 100 are needed to judge the ranking");
             let check = |counts, reason: &str| {
                 let evidence = Evidence {
                     candidate: &candidate,
@@ -314,11 +326,11 @@ mod tests {
                 };
                 let reasons = [reason, &too_few];
                 let shown = if users < 100 { 2 } else { 1 };
-                check(&evidence, Verdict::Rejected, &reasons[..shown]);
+                check(&evidence, GateVerdict::Rejected, &reasons[..shown]);
             };
             check(
                 counts(0, 5, 0),
-                "the model is empty: it has 0 users, 5 items and 0 ratings",
+                "the model has 0 users, 5 items and 0 ratings; each must be 1 or more",
             );
         }
     }
@@ -326,7 +338,7 @@ mod tests {
     #[test]
     fn too_few_users_are_not_judged_by_rank_but_a_large_loss_is_seen() {
         let check = |users, now, active_counts, verdict, reasons: &[&str]| {
-            // Worse than anything.
+            // The candidate ranks worse than popularity and the active parameters.
             let candidate = evaluated(users, 0.9, 0.1);
             let active = evaluated(users, 0.0, 0.9);
             let evidence = Evidence {
@@ -338,23 +350,23 @@ mod tests {
             check(&evidence, verdict, reasons);
         };
         let (small, large) = (counts(10, 10, 10), counts(100, 10, 10));
-        let nobody = "0 users could be evaluated, fewer than gate.min_users = 100";
-        let insufficient = Verdict::InsufficientEvaluation;
+        let nobody = "0 users could be evaluated; gate.min_users = 100 are needed to judge the ranking";
+        let insufficient = GateVerdict::InsufficientEvaluation;
         check(0, small, None, insufficient, &[nobody]);
         check(
             99,
             small,
             None,
             insufficient,
-            &["99 users could be evaluated, fewer than gate.min_users = 100"],
+            &["99 users could be evaluated; gate.min_users = 100 are needed to judge the ranking"],
         );
-        // The active snapshot was as small: it may shrink.
+        // The active snapshot was as small, so the model may shrink.
         check(0, counts(1, 1, 1), Some(counts(99, 10, 10)), insufficient, &[nobody]);
-        // It was not: that is a loss.
+        // The active snapshot was large, so this is a loss.
         check(0, large, Some(large), insufficient, &[nobody]);
         let loss = "the model has 10 users, 90.0 % fewer than the active snapshot's 100; \
                     gate.max_shrink = 0.2 allows 20.0 %";
-        check(0, small, Some(large), Verdict::Rejected, &[loss, nobody]);
+        check(0, small, Some(large), GateVerdict::Rejected, &[loss, nobody]);
     }
 
     #[test]

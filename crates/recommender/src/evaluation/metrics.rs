@@ -1,11 +1,12 @@
-//! Figures of merit as plain functions.
+//! Metrics of ranked lists and of predicted ratings, as plain functions.
 
 use crate::snapshot::dictionary::ItemIndex;
 
-/// Normalized discounted cumulative gain of the first `k` of `ranked`, with a gain of 1 for a relevant item:
+/// Returns the normalized discounted cumulative gain, in [0, 1], of the first `k` of `ranked`, with a gain of 1 for a relevant
+/// item:
 /// `Σ_{r ≤ k, ranked[r] relevant} 1 / log2(r + 1)` over the same sum of a list that begins with the relevant items.
 ///
-/// `relevant`: ascending, not empty. In [0, 1].
+/// `relevant`: ascending, not empty.
 ///
 /// Source: Järvelin & Kekäläinen 2002, "Cumulated Gain-Based Evaluation of IR Techniques".
 pub fn ndcg(ranked: &[ItemIndex], relevant: &[ItemIndex], k: usize) -> f64 {
@@ -15,14 +16,14 @@ pub fn ndcg(ranked: &[ItemIndex], relevant: &[ItemIndex], k: usize) -> f64 {
     gain / ideal
 }
 
-/// Share of the `relevant` items that stand among the first `k` of `ranked`.
+/// Returns the share, in [0, 1], of the `relevant` items that are among the first `k` of `ranked`.
 ///
-/// `relevant`: ascending, not empty. In [0, 1].
+/// `relevant`: ascending, not empty.
 pub fn recall(ranked: &[ItemIndex], relevant: &[ItemIndex], k: usize) -> f64 {
     hits(ranked, relevant, k).count() as f64 / relevant.len() as f64
 }
 
-/// Share of the entries of `exposures` that are above 0. In [0, 1]; 0 without entries.
+/// Returns the share, in [0, 1], of items that are shown at all; 0 without items.
 ///
 /// `exposures`: how often each item is shown.
 pub fn coverage(exposures: &[u64]) -> f64 {
@@ -33,8 +34,10 @@ pub fn coverage(exposures: &[u64]) -> f64 {
     shown as f64 / exposures.len() as f64
 }
 
-/// Gini index of `exposures` x_1 ≤ … ≤ x_n: `Σ_j (2j − n − 1)·x_j / ((n − 1)·Σ_j x_j)`. 0 when all are shown alike, 1
-/// when one item is shown alone; 0 without exposures, or of a single item.
+/// Returns the Gini index of `exposures` x_1 ≤ … ≤ x_n: `Σ_j (2j − n − 1)·x_j / ((n − 1)·Σ_j x_j)`.
+///
+/// It is 0 if all items are shown equally often and 1 if only one item is shown; it is also 0 without exposures and for a
+/// single item.
 ///
 /// Source: Shani & Gunawardana 2011, "Evaluating Recommendation Systems", on item space coverage.
 pub fn gini(exposures: &[u64]) -> f64 {
@@ -50,23 +53,23 @@ pub fn gini(exposures: &[u64]) -> f64 {
     spread / ((n - 1.0) * total)
 }
 
-/// Root of the mean squared error; `errors` not empty.
+/// Returns the root of the mean squared error. `errors`: not empty.
 pub fn rmse(errors: &[f64]) -> f64 {
     mean(errors.iter().map(|error| error * error)).sqrt()
 }
 
-/// Mean absolute error; `errors` not empty.
+/// Returns the mean absolute error. `errors`: not empty.
 pub fn mae(errors: &[f64]) -> f64 {
     mean(errors.iter().map(|error| error.abs()))
 }
 
-/// Summed in order, so that equal values have equal means; `values` not empty.
+/// Returns the mean of `values`, which are not empty. It sums in order, so that equal sequences have equal means.
 pub fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = values.len() as f64;
     values.sum::<f64>() / n
 }
 
-/// Positions of the relevant items among the first `k`, from 0.
+/// Returns the positions, from 0, of the relevant items among the first `k`.
 fn hits(ranked: &[ItemIndex], relevant: &[ItemIndex], k: usize) -> impl Iterator<Item = usize> {
     let first = ranked.iter().take(k).enumerate();
     first.filter_map(|(position, item)| relevant.binary_search(item).is_ok().then_some(position))
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn ndcg_by_hand() {
+    fn ndcg_equals_values_worked_out_by_hand() {
         let check = |ranked: &[u32], relevant: &[u32], k, expected| {
             near(ndcg(&items(ranked), &items(relevant), k), expected);
         };
@@ -99,15 +102,15 @@ mod tests {
         check(&[], &[7], 10, 0.0);
         // (1/log2(2) + 1/log2(4)) / (1/log2(2) + 1/log2(3)).
         check(&[7, 1, 8], &[7, 8], 10, 1.5 / (1.0 + 1.0 / 3f64.log2()));
-        // More relevant items than places: the ideal fills the places.
+        // With more relevant items than k, the ideal list has k of them.
         check(&[7, 8], &[6, 7, 8, 9], 2, 1.0);
         check(&[7, 1], &[6, 7, 8, 9], 2, 1.0 / (1.0 + 1.0 / 3f64.log2()));
-        // What is not in a short list is missed.
+        // Items missing from a short list count as missed.
         check(&[7], &[7, 8], 10, 1.0 / (1.0 + 1.0 / 3f64.log2()));
     }
 
     #[test]
-    fn recall_by_hand() {
+    fn recall_equals_values_worked_out_by_hand() {
         let check = |ranked: &[u32], relevant: &[u32], k, expected| {
             near(recall(&items(ranked), &items(relevant), k), expected);
         };
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn coverage_and_gini_by_hand() {
+    fn coverage_and_gini_equal_values_worked_out_by_hand() {
         let check = |exposures: &[u64], expected_coverage, expected_gini| {
             near(coverage(exposures), expected_coverage);
             near(gini(exposures), expected_gini);
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_by_hand() {
+    fn errors_equal_values_worked_out_by_hand() {
         near(rmse(&[1.0, -1.0, 2.0, 0.0]), 1.5f64.sqrt());
         near(mae(&[1.0, -1.0, 2.0, 0.0]), 1.0);
         near(rmse(&[-3.0]), 3.0);
@@ -144,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_stay_shares(
+        fn ndcg_and_recall_lie_between_0_and_1(
             ranked in prop::sample::subsequence((0..30).collect::<Vec<u32>>(), 0..30).prop_shuffle(),
             relevant in prop::collection::btree_set(0u32..30, 1..20),
             k in 1usize..25,

@@ -1,17 +1,17 @@
-//! How much is held out and whom a model is asked about.
+//! The configuration of evaluations.
 
 use domain::error::InvalidField;
 
-/// Section `evaluation`.
+/// Section `evaluation` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationOptions {
-    /// Share of every user's events, the latest, that is held out for the figures. Above 0, at most 0.5.
+    /// The share of every user's events, the latest, that is held out for the figures; above 0, at most 0.5.
     pub test_share: f64,
-    /// Share of every user's events, those before, that the blend weights are fitted on. Above 0, at most 0.5.
+    /// The share of every user's events, just before those, that the blend weights are fitted on; above 0, at most 0.5.
     pub validation_share: f64,
-    /// Users that a model is asked about, drawn by `training.seed`; 0 for all. Fewer than `gate.min_users` and no run
-    /// can be judged.
+    /// The most users that a model is asked about, drawn by `training.seed`; 0 for all. With fewer than `gate.min_users` no
+    /// run can be judged.
     pub max_users: usize,
 }
 
@@ -26,8 +26,10 @@ impl Default for EvaluationOptions {
 }
 
 impl EvaluationOptions {
+    /// Checks the values.
+    ///
     /// # Errors
-    /// Names the key.
+    /// `OUT_OF_RANGE`, naming the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         for (key, share) in [
             ("evaluation.test_share", self.test_share),

@@ -1,4 +1,4 @@
-//! Asks a model for ranked lists and measures them.
+//! Gets ranked lists from a model and measures them.
 
 use rayon::prelude::*;
 
@@ -8,28 +8,28 @@ use crate::ranking::rank::{Ranking, Scratch, rank_each};
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::snapshot::view::View;
 
-use super::holdout::Case;
+use super::held_out::EvaluationCase;
 use super::metrics::{coverage, gini, mean, ndcg, recall};
 use super::report::{ItemScope, ParametersOf, Ranker, RankingMetrics};
 
-/// Length of a list.
+/// The length of a list.
 const LIMIT: usize = 20;
 const NDCG_AT: usize = 10;
 const RECALL_AT: usize = 20;
 
-/// A scratch is as long as the catalog: it should serve many users.
+/// The least users that a scratch serves, because it is as long as the catalog.
 const MIN_USERS_PER_SCRATCH: usize = 64;
 
-/// One of the lists that every user is asked for.
+/// A kind of list, made for every user.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Listing {
     pub ranker: Ranker,
     pub items: ItemScope,
-    /// Of the item-based side of a blend.
+    /// The weight of the item-based side of a blend, 0 to 1.
     pub weight: f64,
 }
 
-/// The figures of `lists`, all of one listing; `None` without any.
+/// Returns the metrics of `lists`, all of one `listing`; `None` without lists.
 pub(super) fn measure(
     view: &View,
     lists: &[RankedList],
@@ -48,8 +48,8 @@ pub(super) fn measure(
     let raters =
         |(item, &exposure): (u32, &u64)| exposure * u64::from(view.snapshot.popularity().raters(ItemIndex(item)));
     let popularity: u64 = (0..).zip(&exposures).map(raters).sum();
-    let of_listed = exposures.iter().enumerate().filter(|&(item, _)| listed.get(item));
-    let of_listed: Vec<u64> = of_listed.map(|(_, &exposure)| exposure).collect();
+    let listed = exposures.iter().enumerate().filter(|&(item, _)| listed.get(item));
+    let listed_exposures: Vec<u64> = listed.map(|(_, &exposure)| exposure).collect();
     Some(RankingMetrics {
         parameters,
         ranker: listing.ranker,
@@ -57,29 +57,29 @@ pub(super) fn measure(
         users: lists.len() as u64,
         ndcg_at_10: mean_ndcg(lists),
         recall_at_20: mean(lists.iter().map(|list| recall(&list.items, list.relevant, RECALL_AT))),
-        coverage_at_20: coverage(&of_listed),
-        gini: gini(&of_listed),
+        coverage_at_20: coverage(&listed_exposures),
+        gini: gini(&listed_exposures),
         mean_popularity: popularity as f64 / shown.max(1) as f64,
     })
 }
 
-/// What a user was shown, and what would have been right.
+/// A list shown to a user, and the relevant items.
 pub(super) struct RankedList<'a> {
     items: Vec<ItemIndex>,
     /// Not empty.
     relevant: &'a [ItemIndex],
 }
 
-/// For each listing one list of each user with something to find, in the order of `cases`.
+/// Returns, for each listing, one list for each user with relevant items, in the order of `cases`.
 ///
-/// `users`: what the users of `cases` are indices of.
+/// `users`: the dictionary of the users of `cases`.
 pub(super) fn ranked_lists<'a>(
     view: &View,
     users: &Dictionary<UserIndex>,
-    cases: &'a [Case],
+    cases: &'a [EvaluationCase],
     listings: &[Listing],
 ) -> Vec<Vec<RankedList<'a>>> {
-    let of_users: Vec<Vec<Option<RankedList>>> = cases
+    let lists_by_user: Vec<Vec<Option<RankedList>>> = cases
         .par_iter()
         .with_min_len(MIN_USERS_PER_SCRATCH)
         .map_init(Scratch::default, |scratch, case| {
@@ -88,21 +88,21 @@ pub(super) fn ranked_lists<'a>(
         })
         .collect();
     let mut lists: Vec<Vec<RankedList>> = listings.iter().map(|_| Vec::new()).collect();
-    for of_user in of_users {
-        for (lists, list) in lists.iter_mut().zip(of_user) {
+    for user_lists in lists_by_user {
+        for (lists, list) in lists.iter_mut().zip(user_lists) {
             lists.extend(list);
         }
     }
     lists
 }
 
-/// One for each listing; `None` where there is nothing to find.
+/// Returns one list for each listing; `None` for a listing without relevant items.
 ///
-/// `user`: of the snapshot; to one whom it does not know it shows what it would show a stranger.
+/// `user`: the index in the snapshot; a user whom it does not know gets popular items.
 fn lists_of<'a>(
     view: &View,
     user: Option<UserIndex>,
-    case: &'a Case,
+    case: &'a EvaluationCase,
     listings: &[Listing],
     scratch: &mut Scratch,
 ) -> Vec<Option<RankedList<'a>>> {
@@ -142,7 +142,7 @@ fn lists_of<'a>(
     listings.iter().map(list).collect()
 }
 
-/// `None`: by popularity.
+/// Returns the basis of a ranker; `None` for popularity.
 fn basis(ranker: Ranker) -> Option<Basis> {
     match ranker {
         Ranker::Popularity => None,
@@ -152,12 +152,12 @@ fn basis(ranker: Ranker) -> Option<Basis> {
     }
 }
 
-/// `lists` not empty.
+/// Returns the mean NDCG@10 of `lists`, which are not empty.
 pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
     mean(lists.iter().map(|list| ndcg(&list.items, list.relevant, NDCG_AT)))
 }
 
-/// `excluded`: ascending.
+/// Returns the most popular listed items that are not `excluded`, which ascend.
 fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     let snapshot = &view.snapshot;
     most_popular(snapshot, LIMIT, None, |item| {

@@ -1,4 +1,4 @@
-//! Asks a model for ratings and measures its errors.
+//! Gets predicted ratings from a model and measures their errors.
 
 use rayon::prelude::*;
 
@@ -12,28 +12,28 @@ use crate::training::error::TrainingError;
 use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 
-use super::holdout::{Holdout, Period};
+use super::held_out::{HeldOutPart, HeldOutParts};
 use super::metrics::{mae, rmse};
-use super::report::{ParametersOf, Predictor, RatingMetrics};
+use super::report::{ParametersOf, RatingMetrics, RatingPredictor};
 
-/// The held-out ratings of a user of the snapshot.
+/// A user of the snapshot and their held-out ratings.
 pub(super) struct RatedCase {
     user: UserIndex,
-    /// Of items that were neither rated nor bought before.
+    /// Ratings of items that were neither rated nor bought before.
     ratings: Vec<(ItemIndex, f64)>,
 }
 
-/// The effective ratings that the events of the period make with these parameters, of the users that the model knows.
+/// Returns the effective ratings of the held-out events, by these parameters, of the users whom the model knows.
 pub(super) fn rated_cases(
     input: &TrainingInput,
-    holdout: &Holdout,
-    period: &Period,
+    held_out: &HeldOutParts,
+    part: &HeldOutPart,
     parameters: &TrainingParameters,
     view: &View,
 ) -> Result<Vec<RatedCase>, TrainingError> {
-    let keep = |user, at| period.holds(&holdout.split, user, at);
+    let keep = |user, at| part.holds(&held_out.split, user, at);
     let held_out = effective_ratings(input, parameters, keep)?.ratings;
-    let rated = period.cases.iter().filter_map(|case| {
+    let rated = part.cases.iter().filter_map(|case| {
         let user = view.snapshot.users().find(input.users.id(case.user))?;
         let (items, ratings) = held_out.row(case.user.at());
         let rated = items.iter().zip(ratings);
@@ -46,19 +46,19 @@ pub(super) fn rated_cases(
     Ok(rated.collect())
 }
 
-/// The errors of `predictor`, by the baseline estimator; `None` without ratings.
+/// Returns the errors of `predictor` with the baseline estimator; `None` without ratings.
 pub(super) fn measure(
     view: &View,
     cases: &[RatedCase],
     parameters: ParametersOf,
-    predictor: Predictor,
+    predictor: RatingPredictor,
 ) -> Option<RatingMetrics> {
     let predict = |model: &prediction::Predictor, item: ItemIndex| {
         let basis = match predictor {
-            Predictor::Mean => return model.baseline(item),
-            Predictor::ItemBased => Basis::ItemBased,
-            Predictor::UserBased => Basis::UserBased,
-            Predictor::Blended => Basis::Blended,
+            RatingPredictor::Mean => return model.baseline(item),
+            RatingPredictor::ItemBased => Basis::ItemBased,
+            RatingPredictor::UserBased => Basis::UserBased,
+            RatingPredictor::Blended => Basis::Blended,
         };
         let options = PredictOptions {
             estimator: Estimator::Baseline,
@@ -77,15 +77,17 @@ pub(super) fn measure(
     })
 }
 
-/// A held-out rating, and what each side of a blend would predict.
+/// A held-out rating, and the prediction of each side of a blend.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct BlendSample {
+    /// The item-based prediction.
     pub items: f64,
+    /// The user-based prediction.
     pub users: f64,
     pub rating: f64,
 }
 
-/// Where both sides have something to say.
+/// Returns the held-out ratings for which both sides of the blend have a prediction.
 pub(super) fn blend_samples(view: &View, cases: &[RatedCase], estimator: Estimator) -> Vec<BlendSample> {
     ask(view, cases, |model, item, rating| {
         let (items, users) = model.sides(item, estimator)?;
@@ -93,7 +95,7 @@ pub(super) fn blend_samples(view: &View, cases: &[RatedCase], estimator: Estimat
     })
 }
 
-/// What `answer` makes of every held-out rating, in order.
+/// Returns the results of `answer` for all held-out ratings, in order.
 fn ask<A: Send>(
     view: &View,
     cases: &[RatedCase],

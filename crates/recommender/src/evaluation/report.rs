@@ -1,27 +1,28 @@
-//! What an evaluation found, as kept with a snapshot.
+//! The results of an evaluation, as they are stored with a snapshot.
 
 use crate::snapshot::propensity::PropensityQuality;
 
-/// The gate's word on a candidate.
+/// The gate's decision about a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum GateVerdict {
     Passed,
     Rejected,
-    /// Too few users to judge: only checked for being finite and not empty.
+    /// There were too few users to judge. The gate only checked that the model is finite and not empty.
     InsufficientEvaluation,
 }
 
-/// Whose parameters were fitted on the earlier part of the data.
+/// The origin of the parameters that were fitted on the earlier part of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParametersOf {
-    /// The run that is going on.
+    /// The present training run.
     Candidate,
     /// The active snapshot.
     Active,
 }
 
+/// A way of ranking items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ranker {
@@ -31,62 +32,63 @@ pub enum Ranker {
     Blended,
 }
 
+/// A way of predicting ratings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Predictor {
-    /// Global mean and biases, no neighbors.
+pub enum RatingPredictor {
+    /// The global mean and the biases, without neighbors.
     Mean,
     ItemBased,
     UserBased,
     Blended,
 }
 
-/// Which held-out items count, and which may be recommended.
+/// The items that may be recommended, and that count if held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemScope {
     All,
-    /// Only those that were not in the user's history before.
+    /// Only items that were not in the user's history before.
     New,
 }
 
-/// Quality of ranked lists, mean over `users`.
+/// The quality of ranked lists, mean over `users`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RankingMetrics {
     pub parameters: ParametersOf,
     pub ranker: Ranker,
     pub items: ItemScope,
-    /// With a history before the cut and at least one relevant held-out item.
+    /// The number of users with a history before the split and at least one relevant held-out item.
     pub users: u64,
     pub ndcg_at_10: f64,
     pub recall_at_20: f64,
-    /// Share of the listed items that stand in anyone's first 20.
+    /// The share of the listed items that are in any user's first 20.
     pub coverage_at_20: f64,
-    /// Of how often each listed item stands in a first 20: 0 even, toward 1 concentrated.
+    /// The Gini index of how often each listed item is in a first 20: 0 if even, toward 1 if concentrated.
     pub gini: f64,
-    /// Mean number of raters of the items in the first 20.
+    /// The mean number of raters of the items in the first 20.
     pub mean_popularity: f64,
 }
 
-/// Error of predicted ratings by the baseline estimator on held-out (user, item) pairs.
+/// The error of ratings predicted by the baseline estimator on held-out (user, item) pairs.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RatingMetrics {
     pub parameters: ParametersOf,
-    pub predictor: Predictor,
+    pub predictor: RatingPredictor,
     pub ratings: u64,
     pub rmse: f64,
     pub mae: f64,
 }
 
-/// The outcome of a training run's evaluation.
+/// The evaluation of a training run.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Evaluation {
-    pub verdict: Verdict,
-    /// Why it was rejected, or why it could not be judged, each with its numbers.
+    pub verdict: GateVerdict,
+    /// Why the candidate was rejected or could not be judged, each reason with its numbers.
     pub reasons: Vec<String>,
     pub ranking: Vec<RankingMetrics>,
     pub rating: Vec<RatingMetrics>,
-    /// Absent where no past campaign could be predicted.
+    /// `None` if no past campaign could be predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propensity: Option<PropensityQuality>,
 }

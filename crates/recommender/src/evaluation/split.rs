@@ -1,4 +1,4 @@
-//! Three parts in time: one to fit on, one for the blend weights, one for the figures.
+//! Splits the data in time into three parts: one to fit on, one for the blend weights, one for the figures.
 
 use chrono::{DateTime, Utc};
 use rayon::prelude::*;
@@ -10,17 +10,17 @@ use domain::time::Timestamp;
 use super::error::EvaluationError;
 use super::options::EvaluationOptions;
 
-/// Where the held-out part begins.
+/// The rule by which the data is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// For every user by their own history: the latest share of it. The model still learns from what other users did
-    /// later, so the figures lie above those of a single date.
+    /// Holds out the latest share of every user's history. The model still learns from what other users did later, so the
+    /// figures are better than those of a single date.
     PerUser,
-    /// For all at once: what happened at `at` or later.
+    /// Holds out everything at `at` or later, for all users.
     At { at: Timestamp },
 }
 
-/// Ascending in time.
+/// A part of the data, ascending in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     Fit,
@@ -28,29 +28,30 @@ pub enum Part {
     Test,
 }
 
-/// Which part each event belongs to.
+/// The assignment of events to parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
-    /// By user.
+    /// Per user.
     boundaries: Vec<Boundaries>,
 }
 
-/// A user with fewer events has nothing held out: too little would be left to know them by.
+/// The least events of a user with held-out parts. With fewer, too little would be left to fit on.
 const MIN_EVENTS: usize = 5;
 
 impl Split {
-    /// Cuts `input` in time.
+    /// Splits `input` in time.
     ///
-    /// Per user the latest `test_share` of their events (ratings and items of orders) is the test part, and the
-    /// `validation_share` before it the validation part. A cut never falls between events of one instant, so that an
-    /// order stays whole: it moves to the nearest gap, the later one of two. A part without such a gap before it
-    /// is empty, as are both for users with fewer than 5 events.
+    /// [`Cut::PerUser`]: the latest `test_share` of each user's events (ratings and items of orders) is the test part, and the
+    /// `validation_share` before it the validation part. A boundary never falls between events of one instant, so that an order
+    /// stays whole: it moves to the nearest gap, the later one of two. A part without such a gap before it is empty. Both parts
+    /// are empty for users with fewer than 5 events.
     ///
-    /// At a date the validation part is as long as the test part, from `at` to the last event, but at most half of the
-    /// time before `at`.
+    /// [`Cut::At`]: the validation part is as long as the test part, from `at` to the last event, but at most half of the time
+    /// before `at`.
     ///
     /// # Errors
-    /// For a date [`EvaluationError::NoEvents`], and [`EvaluationError::CutOutsideOfData`] with nothing before or after.
+    /// For [`Cut::At`], [`EvaluationError::NoEvents`] without events, and [`EvaluationError::CutOutsideOfData`] if there are none
+    /// before or after it.
     pub fn new(input: &TrainingInput, cut: &Cut, options: &EvaluationOptions) -> Result<Self, EvaluationError> {
         let boundaries = match *cut {
             Cut::PerUser => per_user(input, options),
@@ -59,6 +60,7 @@ impl Split {
         Ok(Self { boundaries })
     }
 
+    /// Returns the part of an event of `user` at an instant.
     pub fn part(&self, user: UserIndex, at: Timestamp) -> Part {
         let Boundaries { validation, test } = self.boundaries[user.at()];
         if at < validation {
@@ -71,14 +73,14 @@ impl Split {
     }
 }
 
-/// User and time of every rating and of every item of an order.
+/// Returns the user and the time of every rating and of every item of an order.
 pub(super) fn events(input: &TrainingInput) -> impl Iterator<Item = (UserIndex, Timestamp)> {
     let ratings = input.ratings.iter().map(|event| (event.user, event.rated_at));
     let orders = input.orders.iter().map(|event| (event.user, event.ordered_at));
     ratings.chain(orders)
 }
 
-/// The first instants of two parts.
+/// The first instants of the two held-out parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Boundaries {
     validation: Timestamp,
@@ -126,7 +128,7 @@ fn per_user(input: &TrainingInput, options: &EvaluationOptions) -> Vec<Boundarie
         .collect()
 }
 
-/// `times`: of one user's events, ascending.
+/// Returns the boundaries of one user. `times`: the times of their events, ascending.
 fn boundaries(times: &[Timestamp], options: &EvaluationOptions) -> Boundaries {
     const NEVER: Timestamp = DateTime::<Utc>::MAX_UTC;
     let share = |share: f64| ((share * times.len() as f64).round() as usize).max(1);
@@ -151,8 +153,9 @@ fn boundaries(times: &[Timestamp], options: &EvaluationOptions) -> Boundaries {
     }
 }
 
-/// The position in `times`, ascending, before which time passes that lies nearest to `wanted`, the later one of two;
-/// `None` when all times are equal.
+/// Returns the position nearest to `wanted` whose time differs from the one before, the later one of two.
+///
+/// `times`: ascending. Returns `None` if all times are equal.
 fn nearest_gap(times: &[Timestamp], wanted: usize) -> Option<usize> {
     let at = *times.get(wanted)?;
     let before = times.partition_point(|time| *time < at);
@@ -170,7 +173,7 @@ mod tests {
     use super::*;
     use crate::training::testing::{at, input, order, rating};
 
-    /// Parts of the events of one user at these hours: how many to fit on, to validate, to test.
+    /// Returns how many events of user 0 at these hours are in the fit, validation and test parts.
     fn counts(split: &Split, hours: &[u32]) -> [usize; 3] {
         let mut counts = [0; 3];
         for &hour in hours {
@@ -187,26 +190,26 @@ mod tests {
             let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
             assert_eq!(counts(&split, hours), expected, "{hours:?}");
         };
-        // A tenth and a fifth of ten, in whatever order they are given.
+        // A tenth and a fifth of ten events are held out, in whatever order they are given.
         check(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [7, 1, 2]);
         check(&[9, 3, 1, 7, 5, 2, 0, 8, 4, 6], [7, 1, 2]);
-        // At least one each.
+        // Each part has at least one event.
         check(&[0, 1, 2, 3, 4], [3, 1, 1]);
         check(&[0, 1, 2, 3], [4, 0, 0]);
-        // Whole orders: the gap nearest to 8 of 10, then to 1 less.
+        // Orders stay whole: the boundaries are the gap nearest to 8 of 10, then the one nearest to 1 less.
         check(&[0, 0, 0, 1, 1, 1, 2, 2, 2, 2], [3, 3, 4]);
         check(&[0, 1, 2, 2, 2, 2, 2, 2, 2, 3], [2, 7, 1]);
         check(&[0, 1, 1, 1, 1, 1, 2, 2, 3, 3], [6, 2, 2]);
-        // Both gaps are as near: the later one, for it leaves more to fit on.
+        // Of two gaps equally near, the later one leaves more to fit on.
         check(&[0, 1, 2, 3, 4, 5, 6, 7, 7, 8], [7, 2, 1]);
-        // One order, then another: no gap for a validation part.
+        // Two orders leave no gap for a validation part.
         check(&[0, 0, 0, 5, 5, 5, 5, 5, 5, 5], [3, 0, 7]);
-        // One order alone.
+        // One order has no gap.
         check(&[4, 4, 4, 4, 4, 4], [6, 0, 0]);
     }
 
     #[test]
-    fn ratings_and_orders_are_one_history() {
+    fn ratings_and_orders_form_one_history() {
         let input = input(
             2,
             5,
@@ -239,7 +242,7 @@ mod tests {
             };
             assert_eq!(found.map(|split| split.boundaries), expected);
         };
-        // As long as the test part …
+        // The validation part is as long as the test part …
         check(90, Some(80));
         check(68, Some(36));
         // … while at least half of the time before remains.
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_dates_to_cut_at() {
+    fn a_date_needs_events_to_split() {
         let none = input(2, 2, &[], &[]);
         let options = EvaluationOptions::default();
         let cut_at = Split::new(&none, &Cut::At { at: at(1) }, &options);

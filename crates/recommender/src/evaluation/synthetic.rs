@@ -1,15 +1,15 @@
-//! Seeded sets of ratings with the shape of well-known ones, to measure with: those may not be shipped.
+//! Generates seeded sets of ratings with the shape of well-known ones, which may not be shipped, for benches.
 //!
-//! How many ratings a user has, and how often an item is drawn, are given by quantiles; between them counts grow
-//! exponentially. Users and items fall into tastes: a user's ratings go to items of their own taste more often, and are
-//! higher there, so that there is something to learn.
+//! Quantiles give the number of ratings of a user and how often an item is drawn; between quantiles counts grow
+//! exponentially. Users and items have tastes. A user rates items of their own taste more often and higher, so that there is
+//! something to learn.
 
 use similarity::sparse::{CsrMatrix, SparseError};
 
-/// Groups that users and items fall into.
+/// The number of tastes.
 const TASTES: u64 = 16;
 
-/// The probability, of 256, that an item of another taste that was drawn is rated.
+/// The probability, in 256ths, that a drawn item of another taste is rated.
 const OTHER_TASTE_OF_256: u64 = 96;
 
 /// The shape of a set of ratings.
@@ -17,18 +17,18 @@ const OTHER_TASTE_OF_256: u64 = 96;
 pub struct Shape {
     pub n_users: usize,
     pub n_items: usize,
-    /// (share of the users, ratings of the last one of them), ascending from share 0 to share 1.
+    /// Quantiles (share of the users, number of ratings), ascending from share 0 to share 1.
     pub ratings_of_users: &'static [(f64, f64)],
-    /// (share of the items, relative probability that the last one of them is drawn), from share 0 to share 1.
+    /// Quantiles (share of the items, relative probability to be drawn), ascending from share 0 to share 1.
     pub popularity_of_items: &'static [(f64, f64)],
-    /// (rating, how often in 1000).
+    /// Pairs (rating, frequency in 1000ths).
     pub values: &'static [(f32, u64)],
 }
 
 impl Shape {
-    /// 138,493 users × 26,744 items, 19.9 M ratings in half stars: as MovieLens-20M.
+    /// Returns the shape of MovieLens-20M: 138,493 users × 26,744 items, 19.9 M ratings in half stars.
     ///
-    /// Users have 67 ratings in the median and 144 in the mean, at most 9,108; items 21, 745 and 67,389.
+    /// Users have 67 ratings in the median, 144 in the mean and at most 9,108; items 21, 745 and 67,389.
     pub const fn movielens_20m() -> Self {
         Self {
             n_users: 138_493,
@@ -73,7 +73,7 @@ impl Shape {
         }
     }
 
-    /// 6,040 users × 3,706 items, 1 M ratings in whole stars: as MovieLens-1M.
+    /// Returns the shape of MovieLens-1M: 6,040 users × 3,706 items, 1 M ratings in whole stars.
     pub const fn movielens_1m() -> Self {
         Self {
             n_users: 6_040,
@@ -104,8 +104,9 @@ impl Shape {
         }
     }
 
-    /// `factor` times as many users, items and ratings; their counts are distributed as before, so that `Σ n²`, the work
-    /// of all pairs, is `factor` times as much on both sides.
+    /// Returns the shape with `factor` times as many users, items and ratings.
+    ///
+    /// The distributions of counts stay the same, so `Σ n²`, the work of all pairs, is `factor` times as much on both sides.
     pub fn scaled(self, factor: f64) -> Self {
         let scale = |n: usize| ((n as f64 * factor).round() as usize).max(1);
         Self {
@@ -116,12 +117,12 @@ impl Shape {
     }
 }
 
-/// A set of ratings that is drawn user by user: the same for a shape and a seed, whoever is drawn first.
+/// A set of ratings that is drawn user by user. It depends on the shape and the seed alone, not on the order of drawing.
 #[derive(Debug, Clone)]
 pub struct SyntheticRatings {
     shape: Shape,
     seed: u64,
-    /// Places in the order of counts, shuffled.
+    /// Per user, their rank in the order of counts, shuffled.
     user_ranks: Vec<u32>,
     items: AliasTable,
 }
@@ -149,16 +150,16 @@ impl SyntheticRatings {
         self.shape.n_items
     }
 
-    /// The ratings of one user after another.
+    /// Returns the ratings (item, value) of one user after another.
     pub fn users(&self) -> impl Iterator<Item = Vec<(u32, f32)>> {
         let mut is_rated = vec![false; self.shape.n_items];
         (0..self.shape.n_users).map(move |user| self.ratings_of(user, &mut is_rated))
     }
 
-    /// [n_users, n_items].
+    /// Returns the ratings as a matrix [n_users, n_items].
     ///
     /// # Errors
-    /// None: no user rates an item twice.
+    /// None, as no user rates an item twice.
     pub fn matrix(&self) -> Result<CsrMatrix, SparseError> {
         let mut offsets = vec![0];
         let mut columns = Vec::new();
@@ -172,7 +173,7 @@ impl SyntheticRatings {
         CsrMatrix::new(self.shape.n_items, offsets, columns, values)
     }
 
-    /// (item, value) in the order in which the user came to them. `is_rated`: n_items times false, before and after.
+    /// Returns the ratings (item, value) of a user in the order of drawing. `is_rated`: n_items times false, before and after.
     fn ratings_of(&self, user: usize, is_rated: &mut [bool]) -> Vec<(u32, f32)> {
         let mut random = SplitMix::new(self.seed ^ SplitMix::new(user as u64 + 1).next());
         let wanted = at_share(self.shape.ratings_of_users, self.user_ranks[user], self.shape.n_users).round();
@@ -180,7 +181,7 @@ impl SyntheticRatings {
         let mut ratings = Vec::with_capacity(wanted);
         while ratings.len() < wanted {
             let item = self.items.draw(&mut random);
-            // Items' ranks are shuffled already: their number says nothing of their popularity.
+            // An item's number is independent of its popularity, because ranks are shuffled.
             let is_own_taste = u64::from(item) % TASTES == user as u64 % TASTES;
             if is_rated[item as usize] || !is_own_taste && random.below(256) >= OTHER_TASTE_OF_256 {
                 continue;
@@ -212,19 +213,19 @@ impl SyntheticRatings {
     }
 }
 
-/// How counts are distributed.
+/// A summary of the distribution of counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CountSummary {
     pub n: usize,
     pub median: u64,
     pub mean: f64,
     pub max: u64,
-    /// `Σ n²`: the multiply-adds of all pairs on the other side.
+    /// `Σ n²`, the multiply-adds of all pairs on the other side.
     pub sum_of_squares: u64,
 }
 
 impl CountSummary {
-    /// Of the entries of each row.
+    /// Returns the summary of the numbers of entries per row.
     pub fn of_rows(matrix: &CsrMatrix) -> Self {
         let mut counts: Vec<u64> = matrix.offsets().windows(2).map(|ends| ends[1] - ends[0]).collect();
         counts.sort_unstable();
@@ -238,7 +239,7 @@ impl CountSummary {
     }
 }
 
-/// The value at the middle of place `rank` of `n`, interpolated between the logarithms of the `quantiles`.
+/// Returns the value at the middle of rank `rank` of `n`, interpolated between the logarithms of the `quantiles`.
 fn at_share(quantiles: &[(f64, f64)], rank: u32, n: usize) -> f64 {
     let share = (f64::from(rank) + 0.5) / n as f64;
     let above = quantiles.partition_point(|&(at, _)| at < share);
@@ -246,7 +247,7 @@ fn at_share(quantiles: &[(f64, f64)], rank: u32, n: usize) -> f64 {
     low * (high / low).powf((share - start) / (end - start))
 }
 
-/// 0, 1, …, n - 1 in random order.
+/// Returns 0, 1, …, n - 1 in random order.
 fn shuffled(n: usize, random: &mut SplitMix) -> Vec<u32> {
     let mut order: Vec<u32> = (0..n as u32).collect();
     for last in (1..n).rev() {
@@ -260,42 +261,44 @@ fn shuffled(n: usize, random: &mut SplitMix) -> Vec<u32> {
 /// Source: Vose, "A linear algorithm for generating random numbers with a given distribution" (1991).
 #[derive(Debug, Clone)]
 struct AliasTable {
-    /// Per place the probability, of 2³², that its own index is drawn, and the index that is drawn otherwise.
-    places: Vec<(u32, u32)>,
+    /// Per slot, the probability, in 2³²ths, that its own index is drawn, and the index that is drawn otherwise.
+    slots: Vec<(u32, u32)>,
 }
 
 impl AliasTable {
-    /// `weights`: above 0, at least one.
+    /// Makes a table of `weights`: above 0, at least one.
     fn new(weights: &[f64]) -> Self {
         let mean = weights.iter().sum::<f64>() / weights.len() as f64;
         let mut shares: Vec<f64> = weights.iter().map(|weight| weight / mean).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..weights.len()).partition(|&index| shares[index] < 1.0);
-        let mut places = (0..weights.len() as u32)
+        let mut slots = (0..weights.len() as u32)
             .map(|index| (u32::MAX, index))
             .collect::<Vec<_>>();
         while let (Some(low), Some(&high)) = (small.pop(), large.last()) {
-            places[low] = ((shares[low] * 2f64.powi(32)) as u32, high as u32);
+            slots[low] = ((shares[low] * 2f64.powi(32)) as u32, high as u32);
             shares[high] -= 1.0 - shares[low];
             if shares[high] < 1.0 {
                 large.pop();
                 small.push(high);
             }
         }
-        Self { places }
+        Self { slots }
     }
 
     fn draw(&self, random: &mut SplitMix) -> u32 {
-        let place = random.below(self.places.len() as u64) as usize;
-        let (own, other) = self.places[place];
+        let slot = random.below(self.slots.len() as u64) as usize;
+        let (own, other) = self.slots[slot];
         if random.next() >> 32 < u64::from(own) {
-            place as u32
+            slot as u32
         } else {
             other
         }
     }
 }
 
+/// A random generator.
+///
 /// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
 #[derive(Debug, Clone)]
 struct SplitMix {
@@ -315,7 +318,7 @@ impl SplitMix {
         bits ^ bits >> 31
     }
 
-    /// In 0..n, for n far below 2³².
+    /// Returns a number in 0..n, for n far below 2³².
     fn below(&mut self, n: u64) -> u64 {
         ((self.next() >> 32) * n) >> 32
     }
@@ -326,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_small_set_has_its_shape() {
+    fn movielens_1m_has_its_shape() {
         let ratings = SyntheticRatings::new(Shape::movielens_1m(), 1).matrix().unwrap();
         let (users, items) = (
             CountSummary::of_rows(&ratings),
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_ratings_and_another_others() {
+    fn the_seed_decides_the_ratings() {
         let matrix = |seed| {
             SyntheticRatings::new(Shape::movielens_1m().scaled(0.1), seed)
                 .matrix()

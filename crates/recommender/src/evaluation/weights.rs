@@ -1,29 +1,28 @@
-//! Fits the weights of the blends, on a part that the model has not seen and the figures are not taken from.
+//! Fits the weights of the blends on the validation part, which the model has not seen and no figure is measured on.
 //!
-//! Here rather than in `training/`, which may not use `recommend/`, its neighbor on the same floor: a weight is what
-//! makes recommendations best, so they have to be made.
+//! This is not in `training`, because fitting a weight needs recommendations, and `training` does not use `ranking`.
 
 use crate::prediction::Estimator;
 use crate::snapshot::dictionary::{Dictionary, UserIndex};
 use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::view::View;
 
-use super::holdout::Case;
+use super::held_out::EvaluationCase;
 use super::ranking::{Listing, mean_ndcg, ranked_lists};
 use super::rating::{BlendSample, RatedCase, blend_samples};
 use super::report::{ItemScope, Ranker};
 
-/// With fewer users, or ratings, a weight stays at its default.
+/// The least users or ratings to fit a weight on. With fewer, it stays at its default.
 const MIN_SAMPLES: usize = 50;
 
-/// The weights with which the model does best: the rating ones by least squares, the ranking one by NDCG@10 on new
-/// items over a grid of tenths, the nearest to one half of equals.
+/// Returns the best weights: those of ratings by least squares, that of the ranking by NDCG@10 on new items over a grid of
+/// tenths, where the nearest to one half wins ties.
 ///
-/// `users`: what the users of `cases` are indices of.
+/// `users`: the dictionary of the users of `cases`.
 pub(super) fn fit_weights(
     view: &View,
     users: &Dictionary<UserIndex>,
-    cases: &[Case],
+    cases: &[EvaluationCase],
     rated: &[RatedCase],
 ) -> BlendWeights {
     let default = BlendWeights::default();
@@ -42,8 +41,8 @@ pub(super) fn fit_weights(
     }
 }
 
-/// The w in [0, 1] with the least `Σ (r − (w·i + (1 − w)·u))²`: `Σ (r − u)(i − u) / Σ (i − u)²`, moved to the nearer
-/// limit; `None` when the sides never differ.
+/// Returns the w in [0, 1] that minimizes `Σ (r − (w·i + (1 − w)·u))²`: `Σ (r − u)(i − u) / Σ (i − u)²`, moved to the nearer
+/// limit. Returns `None` if the sides never differ.
 fn least_squares(samples: &[BlendSample]) -> Option<f64> {
     let (mut products, mut squares) = (0.0, 0.0);
     for &BlendSample { items, users, rating } in samples {
@@ -53,15 +52,16 @@ fn least_squares(samples: &[BlendSample]) -> Option<f64> {
     (squares > 0.0).then(|| (products / squares).clamp(0.0, 1.0))
 }
 
-fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Case]) -> f64 {
+fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[EvaluationCase]) -> f64 {
     let scope = ItemScope::New;
     if cases.iter().filter(|case| !case.relevant(scope).is_empty()).count() < MIN_SAMPLES {
         return BlendWeights::default().ranking;
     }
     let listings: Vec<Listing> = grid().map(blended).collect();
     let lists = ranked_lists(view, users, cases, &listings);
-    let figures = listings.iter().zip(&lists);
-    let figures: Vec<(f64, f64)> = figures
+    let figures: Vec<(f64, f64)> = listings
+        .iter()
+        .zip(&lists)
         .map(|(listing, lists)| (listing.weight, mean_ndcg(lists)))
         .collect();
     first_of_the_best(&figures)
@@ -75,13 +75,13 @@ fn blended(weight: f64) -> Listing {
     }
 }
 
-/// `figures`: weights and how well each does, at least one.
+/// Returns the first weight with the best figure. `figures`: weights with their figures, at least one.
 fn first_of_the_best(figures: &[(f64, f64)]) -> f64 {
     let better = |best: (f64, f64), next: (f64, f64)| if next.1 > best.1 { next } else { best };
     figures.iter().copied().fold(figures[0], better).0
 }
 
-/// Tenths, the nearest to one half first, the lower of two first.
+/// Returns the tenths from 0 to 1, the nearest to one half first, the lower of two first.
 fn grid() -> impl Iterator<Item = f64> {
     let mut tenths: Vec<u8> = (0..=10).collect();
     tenths.sort_by_key(|&tenth| tenth.abs_diff(5));
@@ -93,7 +93,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::evaluate::model_before;
-    use super::super::holdout::Holdout;
+    use super::super::held_out::HeldOutParts;
     use super::super::metrics::{mean, ndcg as ndcg_of};
     use super::super::options::EvaluationOptions;
     use super::super::split::Cut;
@@ -116,7 +116,7 @@ mod tests {
                 (found, expected) => assert_eq!(found, expected),
             }
         };
-        // Ratings that are exactly 0.3·i + 0.7·u.
+        // The ratings are exactly 0.3·i + 0.7·u.
         check(&[(4.0, 2.0, 2.6), (1.0, 5.0, 3.8), (3.0, 3.0, 3.0)], Some(0.3));
         // Σ (r − u)(i − u) / Σ (i − u)² = (1·2 + 1·1) / (4 + 1).
         check(&[(4.0, 2.0, 3.0), (2.0, 1.0, 2.0)], Some(0.6));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_weights_leave_the_first() {
+    fn ties_go_to_the_first_weight() {
         let check = |figures: &[(f64, f64)], expected| assert_eq!(first_of_the_best(figures), expected);
         check(&[(0.5, 0.1), (0.4, 0.1), (0.6, 0.05)], 0.5);
         check(&[(0.5, 0.1), (0.4, 0.2), (0.6, 0.2)], 0.4);
@@ -143,11 +143,11 @@ mod tests {
     fn the_ranking_weight_is_the_best_of_the_grid() {
         let input = tastes();
         let parameters = TrainingParameters::default();
-        let holdout = Holdout::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
+        let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
         let weights = BlendWeights::default();
-        let view = model_before(&holdout.validation, &input, &holdout, &parameters, weights).unwrap();
-        let cases = &holdout.validation.cases;
-        // One at a time, and as a server would rank.
+        let view = model_before(&held_out.validation, &input, &held_out, &parameters, weights).unwrap();
+        let cases = &held_out.validation.cases;
+        // The reference ranks one user at a time, as a server does.
         let ndcg = |ranking| {
             let parts = SnapshotParts {
                 weights: BlendWeights { ranking, ..weights },
@@ -157,7 +157,7 @@ mod tests {
                 snapshot: Arc::new(Snapshot::new(parts).unwrap()),
                 ..view.clone()
             };
-            let asked: Vec<&Case> = cases.iter().filter(|case| !case.relevant_new.is_empty()).collect();
+            let asked: Vec<&EvaluationCase> = cases.iter().filter(|case| !case.relevant_new.is_empty()).collect();
             mean(asked.iter().map(|case| {
                 let user = view.snapshot.users().find(input.users.id(case.user)).unwrap();
                 let options = RankOptions {

@@ -1,4 +1,4 @@
-//! Orders and redemptions to figures of each user.
+//! Computes each user's activity from orders and redemptions.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,9 @@ use domain::time::Timestamp;
 
 use super::input::TrainingInput;
 
-/// What the `users` of a snapshot have done, until the last thing that anybody did: the same data give the same figures
-/// whenever they are read.
+/// Returns the activity of the `users` of a snapshot, up to the last event of anybody.
+///
+/// The figures do not depend on when the data was read.
 pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activity {
     let rows: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
     let figures = activity_before(input, &rows, users.len(), Timestamp::MAX_UTC);
@@ -19,10 +20,11 @@ pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activit
     }
 }
 
-/// What some users had done before `before`: nothing at that instant or later changes it. Orders made at the same instant
-/// are one; a campaign counts from its start.
+/// Returns the activity of some users strictly before `before`.
 ///
-/// `rows`: for each user of `input` the row of the result, below `n_rows`, if they have one.
+/// Orders of a user at the same instant count as one. A campaign counts from its start.
+///
+/// `rows`: for each user of `input`, their row in the result, below `n_rows`, if they have one.
 pub fn activity_before(
     input: &TrainingInput,
     rows: &[Option<UserIndex>],

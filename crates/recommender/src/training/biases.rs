@@ -1,4 +1,4 @@
-//! How far users and items lie from the mean.
+//! The biases of users and items: how far their ratings lie from the mean.
 
 use rayon::prelude::*;
 
@@ -6,15 +6,17 @@ use crate::snapshot::Biases;
 use crate::snapshot::parameters::TrainingOptions;
 use similarity::sparse::CsrMatrix;
 
-/// Rows with few entries are not worth a task of their own.
+/// The least rows of a task, because rows with few entries are not worth a task of their own.
 const MIN_ROWS_PER_TASK: usize = 256;
 
-/// Regularized biases by alternating least squares, `options.bias_iterations` rounds, all of them 0 before the first:
+/// Computes regularized biases by alternating least squares.
+///
+/// All biases start at 0. Each of `options.bias_iterations` rounds computes
 /// `b_i = Σ_u (r_ui − μ − b_u) / (λ_i + n_i)` over the n_i raters of each item, then
 /// `b_u = Σ_i (r_ui − μ − b_i) / (λ_u + n_u)` over the n_u ratings of each user. A bias without ratings is 0.
 ///
-/// `ratings`: [m, n]; `by_item`: its transpose. Sums in f64 in ascending order, rounded once at the end, so that the
-/// result is the same, byte by byte, for any number of threads.
+/// `ratings`: [m, n]. `by_item`: its transpose. Sums are f64s in ascending order, rounded once at the end, so the result is
+/// the same, byte by byte, for any number of threads.
 ///
 /// Source: Koren 2010, "Factor in the Neighbors", §2.1; the iteration is that of Surprise's `BaselineOnly` (`als`).
 pub fn biases(ratings: &CsrMatrix, by_item: &CsrMatrix, options: &TrainingOptions) -> Biases {
@@ -22,8 +24,8 @@ pub fn biases(ratings: &CsrMatrix, by_item: &CsrMatrix, options: &TrainingOption
     let mut users = vec![0.0; ratings.n_rows()];
     let mut items = vec![0.0; by_item.n_rows()];
     for _ in 0..options.bias_iterations {
-        items = beside(by_item, global_mean, &users, options.item_bias_shrinkage);
-        users = beside(ratings, global_mean, &items, options.user_bias_shrinkage);
+        items = row_biases(by_item, global_mean, &users, options.item_bias_shrinkage);
+        users = row_biases(ratings, global_mean, &items, options.user_bias_shrinkage);
     }
     let rounded = |biases: Vec<f64>| biases.into_iter().map(|bias| bias as f32).collect();
     Biases {
@@ -40,14 +42,15 @@ fn mean(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64
 }
 
-/// The biases of the rows beside those of the columns.
-fn beside(rows: &CsrMatrix, global_mean: f64, columns: &[f64], shrinkage: f64) -> Vec<f64> {
+/// Returns the biases of the rows, given those of the columns.
+fn row_biases(rows: &CsrMatrix, global_mean: f64, column_biases: &[f64], shrinkage: f64) -> Vec<f64> {
     let bias = |row: usize| {
         let (indices, values) = rows.row(row);
         if indices.is_empty() {
             return 0.0;
         }
-        let deviation = |(&column, &value): (&u32, &f32)| f64::from(value) - global_mean - columns[column as usize];
+        let deviation =
+            |(&column, &value): (&u32, &f32)| f64::from(value) - global_mean - column_biases[column as usize];
         let total: f64 = indices.iter().zip(values).map(deviation).sum();
         total / (shrinkage + indices.len() as f64)
     };
@@ -82,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn one_and_two_rounds_by_hand() {
-        // μ = 3, so that the deviations are 2, −2 and 0; λ_u = 2, λ_i = 1.
+    fn one_and_two_rounds_equal_those_worked_out_by_hand() {
+        // μ = 3, so the deviations are 2, −2 and 0; λ_u = 2, λ_i = 1.
         let ratings = matrix(&[&[5.0, 1.0, 0.0], &[3.0, 0.0, 0.0], &[0.0, 0.0, 0.0]]);
         let check = |rounds, items: [f64; 3], users: [f64; 3]| {
             let found = fitted(&ratings, rounds, (2.0, 1.0));
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_rated_leaves_everything_0() {
+    fn biases_without_ratings_are_0() {
         let found = fitted(&CsrMatrix::empty(2, 3), 10, (0.0, 0.0));
         assert_eq!(
             found,
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn converges_to_the_least_of_the_regularized_squared_error() {
+    fn the_biases_converge_to_the_minimum() {
         let rows: Vec<Vec<f32>> = (0..12)
             .map(|user| (0..9).map(|item| ((user * 7 + item * 5) % 6) as f32).collect())
             .collect();

@@ -1,4 +1,4 @@
-//! Effective ratings to the parts of a snapshot.
+//! Fits a model: computes the parts of a snapshot from effective ratings.
 
 use crate::snapshot::SnapshotParts;
 use crate::snapshot::bits::Bits;
@@ -16,21 +16,21 @@ use super::error::TrainingError;
 use super::input::TrainingInput;
 use super::matrix::EffectiveRatings;
 
-/// Where [`fit`] stands, in this order.
+/// The stages of [`fit`], in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Biases,
     ItemNeighbors,
-    /// By far the longest where there are more users than items.
+    /// By far the longest stage if there are more users than items.
     UserNeighbors,
 }
 
-/// What [`fit`] tells of its work.
+/// A progress event of [`fit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FitEvent {
-    /// A stage begins (0 done) or goes on. `total`: 0 when it is not known.
+    /// A stage begins (0 done) or goes on. `total`: 0 if it is unknown.
     Progress { stage: Stage, done: u64, total: u64 },
-    /// How the similarities of a stage were computed.
+    /// The similarities of a stage were computed by this code path.
     Computed { stage: Stage, path: KernelPath },
 }
 
@@ -44,23 +44,23 @@ impl FitEvent {
     }
 }
 
-/// What is to be fitted.
+/// Options of [`fit`].
 #[derive(Debug, Clone, Copy)]
 pub struct ModelOptions<'a> {
     pub parameters: &'a TrainingParameters,
     pub weights: BlendWeights,
-    /// The users who get a list of neighbors, one bit a user of the input; `None`: all. Whoever asks few users about a model
-    /// need not wait for the lists of the others, which cost most.
+    /// The users who get a list of neighbors, one bit per user of the input; `None` for all. Lists cost most of the time, so a
+    /// model that serves few users is fitted sooner.
     pub listed_users: Option<&'a Bits>,
 }
 
-/// A model of `effective`: users without an effective rating have no part in it.
+/// Fits a model of `effective`. Users without an effective rating are left out.
 ///
-/// `effective`: [m, n] of `input`. `observe`: called from any thread. Runs on the rayon pool it is called
-/// in; the result is the same, byte by byte, for any number of threads.
+/// `effective`: [m, n], the effective ratings of `input`. `observe`: may be called from any thread. Runs on the current rayon
+/// pool; the result is the same, byte by byte, for any number of threads.
 ///
 /// # Errors
-/// None for effective ratings of this `input`.
+/// None for the effective ratings of this `input`.
 pub fn fit(
     input: &TrainingInput,
     effective: EffectiveRatings,
@@ -71,43 +71,24 @@ pub fn fit(
     let (users, ratings) = without_empty_rows(&input.users, effective.ratings)?;
     let by_item = ratings.transpose();
 
-    let progress = |stage| move |done, total| observe(FitEvent::Progress { stage, done, total });
-
     observe(FitEvent::begin(Stage::Biases));
     let biases = biases(&ratings, &by_item, &parameters.options);
-    observe(FitEvent::begin(Stage::ItemNeighbors));
-    let items = nearest(
-        &by_item,
-        &ratings,
-        RowSelection::All,
-        parameters,
-        &progress(Stage::ItemNeighbors),
-    )?;
-    observe(FitEvent::Computed {
-        stage: Stage::ItemNeighbors,
-        path: items.path,
-    });
-    observe(FitEvent::begin(Stage::UserNeighbors));
-    let listed_rows: Option<Vec<u32>> = options.listed_users.map(|listed| {
-        let of_input = |user: u32| input.users.find(users.id(UserIndex(user)));
-        let is_listed = |&user: &u32| of_input(user).is_some_and(|user| listed.get(user.at()));
-        (0..users.len() as u32).filter(is_listed).collect()
-    });
-    let selection = listed_rows.as_deref().map_or(RowSelection::All, RowSelection::Rows);
-    let found = nearest(
-        &ratings,
-        &by_item,
-        selection,
-        parameters,
-        &progress(Stage::UserNeighbors),
-    )?;
-    observe(FitEvent::Computed {
-        stage: Stage::UserNeighbors,
-        path: found.path,
-    });
-    let user_neighbors = match listed_rows {
-        None => found.lists,
-        Some(rows) => found.lists.among(&rows, users.len()),
+
+    let lists_of = |stage, rows, columns, selection| {
+        observe(FitEvent::begin(stage));
+        let progress = |done, total| observe(FitEvent::Progress { stage, done, total });
+        let TopK { lists, path } = nearest(rows, columns, selection, parameters, &progress)?;
+        observe(FitEvent::Computed { stage, path });
+        Ok::<_, TrainingError>(lists)
+    };
+    let item_neighbors = lists_of(Stage::ItemNeighbors, &by_item, &ratings, RowSelection::All)?;
+    let user_neighbors = match options.listed_users {
+        None => lists_of(Stage::UserNeighbors, &ratings, &by_item, RowSelection::All)?,
+        Some(listed) => {
+            let rows = listed_rows(&input.users, &users, listed);
+            let lists = lists_of(Stage::UserNeighbors, &ratings, &by_item, RowSelection::Rows(&rows))?;
+            lists.among(&rows, users.len())
+        }
     };
 
     let activity = activity(input, &users);
@@ -122,16 +103,16 @@ pub fn fit(
         purchased,
         biases,
         user_neighbors,
-        item_neighbors: items.lists,
+        item_neighbors,
         activity,
         consents: input.consents.clone(),
         propensity: Propensity::default(),
     })
 }
 
-/// The lists of the selected rows alone.
+/// Computes the neighbor lists of the selected rows.
 ///
-/// `rows`: effective ratings, [users, items], or their transpose for the lists of items; `columns`: the other of the two. Rows
+/// `rows`: effective ratings, [users, items], or their transpose for the lists of items. `columns`: the other of the two. Rows
 /// may be empty.
 ///
 /// # Errors
@@ -158,7 +139,14 @@ fn nearest(
     Ok(top_k_observed(rows, columns, selection, &options, observe)?)
 }
 
-/// The entries stay where they are: an empty row has none.
+/// Returns the rows of `users` (those with ratings) who are `listed` in the dictionary of all users.
+fn listed_rows(all_users: &Dictionary<UserIndex>, users: &Dictionary<UserIndex>, listed: &Bits) -> Vec<u32> {
+    let index = |user: u32| all_users.find(users.id(UserIndex(user)));
+    let is_listed = |&user: &u32| index(user).is_some_and(|user| listed.get(user.at()));
+    (0..users.len() as u32).filter(is_listed).collect()
+}
+
+/// Removes users without ratings, and their rows, which are empty.
 fn without_empty_rows(
     users: &Dictionary<UserIndex>,
     ratings: CsrMatrix,
@@ -217,7 +205,7 @@ mod tests {
         assert_eq!(parts.users.texts().iter().collect::<Vec<_>>(), ["u1", "u3"]);
         assert_eq!(parts.items, input.items);
         let entry = |item, rating| (ItemIndex(item), rating);
-        // Item 2 is the most popular.
+        // Item 2 is the most popular, so it comes first.
         assert!(parts.ratings.row(0).iter().eq([entry(2, 2.0), entry(1, 4.0)]));
         assert!(parts.ratings.row(1).iter().eq([entry(2, 5.0), entry(0, 2.0)]));
         let purchased: Vec<bool> = (0..4).map(|position| parts.purchased.get(position)).collect();
@@ -306,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_makes_an_empty_model() {
+    fn an_empty_input_makes_an_empty_model() {
         for input in [input(0, 0, &[], &[]), input(2, 0, &[], &[]), input(2, 3, &[], &[])] {
             let parts = parts_of(&input, &TrainingParameters::default());
             assert_eq!((parts.users.len(), parts.ratings.nnz()), (0, 0));

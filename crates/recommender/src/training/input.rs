@@ -1,4 +1,4 @@
-//! What a model is trained on.
+//! The input of training.
 
 use chrono::Duration;
 
@@ -9,30 +9,30 @@ use domain::campaign::Window;
 use domain::id::CampaignId;
 use domain::time::Timestamp;
 
-/// Everything the trainer has read. m users, n items.
+/// All data that a model is trained on: m users, n items.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingInput {
-    /// All users, also those without a rating or a purchase.
+    /// All users, including those without a rating or a purchase.
     pub users: Dictionary<UserIndex>,
     /// All items of the catalog.
     pub items: Dictionary<ItemIndex>,
-    /// n entries.
+    /// The facts about the n items.
     pub catalog: Catalog,
-    /// At most one a (user, item), in any order.
+    /// At most one rating per (user, item), in any order.
     pub ratings: Vec<RatingEvent>,
-    /// One for each distinct order of a (user, item) with a net quantity above 0, in any order.
+    /// One event per distinct order of a (user, item) with a net quantity above 0, in any order.
     pub orders: Vec<OrderEvent>,
-    /// What users have said about the use of their data. Who has refused to be trained on is in none of the other fields.
+    /// The users' consents. The other fields hold no data of users who refused training.
     pub consents: ConsentRecords,
     /// In any order.
     pub campaigns: Vec<CampaignHistory>,
-    /// When all this was read.
+    /// When the data was read.
     pub as_of: Timestamp,
 }
 
 impl TrainingInput {
-    /// What is known ends here: one second after the last order or redemption, at the latest when it was read. `None`
-    /// without any.
+    /// Returns the end of the known data: one second after the last order or redemption, but not after the data was read.
+    /// Returns `None` without orders and redemptions.
     pub fn known_until(&self) -> Option<Timestamp> {
         let orders = self.orders.iter().map(|event| event.ordered_at);
         let campaigns = self.campaigns.iter();
@@ -42,16 +42,16 @@ impl TrainingInput {
     }
 }
 
-/// What became of a campaign until now.
+/// The history of a campaign until now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CampaignHistory {
     pub id: CampaignId,
     pub window: Window,
-    /// The items that its coupons cover, ascending, each once.
+    /// The items that its coupons cover, strictly ascending.
     pub items: Vec<ItemIndex>,
-    /// Who it was offered to: assigned, or exposed and not held out. Ascending, each once.
+    /// The users whom it was offered to: assigned, or exposed and not held out. Strictly ascending.
     pub recipients: Vec<UserIndex>,
-    /// One a redemption that was not given back as a whole; by anybody, recipient or not.
+    /// One event per redemption that was not rolled back entirely, by recipients and others.
     pub redemptions: Vec<RedemptionEvent>,
 }
 
@@ -71,15 +71,16 @@ pub struct RatingEvent {
     pub rated_at: Timestamp,
 }
 
-/// An order that holds the item, after all returns that are known now: one that was returned later is not seen by the part
-/// of an evaluation that comes before.
+/// An order that holds the item, after all returns that are known now.
+///
+/// An order that was returned later is missing from the earlier part of an evaluation too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OrderEvent {
     pub user: UserIndex,
     pub item: ItemIndex,
     pub ordered_at: Timestamp,
-    /// Sum of the line totals, returns taken off, in minor units of whatever currency.
+    /// The sum of the line totals net of returns, in minor units, whatever the currency.
     pub total_minor: i64,
-    /// Lines on which a coupon took something off.
+    /// The number of lines with a coupon discount.
     pub discounted_lines: u32,
 }

@@ -1,4 +1,4 @@
-//! Ratings and orders to one effective rating a (user, item).
+//! Computes one effective rating per (user, item) from ratings and orders.
 
 use rayon::prelude::*;
 
@@ -11,24 +11,26 @@ use similarity::sparse::CsrMatrix;
 use super::error::TrainingError;
 use super::input::{RatingEvent, TrainingInput};
 
-/// What every user thinks of the items that they have rated or bought.
+/// The effective ratings of users for the items that they have rated or bought.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EffectiveRatings {
-    /// [m, n], also rows of users without any.
+    /// [m, n], including empty rows of users without any.
     pub ratings: CsrMatrix,
-    /// One bit an entry of `ratings`: the user has bought the item.
+    /// One bit per entry of `ratings`, set if the user has bought the item.
     pub purchased: Bits,
 }
 
-/// The effective ratings that follow from the events that `keep` admits, by their user and time: the explicit rating if
-/// it is kept, else what the number of kept orders says.
+/// Computes effective ratings from the events that `keep` admits by their user and time.
 ///
-/// Time O(m + events + sorting each user's); the same for any order of the events and any number of threads.
+/// An effective rating is the explicit rating if that is kept, and otherwise follows from the number of kept orders.
+///
+/// Takes time O(m + events) and sorts each user's events. The result is the same for any order of the events and any number
+/// of threads.
 ///
 /// # Errors
 /// [`TrainingError::Rating`] for a kept rating that is not finite and above 0.
 ///
-/// Source: ARCHITECTURE.md, "Similarity".
+/// Source: docs/formulas.md, "Similarity".
 pub fn effective_ratings(
     input: &TrainingInput,
     parameters: &TrainingParameters,
@@ -40,12 +42,12 @@ pub fn effective_ratings(
     let (mut items, mut values, mut purchased) = (Vec::new(), Vec::new(), Vec::new());
     offsets.push(0);
     for row in row_starts.windows(2) {
-        for of_item in events[row[0]..row[1]].chunk_by(|a, b| a.item() == b.item()) {
-            // Orders come first, a rating last.
-            let orders = of_item.iter().take_while(|event| event.rating().is_none()).count();
-            let explicit = of_item.last().and_then(|event| event.rating());
+        for item_events in events[row[0]..row[1]].chunk_by(|a, b| a.item() == b.item()) {
+            // The orders come first, and the rating, if there is one, last.
+            let orders = item_events.iter().take_while(|event| event.rating().is_none()).count();
+            let explicit = item_events.last().and_then(|event| event.rating());
             if let Some(value) = parameters.effective_rating(explicit, orders.try_into().unwrap_or(u32::MAX)) {
-                items.push(of_item[0].item());
+                items.push(item_events[0].item());
                 values.push(value);
                 purchased.push(orders > 0);
             }
@@ -58,8 +60,9 @@ pub fn effective_ratings(
     })
 }
 
-/// An order of an item or its rating in one word, ascending by item, then orders before the rating: 32 bits of the
-/// item, 32 of the rating, 0 for an order. The bits of floats above 0 ascend with their values.
+/// An order or a rating of an item in one word: 32 bits of the item, then 32 bits of the rating, 0 for an order.
+///
+/// Events ascend by item, and orders come before the rating, because the bits of floats above 0 ascend with their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct PackedEvent(u64);
 
@@ -84,7 +87,7 @@ impl PackedEvent {
     }
 }
 
-/// Where each user's events begin (m + 1), and the kept events, ascending for each user.
+/// Returns where each user's events begin (m + 1 positions), and the kept events, ascending for each user.
 fn events_by_user(
     input: &TrainingInput,
     keep: impl Fn(UserIndex, Timestamp) -> bool,
@@ -106,15 +109,15 @@ fn events_by_user(
 
     let mut next = starts.clone();
     let mut events = vec![PackedEvent::default(); next[input.users.len()]];
-    let mut place = |user: UserIndex, event: PackedEvent| {
+    let mut insert = |user: UserIndex, event: PackedEvent| {
         events[next[user.at()]] = event;
         next[user.at()] += 1;
     };
     for event in ratings() {
-        place(event.user, PackedEvent::of_rating(event.item, event.value));
+        insert(event.user, PackedEvent::of_rating(event.item, event.value));
     }
     for event in orders() {
-        place(event.user, PackedEvent::of_order(event.item));
+        insert(event.user, PackedEvent::of_order(event.item));
     }
     rows_of(&mut events, &starts)
         .into_par_iter()
@@ -133,7 +136,7 @@ fn check(input: &TrainingInput, event: &RatingEvent) -> Result<(), TrainingError
     })
 }
 
-/// `all`, cut at `starts`, which begin at 0 and end at its length.
+/// Splits `all` at `starts`, which begin with 0 and end with its length.
 fn rows_of<'a, T>(mut all: &'a mut [T], starts: &[usize]) -> Vec<&'a mut [T]> {
     let mut rows = Vec::with_capacity(starts.len());
     for row in starts.windows(2) {
@@ -164,7 +167,7 @@ mod tests {
         }
     }
 
-    /// (user, item, effective rating, purchased) of every entry.
+    /// Returns (user, item, effective rating, purchased) of every entry.
     fn entries(effective: &EffectiveRatings) -> Vec<(u32, u32, f32, bool)> {
         let EffectiveRatings { ratings, purchased } = effective;
         let mut entries = Vec::new();
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rating_that_is_none_is_refused_by_name() {
+    fn an_invalid_rating_is_refused_by_user_and_item() {
         for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let input = input(2, 2, &[rating(1, 0, value, 1)], &[]);
             let error = effective_ratings(&input, &TrainingParameters::default(), |_, _| true).unwrap_err();

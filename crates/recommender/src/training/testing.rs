@@ -10,7 +10,7 @@ use domain::time::Timestamp;
 
 use super::input::{OrderEvent, RatingEvent, TrainingInput};
 
-/// `m` users u0, u1, …, `n` listed items i0, i1, ….
+/// Returns an input of `m` users u0, u1, … and `n` listed items i0, i1, ….
 pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent]) -> TrainingInput {
     TrainingInput {
         users: ids("u", m),
@@ -24,6 +24,7 @@ pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent])
     }
 }
 
+/// Returns a rating `hour` hours after the epoch.
 pub fn rating(user: u32, item: u32, value: f32, hour: u32) -> RatingEvent {
     RatingEvent {
         user: UserIndex(user),
@@ -33,6 +34,7 @@ pub fn rating(user: u32, item: u32, value: f32, hour: u32) -> RatingEvent {
     }
 }
 
+/// Returns an order `hour` hours after the epoch.
 pub fn order(user: u32, item: u32, hour: u32) -> OrderEvent {
     OrderEvent {
         user: UserIndex(user),
@@ -43,7 +45,7 @@ pub fn order(user: u32, item: u32, hour: u32) -> OrderEvent {
     }
 }
 
-/// `hour` hours after the epoch.
+/// Returns the instant `hour` hours after the epoch.
 pub fn at(hour: u32) -> Timestamp {
     DateTime::UNIX_EPOCH + chrono::Duration::hours(i64::from(hour))
 }

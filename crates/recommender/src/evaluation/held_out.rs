@@ -1,5 +1,7 @@
-//! Whom a model is asked about and what would be right: fixed before there is a model, so that models with other
-//! parameters, even with other ratings made of the same purchases, are asked the same.
+//! The held-out parts: the users whom a model is asked about, and the right answers.
+//!
+//! They are fixed before there is a model, so that models with different parameters, even with different ratings made of the
+//! same purchases, answer the same questions.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -17,68 +19,70 @@ use super::options::EvaluationOptions;
 use super::report::ItemScope;
 use super::split::{Cut, Part, Split, events};
 
-/// A split of the data, and the users asked about in its two later parts.
+/// A split of the data, with its two later parts, which are held out.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Holdout {
+pub struct HeldOutParts {
     pub(super) split: Split,
-    pub(super) validation: Period,
-    pub(super) test: Period,
+    pub(super) validation: HeldOutPart,
+    pub(super) test: HeldOutPart,
 }
 
-/// One held-out part.
+/// One held-out part: the later events of some users.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Period {
+pub(super) struct HeldOutPart {
     pub part: Part,
-    /// The users that a model of what was before is asked about, one bit a user of the input.
+    /// The users whom a model of the earlier data is asked about, one bit per user of the input.
     pub asked: Bits,
     /// Ascending by user.
-    pub cases: Vec<Case>,
+    pub cases: Vec<EvaluationCase>,
 }
 
-/// A user who rated or bought something before the period and in it.
+/// A user who rated or bought something both before the held-out part and in it, with the right answers.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Case {
-    /// Of the input.
+pub(super) struct EvaluationCase {
+    /// The index in the input.
     pub user: UserIndex,
-    /// Rated or bought before, ascending.
+    /// The items rated or bought before, ascending.
     pub history: Vec<ItemIndex>,
-    /// Listed items that were bought in the period, or rated no lower than the middle of the scale; ascending.
+    /// The listed items that were bought in the part, or rated at least the middle of the scale; ascending.
     pub relevant: Vec<ItemIndex>,
-    /// Those of `relevant` that are not in `history`.
+    /// The items of `relevant` that are not in `history`.
     pub relevant_new: Vec<ItemIndex>,
 }
 
-impl Holdout {
-    /// `judge`: by whose rating scale an item is relevant, and by whose seed users are drawn.
+impl HeldOutParts {
+    /// Splits `input` and collects the cases of both held-out parts.
+    ///
+    /// `reference`: its rating scale decides which items are relevant, and its seed which users are drawn.
     ///
     /// # Errors
-    /// As [`Split::new`], and for a rating that is none.
+    /// As [`Split::new`], and [`TrainingError::Rating`] for a rating that is not finite and above 0.
     pub fn new(
         input: &TrainingInput,
-        judge: &TrainingParameters,
+        reference: &TrainingParameters,
         cut: &Cut,
         options: &EvaluationOptions,
     ) -> Result<Self, EvaluationError> {
         let split = Split::new(input, cut, options)?;
-        let period = |part| Period::new(input, judge, &split, part, options.max_users);
+        let held_out = |part| HeldOutPart::new(input, reference, &split, part, options.max_users);
         Ok(Self {
-            validation: period(Part::Validation)?,
-            test: period(Part::Test)?,
+            validation: held_out(Part::Validation)?,
+            test: held_out(Part::Test)?,
             split,
         })
     }
 
-    /// Users with a new item to find in the test part.
+    /// Returns the number of users with a relevant new item in the test part.
     pub(super) fn users(&self) -> usize {
-        let has_new = |case: &&Case| !case.relevant_new.is_empty();
+        let has_new = |case: &&EvaluationCase| !case.relevant_new.is_empty();
         self.test.cases.iter().filter(has_new).count()
     }
 }
 
-impl Period {
+impl HeldOutPart {
     fn new(
         input: &TrainingInput,
-        judge: &TrainingParameters,
+        reference: &TrainingParameters,
         split: &Split,
         part: Part,
         max_users: usize,
@@ -87,11 +91,11 @@ impl Period {
             &input.users,
             &known_in(input, split, part),
             max_users,
-            judge.options.seed,
+            reference.options.seed,
         );
-        // Whatever the model makes of purchases: here all of them count.
+        // All purchases count here, whatever ratings the model makes of them.
         let interactions = TrainingParameters {
-            scale: judge.scale,
+            scale: reference.scale,
             options: TrainingOptions {
                 implicit: ImplicitFeedback::Binary,
                 ..TrainingOptions::default()
@@ -102,10 +106,10 @@ impl Period {
                 asked.get(user.at()) && admits(split.part(user, at))
             })
         };
-        let before = kept(&|of| of < part)?;
-        let within = kept(&|of| of == part)?;
+        let before = kept(&|event_part| event_part < part)?;
+        let within = kept(&|event_part| event_part == part)?;
         let users = (0..input.users.len()).filter(|&user| asked.get(user));
-        let cases = users.map(|user| Case::new(input, &judge.scale, user, &before, &within));
+        let cases = users.map(|user| EvaluationCase::new(input, &reference.scale, user, &before, &within));
         Ok(Self {
             part,
             cases: cases.collect(),
@@ -113,13 +117,13 @@ impl Period {
         })
     }
 
-    /// Whether an event is an answer: in the period, by one of the users asked about.
+    /// Returns whether an event belongs to the part: it is in its time, by one of the users asked about.
     pub fn holds(&self, split: &Split, user: UserIndex, at: Timestamp) -> bool {
         self.asked.get(user.at()) && split.part(user, at) == self.part
     }
 }
 
-impl Case {
+impl EvaluationCase {
     fn new(
         input: &TrainingInput,
         scale: &RatingScale,
@@ -145,6 +149,7 @@ impl Case {
         }
     }
 
+    /// Returns the relevant items of a scope.
     pub fn relevant(&self, scope: ItemScope) -> &[ItemIndex] {
         match scope {
             ItemScope::All => &self.relevant,
@@ -153,15 +158,15 @@ impl Case {
     }
 }
 
-/// The users with events before `part` and in it.
+/// Returns the users with events both before `part` and in it.
 fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
     let mut before = Bits::zeros(input.users.len());
     let mut within = Bits::zeros(input.users.len());
     for (user, at) in events(input) {
-        let of = split.part(user, at);
-        if of < part {
+        let event_part = split.part(user, at);
+        if event_part < part {
             before.set(user.at(), true);
-        } else if of == part {
+        } else if event_part == part {
             within.set(user.at(), true);
         }
     }
@@ -170,8 +175,9 @@ fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
         .collect()
 }
 
-/// Up to `max_users` of the `eligible` users (0: all), those whose ids hash lowest: whoever joins or leaves, the sample
-/// of the others stays.
+/// Returns up to `max_users` of the `eligible` users, or all if it is 0: those whose ids have the lowest hashes.
+///
+/// If users join or leave, the sample of the others stays the same.
 fn sample(users: &Dictionary<UserIndex>, eligible: &Bits, max_users: usize, seed: u64) -> Bits {
     if max_users == 0 || eligible.count_ones() <= max_users {
         return eligible.clone();
@@ -193,8 +199,8 @@ mod tests {
     use super::*;
     use crate::training::testing::{at, input, order, rating};
 
-    fn holdout(input: &TrainingInput, implicit: ImplicitFeedback, cut_at: u32) -> Holdout {
-        let judge = TrainingParameters {
+    fn held_out(input: &TrainingInput, implicit: ImplicitFeedback, cut_at: u32) -> HeldOutParts {
+        let reference = TrainingParameters {
             options: TrainingOptions {
                 implicit,
                 ..TrainingOptions::default()
@@ -202,7 +208,7 @@ mod tests {
             ..TrainingParameters::default()
         };
         let cut = Cut::At { at: at(cut_at) };
-        Holdout::new(input, &judge, &cut, &EvaluationOptions::default()).unwrap()
+        HeldOutParts::new(input, &reference, &cut, &EvaluationOptions::default()).unwrap()
     }
 
     #[test]
@@ -224,7 +230,7 @@ mod tests {
                 order(0, 4, 21),
                 order(0, 5, 21),
                 order(1, 2, 2),
-                // Rated low, but bought.
+                // The item was rated low, but bought.
                 order(1, 3, 21),
                 order(2, 0, 3),
             ],
@@ -232,40 +238,40 @@ mod tests {
         input.catalog.listed.set(4, false);
         let items = |indices: &[u32]| indices.iter().copied().map(ItemIndex).collect::<Vec<_>>();
         let expected = [
-            Case {
+            EvaluationCase {
                 user: UserIndex(0),
                 history: items(&[0, 1]),
                 relevant: items(&[0, 1, 3, 5]),
                 relevant_new: items(&[3, 5]),
             },
-            Case {
+            EvaluationCase {
                 user: UserIndex(1),
                 history: items(&[2]),
                 relevant: items(&[3]),
                 relevant_new: items(&[3]),
             },
         ];
-        // Whatever a model makes of purchases. User 2 has nothing to find, user 3 had nothing before.
+        // The cases do not depend on what a model makes of purchases. User 2 has nothing relevant, user 3 no history.
         for implicit in [
             ImplicitFeedback::LogOrders,
             ImplicitFeedback::Binary,
             ImplicitFeedback::Off,
         ] {
-            let holdout = holdout(&input, implicit, 10);
-            assert_eq!(holdout.test.cases, expected, "{implicit:?}");
-            assert_eq!(holdout.users(), 2);
+            let held_out = held_out(&input, implicit, 10);
+            assert_eq!(held_out.test.cases, expected, "{implicit:?}");
+            assert_eq!(held_out.users(), 2);
         }
     }
 
     #[test]
-    fn the_validation_part_is_asked_about_by_what_came_before_it() {
+    fn the_validation_part_has_the_history_before_it() {
         let orders = [order(0, 0, 0), order(0, 1, 40), order(0, 2, 50), order(0, 3, 60)];
-        let holdout = holdout(&input(1, 4, &[], &orders), ImplicitFeedback::LogOrders, 50);
-        let [validation] = &holdout.validation.cases[..] else {
-            panic!("{holdout:?}")
+        let held_out = held_out(&input(1, 4, &[], &orders), ImplicitFeedback::LogOrders, 50);
+        let [validation] = &held_out.validation.cases[..] else {
+            panic!("{held_out:?}")
         };
-        let [test] = &holdout.test.cases[..] else {
-            panic!("{holdout:?}")
+        let [test] = &held_out.test.cases[..] else {
+            panic!("{held_out:?}")
         };
         assert_eq!(
             (&validation.history[..], &validation.relevant[..]),
@@ -305,14 +311,14 @@ mod tests {
             max_users: 7,
             ..EvaluationOptions::default()
         };
-        let judge = TrainingParameters::default();
-        let holdout = Holdout::new(&input, &judge, &Cut::PerUser, &options).unwrap();
-        assert_eq!(holdout.test.cases.len(), 7);
+        let reference = TrainingParameters::default();
+        let held_out = HeldOutParts::new(&input, &reference, &Cut::PerUser, &options).unwrap();
+        assert_eq!(held_out.test.cases.len(), 7);
         let mut held = vec![false; N_USERS as usize];
         for (user, at) in events(&input) {
-            held[user.at()] |= holdout.test.holds(&holdout.split, user, at);
+            held[user.at()] |= held_out.test.holds(&held_out.split, user, at);
         }
-        let asked: Vec<usize> = holdout.test.cases.iter().map(|case| case.user.at()).collect();
+        let asked: Vec<usize> = held_out.test.cases.iter().map(|case| case.user.at()).collect();
         assert_eq!((0..held.len()).filter(|&user| held[user]).collect::<Vec<_>>(), asked);
     }
 }

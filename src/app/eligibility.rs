@@ -10,9 +10,10 @@ use crate::store::coupons::exposures;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
-use coupons::eligibility::{Assessment, Facts, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
+use coupons::eligibility::{Assessment, AssessmentInput, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
 use coupons::offer_catalog::{Offer, OfferCatalog};
-use coupons::rules::{CompiledRules, History, Users};
+use coupons::rules::history::History;
+use coupons::rules::{CompiledRules, Users};
 use domain::access::{Caller, Role};
 use domain::campaign::CampaignState;
 use domain::consent::Purpose;
@@ -337,7 +338,7 @@ impl<'a> Subject<'a> {
     }
 
     pub fn assess(&self, offer: &Offer, usage: &Usage, policy: &Policy) -> Assessment {
-        let facts = Facts {
+        let facts = AssessmentInput {
             offer,
             rules: &CompiledRules::new(offer, self.view, Users::One),
             user: &self.standing.user,

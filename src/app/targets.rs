@@ -13,12 +13,12 @@ use crate::store::coupons::audience::{self, AudienceQuery, AudienceRead, Conflic
 use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use coupons::audience::{Audience, AudienceError};
 use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, Users};
-use coupons::scoring::{By, Explanation, NotFitted, Scorer, Scores};
-use coupons::targeting::{Counts, Question, Ranked, Ranking};
+use coupons::scoring::{Explanation, NotFitted, RankBy, Scorer, Scores};
+use coupons::targeting::{Counts, RankedTargets, RankedUser, TargetingInput};
+use coupons::user_set::{UserSet, UserSetError};
 use domain::access::Caller;
 use domain::consent::Purpose;
 use domain::coupon::Rule;
@@ -41,7 +41,7 @@ static ASSESSMENTS: Semaphore = Semaphore::const_new(2);
 #[derive(Debug, Clone)]
 pub struct TargetsRequest {
     pub coupon: CouponId,
-    pub by: By,
+    pub by: RankBy,
     /// Most rows of this call; `None`: all.
     pub limit: Option<u64>,
     pub min_score: Option<f64>,
@@ -67,7 +67,7 @@ pub struct Position {
 pub struct Header {
     pub snapshot_version: i64,
     pub coupon: CouponId,
-    pub by: By,
+    pub by: RankBy,
     pub counts: Counts,
 }
 
@@ -95,7 +95,7 @@ pub enum TargetsError {
     #[error("the campaign of coupon {coupon} has stopped: {}", failure.code().name())]
     Stopped { coupon: CouponId, failure: Failure },
     #[error("users are not in order: {0}")]
-    Audience(#[from] AudienceError),
+    Audience(#[from] UserSetError),
     #[error("assessing the users ended with a panic")]
     Panicked,
     #[error(transparent)]
@@ -112,7 +112,7 @@ pub struct Targets {
     policy: Policy,
     keys: OfferKeys,
     scorer: Scorer,
-    ranking: Ranking,
+    ranking: RankedTargets,
     /// Whether who is eligible depends on what they did.
     rules_need_history: bool,
     /// Of the ranking: the first that no batch has held yet.
@@ -290,7 +290,7 @@ impl Targets {
     }
 
     /// The user's key, unless they have withdrawn in the meantime.
-    fn still_targeted(&self, ranked: &Ranked, recheck: &Recheck) -> Option<i64> {
+    fn still_targeted(&self, ranked: &RankedUser, recheck: &Recheck) -> Option<i64> {
         let user = recheck.users.get(ranked.id)?;
         let privacy = &self.policy.privacy;
         let rests_on_history = ranked.index.is_some() || self.rules_need_history;
@@ -373,10 +373,10 @@ struct Assessment {
 }
 
 impl Assessment {
-    fn rank(self, read: AudienceRead) -> Result<Ranking, TargetsError> {
-        let audience = Audience::new(self.snapshot, read.ids())?;
+    fn rank(self, read: AudienceRead) -> Result<RankedTargets, TargetsError> {
+        let audience = UserSet::new(self.snapshot, read.ids())?;
         let rules = CompiledRules::new(&self.offer, Some(&self.view), Users::Many);
-        let question = Question {
+        let question = TargetingInput {
             offer: &self.offer,
             rules: &rules,
             offer_catalog: &self.offer_catalog,
@@ -388,7 +388,7 @@ impl Assessment {
             reader: self.reader,
             now: read.now,
         };
-        Ok(Ranking::new(audience, read.particulars, &question))
+        Ok(RankedTargets::new(audience, read.particulars, &question))
     }
 }
 

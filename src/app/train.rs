@@ -12,7 +12,7 @@ use crate::store::snapshots::changes;
 use crate::store::snapshots::training::read_input;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use coupons::backtest::{BacktestOptions, backtest};
-use coupons::propensity::fit::{FitOptions, cases};
+use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
 use domain::consent::PrivacyOptions;
 use domain::error::{InvalidField, chain};
@@ -389,9 +389,9 @@ fn fit_propensity(
     options: &FitOptions,
 ) -> Result<Propensity, TrainingError> {
     let until = input.known_until().unwrap_or(input.as_of);
-    let cases = cases(input, parameters, until, options)?;
+    let campaigns = past_campaigns(input, parameters, until, options)?;
     let weights = |covered: &_| affinity::weights(snapshot, covered);
-    let propensity = propensity::fit::fit(&cases, &weights, until, options);
+    let propensity = propensity::fit::fit(&campaigns, &weights, until, options);
     match &propensity {
         Propensity::Fitted(model) => tracing::info!(
             campaigns = model.evidence.campaigns,

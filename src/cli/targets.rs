@@ -15,7 +15,7 @@ use crate::live::Live;
 use coupons::affinity::AffinityTerm;
 use coupons::eligibility::Policy;
 use coupons::propensity::FeatureContribution;
-use coupons::scoring::{By, Explanation};
+use coupons::scoring::{Explanation, RankBy};
 use domain::access::{Caller, Role};
 use domain::id::CouponId;
 use recommender::snapshot::Snapshot;
@@ -126,8 +126,8 @@ fn request(args: TargetsArgs) -> TargetsRequest {
     TargetsRequest {
         coupon: args.coupon,
         by: match args.by {
-            Ranker::Affinity => By::Affinity,
-            Ranker::Propensity => By::Propensity,
+            Ranker::Affinity => RankBy::Affinity,
+            Ranker::Propensity => RankBy::Propensity,
         },
         limit: args.limit,
         min_score: args.min_score,
@@ -145,8 +145,8 @@ fn request(args: TargetsArgs) -> TargetsRequest {
 
 fn describe(header: &Header) -> String {
     let by = match header.by {
-        By::Affinity => "affinity",
-        By::Propensity => "propensity",
+        RankBy::Affinity => "affinity",
+        RankBy::Propensity => "propensity",
     };
     let counts = &header.counts;
     let mut text = format!(

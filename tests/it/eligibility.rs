@@ -227,14 +227,11 @@ async fn every_reason_is_given_with_what_is_right_and_what_there_is() {
     );
     assert_eq!(
         texts(of("almost-spent")),
-        [("10.00 GBP left of the budget", "9.99 GBP left")]
+        [("at least 10.00 GBP left of the budget", "9.99 GBP left")]
     );
     assert_eq!(
         texts(of("gold-i03")),
-        [
-            ("tier is gold", "not known"),
-            ("has bought one of i03", "bought none of them")
-        ]
+        [("tier is gold", "unknown"), ("has bought i03", "bought none of them")]
     );
 
     // What is known of the user changes; nothing of that is held in memory but what they did.
@@ -356,7 +353,7 @@ async fn a_merchant_asks_about_its_own_coupons_and_learns_of_no_others() {
     assert!(codes(&found[0]).is_empty(), "{found:?}");
     let found = check(&service, &user(1), &["own"], Some(applied)).await;
     assert_eq!(codes(&found[0]), [ReasonCode::ExclusiveConflict]);
-    assert_eq!(found[0].reasons[0].seen, "the coupon theirs is in use");
+    assert_eq!(found[0].reasons[0].seen, "coupon theirs is in use");
     // That something is reserved is no secret, but what.
     service.reserve("r", &user(1), "theirs", 2_000).await.unwrap();
     let found = check(&own, &user(1), &["own"], None).await;

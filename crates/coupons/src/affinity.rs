@@ -1,8 +1,8 @@
-//! How much users like what a coupon covers.
+//! The affinity of users to the items that a coupon covers.
 //!
 //! The affinity of a user to a set of items is the item-based ranking score summed over the set:
-//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R(j), which is Σ_{j ∈ history} R(j)·w_j with the weight w_j = Σ_i sim(i, j) over
-//! those i of the set that have j in their own list. Weights and users are gone through in a fixed order, so that one
+//! Σ_i Σ_{j ∈ N(i) ∩ history} sim(i, j)·R(j). This equals Σ_{j ∈ history} R(j)·w_j with the *weight*
+//! w_j = Σ_i sim(i, j) over those i of the set that have j in their list N(i). Sums take items in a fixed order, so that a
 //! user's affinity has the same bits whether it is computed alone or with all others.
 
 use rayon::prelude::*;
@@ -17,10 +17,10 @@ use similarity::sparse::CsrMatrix;
 
 use super::offer_catalog::Offer;
 
-/// Users of one task.
+/// The number of users that one task computes.
 const USERS_PER_TASK: usize = 1_024;
 
-/// Whether `offer` covers an item with these facts: of a merchant's campaign never anything but that merchant's items.
+/// Returns whether `offer` covers an item with these facts. A merchant's campaign covers only that merchant's items.
 pub fn covers(offer: &Offer, item_id: &str, facts: Option<&Facts<'_>>) -> bool {
     let merchant = facts.and_then(|facts| facts.merchant);
     let is_own = offer.merchant().is_none_or(|own| merchant == Some(own));
@@ -31,13 +31,13 @@ pub fn covers(offer: &Offer, item_id: &str, facts: Option<&Facts<'_>>) -> bool {
         }
 }
 
-/// The items of `snapshot` that `offer` covers, by the facts that the snapshot has of them: one bit for each of n items.
+/// Returns the items of `snapshot` that `offer` covers, by the facts in the snapshot: one bit for each of n items.
 pub fn covered(snapshot: &Snapshot, offer: &Offer) -> Bits {
     let items = (0..snapshot.items().len() as u32).map(ItemIndex);
     items.map(|item| is_covered(snapshot, offer, item)).collect()
 }
 
-/// The items that any of `offers` covers, ascending, each once.
+/// Returns the items that any of `offers` covers, strictly ascending.
 pub fn covered_by_any<'a>(
     items: &Dictionary<ItemIndex>,
     catalog: &Catalog,
@@ -51,7 +51,7 @@ pub fn covered_by_any<'a>(
     };
     for offer in offers {
         match &offer.coupon.scope {
-            // Thousands of coupons that name a few items each: not all items are asked each time.
+            // Thousands of coupons may name a few items each. Looking those up is faster than checking all items each time.
             Scope::Listed(set) if set.categories.is_empty() && set.merchants.is_empty() => {
                 let named = set.items.iter().filter_map(|item| items.find(item.as_str()));
                 named.for_each(|item| cover(offer, item));
@@ -65,7 +65,7 @@ pub fn covered_by_any<'a>(
     all.filter(|item| covered.get(item.at())).collect()
 }
 
-/// w_j of `item`: what a rating of it says about the items that `is_covered` names.
+/// Returns the weight w_j of `item` for the items that `is_covered` selects.
 pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item: ItemIndex) -> f64 {
     let (reverse_neighbors, similarities) = snapshot.reverse_item_neighbors().row(item);
     let reverse_neighbors =
@@ -73,20 +73,24 @@ pub fn weight(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, item:
     weight_of(reverse_neighbors.zip(similarities), is_covered)
 }
 
-/// w_j of every item j by lists of any model, in parallel. `reverse_neighbors`: of n items; `covered`: one bit for each of them.
+/// Returns the weight w_j of every item j by the lists of any model, computed in parallel.
+///
+/// `reverse_neighbors`: the inverted lists of n items. `covered`: one bit for each of n items.
 pub fn list_weights(reverse_neighbors: &InvertedLists, covered: &Bits) -> Vec<f64> {
     let items = (0..reverse_neighbors.n_rows() as u32).into_par_iter();
     let weight = |item| {
         let (reverse_neighbors, similarities) = reverse_neighbors.row(item as usize);
-        let reverse_neighbors = reverse_neighbors.iter().map(|&follower| ItemIndex(follower));
+        let reverse_neighbors = reverse_neighbors.iter().map(|&neighbor| ItemIndex(neighbor));
         weight_of(reverse_neighbors.zip(similarities), |item| covered.get(item.at()))
     };
     items.map(weight).collect()
 }
 
-/// w_j of every item j when every pair of items counts, not only those that the lists keep: Σ_i cosine(i, j) over the
-/// covered i ≠ j. `ratings`: effective, [users, n]; `covered`: one bit for each of n. Time O(entries): no pair is formed,
-/// for Σ_i R_i·R_j / (|R_i|·|R_j|) = R_j·(Σ_i R_i / |R_i|) / |R_j|.
+/// Returns the weight w_j of every item j if every pair of items counts, not only those that the lists keep:
+/// Σ_i cosine(i, j) over the covered i ≠ j.
+///
+/// `ratings`: effective, [users, n]. `covered`: one bit for each of n items. Takes time O(entries), because it forms no
+/// pairs: Σ_i R_i·R_j / (|R_i|·|R_j|) = R_j·(Σ_i R_i / |R_i|) / |R_j|.
 pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
     let mut squares = vec![0.0; ratings.n_columns()];
     for (&item, &rating) in ratings.columns().iter().zip(ratings.values()) {
@@ -101,8 +105,8 @@ pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
                 .zip(values)
                 .map(|(&item, &rating)| (item as usize, f64::from(rating)))
         };
-        let of_covered = row().filter(|&(item, _)| covered.get(item));
-        let direction = sum(of_covered.map(|(item, rating)| rating / squares[item].sqrt()));
+        let covered_entries = row().filter(|&(item, _)| covered.get(item));
+        let direction = sum(covered_entries.map(|(item, rating)| rating / squares[item].sqrt()));
         if direction > 0.0 {
             row().for_each(|(item, rating)| weights[item] += rating * direction);
         }
@@ -114,34 +118,34 @@ pub fn all_pairs_weights(ratings: &CsrMatrix, covered: &Bits) -> Vec<f64> {
     weights
 }
 
-/// Σ_j R\[j\]·w_j over a history.
+/// Returns Σ_j R\[j\]·w_j over a history of items j with their ratings.
 pub fn weigh(history: impl Iterator<Item = (u32, f32)>, weights: &[f64]) -> f64 {
     sum(history.map(|(item, rating)| f64::from(rating) * weights[item as usize]))
 }
 
-/// `reverse_neighbors`: items that have one in their list, and their similarities to it.
+/// Returns the weight of an item. `reverse_neighbors`: the items that have it in their list, and their similarities to it.
 fn weight_of<'a>(
     reverse_neighbors: impl Iterator<Item = (ItemIndex, &'a f32)>,
     is_covered: impl Fn(ItemIndex) -> bool,
 ) -> f64 {
-    let of_covered = reverse_neighbors.filter(|&(follower, _)| is_covered(follower));
-    sum(of_covered.map(|(_, &similarity)| f64::from(similarity)))
+    let covered = reverse_neighbors.filter(|&(neighbor, _)| is_covered(neighbor));
+    sum(covered.map(|(_, &similarity)| f64::from(similarity)))
 }
 
-/// The affinity of `user`, as the snapshot knows them, to the items that `is_covered` names; 0 or more.
+/// Returns the affinity of `user`, 0 or more, to the items that `is_covered` selects, from the snapshot alone.
 ///
-/// Source: ARCHITECTURE.md, "Affinity".
+/// Source: docs/formulas.md, "Affinity".
 pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, user: UserIndex) -> f64 {
     let terms = terms(snapshot, user, |item| weight(snapshot, &is_covered, item));
     sum(terms.map(|term| term.contribution))
 }
 
-/// Whether `offer` covers an item of `snapshot`, by the facts that the snapshot has of it.
+/// Returns whether `offer` covers an item of `snapshot`, by the facts in the snapshot.
 pub fn is_covered(snapshot: &Snapshot, offer: &Offer, item: ItemIndex) -> bool {
     covers(offer, snapshot.items().id(item), Some(&snapshot.catalog().facts(item)))
 }
 
-/// w_j of all n items, in parallel.
+/// Returns the weights w_j of all n items, computed in parallel.
 pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
     let items = (0..snapshot.items().len() as u32).into_par_iter();
     items
@@ -149,13 +153,13 @@ pub fn weights(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
         .collect()
 }
 
-/// As [`affinity_of`], with the [`weights`] of what is covered.
+/// Returns the same as [`affinity_of`], from the [`weights`] of the covered items.
 pub fn weighted_affinity(snapshot: &Snapshot, weights: &[f64], user: UserIndex) -> f64 {
     let history = snapshot.ratings().row(user.at()).iter();
     weigh(history.map(|(item, rating)| (item.0, rating)), weights)
 }
 
-/// The affinities of all m users, in parallel.
+/// Returns the affinities of all m users, computed in parallel.
 pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
     let weights = weights(snapshot, covered);
     (0..snapshot.users().len() as u32)
@@ -165,17 +169,17 @@ pub fn affinities(snapshot: &Snapshot, covered: &Bits) -> Vec<f64> {
         .collect()
 }
 
-/// The part of an affinity that one item of the history brings.
+/// The contribution of one item of the history to an affinity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffinityTerm {
     pub item: ItemIndex,
-    /// The user's effective rating of it.
+    /// The user's effective rating of the item.
     pub rating: f64,
     /// Above 0.
     pub contribution: f64,
 }
 
-/// What the affinity of `user` is made of; sums to it. Largest contribution first, ties by item.
+/// Returns the terms of the affinity of `user`, which sum to it: the largest contribution first, ties by item.
 pub fn explain(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> Vec<AffinityTerm> {
     let mut all: Vec<AffinityTerm> = terms(snapshot, user, |item| {
         weight(snapshot, |item| covered.get(item.at()), item)
@@ -186,12 +190,12 @@ pub fn explain(snapshot: &Snapshot, covered: &Bits, user: UserIndex) -> Vec<Affi
     all
 }
 
-/// From +0 on: the sum of nothing would be −0, which ranks below +0.
+/// Returns the sum of `terms`, starting from +0. The sum of an empty iterator would be −0, which ranks below +0.
 fn sum(terms: impl Iterator<Item = f64>) -> f64 {
     terms.fold(0.0, |sum, term| sum + term)
 }
 
-/// The most popular item first.
+/// Returns the terms of an affinity, the most popular item first.
 fn terms(
     snapshot: &Snapshot,
     user: UserIndex,
@@ -230,7 +234,7 @@ mod tests {
         }
     }
 
-    /// Σ_i Σ_j by the definition.
+    /// Returns Σ_i Σ_j by the definition.
     fn plain(snapshot: &Snapshot, items: &[u32], user: usize) -> f64 {
         let mut sum = 0.0;
         for &item in items {
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_ranking_score_summed_over_the_items() {
+    fn affinity_is_the_ranking_score_summed_over_the_items() {
         let snapshot = fixture::snapshot(&EXAMPLE);
         let check = |ids: &[&str], items: &[u32]| {
             let covered = covered(&snapshot, &offer(ids));
@@ -271,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn all_pairs_are_those_of_lists_that_keep_everything() {
+    fn all_pairs_weights_are_those_of_lists_that_keep_everything() {
         let snapshot = fixture::snapshot(&EXAMPLE);
         for bits in 0_u8..32 {
             let covered: Bits = (0..5).map(|item| bits >> item & 1 == 1).collect();
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn items_covered_by_any_are_those_that_one_covers() {
+    fn items_covered_by_any_offer_are_the_union() {
         let facts = [("mugs", "acme"), ("mugs", "zeta"), ("art", "acme"), ("art", "zeta")];
         let facts = facts.map(|(category, merchant)| fixture::item_facts("", category, merchant));
         let mut parts = fixture::snapshot_parts(&[&[1.0, 1.0, 1.0, 1.0]]);

@@ -1,4 +1,4 @@
-//! What of a cart a coupon covers, and what it takes off.
+//! The lines of a cart that a coupon covers, and the discount on them.
 
 use domain::coupon::{Cart, Discount, MAX_BASIS_POINTS};
 use domain::id::ItemId;
@@ -8,16 +8,18 @@ use recommender::snapshot::view::View;
 use super::affinity::covers;
 use super::offer_catalog::Offer;
 
-/// The lines of a cart that a coupon covers.
+/// The covered lines of a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Covered {
+    /// The number of covered lines.
     pub lines: usize,
-    /// What they cost together.
+    /// The sum of their prices.
     pub total_minor: i64,
 }
 
-/// What of `cart` is covered by `offer`, by the present facts of the items; without a view nothing is known of an item
-/// but its id.
+/// Returns the lines of `cart` that `offer` covers, by the present facts about the items.
+///
+/// Without a view, only the items' ids are known.
 pub fn covered_lines(offer: &Offer, cart: &Cart, view: Option<&View>) -> Covered {
     let mut covered = Covered::default();
     for line in &cart.lines {
@@ -40,8 +42,10 @@ fn covers_item(offer: &Offer, item: &ItemId, view: Option<&View>) -> bool {
     }
 }
 
-/// What `offer` takes off a cart: a percentage of what is covered, rounded to the minor unit, halves up; an amount, at most
-/// what is covered; or the shipping. At most the coupon's `max_discount_minor`.
+/// Returns the discount of `offer` on a cart, in minor units, at most the coupon's `max_discount_minor`.
+///
+/// The discount is a percentage of the covered total, rounded to the minor unit, halves up; or an amount, at most the covered
+/// total; or the shipping.
 pub fn discount_minor(offer: &Offer, cart: &Cart, covered: Covered) -> i64 {
     let discount = match offer.coupon.discount {
         Discount::Percent { basis_points } => {
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merchants_campaign_covers_its_items_alone() {
+    fn a_merchants_campaign_covers_only_its_items() {
         let mut parts = snapshot_parts(&EXAMPLE);
         let facts = ["acme", "acme", "zenith", "acme", "zenith"].map(|merchant| item_facts("t", "tea", merchant));
         parts.catalog = fixture::catalog(&facts);
@@ -152,8 +156,8 @@ mod tests {
         check(Some("nobody"), None, (0, 0));
     }
 
-    /// i0 is tea of acme, i1 a mug of zenith. Since then i1 has become tea and is not listed any more, and j0 has come, a
-    /// mug of acme.
+    /// In the snapshot i0 is tea of acme and i1 a mug of zenith. Since then i1 has become tea and is no longer listed, and j0,
+    /// a mug of acme, is new.
     #[test]
     fn present_facts_decide_what_is_covered() {
         let mut parts = snapshot_parts(&[&[1.0, 1.0]]);

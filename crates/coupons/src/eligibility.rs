@@ -1,12 +1,16 @@
-//! May this user have this coupon now, and if not, why? One evaluator for every RPC: facts in, verdict out.
+//! Decides whether a user may have a coupon at a moment, and gives every reason why not.
+//!
+//! One pure function, [`assess`], serves every RPC: it takes the facts and returns the verdict. The single checks are in
+//! `checks`, the texts of the failures in `text`.
 
+mod checks;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::sync::Arc;
 
-use domain::campaign::{Audience, CampaignState, Window};
+use domain::campaign::{CampaignState, Window};
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::coupon::{Cart, Rule, Scope};
 use domain::id::{CampaignId, CouponId, UserId};
@@ -14,17 +18,18 @@ use domain::money::Currency;
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;
 
-use super::cart::{Covered, covered_lines, discount_minor};
+use self::checks::{CartFacts, check_cart, check_limits, exclusive_conflict, frequency_cap};
 use super::holdout::is_held_out;
 use super::offer_catalog::Offer;
 use super::options::CouponOptions;
-use super::rules::{CompiledRules, History, Seen};
+use super::rules::history::History;
+use super::rules::{CompiledRules, Seen};
 
-/// What holds for all users and coupons.
+/// The configuration that holds for all users and coupons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     pub privacy: PrivacyOptions,
-    /// Most coupons a user is offered in the exposure window; `None`: without limit.
+    /// The most coupons that a user is offered within the exposure window; `None` for no limit.
     pub max_exposures: Option<u32>,
     pub exposure_window_days: u32,
 }
@@ -39,31 +44,34 @@ impl Policy {
     }
 }
 
-/// What is known of a user, for every coupon the same.
+/// The facts about a user that are the same for every coupon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserFacts {
     pub id: UserId,
-    /// Whether the user exists at all.
+    /// Whether the user exists.
     pub is_known: bool,
     pub consents: Consents,
     /// Name and value, ascending by name.
     pub attributes: Vec<(String, String)>,
-    /// Coupons that the user was offered, in either arm, within the exposure window.
+    /// The coupons that the user was offered within the exposure window, also those that they were held out of.
     pub recent_exposures: Vec<CouponId>,
-    /// Coupons that are set aside for the user and have not expired, with their campaigns.
+    /// The coupons with a reservation of the user that has not expired, and their campaigns.
     pub reserved: Vec<(CouponId, CampaignId)>,
 }
 
-/// What changes with every redemption, for one user and one coupon.
+/// The counters of one user and one coupon, and the campaign's present state. They change with every redemption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage {
     pub state: CampaignState,
     pub window: Window,
+    /// The limit of the campaign's budget; `None` for no limit.
     pub limit_minor: Option<i64>,
     pub reserved_minor: i64,
     pub spent_minor: i64,
     pub total_cap: Option<i64>,
+    /// The reservations of all users.
     pub reserved: i64,
+    /// The redemptions by all users.
     pub redeemed: i64,
     /// Whether the user is assigned to the campaign.
     pub is_assigned: bool,
@@ -71,7 +79,7 @@ pub struct Usage {
     pub user_redeemed: i64,
 }
 
-/// Why a user cannot have a coupon.
+/// A reason why a user cannot have a coupon, with what was required and what was seen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {
     CouponUnknown,
@@ -103,7 +111,7 @@ pub enum Failure {
     AlreadyRedeemed,
     NotAssigned,
     UserUnknown,
-    /// `rule`: position among the coupon's rules.
+    /// `rule`: the position among the coupon's rules.
     RuleFailed {
         rule: usize,
         seen: Seen,
@@ -118,13 +126,15 @@ pub enum Failure {
         required: Currency,
         seen: Currency,
     },
-    /// `with`: `None` when the reader may not know which.
+    /// `with`: the other coupon; `None` if the reader may not know which.
     ExclusiveConflict {
         with: Option<CouponId>,
     },
+    /// `is_refused`: whether the user has refused; otherwise nothing is on record.
     NoMarketingConsent {
         is_refused: bool,
     },
+    /// `rule`: the position among the coupon's rules of one that needs the history.
     ProfilingObjected {
         rule: usize,
     },
@@ -137,7 +147,7 @@ pub enum Failure {
     HeldOut,
 }
 
-/// A failure without what was seen; in the order in which reasons are given.
+/// The code of a failure. Reasons are given in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
     CouponUnknown,
@@ -163,54 +173,57 @@ pub enum Code {
     HeldOut,
 }
 
+/// The result of an assessment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Eligible,
     Ineligible,
-    /// Nothing fails, but the cart decides and was not given.
+    /// Nothing fails, but a cart decides and none was given.
     Indeterminate,
 }
 
+/// The assessment of one user and one coupon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
     pub verdict: Verdict,
-    /// Every failing one, in the order of the codes.
+    /// Every failure, in the order of the codes.
     pub failures: Vec<Failure>,
-    /// What it takes off the cart; `None` without a cart, and where the verdict is not [`Verdict::Eligible`].
+    /// The discount on the cart; `None` without a cart, and unless the verdict is [`Verdict::Eligible`].
     pub discount_minor: Option<i64>,
 }
 
-/// Who reads an assessment.
+/// The reader of an assessment, who decides what it may show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// Sees who is held out.
     Operator,
-    /// For whom the coupon is just not offered to those who are held out, so that control groups stay clean.
+    /// Does not see who is held out: to this reader the coupon is just not offered, so that control groups stay clean.
     Other,
-    /// Acts for one merchant: as [`Self::Other`], and is not told which items the user has bought, nor which coupons they
-    /// have reserved, for they may be another merchant's.
+    /// Acts for one merchant. In addition to [`Self::Other`], it does not see which items the user has bought nor which
+    /// coupons they have reserved, because these may be another merchant's.
     Merchant,
 }
 
-/// Everything that decides about one user and one coupon.
+/// The input of [`assess`]: everything that decides about one user and one coupon.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub struct AssessmentInput<'a> {
     pub offer: &'a Offer,
     pub rules: &'a CompiledRules<'a>,
     pub user: &'a UserFacts,
     pub usage: &'a Usage,
-    /// What the user did; `None` while no snapshot is loaded, when nothing that [`needs_view`] may be asked about.
+    /// The user's history. `None` while no snapshot is loaded; then only offers that do not [need a view](needs_view) can be
+    /// assessed.
     pub history: Option<&'a History<'a>>,
-    /// For the facts of the items in the cart.
+    /// The view with the facts about the items in the cart.
     pub view: Option<&'a View>,
     pub cart: Option<&'a Cart>,
-    /// Of the coupons that are applied in the cart or reserved for the user, where they are known.
+    /// The known offers among the coupons that are applied to the cart or reserved for the user.
     pub others: &'a [Arc<Offer>],
     pub now: Timestamp,
 }
 
 impl Assessment {
-    /// Of a coupon that there is not.
+    /// Returns the assessment of a coupon that does not exist.
     pub fn unknown_coupon() -> Self {
         Self {
             verdict: Verdict::Ineligible,
@@ -219,7 +232,7 @@ impl Assessment {
         }
     }
 
-    /// As `reader` may see it.
+    /// Returns the assessment as `reader` may see it.
     pub fn for_reader(mut self, reader: Reader) -> Self {
         match reader {
             Reader::Operator => {}
@@ -256,59 +269,59 @@ impl Assessment {
         }
     }
 
-    /// Whether the user belongs to those who should get the coupon: nothing fails, though a cart may decide yet.
+    /// Returns whether the user is a target: nothing fails, though a cart may still decide.
     pub fn is_target(&self) -> bool {
         self.failures.is_empty()
     }
 
-    /// Whether nothing keeps the user from it but being held out.
+    /// Returns whether the user would be a target if they were not held out.
     pub fn is_held_out_target(&self) -> bool {
         self.failures == [Failure::HeldOut]
     }
 }
 
-/// Every reason why the user cannot have the coupon at this moment, and what it would take off the cart.
+/// Returns every reason why the user cannot have the coupon at this moment, and the discount on the cart.
 ///
-/// Source: design of eligibility in ARCHITECTURE.md, "Coupons".
-pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
-    let mut failures = campaign_failures(facts.usage.state, &facts.usage.window, facts.now);
-    let cart = facts.cart.map(|cart| look_into(facts, cart));
-    check_limits(facts, cart.as_ref(), &mut failures);
-    if !facts.user.is_known {
+/// Source: docs/formulas.md, "Coupons".
+pub fn assess(input: &AssessmentInput<'_>, policy: &Policy) -> Assessment {
+    let mut failures = campaign_failures(input.usage.state, &input.usage.window, input.now);
+    let cart = input.cart.map(|cart| CartFacts::new(input, cart));
+    check_limits(input, cart.as_ref(), &mut failures);
+    if !input.user.is_known {
         failures.push(Failure::UserUnknown);
     }
-    // What anybody once did under this id says nothing of a user that there is not.
-    let history = facts.history.filter(|_| facts.user.is_known);
-    let may_profile = policy.privacy.allows(facts.user.consents, Purpose::Profiling);
+    // Ignores history left under the id of a user who no longer exists.
+    let history = input.history.filter(|_| input.user.is_known);
+    let may_profile = policy.privacy.allows(input.user.consents, Purpose::Profiling);
     let mut objections = Vec::new();
-    for rule in 0..facts.rules.len() {
-        if facts.rules.needs_history(rule) && !may_profile {
+    for rule in 0..input.rules.len() {
+        if input.rules.needs_history(rule) && !may_profile {
             objections.push(Failure::ProfilingObjected { rule });
-        } else if let Err(seen) = facts.rules.check(rule, &facts.user.attributes, history, facts.now) {
+        } else if let Err(seen) = input.rules.check(rule, &input.user.attributes, history, input.now) {
             failures.push(Failure::RuleFailed { rule, seen });
         }
     }
     if let Some(cart) = &cart {
-        check_cart(facts.offer, cart, &mut failures);
+        check_cart(input.offer, cart, &mut failures);
     }
-    failures.extend(exclusive_conflict(facts));
-    if !policy.privacy.allows(facts.user.consents, Purpose::Marketing) {
-        let is_refused = facts.user.consents.record(Purpose::Marketing) == Some(false);
+    failures.extend(exclusive_conflict(input));
+    if !policy.privacy.allows(input.user.consents, Purpose::Marketing) {
+        let is_refused = input.user.consents.record(Purpose::Marketing) == Some(false);
         failures.push(Failure::NoMarketingConsent { is_refused });
     }
     failures.append(&mut objections);
-    if facts.user.consents.is_suppressed() {
+    if input.user.consents.is_suppressed() {
         failures.push(Failure::Suppressed);
     }
-    failures.extend(frequency_cap(facts, policy));
-    let holdout = &facts.offer.campaign.holdout;
-    // Most campaigns hold nobody out: spare the hash.
-    if holdout.basis_points > 0 && is_held_out(&holdout.salt, &facts.user.id, holdout.basis_points) {
+    failures.extend(frequency_cap(input, policy));
+    let holdout = &input.offer.campaign.holdout;
+    // Most campaigns have no holdout, and then the hash is not computed.
+    if holdout.basis_points > 0 && is_held_out(&holdout.salt, &input.user.id, holdout.basis_points) {
         failures.push(Failure::HeldOut);
     }
     let verdict = match (failures.is_empty(), &cart) {
         (false, _) => Verdict::Ineligible,
-        (true, None) if needs_cart(facts.offer) => Verdict::Indeterminate,
+        (true, None) if needs_cart(input.offer) => Verdict::Indeterminate,
         (true, _) => Verdict::Eligible,
     };
     Assessment {
@@ -320,20 +333,20 @@ pub fn assess(facts: &Facts<'_>, policy: &Policy) -> Assessment {
     }
 }
 
-/// Whether nothing can be said about `offer` without a view: a rule looks at the history, or what is covered of the cart
-/// depends on facts of its items.
+/// Returns whether `offer` cannot be assessed without a view: a rule looks at the history, or the covered lines of the cart
+/// depend on facts about its items.
 pub fn needs_view(offer: &Offer, cart: Option<&Cart>) -> bool {
     let covers_by_facts = offer.merchant().is_some()
         || matches!(&offer.coupon.scope, Scope::Listed(set) if !set.categories.is_empty() || !set.merchants.is_empty());
     offer.coupon.rules.iter().any(Rule::needs_history) || cart.is_some() && covers_by_facts
 }
 
-/// Whether a cart decides: not where any will do.
+/// Returns whether a cart decides; it does not if every cart qualifies.
 fn needs_cart(offer: &Offer) -> bool {
     offer.coupon.scope != Scope::All || offer.merchant().is_some() || offer.coupon.min_cart_minor > 0
 }
 
-/// Why a campaign in this state and with this window gives nothing at this moment; empty when it does.
+/// Returns why a campaign in this state and with this window gives no coupons at this moment; nothing if it does.
 pub fn campaign_failures(state: CampaignState, window: &Window, now: Timestamp) -> Vec<Failure> {
     let mut failures = Vec::new();
     let starts_at = window.starts_at;
@@ -352,125 +365,4 @@ pub fn campaign_failures(state: CampaignState, window: &Window, now: Timestamp) 
         failures.push(Failure::CampaignPaused);
     }
     failures
-}
-
-/// What a cart comes to.
-struct CartFacts {
-    currency: Currency,
-    covered: Covered,
-    /// 0 in another currency, whose amounts say nothing.
-    discount_minor: i64,
-}
-
-fn look_into(facts: &Facts<'_>, cart: &Cart) -> CartFacts {
-    let covered = covered_lines(facts.offer, cart, facts.view);
-    let is_comparable = cart.currency == facts.offer.campaign.currency && covered.lines > 0;
-    CartFacts {
-        currency: cart.currency,
-        covered,
-        discount_minor: match is_comparable {
-            true => discount_minor(facts.offer, cart, covered),
-            false => 0,
-        },
-    }
-}
-
-fn check_cart(offer: &Offer, cart: &CartFacts, failures: &mut Vec<Failure>) {
-    let (currency, required_minor) = (offer.campaign.currency, offer.coupon.min_cart_minor);
-    if cart.currency == currency && cart.covered.total_minor < required_minor {
-        failures.push(Failure::MinCartNotMet {
-            required_minor,
-            seen_minor: cart.covered.total_minor,
-            currency,
-        });
-    }
-    if cart.covered.lines == 0 {
-        failures.push(Failure::NoQualifyingItem);
-    }
-    if cart.currency != currency {
-        failures.push(Failure::CurrencyMismatch {
-            required: currency,
-            seen: cart.currency,
-        });
-    }
-}
-
-fn check_limits(facts: &Facts<'_>, cart: Option<&CartFacts>, failures: &mut Vec<Failure>) {
-    let usage = facts.usage;
-    if let Some(limit_minor) = usage.limit_minor {
-        let left_minor = limit_minor - usage.reserved_minor - usage.spent_minor;
-        // Something has to be left in any case, so that no cart makes eligible who is not without one.
-        let needed_minor = cart.map_or(1, |cart| cart.discount_minor.max(1));
-        if left_minor < needed_minor {
-            failures.push(Failure::BudgetExhausted {
-                needed_minor,
-                left_minor,
-                currency: facts.offer.campaign.currency,
-            });
-        }
-    }
-    let (reserved, redeemed) = (usage.reserved, usage.redeemed);
-    if let Some(cap) = usage.total_cap
-        && reserved + redeemed >= cap
-    {
-        failures.push(Failure::TotalCapReached {
-            cap,
-            reserved,
-            redeemed,
-        });
-    }
-    let (reserved, redeemed) = (usage.user_reserved, usage.user_redeemed);
-    match facts.offer.campaign.audience {
-        Audience::Assigned if !usage.is_assigned => failures.push(Failure::NotAssigned),
-        // An assignment is good for one redemption.
-        Audience::Assigned if redeemed >= 1 => failures.push(Failure::AlreadyRedeemed),
-        Audience::Assigned if reserved >= 1 => {
-            failures.push(Failure::UserCapReached {
-                cap: 1,
-                reserved,
-                redeemed,
-            });
-        }
-        Audience::Assigned => {}
-        Audience::Everybody => {
-            if let Some(cap) = facts.offer.coupon.per_user_cap.map(i64::from)
-                && reserved + redeemed >= cap
-            {
-                failures.push(Failure::UserCapReached {
-                    cap,
-                    reserved,
-                    redeemed,
-                });
-            }
-        }
-    }
-}
-
-/// A coupon of another campaign that is applied or reserved, if either of the two stands alone. An applied one of which
-/// nothing is known conflicts with nothing.
-fn exclusive_conflict(facts: &Facts<'_>) -> Option<Failure> {
-    let own = &facts.offer.campaign;
-    let known = |coupon: &CouponId| facts.others.iter().find(|other| other.coupon.id == *coupon);
-    let applied = facts.cart.iter().flat_map(|cart| &cart.applied);
-    let applied = applied.map(|coupon| (coupon, known(coupon).map(|other| &other.campaign.id)));
-    let reserved = facts.user.reserved.iter();
-    let reserved = reserved.map(|(coupon, campaign)| (coupon, Some(campaign)));
-    let (with, _) = applied.chain(reserved).find(|(coupon, campaign)| {
-        campaign.is_some_and(|campaign| *campaign != own.id)
-            && (own.is_exclusive || known(coupon).is_some_and(|other| other.campaign.is_exclusive))
-    })?;
-    let with = Some(with.clone());
-    Some(Failure::ExclusiveConflict { with })
-}
-
-/// A coupon that the user was offered already is no further one.
-fn frequency_cap(facts: &Facts<'_>, policy: &Policy) -> Option<Failure> {
-    let max = policy.max_exposures?;
-    let exposed = &facts.user.recent_exposures;
-    let seen = u32::try_from(exposed.len()).unwrap_or(u32::MAX);
-    (seen >= max && !exposed.contains(&facts.offer.coupon.id)).then_some(Failure::FrequencyCapped {
-        max,
-        seen,
-        days: policy.exposure_window_days,
-    })
 }

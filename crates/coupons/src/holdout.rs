@@ -1,20 +1,20 @@
-//! Whom a campaign leaves alone, so that its lift can be told from what would have happened anyway.
+//! The holdout of a campaign: the control group of users who are never offered its coupons.
 //!
-//! Nothing is drawn or stored: a user's arm follows from the campaign's salt and the user's id, the same on every server
-//! and in every run. Another salt deals the users anew, so that nobody is left out of every campaign.
+//! Nothing is drawn or stored. A user's arm follows from the campaign's salt and the user's id, so it is the same on every
+//! server and in every run. Each campaign has a salt of its own, so that nobody is held out of every campaign.
 
 use sha2::{Digest, Sha256};
 
 use domain::id::UserId;
 
-/// Users are dealt over this many arms: one is a basis point of them.
+/// The number of arms that users are divided into; each holds one basis point of them.
 pub const ARMS: u16 = 10_000;
 
-/// The arm of `user`: the first 8 bytes of SHA-256(`salt` ‖ user id), big-endian, modulo [`ARMS`].
+/// Returns the arm of `user`, 0 to 9 999: the first 8 bytes of SHA-256(`salt` ‖ user id), big-endian, modulo [`ARMS`].
 ///
-/// `salt`: the campaign's own. In 0 to 9 999.
+/// `salt`: the campaign's own.
 ///
-/// Source: ARCHITECTURE.md, "Holdout and lift".
+/// Source: docs/formulas.md, "Holdout and lift".
 pub fn arm_number(salt: &[u8; 16], user: &UserId) -> u16 {
     let hash: [u8; 32] = Sha256::new()
         .chain_update(salt)
@@ -22,12 +22,13 @@ pub fn arm_number(salt: &[u8; 16], user: &UserId) -> u16 {
         .finalize()
         .into();
     let [a, b, c, d, e, f, g, h, ..] = hash;
-    // Below ARMS, and so within u16.
+    // The remainder is below ARMS and so fits into u16.
     (u64::from_be_bytes([a, b, c, d, e, f, g, h]) % u64::from(ARMS)) as u16
 }
 
-/// Whether `user` is among the `basis_points` of the users that the campaign leaves alone: 0 is nobody, 10 000 and more
-/// everybody. Who is held out stays so when the basis points grow.
+/// Returns whether `user` is held out of a campaign that holds out `basis_points` of the users.
+///
+/// 0 holds out nobody, 10 000 and more everybody. A user who is held out stays so when the basis points grow.
 pub fn is_held_out(salt: &[u8; 16], user: &UserId, basis_points: u16) -> bool {
     arm_number(salt, user) < basis_points
 }
@@ -49,8 +50,8 @@ mod tests {
         (0..USERS).map(|number| user(format!("user-{number}")))
     }
 
-    /// `count` of [`USERS`] independent draws with `probability` lies within five standard deviations: so it does but
-    /// for one run in a million.
+    /// Checks that `count` of [`USERS`] independent draws with `probability` lies within five standard deviations, as it does
+    /// in all but one run of a million.
     #[track_caller]
     fn check_share(count: usize, probability: f64) {
         let expected = f64::from(USERS) * probability;
@@ -59,7 +60,7 @@ mod tests {
         assert!(distance <= 5.0 * deviation, "{count} of {USERS}, not about {expected}");
     }
 
-    /// Expected: `int.from_bytes(hashlib.sha256(salt + id.encode()).digest()[:8], "big") % 10000` in Python.
+    /// The expected values are those of `int.from_bytes(hashlib.sha256(salt + id.encode()).digest()[:8], "big") % 10000` in Python.
     #[test]
     fn arms_are_those_of_an_independent_sha_256() {
         let check = |salt: [u8; 16], id: &str, arm: u16| {
@@ -99,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_is_held_out_stays_so_when_the_share_grows(
+        fn a_held_out_user_stays_so_when_the_share_grows(
             salt in any::<[u8; 16]>(),
             id in "[a-z0-9]{1,20}",
             fewer in 0u16..=10_000,

@@ -1,7 +1,6 @@
-//! Coupons: who may have one, who should get one, what it brought.
+//! Coupons: eligibility, targeting, propensity, holdout and lift.
 
 pub mod affinity;
-pub mod audience;
 pub mod backtest;
 pub mod cart;
 pub mod eligibility;
@@ -15,3 +14,4 @@ pub mod scoring;
 pub mod targeting;
 #[cfg(test)]
 mod testing;
+pub mod user_set;

@@ -1,4 +1,4 @@
-//! All campaigns and coupons as they are defined, by id.
+//! The definitions of all campaigns and coupons, by id.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Who gives it; `None`: the platform.
+    /// Returns the merchant who gives the coupon; `None` for the platform.
     pub fn merchant(&self) -> Option<&str> {
         self.campaign.merchant.as_ref().map(MerchantId::as_str)
     }
 }
 
-/// What a server holds of campaigns and coupons in memory.
+/// The definitions of campaigns and coupons that a server holds in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OfferCatalog {
     campaigns: HashMap<CampaignId, Arc<Campaign>>,
@@ -29,7 +29,7 @@ pub struct OfferCatalog {
 }
 
 impl OfferCatalog {
-    /// Coupons of a campaign that is not among `campaigns` are left out.
+    /// Makes a catalog. Coupons of a campaign that is not among `campaigns` are left out.
     pub fn new(campaigns: Vec<Campaign>, coupons: Vec<Coupon>) -> Self {
         let campaigns: HashMap<_, _> = campaigns
             .into_iter()
@@ -43,7 +43,7 @@ impl OfferCatalog {
         Self { campaigns, offers }
     }
 
-    /// In no order.
+    /// Returns all campaigns in no particular order.
     pub fn campaigns(&self) -> impl Iterator<Item = &Arc<Campaign>> {
         self.campaigns.values()
     }
@@ -56,7 +56,7 @@ impl OfferCatalog {
         self.offers.get(id)
     }
 
-    /// In the order of the coupons' ids.
+    /// Returns all offers in the order of the coupons' ids.
     pub fn offers(&self) -> impl Iterator<Item = &Arc<Offer>> {
         self.offers.values()
     }

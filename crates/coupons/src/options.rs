@@ -1,18 +1,18 @@
-//! How coupons are offered and redeemed.
+//! The configuration of coupons.
 
 use domain::error::InvalidField;
 
-/// Section `coupons`.
+/// Section `coupons` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CouponOptions {
-    /// Most coupons that a user is offered within `exposure_window_days`; 0: no limit.
+    /// The most coupons that a user is offered within `exposure_window_days`; 0 for no limit.
     pub max_exposures: u32,
-    /// At least 1.
+    /// The length of the exposure window; at least 1.
     pub exposure_window_days: u32,
-    /// How often reservations that have expired are given back; at least 1.
+    /// The interval at which expired reservations give back their amounts; at least 1.
     pub sweep_interval_ms: u64,
-    /// Fewest redemptions of past campaigns from which the propensity is fitted.
+    /// The least redemptions of past campaigns from which the propensity is fitted; at least 1.
     pub min_redemptions: u32,
 }
 
@@ -28,8 +28,10 @@ impl Default for CouponOptions {
 }
 
 impl CouponOptions {
+    /// Checks the values.
+    ///
     /// # Errors
-    /// Names the key.
+    /// `OUT_OF_RANGE`, naming the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         for (key, value) in [
             ("coupons.exposure_window_days", u64::from(self.exposure_window_days)),

@@ -1,16 +1,28 @@
-//! How likely a user is to redeem a coupon: a calibrated probability, from past campaigns.
+//! The propensity: a calibrated probability that a user redeems a coupon, fitted on past campaigns.
 //!
-//! A logistic regression with one random intercept a campaign, on users as they were before each campaign started
-//! ([`features`], [`fit`], [`logistic`]), measured by predicting past campaigns with what was known then ([`metrics`],
-//! [`super::backtest`]).
+//! It is a logistic regression with one random intercept per campaign, on users as they were before each campaign started
+//! ([`features`], [`fit`], [`logistic`]). It is measured by predicting past campaigns from the data before their start
+//! ([`metrics`], [`super::backtest`]).
 //!
-//! Of the features of design.md §6 it uses past redemptions and affinity, and beside them lines with a coupon discount.
-//! Own purchases of the covered items, recency, frequency and spend are measured as rankers, but not fitted on: nine
-//! campaigns of The Complete Journey (376 redeemers) give ROC-AUC .762 and log loss .310 with these three, .762 and .320
-//! with own purchases, .760 and .308 with recency, .756 and .311 with frequency, .762 and .311 with spend, .760 and .318
-//! with all seven; more weights than the data bear. All probabilities come from the fit: a Platt step fitted on the
-//! predictions of earlier campaigns made the log loss of later ones worse (.328 for .309), for they are too few to tell a
-//! slope from the campaigns' own differences.
+//! # Why these features
+//!
+//! The fit uses past redemptions, lines with a coupon discount, and the affinity. Own purchases of the covered items,
+//! recency, frequency and spend are compared as rankers, but the fit does not use them, because the data do not bear more
+//! weights. Nine campaigns of The Complete Journey (376 redeemers) give:
+//!
+//! | Features | ROC-AUC | log loss |
+//! |---|---|---|
+//! | these three | .762 | .310 |
+//! | and own purchases | .762 | .320 |
+//! | and recency | .760 | .308 |
+//! | and frequency | .756 | .311 |
+//! | and spend | .762 | .311 |
+//! | all seven | .760 | .318 |
+//!
+//! # Why no further calibration
+//!
+//! All probabilities come from the fit. A Platt step, fitted on the predictions of earlier campaigns, made the log loss of
+//! later ones worse (.328 instead of .309): the campaigns are too few to tell a slope from their own differences.
 
 pub mod features;
 pub mod fit;
@@ -24,52 +36,54 @@ use recommender::snapshot::bits::Bits;
 use recommender::snapshot::dictionary::UserIndex;
 use recommender::snapshot::propensity::{Feature, PropensityModel, PropensityTerm};
 
-use self::features::{Closeness, own_purchases, value};
+use self::features::{CoveredItemFeatures, own_purchases, value};
 use super::affinity;
 
-/// The probability of redeeming of each of the m users, in (0, 1), in parallel.
+/// Returns the probability of redeeming of each of the m users, in (0, 1), computed in parallel.
 ///
-/// `covered`: the items of the coupon, one bit for each of n.
+/// `covered`: the covered items, one bit for each of n.
 pub fn scores(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits) -> Vec<f64> {
     let affinities = affinity::affinities(snapshot, covered);
     let users = affinities.into_par_iter().enumerate();
     users
         .map(|(user, affinity)| {
-            let closeness = closeness(snapshot, covered, user, affinity);
-            model.probability(|feature| value(feature, snapshot.activity(), user, closeness))
+            let covered = covered_item_features(snapshot, covered, user, affinity);
+            model.probability(|feature| value(feature, snapshot.activity(), user, covered))
         })
         .collect()
 }
 
-/// Of a user of whom nothing is known, or may be used.
+/// Returns the probability for a user whose history is unknown or may not be used.
 pub fn score_without_history(model: &PropensityModel) -> f64 {
     model.probability(Feature::of_nobody)
 }
 
-/// How a probability came about; its log-odds are `base_log_odds` and all contributions.
+/// The terms of a probability: its log-odds are the sum of `base_log_odds` and all contributions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PropensityExplanation {
-    /// Of a user without history.
+    /// The log-odds of a user without a history.
     pub base_log_odds: f64,
     /// Largest absolute contribution first, then by name.
     pub features: Vec<FeatureContribution>,
 }
 
+/// The contribution of one feature.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FeatureContribution {
     pub feature: Feature,
-    /// As it stands, neither transformed nor scaled.
+    /// The raw value, neither transformed nor scaled.
     pub value: f64,
-    /// To the log-odds, compared to a user without history.
+    /// The contribution to the log-odds, compared to a user without a history.
     pub contribution: f64,
 }
 
+/// Explains the probability of `user`.
 pub fn explain(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits, user: UserIndex) -> PropensityExplanation {
     let affinity = affinity::affinity_of(snapshot, |item| covered.get(item.at()), user);
-    let closeness = closeness(snapshot, covered, user.at(), affinity);
+    let covered = covered_item_features(snapshot, covered, user.at(), affinity);
     let contribution = |term: &PropensityTerm| {
         let feature = term.feature;
-        let value = value(feature, snapshot.activity(), user.at(), closeness);
+        let value = value(feature, snapshot.activity(), user.at(), covered);
         let difference = PropensityModel::term(term, value) - PropensityModel::term(term, feature.of_nobody());
         FeatureContribution {
             feature,
@@ -88,10 +102,10 @@ pub fn explain(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits, use
     }
 }
 
-fn closeness(snapshot: &Snapshot, covered: &Bits, user: usize, affinity: f64) -> Closeness {
+fn covered_item_features(snapshot: &Snapshot, covered: &Bits, user: usize, affinity: f64) -> CoveredItemFeatures {
     let items = snapshot.ratings().row(user).iter().map(|(item, _)| item.0);
     let first = snapshot.ratings().row_range(user).start;
-    Closeness {
+    CoveredItemFeatures {
         affinity,
         own_purchases: own_purchases(items, |at| snapshot.is_purchased(first + at), covered),
     }
@@ -142,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn features_stand_as_they_are() {
+    fn explanations_show_raw_values() {
         let snapshot = snapshot();
         let covered: Bits = [true, false, true, false, true].into_iter().collect();
         let check = |user: u32, feature: Feature, expected: f64| {
@@ -187,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn a_user_far_off_counts_as_four_deviations_off() {
+    fn features_are_clamped_at_four_deviations() {
         let model = model(&[Feature::Spend]);
         let at = |spend: f64| model.probability(|_| spend);
         assert_eq!(at(1e6), at(1e9));
         assert!(at(1.0) > at(2.0));
-        // By hand: z = (ln 2 − 0.1) / 0.6, weight −0.7, shrunk by √(1 + 0.346 · 0.5).
+        // Computed by hand: z = (ln 2 − 0.1) / 0.6, weight −0.7, shrunk by √(1 + 0.346 · 0.5).
         let expected = (-2.0 - 0.7 * (2f64.ln() - 0.1) / 0.6) / 1.173f64.sqrt();
         assert!((at(1.0) - 1.0 / (1.0 + (-expected).exp())).abs() < 1e-12);
     }

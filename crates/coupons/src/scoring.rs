@@ -1,4 +1,4 @@
-//! By what the targets of a coupon are ranked.
+//! The scores that rank the targets of a coupon: affinity or propensity.
 
 use recommender::snapshot::Snapshot;
 use recommender::snapshot::bits::Bits;
@@ -9,30 +9,31 @@ use super::affinity::{self, AffinityTerm};
 use super::offer_catalog::Offer;
 use super::propensity::{self, PropensityExplanation};
 
-/// Most items of a history that an explanation names.
+/// The most items of a history that an explanation names.
 const MAX_EXPLAINED: usize = 10;
 
+/// The score that ranks targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
-    /// The item-based ranking score, summed over what the coupon covers. No probability.
+pub enum RankBy {
+    /// The item-based ranking score, summed over the covered items. It is no probability.
     Affinity,
-    /// A calibrated probability of redeeming.
+    /// The calibrated probability of redeeming the coupon.
     Propensity,
 }
 
-/// There is no propensity in this snapshot.
+/// The error that the snapshot holds no propensity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the propensity is not fitted: {reason}")]
 pub struct NotFitted {
     pub reason: String,
 }
 
-/// Ranks for one offer, from one snapshot alone.
+/// Computes the scores for one offer, from one snapshot alone.
 #[derive(Debug)]
 pub enum Scorer {
-    /// `covered`: the items that the offer covers.
     Affinity {
+        /// The items that the offer covers, one bit for each of n.
         covered: Bits,
     },
     Propensity {
@@ -41,26 +42,27 @@ pub enum Scorer {
     },
 }
 
-/// Of everybody.
+/// The scores of all users.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// One a user of the snapshot, finite, 0 or more.
-    pub of_users: Vec<f64>,
-    /// Of somebody of whom nothing is known, or may be used.
-    pub of_strangers: f64,
+    /// One per user of the snapshot, finite, 0 or more.
+    pub users: Vec<f64>,
+    /// The score of a user whose history is unknown or may not be used.
+    pub without_history: f64,
 }
 
-/// The terms of an affinity; they sum to it.
+/// The terms of an affinity, which sum to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AffinityExplanation {
-    /// Largest contribution first, ties by item.
+    /// The items that may be named, the largest contribution first, ties by item.
     pub items: Vec<AffinityTerm>,
-    /// What all others contribute together, and how many they are.
+    /// The contribution of all other items together.
     pub other_items_contribution: f64,
+    /// The number of the other items.
     pub other_items: u32,
 }
 
-/// How a score came about.
+/// The explanation of a score.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Explanation {
     Affinity(AffinityExplanation),
@@ -68,34 +70,38 @@ pub enum Explanation {
 }
 
 impl Scorer {
+    /// Makes a scorer for `offer`.
+    ///
     /// # Errors
-    /// [`NotFitted`] when asked for a propensity that the snapshot does not hold.
-    pub fn new(by: By, snapshot: &Snapshot, offer: &Offer) -> Result<Self, NotFitted> {
+    /// [`NotFitted`] for [`RankBy::Propensity`] if the snapshot holds no propensity.
+    pub fn new(by: RankBy, snapshot: &Snapshot, offer: &Offer) -> Result<Self, NotFitted> {
         let covered = affinity::covered(snapshot, offer);
         match (by, snapshot.propensity()) {
-            (By::Affinity, _) => Ok(Self::Affinity { covered }),
-            (By::Propensity, Propensity::NotFitted { reason }) => Err(NotFitted { reason: reason.clone() }),
-            (By::Propensity, Propensity::Fitted(model)) => Ok(Self::Propensity {
+            (RankBy::Affinity, _) => Ok(Self::Affinity { covered }),
+            (RankBy::Propensity, Propensity::NotFitted { reason }) => Err(NotFitted { reason: reason.clone() }),
+            (RankBy::Propensity, Propensity::Fitted(model)) => Ok(Self::Propensity {
                 model: model.clone(),
                 covered,
             }),
         }
     }
 
+    /// Computes the scores of all users of `snapshot`, in parallel.
     pub fn scores(&self, snapshot: &Snapshot) -> Scores {
         match self {
             Self::Affinity { covered } => Scores {
-                of_users: affinity::affinities(snapshot, covered),
-                of_strangers: 0.0,
+                users: affinity::affinities(snapshot, covered),
+                without_history: 0.0,
             },
             Self::Propensity { model, covered } => Scores {
-                of_users: propensity::scores(snapshot, model, covered),
-                of_strangers: propensity::score_without_history(model),
+                users: propensity::scores(snapshot, model, covered),
+                without_history: propensity::score_without_history(model),
             },
         }
     }
 
-    /// `None` when the score rests on nothing. `is_shown`: whether an item of the history may be named.
+    /// Explains the score of `user`; `None` for an affinity without terms. `is_shown`: whether an item of the history may be
+    /// named.
     pub fn explain(
         &self,
         snapshot: &Snapshot,
@@ -116,7 +122,7 @@ impl Scorer {
 }
 
 impl AffinityExplanation {
-    /// `terms`: largest contribution first.
+    /// Makes an explanation of `terms`, the largest contribution first.
     fn new(terms: Vec<AffinityTerm>, is_shown: impl Fn(ItemIndex) -> bool) -> Self {
         let (mut items, mut others): (Vec<_>, Vec<_>) = terms.into_iter().partition(|term| is_shown(term.item));
         others.extend(items.drain(MAX_EXPLAINED.min(items.len())..));
@@ -149,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_propensity_is_what_its_explanation_says() {
+    fn a_propensity_equals_the_sum_of_its_explanation() {
         let term = |feature, weight| PropensityTerm {
             feature,
             mean: 0.5,
@@ -169,9 +175,9 @@ mod tests {
             },
         });
         let snapshot = Snapshot::new(parts).unwrap();
-        let scorer = Scorer::new(By::Propensity, &snapshot, &offer()).unwrap();
+        let scorer = Scorer::new(RankBy::Propensity, &snapshot, &offer()).unwrap();
         let scores = scorer.scores(&snapshot);
-        let affinities = Scorer::new(By::Affinity, &snapshot, &offer())
+        let affinities = Scorer::new(RankBy::Affinity, &snapshot, &offer())
             .unwrap()
             .scores(&snapshot);
         for user in (0..3).map(UserIndex) {
@@ -180,21 +186,21 @@ mod tests {
             };
             let contributions: f64 = explanation.features.iter().map(|feature| feature.contribution).sum();
             let score = sigmoid(explanation.base_log_odds + contributions);
-            assert!((score - scores.of_users[user.at()]).abs() < 1e-12);
-            assert!((sigmoid(explanation.base_log_odds) - scores.of_strangers).abs() < 1e-12);
+            assert!((score - scores.users[user.at()]).abs() < 1e-12);
+            assert!((sigmoid(explanation.base_log_odds) - scores.without_history).abs() < 1e-12);
             let affinity = explanation
                 .features
                 .iter()
                 .find(|feature| feature.feature == Feature::Affinity);
-            assert_eq!(affinity.unwrap().value, affinities.of_users[user.at()]);
-            assert!(score > scores.of_strangers, "all have an affinity");
+            assert_eq!(affinity.unwrap().value, affinities.users[user.at()]);
+            assert!(score > scores.without_history, "all have an affinity");
         }
     }
 
     #[test]
-    fn without_a_model_the_reason_is_told() {
+    fn a_missing_model_is_an_error_with_its_reason() {
         let snapshot = Snapshot::new(snapshot_parts(&EXAMPLE)).unwrap();
-        let error = Scorer::new(By::Propensity, &snapshot, &offer()).unwrap_err();
+        let error = Scorer::new(RankBy::Propensity, &snapshot, &offer()).unwrap_err();
         let Propensity::NotFitted { reason } = snapshot.propensity() else {
             panic!("fitted");
         };

@@ -1,4 +1,4 @@
-//! Who should get this coupon? Everybody is assessed; who has no failing reason but those that need a cart is ranked.
+//! Finds and ranks the targets of a coupon: all users who have no failing reason, apart from those that need a cart.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,55 +12,57 @@ use domain::time::Timestamp;
 use recommender::snapshot::dictionary::UserIndex;
 use recommender::snapshot::view::View;
 
-use super::audience::{Audience, Member};
-use super::eligibility::{Assessment, Code, Facts, Failure, Policy, Reader, Usage, UserFacts, assess};
+use super::eligibility::{Assessment, AssessmentInput, Code, Failure, Policy, Reader, Usage, UserFacts, assess};
 use super::offer_catalog::{Offer, OfferCatalog};
-use super::rules::{CompiledRules, History};
+use super::rules::CompiledRules;
+use super::rules::history::History;
 use super::scoring::Scores;
+use super::user_set::{Member, UserSet};
 
-/// Places that one thread assesses at a time.
-const CHUNK: usize = 4_096;
+/// The number of places that one task assesses.
+const PLACES_PER_TASK: usize = 4_096;
 
-/// What holds for some users only, by id, in any order; users that are not named have nothing of it.
+/// Records of single users, by user id, in any order. Users without a record have none of these.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Particulars {
-    /// Reserved and redeemed by the user, of this coupon.
+pub struct UserRecords {
+    /// The number of reservations and redemptions of this coupon by the user.
     pub usage: Vec<(String, (i64, i64))>,
-    /// What else is set aside for the user and excludes this coupon.
+    /// Reserved coupons of the user that exclude this coupon, and their campaigns.
     pub reserved: Vec<(String, (CouponId, CampaignId))>,
-    /// Coupons that the user was offered within the exposure window, where they are so many that it matters.
+    /// Coupons that the user was offered within the exposure window, if they may reach the cap.
     pub exposures: Vec<(String, CouponId)>,
-    /// Name and value.
+    /// Name and value of attributes that the rules ask for.
     pub attributes: Vec<(String, (String, String))>,
 }
 
-/// Everything that decides about one coupon and everybody, besides who they are.
+/// Everything that decides about one coupon and all users, apart from the users themselves.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct TargetingInput<'a> {
     pub offer: &'a Offer,
-    /// Of the offer, in `view`.
+    /// The offer's rules, compiled in `view`.
     pub rules: &'a CompiledRules<'a>,
     pub offer_catalog: &'a OfferCatalog,
     pub policy: &'a Policy,
-    /// The present, for consents and rules.
+    /// The present view, for consents and rules.
     pub view: &'a View,
-    /// Of a user who has nothing of the coupon.
+    /// The usage of a user without a record.
     pub usage: &'a Usage,
-    /// Of the audience's snapshot.
+    /// The scores, from the snapshot of the user set.
     pub scores: &'a Scores,
-    /// Only targets with at least this score.
+    /// The least score of a target; `None` for no limit.
     pub min_score: Option<f64>,
     pub reader: Reader,
     pub now: Timestamp,
 }
 
-/// Who was looked at and what became of them.
+/// The numbers of users that were assessed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
+    /// All assessed users.
     pub audience: usize,
-    /// Before limit and minimum score.
+    /// The targets, before limit and minimum score.
     pub eligible: usize,
-    /// Who is not, by reason; a user with several counts for each.
+    /// The other users, by reason. A user with several reasons counts for each.
     pub excluded: BTreeMap<Code, usize>,
 }
 
@@ -74,68 +76,73 @@ impl Counts {
     }
 }
 
+/// The arm of a user in the campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arm {
+    /// The user is no target, held out or not.
     Neither,
     Offered,
     HeldOut,
 }
 
-/// 16 bytes of each user.
+/// The result for one user, in 16 bytes.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     score: f64,
     place: u32,
     arm: Arm,
-    /// Whether the score comes from what the snapshot knows of the user.
+    /// Whether the score comes from the user's history in the snapshot.
     is_personal: bool,
 }
 
-/// Who would get the coupon, best first, ties by user id; those who are held out among the others.
+/// The targets of a coupon, best first, ties by user id. Users who are held out are ranked among the others.
 #[derive(Debug)]
-pub struct Ranking {
-    audience: Audience,
+pub struct RankedTargets {
+    users: UserSet,
     candidates: Vec<Candidate>,
     counts: Counts,
 }
 
-/// One of a ranking.
+/// A target, or a user who would be one if they were not held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ranked<'a> {
+pub struct RankedUser<'a> {
     pub id: &'a str,
-    /// In the snapshot, where the score comes from what it knows of the user.
+    /// The user's index in the snapshot, if the score comes from their history.
     pub index: Option<UserIndex>,
     pub score: f64,
-    /// Belongs to the control group: is not to be offered the coupon, but would be.
+    /// Whether the user belongs to the control group and must not be offered the coupon.
     pub is_held_out: bool,
 }
 
-impl Ranking {
-    /// Assesses everybody, on all cores.
-    pub fn new(audience: Audience, particulars: Particulars, question: &Question) -> Self {
-        let placed = Placed::new(particulars, &audience);
+impl RankedTargets {
+    /// Assesses and ranks all `users` on all threads of the current rayon pool.
+    pub fn new(users: UserSet, records: UserRecords, input: &TargetingInput) -> Self {
+        let records = RecordsByPlace::new(records, &users);
         let nobody = Candidate {
             score: 0.0,
             place: 0,
             arm: Arm::Neither,
             is_personal: false,
         };
-        let mut candidates = vec![nobody; audience.n_places() as usize];
+        let mut candidates = vec![nobody; users.n_places() as usize];
         let counts = candidates
-            .par_chunks_mut(CHUNK)
+            .par_chunks_mut(PLACES_PER_TASK)
             .enumerate()
-            .map(|(chunk, candidates)| assess_chunk((chunk * CHUNK) as u32, candidates, &audience, &placed, question))
+            .map(|(chunk, candidates)| {
+                let first_place = (chunk * PLACES_PER_TASK) as u32;
+                assess_chunk(first_place, candidates, &users, &records, input)
+            })
             .reduce(Counts::default, Counts::plus);
         candidates.retain(|candidate| candidate.arm != Arm::Neither);
         candidates.shrink_to_fit();
         candidates.par_sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.place.cmp(&b.place)));
         Self {
             counts: Counts {
-                audience: audience.len(),
+                audience: users.len(),
                 ..counts
             },
             candidates,
-            audience,
+            users,
         }
     }
 
@@ -143,7 +150,7 @@ impl Ranking {
         &self.counts
     }
 
-    /// Both arms, those with too low a score left out.
+    /// Returns the number of ranked users in both arms, without those whose score is too low.
     pub fn len(&self) -> usize {
         self.candidates.len()
     }
@@ -152,17 +159,17 @@ impl Ranking {
         self.candidates.is_empty()
     }
 
-    /// `position` < `len`.
-    pub fn get(&self, position: usize) -> Ranked<'_> {
+    /// Returns the user at `position`, which is below [`len`](Self::len).
+    pub fn get(&self, position: usize) -> RankedUser<'_> {
         let Candidate {
             score,
             place,
             arm,
             is_personal,
         } = self.candidates[position];
-        let member = self.audience.at(place);
-        Ranked {
-            id: self.audience.id(member),
+        let member = self.users.at(place);
+        RankedUser {
+            id: self.users.id(member),
             index: match member {
                 Member::Known(index) if is_personal => Some(index),
                 _ => None,
@@ -172,44 +179,44 @@ impl Ranking {
         }
     }
 
-    /// The first position behind who has, or had, this score and id.
+    /// Returns the first position after a user with this score and id, whether they are still ranked or not.
     pub fn position_after(&self, score: f64, id: &str) -> usize {
         self.candidates.partition_point(|candidate| {
             let by_score = score.total_cmp(&candidate.score);
-            let own = || self.audience.id(self.audience.at(candidate.place));
+            let own = || self.users.id(self.users.at(candidate.place));
             by_score.then_with(|| own().cmp(id)) != Ordering::Greater
         })
     }
 }
 
-/// [`Particulars`] by place, ascending.
-struct Placed {
+/// [`UserRecords`] by place, ascending.
+struct RecordsByPlace {
     usage: Vec<(u32, (i64, i64))>,
     reserved: Vec<(u32, (CouponId, CampaignId))>,
     exposures: Vec<(u32, CouponId)>,
     attributes: Vec<(u32, (String, String))>,
 }
 
-impl Placed {
-    fn new(particulars: Particulars, audience: &Audience) -> Self {
+impl RecordsByPlace {
+    fn new(records: UserRecords, users: &UserSet) -> Self {
         Self {
-            usage: placed(particulars.usage, audience),
-            reserved: placed(particulars.reserved, audience),
-            exposures: placed(particulars.exposures, audience),
-            attributes: placed(particulars.attributes, audience),
+            usage: by_place(records.usage, users),
+            reserved: by_place(records.reserved, users),
+            exposures: by_place(records.exposures, users),
+            attributes: by_place(records.attributes, users),
         }
     }
 }
 
-/// Who is not in the audience is left out.
-fn placed<T: Ord + Send>(rows: Vec<(String, T)>, audience: &Audience) -> Vec<(u32, T)> {
-    let row = |(id, row): (String, T)| Some((audience.place(&id)?, row));
-    let mut placed: Vec<(u32, T)> = rows.into_iter().filter_map(row).collect();
-    placed.par_sort_unstable();
-    placed
+/// Sorts rows by the place of their user. Rows of users who are not in the set are left out.
+fn by_place<T: Ord + Send>(rows: Vec<(String, T)>, users: &UserSet) -> Vec<(u32, T)> {
+    let row = |(id, row): (String, T)| Some((users.place(&id)?, row));
+    let mut rows: Vec<(u32, T)> = rows.into_iter().filter_map(row).collect();
+    rows.par_sort_unstable();
+    rows
 }
 
-/// The rows of one place.
+/// Returns the rows of one place.
 fn at<T>(rows: &[(u32, T)], place: u32) -> impl Iterator<Item = &T> {
     let from = rows.partition_point(|(other, _)| *other < place);
     rows[from..]
@@ -218,18 +225,19 @@ fn at<T>(rows: &[(u32, T)], place: u32) -> impl Iterator<Item = &T> {
         .map(|(_, row)| row)
 }
 
+/// Assesses the users from `first_place` on, one per candidate.
 fn assess_chunk(
     first_place: u32,
     candidates: &mut [Candidate],
-    audience: &Audience,
-    placed: &Placed,
-    question: &Question,
+    users: &UserSet,
+    records: &RecordsByPlace,
+    input: &TargetingInput,
 ) -> Counts {
     let mut counts = Counts::default();
-    let is_current = Arc::ptr_eq(audience.snapshot(), &question.view.snapshot);
-    for (place, member) in audience.members(first_place..first_place + candidates.len() as u32) {
-        // Ids are checked where they are written.
-        let Ok(id) = UserId::new(audience.id(member)) else {
+    let is_current = Arc::ptr_eq(users.snapshot(), &input.view.snapshot);
+    for (place, member) in users.members(first_place..first_place + candidates.len() as u32) {
+        // This never fails: ids are checked when they are written.
+        let Ok(id) = UserId::new(users.id(member)) else {
             continue;
         };
         let known = match member {
@@ -238,25 +246,20 @@ fn assess_chunk(
         };
         let index = match is_current {
             true => known,
-            false => question.view.user(&id),
+            false => input.view.user(&id),
         };
-        let consents = index.map_or_else(
-            || question.view.consents(&id),
-            |index| question.view.user_consents(index),
-        );
-        let user = user_facts(id, consents, place, placed);
-        let assessment = assess_user(&user, index, place, placed, question);
+        let consents = index.map_or_else(|| input.view.consents(&id), |index| input.view.user_consents(index));
+        let user = user_facts(id, consents, place, records);
+        let assessment = assess_user(&user, index, place, records, input);
         let arm = arm(&assessment);
         match arm {
             Arm::Offered => counts.eligible += 1,
-            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, assessment, question.reader),
+            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, assessment, input.reader),
         }
-        let may_profile = question.view.privacy.allows(consents, Purpose::Profiling);
+        let may_profile = input.view.privacy.allows(consents, Purpose::Profiling);
         let known = known.filter(|_| may_profile);
-        let score = known.map_or(question.scores.of_strangers, |index| {
-            question.scores.of_users[index.at()]
-        });
-        if question.min_score.is_none_or(|min_score| score >= min_score) {
+        let score = known.map_or(input.scores.without_history, |index| input.scores.users[index.at()]);
+        if input.min_score.is_none_or(|min_score| score >= min_score) {
             candidates[(place - first_place) as usize] = Candidate {
                 score,
                 place,
@@ -268,14 +271,14 @@ fn assess_chunk(
     counts
 }
 
-fn user_facts(id: UserId, consents: Consents, place: u32, placed: &Placed) -> UserFacts {
+fn user_facts(id: UserId, consents: Consents, place: u32, records: &RecordsByPlace) -> UserFacts {
     UserFacts {
         id,
         is_known: true,
         consents,
-        attributes: at(&placed.attributes, place).cloned().collect(),
-        recent_exposures: at(&placed.exposures, place).cloned().collect(),
-        reserved: at(&placed.reserved, place).cloned().collect(),
+        attributes: at(&records.attributes, place).cloned().collect(),
+        recent_exposures: at(&records.exposures, place).cloned().collect(),
+        reserved: at(&records.reserved, place).cloned().collect(),
     }
 }
 
@@ -283,33 +286,33 @@ fn assess_user(
     user: &UserFacts,
     index: Option<UserIndex>,
     place: u32,
-    placed: &Placed,
-    question: &Question,
+    records: &RecordsByPlace,
+    input: &TargetingInput,
 ) -> Assessment {
-    let own = at(&placed.usage, place).next().copied();
+    let own = at(&records.usage, place).next().copied();
     let own = own.map(|(user_reserved, user_redeemed)| Usage {
         user_reserved,
         user_redeemed,
-        ..question.usage.clone()
+        ..input.usage.clone()
     });
     let others: Vec<Arc<Offer>> = user
         .reserved
         .iter()
-        .filter_map(|(coupon, _)| question.offer_catalog.offer(coupon).cloned())
+        .filter_map(|(coupon, _)| input.offer_catalog.offer(coupon).cloned())
         .collect();
-    let history = History::new(question.view, index, &user.id);
-    let facts = Facts {
-        offer: question.offer,
-        rules: question.rules,
+    let history = History::new(input.view, index, &user.id);
+    let single = AssessmentInput {
+        offer: input.offer,
+        rules: input.rules,
         user,
-        usage: own.as_ref().unwrap_or(question.usage),
+        usage: own.as_ref().unwrap_or(input.usage),
         history: Some(&history),
-        view: Some(question.view),
+        view: Some(input.view),
         cart: None,
         others: &others,
-        now: question.now,
+        now: input.now,
     };
-    assess(&facts, question.policy)
+    assess(&single, input.policy)
 }
 
 fn arm(assessment: &Assessment) -> Arm {
@@ -323,7 +326,7 @@ fn arm(assessment: &Assessment) -> Arm {
 fn count(excluded: &mut BTreeMap<Code, usize>, assessment: Assessment, reader: Reader) {
     let failures = assessment.for_reader(reader).failures;
     let mut codes: Vec<Code> = failures.iter().map(Failure::code).collect();
-    // In the order of the codes: of several rules that fail each stands beside the next.
+    // The failures are in the order of the codes, so equal codes are adjacent.
     codes.dedup();
     for code in codes {
         *excluded.entry(code).or_default() += 1;

@@ -1,4 +1,4 @@
-//! Campaigns and coupons for tests: change what a test is about in the fields.
+//! Campaigns and coupons for tests. A test changes the fields that it is about.
 
 pub mod past;
 
@@ -10,12 +10,12 @@ use domain::id::{CampaignId, CouponId, ItemId};
 use domain::money::Currency;
 use domain::time::Timestamp;
 
-/// Noon of a day of January 2025, within the window of [`campaign`] from the 10th to the 19th.
+/// Returns noon of a day of January 2025, which lies within the window of [`campaign`] from the 10th to the 19th.
 pub fn noon(day: u32) -> Timestamp {
     Utc.with_ymd_and_hms(2025, 1, day, 12, 0, 0).unwrap()
 }
 
-/// The platform's, active from noon of the 10th until noon of the 20th, without any limit.
+/// Returns a campaign of the platform, active from noon of the 10th until noon of the 20th, without any limit.
 pub fn campaign(id: &str) -> Campaign {
     Campaign {
         id: CampaignId::new(id).unwrap(),
@@ -35,7 +35,7 @@ pub fn campaign(id: &str) -> Campaign {
     }
 }
 
-/// 1.00 off everything, of campaign k, without any limit.
+/// Returns a coupon of campaign k that takes 1.00 off everything, without any limit.
 pub fn coupon(id: &str) -> Coupon {
     Coupon {
         id: CouponId::new(id).unwrap(),
@@ -52,7 +52,7 @@ pub fn coupon(id: &str) -> Coupon {
     }
 }
 
-/// These items alone; `items` ascending.
+/// Returns the scope of these items. `items`: ascending.
 pub fn listed(items: &[&str]) -> Scope {
     Scope::Listed(item_set(items))
 }

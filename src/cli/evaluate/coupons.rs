@@ -6,7 +6,7 @@ use super::super::report::{self, PhaseReport};
 use super::instant;
 use crate::app::evaluate::evaluate_coupons;
 use crate::config::Config;
-use coupons::backtest::{Backtest, BacktestOptions, Because, LeftOut, Ranker};
+use coupons::backtest::{Backtest, BacktestOptions, LeftOut, LeftOutReason, RecipientRanker};
 use coupons::propensity::fit::FitOptions;
 use domain::time::Timestamp;
 
@@ -74,31 +74,31 @@ fn print(backtest: &Backtest) {
     }
 }
 
-fn ranker(ranker: Ranker) -> &'static str {
+fn ranker(ranker: RecipientRanker) -> &'static str {
     match ranker {
-        Ranker::Random => "random",
-        Ranker::Spend => "spend",
-        Ranker::Orders => "orders (frequency)",
-        Ranker::Recency => "last order (recency)",
-        Ranker::OwnPurchases => "own purchases",
-        Ranker::Affinity => "affinity (item-based)",
-        Ranker::AffinityAllPairs => "affinity (item-based, all neighbors)",
-        Ranker::AffinityUserBased => "affinity (user-based)",
-        Ranker::Redemptions => "past redemptions",
-        Ranker::DiscountedLines => "past discounted lines",
-        Ranker::RankMean => "rank mean of redemptions, lines, affinity",
-        Ranker::Propensity => "propensity",
+        RecipientRanker::Random => "random",
+        RecipientRanker::Spend => "spend",
+        RecipientRanker::Orders => "orders (frequency)",
+        RecipientRanker::Recency => "last order (recency)",
+        RecipientRanker::OwnPurchases => "own purchases",
+        RecipientRanker::Affinity => "affinity (item-based)",
+        RecipientRanker::AffinityAllPairs => "affinity (item-based, all neighbors)",
+        RecipientRanker::AffinityUserBased => "affinity (user-based)",
+        RecipientRanker::Redemptions => "past redemptions",
+        RecipientRanker::DiscountedLines => "past discounted lines",
+        RecipientRanker::RankMean => "rank mean of redemptions, lines, affinity",
+        RecipientRanker::Propensity => "propensity",
     }
 }
 
 fn because(campaign: &LeftOut) -> String {
     let (recipients, redeemers) = (campaign.recipients, campaign.redeemers);
     match &campaign.because {
-        Because::NoRecipients => "nobody was assigned or exposed to it".to_owned(),
-        Because::NoHistory => "too few days of purchases from before it started".to_owned(),
-        Because::TooFewRedeemers => format!("only {redeemers} of {recipients} recipients redeemed"),
-        Because::AllRedeemed => format!("all {recipients} recipients redeemed"),
-        Because::TooLongAgo => "too long ago".to_owned(),
-        Because::PropensityRefused { reason } => format!("propensity refused: {reason}"),
+        LeftOutReason::NoRecipients => "nobody was assigned or exposed to it".to_owned(),
+        LeftOutReason::NoHistory => "too few days of purchases from before it started".to_owned(),
+        LeftOutReason::TooFewRedeemers => format!("only {redeemers} of {recipients} recipients redeemed"),
+        LeftOutReason::AllRedeemed => format!("all {recipients} recipients redeemed"),
+        LeftOutReason::TooLongAgo => "too long ago".to_owned(),
+        LeftOutReason::PropensityRefused { reason } => format!("propensity refused: {reason}"),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::try_join;
 
 use coupons::eligibility::Usage;
-use coupons::targeting::Particulars;
+use coupons::targeting::UserRecords;
 use domain::campaign::{Audience, CampaignState, Window};
 use domain::consent::{Consents, Purpose};
 use domain::id::{CampaignId, CouponId};
@@ -53,7 +53,7 @@ pub struct AudienceRead {
     pub keys: OfferKeys,
     /// Of a user who has nothing of the coupon.
     pub usage: Usage,
-    pub particulars: Particulars,
+    pub particulars: UserRecords,
     /// Ids, ascending, line by line: ids hold no control characters.
     chunks: Vec<String>,
 }
@@ -144,7 +144,7 @@ async fn read_particulars(
     query: &AudienceQuery<'_>,
     keys: OfferKeys,
     now: Timestamp,
-) -> Result<Particulars, StoreError> {
+) -> Result<UserRecords, StoreError> {
     let usage = sqlx::query!(
         "SELECT external_id, reserved, redeemed FROM user_coupon_counters JOIN users ON users.id = user_id
          WHERE coupon_id = $1 AND reserved + redeemed > 0",
@@ -163,7 +163,7 @@ async fn read_particulars(
         true => Vec::new(),
         false => read_attributes(&mut *connection, &query.attributes).await?,
     };
-    Ok(Particulars {
+    Ok(UserRecords {
         usage: usage.collect(),
         reserved: match query.conflicts {
             Conflicts::None => Vec::new(),

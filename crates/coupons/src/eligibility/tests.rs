@@ -1,4 +1,4 @@
-//! Worlds in which one thing or several are wrong.
+//! Assesses scenarios in which one thing or several are wrong.
 
 use chrono::Duration;
 
@@ -6,7 +6,7 @@ use super::super::holdout::arm_number;
 use super::super::rules::Users;
 use super::super::testing::{campaign, coupon, item_set, listed, noon};
 use super::*;
-use domain::campaign::Campaign;
+use domain::campaign::{Audience, Campaign};
 use domain::coupon::{CartLine, Coupon, Discount, ItemSet, Rule};
 use domain::id::{Category, MerchantId};
 use recommender::snapshot::activity::Activity;
@@ -15,7 +15,7 @@ use recommender::snapshot::overlay::{FreshChange, Overlay};
 
 mod properties;
 
-/// Everything that decides, all of it in favor: change what a case is about.
+/// Everything that decides, all in favor of the user. A test changes what it is about.
 #[derive(Debug, Clone)]
 struct World {
     campaign: Campaign,
@@ -34,7 +34,8 @@ fn usd() -> Currency {
 }
 
 impl World {
-    /// Users u0 to u2 of [`EXAMPLE`]; u0 has bought i0 on the 1st and i3, 4 of its 6 points are of tea.
+    /// Returns a world with users u0 to u2 of [`EXAMPLE`]. u0 has bought i0 on the 1st and i3; 4 of the 6 points of u0's ratings
+    /// are of tea.
     fn new() -> Self {
         let campaign = campaign("k");
         let mut parts = snapshot_parts(&EXAMPLE);
@@ -90,7 +91,7 @@ impl World {
         };
         let history = History::of_user(&self.view, &self.user.id);
         let assess = |users| {
-            let facts = Facts {
+            let facts = AssessmentInput {
                 offer: &offer,
                 rules: &CompiledRules::new(&offer, Some(&self.view), users),
                 user: &self.user,
@@ -182,13 +183,13 @@ fn check_rule(rule: Rule, change: impl FnOnce(&mut World), holds: bool) {
 }
 
 #[test]
-fn nothing_is_wrong() {
+fn a_user_without_failures_is_eligible() {
     check(|_| {}, &[]);
     assert_eq!(World::new().assess().verdict, Verdict::Eligible);
 }
 
 #[test]
-fn campaigns_have_their_time() {
+fn campaigns_give_coupons_only_within_their_window() {
     let state = |state| move |world: &mut World| world.usage.state = state;
     check(state(CampaignState::Draft), &["CAMPAIGN_DRAFT"]);
     check(state(CampaignState::Scheduled), &[]);
@@ -236,7 +237,7 @@ fn budgets_are_used_to_the_last_minor_unit() {
     check(budget(500, 390, cart(&[("i0", 900)])), &[]);
     check(budget(500, 489, cart(&[("i0", 1)])), &[]);
     check(budget(10, 0, None), &["BUDGET_EXHAUSTED"]);
-    // Nothing is taken off: something has to be left all the same, as for who has no cart.
+    // The discount is 0, but at least 1 must be left, as for a user without a cart.
     check(budget(11, 0, cart(&[("i0", 0)])), &[]);
     check(budget(10, 0, cart(&[("i0", 0)])), &["BUDGET_EXHAUSTED"]);
     check(
@@ -284,7 +285,7 @@ fn caps_are_reached_and_not_exceeded() {
 }
 
 #[test]
-fn carts_are_looked_into() {
+fn carts_must_qualify() {
     let with = |cart: Option<Cart>, min_cart_minor, items: &'static [&'static str]| {
         move |world: &mut World| {
             world.cart = cart;
@@ -304,7 +305,7 @@ fn carts_are_looked_into() {
         &["MIN_CART_NOT_MET", "NO_QUALIFYING_ITEM"],
     );
     check(with(cart(&[("unheard-of", 900)]), 500, &["unheard-of"]), &[]);
-    // Amounts of another currency say nothing.
+    // Amounts in another currency are not compared.
     check(with(euros(&[("i0", 1)]), 500, &["i0"]), &["CURRENCY_MISMATCH"]);
     check(
         with(euros(&[("i0", 1)]), 500, &["i1"]),
@@ -343,7 +344,7 @@ fn carts_are_looked_into() {
 }
 
 #[test]
-fn exclusive_campaigns_stand_alone() {
+fn coupons_of_exclusive_campaigns_are_not_combined() {
     let with = |own: bool, applied: &'static [&'static str], reserved: &'static [&'static str]| {
         move |world: &mut World| {
             world.campaign.is_exclusive = own;
@@ -378,7 +379,7 @@ fn exclusive_campaigns_stand_alone() {
     check(with(true, &[], &["other"]), &["EXCLUSIVE_CONFLICT"]);
     check(with(false, &[], &["alone"]), &["EXCLUSIVE_CONFLICT"]);
     check(with(true, &["unheard-of"], &[]), &[]);
-    // One that is reserved is of another campaign, also while nothing else is known of it.
+    // The campaign of a reserved coupon is known even if the coupon itself is not.
     let reserved = |own: bool| {
         move |world: &mut World| {
             world.campaign.is_exclusive = own;
@@ -390,7 +391,7 @@ fn exclusive_campaigns_stand_alone() {
 }
 
 #[test]
-fn a_merchant_is_not_told_what_the_user_does_elsewhere() {
+fn a_merchant_does_not_see_items_and_coupons_of_others() {
     let mut world = World::new();
     world.coupon.rules = vec![Rule::NotBought(item_set(&["i0"]))];
     world.campaign.is_exclusive = true;
@@ -416,7 +417,7 @@ fn a_merchant_is_not_told_what_the_user_does_elsewhere() {
 }
 
 #[test]
-fn an_unknown_user_has_done_nothing() {
+fn an_unknown_user_has_no_history() {
     let with = |rules: Vec<Rule>| {
         move |world: &mut World| {
             world.user.is_known = false;
@@ -461,8 +462,8 @@ fn failures_say_what_was_seen() {
     check(
         |world| world.usage.state = CampaignState::Ended,
         Failure::CampaignEnded { ends_at, now },
-        "a campaign that was not ended",
-        "ended before its time",
+        "a campaign that has not been ended",
+        "ended before the end of its window",
     );
     check(
         |world| {
@@ -478,7 +479,7 @@ fn failures_say_what_was_seen() {
             left_minor: 5,
             currency: usd(),
         },
-        "1.00 USD left of the budget",
+        "at least 1.00 USD left of the budget",
         "0.05 USD left",
     );
     check(
@@ -498,13 +499,13 @@ fn failures_say_what_was_seen() {
         |world| world.policy.privacy.marketing_without_record = false,
         Failure::NoMarketingConsent { is_refused: false },
         "consent to marketing",
-        "nothing said",
+        "no consent on record",
     );
     check(
         |world| world.user.consents = world.user.consents.with(Purpose::Marketing, Some(false)),
         Failure::NoMarketingConsent { is_refused: true },
         "consent to marketing",
-        "refused",
+        "the user has opted out",
     );
     check(
         |world| {
@@ -531,7 +532,7 @@ fn the_last_arm_below_the_basis_points_is_held_out() {
     };
     check(with(0), &[]);
     check(with(1), &["HELD_OUT"]);
-    // What else fails stays in its place.
+    // The order of other failures stays the same.
     let mut world = World::new();
     with(1)(&mut world);
     world.usage.state = CampaignState::Paused;
@@ -584,7 +585,7 @@ fn codes_ascend_and_are_named_as_on_the_wire() {
     assert!(Code::ALL.is_sorted_by(|a, b| a < b));
     for (number, code) in Code::ALL.into_iter().enumerate() {
         assert_eq!(code as usize, number);
-        // CouponUnknown is COUPON_UNKNOWN.
+        // CouponUnknown, for example, is COUPON_UNKNOWN.
         let mut name = String::new();
         for letter in format!("{code:?}").chars() {
             if letter.is_uppercase() && !name.is_empty() {
@@ -598,7 +599,7 @@ fn codes_ascend_and_are_named_as_on_the_wire() {
 }
 
 #[test]
-fn consent_suppression_and_frequency_count() {
+fn consent_suppression_and_frequency_cap_are_checked() {
     let said = |purpose, record| {
         move |world: &mut World| {
             world.user.consents = world.user.consents.with(purpose, record);
@@ -642,7 +643,7 @@ fn consent_suppression_and_frequency_count() {
 }
 
 #[test]
-fn those_who_may_not_know_see_held_out_users_as_not_offered() {
+fn only_operators_see_who_is_held_out() {
     let mut world = World::new();
     world.campaign.holdout.basis_points = 10_000;
     let assessment = world.assess();
@@ -664,11 +665,11 @@ fn those_who_may_not_know_see_held_out_users_as_not_offered() {
 }
 
 #[test]
-fn rules_look_at_what_the_user_did() {
+fn rules_check_the_present_history() {
     let same = |_: &mut World| {};
     let bought_set = |items| Rule::Bought(item_set(items));
     check_rule(bought_set(&["i0"]), same, true);
-    // Rated, not bought.
+    // u0 has rated i4, but not bought it.
     check_rule(bought_set(&["i4"]), same, false);
     check_rule(
         bought_set(&["i4"]),
@@ -752,7 +753,7 @@ fn affinity_of_u0() -> f64 {
 }
 
 #[test]
-fn everything_at_once_in_the_order_of_the_codes() {
+fn all_failures_at_once_are_in_the_order_of_the_codes() {
     let everything = |world: &mut World| {
         world.usage.state = CampaignState::Paused;
         world.now = noon(25);
@@ -775,7 +776,7 @@ fn everything_at_once_in_the_order_of_the_codes() {
         world.policy.max_exposures = Some(0);
         world.campaign.holdout.basis_points = 10_000;
     };
-    // Those that exclude one of the others.
+    // These failures exclude one of the others.
     let excluded = [
         Code::CouponUnknown,
         Code::CampaignDraft,

@@ -1,4 +1,4 @@
-//! Failures as people read them: what would be right, and what there is.
+//! The texts of failures for people: what would be right, and what was seen.
 
 use chrono::SecondsFormat;
 
@@ -10,7 +10,7 @@ use super::{Code, Failure};
 use crate::offer_catalog::Offer;
 use crate::rules::Seen;
 
-/// Most names of a set that are spelled out.
+/// The most names of a set that a text spells out.
 const MAX_NAMES: usize = 3;
 
 impl Code {
@@ -38,7 +38,7 @@ impl Code {
         Self::HeldOut,
     ];
 
-    /// Upper snake case, stable: a program may decide by it.
+    /// Returns the stable name in upper snake case, by which programs may decide.
     pub fn name(self) -> &'static str {
         match self {
             Self::CouponUnknown => "COUPON_UNKNOWN",
@@ -65,7 +65,7 @@ impl Code {
         }
     }
 
-    /// Whether it can only fail with a cart. (A budget may be too small for a cart, but also be used up.)
+    /// Returns whether only a cart can cause the failure. A budget may be too small for a cart, but also be used up.
     pub fn needs_cart(self) -> bool {
         matches!(
             self,
@@ -101,23 +101,23 @@ impl Failure {
         }
     }
 
-    /// What would be right. `offer`: the one that was assessed, `None` for a coupon that there is not.
+    /// Returns what would be right. `offer`: the one that was assessed, `None` for a coupon that does not exist.
     pub fn required(&self, offer: Option<&Offer>) -> String {
         match self {
-            Self::CouponUnknown => "a coupon that there is".to_owned(),
+            Self::CouponUnknown => "an existing coupon".to_owned(),
             Self::CampaignDraft => "a campaign that has been scheduled or activated".to_owned(),
             Self::CampaignNotStarted { starts_at, .. } => format!("from {} on", time(*starts_at)),
-            Self::CampaignEnded { ends_at, now } if now < ends_at => "a campaign that was not ended".to_owned(),
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "a campaign that has not been ended".to_owned(),
             Self::CampaignEnded { ends_at, .. } => format!("before {}", time(*ends_at)),
             Self::CampaignPaused => "a campaign that is not paused".to_owned(),
             Self::BudgetExhausted {
                 needed_minor, currency, ..
-            } => format!("{} left of the budget", money(*needed_minor, *currency)),
-            Self::TotalCapReached { cap, .. } => format!("fewer than {cap} redemptions of all users"),
-            Self::UserCapReached { cap, .. } => format!("fewer than {cap} redemptions of this user"),
+            } => format!("at least {} left of the budget", money(*needed_minor, *currency)),
+            Self::TotalCapReached { cap, .. } => format!("fewer than {cap} redemptions by all users"),
+            Self::UserCapReached { cap, .. } => format!("fewer than {cap} redemptions by this user"),
             Self::AlreadyRedeemed => "an assignment that has not been redeemed".to_owned(),
-            Self::NotAssigned | Self::HeldOut => "a user whom the coupon is offered to".to_owned(),
-            Self::UserUnknown => "a user that there is".to_owned(),
+            Self::NotAssigned | Self::HeldOut => "a user to whom the coupon is offered".to_owned(),
+            Self::UserUnknown => "an existing user".to_owned(),
             Self::RuleFailed { rule, .. } | Self::ProfilingObjected { rule } => {
                 let rule = offer.and_then(|offer| offer.coupon.rules.get(*rule));
                 rule.map_or_else(String::new, wanted)
@@ -129,19 +129,19 @@ impl Failure {
             } => format!("at least {} of covered items", money(*required_minor, *currency)),
             Self::NoQualifyingItem => "an item that the coupon covers".to_owned(),
             Self::CurrencyMismatch { required, .. } => format!("a cart in {required}"),
-            Self::ExclusiveConflict { .. } => "no coupon of another campaign beside an exclusive one".to_owned(),
+            Self::ExclusiveConflict { .. } => "no coupon of another campaign together with an exclusive one".to_owned(),
             Self::NoMarketingConsent { .. } => "consent to marketing".to_owned(),
             Self::Suppressed => "a user who is not suppressed".to_owned(),
             Self::FrequencyCapped { max, days, .. } => format!("fewer than {max} coupons offered in {days} days"),
         }
     }
 
-    /// What there is.
+    /// Returns what was seen.
     pub fn seen(&self) -> String {
         match self {
             Self::CouponUnknown => "no such coupon".to_owned(),
             Self::CampaignDraft => "a draft".to_owned(),
-            Self::CampaignEnded { ends_at, now } if now < ends_at => "ended before its time".to_owned(),
+            Self::CampaignEnded { ends_at, now } if now < ends_at => "ended before the end of its window".to_owned(),
             Self::CampaignNotStarted { now, .. } | Self::CampaignEnded { now, .. } => format!("it is {}", time(*now)),
             Self::CampaignPaused => "paused".to_owned(),
             Self::BudgetExhausted {
@@ -157,14 +157,14 @@ impl Failure {
             Self::MinCartNotMet {
                 seen_minor, currency, ..
             } => money(*seen_minor, *currency),
-            Self::NoQualifyingItem => "none in the cart".to_owned(),
+            Self::NoQualifyingItem => "the cart does not qualify: it holds no covered item".to_owned(),
             Self::CurrencyMismatch { seen, .. } => format!("a cart in {seen}"),
-            Self::ExclusiveConflict { with: Some(coupon) } => format!("the coupon {coupon} is in use"),
+            Self::ExclusiveConflict { with: Some(coupon) } => format!("coupon {coupon} is in use"),
             Self::ExclusiveConflict { with: None } => "another coupon is in use".to_owned(),
-            Self::NoMarketingConsent { is_refused: true } => "refused".to_owned(),
-            Self::NoMarketingConsent { is_refused: false } => "nothing said".to_owned(),
-            Self::ProfilingObjected { .. } => "the user does not agree to the use of their history".to_owned(),
-            Self::Suppressed => "suppressed".to_owned(),
+            Self::NoMarketingConsent { is_refused: true } => "the user has opted out".to_owned(),
+            Self::NoMarketingConsent { is_refused: false } => "no consent on record".to_owned(),
+            Self::ProfilingObjected { .. } => "the user does not allow the use of their history".to_owned(),
+            Self::Suppressed => "the user is suppressed".to_owned(),
             Self::FrequencyCapped { seen, .. } => format!("{seen} offered"),
             Self::HeldOut => "held out".to_owned(),
         }
@@ -181,13 +181,15 @@ fn money(amount_minor: i64, currency: Currency) -> String {
 
 fn wanted(rule: &Rule) -> String {
     match rule {
-        Rule::Bought(set) => format!("has bought one of {}", names(set)),
-        Rule::NotBought(set) => format!("has bought none of {}", names(set)),
-        Rule::CategoryAffinity { category, min_share } => format!("a share of {category} of at least {min_share}"),
+        Rule::Bought(set) => format!("has bought {}", names(set)),
+        Rule::NotBought(set) => format!("has not bought {}", names(set)),
+        Rule::CategoryAffinity { category, min_share } => {
+            format!("a share of at least {min_share} of category {category} in the history")
+        }
         Rule::MinAffinity { min_score } => format!("an affinity of at least {min_score}"),
         Rule::NewUser => "has never bought anything".to_owned(),
         Rule::LapsedUser { days } => format!("has bought something, but not for {days} days"),
-        Rule::Attribute { name, values } => format!("{name} is {}", some(values.to_vec())),
+        Rule::Attribute { name, values } => format!("{name} is {}", one_of(values.to_vec())),
     }
 }
 
@@ -196,27 +198,37 @@ fn found(seen: &Seen) -> String {
         Seen::NoneBought => "bought none of them".to_owned(),
         Seen::Bought { item: Some(item) } => format!("bought {item}"),
         Seen::Bought { item: None } => "bought one of them".to_owned(),
-        Seen::Share(share) => share.to_string(),
-        Seen::Affinity(score) => score.to_string(),
+        Seen::Share(share) => format!("a share of {share}"),
+        Seen::Affinity(score) => format!("an affinity of {score}"),
         Seen::NeverBought => "has never bought anything".to_owned(),
         Seen::LastBought { at } => format!("last bought something at {}", time(*at)),
         Seen::Attribute(Some(value)) => value.clone(),
-        Seen::Attribute(None) => "not known".to_owned(),
+        Seen::Attribute(None) => "unknown".to_owned(),
     }
 }
 
 fn names(set: &ItemSet) -> String {
     let items = set.items.iter().map(ToString::to_string);
-    let categories = set.categories.iter().map(|category| format!("the category {category}"));
-    let merchants = set.merchants.iter().map(|merchant| format!("the merchant {merchant}"));
-    some(items.chain(categories).chain(merchants).collect())
+    let categories = set
+        .categories
+        .iter()
+        .map(|category| format!("an item in category {category}"));
+    let merchants = set
+        .merchants
+        .iter()
+        .map(|merchant| format!("an item of merchant {merchant}"));
+    one_of(items.chain(categories).chain(merchants).collect())
 }
 
-/// The first few, and how many others.
-fn some(names: Vec<String>) -> String {
-    let shown = names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MAX_NAMES) {
-        0 => shown,
-        others => format!("{shown} and {others} others"),
+/// Joins names by "or". It spells out the first [`MAX_NAMES`] and counts the others.
+fn one_of(mut names: Vec<String>) -> String {
+    let n_others = names.len().saturating_sub(MAX_NAMES);
+    if n_others > 0 {
+        names.truncate(MAX_NAMES);
+        names.push(format!("{n_others} others"));
+    }
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
     }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An arm whose converters spent 10.00 each.
+/// Returns an arm whose converters spent 10.00 each.
 fn arm(converters: u64, users: u64) -> Arm {
     Arm {
         users,
@@ -12,7 +12,7 @@ fn arm(converters: u64, users: u64) -> Arm {
     }
 }
 
-/// An arm whose users spent this much each.
+/// Returns an arm whose users spent these amounts.
 fn spent(revenues: &[i64]) -> Arm {
     Arm {
         users: revenues.len() as u64,
@@ -38,10 +38,10 @@ fn near(found: f64, expected: f64, tolerance: f64) {
     );
 }
 
-/// Newcombe 1998 (Statistics in Medicine 17), table II, method 10, to its four places; the same by statsmodels 0.15,
-/// `confint_proportions_2indep(…, method="newcomb")`.
+/// The expected values are those of Newcombe 1998 (Statistics in Medicine 17), table II, method 10, to its four places, and
+/// the same by statsmodels 0.15, `confint_proportions_2indep(…, method="newcomb")`.
 #[test]
-fn rates_differ_as_in_newcombe() {
+fn rate_intervals_agree_with_newcombe() {
     let check = |treated: (u64, u64), held_out: (u64, u64), low: f64, high: f64| {
         let found = half(arm(treated.0, treated.1), arm(held_out.0, held_out.1));
         let Interval { low: l, high: h } = found.rate_difference.unwrap().interval;
@@ -60,9 +60,10 @@ fn rates_differ_as_in_newcombe() {
     check((10, 10), (0, 10), 0.6075, 1.0);
 }
 
-/// Wikipedia, "Welch's t-test", examples 1 to 3, in tenths; more digits by SciPy 1.17, `ttest_ind(equal_var=False)`.
+/// The expected values are those of Wikipedia, "Welch's t-test", examples 1 to 3, in tenths, with more digits by SciPy 1.17,
+/// `ttest_ind(equal_var=False)`.
 #[test]
-fn revenues_differ_as_in_welch() {
+fn revenue_differences_agree_with_welch() {
     let check =
         |treated: &[i64], held_out: &[i64], difference, low, high, [t, degrees_of_freedom, p_value]: [f64; 3]| {
             let found = half(spent(treated), spent(held_out)).revenue_difference.unwrap();
@@ -107,7 +108,7 @@ fn revenues_differ_as_in_welch() {
     );
 }
 
-/// The first: Kohavi, Tang & Xu 2020, chapter 21, scenario 1, p = 1.8e-6. All by SciPy 1.17, `chisquare`.
+/// The first case is scenario 1 of Kohavi, Tang & Xu 2020, chapter 21, p = 1.8e-6. All values are by SciPy 1.17, `chisquare`.
 #[test]
 fn a_sample_ratio_mismatch_is_seen() {
     let check =
@@ -150,9 +151,9 @@ fn a_sample_ratio_mismatch_is_seen() {
     check(1, 100, u16::MAX, None, 0.0, true);
 }
 
-/// SciPy 1.17: `2 * t.sf(abs(t), df)` and `t.ppf(0.975, df)`.
+/// The expected values are by SciPy 1.17: `2 * t.sf(abs(t), df)` and `t.ppf(0.975, df)`.
 #[test]
-fn students_t_is_that_of_scipy() {
+fn students_t_agrees_with_scipy() {
     let check = |t, degrees_of_freedom, expected: f64| {
         let found = student_two_sided(t, degrees_of_freedom);
         assert!((found / expected - 1.0).abs() < 2e-9, "{found}, not {expected}");
@@ -192,17 +193,17 @@ fn the_verdict_is_that_of_the_interval_unless_the_sample_ratio_is_off() {
         });
         assert_eq!(found.verdict, verdict, "{found:?}");
     };
-    check((900, 9_000), (50, 1_000), Verdict::Positive);
-    check((450, 9_000), (100, 1_000), Verdict::Negative);
-    check((900, 9_000), (95, 1_000), Verdict::Inconclusive);
-    check((900, 9_000), (50, 1_200), Verdict::Inconclusive);
-    check((450, 9_000), (100, 800), Verdict::Inconclusive);
-    check((10, 20), (0, 0), Verdict::Inconclusive);
-    check((0, 0), (0, 0), Verdict::Inconclusive);
+    check((900, 9_000), (50, 1_000), LiftVerdict::Positive);
+    check((450, 9_000), (100, 1_000), LiftVerdict::Negative);
+    check((900, 9_000), (95, 1_000), LiftVerdict::Inconclusive);
+    check((900, 9_000), (50, 1_200), LiftVerdict::Inconclusive);
+    check((450, 9_000), (100, 800), LiftVerdict::Inconclusive);
+    check((10, 20), (0, 0), LiftVerdict::Inconclusive);
+    check((0, 0), (0, 0), LiftVerdict::Inconclusive);
 }
 
 #[test]
-fn a_report_by_hand() {
+fn a_report_equals_one_worked_out_by_hand() {
     let found = lift(&Trial {
         treated: arm(12, 80),
         held_out: arm(2, 20),
@@ -221,7 +222,7 @@ fn a_report_by_hand() {
 }
 
 #[test]
-fn what_is_not_defined_is_none() {
+fn undefined_figures_are_none() {
     let nobody = arm(0, 0);
     let found = half(arm(3, 10), nobody);
     assert_eq!(
@@ -250,7 +251,7 @@ fn what_is_not_defined_is_none() {
 }
 
 #[test]
-fn users_who_spend_nearly_the_same_have_the_variance_they_have() {
+fn the_variance_of_nearly_equal_revenues_is_exact() {
     let revenues: Vec<i64> = (0..1_000).map(|user| 1_000_000 + user % 2).collect();
     near(spent(&revenues).revenue_variance().unwrap(), 250.0 / 999.0, 1e-12);
 }
@@ -274,7 +275,7 @@ fn revenues() -> impl Strategy<Value = Vec<i64>> {
 
 proptest! {
     #[test]
-    fn nothing_but_numbers_comes_out(treated in an_arm(), held_out in an_arm(), holdout_basis_points: u16) {
+    fn no_figure_is_nan_or_infinite(treated in an_arm(), held_out in an_arm(), holdout_basis_points: u16) {
         let report = format!("{:?}", lift(&Trial { treated, held_out, holdout_basis_points }));
         prop_assert!(!report.contains("NaN") && !report.contains("inf"), "{report}");
     }
@@ -302,9 +303,9 @@ proptest! {
             swapped.revenue_difference.map(revenue).map(|(d, interval, t, p)| (-d, turned(interval), -t, p))
         );
         prop_assert_eq!(found.verdict, match swapped.verdict {
-            Verdict::Positive => Verdict::Negative,
-            Verdict::Negative => Verdict::Positive,
-            Verdict::Inconclusive => Verdict::Inconclusive,
+            LiftVerdict::Positive => LiftVerdict::Negative,
+            LiftVerdict::Negative => LiftVerdict::Positive,
+            LiftVerdict::Inconclusive => LiftVerdict::Inconclusive,
         });
     }
 

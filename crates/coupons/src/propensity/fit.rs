@@ -1,6 +1,7 @@
-//! Past campaigns to a propensity.
+//! Fits a propensity on past campaigns.
 
 use chrono::Duration;
+use ndarray::Array2;
 
 use domain::time::Timestamp;
 use recommender::snapshot::bits::Bits;
@@ -9,29 +10,31 @@ use recommender::snapshot::propensity::{Feature, Propensity, PropensityEvidence,
 use recommender::training::error::TrainingError;
 use recommender::training::input::{CampaignHistory, TrainingInput};
 
-use super::features::{Case, Closeness, value};
+use super::features::{CoveredItemFeatures, PastCampaign, value};
 use super::logistic::{self, Group, LogisticOptions};
 
-/// How a propensity is fitted.
+/// Options of [`fit`] and [`past_campaigns`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitOptions {
-    /// Fewest redemptions of past campaigns.
+    /// The least redemptions of past campaigns.
     pub min_redemptions: u32,
     pub features: Vec<Feature>,
     pub logistic: LogisticOptions,
-    /// Before a campaign's start the purchases of its recipients must reach back so far, or features say nothing.
+    /// The purchases of a campaign's recipients must reach back this long before its start, or features say nothing.
     pub min_history: Duration,
-    /// A campaign must have come so far, or its labels say nothing.
+    /// The share of a campaign's window that must have passed, 0 to 1, or its labels say nothing.
     pub min_share: f64,
-    /// The latest campaigns count, and of those no more than have so many recipients together.
+    /// The most campaigns that count; the latest do.
     pub max_campaigns: usize,
+    /// The most recipients of all campaigns that count, together.
     pub max_recipients: usize,
 }
 
 impl FitOptions {
-    /// The features by which a propensity is fitted, and why no others: see [`super`].
+    /// The features that a propensity uses. The [module](super) says why it uses no others.
     pub const FEATURES: [Feature; 3] = [Feature::Redemptions, Feature::DiscountedLines, Feature::Affinity];
 
+    /// Returns the options of the service.
     pub fn new(min_redemptions: u32) -> Self {
         Self {
             min_redemptions,
@@ -48,27 +51,28 @@ impl FitOptions {
     }
 }
 
-/// The campaigns whose recipients can be told from one another: the earliest purchase of any of them is old enough when it
-/// starts. By start, then id.
+/// Returns the campaigns that started before `until` and whose recipients can be told apart, by start, then id.
+///
+/// They can be told apart if the earliest purchase of any of them is old enough at the start.
 ///
 /// # Errors
-/// A rating that is none.
-pub fn cases<'a>(
+/// [`TrainingError::Rating`] for a rating that is not finite and above 0.
+pub fn past_campaigns<'a>(
     input: &'a TrainingInput,
     parameters: &TrainingParameters,
     until: Timestamp,
     options: &FitOptions,
-) -> Result<Vec<Case<'a>>, TrainingError> {
+) -> Result<Vec<PastCampaign<'a>>, TrainingError> {
     let mut first_order: Vec<Option<Timestamp>> = vec![None; input.users.len()];
     for event in &input.orders {
         let first = &mut first_order[event.user.at()];
         *first = Some(first.map_or(event.ordered_at, |known| known.min(event.ordered_at)));
     }
     let is_known = |campaign: &&CampaignHistory| {
-        let of_recipients = campaign.recipients.iter().filter_map(|user| first_order[user.at()]);
+        let first_orders = campaign.recipients.iter().filter_map(|user| first_order[user.at()]);
         let start = campaign.window.starts_at;
         start < until
-            && of_recipients
+            && first_orders
                 .min()
                 .is_some_and(|first| first + options.min_history <= start)
     };
@@ -85,24 +89,31 @@ pub fn cases<'a>(
         });
     let skipped = campaigns.len() - latest.count();
     let latest = campaigns.into_iter().skip(skipped);
-    latest.map(|campaign| Case::new(input, parameters, campaign)).collect()
+    latest
+        .map(|campaign| PastCampaign::new(input, parameters, campaign))
+        .collect()
 }
 
-/// Fits on what was known before `until`: of the `cases` those that had started and come far enough by then.
+/// Fits a propensity on the data before `until`, from those of the `campaigns` that had come far enough by then.
 ///
-/// `weights`: what a rating of each item says about the covered ones, by a model of nothing from `until` on. A user has the label 1 if they had redeemed a coupon of the
-/// campaign before `until`; where only a share s of the window had passed by then, 1 − (1 − s)² of the redeemers are
-/// expected to be known: redemptions come early.
+/// `weights`: returns, for the covered items, the weight of a rating of each item in the affinity, from a model of the data
+/// before `until`.
+///
+/// A recipient has the label 1 if they redeemed a coupon of the campaign before `until`. If only a share s of the window had
+/// passed by then, 1 − (1 − s)² of the redeemers are expected to be known, as redemptions come early.
+///
+/// Returns [`Propensity::NotFitted`] with a reason if there are too few redemptions or the fit is not valid.
 pub fn fit(
-    cases: &[Case<'_>],
+    campaigns: &[PastCampaign<'_>],
     weights: &dyn Fn(&Bits) -> Vec<f64>,
     until: Timestamp,
     options: &FitOptions,
 ) -> Propensity {
-    let is_past =
-        |case: &&Case| case.campaign.window.starts_at < until && case.observed_share(until) >= options.min_share;
-    let past: Vec<&Case> = cases.iter().filter(is_past).collect();
-    let redemptions: usize = past.iter().map(|case| case.redemptions_before(until)).sum();
+    let is_past = |campaign: &&PastCampaign| {
+        campaign.history.window.starts_at < until && campaign.observed_share(until) >= options.min_share
+    };
+    let past: Vec<&PastCampaign> = campaigns.iter().filter(is_past).collect();
+    let redemptions: usize = past.iter().map(|campaign| campaign.redemptions_before(until)).sum();
     if redemptions < options.min_redemptions as usize {
         let (needed, campaigns) = (options.min_redemptions, past.len());
         return Propensity::NotFitted {
@@ -115,10 +126,13 @@ pub fn fit(
 
     let mut groups: Vec<Group> = past
         .iter()
-        .map(|case| Group {
-            offset: share_offset(case.observed_share(until)),
-            features: values(case, &case.closeness(&weights(&case.covered)), &options.features),
-            labels: case.labels_before(until),
+        .map(|campaign| {
+            let covered = campaign.covered_item_features(&weights(&campaign.covered));
+            Group {
+                offset: share_offset(campaign.observed_share(until)),
+                features: log_values(campaign, &covered, &options.features),
+                labels: campaign.labels_before(until),
+            }
         })
         .collect();
     let evidence = PropensityEvidence {
@@ -147,34 +161,27 @@ pub fn fit(
     }
 }
 
-/// How much lower the log-odds of having redeemed are when a share of the window has passed.
+/// Returns the offset, at most 0, of the log-odds of having redeemed when a share of the window has passed.
 pub fn share_offset(share: f64) -> f64 {
     let rest = 1.0 - share;
     (1.0 - rest * rest).max(0.02).ln()
 }
 
-/// ln(1 + feature), [recipients, features].
-fn values(case: &Case<'_>, closeness: &[Closeness], features: &[Feature]) -> Vec<f64> {
-    let rows = closeness.iter().enumerate();
-    let of_row = |(row, &closeness)| {
-        let features = features.iter();
-        features.map(move |&feature| value(feature, &case.activity, row, closeness).ln_1p())
-    };
-    rows.flat_map(of_row).collect()
+/// Returns ln(1 + feature), [recipients, features].
+fn log_values(campaign: &PastCampaign<'_>, covered: &[CoveredItemFeatures], features: &[Feature]) -> Array2<f64> {
+    Array2::from_shape_fn((covered.len(), features.len()), |(row, column)| {
+        value(features[column], &campaign.activity, row, covered[row]).ln_1p()
+    })
 }
 
-/// Centers and scales the columns over all rows; returns terms without weights. A column that is constant keeps its scale.
+/// Centers and scales the columns over the rows of all groups, and returns the terms, still without weights.
+///
+/// A constant column is centered only.
 fn standardize(groups: &mut [Group], features: &[Feature]) -> Vec<PropensityTerm> {
-    let n = features.len();
-    let column = |groups: &[Group], at: usize| -> Vec<f64> {
-        let values = groups
-            .iter()
-            .flat_map(|group| group.features.iter().skip(at).step_by(n));
-        values.copied().collect()
-    };
     let terms: Vec<PropensityTerm> = (features.iter().enumerate())
-        .map(|(at, &feature)| {
-            let values = column(groups, at);
+        .map(|(column, &feature)| {
+            let values = groups.iter().flat_map(|group| group.features.column(column));
+            let values: Vec<f64> = values.copied().collect();
             let count = values.len().max(1) as f64;
             let mean = values.iter().sum::<f64>() / count;
             let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
@@ -188,10 +195,8 @@ fn standardize(groups: &mut [Group], features: &[Feature]) -> Vec<PropensityTerm
         })
         .collect();
     for group in groups {
-        for row in group.features.chunks_exact_mut(n) {
-            for (value, term) in row.iter_mut().zip(&terms) {
-                *value = (*value - term.mean) / term.scale;
-            }
+        for (mut column, term) in group.features.columns_mut().into_iter().zip(&terms) {
+            column.mapv_inplace(|value| (value - term.mean) / term.scale);
         }
     }
     terms

@@ -1,71 +1,69 @@
-//! Logistic regression with a ridge penalty and one random intercept a group, by Newton's method.
+//! Logistic regression with a ridge penalty and one random intercept per group, by Newton's method.
 
+use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::prelude::*;
 
 use recommender::snapshot::propensity::sigmoid;
 
-/// Most steps; a handful is what it takes.
+/// The most Newton steps; a handful suffices.
 const MAX_STEPS: usize = 50;
-/// A step that gains less than this ends the search.
+/// The search ends with a step that gains less than this.
 const LEAST_GAIN: f64 = 1e-10;
-/// Holds the common intercept, which is not penalized, where all labels are alike.
+/// The penalty of the common intercept, which keeps it finite if all labels are alike.
 const INTERCEPT_RIDGE: f64 = 1e-6;
 
-/// Rows that share an intercept of their own.
+/// Rows that share an intercept.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Group {
-    /// Added to the linear predictor of every row; finite.
+    /// A finite constant that is added to the log-odds of every row.
     pub offset: f64,
-    /// [rows, features], row by row, finite.
-    pub features: Vec<f64>,
-    /// One a row.
+    /// [rows, features], finite.
+    pub features: Array2<f64>,
+    /// One per row.
     pub labels: Vec<bool>,
 }
 
+/// Options of [`fit`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogisticOptions {
-    /// λ of λ/2·|w|².
+    /// The λ of the penalty λ/2·|w|².
     pub ridge: f64,
     /// τ², the variance of the groups' intercepts around the common one; above 0.
     pub group_variance: f64,
 }
 
+/// The fitted parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logistic {
+    /// The common intercept a.
     pub intercept: f64,
+    /// The weights w, one per feature.
     pub weights: Vec<f64>,
-    /// One a group, around 0.
+    /// The intercepts b, one per group, around 0.
     pub group_intercepts: Vec<f64>,
 }
 
-/// Minimizes −Σ ln P(label) + λ/2·|w|² + Σ_g b_g²/(2τ²), log-odds = offset_g + a + b_g + w·x.
+/// Minimizes −Σ ln P(label) + λ/2·|w|² + Σ_g b_g²/(2τ²), where the log-odds of a row are offset_g + a + b_g + w·x.
 ///
-/// Convex, so that there is one answer; Newton's steps are halved until they gain. Sums go by group in their order: the
-/// same bits for any number of threads. Time O(steps · (rows · p² + (p + groups)³)).
+/// The loss is convex, so the minimum is unique. Newton steps are halved until they lower the loss. Sums are computed group
+/// by group in order, so the result has the same bits for any number of threads. Takes time
+/// O(steps · (rows · p² + (p + groups)³)) for p features.
 ///
-/// Source: Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical Learning", §4.4.1; the random intercepts by
-/// penalized likelihood, Breslow & Clayton 1993.
+/// Source: Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical Learning", §4.4.1. The random intercepts are
+/// fitted by penalized likelihood, Breslow & Clayton 1993.
 pub fn fit(groups: &[Group], n_features: usize, options: &LogisticOptions) -> Logistic {
     let problem = Problem {
         groups,
         n_features,
         options,
     };
-    let mut at = vec![0.0; 1 + n_features + groups.len()];
+    let mut at = Array1::zeros(1 + n_features + groups.len());
     at[0] = problem.initial_intercept();
     let mut loss = problem.loss(&at);
     for _ in 0..MAX_STEPS {
         let (gradient, hessian) = problem.derivatives(&at);
-        let Some(step) = solve(hessian, &gradient) else { break };
-        let mut share = 1.0;
-        let (next, next_loss) = loop {
-            let next: Vec<f64> = at.iter().zip(&step).map(|(at, step)| at - share * step).collect();
-            let next_loss = problem.loss(&next);
-            if next_loss <= loss || share < 1e-6 {
-                break (next, next_loss);
-            }
-            share /= 2.0;
-        };
+        let Some(step) = solve(hessian, gradient) else { break };
+        let (next, next_loss) = problem.descend(&at, &step, loss);
         if next_loss > loss {
             break;
         }
@@ -75,16 +73,14 @@ pub fn fit(groups: &[Group], n_features: usize, options: &LogisticOptions) -> Lo
             break;
         }
     }
-    let group_intercepts = at.split_off(1 + n_features);
-    let weights = at.split_off(1);
     Logistic {
         intercept: at[0],
-        weights,
-        group_intercepts,
+        weights: at.slice(s![1..=n_features]).to_vec(),
+        group_intercepts: at.slice(s![1 + n_features..]).to_vec(),
     }
 }
 
-/// Parameters stand in the order a, w, b.
+/// A regression problem. Its parameter vectors hold a, then w, then b.
 struct Problem<'a> {
     groups: &'a [Group],
     n_features: usize,
@@ -92,7 +88,7 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    /// The log-odds of the mean label.
+    /// Returns the log-odds of the mean label.
     fn initial_intercept(&self) -> f64 {
         let rows: usize = self.groups.iter().map(|group| group.labels.len()).sum();
         let ones: usize = self.groups.iter().map(Group::ones).sum();
@@ -108,67 +104,82 @@ impl Problem<'_> {
         }
     }
 
-    fn predictor(&self, at: &[f64], group: usize, row: &[f64]) -> f64 {
+    /// Returns the log-odds of a row of `group`.
+    fn log_odds(&self, at: &Array1<f64>, group: usize, row: ArrayView1<'_, f64>) -> f64 {
         let start = self.groups[group].offset + at[0] + at[1 + self.n_features + group];
-        row.iter()
-            .zip(&at[1..])
-            .fold(start, |sum, (x, weight)| sum + x * weight)
+        let weights = at.slice(s![1..=self.n_features]);
+        row.iter().zip(weights).fold(start, |sum, (x, weight)| sum + x * weight)
     }
 
-    fn loss(&self, at: &[f64]) -> f64 {
-        let of_group = |group: usize| {
-            let rows = self.groups[group].rows(self.n_features);
-            rows.fold(0.0, |sum, (row, label)| {
-                let log_odds = self.predictor(at, group, row);
+    fn loss(&self, at: &Array1<f64>) -> f64 {
+        let group_loss = |group: usize| {
+            self.groups[group].rows().fold(0.0, |sum, (row, label)| {
+                let log_odds = self.log_odds(at, group, row);
                 sum + softplus(log_odds) - if label { log_odds } else { 0.0 }
             })
         };
-        let groups: Vec<f64> = (0..self.groups.len()).into_par_iter().map(of_group).collect();
+        let losses: Vec<f64> = (0..self.groups.len()).into_par_iter().map(group_loss).collect();
         let penalties = at
             .iter()
             .enumerate()
             .map(|(p, value)| 0.5 * self.penalty(p) * value * value);
-        groups.into_iter().chain(penalties).fold(0.0, |sum, term| sum + term)
+        losses.into_iter().chain(penalties).fold(0.0, |sum, term| sum + term)
     }
 
-    /// Gradient and Hessian at `at`.
-    fn derivatives(&self, at: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
-        // Of the common parameters: a and w.
-        let common = 1 + self.n_features;
-        let of_group = |group: usize| {
-            let (mut gradient, mut hessian) = (vec![0.0; common], vec![vec![0.0; common]; common]);
-            for (row, label) in self.groups[group].rows(self.n_features) {
-                let p = sigmoid(self.predictor(at, group, row));
-                let (error, weight) = (p - f64::from(u8::from(label)), p * (1.0 - p));
-                let x = |at: usize| if at == 0 { 1.0 } else { row[at - 1] };
-                for i in 0..common {
-                    gradient[i] += error * x(i);
-                    for (j, cell) in hessian[i].iter_mut().enumerate() {
-                        *cell += weight * x(i) * x(j);
-                    }
-                }
+    /// Goes from `at` against `step`, halved until the loss is not above `loss`. Returns the new parameters and their loss.
+    fn descend(&self, at: &Array1<f64>, step: &Array1<f64>, loss: f64) -> (Array1<f64>, f64) {
+        let mut share = 1.0;
+        loop {
+            let next = at - &(step * share);
+            let next_loss = self.loss(&next);
+            if next_loss <= loss || share < 1e-6 {
+                return (next, next_loss);
             }
-            (gradient, hessian)
-        };
-        let of_groups: Vec<_> = (0..self.groups.len()).into_par_iter().map(of_group).collect();
-
-        let mut gradient: Vec<f64> = (0..at.len()).map(|p| self.penalty(p) * at[p]).collect();
-        let mut hessian = vec![vec![0.0; at.len()]; at.len()];
-        for (p, row) in hessian.iter_mut().enumerate() {
-            row[p] = self.penalty(p);
+            share /= 2.0;
         }
+    }
+
+    /// Returns the gradient and the Hessian of the loss at `at`.
+    fn derivatives(&self, at: &Array1<f64>) -> (Array1<f64>, Array2<f64>) {
+        let groups = (0..self.groups.len()).into_par_iter();
+        let of_groups: Vec<_> = groups.map(|group| self.group_derivatives(at, group)).collect();
+
+        // The number of common parameters, a and w.
+        let n_common = 1 + self.n_features;
+        let penalties = Array1::from_shape_fn(at.len(), |p| self.penalty(p));
+        let mut gradient = &penalties * at;
+        let mut hessian = Array2::from_diag(&penalties);
         for (group, (group_gradient, group_hessian)) in of_groups.into_iter().enumerate() {
-            // b has the same derivatives as a, over its own rows alone.
-            let own = common + group;
+            // b has the same derivatives as a, over the rows of its group alone.
+            let own = n_common + group;
             gradient[own] += group_gradient[0];
-            hessian[own][own] += group_hessian[0][0];
-            for i in 0..common {
-                gradient[i] += group_gradient[i];
-                hessian[own][i] += group_hessian[0][i];
-                hessian[i][own] += group_hessian[0][i];
-                for j in 0..common {
-                    hessian[i][j] += group_hessian[i][j];
-                }
+            hessian[[own, own]] += group_hessian[[0, 0]];
+            let mut common = gradient.slice_mut(s![..n_common]);
+            common += &group_gradient;
+            let mut common = hessian.slice_mut(s![..n_common, ..n_common]);
+            common += &group_hessian;
+            let mut mixed = hessian.slice_mut(s![own, ..n_common]);
+            mixed += &group_hessian.row(0);
+            let mut mixed = hessian.slice_mut(s![..n_common, own]);
+            mixed += &group_hessian.row(0);
+        }
+        (gradient, hessian)
+    }
+
+    /// Returns the share of one group in the derivatives of the common parameters, without penalties.
+    fn group_derivatives(&self, at: &Array1<f64>, group: usize) -> (Array1<f64>, Array2<f64>) {
+        let n_common = 1 + self.n_features;
+        let mut gradient = Array1::zeros(n_common);
+        let mut hessian = Array2::zeros((n_common, n_common));
+        // The derivatives of the log-odds: 1 for a, the features for w.
+        let mut x = Array1::ones(n_common);
+        for (row, label) in self.groups[group].rows() {
+            let p = sigmoid(self.log_odds(at, group, row));
+            let (error, weight) = (p - f64::from(u8::from(label)), p * (1.0 - p));
+            x.slice_mut(s![1..]).assign(&row);
+            gradient.scaled_add(error, &x);
+            for (mut hessian_row, &factor) in hessian.rows_mut().into_iter().zip(&x) {
+                hessian_row.scaled_add(weight * factor, &x);
             }
         }
         (gradient, hessian)
@@ -176,49 +187,51 @@ impl Problem<'_> {
 }
 
 impl Group {
+    /// Returns the number of rows with the label 1.
     pub fn ones(&self) -> usize {
         self.labels.iter().filter(|&&label| label).count()
     }
 
-    fn rows(&self, n_features: usize) -> impl Iterator<Item = (&[f64], bool)> {
-        let labels = self.labels.iter().enumerate();
-        labels.map(move |(row, &label)| (&self.features[row * n_features..][..n_features], label))
+    fn rows(&self) -> impl Iterator<Item = (ArrayView1<'_, f64>, bool)> {
+        self.features.rows().into_iter().zip(self.labels.iter().copied())
     }
 }
 
-/// ln(1 + e^x) without overflow.
+/// Returns ln(1 + e^x) without overflow.
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// The x of A·x = b by Cholesky's decomposition; `None` when A is not positive definite.
-fn solve(mut a: Vec<Vec<f64>>, b: &[f64]) -> Option<Vec<f64>> {
+/// Returns the x of A·x = b by Cholesky's decomposition; `None` if A is not positive definite.
+fn solve(mut a: Array2<f64>, b: Array1<f64>) -> Option<Array1<f64>> {
     let n = b.len();
     for j in 0..n {
         for i in j..n {
-            let known = (0..j).fold(0.0, |sum, k| sum + a[i][k] * a[j][k]);
-            let rest = a[i][j] - known;
-            a[i][j] = match i == j {
+            let known = (0..j).fold(0.0, |sum, k| sum + a[[i, k]] * a[[j, k]]);
+            let rest = a[[i, j]] - known;
+            a[[i, j]] = match i == j {
                 true if rest > 0.0 => rest.sqrt(),
                 true => return None,
-                false => rest / a[j][j],
+                false => rest / a[[j, j]],
             };
         }
     }
-    let mut x = b.to_vec();
+    let mut x = b;
     for i in 0..n {
-        let known = (0..i).fold(0.0, |sum, k| sum + a[i][k] * x[k]);
-        x[i] = (x[i] - known) / a[i][i];
+        let known = (0..i).fold(0.0, |sum, k| sum + a[[i, k]] * x[k]);
+        x[i] = (x[i] - known) / a[[i, i]];
     }
     for i in (0..n).rev() {
-        let known = (i + 1..n).fold(0.0, |sum, k| sum + a[k][i] * x[k]);
-        x[i] = (x[i] - known) / a[i][i];
+        let known = (i + 1..n).fold(0.0, |sum, k| sum + a[[k, i]] * x[k]);
+        x[i] = (x[i] - known) / a[[i, i]];
     }
     Some(x)
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::{arr1, stack};
+
     use super::*;
 
     const PLAIN: LogisticOptions = LogisticOptions {
@@ -226,14 +239,14 @@ mod tests {
         group_variance: 1.0,
     };
 
-    /// Twelve rows of two features.
+    /// Returns a group of twelve rows with two features.
     fn rows() -> Group {
         let x1 = [-1.5, -1.2, -0.9, -0.4, -0.1, 0.0, 0.3, 0.6, 0.8, 1.1, 1.4, 1.9];
         let x2 = [0.5, -1.0, 1.5, 0.2, -0.7, 1.1, -0.3, 0.9, -1.4, 0.4, 1.2, -0.6];
         let labels = [0, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1, 1];
         Group {
             offset: 0.0,
-            features: x1.iter().zip(x2).flat_map(|(&a, b)| [a, b]).collect(),
+            features: stack![ndarray::Axis(1), arr1(&x1), arr1(&x2)],
             labels: labels.iter().map(|&label| label == 1).collect(),
         }
     }
@@ -243,12 +256,12 @@ mod tests {
         assert!((found - expected).abs() < tolerance, "{found}, not {expected}");
     }
 
-    /// Splits a group in two, each with its own offset.
+    /// Splits a group in two, each with an offset.
     fn halves(offsets: [f64; 2]) -> [Group; 2] {
         let all = rows();
         [0, 1].map(|half| Group {
             offset: offsets[half],
-            features: all.features[half * 12..][..12].to_vec(),
+            features: all.features.slice(s![6 * half..6 * half + 6, ..]).to_owned(),
             labels: all.labels[half * 6..][..6].to_vec(),
         })
     }
@@ -262,14 +275,14 @@ mod tests {
             n_features: 2,
             options: &PLAIN,
         };
-        let mut at = vec![found.intercept];
-        at.extend(found.weights.iter().chain(&found.group_intercepts));
+        let parameters = std::iter::once(found.intercept).chain(found.weights);
+        let mut at: Array1<f64> = parameters.chain(found.group_intercepts).collect();
         let (gradient, _) = problem.derivatives(&at);
         for part in gradient {
             near(part, 0.0, 1e-6);
         }
         // The derivatives are those of the loss.
-        at.iter_mut().for_each(|value| *value += 0.1);
+        at += 0.1;
         let (gradient, hessian) = problem.derivatives(&at);
         for p in 0..at.len() {
             let shifted = |by: f64| {
@@ -287,14 +300,15 @@ mod tests {
                 problem.derivatives(&shifted(-1e-5)).0,
             );
             for q in 0..at.len() {
-                near((above[q] - below[q]) / 2e-5, hessian[p][q], 1e-6);
+                near((above[q] - below[q]) / 2e-5, hessian[[p, q]], 1e-6);
             }
         }
     }
 
-    /// scikit-learn 1.9.1, LogisticRegression(C=1/ridge, tol=1e-12); groups as columns of √(ridge · variance).
+    /// The expected values are those of scikit-learn 1.9.1, LogisticRegression(C=1/ridge, tol=1e-12), with groups as columns
+    /// of √(ridge · variance).
     #[test]
-    fn it_agrees_with_scikit_learn() {
+    fn the_fit_agrees_with_scikit_learn() {
         let check = |groups: &[Group], ridge: f64, expected: &[f64]| {
             let options = LogisticOptions { ridge, ..PLAIN };
             let found = fit(groups, 2, &options);
@@ -314,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bits_for_any_number_of_threads() {
+    fn the_number_of_threads_changes_no_bit() {
         let groups = halves([0.1, -0.3]);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -324,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_of_all_moves_the_intercept_alone() {
+    fn an_offset_of_all_rows_moves_only_the_intercept() {
         let plain = fit(&[rows()], 2, &PLAIN);
         let moved = fit(&[Group { offset: 2.0, ..rows() }], 2, &PLAIN);
         near(moved.intercept, plain.intercept - 2.0, 1e-5);
@@ -332,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_all_alike_leave_it_finite() {
+    fn labels_that_are_all_alike_give_finite_parameters() {
         for label in [false, true] {
             let labels = vec![label; 12];
             let found = fit(&[Group { labels, ..rows() }], 2, &PLAIN);

@@ -1,18 +1,19 @@
-//! How well scores tell redeemers from others, and how well probabilities are met.
+//! Metrics of scores and probabilities: how well they separate redeemers, and how well they are calibrated.
 
 use statrs::function::erf::erfc;
 
 use recommender::snapshot::propensity::{ReliabilityBin, sigmoid};
 
-/// Points at which the campaign effect's distribution is represented.
+/// The number of points that represent the distribution of the campaign effect.
 const EFFECT_POINTS: usize = 400;
+/// The number of bins of [`reliability`].
 const BINS: usize = 5;
 
-/// Probability that a positive scores above a negative, ties counting half. `None` without both.
+/// Returns the probability, in [0, 1], that a positive scores above a negative, ties counting half.
 ///
-/// `scores` finite, one a label. In [0, 1].
+/// `scores`: finite, one per label. Returns `None` unless there are both positives and negatives.
 ///
-/// Source: Hanley & McNeil 1982, "The Meaning and Use of the Area under a ROC Curve"; by the rank sum of Mann and Whitney.
+/// Source: Hanley & McNeil 1982, "The Meaning and Use of the Area under a ROC Curve", by the rank sum of Mann and Whitney.
 pub fn roc_auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let positives = labels.iter().filter(|&&label| label).count() as f64;
     let negatives = labels.len() as f64 - positives;
@@ -20,22 +21,24 @@ pub fn roc_auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
         return None;
     }
     let ranks = ranks(scores);
-    let of_positives = ranks.iter().zip(labels).filter(|&(_, &label)| label);
-    let rank_sum: f64 = of_positives.map(|(rank, _)| rank).sum();
+    let positive_ranks = ranks.iter().zip(labels).filter(|&(_, &label)| label);
+    let rank_sum: f64 = positive_ranks.map(|(rank, _)| rank).sum();
     Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
 }
 
-/// Rate of positives among the ⌈n/10⌉ best over the rate of all. Of those that tie at the cut each counts by the share of
-/// them that has a place. `None` without positives.
+/// Returns the rate of positives among the ⌈n/10⌉ best scores over the rate among all.
+///
+/// Scores that tie at the cut count in part, by the share of them that falls above the cut. Returns `None` without
+/// positives.
 pub fn lift_at_10_percent(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let positives = labels.iter().filter(|&&label| label).count();
     if positives == 0 {
         return None;
     }
-    let places = scores.len().div_ceil(10);
+    let n_best = scores.len().div_ceil(10);
     let mut descending = scores.to_vec();
     descending.sort_unstable_by(|a, b| b.total_cmp(a));
-    let cut = descending[places - 1];
+    let cut = descending[n_best - 1];
     let count = |keep: &dyn Fn(f64) -> bool| {
         let kept = || scores.iter().zip(labels).filter(|&(&score, _)| keep(score));
         let hits = kept().filter(|&(_, &label)| label).count();
@@ -43,11 +46,11 @@ pub fn lift_at_10_percent(scores: &[f64], labels: &[bool]) -> Option<f64> {
     };
     let (above, hits_above) = count(&|score| score > cut);
     let (tied, hits_tied) = count(&|score| score == cut);
-    let hits = hits_above + hits_tied * (places as f64 - above) / tied;
-    Some(hits / places as f64 / (positives as f64 / labels.len() as f64))
+    let hits = hits_above + hits_tied * (n_best as f64 - above) / tied;
+    Some(hits / n_best as f64 / (positives as f64 / labels.len() as f64))
 }
 
-/// From 1 for the lowest; equal scores share the mean of their ranks.
+/// Returns the rank of each score, 1 for the lowest; equal scores share the mean of their ranks.
 pub fn ranks(scores: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_unstable_by(|&a, &b| scores[a].total_cmp(&scores[b]));
@@ -61,7 +64,7 @@ pub fn ranks(scores: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Mean of (p − label)². `probabilities` not empty, one a label.
+/// Returns the Brier score, the mean of (p − label)². `probabilities`: not empty, one per label.
 ///
 /// Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
 pub fn brier(probabilities: &[f64], labels: &[bool]) -> f64 {
@@ -70,19 +73,19 @@ pub fn brier(probabilities: &[f64], labels: &[bool]) -> f64 {
     })
 }
 
-/// Mean of −ln of the probability of what happened. `probabilities` in (0, 1), not empty, one a label.
+/// Returns the mean of −ln of the probability of the label. `probabilities`: in (0, 1), not empty, one per label.
 pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
     mean(probabilities, labels, |p, label| {
         -(if label { p } else { 1.0 - p }).ln()
     })
 }
 
-fn mean(probabilities: &[f64], labels: &[bool], of: impl Fn(f64, bool) -> f64) -> f64 {
-    let terms = probabilities.iter().zip(labels).map(|(&p, &label)| of(p, label));
+fn mean(probabilities: &[f64], labels: &[bool], term: impl Fn(f64, bool) -> f64) -> f64 {
+    let terms = probabilities.iter().zip(labels).map(|(&p, &label)| term(p, label));
     terms.sum::<f64>() / probabilities.len() as f64
 }
 
-/// Five bins of one size, lowest probabilities first, ties by position; fewer where there are fewer than five.
+/// Returns five bins of equal size, lowest probabilities first, ties by position; fewer bins for fewer than five values.
 pub fn reliability(probabilities: &[f64], labels: &[bool]) -> Vec<ReliabilityBin> {
     let n = probabilities.len();
     let mut order: Vec<usize> = (0..n).collect();
@@ -101,10 +104,11 @@ pub fn reliability(probabilities: &[f64], labels: &[bool]) -> Vec<ReliabilityBin
         .collect()
 }
 
-/// The interval that holds the number of redeemers in 95 of 100 campaigns.
+/// Returns the 95 % interval of the number of redeemers of a campaign.
 ///
-/// `log_odds`: of each recipient, given the campaign's effect b, but for b; b is normal with mean 0 and `variance`. Given
-/// b, the count is nearly normal with mean Σp and variance Σp(1 − p); over b it is a mixture, whose quantiles these are.
+/// `log_odds`: one per recipient, without the campaign's effect b, which is normal with mean 0 and `variance`. Given b, the
+/// number is nearly normal with mean Σp and variance Σp(1 − p). Over all b it is a mixture, and the interval lies between
+/// the mixture's quantiles.
 pub fn redeemers_interval(log_odds: &[f64], variance: f64) -> (f64, f64) {
     let given = |point: usize| {
         let quantile = (point as f64 + 0.5) / EFFECT_POINTS as f64;
@@ -116,11 +120,11 @@ pub fn redeemers_interval(log_odds: &[f64], variance: f64) -> (f64, f64) {
     };
     let parts: Vec<(f64, f64)> = (0..EFFECT_POINTS).map(given).collect();
     let below = |count: f64| {
-        let of_parts = parts.iter().map(|&(mean, variance)| match variance > 0.0 {
+        let shares = parts.iter().map(|&(mean, variance)| match variance > 0.0 {
             true => normal_cdf((count - mean) / variance.sqrt()),
             false => f64::from(u8::from(count >= mean)),
         });
-        of_parts.sum::<f64>() / EFFECT_POINTS as f64
+        shares.sum::<f64>() / EFFECT_POINTS as f64
     };
     let quantile = |share: f64| bisect(0.0, log_odds.len() as f64, |count| below(count) < share);
     (quantile(0.025), quantile(0.975))
@@ -134,7 +138,7 @@ fn normal_quantile(share: f64) -> f64 {
     bisect(-10.0, 10.0, |x| normal_cdf(x) < share)
 }
 
-/// Where `is_below`, which holds up to some point only, ceases to hold between `low` and `high`.
+/// Returns the point between `low` and `high` up to which `is_below` holds.
 fn bisect(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..60 {
         let middle = (low + high) / 2.0;
@@ -158,19 +162,19 @@ mod tests {
     }
 
     #[test]
-    fn by_hand() {
+    fn metrics_equal_those_worked_out_by_hand() {
         let labels = [true, false, true, false];
         assert_eq!(roc_auc(&[4.0, 3.0, 2.0, 1.0], &labels), Some(0.75));
         assert_eq!(roc_auc(&[1.0, 1.0, 1.0, 1.0], &labels), Some(0.5));
         assert_eq!(roc_auc(&[1.0, 2.0], &[true, true]), None);
         assert_eq!(roc_auc(&[], &[]), None);
         assert_eq!(ranks(&[2.0, 1.0, 2.0, 5.0]), [2.5, 1.0, 2.5, 4.0]);
-        // 1 place of 4, a rate of 1/2.
+        // The best 1 of 4, a rate of 1/2.
         assert_eq!(lift_at_10_percent(&[4.0, 3.0, 2.0, 1.0], &labels), Some(2.0));
         assert_eq!(lift_at_10_percent(&[1.0, 4.0, 2.0, 1.0], &labels), Some(0.0));
         assert_eq!(lift_at_10_percent(&[1.0, 1.0, 1.0, 0.0], &labels), Some(4.0 / 3.0));
         assert_eq!(lift_at_10_percent(&[1.0], &[false]), None);
-        // 11 recipients have 2 places: one for the best, one shared by two of whom one redeemed.
+        // The 2 best of 11 are the first, and half of each of two that tie, one of whom redeemed.
         let mut scores = [0.0; 11];
         (scores[0], scores[1], scores[2]) = (9.0, 5.0, 5.0);
         let mut redeemed = [false; 11];
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn reliability_by_hand() {
+    fn reliability_bins_are_of_equal_size() {
         let probabilities = [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
         let labels = [true, false, false, true, false, true, true];
         let bins = reliability(&probabilities, &labels);
@@ -198,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_holds_what_it_says() {
+    fn the_interval_is_that_of_the_mixture() {
         near(normal_quantile(0.975), 1.959963985, 1e-7);
-        // Without an effect: the normal approximation of the binomial, 100 ± 1.96·√(1000·.1·.9).
+        // Without an effect, this is the normal approximation of the binomial, 100 ± 1.96·√(1000·.1·.9).
         let (low, high) = redeemers_interval(&vec![(0.1f64 / 0.9).ln(); 1000], 0.0);
         near(low, 100.0 - 1.959964 * 90f64.sqrt(), 1e-3);
         near(high, 100.0 + 1.959964 * 90f64.sqrt(), 1e-3);
-        // With one, about e^±(1.96·√.5) on the odds.
+        // With an effect, the odds vary by about e^±(1.96·√.5).
         let (low, high) = redeemers_interval(&vec![(0.1f64 / 0.9).ln(); 100_000], 0.5);
         let at = |effect: f64| 100_000.0 * sigmoid((0.1f64 / 0.9).ln() + effect);
         near(low, at(-1.96 * 0.5f64.sqrt()), 300.0);
@@ -234,19 +238,19 @@ mod tests {
             let scores: Vec<f64> = cases.iter().map(|case| f64::from(case.0)).collect();
             let labels: Vec<bool> = cases.iter().map(|case| case.1).collect();
             let positives = labels.iter().filter(|&&label| label).count();
-            let places = cases.len().div_ceil(10);
-            // Expected hits, one place after the other.
+            let n_best = cases.len().div_ceil(10);
+            // The expected hits are summed position by position.
             let mut descending = cases.clone();
             descending.sort_by_key(|case| std::cmp::Reverse(case.0));
             let mut hits = 0.0;
-            for place in 0..places {
-                let tied: Vec<_> = descending.iter().filter(|case| case.0 == descending[place].0).collect();
+            for position in 0..n_best {
+                let tied: Vec<_> = descending.iter().filter(|case| case.0 == descending[position].0).collect();
                 hits += tied.iter().filter(|case| case.1).count() as f64 / tied.len() as f64;
             }
             match lift_at_10_percent(&scores, &labels) {
                 None => prop_assert_eq!(positives, 0),
                 Some(lift) => {
-                    let expected = hits / places as f64 / (positives as f64 / cases.len() as f64);
+                    let expected = hits / n_best as f64 / (positives as f64 / cases.len() as f64);
                     prop_assert!((lift - expected).abs() < 1e-9);
                 }
             }

@@ -2,17 +2,20 @@ use std::sync::Arc;
 
 use super::*;
 use crate::testing::{campaign, coupon};
-use domain::coupon::Scope;
+use domain::coupon::{ItemSet, Scope};
+use domain::id::{Category, MerchantId};
 use domain::item::ItemFacts;
+use recommender::snapshot::bits::Bits;
 use recommender::snapshot::fixture::{buy, catalog, item_facts, item_id, snapshot_parts, user_id, view};
 use recommender::snapshot::overlay::{FreshChange, Overlay};
+use recommender::snapshot::parameters::ImplicitFeedback;
 
 const DAY: i64 = 86_400;
-/// When u0 and u1 bought something last.
+/// The time of the last order of u0 and u1.
 const LAST_ORDER: i64 = 100 * DAY;
 
-/// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, i3 bare, i4 an unlisted offer catalog of press. u0 has bought i0, i3 and
-/// i4 and rated i1; u1 has bought i2; u2 has rated i0.
+/// Returns a shop where i0 is a mug of acme, i1 a print of acme, i2 a mug of zenith, i3 has no facts, and i4 is an unlisted
+/// book of press. u0 has bought i0, i3 and i4 and rated i1; u1 has bought i2; u2 has rated i0.
 fn shop() -> View {
     let mut parts = snapshot_parts(&[
         &[1.0, 4.0, 0.0, 2.0, 3.0],
@@ -55,7 +58,7 @@ fn facts_change(item: &str, facts: ItemFacts) -> FreshChange {
     }
 }
 
-/// The user has `orders` of the item now, the last of them at `last_order_at`, and has given it no rating.
+/// Returns the change by which the user has `orders` of the item, the last at `last_order_at`, and no rating of it.
 fn ordered(user: &str, item: &str, orders: u32, last_order_at: i64) -> FreshChange {
     FreshChange::Interaction {
         user: user_id(user),
@@ -94,7 +97,7 @@ fn offer_of(rule: Rule, scope: Scope) -> Offer {
     }
 }
 
-/// What is seen where the rule of `offer` fails. `now`: in microseconds since 1970.
+/// Returns what is seen if the rule of `offer` fails. `now`: microseconds since 1970.
 fn seen(view: &View, user: &str, offer: &Offer, now: i64) -> Option<Seen> {
     let attributes = [("city", "Graz"), ("tier", "gold")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let history = History::of_user(view, &user_id(user));
@@ -107,12 +110,12 @@ fn seen(view: &View, user: &str, offer: &Offer, now: i64) -> Option<Seen> {
     assert_eq!(
         found(Users::Many),
         seen,
-        "one of many users is judged as for themselves"
+        "a user alone and one of many get the same answer"
     );
     seen
 }
 
-/// `Bought` holds for the users among u0, u1, u2 and "new" whose item is given, and `NotBought` fails naming it.
+/// Checks that `Bought` holds for those of u0, u1, u2 and "new" for whom an item is given, and that `NotBought` fails with it.
 #[track_caller]
 fn check_bought(view: &View, items: ItemSet, expected: [Option<&str>; 4]) {
     let bought = offer_of(Rule::Bought(items.clone()), Scope::All);
@@ -137,8 +140,8 @@ fn check_bought(view: &View, items: ItemSet, expected: [Option<&str>; 4]) {
 }
 
 #[test]
-fn of_several_that_were_bought_the_first_by_id_is_named() {
-    // Item 1 is the more popular one.
+fn the_first_bought_item_by_id_is_named() {
+    // Item 1 is more popular.
     let mut parts = snapshot_parts(&[&[1.0, 2.0], &[0.0, 3.0]]);
     buy(&mut parts, 0, &[0, 1]);
     check_bought(
@@ -149,7 +152,7 @@ fn of_several_that_were_bought_the_first_by_id_is_named() {
 }
 
 #[test]
-fn what_was_bought_is_found_by_id_category_and_merchant() {
+fn purchases_are_found_by_id_category_and_merchant() {
     let shop = shop();
     check_bought(&shop, set(&["i0"], &[], &[]), [Some("i0"), None, None, None]);
     // A rating is no purchase.
@@ -162,7 +165,7 @@ fn what_was_bought_is_found_by_id_category_and_merchant() {
     check_bought(&shop, set(&[], &["mugs"], &[]), [Some("i0"), Some("i2"), None, None]);
     check_bought(&shop, set(&[], &["prints"], &[]), [None; 4]);
     check_bought(&shop, set(&[], &[], &["acme"]), [Some("i0"), None, None, None]);
-    // What is not listed any more was bought all the same.
+    // An item that is no longer listed still counts as bought.
     check_bought(&shop, set(&[], &["books"], &[]), [Some("i4"), None, None, None]);
     check_bought(
         &shop,
@@ -173,7 +176,7 @@ fn what_was_bought_is_found_by_id_category_and_merchant() {
 }
 
 #[test]
-fn a_merchants_rules_see_what_the_merchant_sells() {
+fn a_merchants_rules_see_only_its_items() {
     let of = |merchant: &str, rule: Rule| {
         let mut campaign = campaign("k");
         campaign.merchant = Some(MerchantId::new(merchant).unwrap());
@@ -204,7 +207,7 @@ fn a_merchants_rules_see_what_the_merchant_sells() {
     assert_eq!(share("acme", "mugs"), Some(Seen::Share(0.2)));
     assert_eq!(share("acme", "books"), Some(Seen::Share(0.0)));
     assert_eq!(share("press", "books"), None);
-    // What an item is now counts.
+    // The present facts about an item count.
     let sold = changed(shop(), [facts_change("i0", item_facts("A", "mugs", "zenith"))]);
     let rule = |merchant| of(merchant, Rule::Bought(set(&["i0"], &[], &[])));
     assert_eq!(seen(&sold, "u0", &rule("acme"), 0), Some(Seen::NoneBought));
@@ -212,7 +215,7 @@ fn a_merchants_rules_see_what_the_merchant_sells() {
 }
 
 #[test]
-fn what_has_changed_since_counts() {
+fn changes_since_the_snapshot_count() {
     let shop = changed(
         shop(),
         [
@@ -222,7 +225,7 @@ fn what_has_changed_since_counts() {
             ordered("u1", "j0", 2, LAST_ORDER),
             ordered("new", "j1", 1, LAST_ORDER),
             facts_change("j0", item_facts("J", "lamps", "acme")),
-            // Another category, and delisted.
+            // The item has another category and is delisted.
             facts_change("i3", item_facts("D", "lamps", "zenith")),
             facts_change("i2", unlisted(item_facts("C", "cups", "zenith"))),
         ],
@@ -241,7 +244,7 @@ fn what_has_changed_since_counts() {
     check_bought(&shop, set(&[], &[], &["zenith"]), [Some("i3"), Some("i2"), None, None]);
 }
 
-/// `min_share` of "mugs" holds up to `expected` and not above.
+/// Checks that a `min_share` of "mugs" holds up to `expected` and not above.
 #[track_caller]
 fn check_share(view: &View, user: &str, expected: f64) {
     let rule = |min_share| {
@@ -277,11 +280,11 @@ fn a_category_has_a_share_of_the_history() {
     // i3 2 + i2 3 + j0 1, of those and i0 1 + i4 3 + j1 5.
     check_share(&shop, "u0", 0.4);
     check_share(&shop, "new", 0.5);
-    // Nothing is left of the history.
+    // The history is empty.
     check_share(&changed(shop, [rated("u1", "i2", None)]), "u1", 0.0);
 }
 
-/// `NewUser` and `LapsedUser` see a last order at `last_order_at`, or none.
+/// Checks that `NewUser` and `LapsedUser` see a last order at `last_order_at`, or none.
 #[track_caller]
 fn check_last_order(view: &View, user: &str, last_order_at: Option<i64>) {
     let last = last_order_at.map(|at| Seen::LastBought {
@@ -307,7 +310,7 @@ fn check_last_order(view: &View, user: &str, last_order_at: Option<i64>) {
 }
 
 #[test]
-fn new_and_lapsed_users_are_told_by_their_last_order() {
+fn the_last_order_decides_who_is_new_or_lapsed() {
     let shop = shop();
     check_last_order(&shop, "u0", Some(LAST_ORDER));
     // A rating is no order.
@@ -317,7 +320,7 @@ fn new_and_lapsed_users_are_told_by_their_last_order() {
         shop,
         [
             ordered("u0", "i1", 1, LAST_ORDER + DAY),
-            // Imported late.
+            // The order was imported late.
             ordered("u1", "i0", 1, LAST_ORDER - DAY),
             ordered("u2", "i1", 1, 7 * DAY),
             ordered("new", "j0", 1, 9 * DAY),
@@ -327,7 +330,7 @@ fn new_and_lapsed_users_are_told_by_their_last_order() {
     check_last_order(&shop, "u1", Some(LAST_ORDER));
     check_last_order(&shop, "u2", Some(7 * DAY));
     check_last_order(&shop, "new", Some(9 * DAY));
-    // All is sent back.
+    // Everything is returned.
     let returns = [
         ordered("u1", "i0", 0, 0),
         ordered("u1", "i2", 0, 0),
@@ -349,7 +352,7 @@ fn orders_count_where_purchases_are_no_ratings() {
 }
 
 #[test]
-fn affinity_is_that_of_the_snapshot_to_what_is_covered() {
+fn affinity_is_that_of_the_snapshot_to_the_covered_items() {
     // Items 0 and 1 are alike, 2 is alike to neither: u0 and u1 have rated both, u2 the third.
     let shop = view(snapshot_parts(&[&[1.0, 1.0, 0.0], &[2.0, 2.0, 0.0], &[0.0, 0.0, 1.0]]));
     let check = |view: &View, user: &str, scope: Scope, score: f64| {
@@ -365,14 +368,14 @@ fn affinity_is_that_of_the_snapshot_to_what_is_covered() {
     check(&shop, "u1", listed(&["i2"]), 0.0);
     check(&shop, "u2", Scope::All, 0.0);
     check(&shop, "new", Scope::All, 0.0);
-    // As targets are ranked by: not by what is newer.
+    // The affinity is the one that ranks targets, so newer data does not count.
     let shop = changed(shop, [rated("u2", "i1", Some(5.0)), rated("u0", "i1", None)]);
     check(&shop, "u0", Scope::All, 2.0);
     check(&shop, "u2", Scope::All, 0.0);
 }
 
 #[test]
-fn an_attribute_has_one_of_the_values() {
+fn an_attribute_must_have_one_of_the_values() {
     let shop = shop();
     let check = |name: &str, values: &[&str], expected: Option<Seen>| {
         let values = values.iter().map(|&value| value.to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Against a plain reference: everybody assessed one by one, then sorted.
+//! Compares the targets with a plain reference: users assessed one by one, then sorted.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::Users;
-use crate::scoring::{By, Explanation, Scorer};
+use crate::scoring::{Explanation, RankBy, Scorer};
 use crate::testing::{campaign, coupon, listed, noon};
 use domain::campaign::{Campaign, Holdout};
 use domain::consent::PrivacyOptions;
@@ -150,23 +150,23 @@ impl World {
             .collect()
     }
 
-    /// As the store reads them: of every user, in any order.
-    fn particulars(&self) -> Particulars {
-        let mut particulars = Particulars::default();
+    /// Returns the records of every user in descending order, as the store may read them.
+    fn records(&self) -> UserRecords {
+        let mut records = UserRecords::default();
         for (user, id) in USERS.iter().enumerate().rev() {
             let id = || (*id).to_owned();
-            particulars.usage.push((id(), self.usage[user]));
+            records.usage.push((id(), self.usage[user]));
             if self.reserved.contains(&user) {
-                particulars.reserved.push((id(), Self::reserved_coupons()));
+                records.reserved.push((id(), Self::reserved_coupons()));
             }
-            particulars
+            records
                 .exposures
                 .extend(self.exposed_coupons(user).into_iter().map(|coupon| (id(), coupon)));
-            particulars
+            records
                 .attributes
                 .extend(self.attributes_of(user).into_iter().map(|row| (id(), row)));
         }
-        particulars
+        records
     }
 
     fn usage(&self) -> Usage {
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// What the evaluator says of one user, by itself.
+    /// Returns the assessment of one user alone.
     fn assess_alone(&self, user: usize, view: &View, policy: &Policy) -> Assessment {
         let offer_catalog = self.offer_catalog();
         let offer = offer_catalog.offer(&self.coupon.id).unwrap();
@@ -204,7 +204,7 @@ impl World {
             ..self.usage()
         };
         let others: Vec<_> = offer_catalog.offers().cloned().collect();
-        let facts = Facts {
+        let facts = AssessmentInput {
             offer,
             rules: &CompiledRules::new(offer, Some(view), Users::One),
             user: &facts,
@@ -223,7 +223,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn who_is_listed_is_who_is_eligible(world in any_world()) {
+    fn exactly_the_eligible_users_are_listed(world in any_world()) {
         let (view, offer_catalog) = (world.view(), world.offer_catalog());
         let offer = offer_catalog.offer(&world.coupon.id).unwrap();
         let policy = Policy {
@@ -231,11 +231,11 @@ proptest! {
             max_exposures: world.max_exposures,
             exposure_window_days: 7,
         };
-        let scorer = Scorer::new(By::Affinity, &view.snapshot, offer).unwrap();
+        let scorer = Scorer::new(RankBy::Affinity, &view.snapshot, offer).unwrap();
         let scores = scorer.scores(&view.snapshot);
         let ids = world.audience.iter().map(|&user| USERS[user]);
-        let audience = Audience::new(view.snapshot.clone(), ids).unwrap();
-        let ranking = Ranking::new(audience, world.particulars(), &Question {
+        let audience = UserSet::new(view.snapshot.clone(), ids).unwrap();
+        let ranking = RankedTargets::new(audience, world.records(), &TargetingInput {
             offer,
             rules: &CompiledRules::new(offer, Some(&view), Users::Many),
             offer_catalog: &offer_catalog,
@@ -261,18 +261,18 @@ proptest! {
             let consents = Consents::from_bits(world.consents[user]).unwrap();
             let index = view.snapshot.users().find(USERS[user])
                 .filter(|_| policy.privacy.allows(consents, Purpose::Profiling));
-            let score = index.map_or(0.0, |index| scores.of_users[index.at()]);
+            let score = index.map_or(0.0, |index| scores.users[index.at()]);
             if (is_target || is_held_out) && world.min_score.is_none_or(|least| score >= least) {
-                expected.push(Ranked { id: USERS[user], index, score, is_held_out });
+                expected.push(RankedUser { id: USERS[user], index, score, is_held_out });
             }
         }
         expected.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(b.id)));
         prop_assert_eq!(ranking.counts(), &counts);
-        let found: Vec<Ranked> = (0..ranking.len()).map(|position| ranking.get(position)).collect();
+        let found: Vec<RankedUser> = (0..ranking.len()).map(|position| ranking.get(position)).collect();
         prop_assert_eq!(&found, &expected);
         for (position, ranked) in found.iter().enumerate() {
             prop_assert_eq!(ranking.position_after(ranked.score, ranked.id), position + 1);
-            // Behind somebody with the same score who is not there any more.
+            // The position after a user with the same score who is no longer there.
             let gone = format!("{}!", ranked.id);
             prop_assert_eq!(ranking.position_after(ranked.score, &gone), position + 1);
         }
@@ -286,7 +286,7 @@ fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
     let snapshot = view(snapshot_parts(&EXAMPLE)).snapshot.clone();
     let offer_catalog = OfferCatalog::new(vec![campaign("k")], vec![coupon("c")]);
     let offer = offer_catalog.offer(&CouponId::new("c").unwrap()).unwrap();
-    let scorer = Scorer::new(By::Affinity, &snapshot, offer).unwrap();
+    let scorer = Scorer::new(RankBy::Affinity, &snapshot, offer).unwrap();
     let scores = scorer.scores(&snapshot);
     for shown in [0, 3, 9] {
         for user in (0..3).map(UserIndex) {
@@ -297,7 +297,7 @@ fn an_explanation_shows_what_may_be_seen_and_sums_to_the_score() {
             assert!(affinity.items.iter().all(|term| term.item.0 == shown));
             let items: f64 = affinity.items.iter().map(|term| term.contribution).sum();
             let sum = items + affinity.other_items_contribution;
-            assert!((sum - scores.of_users[user.at()]).abs() < 1e-12, "{user:?} {shown}");
+            assert!((sum - scores.users[user.at()]).abs() < 1e-12, "{user:?} {shown}");
             let row = snapshot.ratings().row(user.at());
             assert_eq!(affinity.items.len() + affinity.other_items as usize, row.len());
         }

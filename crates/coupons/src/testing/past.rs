@@ -1,4 +1,4 @@
-//! A small past for tests: users who redeem and users who do not.
+//! A small training input with past campaigns: users who redeem and users who do not.
 
 use domain::campaign::Window;
 use domain::id::CampaignId;
@@ -11,13 +11,15 @@ use recommender::training::input::{CampaignHistory, OrderEvent, RedemptionEvent,
 pub const USERS: u32 = 60;
 const ITEMS: u32 = 8;
 
-/// Midnight, so many days after the epoch.
+/// Returns midnight, `day` days after the epoch.
 pub fn day(day: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + chrono::Duration::days(day)
 }
 
-/// Sixty users that order from day 0 on, every third with coupons; campaigns of ten days on day 20, 40, 60, …, each for
-/// everybody and redeemed by about every third user who has a taste for coupons, and by few of the others.
+/// Returns sixty users and `campaigns` past campaigns.
+///
+/// The users order from day 0 on, every third with coupons. The campaigns of ten days start on day 20, 40, 60, …; each is for
+/// everybody. About two thirds of the users with coupons redeem it, and few of the others.
 pub fn past(campaigns: u32) -> TrainingInput {
     let mut orders = Vec::new();
     for user in 0..USERS {

@@ -3,7 +3,7 @@
 use crate::app::lift::CampaignLift;
 use crate::grpc::proto::v1;
 use crate::store::coupons::lift::ArmOutcome;
-use coupons::lift::{Interval, Verdict};
+use coupons::lift::{Interval, LiftVerdict};
 
 pub fn lift_report(lift: CampaignLift) -> v1::GetLiftReportResponse {
     let report = lift.report;
@@ -23,9 +23,9 @@ pub fn lift_report(lift: CampaignLift) -> v1::GetLiftReportResponse {
             mismatch: ratio.is_mismatch,
         }),
         verdict: match report.verdict {
-            Verdict::Positive => v1::LiftVerdict::Positive,
-            Verdict::Negative => v1::LiftVerdict::Negative,
-            Verdict::Inconclusive => v1::LiftVerdict::Inconclusive,
+            LiftVerdict::Positive => v1::LiftVerdict::Positive,
+            LiftVerdict::Negative => v1::LiftVerdict::Negative,
+            LiftVerdict::Inconclusive => v1::LiftVerdict::Inconclusive,
         }
         .into(),
         currency_code: lift.currency.to_string(),

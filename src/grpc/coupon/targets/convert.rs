@@ -11,7 +11,7 @@ use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
 use coupons::affinity::AffinityTerm;
 use coupons::propensity::{FeatureContribution, PropensityExplanation};
-use coupons::scoring::{AffinityExplanation, By, Explanation};
+use coupons::scoring::{AffinityExplanation, Explanation, RankBy};
 use domain::access::Caller;
 use domain::error::InvalidField;
 use domain::id::{CouponId, UserId};
@@ -22,7 +22,7 @@ use recommender::snapshot::Snapshot;
 struct Asked {
     rpc: &'static str,
     coupon: String,
-    by: By,
+    by: RankBy,
     min_score: Option<u64>,
     merchant: Option<String>,
 }
@@ -128,10 +128,10 @@ fn min_score(min_score: Option<f64>) -> Result<Option<f64>, InvalidField> {
     }
 }
 
-fn by(by: i32) -> Result<By, InvalidField> {
+fn by(by: i32) -> Result<RankBy, InvalidField> {
     match v1::TargetBy::try_from(by) {
-        Ok(v1::TargetBy::Unspecified | v1::TargetBy::Affinity) => Ok(By::Affinity),
-        Ok(v1::TargetBy::Propensity) => Ok(By::Propensity),
+        Ok(v1::TargetBy::Unspecified | v1::TargetBy::Affinity) => Ok(RankBy::Affinity),
+        Ok(v1::TargetBy::Propensity) => Ok(RankBy::Propensity),
         Err(_) => Err(InvalidField::new(
             "by",
             "UNKNOWN_ENUM_VALUE",
@@ -150,8 +150,8 @@ impl Rows {
             snapshot_version: header.snapshot_version,
             coupon_id: header.coupon.to_string(),
             by: match header.by {
-                By::Affinity => v1::TargetBy::Affinity,
-                By::Propensity => v1::TargetBy::Propensity,
+                RankBy::Affinity => v1::TargetBy::Affinity,
+                RankBy::Propensity => v1::TargetBy::Propensity,
             }
             .into(),
             audience_count: header.counts.audience as i64,

@@ -1,10 +1,10 @@
-//! What holds in any world.
+//! Properties that hold in any world.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Every fact at, or one off, what decides.
+/// Generates worlds in which every fact is at the deciding value, or one off.
 fn any_world() -> impl Strategy<Value = World> {
     let few = || 0..3_i64;
     let often = || prop::bool::weighted(0.8);
@@ -111,7 +111,7 @@ fn codes(assessment: &Assessment) -> Vec<Code> {
     assessment.failures.iter().map(Failure::code).collect()
 }
 
-/// In the order of the codes, each once but those that every rule has.
+/// Returns whether the failures are in the order of the codes, each code once, except those that every rule may have.
 fn is_ordered(assessment: &Assessment) -> bool {
     let may_repeat = |code| matches!(code, Code::RuleFailed | Code::ProfilingObjected);
     codes(assessment).is_sorted_by(|a, b| a < b || a == b && may_repeat(*a))
@@ -147,13 +147,13 @@ proptest! {
         for code in &before {
             prop_assert!(after.contains(code), "{code:?} is gone");
         }
-        // A cart may be too much for a budget, and other coupons may be in use in it.
+        // A cart may exceed the budget, and may have other coupons applied.
         let may_come = |code: Code| code.needs_cart() || matches!(code, Code::BudgetExhausted | Code::ExclusiveConflict);
         for code in after {
             prop_assert!(before.contains(&code) || may_come(code), "{code:?} has come");
         }
         prop_assert!(decided.verdict != Verdict::Indeterminate);
-        // Where it was said that any cart would do, every one in the right currency does.
+        // If no cart is needed, every cart in the right currency qualifies.
         if open.verdict == Verdict::Eligible {
             let unmet = decided.failures.iter().map(Failure::code).find(|code| code.needs_cart());
             prop_assert!(matches!(unmet, None | Some(Code::CurrencyMismatch)), "{unmet:?}");

@@ -15,9 +15,9 @@ fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> 
         .ratings;
     let lists = neighbors(&ratings.transpose(), &ratings, RowSelection::All, &parameters).unwrap();
     let reverse_neighbors = lists.transpose();
-    let cases = cases(input, &parameters, until, options).unwrap();
+    let campaigns = past_campaigns(input, &parameters, until, options).unwrap();
     fit(
-        &cases,
+        &campaigns,
         &|covered| affinity::list_weights(&reverse_neighbors, covered),
         until,
         options,
@@ -47,7 +47,7 @@ fn a_taste_for_coupons_is_found() {
         (model.evidence.campaigns, model.evidence.recipients),
         (6, 6 * u64::from(USERS))
     );
-    // Whoever redeems, redeems once; the rate of all is met.
+    // Every redeemer redeems once.
     assert_eq!(model.evidence.redeemers, model.evidence.redemptions);
     let probability = |redemptions, lines| {
         model.probability(|feature| match feature {
@@ -60,13 +60,13 @@ fn a_taste_for_coupons_is_found() {
 }
 
 #[test]
-fn nothing_from_the_end_on_changes_the_fit() {
+fn data_from_the_end_on_does_not_change_the_fit() {
     let until = day(90);
     let input = past(6);
     let expected = fit_before(&input, until, &all_features());
     fitted(expected.clone());
     let mut later = input.clone();
-    // The instant itself is not before it.
+    // An event at the end itself does not count.
     for at in [until, until + Duration::days(3)] {
         later.orders.push(OrderEvent {
             user: UserIndex(1),
@@ -91,20 +91,26 @@ fn nothing_from_the_end_on_changes_the_fit() {
     later.campaigns.retain(|campaign| campaign.window.starts_at < until);
     assert_eq!(fit_before(&later, until, &all_features()), expected);
 
-    // The instant before is.
+    // An event just before the end counts.
     later.campaigns[0].redemptions[0].user = UserIndex(7);
     assert_ne!(fit_before(&later, until, &all_features()), expected);
 }
 
 #[test]
-fn a_feature_is_from_before_its_campaigns_own_start() {
+fn features_come_from_before_the_campaigns_start() {
     let input = past(3);
     let parameters = TrainingParameters::default();
     let options = FitOptions::new(50);
     let features = |input: &TrainingInput| {
-        let cases = cases(input, &parameters, day(100), &options).unwrap();
-        let of_case = |case: &Case| (case.activity.clone(), case.ratings.clone(), case.own_purchases.clone());
-        cases.iter().map(of_case).collect::<Vec<_>>()
+        let campaigns = past_campaigns(input, &parameters, day(100), &options).unwrap();
+        let known = |campaign: &PastCampaign| {
+            (
+                campaign.activity.clone(),
+                campaign.ratings.clone(),
+                campaign.own_purchases.clone(),
+            )
+        };
+        campaigns.iter().map(known).collect::<Vec<_>>()
     };
     let before = features(&input);
     let mut changed = input.clone();
@@ -114,7 +120,7 @@ fn a_feature_is_from_before_its_campaigns_own_start() {
     let after = features(&changed);
     assert_eq!(before[..2], after[..2]);
     assert_ne!(before[2], after[2]);
-    // An order at the start is not from before it: day 40 is one of every user.
+    // An order at the start does not count: every user has one on day 40.
     assert_eq!(before[1].0.orders[0], 8);
 }
 
@@ -147,11 +153,11 @@ fn too_few_redemptions_are_refused_with_their_number() {
 }
 
 #[test]
-fn only_campaigns_that_say_something_count() {
+fn only_informative_campaigns_count() {
     let parameters = TrainingParameters::default();
     let check = |input: &TrainingInput, until: Timestamp, options: &FitOptions, expected: &[&str]| {
-        let found = cases(input, &parameters, until, options).unwrap();
-        let ids: Vec<&str> = found.iter().map(|case| case.campaign.id.as_str()).collect();
+        let found = past_campaigns(input, &parameters, until, options).unwrap();
+        let ids: Vec<&str> = found.iter().map(|campaign| campaign.history.id.as_str()).collect();
         assert_eq!(ids, expected);
     };
     let options = FitOptions::new(50);
@@ -186,7 +192,7 @@ fn only_campaigns_that_say_something_count() {
         &["c02"],
     );
 
-    // Of a campaign of ten days one day must have passed.
+    // One day of a campaign of ten days must have passed.
     let campaigns = |until| {
         fitted(fit_before(&past(6), until, &FitOptions::new(1)))
             .evidence
@@ -196,14 +202,14 @@ fn only_campaigns_that_say_something_count() {
 }
 
 #[test]
-fn a_window_that_goes_on_is_expected_to_bring_more() {
+fn a_window_that_goes_on_is_expected_to_bring_more_redeemers() {
     assert!((share_offset(1.0)).abs() < 1e-12);
     assert!((share_offset(0.5) - 0.75f64.ln()).abs() < 1e-12);
     assert!((share_offset(0.0) - 0.02f64.ln()).abs() < 1e-12);
 }
 
 #[test]
-fn labels_end_with_what_is_known() {
+fn labels_end_with_the_known_data() {
     let mut input = past(2);
     let last = input.orders.iter().map(|order| order.ordered_at).max().unwrap();
     assert_eq!(input.known_until(), Some(last + Duration::seconds(1)));

@@ -1,4 +1,4 @@
-//! Everybody that a coupon could go to, in one order.
+//! A set of users in the order of their ids, most of whom a snapshot knows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use recommender::snapshot::Snapshot;
 use recommender::snapshot::bits::Bits;
 use recommender::snapshot::dictionary::{Texts, UserIndex};
 
-/// A set of users, most of whom a snapshot knows: of those it holds a bit each, of the others the ids.
+/// A set of users. It holds one bit for each user of a snapshot, and the ids of the others.
 ///
-/// The users of the snapshot and the others stand in one line, in byte order of their ids. A *place* is a position in it;
-/// users of the snapshot that are not in the set have one too.
+/// The users of the snapshot and the others form one sequence in byte order of their ids. A *place* is a position in this
+/// sequence. Users of the snapshot that are not in the set have a place too.
 #[derive(Debug)]
-pub struct Audience {
+pub struct UserSet {
     snapshot: Arc<Snapshot>,
-    /// Which users of the snapshot are in the set.
+    /// Per user of the snapshot, whether they are in the set.
     known: Bits,
     others: Texts,
     /// The places of `others`, ascending.
@@ -22,29 +22,32 @@ pub struct Audience {
     len: usize,
 }
 
-/// One of an audience.
+/// A user at a place of the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
+    /// A user of the snapshot.
     Known(UserIndex),
-    /// Not in the snapshot: position among the others.
+    /// A user whom the snapshot does not know, by their position among the others.
     Other(u32),
 }
 
-/// Ids that are not strictly ascending byte by byte, or too many of them.
+/// An error in the ids of a [`UserSet`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AudienceError {
-    #[error("{id:?} does not come after the id before it")]
+pub enum UserSetError {
+    #[error("user {id:?} does not come after the one before; ids must ascend byte by byte")]
     Order { id: String },
-    #[error("there are more users than an index of 32 bits can name")]
+    #[error("there are more users than an index of 32 bits allows")]
     TooMany,
 }
 
-impl Audience {
-    /// `ids`: strictly ascending byte by byte. In time O(ids + log of what lies between them in the snapshot).
+impl UserSet {
+    /// Makes a set of `ids`, which strictly ascend byte by byte.
+    ///
+    /// Takes time O(Σ log d) over the distances d between successive ids in the snapshot.
     ///
     /// # Errors
-    /// Names the first id that is out of order.
-    pub fn new<'a>(snapshot: Arc<Snapshot>, ids: impl Iterator<Item = &'a str>) -> Result<Self, AudienceError> {
+    /// [`UserSetError::Order`] names the first id that is out of order.
+    pub fn new<'a>(snapshot: Arc<Snapshot>, ids: impl Iterator<Item = &'a str>) -> Result<Self, UserSetError> {
         let dictionary = snapshot.users().texts();
         let mut known = Bits::zeros(dictionary.len());
         let (mut other_ids, mut other_places) = (Vec::new(), Vec::new());
@@ -52,13 +55,13 @@ impl Audience {
         let mut last: Option<&str> = None;
         for id in ids {
             if last.is_some_and(|last| last >= id) {
-                return Err(AudienceError::Order { id: id.to_owned() });
+                return Err(UserSetError::Order { id: id.to_owned() });
             }
             at = first_not_before(dictionary, at, id);
             if at < dictionary.len() && dictionary.get(at) == id {
                 known.set(at, true);
             } else {
-                let place = u32::try_from(at + other_ids.len()).map_err(|_| AudienceError::TooMany)?;
+                let place = u32::try_from(at + other_ids.len()).map_err(|_| UserSetError::TooMany)?;
                 other_places.push(place);
                 other_ids.push(id);
             }
@@ -66,7 +69,7 @@ impl Audience {
             len += 1;
         }
         if u32::try_from(dictionary.len() + other_ids.len()).is_err() {
-            return Err(AudienceError::TooMany);
+            return Err(UserSetError::TooMany);
         }
         Ok(Self {
             others: other_ids.into_iter().collect(),
@@ -77,11 +80,12 @@ impl Audience {
         })
     }
 
+    /// Returns the snapshot that the set refers to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// How many are in the set.
+    /// Returns the number of users in the set.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -90,13 +94,13 @@ impl Audience {
         self.len == 0
     }
 
-    /// How many places there are.
+    /// Returns the number of places.
     pub fn n_places(&self) -> u32 {
-        // `new` has seen that they fit.
+        // `new` has checked that the number fits.
         (self.known.len() + self.other_places.len()) as u32
     }
 
-    /// The members at `places`, ascending.
+    /// Returns the members of the set at `places`, ascending.
     pub fn members(&self, places: Range<u32>) -> impl Iterator<Item = (u32, Member)> {
         let mut other = self.others_before(places.start);
         places.filter_map(move |place| {
@@ -109,7 +113,7 @@ impl Audience {
         })
     }
 
-    /// Who stands at `place`, in the set or not.
+    /// Returns the user at `place`, in the set or not.
     pub fn at(&self, place: u32) -> Member {
         let before = self.others_before(place);
         match self.other_places.get(before) == Some(&place) {
@@ -118,6 +122,7 @@ impl Audience {
         }
     }
 
+    /// Returns the id of a user.
     pub fn id(&self, member: Member) -> &str {
         match member {
             Member::Known(user) => self.snapshot.users().id(user),
@@ -125,7 +130,7 @@ impl Audience {
         }
     }
 
-    /// The place of a user of the set.
+    /// Returns the place of a user; `None` if they are not in the set.
     pub fn place(&self, id: &str) -> Option<u32> {
         if let Some(other) = self.others.find(id) {
             return Some(self.other_places[other]);
@@ -135,7 +140,7 @@ impl Audience {
             .users()
             .find(id)
             .filter(|user| self.known.get(user.at()))?;
-        // Of the others those stand before it that have no more users of the snapshot before them than it has.
+        // The others with at most as many users of the snapshot before them come before this user.
         let others = 0..self.other_places.len();
         let before = partition_point(others, |other| self.other_places[other] - other as u32 <= user.0);
         Some(user.0 + before as u32)
@@ -146,7 +151,7 @@ impl Audience {
     }
 }
 
-/// The first position from `from` on whose text is not before `id`, in time O(log of how far it is).
+/// Returns the first position from `from` on whose text is not before `id`, in time O(log d) for a distance d.
 fn first_not_before(texts: &Texts, from: usize, id: &str) -> usize {
     let (mut low, mut step) = (from, 1);
     while low + step <= texts.len() && texts.get(low + step - 1) < id {
@@ -157,7 +162,7 @@ fn first_not_before(texts: &Texts, from: usize, id: &str) -> usize {
     partition_point(low..high, |position| texts.get(position) < id)
 }
 
-/// The first of `positions` for which `is_before` does not hold; their end if it holds for all.
+/// Returns the first of `positions` for which `is_before` does not hold, or their end if it holds for all.
 fn partition_point(positions: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
     let Range { mut start, mut end } = positions;
     while start < end {
@@ -195,27 +200,27 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn everybody_stands_where_their_id_belongs(trained in ids(), asked in ids(), cut in any::<prop::sample::Index>()) {
-            let audience = Audience::new(snapshot(&trained), asked.iter().map(String::as_str)).unwrap();
-            let line: Vec<&String> = trained.union(&asked).collect();
-            prop_assert_eq!((audience.n_places() as usize, audience.len()), (line.len(), asked.len()));
-            let expected: Vec<(u32, &str)> = (0..).zip(&line)
+        fn places_follow_the_order_of_ids(trained in ids(), asked in ids(), cut in any::<prop::sample::Index>()) {
+            let set = UserSet::new(snapshot(&trained), asked.iter().map(String::as_str)).unwrap();
+            let sequence: Vec<&String> = trained.union(&asked).collect();
+            prop_assert_eq!((set.n_places() as usize, set.len()), (sequence.len(), asked.len()));
+            let expected: Vec<(u32, &str)> = (0..).zip(&sequence)
                 .filter(|(_, id)| asked.contains(**id))
                 .map(|(place, id)| (place, id.as_str()))
                 .collect();
-            let cut = cut.index(line.len() + 1) as u32;
-            let found = audience.members(0..cut).chain(audience.members(cut..line.len() as u32));
-            let found: Vec<(u32, &str)> = found.map(|(place, member)| (place, audience.id(member))).collect();
+            let cut = cut.index(sequence.len() + 1) as u32;
+            let found = set.members(0..cut).chain(set.members(cut..sequence.len() as u32));
+            let found: Vec<(u32, &str)> = found.map(|(place, member)| (place, set.id(member))).collect();
             prop_assert_eq!(&found, &expected);
-            for (place, id) in (0..).zip(&line) {
-                prop_assert_eq!(audience.id(audience.at(place)), id.as_str());
-                prop_assert_eq!(audience.place(id), asked.contains(*id).then_some(place));
+            for (place, id) in (0..).zip(&sequence) {
+                prop_assert_eq!(set.id(set.at(place)), id.as_str());
+                prop_assert_eq!(set.place(id), asked.contains(*id).then_some(place));
             }
-            prop_assert_eq!(audience.place("d"), None);
+            prop_assert_eq!(set.place("d"), None);
         }
 
         #[test]
-        fn galloping_finds_what_a_search_finds(trained in ids(), from in 0usize..30, id in "[a-d]{1,3}") {
+        fn galloping_search_agrees_with_linear_search(trained in ids(), from in 0usize..30, id in "[a-d]{1,3}") {
             let texts: Texts = trained.iter().collect();
             let from = from.min(texts.len());
             let expected = (from..texts.len()).find(|&position| texts.get(position) >= id.as_str());
@@ -227,9 +232,10 @@ mod tests {
     fn ids_must_ascend() {
         let trained = snapshot(&BTreeSet::from(["b".to_owned()]));
         let check = |ids: &[&str], expected: Option<&str>| {
-            let error = Audience::new(trained.clone(), ids.iter().copied()).err();
+            let error = UserSet::new(trained.clone(), ids.iter().copied()).err();
             let named = error.map(|error| error.to_string());
-            let expected = expected.map(|id| format!("{id:?} does not come after the id before it"));
+            let expected = expected
+                .map(|id| format!("user {id:?} does not come after the one before; ids must ascend byte by byte"));
             assert_eq!(named, expected, "{ids:?}");
         };
         check(&[], None);

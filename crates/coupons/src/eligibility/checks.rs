@@ -1,0 +1,140 @@
+//! The checks of an assessment, each with its failures.
+
+use domain::campaign::Audience;
+use domain::coupon::Cart;
+use domain::id::CouponId;
+use domain::money::Currency;
+
+use super::{AssessmentInput, Failure, Policy};
+use crate::cart::{Covered, covered_lines, discount_minor};
+use crate::offer_catalog::Offer;
+
+/// The covered lines of a cart, and the discount on them.
+pub(super) struct CartFacts {
+    currency: Currency,
+    covered: Covered,
+    /// 0 for a cart in another currency, whose amounts cannot be compared.
+    pub discount_minor: i64,
+}
+
+impl CartFacts {
+    pub fn new(input: &AssessmentInput<'_>, cart: &Cart) -> Self {
+        let covered = covered_lines(input.offer, cart, input.view);
+        let is_comparable = cart.currency == input.offer.campaign.currency && covered.lines > 0;
+        Self {
+            currency: cart.currency,
+            covered,
+            discount_minor: match is_comparable {
+                true => discount_minor(input.offer, cart, covered),
+                false => 0,
+            },
+        }
+    }
+}
+
+pub(super) fn check_cart(offer: &Offer, cart: &CartFacts, failures: &mut Vec<Failure>) {
+    let (currency, required_minor) = (offer.campaign.currency, offer.coupon.min_cart_minor);
+    if cart.currency == currency && cart.covered.total_minor < required_minor {
+        failures.push(Failure::MinCartNotMet {
+            required_minor,
+            seen_minor: cart.covered.total_minor,
+            currency,
+        });
+    }
+    if cart.covered.lines == 0 {
+        failures.push(Failure::NoQualifyingItem);
+    }
+    if cart.currency != currency {
+        failures.push(Failure::CurrencyMismatch {
+            required: currency,
+            seen: cart.currency,
+        });
+    }
+}
+
+/// Checks the budget, the caps and the assignment.
+pub(super) fn check_limits(input: &AssessmentInput<'_>, cart: Option<&CartFacts>, failures: &mut Vec<Failure>) {
+    let usage = input.usage;
+    if let Some(limit_minor) = usage.limit_minor {
+        let left_minor = limit_minor - usage.reserved_minor - usage.spent_minor;
+        // At least 1 must be left, so that no cart makes a user eligible who is not eligible without one.
+        let needed_minor = cart.map_or(1, |cart| cart.discount_minor.max(1));
+        if left_minor < needed_minor {
+            failures.push(Failure::BudgetExhausted {
+                needed_minor,
+                left_minor,
+                currency: input.offer.campaign.currency,
+            });
+        }
+    }
+    let (reserved, redeemed) = (usage.reserved, usage.redeemed);
+    if let Some(cap) = usage.total_cap
+        && reserved + redeemed >= cap
+    {
+        failures.push(Failure::TotalCapReached {
+            cap,
+            reserved,
+            redeemed,
+        });
+    }
+    check_user_cap(input, failures);
+}
+
+fn check_user_cap(input: &AssessmentInput<'_>, failures: &mut Vec<Failure>) {
+    let usage = input.usage;
+    let (reserved, redeemed) = (usage.user_reserved, usage.user_redeemed);
+    match input.offer.campaign.audience {
+        Audience::Assigned if !usage.is_assigned => failures.push(Failure::NotAssigned),
+        // An assignment is good for one redemption.
+        Audience::Assigned if redeemed >= 1 => failures.push(Failure::AlreadyRedeemed),
+        Audience::Assigned if reserved >= 1 => {
+            failures.push(Failure::UserCapReached {
+                cap: 1,
+                reserved,
+                redeemed,
+            });
+        }
+        Audience::Assigned => {}
+        Audience::Everybody => {
+            if let Some(cap) = input.offer.coupon.per_user_cap.map(i64::from)
+                && reserved + redeemed >= cap
+            {
+                failures.push(Failure::UserCapReached {
+                    cap,
+                    reserved,
+                    redeemed,
+                });
+            }
+        }
+    }
+}
+
+/// Returns the conflict with an applied or reserved coupon of another campaign, if either campaign is exclusive.
+///
+/// An applied coupon that is not known conflicts with nothing.
+pub(super) fn exclusive_conflict(input: &AssessmentInput<'_>) -> Option<Failure> {
+    let own = &input.offer.campaign;
+    let known = |coupon: &CouponId| input.others.iter().find(|other| other.coupon.id == *coupon);
+    let applied = input.cart.iter().flat_map(|cart| &cart.applied);
+    let applied = applied.map(|coupon| (coupon, known(coupon).map(|other| &other.campaign.id)));
+    let reserved = input.user.reserved.iter();
+    let reserved = reserved.map(|(coupon, campaign)| (coupon, Some(campaign)));
+    let (with, _) = applied.chain(reserved).find(|(coupon, campaign)| {
+        campaign.is_some_and(|campaign| *campaign != own.id)
+            && (own.is_exclusive || known(coupon).is_some_and(|other| other.campaign.is_exclusive))
+    })?;
+    let with = Some(with.clone());
+    Some(Failure::ExclusiveConflict { with })
+}
+
+/// Checks the number of coupons that the user was offered. A coupon that was offered already does not count again.
+pub(super) fn frequency_cap(input: &AssessmentInput<'_>, policy: &Policy) -> Option<Failure> {
+    let max = policy.max_exposures?;
+    let exposed = &input.user.recent_exposures;
+    let seen = u32::try_from(exposed.len()).unwrap_or(u32::MAX);
+    (seen >= max && !exposed.contains(&input.offer.coupon.id)).then_some(Failure::FrequencyCapped {
+        max,
+        seen,
+        days: policy.exposure_window_days,
+    })
+}

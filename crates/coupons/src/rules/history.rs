@@ -1,0 +1,101 @@
+//! The history of a user: what the snapshot knows, and what is newer.
+
+use domain::id::{ItemId, UserId};
+use domain::time::Timestamp;
+use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
+use recommender::snapshot::overlay::{FreshInteraction, ItemRef};
+use recommender::snapshot::parameters::ImplicitFeedback;
+use recommender::snapshot::view::{HistoryEntry, View};
+
+/// The present history of a user: ratings and purchases in the snapshot, overlaid by newer ones.
+#[derive(Debug, Clone, Copy)]
+pub struct History<'a> {
+    pub(super) view: &'a View,
+    pub(super) index: Option<UserIndex>,
+    fresh: &'a [FreshInteraction],
+}
+
+impl<'a> History<'a> {
+    /// Returns the history of `user`, whether the snapshot knows them or not.
+    pub fn of_user(view: &'a View, user: &UserId) -> Self {
+        Self::new(view, view.user(user), user)
+    }
+
+    /// Returns the history of `user`. `index`: that of `user` in the snapshot, `None` if it does not know them.
+    pub fn new(view: &'a View, index: Option<UserIndex>, user: &UserId) -> Self {
+        let fresh = view.overlay.interactions(user);
+        Self { view, index, fresh }
+    }
+
+    /// Returns all items that the user has rated or bought, in a fixed order: first those of the snapshot that have not
+    /// changed since, then the changed and new ones.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        let (view, fresh) = (self.view, self.fresh);
+        let is_changed = move |item: ItemIndex| {
+            let item = ItemRef::Known(item);
+            fresh
+                .binary_search_by(|interaction| interaction.item.cmp(&item))
+                .is_ok()
+        };
+        let stored = self.index.into_iter().flat_map(move |user| view.stored_history(user));
+        stored
+            .filter(move |entry| fresh.is_empty() || !is_changed(entry.item))
+            .map(Entry::stored)
+            .chain(fresh.iter().map(Entry::fresh))
+    }
+
+    /// Returns the time of the user's last order; `None` if they have bought nothing or returned everything.
+    ///
+    /// Until the next snapshot, a last order that was returned still counts for the time.
+    pub(super) fn last_order_at(&self) -> Option<Timestamp> {
+        let (snapshot, fresh) = (&self.view.snapshot, self.fresh.iter());
+        let activity = snapshot.activity();
+        // If purchases are no ratings, the snapshot knows only the number of orders.
+        let has_unrated_orders = snapshot.parameters().options.implicit == ImplicitFeedback::Off
+            && self.index.is_some_and(|user| activity.orders[user.at()] > 0);
+        if !has_unrated_orders && !self.entries().any(|entry| entry.is_purchased) {
+            return None;
+        }
+        let stored = self.index.map(|user| activity.last_order_at[user.at()]);
+        let last = fresh.map(|interaction| interaction.last_order_at).chain(stored).max()?;
+        Timestamp::from_timestamp(last, 0)
+    }
+}
+
+/// The present state of a pair of user and item.
+pub(super) struct Entry<'a> {
+    pub item: EntryItem<'a>,
+    /// The effective rating; 0 if there is none.
+    pub rating: f32,
+    pub is_purchased: bool,
+}
+
+/// An item of a history.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EntryItem<'a> {
+    /// An item of the snapshot.
+    Known(ItemIndex),
+    /// An item that is newer than the snapshot.
+    New(&'a ItemId),
+}
+
+impl<'a> Entry<'a> {
+    fn stored(entry: HistoryEntry) -> Self {
+        Self {
+            item: EntryItem::Known(entry.item),
+            rating: entry.rating,
+            is_purchased: entry.purchased,
+        }
+    }
+
+    fn fresh(interaction: &'a FreshInteraction) -> Self {
+        Self {
+            item: match &interaction.item {
+                ItemRef::Known(item) => EntryItem::Known(*item),
+                ItemRef::New(id) => EntryItem::New(id),
+            },
+            rating: interaction.rating.unwrap_or(0.0),
+            is_purchased: interaction.purchased,
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Reading a stored snapshot: bytes, checksums, structure.
+//! Reads a stored snapshot: its bytes, checksums and structure.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use recommender::snapshot::{Snapshot, SnapshotError};
 use super::background_thread::{self, Priority};
 use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 
-/// Why a version cannot be served.
+/// The reason why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
     #[error("snapshot {version} is gone")]
@@ -43,7 +43,7 @@ pub(super) enum LoadError {
 }
 
 impl LoadError {
-    /// Whether it is likely to go away by itself.
+    /// Whether the error is likely to go away by itself.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.retry_after().is_some(),
@@ -53,7 +53,7 @@ impl LoadError {
         }
     }
 
-    /// For callers: which version, and no more of the database than that it is to blame.
+    /// Tells callers which version failed; of the database they learn only that it is to blame.
     pub fn for_callers(&self, version: i64) -> String {
         match self {
             Self::Store(error) => format!("snapshot {version} cannot be read: {}", error.for_callers()),
@@ -62,7 +62,7 @@ impl LoadError {
         }
     }
 
-    /// Also what caused it.
+    /// Tells operators also the causes.
     pub fn for_log(&self) -> String {
         match self {
             Self::Store(error) => super::chain(error),
@@ -71,19 +71,19 @@ impl LoadError {
     }
 }
 
-/// Parts that are read and decoded at the same time; a chunk of each is in memory beside what is decoded.
+/// Parts that are read and decoded at the same time. One chunk of each is in memory beside the decoded values.
 const CONCURRENT_PARTS: usize = 2;
 
-/// How long a load takes no more than what is left of the cores, and as long as its bytes take at this rate, a tenth of
-/// what a core at rest does. One that has not ended by then begins anew and gets its share, so that a machine which never
-/// rests does not leave a server with an old snapshot.
+/// A load first runs only on otherwise idle CPU time, for this long and as long as its bytes take at this rate, which is a
+/// tenth of that of an idle core. A load that has not ended by then begins anew with a share of its own, so that a machine
+/// that is never idle does not leave a server with an old snapshot.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
 const LEFTOVERS_BYTES_PER_SECOND: f64 = 60e6;
 
-/// Reads, verifies and decodes `version`, behind the threads that answer. It is warm then: decoding has just written all of
-/// it into memory of this process, and nothing is mapped or made at first use.
+/// Reads, verifies and decodes `version`, at a lower priority than the threads that answer. The result is warm: decoding
+/// has just written all of it into memory of this process, and nothing is mapped or made at first use.
 ///
-/// `is_first`: no snapshot is served yet, so that loading is what everybody waits for.
+/// `is_first`: no snapshot is served yet, so that everybody waits for this one.
 pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
@@ -98,7 +98,7 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
             Err(_) => {
                 tracing::info!(
                     version,
-                    "snapshot {version} is not loaded after {limit:?} with what calls leave: begun anew with a share of its own"
+                    "snapshot {version} was not loaded within {limit:?} of idle CPU time; loading it anew with a share of its own"
                 );
                 decode(Priority::Tenth, pool, &record).await?
             }
@@ -132,7 +132,7 @@ async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Res
         .await?;
     let checksum = record.checksum.clone();
     let assemble = move || {
-        // Before and after: what one step leaves is not to lie there beside what the next one makes.
+        // Given back before and after, so that memory that one step freed does not stay beside the memory of the next.
         memory::give_back();
         let snapshot = assemble(version, parts, &checksum);
         memory::give_back();
@@ -141,7 +141,7 @@ async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Res
     compute(priority, version, assemble).await
 }
 
-/// A part in the database.
+/// A part in the database, to be decoded.
 struct Stored {
     pool: Pool,
     version: i64,
@@ -150,12 +150,12 @@ struct Stored {
 }
 
 impl Stored {
-    /// Decodes each chunk as it comes. What comes is read on this very thread, so that this too stands behind; `runtime` only
-    /// says when there is something.
+    /// Decodes each chunk as it comes. Chunks are read on this very thread, so that reading has its priority too; `runtime`
+    /// only waits for them.
     fn decode(&self, runtime: &Handle) -> Result<DecodedPart, LoadError> {
         let Self { version, part, .. } = self;
         let version = *version;
-        // A connection goes back to its pool by way of it.
+        // A connection returns to its pool through the runtime.
         let _context = runtime.enter();
         let mut tx = runtime.block_on(self.pool.begin())?;
         let chunks = runtime.block_on(snapshots::read_part(&mut tx, version, &part.name))?;
@@ -169,17 +169,21 @@ impl Stored {
             })
         });
         let decoded = codec::decode_part(&part.name, part.size_bytes as u64, next);
-        match failed {
-            Some(error) => Err(error.into()),
-            None => decoded.map_err(|source| unreadable(version, source)),
+        let decoded = match failed {
+            Some(error) => return Err(error.into()),
+            None => decoded.map_err(|source| unreadable(version, source))?,
+        };
+        if let Some(reason) = decoded.left_out() {
+            tracing::warn!(version, "snapshot {version}: {reason}");
         }
+        Ok(decoded)
     }
 }
 
 fn unreadable(version: i64, source: CodecError) -> LoadError {
-    match source {
-        CodecError::Version { .. } => LoadError::OtherFormat { version, source },
-        source => LoadError::Damaged { version, source },
+    match source.is_of_another_release() {
+        true => LoadError::OtherFormat { version, source },
+        false => LoadError::Damaged { version, source },
     }
 }
 
@@ -188,20 +192,20 @@ fn assemble(version: i64, parts: Vec<DecodedPart>, checksum: &[u8]) -> Result<Sn
     Snapshot::new(parts).map_err(|source| LoadError::Inconsistent { version, source })
 }
 
-/// The result of `work`, which stands [`behind`].
+/// Runs `work` on a thread of this priority and returns its result.
 async fn compute<T: Send + 'static>(
     priority: Priority,
     version: i64,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     let (sender, done) = oneshot::channel();
-    // Nobody waits any more where the load was given up.
+    // The send fails where the load was given up, because nobody waits any more.
     let spawned = background_thread::spawn(priority, move || drop(sender.send(work())));
     spawned.map_err(|source| LoadError::NoThread { version, source })?;
     done.await.map_err(|_| LoadError::Panicked { version })?
 }
 
-/// Applies to `overlay` what has been committed since `watermark`; returns up to where it is complete then.
+/// Applies to `overlay` the changes committed since `watermark`; returns the watermark up to which it is complete then.
 pub(super) async fn catch_up(
     pool: &Pool,
     snapshot: &Snapshot,

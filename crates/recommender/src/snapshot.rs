@@ -1,4 +1,5 @@
-//! The immutable snapshot that answers rest on: its validated parts, their bytes, and what has changed since training.
+//! The immutable snapshot from which requests are answered: its validated parts, their bytes, and the overlay of changes
+//! since training.
 
 pub mod activity;
 pub mod bits;
@@ -11,6 +12,7 @@ pub mod fixture;
 pub mod floats;
 pub mod overlay;
 pub mod parameters;
+pub mod parts;
 pub mod popularity;
 pub mod propensity;
 pub mod ratings;
@@ -21,11 +23,13 @@ use domain::consent::Consents;
 use similarity::lists::NeighborLists;
 
 use self::activity::Activity;
-use self::bits::Bits;
 use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
 use self::parameters::{BlendWeights, TrainingParameters};
+/// Generated from the list of parts; the type belongs to [`Snapshot`].
+pub use self::parts::SnapshotParts;
+use self::parts::{Absence, PARTS};
 use self::popularity::Popularity;
 use self::propensity::Propensity;
 use self::ratings::Ratings;
@@ -44,40 +48,17 @@ pub struct Biases {
     pub items: Vec<f32>,
 }
 
-/// What a snapshot is made of, and what its bytes hold. m users, n items.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SnapshotParts {
-    pub parameters: TrainingParameters,
-    pub weights: BlendWeights,
-    /// The users with at least one effective rating.
-    pub users: Dictionary<UserIndex>,
-    /// All items of the catalog.
-    pub items: Dictionary<ItemIndex>,
-    pub catalog: Catalog,
-    /// Effective ratings, [m, n].
-    pub ratings: Ratings,
-    /// One bit an entry of `ratings`: the user has bought the item.
-    pub purchased: Bits,
-    pub biases: Biases,
-    /// m lists.
-    pub user_neighbors: NeighborLists,
-    /// n lists.
-    pub item_neighbors: NeighborLists,
-    /// m entries.
-    pub activity: Activity,
-    pub consents: ConsentRecords,
-    pub propensity: Propensity,
-}
-
-/// Validated [`SnapshotParts`] with what is derived from them.
+/// Validated [`SnapshotParts`] and tables derived from them.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
     parts: SnapshotParts,
     reverse_item_neighbors: ReverseNeighbors,
+    /// Transposed item weights, where the snapshot has any.
+    reverse_item_weights: Option<ReverseNeighbors>,
     user_consents: Vec<Consents>,
 }
 
-/// Parts that do not fit together.
+/// The reason why parts do not fit together.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SnapshotError {
     #[error("{part} has {actual} entries where {expected} are expected")]
@@ -96,57 +77,24 @@ impl Snapshot {
     /// # Errors
     /// Names the part whose shape or values do not fit.
     pub fn new(parts: SnapshotParts) -> Result<Self, SnapshotError> {
-        let (m, n) = (parts.users.len(), parts.items.len());
-        let shapes = [
-            ("catalog", n, parts.catalog.len()),
-            ("ratings (rows)", m, parts.ratings.n_users()),
-            ("ratings (columns)", n, parts.ratings.n_items()),
-            ("purchased", parts.ratings.nnz(), parts.purchased.len()),
-            ("user biases", m, parts.biases.users.len()),
-            ("item biases", n, parts.biases.items.len()),
-            ("user neighbors", m, parts.user_neighbors.n_rows()),
-            ("item neighbors", n, parts.item_neighbors.n_rows()),
-            ("user neighbors (targets)", m, parts.user_neighbors.n_targets()),
-            ("item neighbors (targets)", n, parts.item_neighbors.n_targets()),
-        ];
-        for (part, expected, actual) in shapes {
-            if expected != actual {
-                return Err(SnapshotError::Shape { part, expected, actual });
-            }
-        }
-        for actual in parts.activity.lengths() {
-            if actual != m {
-                let (part, expected) = ("activity", m);
-                return Err(SnapshotError::Shape { part, expected, actual });
-            }
-        }
-        if let Some(problem) = parts.catalog.problem() {
-            return Err(SnapshotError::Catalog { problem });
-        }
-        let biases = &parts.biases;
-        if !biases.global_mean.is_finite() || !biases.users.iter().chain(&biases.items).all(|bias| bias.is_finite()) {
-            return Err(SnapshotError::Value { part: "biases" });
-        }
-        check_weights(&parts.weights)?;
-        check_propensity(&parts.propensity)?;
-        if parts.parameters.scale.validate().is_err() {
-            return Err(SnapshotError::Value { part: "parameters" });
-        }
-
+        PARTS.iter().try_for_each(|part| (part.validate)(&parts))?;
+        let popularity = parts.ratings.popularity();
+        let item_weights = parts.item_weights.get().ok();
         Ok(Self {
-            reverse_item_neighbors: ReverseNeighbors::new(&parts.item_neighbors, parts.ratings.popularity()),
+            reverse_item_neighbors: ReverseNeighbors::new(parts.item_neighbors.entries(), popularity),
+            reverse_item_weights: item_weights.map(|lists| ReverseNeighbors::new(lists.entries(), popularity)),
             user_consents: user_consents(&parts),
             parts,
         })
     }
 
-    /// The same model with another propensity.
+    /// Replaces the propensity of the model.
     ///
     /// # Errors
     /// A propensity with a number that is not finite or out of range.
     pub fn with_propensity(mut self, propensity: Propensity) -> Result<Self, SnapshotError> {
-        check_propensity(&propensity)?;
         self.parts.propensity = propensity;
+        PARTS.iter().try_for_each(|part| (part.validate)(&self.parts))?;
         Ok(self)
     }
 
@@ -196,12 +144,12 @@ impl Snapshot {
         &self.parts.item_neighbors
     }
 
-    /// For every item j the items that have j in their neighbor list.
+    /// Returns for every item j the items that have j in their neighbor list.
     pub fn reverse_item_neighbors(&self) -> &ReverseNeighbors {
         &self.reverse_item_neighbors
     }
 
-    /// Of the items, by how many users have an effective rating of them.
+    /// Ranks the items by how many users have an effective rating of them.
     pub fn popularity(&self) -> &Popularity {
         self.parts.ratings.popularity()
     }
@@ -214,46 +162,52 @@ impl Snapshot {
         &self.parts.propensity
     }
 
-    /// What is on record for a user of the snapshot, as of when its input was read.
+    /// Returns for every item j the items that have a weight for j.
+    ///
+    /// # Errors
+    /// The reason why the snapshot has no item weights.
+    pub fn reverse_item_weights(&self) -> Result<&ReverseNeighbors, Absence> {
+        self.parts.item_weights.get()?;
+        self.reverse_item_weights.as_ref().ok_or(Absence::NotWritten)
+    }
+
+    /// Returns the consents on record for a user of the snapshot, as of when its input was read.
     pub fn user_consents(&self, user: UserIndex) -> Consents {
         self.user_consents[user.at()]
     }
 
-    /// What is on record for anybody, as of when the input was read.
+    /// Returns all consents on record, as of when the input was read.
     pub fn consents(&self) -> &ConsentRecords {
         &self.parts.consents
     }
 }
 
+/// Returns the consents of every user of the snapshot, by index.
 fn user_consents(parts: &SnapshotParts) -> Vec<Consents> {
-    let mut of_users = vec![Consents::default(); parts.users.len()];
+    let mut by_user = vec![Consents::default(); parts.users.len()];
     for (id, consents) in parts.consents.iter() {
         if let Some(user) = parts.users.find(id) {
-            of_users[user.at()] = consents;
+            by_user[user.at()] = consents;
         }
     }
-    of_users
-}
-
-fn check_weights(weights: &BlendWeights) -> Result<(), SnapshotError> {
-    if weights.all().iter().all(|weight| (0.0..=1.0).contains(weight)) {
-        return Ok(());
-    }
-    Err(SnapshotError::Value { part: "weights" })
-}
-
-fn check_propensity(propensity: &Propensity) -> Result<(), SnapshotError> {
-    match propensity {
-        Propensity::Fitted(model) if model.check().is_err() => Err(SnapshotError::Value { part: "propensity" }),
-        Propensity::Fitted(_) | Propensity::NotFitted { .. } => Ok(()),
-    }
+    by_user
 }
 
 #[cfg(test)]
 mod tests {
+    use similarity::lists::WeightLists;
+
     use crate::snapshot::fixture::{EXAMPLE, snapshot_parts};
+    use crate::snapshot::parts::Optional;
 
     use super::*;
+
+    #[test]
+    fn the_default_parts_are_those_of_a_valid_empty_snapshot() {
+        let snapshot = Snapshot::new(SnapshotParts::default()).unwrap();
+        assert_eq!((snapshot.users().len(), snapshot.items().len()), (0, 0));
+        assert_eq!(snapshot.reverse_item_weights().unwrap_err(), Absence::NotWritten);
+    }
 
     #[test]
     fn lists_may_name_only_what_the_snapshot_holds() {
@@ -268,5 +222,23 @@ mod tests {
         };
         check("user", |parts, lists| parts.user_neighbors = lists);
         check("item", |parts, lists| parts.item_neighbors = lists);
+    }
+
+    #[test]
+    fn item_weights_are_served_transposed_by_rank() {
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let lists = WeightLists::new(5, vec![0, 1, 2, 2, 2, 2], vec![3, 3], vec![-0.5, 2.0]).unwrap();
+        parts.item_weights = Optional::Present(lists);
+        let snapshot = Snapshot::new(parts.clone()).unwrap();
+        let (ranks, weights) = snapshot.reverse_item_weights().unwrap().row(ItemIndex(3));
+        let items: Vec<ItemIndex> = (0..ranks.len())
+            .map(|at| snapshot.popularity().item(ranks.get(at)))
+            .collect();
+        assert_eq!((items, weights), (vec![ItemIndex(0), ItemIndex(1)], &[-0.5, 2.0][..]));
+
+        let wider = WeightLists::new(6, vec![0; 6], Vec::new(), Vec::new()).unwrap();
+        parts.item_weights = Optional::Present(wider);
+        let error = Snapshot::new(parts).unwrap_err().to_string();
+        assert_eq!(error, "item weights (targets) has 6 entries where 5 are expected");
     }
 }

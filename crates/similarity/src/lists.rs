@@ -1,14 +1,17 @@
-//! Lists of the nearest neighbors, forwards and inverted.
+//! Lists of the nearest neighbors and lists of signed weights, by row and inverted.
+//!
+//! Both name targets by index and give each a value. [`NeighborLists`] hold similarities, best first; [`WeightLists`] hold
+//! weights of a learned model, which may be below 0, by ascending target.
 
 use std::cmp::Ordering;
 use std::convert::identity;
 
-use super::sparse::{SparseError, check_offsets, row_range, transpose};
+use super::sparse::{SparseError, check_columns, check_offsets, row_range, transpose};
 
-/// n_rows neighbor lists over n_targets targets, or those of an adjacent range of rows.
+/// Neighbor lists of n_rows rows over n_targets targets, or of an adjacent range of rows.
 ///
-/// Invariants: a list stands best first (similarity descending by `total_cmp`, then lower index),
-/// similarities lie in (0, 1], no target occurs twice in a list, nor a row in its own.
+/// Invariants: a list stands best first (similarity descending by `total_cmp`, then lower index), similarities lie in
+/// (0, 1], no target occurs twice in a list, nor a row in its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeighborLists {
     n_targets: usize,
@@ -18,14 +21,12 @@ pub struct NeighborLists {
 }
 
 impl NeighborLists {
-    /// Takes over the lists of rows 0, 1, …: row r's neighbors stand at
-    /// `offsets[r]..offsets[r + 1]`.
+    /// Takes over the lists of rows 0, 1, …: row r's neighbors stand at `offsets[r]..offsets[r + 1]`.
     ///
-    /// Row r is target r; the lists of a later range of rows are to be checked after
-    /// [`concat`](Self::concat).
+    /// Row r is target r. The lists of a later range of rows are checked after [`concat`](Self::concat).
     ///
     /// # Errors
-    /// The first breach of the invariants, by row and neighbor.
+    /// Names the row and neighbor that breach an invariant first.
     pub fn new(
         n_targets: usize,
         offsets: Vec<u64>,
@@ -46,7 +47,7 @@ impl NeighborLists {
         Ok(lists)
     }
 
-    /// No rows yet, over `n_targets` targets.
+    /// Makes lists of no rows over `n_targets` targets.
     pub(super) fn of_targets(n_targets: usize) -> Self {
         Self {
             n_targets,
@@ -82,8 +83,8 @@ impl NeighborLists {
         self.neighbors.is_empty()
     }
 
-    /// Where lists begin in [`neighbors`](Self::neighbors) and
-    /// [`similarities`](Self::similarities): n_rows + 1.
+    /// Returns where the lists begin in [`neighbors`](Self::neighbors) and [`similarities`](Self::similarities):
+    /// n_rows + 1.
     pub fn offsets(&self) -> &[u64] {
         &self.offsets
     }
@@ -96,7 +97,7 @@ impl NeighborLists {
         &self.similarities
     }
 
-    /// The row's neighbors, best first, and their similarities.
+    /// Returns the row's neighbors, best first, and their similarities.
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = row_range(&self.offsets, row);
         (&self.neighbors[range.clone()], &self.similarities[range])
@@ -122,9 +123,9 @@ impl NeighborLists {
         joined
     }
 
-    /// The same lists as those of `rows` among `n_rows`, of which all others have none.
+    /// Spreads the lists over `n_rows` rows: list i becomes that of row `rows[i]`, and all other rows have none.
     ///
-    /// `rows`: one a list, ascending, below `n_rows`.
+    /// `rows`: one per list, ascending, below `n_rows`.
     pub fn among(self, rows: &[u32], n_rows: usize) -> NeighborLists {
         let mut offsets = Vec::with_capacity(n_rows + 1);
         offsets.push(0);
@@ -136,26 +137,25 @@ impl NeighborLists {
         Self { offsets, ..self }
     }
 
-    /// For every target the rows that name it, in time O(n_targets + len).
+    /// Returns for every target the rows that name it, in time O(n_targets + len).
     pub fn transpose(&self) -> InvertedLists {
-        self.transpose_as(identity)
+        self.entries().transpose_as(identity)
     }
 
-    /// The same with what `name` makes of each row; it is asked about empty ones too.
-    pub fn transpose_as<R: Copy + Default>(&self, name: impl Fn(u32) -> R) -> InvertedLists<R> {
-        let (offsets, rows, similarities) =
-            transpose(self.n_targets, &self.offsets, &self.neighbors, &self.similarities, name);
-        InvertedLists {
-            offsets,
-            rows,
-            similarities,
+    /// Views the lists without the meaning of their values.
+    pub fn entries(&self) -> ListEntries<'_> {
+        ListEntries {
+            n_targets: self.n_targets,
+            offsets: &self.offsets,
+            targets: &self.neighbors,
+            values: &self.similarities,
         }
     }
 
-    /// `named`: a bit a target, all 0 before and after.
+    /// `named`: one bit per target, all 0 before and after.
     fn check_row(&self, row: usize, named: &mut [u64]) -> Result<(), SparseError> {
         let (neighbors, similarities) = self.row(row);
-        // Without a branch for each: what is wrong is looked for where something is.
+        // One comparison for all entries, without a branch for each; only a row with a breach is searched for it.
         let mut is_valid = neighbors.iter().fold(true, |is_valid, &index| {
             is_valid & ((index as usize) < self.n_targets) & (index as usize != row)
         });
@@ -185,7 +185,7 @@ impl NeighborLists {
         }
     }
 
-    /// What is wrong with a row in which something is.
+    /// Finds the first breach in a row that has one.
     fn first_breach(&self, row: usize) -> SparseError {
         let (neighbors, similarities) = self.row(row);
         let mut previous: Option<Neighbor> = None;
@@ -224,18 +224,119 @@ impl NeighborLists {
 }
 
 impl Default for NeighborLists {
-    /// No rows, no targets.
+    /// Makes lists of no rows over no targets.
     fn default() -> Self {
         Self::of_targets(0)
     }
 }
 
-/// For every target j the rows i whose lists name j as a neighbor, ascending i, each under a name of type R.
+/// Lists of signed weights of n rows over the same n targets, as a learned model has them: a score of row i is the sum,
+/// over targets j, of the weight of j in the list of i times the value of j.
+///
+/// Invariants: targets strictly ascend inside a list, weights are finite and not 0, no row has a weight for itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightLists {
+    n_targets: usize,
+    offsets: Vec<u64>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl WeightLists {
+    /// Takes over the lists of rows 0, 1, …: row r's targets stand at `offsets[r]..offsets[r + 1]`. Row r is target r.
+    ///
+    /// # Errors
+    /// Names the row and target that breach an invariant first.
+    pub fn new(n_targets: usize, offsets: Vec<u64>, targets: Vec<u32>, weights: Vec<f32>) -> Result<Self, SparseError> {
+        check_offsets(&offsets, targets.len(), weights.len())?;
+        let lists = Self {
+            n_targets,
+            offsets,
+            targets,
+            weights,
+        };
+        (0..lists.n_rows()).try_for_each(|row| lists.check_row(row))?;
+        Ok(lists)
+    }
+
+    pub fn n_rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub fn n_targets(&self) -> usize {
+        self.n_targets
+    }
+
+    /// Returns where the lists begin in [`targets`](Self::targets) and [`weights`](Self::weights): n_rows + 1.
+    pub fn offsets(&self) -> &[u64] {
+        &self.offsets
+    }
+
+    pub fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// Returns the row's targets, ascending, and their weights.
+    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        let range = row_range(&self.offsets, row);
+        (&self.targets[range.clone()], &self.weights[range])
+    }
+
+    /// Views the lists without the meaning of their values.
+    pub fn entries(&self) -> ListEntries<'_> {
+        ListEntries {
+            n_targets: self.n_targets,
+            offsets: &self.offsets,
+            targets: &self.targets,
+            values: &self.weights,
+        }
+    }
+
+    fn check_row(&self, row: usize) -> Result<(), SparseError> {
+        let (targets, weights) = self.row(row);
+        check_columns(row, targets, self.n_targets)?;
+        let mut entries = targets.iter().zip(weights);
+        let is_wrong = |&(&target, &weight): &(&u32, &f32)| !is_weight(weight) || target as usize == row;
+        match entries.find(is_wrong) {
+            None => Ok(()),
+            Some((&column, &weight)) if !is_weight(weight) => Err(SparseError::Weight { row, column, weight }),
+            Some(_) => Err(SparseError::OwnWeight { row }),
+        }
+    }
+}
+
+fn is_weight(weight: f32) -> bool {
+    weight.is_finite() && weight != 0.0
+}
+
+/// The entries of lists: targets, and a similarity or weight for each.
+#[derive(Debug, Clone, Copy)]
+pub struct ListEntries<'a> {
+    n_targets: usize,
+    offsets: &'a [u64],
+    targets: &'a [u32],
+    values: &'a [f32],
+}
+
+impl ListEntries<'_> {
+    /// Returns for every target the rows that name it, each as whatever `name` makes of its index, in time
+    /// O(n_targets + entries). `name` is called for rows without entries too.
+    pub fn transpose_as<R: Copy + Default>(self, name: impl Fn(u32) -> R) -> InvertedLists<R> {
+        let (offsets, rows, values) = transpose(self.n_targets, self.offsets, self.targets, self.values, name);
+        InvertedLists { offsets, rows, values }
+    }
+}
+
+/// For every target j the rows i whose lists name j, by ascending i, each under a name of type R.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvertedLists<R = u32> {
     offsets: Vec<u64>,
     rows: Vec<R>,
-    similarities: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl<R> InvertedLists<R> {
@@ -244,19 +345,19 @@ impl<R> InvertedLists<R> {
         self.offsets.len() - 1
     }
 
-    /// Where the entries of each target begin: n_rows + 1; the rows, and their similarities.
+    /// Returns where the entries of each target begin (n_rows + 1), the rows, and their similarities or weights.
     pub fn into_parts(self) -> (Vec<u64>, Vec<R>, Vec<f32>) {
-        (self.offsets, self.rows, self.similarities)
+        (self.offsets, self.rows, self.values)
     }
 
-    /// The names of the rows that name this target, in order of the rows, and their similarities to it.
+    /// Returns the names of the rows that name this target, in order of the rows, and their similarities or weights.
     pub fn row(&self, target: usize) -> (&[R], &[f32]) {
         let range = row_range(&self.offsets, target);
-        (&self.rows[range.clone()], &self.similarities[range])
+        (&self.rows[range.clone()], &self.values[range])
     }
 }
 
-/// One entry of a list.
+/// One entry of a neighbor list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Neighbor {
     pub index: u32,
@@ -264,14 +365,14 @@ pub(super) struct Neighbor {
 }
 
 impl Neighbor {
-    /// The order of a list. It is total: no two different targets compare equal.
+    /// Compares by the order of a list, which is total: no two different targets compare equal.
     pub fn best_first(&self, other: &Self) -> Ordering {
         let by_similarity = other.similarity.total_cmp(&self.similarity);
         by_similarity.then(self.index.cmp(&other.index))
     }
 
-    /// Ascends in that order. Numbers are compared without a branch; the bits of similarities, which are above 0, ascend
-    /// as they do.
+    /// Returns a number that ascends in the order of a list, so that entries are compared without a branch. The bits of
+    /// similarities ascend as the similarities do, because these are above 0.
     pub fn key(&self) -> u64 {
         u64::from(!self.similarity.to_bits()) << 32 | u64::from(self.index)
     }
@@ -283,7 +384,7 @@ mod tests {
 
     use super::*;
 
-    /// The first breach of a row by the definition.
+    /// Finds the first breach of a row by the definition.
     fn plain_breach(n_targets: usize, row: usize, list: &[(u32, f32)]) -> Option<SparseError> {
         list.iter().enumerate().find_map(|(at, &(neighbor, similarity))| {
             let is_better =
@@ -313,11 +414,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_wrong_with_lists_is_named(
+        fn the_first_breach_is_named(
             mut rows in prop::collection::vec(prop::collection::vec((0_u32..6, 0_u8..6), 0..5), 5),
             is_sorted: bool,
         ) {
-            // 0 and 1.25 are no similarities, and there is no target 5.
+            // 0 and 1.25 are not similarities, and there is no target 5.
             let similarity = |quarters: u8| f32::from(quarters) / 4.0;
             if is_sorted {
                 rows.iter_mut().for_each(|row| row.sort_by_key(|&(target, quarters)| (std::cmp::Reverse(quarters), target)));
@@ -337,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_was_given() {
+    fn rows_are_those_given() {
         let lists = sample();
         assert_eq!((lists.n_rows(), lists.len(), lists.is_empty()), (3, 4, false));
         assert_eq!(lists.row(0), (&[2, 1][..], &[1.0, 0.25][..]));
@@ -383,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_breaks_an_invariant() {
+    fn a_breach_of_an_invariant_is_refused() {
         fn check(offsets: &[u64], neighbors: &[u32], similarities: &[f32], message: &str) {
             let (offsets, neighbors) = (offsets.to_vec(), neighbors.to_vec());
             let lists = NeighborLists::new(4, offsets, neighbors, similarities.to_vec());
@@ -419,7 +520,7 @@ mod tests {
         check(&[0, 2], &[3, 2], &[0.5, 0.5], order);
     }
 
-    /// Lists over six targets, each built by picking a similarity (0 = none) for every target.
+    /// Makes lists over six targets, each by picking a similarity (0 = none) for every target.
     fn any_lists() -> impl Strategy<Value = NeighborLists> {
         prop::collection::vec(prop::collection::vec(0u8..4, 6), 6).prop_map(|grid| {
             let mut lists = NeighborLists::of_targets(6);
@@ -436,6 +537,44 @@ mod tests {
             }
             lists
         })
+    }
+
+    #[test]
+    fn weights_may_be_below_0_and_stand_by_target() {
+        let lists = WeightLists::new(3, vec![0, 2, 2, 3], vec![1, 2, 0], vec![-0.5, 1.5, 2.0]).unwrap();
+        assert_eq!((lists.n_rows(), lists.n_targets()), (3, 3));
+        assert_eq!(lists.row(0), (&[1, 2][..], &[-0.5, 1.5][..]));
+        assert_eq!(lists.row(1), (&[][..], &[][..]));
+        let inverted = lists.entries().transpose_as(|row| 10 * row);
+        assert_eq!(inverted.row(0), (&[20][..], &[2.0][..]));
+        assert_eq!(inverted.row(1), (&[0][..], &[-0.5][..]));
+        assert_eq!(inverted.row(2), (&[0][..], &[1.5][..]));
+    }
+
+    #[test]
+    fn a_breach_of_an_invariant_of_weights_is_refused() {
+        let check = |targets: &[u32], weights: &[f32], message: &str| {
+            let offsets = vec![0, 0, targets.len() as u64];
+            let lists = WeightLists::new(4, offsets, targets.to_vec(), weights.to_vec());
+            assert_eq!(lists.unwrap_err().to_string(), message);
+        };
+        check(&[0], &[], "1 column or neighbor indices, but 0 values");
+        check(
+            &[2, 4],
+            &[0.5, 0.5],
+            "entry (row 1, column 4) lies outside of 4 columns",
+        );
+        check(&[2, 2], &[0.5, 0.5], "entry (row 1, column 2) is given twice");
+        check(
+            &[3, 2],
+            &[0.5, 0.5],
+            "row 1: column 2 follows column 3; columns must ascend",
+        );
+        check(&[1], &[0.5], "row 1 has a weight for itself");
+        for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0] {
+            let message = format!("entry (row 1, column 3) is {weight}; a weight must be finite and not 0");
+            check(&[0, 3], &[-1.0, weight], &message);
+        }
     }
 
     proptest! {

@@ -3,8 +3,8 @@
 use std::convert::identity;
 use std::ops::Range;
 
-/// The invariant that arrays break which were to form a [`CsrMatrix`] or
-/// [`NeighborLists`](super::lists::NeighborLists).
+/// The reason why arrays do not form a [`CsrMatrix`], [`NeighborLists`](super::lists::NeighborLists) or
+/// [`WeightLists`](super::lists::WeightLists).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SparseError {
     #[error("offsets are empty; there must be one more than there are rows")]
@@ -29,6 +29,10 @@ pub enum SparseError {
     DuplicateEntry { row: usize, column: u32 },
     #[error("entry (row {row}, column {column}) is {value}; it must be finite and above 0")]
     Value { row: usize, column: u32, value: f32 },
+    #[error("entry (row {row}, column {column}) is {weight}; a weight must be finite and not 0")]
+    Weight { row: usize, column: u32, weight: f32 },
+    #[error("row {row} has a weight for itself")]
+    OwnWeight { row: usize },
     #[error("row {row}: neighbor {neighbor} lies outside of {n_targets} targets")]
     NeighborOutOfRange {
         row: usize,

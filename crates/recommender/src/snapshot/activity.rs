@@ -1,17 +1,17 @@
-//! What users have done before one moment, in figures.
+//! Figures about the activity of users up to one moment.
 
-/// Every column has an entry for each of m users.
+/// Counts and sums by user; every column has an entry for each of m users.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Activity {
-    /// Nothing later is counted: in seconds since 1970; 0 without anything done.
+    /// The moment up to which activity is counted, in seconds since 1970; 0 without any activity.
     pub as_of: i64,
     /// Distinct orders with something bought in them.
     pub orders: Vec<u32>,
-    /// Sum of all line totals, in minor units, returns taken off; of whatever currency.
+    /// Sum of all line totals, in minor units, less returns; currencies are not told apart.
     pub spend_minor: Vec<i64>,
-    /// When the last order was made, in seconds since 1970; 0 without orders.
+    /// The time of the last order, in seconds since 1970; 0 without orders.
     pub last_order_at: Vec<i64>,
-    /// Order lines on which a coupon took something off.
+    /// Order lines that a coupon discounted.
     pub discounted_lines: Vec<u32>,
     /// Coupons redeemed and not given back.
     pub redemptions: Vec<u32>,
@@ -20,7 +20,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Of `m` users that have done nothing.
+    /// Makes the activity of `m` users who have done nothing.
     pub fn none(m: usize, as_of: i64) -> Self {
         Self {
             as_of,
@@ -33,7 +33,7 @@ impl Activity {
         }
     }
 
-    /// The lengths of all columns.
+    /// Returns the lengths of all columns.
     pub fn lengths(&self) -> [usize; 6] {
         [
             self.orders.len(),

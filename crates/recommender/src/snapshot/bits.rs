@@ -15,8 +15,8 @@ impl Bits {
         }
     }
 
-    /// The bits of `words`, lowest first; `None` unless there are exactly as many words as `len` needs and the bits
-    /// past `len` are 0.
+    /// Takes over the bits of `words`, lowest first; `None` unless there are exactly as many words as `len` needs and the
+    /// bits past `len` are 0.
     pub fn from_words(len: usize, words: Vec<u64>) -> Option<Self> {
         let tail = len % 64;
         let tail_is_clear = tail == 0 || words.last().is_some_and(|word| word >> tail == 0);
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_keep_what_was_set() {
+    fn bits_come_back_as_they_were_set() {
         for len in [0, 1, 63, 64, 65, 200] {
             let bits: Bits = (0..len).map(|i| i % 3 == 0).collect();
             assert_eq!(bits.len(), len);

@@ -30,7 +30,7 @@ pub struct Catalog {
     pub listed: Bits,
 }
 
-/// The facts of one item, borrowed.
+/// The catalog facts of one item, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Facts<'a> {
     pub title: &'a str,
@@ -49,8 +49,7 @@ impl Catalog {
         self.listed.is_empty()
     }
 
-    /// What is wrong with the columns, if anything: their lengths, an unknown reference or an order that is not
-    /// strictly ascending.
+    /// Finds a problem in the columns: lengths that differ, a reference to nothing, or names that do not strictly ascend.
     pub fn problem(&self) -> Option<&'static str> {
         let n = self.len();
         let refers = |column: &[u32], len: usize| column.iter().all(|&entry| entry == NONE || (entry as usize) < len);

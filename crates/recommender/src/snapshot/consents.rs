@@ -1,11 +1,11 @@
-//! What users have said about the use of their data, as of the moment a snapshot's input was read.
+//! Consents and refusals on record when a snapshot's input was read.
 
 use domain::consent::Consents;
 
 use super::dictionary::Texts;
 
-/// Everybody of whom anything is on record, also users that have no other part in the snapshot: what they have refused
-/// must be known all the same.
+/// The consents of everybody who has any on record. Users that the snapshot does not know otherwise are included, because
+/// their refusals must be known all the same.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ConsentRecords {
     ids: Texts,
@@ -27,7 +27,7 @@ impl ConsentRecords {
         &self.consents
     }
 
-    /// Nothing for a user of whom nothing is on record.
+    /// Returns the consents of `user`; empty where nothing is on record.
     pub fn of(&self, user: &str) -> Consents {
         match self.ids.find(user) {
             Some(position) => self.consents[position],

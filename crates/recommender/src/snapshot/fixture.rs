@@ -1,4 +1,4 @@
-//! Small valid snapshots for tests, from a dense matrix of ratings.
+//! Makes small valid snapshots for tests, from a dense matrix of ratings.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use domain::item::ItemFacts;
 use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
 use similarity::cosine::{RowSelection, TopKOptions, top_k};
-use similarity::lists::NeighborLists;
+use similarity::lists::{NeighborLists, WeightLists};
 use similarity::sparse::CsrMatrix;
 
 use super::activity::Activity;
@@ -23,6 +23,7 @@ use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, Texts};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
+use super::parts::Optional;
 use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use super::ratings::Ratings;
 use super::view::View;
@@ -35,11 +36,11 @@ pub const EXAMPLE: [&[f32]; 3] = [
     &[2.0, 0.0, 0.0, 2.0, 2.0],
 ];
 
-/// A snapshot of `ratings`, [users, items], 0 where there is none; at least one row, rows of one length.
+/// Makes a snapshot of `ratings`, [users, items], 0 where there is none; at least one row, rows of one length.
 ///
 /// Ids are u0, u1, … and i0, i1, …, zero-padded to one width from the eleventh on, so that row r is user r. Nothing is
 /// purchased, every item is listed and bare, parameters and weights are the defaults, the biases are 0; neighbor lists
-/// are those of [`top_k`] with the default number of neighbors. Change what a test is about in the fields.
+/// are those of [`top_k`] with the default number of neighbors. A test changes the fields that it is about.
 pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
     let (m, n) = (ratings.len(), ratings[0].len());
     let mut triplets = Vec::new();
@@ -66,18 +67,18 @@ pub fn snapshot_parts(ratings: &[&[f32]]) -> SnapshotParts {
         item_neighbors: neighbors(&by_item, &ratings),
         activity: Activity::none(m, 0),
         consents: ConsentRecords::default(),
-        propensity: Propensity::default(),
         ratings: ratings_of(ratings),
+        ..SnapshotParts::default()
     }
 }
 
-/// The ratings of a matrix [users, items], of which nothing is purchased.
+/// Converts a matrix [users, items], of which nothing is purchased.
 fn ratings_of(matrix: CsrMatrix) -> Ratings {
     let purchased = Bits::zeros(matrix.nnz());
     Ratings::of_matrix(matrix, &purchased).0
 }
 
-/// Has `user` buy `items`, all of which they have rated.
+/// Marks `items` as bought by `user`, who has rated all of them.
 pub fn buy(parts: &mut SnapshotParts, user: usize, items: &[u32]) {
     for &item in items {
         let position = parts.ratings.row(user).position(ItemIndex(item)).unwrap();
@@ -87,12 +88,12 @@ pub fn buy(parts: &mut SnapshotParts, user: usize, items: &[u32]) {
     }
 }
 
-/// [`snapshot_parts`], validated.
+/// Makes the validated snapshot of [`snapshot_parts`].
 pub fn snapshot(ratings: &[&[f32]]) -> Snapshot {
     Snapshot::new(snapshot_parts(ratings)).unwrap()
 }
 
-/// Version 1 of `parts`, with nothing changed since.
+/// Makes a view of `parts` as version 1, with nothing changed since.
 pub fn view(parts: SnapshotParts) -> View {
     View {
         version: 1,
@@ -103,7 +104,7 @@ pub fn view(parts: SnapshotParts) -> View {
     }
 }
 
-/// The columns of `facts`, item by item.
+/// Makes a catalog of `facts`, item by item.
 pub fn catalog(facts: &[ItemFacts]) -> Catalog {
     let categories: BTreeSet<&str> = facts
         .iter()
@@ -152,7 +153,7 @@ pub fn catalog(facts: &[ItemFacts]) -> Catalog {
     }
 }
 
-/// A listed item with every fact: 19.99 GBP.
+/// Makes the facts of a listed item at 19.99 GBP.
 pub fn item_facts(title: &str, category: &str, merchant: &str) -> ItemFacts {
     ItemFacts {
         title: Some(title.to_owned()),
@@ -174,7 +175,7 @@ pub fn item_id(id: &str) -> ItemId {
     ItemId::new(id).unwrap()
 }
 
-/// Any valid parts of up to seven users and items. Lists, biases and weights need not follow from the ratings.
+/// Makes any valid parts of up to seven users and items. Lists, biases and weights need not follow from the ratings.
 pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
     let ids = || btree_set("\\PC{1,6}", 0..8);
     (ids(), ids()).prop_flat_map(|(users, items)| {
@@ -182,26 +183,34 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
         let model = (any_ratings(m, n), any_lists(m), any_lists(n), any_biases(m, n));
         let rest = (any_parameters(), any_weights(), vec(any_facts(), n));
         let coupons = (any_activity(m), any_consents(), any_propensity());
-        (Just((users, items)), model, rest, coupons).prop_map(|((users, items), model, rest, coupons)| {
-            let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
-            let (parameters, weights, facts) = rest;
-            let (activity, consents, propensity) = coupons;
-            SnapshotParts {
-                parameters,
-                weights,
-                users: Dictionary::new(users.iter().collect()).unwrap(),
-                items: Dictionary::new(items.iter().collect()).unwrap(),
-                catalog: catalog(&facts),
-                ratings,
-                purchased,
-                biases,
-                user_neighbors,
-                item_neighbors,
-                activity,
-                consents,
-                propensity,
-            }
-        })
+        let weights = prop::option::of(any_weight_lists(n));
+        (Just((users, items)), model, rest, coupons, weights).prop_map(
+            |((users, items), model, rest, coupons, lists)| {
+                let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
+                let (parameters, weights, facts) = rest;
+                let (activity, consents, propensity) = coupons;
+                let parts = SnapshotParts {
+                    parameters,
+                    weights,
+                    users: Dictionary::new(users.iter().collect()).unwrap(),
+                    items: Dictionary::new(items.iter().collect()).unwrap(),
+                    catalog: catalog(&facts),
+                    ratings,
+                    purchased,
+                    biases,
+                    user_neighbors,
+                    item_neighbors,
+                    activity,
+                    consents,
+                    propensity,
+                    ..SnapshotParts::default()
+                };
+                SnapshotParts {
+                    item_weights: lists.map_or_else(Optional::default, Optional::Present),
+                    ..parts
+                }
+            },
+        )
     })
 }
 
@@ -300,6 +309,25 @@ fn any_lists(n: usize) -> impl Strategy<Value = NeighborLists> {
     })
 }
 
+fn any_weight_lists(n: usize) -> impl Strategy<Value = WeightLists> {
+    let weight = prop_oneof![
+        2 => Just(None),
+        2 => select(vec![-0.5_f32, 0.5, 2.0]).prop_map(Some),
+        1 => (f32::MIN_POSITIVE..1e9, any::<bool>()).prop_map(|(weight, is_below)| Some(if is_below { -weight } else { weight })),
+    ];
+    vec(vec(weight, n), n).prop_map(move |rows| {
+        let (mut offsets, mut targets, mut weights) = (vec![0], Vec::new(), Vec::new());
+        for (row, all) in rows.iter().enumerate() {
+            for (target, &weight) in all.iter().enumerate().filter(|&(target, _)| target != row) {
+                targets.extend(weight.map(|_| target as u32));
+                weights.extend(weight);
+            }
+            offsets.push(targets.len() as u64);
+        }
+        WeightLists::new(n, offsets, targets, weights).unwrap()
+    })
+}
+
 fn any_biases(m: usize, n: usize) -> impl Strategy<Value = Biases> {
     let biases = |len| vec(-4.0_f32..4.0, len);
     (-9.0..9.0, biases(m), biases(n)).prop_map(|(global_mean, users, items)| Biases {
@@ -309,7 +337,7 @@ fn any_biases(m: usize, n: usize) -> impl Strategy<Value = Biases> {
     })
 }
 
-/// Floats of few digits, as people write them: others may come back from JSON with another last bit.
+/// Makes floats of few digits, as people write them: others may come back from JSON with another last bit.
 fn any_parameters() -> impl Strategy<Value = TrainingParameters> {
     use ImplicitFeedback::{Binary, LogOrders, Off};
 
@@ -364,7 +392,7 @@ fn ids(prefix: &str, count: usize) -> Texts {
     (0..count).map(|index| format!("{prefix}{index:0width$}")).collect()
 }
 
-/// The ratings as training has them.
+/// Converts the ratings into the matrix that training has.
 pub fn matrix(ratings: &Ratings) -> CsrMatrix {
     let rows = (0..ratings.n_users()).flat_map(|user| ratings.row(user).iter().map(move |entry| (user, entry)));
     let triplets = rows.map(|(user, (item, value))| (user as u32, item.0, value));

@@ -1,9 +1,9 @@
-//! Floats that take a byte each where few differ, as ratings on a scale of few steps do.
+//! Columns of floats that take a byte each where few distinct values occur, as in ratings on a scale of few steps.
 
-/// Most values that positions of one byte can name.
+/// The number of values that a position of one byte can name.
 pub const MAX_DISTINCT: usize = 256;
 
-/// A fixed-length column; equal ones hold equal bits at equal places.
+/// A column of fixed length. Equal columns hold equal bits at equal positions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Floats {
     /// The value of entry i is `distinct[positions[i]]`.
@@ -18,7 +18,7 @@ pub enum Floats {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distinct {
     len: usize,
-    /// 0 past `len`: as long as a byte reaches, so that looking up needs no check.
+    /// Padded with 0 to as many as a byte can name, so that a lookup needs no bounds check.
     values: Box<[f32; MAX_DISTINCT]>,
 }
 
@@ -39,7 +39,7 @@ impl Distinct {
         is_valid.then_some(Self { len, values })
     }
 
-    /// Those of `values`; `None` where naming them takes more than the values themselves.
+    /// Collects the distinct ones of `values`; `None` where coding would take more bytes than the values themselves.
     fn of(values: &[f32]) -> Option<Self> {
         let mut distinct = Vec::new();
         for value in values {
@@ -59,7 +59,7 @@ impl Distinct {
         &self.values[..self.len]
     }
 
-    /// 0 past the last.
+    /// Returns the value at `position`, and 0 past the last.
     #[inline]
     pub fn value(&self, position: u8) -> f32 {
         self.values[usize::from(position)]
@@ -77,7 +77,7 @@ impl Distinct {
 }
 
 impl Floats {
-    /// Coded where that is shorter.
+    /// Makes a column of `values`, coded where that is shorter.
     pub fn new(values: Vec<f32>) -> Self {
         match Distinct::of(&values) {
             Some(distinct) => Self::Coded {
@@ -134,7 +134,7 @@ impl<'a> FloatSlice<'a> {
         }
     }
 
-    /// Those at `range`.
+    /// Returns the entries at `range`.
     pub fn slice(self, range: std::ops::Range<usize>) -> Self {
         match self {
             Self::Coded(distinct, positions) => Self::Coded(distinct, &positions[range]),

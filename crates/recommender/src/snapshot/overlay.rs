@@ -1,7 +1,7 @@
-//! What has changed since a snapshot was trained: ratings, purchases and catalog entries.
+//! Changes since a snapshot was trained: ratings, purchases, catalog entries and consents.
 //!
-//! An overlay is a value: applying a change to a clone leaves the original as it was, and both share what they have
-//! in common, so that a reader keeps its own while the next one is made.
+//! An overlay is a value: applying a change to a clone leaves the original as it was. Clones share their common entries,
+//! so that a reader keeps its own overlay while the next one is made.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::catalog::Facts;
 use super::dictionary::ItemIndex;
 use crate::snapshot::Snapshot;
 
-/// The present state of one (user, item), or of one item.
+/// The present state of one (user, item), of one item, or of the consents of one user.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FreshChange {
     Interaction {
@@ -25,7 +25,7 @@ pub enum FreshChange {
         rating: Option<f32>,
         /// Distinct orders with a net quantity above 0.
         orders: u32,
-        /// When the last of them was made, in seconds since 1970; 0 without any.
+        /// The time of the last of these orders, in seconds since 1970; 0 without any.
         last_order_at: i64,
     },
     Item {
@@ -38,28 +38,28 @@ pub enum FreshChange {
     },
 }
 
-/// An item of the snapshot, or one that has come since.
+/// An item of the snapshot, or one that was added since.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ItemRef {
     Known(ItemIndex),
     New(ItemId),
 }
 
-/// The present state of a user and an item that has changed.
+/// The present state of a (user, item) that has changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FreshInteraction {
     pub item: ItemRef,
     /// The effective rating; `None` when there is none any more.
     pub rating: Option<f32>,
     pub purchased: bool,
-    /// When they last ordered it, in seconds since 1970; 0 if never.
+    /// The time of the last order, in seconds since 1970; 0 without any.
     pub last_order_at: i64,
 }
 
-/// What has changed for one user.
+/// The changed interactions of one user.
 #[derive(Debug, Clone, Default)]
 struct FreshHistory {
-    /// The last change, by number.
+    /// The number of the last change.
     changed: u64,
     /// Ascending by item.
     interactions: Vec<FreshInteraction>,
@@ -71,9 +71,9 @@ pub struct Overlay {
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
-    /// Changes so far.
+    /// The number of changes so far.
     changes: u64,
-    /// The last change of an item of the snapshot, by number.
+    /// The number of the last change of an item of the snapshot.
     items_changed: u64,
     entries: usize,
     dropped: u64,
@@ -81,8 +81,9 @@ pub struct Overlay {
 
 impl Overlay {
     /// Applies `change` over `snapshot`. Applying a state twice, or an older one before a newer one, leaves the newer.
-    /// An entry that would be one more than `max_entries` is dropped and counted; changes of existing entries are not,
-    /// nor those of what the snapshot holds, which bounds them: a deletion or a delisting always shows.
+    ///
+    /// A new entry past `max_entries` is dropped and counted. Changes of existing entries are always applied, and so are
+    /// changes of entries of the snapshot, whose number is bounded: a deletion or a delisting always shows.
     pub fn apply(&mut self, snapshot: &Snapshot, change: FreshChange, max_entries: usize) {
         self.changes += 1;
         match change {
@@ -116,7 +117,7 @@ impl Overlay {
                 };
                 self.count(is_new);
             }
-            // Never dropped: a refusal holds at once.
+            // Never dropped, because a refusal holds at once.
             FreshChange::Consents { user, consents } => {
                 let is_new = self.consents.insert(user.as_str().into(), consents).is_none();
                 self.count(Some(is_new));
@@ -142,7 +143,7 @@ impl Overlay {
         self.count(is_new);
     }
 
-    /// `is_new`: an entry more, or the same; `None`: dropped.
+    /// Counts an entry that was added (`true`), changed (`false`) or dropped (`None`).
     fn count(&mut self, is_new: Option<bool>) {
         match is_new {
             Some(is_new) => self.entries += usize::from(is_new),
@@ -150,7 +151,7 @@ impl Overlay {
         }
     }
 
-    /// Entries held.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries
     }
@@ -159,32 +160,32 @@ impl Overlay {
         self.entries == 0
     }
 
-    /// Changes that found the overlay full.
+    /// The number of changes that were dropped because the overlay was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Everybody for whom something has changed, in no order.
+    /// Returns all users with changed interactions, in no order.
     pub fn users(&self) -> impl Iterator<Item = &UserId> {
         self.users.keys()
     }
 
-    /// What has changed for `user`, ascending by item: those of the snapshot first, by index.
+    /// Returns the changed interactions of `user`, ascending by item: first those of items of the snapshot, by index.
     pub fn interactions(&self, user: &UserId) -> &[FreshInteraction] {
         self.users.get(user).map_or(&[], |history| &history.interactions)
     }
 
-    /// A number that is another one after every change of what [`Self::interactions`] says of `user`.
+    /// Returns a number that differs after every change of the [`interactions`](Self::interactions) of `user`.
     pub fn user_changed(&self, user: &UserId) -> u64 {
         self.users.get(user).map_or(0, |history| history.changed)
     }
 
-    /// A number that is another one after every change of an item of the snapshot.
+    /// Returns a number that differs after every change of an item of the snapshot.
     pub fn items_changed(&self) -> u64 {
         self.items_changed
     }
 
-    /// What is on record for `user`, where that has changed.
+    /// Returns the consents of `user` where they have changed.
     pub fn consents(&self, user: &str) -> Option<Consents> {
         self.consents.get(user).copied()
     }
@@ -193,21 +194,21 @@ impl Overlay {
         !self.consents.is_empty()
     }
 
-    /// The changed facts of an item of the snapshot.
+    /// Returns the facts of an item of the snapshot where they have changed.
     pub fn known_item(&self, item: ItemIndex) -> Option<Facts<'_>> {
-        // Most overlays change no item at all: spare the hash.
+        // Most overlays change no item at all, and then the hash can be saved.
         if self.known_items.is_empty() {
             return None;
         }
         self.known_items.get(&item).map(|facts| borrow(facts))
     }
 
-    /// The facts of an item that came after the snapshot.
+    /// Returns the facts of an item that was added after the snapshot.
     pub fn new_item(&self, item: &ItemId) -> Option<Facts<'_>> {
         self.new_items.get(item).map(|facts| borrow(facts))
     }
 
-    /// Whether there is an item of this id that came after the snapshot.
+    /// Whether an item of this id was added after the snapshot.
     pub fn has_new_item(&self, item: &str) -> bool {
         self.new_items.contains_key(item)
     }
@@ -245,7 +246,7 @@ mod tests {
     use crate::snapshot::fixture::{self, item_id, user_id};
 
     #[test]
-    fn a_full_overlay_still_takes_what_the_snapshot_bounds() {
+    fn a_full_overlay_still_takes_changes_of_entries_of_the_snapshot() {
         let snapshot = fixture::snapshot(&fixture::EXAMPLE);
         let mut overlay = Overlay::default();
         let mut check = |change: FreshChange, expected: (usize, u64)| {

@@ -1,4 +1,4 @@
-//! What a training run is told, and kept with its snapshot.
+//! The parameters of a training run, which are kept with its snapshot.
 
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
@@ -10,9 +10,9 @@ pub enum ImplicitFeedback {
     /// min(rating.max, 1 + log2(orders)).
     #[default]
     LogOrders,
-    /// 1 for whatever was bought.
+    /// 1 for every item bought.
     Binary,
-    /// Purchases are no ratings.
+    /// Purchases do not count as ratings.
     Off,
 }
 
@@ -35,25 +35,25 @@ impl ImplicitFeedback {
     }
 }
 
-/// Section `training`: how a model is made of its data.
+/// Section `training` of the configuration: how a model is trained.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingOptions {
     pub implicit: ImplicitFeedback,
     /// Length of a neighbor list.
     pub neighbors: usize,
-    /// λ of the user biases: that many ratings of weight on "no bias". At least 0.
+    /// λ of the user biases: so many ratings' weight is put on "no bias". At least 0.
     pub user_bias_shrinkage: f64,
     /// λ of the item biases. At least 0.
     pub item_bias_shrinkage: f64,
     /// Rounds of alternating least squares over item and user biases. At least 1.
     pub bias_iterations: u32,
-    /// For whatever is sampled during evaluation.
+    /// Seeds all sampling during evaluation.
     pub seed: u64,
 }
 
 impl Default for TrainingOptions {
-    /// Shrinkage and iterations as in Surprise's `BaselineOnly`, whose figures we compare with.
+    /// Takes shrinkage and iterations from Surprise's `BaselineOnly`, against which figures are compared.
     fn default() -> Self {
         Self {
             implicit: ImplicitFeedback::default(),
@@ -66,7 +66,7 @@ impl Default for TrainingOptions {
     }
 }
 
-/// Longest neighbor list.
+/// The longest neighbor list that may be configured.
 const MAX_NEIGHBORS: usize = 10_000;
 
 impl TrainingOptions {
@@ -93,7 +93,7 @@ impl TrainingOptions {
     }
 }
 
-/// Everything that decides a model besides its data.
+/// Everything that determines a model besides its data.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingParameters {
@@ -102,8 +102,8 @@ pub struct TrainingParameters {
 }
 
 impl TrainingParameters {
-    /// The effective rating of one user and item: the explicit rating if there is one, else what the purchases say;
-    /// `None` when neither says anything.
+    /// Returns the effective rating of one user and item: the explicit rating if there is one, else the one that the
+    /// purchases imply; `None` when there is neither.
     ///
     /// `orders`: distinct orders with a net quantity above 0.
     pub fn effective_rating(&self, explicit: Option<f32>, orders: u32) -> Option<f32> {
@@ -115,18 +115,18 @@ impl TrainingParameters {
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlendWeights {
-    /// Of predicted ratings by weighted sum, fitted for RMSE.
+    /// Blends predicted ratings by weighted sum; fitted for RMSE.
     pub weighted_sum: f64,
-    /// Of predicted ratings by weighted mean, fitted for RMSE.
+    /// Blends predicted ratings by weighted mean; fitted for RMSE.
     pub weighted_mean: f64,
-    /// Of predicted ratings by baseline, fitted for RMSE.
+    /// Blends predicted ratings by baseline; fitted for RMSE.
     pub baseline: f64,
-    /// Of ranking scores, fitted for NDCG.
+    /// Blends ranking scores; fitted for NDCG.
     pub ranking: f64,
 }
 
 impl Default for BlendWeights {
-    /// While there is too little data to fit them.
+    /// Weighs both sides equally, as long as there is too little data to fit the weights.
     fn default() -> Self {
         Self {
             weighted_sum: 0.5,

@@ -1,10 +1,10 @@
-//! Items in order of how many users have rated them.
+//! The order of items by how many users have rated them.
 
 use std::cmp::Reverse;
 
 use super::dictionary::ItemIndex;
 
-/// The n items, each with a rank by popularity: most raters first, ties by index, which is the order of the ids.
+/// The n items and their ranks by popularity: most raters first, ties by index, which is the order of the ids.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Popularity {
     /// By rank.
@@ -27,7 +27,8 @@ impl Popularity {
         popularity
     }
 
-    /// `None` unless `items` are those below their number, each once and in order. Both by rank, and as many.
+    /// Takes over items and their raters, both by rank and equally many. `None` unless `items` are all indices below their
+    /// number, each once, in order of popularity.
     pub fn ranked(items: Vec<u32>, raters: Vec<u32>) -> Option<Self> {
         const NONE: u32 = u32::MAX;
         let mut ranks = vec![NONE; items.len()];
@@ -58,7 +59,7 @@ impl Popularity {
         self.items.is_empty()
     }
 
-    /// All, by rank.
+    /// Returns all items by rank.
     pub fn items(&self) -> &[ItemIndex] {
         &self.items
     }
@@ -74,7 +75,7 @@ impl Popularity {
         self.ranks[item.at()]
     }
 
-    /// How many users have rated `item`.
+    /// Returns how many users have rated `item`.
     pub fn raters(&self, item: ItemIndex) -> u32 {
         self.raters[self.rank(item) as usize]
     }

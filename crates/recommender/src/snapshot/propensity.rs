@@ -1,4 +1,4 @@
-//! How likely a user is to redeem a coupon: what was fitted at training, and how good it is.
+//! How likely a user is to redeem a coupon: the fitted model as plain data, and its measured quality.
 
 use domain::error::InvalidField;
 
@@ -8,7 +8,7 @@ use domain::error::InvalidField;
 pub enum Propensity {
     Fitted(PropensityModel),
     NotFitted {
-        /// For people: what is missing.
+        /// Tells people what is missing.
         reason: String,
     },
 }
@@ -21,17 +21,17 @@ impl Default for Propensity {
     }
 }
 
-/// What is known of a user before a campaign starts.
+/// One figure about a user that is known before a campaign starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
-    /// Coupons of any campaign that the user has redeemed.
+    /// Coupons that the user has redeemed, of any campaign.
     Redemptions,
-    /// Order lines on which a coupon took something off.
+    /// Order lines that a coupon discounted.
     DiscountedLines,
     /// The ranking score summed over the covered items.
     Affinity,
-    /// Covered items that the user has bought, each once.
+    /// Distinct covered items that the user has bought.
     OwnPurchases,
     /// Frequency: distinct orders.
     Orders,
@@ -67,7 +67,7 @@ impl Feature {
         }
     }
 
-    /// Of a user without any history.
+    /// Returns the value for a user without any history.
     pub fn of_nobody(self) -> f64 {
         match self {
             Self::DaysSinceOrder => Self::NEVER_DAYS,
@@ -86,10 +86,10 @@ impl Feature {
 #[serde(deny_unknown_fields)]
 pub struct PropensityModel {
     pub intercept: f64,
-    /// Of the campaigns' own intercepts around the common one; 0 or more.
+    /// The variance of the campaigns' own intercepts around the common one; 0 or more.
     pub campaign_variance: f64,
     pub terms: Vec<PropensityTerm>,
-    /// What it was fitted on.
+    /// The data that the model was fitted on.
     pub evidence: PropensityEvidence,
 }
 
@@ -97,9 +97,9 @@ pub struct PropensityModel {
 #[serde(deny_unknown_fields)]
 pub struct PropensityTerm {
     pub feature: Feature,
-    /// Of ln(1 + feature) over what the model was fitted on.
+    /// The mean of ln(1 + feature) over the data that the model was fitted on.
     pub mean: f64,
-    /// Its standard deviation; above 0.
+    /// The standard deviation of ln(1 + feature) over the same data; above 0.
     pub scale: f64,
     pub weight: f64,
 }
@@ -110,39 +110,40 @@ pub struct PropensityEvidence {
     pub campaigns: u64,
     /// Pairs of a campaign and a recipient.
     pub recipients: u64,
-    /// Of those, how many redeemed something.
+    /// Pairs in which the recipient redeemed something.
     pub redeemers: u64,
     pub redemptions: u64,
 }
 
 impl PropensityModel {
-    /// Standardized features further from their mean count as this far.
+    /// Standardized features are limited to this distance from their mean.
     const MAX_Z: f64 = 4.0;
 
-    /// What `value` of the term's feature adds to the linear predictor, before it is shrunk for the unknown campaign.
+    /// Returns how much `value` of the term's feature adds to the linear predictor, before it is shrunk for the unknown
+    /// campaign.
     pub fn term(term: &PropensityTerm, value: f64) -> f64 {
         let z = (value.max(0.0).ln_1p() - term.mean) / term.scale;
         term.weight * z.clamp(-Self::MAX_Z, Self::MAX_Z)
     }
 
-    /// By which log-odds given the campaign become log-odds over all campaigns; in (0, 1].
+    /// Returns the factor by which log-odds given the campaign become log-odds over all campaigns; in (0, 1].
     pub fn shrinkage(&self) -> f64 {
         1.0 / (1.0 + 0.346 * self.campaign_variance).sqrt()
     }
 
-    /// intercept + Σ weight · z. `value`: of a feature, as it stands.
+    /// Computes intercept + Σ weight · z. `value` returns the raw value of a feature.
     pub fn predictor(&self, value: impl Fn(Feature) -> f64) -> f64 {
         let terms = self.terms.iter();
         terms.fold(self.intercept, |sum, term| sum + Self::term(term, value(term.feature)))
     }
 
-    /// The probability of redeeming within the whole window of a campaign that nothing else is known of; in (0, 1).
+    /// Computes the probability of redeeming within the whole window of a campaign of which nothing else is known; in (0, 1).
     pub fn probability(&self, value: impl Fn(Feature) -> f64) -> f64 {
         sigmoid(self.predictor(value) * self.shrinkage())
     }
 
     /// # Errors
-    /// Names what is not finite or out of range.
+    /// Names the field that is not finite or out of range.
     pub fn check(&self) -> Result<(), InvalidField> {
         let invalid = |field: &str, value: f64| {
             let message = format!("must be finite and within its range, is {value}");
@@ -169,12 +170,12 @@ impl PropensityModel {
     }
 }
 
-/// 1 / (1 + e^−x).
+/// Computes 1 / (1 + e^−x).
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// How good a propensity was on past campaigns, each predicted by a model of what was known when it started.
+/// The quality of propensities on past campaigns, each predicted by a model fitted on the data known when it started.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PropensityQuality {
     /// Mean over the campaigns of the probability that a redeemer is ranked before a recipient who did not redeem.
@@ -183,13 +184,13 @@ pub struct PropensityQuality {
     pub lift_at_10_percent: f64,
     /// Mean squared error of the probability, over all recipients.
     pub brier: f64,
-    /// Of predicting everybody the rate that turned out.
+    /// The Brier score of predicting for everybody the rate that turned out.
     pub brier_of_rate: f64,
-    /// Mean of −ln of the probability of what happened, over all recipients.
+    /// Mean of −ln of the probability given to the outcome, over all recipients.
     pub log_loss: f64,
-    /// Recipients in five parts of one size, by predicted probability.
+    /// Recipients in five parts of equal size, by predicted probability.
     pub reliability: Vec<ReliabilityBin>,
-    /// By start.
+    /// Ordered by start.
     pub campaigns: Vec<CampaignCalibration>,
 }
 
@@ -202,20 +203,20 @@ pub struct ReliabilityBin {
     pub observed: f64,
 }
 
-/// Redeemers of one campaign.
+/// Predicted and observed redeemers of one campaign.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CampaignCalibration {
     pub campaign_id: String,
     pub recipients: u64,
     pub predicted: f64,
-    /// 95 % of the campaigns should lie within, as far as the model is right about how much campaigns differ.
+    /// 95 % of the campaigns should lie within the two limits, as far as the model is right about how much campaigns differ.
     pub predicted_low: f64,
     pub predicted_high: f64,
     pub observed: u64,
     pub roc_auc: f64,
     pub lift_at_10_percent: f64,
-    /// Share of the window that the labels reach to: below 1 they end before it does, and so does the prediction.
+    /// The share of the window that labels cover. Below 1 they end before the window does, and so does the prediction.
     pub observed_share: f64,
-    /// Of the model that predicted it.
+    /// The data of the model that predicted the campaign.
     pub evidence: PropensityEvidence,
 }

@@ -1,9 +1,10 @@
-//! The effective ratings of a snapshot, by user: most of its memory, and most of what answering reads.
+//! The effective ratings of a snapshot, by user. They take most of its memory, and requests mostly read them.
 //!
-//! Items are named by their rank by popularity: the sums of a ranking, one a rank, are mostly added to where the popular
-//! items stand together, and these stay in the first-level cache. A rank takes 2 bytes where there are up to 65,536, else 4,
-//! and a rating 1 where few differ, else 4 ([`Floats`]): 3 bytes an entry on a scale of half stars, for 8 of a
-//! [`CsrMatrix`]. It is not the size alone: rows are met in any order, and what is waited for is memory.
+//! Items are named by their rank by popularity. The sums of a ranking, one per rank, are then mostly added to where the
+//! popular items stand together, and these stay in the first-level cache. A rank takes 2 bytes where there are up to 65,536
+//! items, else 4; a rating takes 1 where few values occur, else 4 ([`Floats`]). That is 3 bytes per entry on a scale of half
+//! stars, against 8 of a [`CsrMatrix`]. Size is speed here: rows are read in any order, and the time is spent waiting for
+//! memory.
 
 use std::ops::Range;
 
@@ -25,7 +26,7 @@ pub struct Ratings {
     values: Floats,
 }
 
-/// Items by their rank; narrow exactly where [`Ranks::are_narrow`].
+/// Items named by their rank; narrow exactly where [`Ranks::are_narrow`] says so.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ranks {
     Narrow(Vec<u16>),
@@ -37,24 +38,36 @@ pub enum Ranks {
 pub struct Rated<'a> {
     popularity: &'a Popularity,
     pub ranks: RankSlice<'a>,
-    /// One a rank.
+    /// One value per rank.
     pub values: FloatSlice<'a>,
 }
 
-/// Some of [`Ranks`], one after the other.
+/// Consecutive entries of [`Ranks`].
 #[derive(Debug, Clone, Copy)]
 pub enum RankSlice<'a> {
     Narrow(&'a [u16]),
     Wide(&'a [u32]),
 }
 
-/// What is no [`Ratings`].
+/// The reason why arrays do not form [`Ratings`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RatingsError {
     #[error(transparent)]
     Sparse(#[from] SparseError),
     #[error("the items by popularity are not all items, most ratings first and equals in order")]
     Popularity,
+}
+
+impl Default for Ratings {
+    /// Makes ratings of no users and no items.
+    fn default() -> Self {
+        Self {
+            popularity: Popularity::new(&[]),
+            offsets: vec![0],
+            ranks: Ranks::new(Vec::new(), 0),
+            values: Floats::new(Vec::new()),
+        }
+    }
 }
 
 impl Ratings {
@@ -64,7 +77,7 @@ impl Ratings {
     /// `by_popularity`, and `values`: one per entry.
     ///
     /// # Errors
-    /// A breach of the invariants, by row and, as column, rank; or items in another order.
+    /// Names a breach of the invariants by row and, as column, rank; or says that the items are in another order.
     pub fn new(by_popularity: Vec<u32>, offsets: Vec<u64>, ranks: Ranks, values: Floats) -> Result<Self, RatingsError> {
         check_offsets(&offsets, ranks.as_slice().len(), values.len())?;
         let rows = || offsets.windows(2).map(|row| row[0] as usize..row[1] as usize);
@@ -75,7 +88,7 @@ impl Ratings {
                 RankSlice::Wide(ranks) => check_columns(user, ranks, n_items)?,
             }
         }
-        // Few values are looked at once; where one of them is wrong, the entry that has it is looked for.
+        // Distinct values are checked once each; only where one is wrong is the entry with it searched for.
         let are_valid = match values.as_slice() {
             FloatSlice::Coded(distinct, _) => distinct.values().iter().all(|&value| is_allowed(value)),
             FloatSlice::Plain(values) => values.iter().all(|&value| is_allowed(value)),
@@ -102,7 +115,8 @@ impl Ratings {
         })
     }
 
-    /// Those of a matrix whose columns are items by index, and which of them are `purchased`: a bit an entry, there as here.
+    /// Converts a matrix whose columns are items by index. `purchased` has a bit per entry of the matrix, and the returned
+    /// bits one per entry of the ratings.
     ///
     /// Time O(nnz · log of a row's length).
     pub fn of_matrix(matrix: CsrMatrix, purchased: &Bits) -> (Self, Bits) {
@@ -144,7 +158,7 @@ impl Ratings {
         self.popularity.len()
     }
 
-    /// Of the items, by how many of these ratings they have.
+    /// Ranks the items by how many of these ratings they have.
     pub fn popularity(&self) -> &Popularity {
         &self.popularity
     }
@@ -154,17 +168,17 @@ impl Ratings {
         self.values.len()
     }
 
-    /// Where rows begin: n_users + 1.
+    /// Returns where the rows begin: n_users + 1.
     pub fn offsets(&self) -> &[u64] {
         &self.offsets
     }
 
-    /// Of all entries, row by row.
+    /// Returns the ranks of all entries, row by row.
     pub fn ranks(&self) -> RankSlice<'_> {
         self.ranks.as_slice()
     }
 
-    /// Of all entries, row by row.
+    /// Returns the values of all entries, row by row.
     pub fn values(&self) -> &Floats {
         &self.values
     }
@@ -178,12 +192,12 @@ impl Ratings {
         }
     }
 
-    /// Positions of the row's entries among all.
+    /// Returns the positions of the row's entries among all entries.
     pub fn row_range(&self, user: usize) -> Range<usize> {
         self.offsets[user] as usize..self.offsets[user + 1] as usize
     }
 
-    /// The user's rating of `item`; O(log of the row's length).
+    /// Returns the user's rating of `item`, in time O(log of the row's length).
     pub fn get(&self, user: usize, item: ItemIndex) -> Option<f32> {
         let rated = self.row(user);
         rated.position(item).map(|position| rated.values.get(position))
@@ -200,7 +214,7 @@ impl Ranks {
         }
     }
 
-    /// Whether two bytes name every one of `n_items`; then they are kept in two.
+    /// Whether two bytes can name every one of `n_items`; ranks are then kept in two bytes.
     pub fn are_narrow(n_items: usize) -> bool {
         n_items <= 1 << 16
     }
@@ -222,7 +236,7 @@ impl<'a> Rated<'a> {
         self.ranks.is_empty()
     }
 
-    /// Items and ratings, ascending by rank.
+    /// Returns items and ratings, ascending by rank.
     pub fn iter(self) -> impl Iterator<Item = (ItemIndex, f32)> + use<'a> {
         let entries = Entries {
             rated: self,
@@ -231,7 +245,7 @@ impl<'a> Rated<'a> {
         entries.map(move |(rank, value)| (self.popularity.item(rank), value))
     }
 
-    /// Where `item` stands in the row.
+    /// Finds the position of `item` in the row.
     pub fn position(self, item: ItemIndex) -> Option<usize> {
         self.ranks.position(self.popularity.rank(item))
     }
@@ -249,7 +263,7 @@ impl<'a> RankSlice<'a> {
         self.len() == 0
     }
 
-    /// Entry `at` < `len`.
+    /// Returns entry `at`, which is below `len`.
     #[inline]
     pub fn get(self, at: usize) -> u32 {
         match self {
@@ -258,7 +272,7 @@ impl<'a> RankSlice<'a> {
         }
     }
 
-    /// Those at `range`.
+    /// Returns the entries at `range`.
     pub fn slice(self, range: Range<usize>) -> Self {
         match self {
             Self::Narrow(ranks) => Self::Narrow(&ranks[range]),
@@ -266,7 +280,7 @@ impl<'a> RankSlice<'a> {
         }
     }
 
-    /// Where `rank` stands among ascending ones.
+    /// Finds the position of `rank` among ranks that ascend.
     pub fn position(self, rank: u32) -> Option<usize> {
         match self {
             Self::Narrow(ranks) => ranks.binary_search(&u16::try_from(rank).ok()?).ok(),
@@ -275,7 +289,7 @@ impl<'a> RankSlice<'a> {
     }
 }
 
-/// Of one user.
+/// Iterates over the entries of one user.
 struct Entries<'a> {
     rated: Rated<'a>,
     at: Range<usize>,
@@ -294,7 +308,7 @@ impl Iterator for Entries<'_> {
         self.at.size_hint()
     }
 
-    /// How entries are stored is asked once, and not for every one of them.
+    /// Matches on the form of storage once, not for every entry.
     #[inline]
     fn fold<B, F: FnMut(B, Self::Item) -> B>(self, init: B, mut f: F) -> B {
         let (ranks, values) = (
@@ -330,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_breaks_an_invariant_is_named() {
+    fn a_breach_of_an_invariant_is_named() {
         let check = |ranks: &[u16], values: &[f32], expected: &str| {
             let narrow = Ranks::Narrow(ranks.to_vec());
             let wide = Ranks::Wide(ranks.iter().copied().map(u32::from).collect());
@@ -376,7 +390,7 @@ mod tests {
         check(&[1, 1, 2], &[1.0, 2.0, 3.0], out_of_order);
     }
 
-    /// Of `n_columns`, with `columns` of them used, and a bit an entry.
+    /// Makes a matrix of `n_columns` that uses only `columns`, and a bit per entry.
     fn matrix(n_columns: usize, columns: Vec<u32>) -> impl Strategy<Value = (CsrMatrix, Bits)> {
         let value = prop_oneof![3 => Just(None), 3 => Just(Some(2.5)), 1 => (0.1_f32..9.0).prop_map(Some)];
         let row = vec((value, any::<bool>()), columns.len());
@@ -395,7 +409,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_hold_what_the_matrix_holds(
+        fn ratings_hold_the_entries_of_the_matrix(
             (matrix, purchased) in
                 prop_oneof![matrix(9, (0..9).collect()), matrix(70_000, vec![0, 7, 65_535, 65_536, 69_999])],
         ) {

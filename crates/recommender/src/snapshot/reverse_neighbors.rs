@@ -1,52 +1,48 @@
-//! The lists of item neighbors from the other side.
+//! Transposed lists of items: for every item, the items whose lists name it.
 
 use std::ops::Range;
 
-use similarity::lists::NeighborLists;
+use similarity::lists::ListEntries;
 
 use super::dictionary::ItemIndex;
 use super::popularity::Popularity;
 use super::ratings::{RankSlice, Ranks};
 
-/// For every item j the items that have j in their list of neighbors, by their rank by popularity as in
-/// [`Ratings`](super::ratings::Ratings).
+/// For every item j the items that have j in their list, named by their rank by popularity as in
+/// [`Ratings`](super::ratings::Ratings), with their similarities or weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReverseNeighbors {
     offsets: Vec<u64>,
     ranks: Ranks,
-    similarities: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl ReverseNeighbors {
     /// `lists`: one for each item of `popularity`.
-    pub fn new(lists: &NeighborLists, popularity: &Popularity) -> Self {
-        let rank = |follower| popularity.rank(ItemIndex(follower));
-        // In the form in which they are kept: the other one would take twice as much, beside two snapshots.
-        let (offsets, ranks, similarities) = match Ranks::are_narrow(popularity.len()) {
+    pub fn new(lists: ListEntries<'_>, popularity: &Popularity) -> Self {
+        let rank = |item| popularity.rank(ItemIndex(item));
+        // Transposed at once into the width that is kept: a wide copy would take twice the memory, beside two snapshots.
+        let (offsets, ranks, values) = match Ranks::are_narrow(popularity.len()) {
             true => {
                 // Below 2¹⁶: the cast loses nothing.
-                let (offsets, ranks, similarities) = lists.transpose_as(|follower| rank(follower) as u16).into_parts();
-                (offsets, Ranks::Narrow(ranks), similarities)
+                let (offsets, ranks, values) = lists.transpose_as(|item| rank(item) as u16).into_parts();
+                (offsets, Ranks::Narrow(ranks), values)
             }
             false => {
-                let (offsets, ranks, similarities) = lists.transpose_as(rank).into_parts();
-                (offsets, Ranks::Wide(ranks), similarities)
+                let (offsets, ranks, values) = lists.transpose_as(rank).into_parts();
+                (offsets, Ranks::Wide(ranks), values)
             }
         };
-        Self {
-            offsets,
-            ranks,
-            similarities,
-        }
+        Self { offsets, ranks, values }
     }
 
-    /// The ranks of the items that have `item` in their list, ascending by index, and their similarities to it.
+    /// Returns the ranks of the items that have `item` in their list, by ascending index, and its similarity or weight there.
     pub fn row(&self, item: ItemIndex) -> (RankSlice<'_>, &[f32]) {
         let range = self.row_range(item);
-        (self.ranks.as_slice().slice(range.clone()), &self.similarities[range])
+        (self.ranks.as_slice().slice(range.clone()), &self.values[range])
     }
 
-    /// Positions of the row's entries among all.
+    /// Returns the positions of the row's entries among all entries.
     pub fn row_range(&self, item: ItemIndex) -> Range<usize> {
         self.offsets[item.at()] as usize..self.offsets[item.at() + 1] as usize
     }
@@ -54,13 +50,15 @@ impl ReverseNeighbors {
 
 #[cfg(test)]
 mod tests {
+    use similarity::lists::NeighborLists;
+
     use super::*;
 
     #[test]
-    fn who_follows_an_item_has_it_in_the_list() {
+    fn an_item_is_found_by_those_that_have_it_in_their_list() {
         let lists = NeighborLists::new(3, vec![0, 2, 2, 4], vec![2, 1, 0, 1], vec![1.0, 0.25, 0.5, 0.5]).unwrap();
         // Item 2 has rank 0, item 0 rank 1.
-        let reverse_neighbors = ReverseNeighbors::new(&lists, &Popularity::new(&[5, 1, 9]));
+        let reverse_neighbors = ReverseNeighbors::new(lists.entries(), &Popularity::new(&[5, 1, 9]));
         let row = |item| {
             let (ranks, similarities) = reverse_neighbors.row(ItemIndex(item));
             assert_eq!(reverse_neighbors.row_range(ItemIndex(item)).len(), ranks.len());
@@ -81,7 +79,7 @@ mod tests {
         let lists = NeighborLists::new(n, offsets, vec![0], vec![0.5]).unwrap();
         let mut raters = vec![3; n];
         raters[1] = 1;
-        let reverse_neighbors = ReverseNeighbors::new(&lists, &Popularity::new(&raters));
+        let reverse_neighbors = ReverseNeighbors::new(lists.entries(), &Popularity::new(&raters));
         let (ranks, similarities) = reverse_neighbors.row(ItemIndex(0));
         assert_eq!((ranks.len(), similarities), (1, &[0.5][..]));
         assert_eq!(ranks.get(0), 1 << 16);

@@ -1,4 +1,5 @@
-//! What one request sees: a snapshot and what has changed since. Cloned once at its start, passed down.
+//! The state that one request sees: a snapshot and the overlay of changes since. A request clones it once at its start and
+//! passes it down.
 
 use std::sync::Arc;
 
@@ -15,20 +16,20 @@ pub struct View {
     pub version: i64,
     pub snapshot: Arc<Snapshot>,
     pub overlay: Arc<Overlay>,
-    /// One number for all views whose overlays have grown out of one another.
+    /// A number that all views share whose overlays have grown out of one another.
     pub epoch: u64,
-    /// What silence of a user means.
+    /// Says what it means that a user has nothing on record.
     pub privacy: PrivacyOptions,
 }
 
-/// What an answer about one user, or about nobody, rests on beside the question: while it is equal, the answer is, unless it
-/// speaks of items that the snapshot does not know.
+/// Identifies the state behind an answer about one user, or about nobody. While the stamp is equal, so is the answer to the
+/// same question, unless it names items that the snapshot does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     epoch: u64,
     items_changed: u64,
     user_changed: u64,
-    /// Where they have changed since the snapshot.
+    /// The user's consents, where they have changed since the snapshot.
     consents: Option<Consents>,
 }
 
@@ -48,7 +49,7 @@ pub struct History {
 }
 
 impl History {
-    /// `entries` in any order; of two for one item the one with the higher rating stays.
+    /// Takes `entries` in any order; of two entries for one item the one with the higher rating stays.
     pub fn new(mut entries: Vec<HistoryEntry>) -> Self {
         entries.sort_unstable_by(|a, b| a.item.cmp(&b.item).then(b.rating.total_cmp(&a.rating)));
         entries.dedup_by_key(|entry| entry.item);
@@ -61,7 +62,7 @@ impl History {
 }
 
 impl View {
-    /// The row of `user` in the snapshot; `None` for a user that has come since.
+    /// Returns the row of `user` in the snapshot; `None` for a user that was added since.
     pub fn user(&self, user: &UserId) -> Option<UserIndex> {
         self.snapshot.users().find(user.as_str())
     }
@@ -74,8 +75,8 @@ impl View {
         }
     }
 
-    /// What an answer about `user` rests on, or one about nobody. What is said of items that came after the snapshot may
-    /// change all the same.
+    /// Returns the stamp of answers about `user`, or about nobody. Statements about items that were added after the snapshot
+    /// may change under an equal stamp.
     pub fn stamp(&self, user: Option<&UserId>) -> Stamp {
         Stamp {
             epoch: self.epoch,
@@ -85,18 +86,18 @@ impl View {
         }
     }
 
-    /// Whether nothing is on record of anybody.
+    /// Whether nobody has any consents on record.
     pub fn has_no_consents(&self) -> bool {
         !self.overlay.has_consents() && self.snapshot.consents().ids().is_empty()
     }
 
-    /// What is on record for `user` now.
+    /// Returns the consents that `user` has on record now.
     pub fn consents(&self, user: &UserId) -> Consents {
         let recorded = || self.snapshot.consents().of(user.as_str());
         self.overlay.consents(user.as_str()).unwrap_or_else(recorded)
     }
 
-    /// What is on record now for a user of the snapshot.
+    /// Returns the consents that a user of the snapshot has on record now.
     pub fn user_consents(&self, user: UserIndex) -> Consents {
         let fresh = match self.overlay.has_consents() {
             true => self.overlay.consents(self.snapshot.users().id(user)),
@@ -107,7 +108,7 @@ impl View {
 
     /// Whether the data of `user` may be used for `purpose`.
     pub fn allows(&self, user: &UserId, purpose: Purpose) -> bool {
-        // Spare the hash and the search in the common case.
+        // Saves the hash and the search in the common case.
         let consents = match self.has_no_consents() {
             true => Consents::default(),
             false => self.consents(user),
@@ -115,7 +116,7 @@ impl View {
         self.privacy.allows(consents, purpose)
     }
 
-    /// The same for a user of the snapshot.
+    /// Whether the data of a user of the snapshot may be used for `purpose`.
     pub fn user_allows(&self, user: UserIndex, purpose: Purpose) -> bool {
         self.privacy.allows(self.user_consents(user), purpose)
     }
@@ -124,14 +125,14 @@ impl View {
         self.snapshot.items().id(item)
     }
 
-    /// The present facts of an item of the snapshot.
+    /// Returns the present facts of an item of the snapshot.
     pub fn facts(&self, item: ItemIndex) -> Facts<'_> {
         self.overlay
             .known_item(item)
             .unwrap_or_else(|| self.snapshot.catalog().facts(item))
     }
 
-    /// The history of `user` as the snapshot knows it, the most popular item first.
+    /// Returns the history of `user` as the snapshot knows it, the most popular item first.
     pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
         let positions = self.snapshot.ratings().row_range(user.at());
         let entries = self.snapshot.ratings().row(user.at()).iter().zip(positions);
@@ -142,7 +143,7 @@ impl View {
         })
     }
 
-    /// The present history of `user`: the snapshot's with what has changed since. Items that have come after the
+    /// Returns the present history of `user`: that of the snapshot with the changes since. Items that were added after the
     /// snapshot have no neighbors yet and are left out.
     pub fn history(&self, user: &UserId) -> History {
         let fresh = self.overlay.interactions(user);
@@ -182,7 +183,7 @@ mod tests {
     use crate::snapshot::overlay::FreshChange;
 
     #[test]
-    fn what_was_said_last_counts_and_silence_means_what_is_configured() {
+    fn the_last_consent_counts_and_without_one_the_configured_default() {
         let profiling = |record| Consents::default().with(Purpose::Profiling, record);
         let mut parts = snapshot_parts(&EXAMPLE);
         let records = vec![profiling(Some(false)), profiling(Some(true)), profiling(Some(false))];
@@ -216,7 +217,7 @@ mod tests {
         ] {
             let consents = profiling(record);
             let user = user_id(user);
-            // However full it is.
+            // Applied however full the overlay is.
             overlay.apply(&trained.snapshot, FreshChange::Consents { user, consents }, 0);
         }
         assert_eq!((overlay.len(), overlay.dropped()), (4, 0));

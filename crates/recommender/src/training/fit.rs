@@ -4,7 +4,6 @@ use crate::snapshot::SnapshotParts;
 use crate::snapshot::bits::Bits;
 use crate::snapshot::dictionary::{Dictionary, UserIndex};
 use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
-use crate::snapshot::propensity::Propensity;
 use crate::snapshot::ratings::Ratings;
 use similarity::cosine::{KernelPath, Observer, RowSelection, TopK, TopKOptions, top_k_observed};
 use similarity::lists::NeighborLists;
@@ -106,7 +105,7 @@ pub fn fit(
         item_neighbors,
         activity,
         consents: input.consents.clone(),
-        propensity: Propensity::default(),
+        ..SnapshotParts::default()
     })
 }
 

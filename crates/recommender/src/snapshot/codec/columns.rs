@@ -1,16 +1,21 @@
-//! The columns that the parts are made of, written and read as a whole.
+//! Writes and reads the columns that parts are made of, each as a whole.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
+use similarity::lists::{NeighborLists, WeightLists};
+use similarity::sparse::SparseError;
+
 use crate::snapshot::bits::Bits;
-use crate::snapshot::dictionary::Texts;
+use crate::snapshot::dictionary::{DenseIndex, Dictionary, Texts};
 use crate::snapshot::floats::{Distinct, FloatSlice, Floats, MAX_DISTINCT};
 
 use super::CodecError;
 use super::huge_pages;
 
-/// Appends to the bytes of a part.
-pub(super) struct Writer {
+/// Appends columns to the bytes of a part.
+pub(in crate::snapshot) struct Writer {
     bytes: Vec<u8>,
 }
 
@@ -25,6 +30,12 @@ impl Writer {
 
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// `value`: numbers and names in plain structs, which are all JSON can hold.
+    pub fn json(&mut self, value: &impl Serialize) {
+        let json = serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("numbers and names in plain structs"));
+        self.raw(&json);
     }
 
     pub fn u64(&mut self, value: u64) {
@@ -74,7 +85,7 @@ impl Writer {
         }
     }
 
-    /// The same of values that are not kept as [`Floats`].
+    /// Writes the same column as [`packed_floats`](Self::packed_floats), of values that are not kept as [`Floats`].
     pub fn floats(&mut self, values: &[f32]) {
         self.packed_floats(&Floats::new(values.to_vec()));
     }
@@ -94,40 +105,52 @@ impl Writer {
         self.raw(texts.bytes().as_bytes());
     }
 
-    /// Room first, then plain stores: the compiler makes a copy of this, which it does not of appending.
+    pub fn neighbor_lists(&mut self, lists: &NeighborLists) {
+        self.lists(lists.offsets(), lists.neighbors(), lists.similarities());
+    }
+
+    pub fn weight_lists(&mut self, lists: &WeightLists) {
+        self.lists(lists.offsets(), lists.targets(), lists.weights());
+    }
+
+    /// `offsets`: one more than rows, and as many rows as targets.
+    fn lists(&mut self, offsets: &[u64], targets: &[u32], values: &[f32]) {
+        self.u64(offsets.len() as u64 - 1);
+        self.lengths(offsets);
+        self.integers(targets.iter().map(|&target| u64::from(target)));
+        self.floats(values);
+    }
+
+    /// Makes the place first and then stores into it: the compiler turns that into a copy, which it does not do with
+    /// appending.
     fn chunks<const W: usize>(&mut self, chunks: impl ExactSizeIterator<Item = [u8; W]>) {
         let start = self.bytes.len();
         self.bytes.resize(start + chunks.len() * W, 0);
-        let (room, _) = self.bytes[start..].as_chunks_mut();
-        for (room, chunk) in room.iter_mut().zip(chunks) {
-            *room = chunk;
+        let (places, _) = self.bytes[start..].as_chunks_mut();
+        for (place, chunk) in places.iter_mut().zip(chunks) {
+            *place = chunk;
         }
     }
 }
 
-/// Takes the fields of a part from the front of its bytes, which come piece by piece: no more than one piece is in memory
-/// beside what it is decoded to.
-pub(super) struct Reader<'a> {
-    part: &'static str,
+/// Takes the fields of a part from the front of its bytes, which come chunk by chunk: only one chunk is in memory beside
+/// the values that are decoded from it.
+pub(in crate::snapshot) struct Reader<'a> {
+    part: &'a str,
     chunks: &'a mut dyn Iterator<Item = Vec<u8>>,
-    /// What has come and is not taken yet.
+    /// The chunk that came last; its bytes before `at` are taken.
     chunk: Vec<u8>,
     at: usize,
     /// Bytes that may still be taken.
     left: u64,
-    /// Bytes still to come that the checksum is of.
+    /// Bytes still to come that the checksum covers.
     unhashed: u64,
     hasher: Xxh3,
 }
 
 impl<'a> Reader<'a> {
-    /// `n_bytes`: of all of `chunks`; the checksum is of those before the last `n_unhashed`.
-    pub fn new(
-        part: &'static str,
-        n_bytes: u64,
-        n_unhashed: usize,
-        chunks: &'a mut dyn Iterator<Item = Vec<u8>>,
-    ) -> Self {
+    /// `n_bytes`: the length of all `chunks` together; the checksum covers all but the last `n_unhashed`.
+    pub fn new(part: &'a str, n_bytes: u64, n_unhashed: usize, chunks: &'a mut dyn Iterator<Item = Vec<u8>>) -> Self {
         let mut hasher = Xxh3::new();
         hasher.update(part.as_bytes());
         hasher.update(&[0]);
@@ -142,21 +165,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn part(&self) -> &'static str {
-        self.part
+    fn part(&self) -> String {
+        self.part.to_owned()
     }
 
+    /// The error about a field of the part; `problem` continues the sentence that begins with the field.
     pub fn invalid(&self, field: &'static str, problem: &'static str) -> CodecError {
-        let part = self.part;
+        let part = self.part();
         CodecError::Field { part, field, problem }
     }
 
+    /// The error about rows that do not form a matrix or lists.
+    pub fn inconsistent(&self, source: SparseError) -> CodecError {
+        let part = self.part();
+        CodecError::Sparse { part, source }
+    }
+
     fn ended(&self, field: &'static str) -> CodecError {
-        let part = self.part;
+        let part = self.part();
         CodecError::Ended { part, field }
     }
 
-    /// The next piece, where there is one.
+    /// Goes on to the next chunk; false where there is none.
     fn advance(&mut self) -> bool {
         let Some(chunk) = self.chunks.next() else { return false };
         let n_hashed = self.unhashed.min(chunk.len() as u64);
@@ -166,30 +196,31 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// Keeps the last `n_bytes` back from what may be taken.
+    /// Reserves the last `n_bytes`, which may not be taken as contents.
     pub fn keep_back(&mut self, field: &'static str, n_bytes: usize) -> Result<(), CodecError> {
         self.left = self.left.checked_sub(n_bytes as u64).ok_or_else(|| self.ended(field))?;
         Ok(())
     }
 
-    /// All that is left.
-    pub fn rest(&mut self, field: &'static str) -> Result<Vec<u8>, CodecError> {
+    /// Takes all that is left.
+    fn rest(&mut self, field: &'static str) -> Result<Vec<u8>, CodecError> {
         self.bytes(field, self.left)
     }
 
-    /// Nothing may be left.
+    /// # Errors
+    /// Bytes are left.
     pub fn finish(&self) -> Result<(), CodecError> {
         match usize::try_from(self.left).unwrap_or(usize::MAX) {
             0 => Ok(()),
             n_bytes => Err(CodecError::Surplus {
-                part: self.part,
+                part: self.part(),
                 n_bytes,
             }),
         }
     }
 
-    /// What was kept back, and the checksum of all before it, whatever of that has been taken; `None` where less has come
-    /// than was said, or more.
+    /// Returns the reserved bytes and the checksum of all bytes before them, taken or not; `None` where fewer or more bytes
+    /// have come than [`new`](Self::new) was told.
     pub fn close<const W: usize>(mut self) -> Option<([u8; W], [u8; 16])> {
         let mut skipped = self.left;
         while skipped > 0 {
@@ -216,12 +247,12 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    /// A count of something that is not itself in the bytes: nothing may be allocated by it.
+    /// Takes a count of something that is not itself in the bytes: memory must not be allocated by it.
     pub fn size(&mut self, field: &'static str) -> Result<usize, CodecError> {
         usize::try_from(self.u64(field)?).map_err(|_| self.invalid(field, "is more than memory can hold"))
     }
 
-    /// `count`, if the bytes that are left have so many entries of `width`: then memory may be taken for them.
+    /// Returns `count` if the bytes that are left hold so many entries of `width`: then memory may be allocated for them.
     fn counted(&self, field: &'static str, count: u64, width: usize) -> Result<usize, CodecError> {
         match usize::try_from(count) {
             Ok(entries) if count <= self.left / width as u64 => Ok(entries),
@@ -247,7 +278,7 @@ impl<'a> Reader<'a> {
                 count -= run.len();
                 continue;
             }
-            // One that begins in this piece and ends in another.
+            // An entry that begins in this chunk and ends in another.
             let mut entry = [0; W];
             let mut filled = 0;
             while filled < W {
@@ -266,7 +297,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The next `count` times W bytes, each made a `T`.
+    /// Takes the next `count` times W bytes and makes each a `T`.
     pub fn entries<const W: usize, T>(
         &mut self,
         field: &'static str,
@@ -318,7 +349,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Numbers of N bytes from W.
+    /// Takes numbers of W bytes and widens them to N.
     fn widened<const W: usize, const N: usize, T>(
         &mut self,
         field: &'static str,
@@ -332,7 +363,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Where the entries of the given lengths begin, and the last of them ends: one more than lengths.
+    /// Takes lengths and returns where their entries begin, and the last of them ends: one more than lengths.
     pub fn offsets(&mut self, field: &'static str) -> Result<Vec<u64>, CodecError> {
         let lengths = self.u64s(field)?;
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
@@ -367,7 +398,7 @@ impl<'a> Reader<'a> {
         Ok(Floats::Coded { distinct, positions })
     }
 
-    /// Exactly `N`.
+    /// Takes exactly `N` doubles.
     pub fn doubles<const N: usize>(&mut self, field: &'static str) -> Result<[f64; N], CodecError> {
         let count = self.u64(field)?;
         if count != N as u64 {
@@ -391,6 +422,45 @@ impl<'a> Reader<'a> {
         let n_bytes = offsets.last().copied().unwrap_or(0);
         let bytes = String::from_utf8(self.bytes(field, n_bytes)?).map_err(|_| self.invalid(field, "are not UTF-8"))?;
         Texts::from_parts(offsets, bytes).ok_or_else(|| self.invalid(field, "are cut inside of a character"))
+    }
+
+    /// Takes texts that are strictly ascending ids.
+    pub fn dictionary<I: DenseIndex>(&mut self, field: &'static str) -> Result<Dictionary<I>, CodecError> {
+        let ids = self.texts(field)?;
+        Dictionary::new(ids).ok_or_else(|| self.invalid(field, "are not strictly ascending, or too many"))
+    }
+
+    pub fn neighbor_lists(&mut self) -> Result<NeighborLists, CodecError> {
+        let offsets = self.square_offsets()?;
+        let (neighbors, similarities) = (self.u32s("neighbors")?, self.floats("similarities")?.into_vec());
+        NeighborLists::new(offsets.len() - 1, offsets, neighbors, similarities)
+            .map_err(|source| self.inconsistent(source))
+    }
+
+    pub fn weight_lists(&mut self) -> Result<WeightLists, CodecError> {
+        let offsets = self.square_offsets()?;
+        let (targets, weights) = (self.u32s("targets")?, self.floats("weights")?.into_vec());
+        WeightLists::new(offsets.len() - 1, offsets, targets, weights).map_err(|source| self.inconsistent(source))
+    }
+
+    /// Takes the number of targets and the lengths of as many lists, and returns where the lists begin.
+    fn square_offsets(&mut self) -> Result<Vec<u64>, CodecError> {
+        let n_targets = self.size("number of targets")?;
+        let offsets = self.offsets("lengths")?;
+        // Nothing else bounds the number of targets by the number of bytes, and checking the lists allocates by it.
+        match n_targets == offsets.len() - 1 {
+            true => Ok(offsets),
+            false => Err(self.invalid("number of targets", "is not the number of lists")),
+        }
+    }
+
+    /// Takes all that is left as JSON.
+    pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, CodecError> {
+        let json = self.rest("contents")?;
+        serde_json::from_slice(&json).map_err(|source| {
+            let part = self.part();
+            CodecError::Json { part, source }
+        })
     }
 }
 

@@ -1,0 +1,251 @@
+//! The parts of a snapshot: what a part is, and the one list of all of them.
+//!
+//! # Adding a part
+//!
+//! 1. Write one file here, like [`item_weights`]: the plain data, if nothing else has it yet, and an implementation of
+//!    [`Part`] whose documentation gives the layout byte by byte.
+//! 2. Add one line to the list [`parts!`] at the end of this file, and the `mod` of the file above it.
+//!
+//! Encoding, decoding, checking and the field of [`SnapshotParts`] follow from the list. A new part must be optional
+//! ([`Part::missing`] returns something), because a release reads the snapshots of the release before it, which do not
+//! have the part. Code that builds a snapshot without it ends its literal with `..SnapshotParts::default()`.
+//!
+//! # Changing a part
+//!
+//! A change of the layout raises [`Part::VERSION`]; [`Part::decode`] goes on reading the version before, for which
+//! [`Part::OLDEST_VERSION`] stays where it was. The name of a part never changes.
+
+use std::collections::BTreeMap;
+
+use similarity::lists::{NeighborLists, WeightLists};
+
+use super::activity::Activity;
+use super::bits::Bits;
+use super::catalog::Catalog;
+use super::codec::CodecError;
+use super::codec::columns::{Reader, Writer};
+use super::consents::ConsentRecords;
+use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::parameters::{BlendWeights, TrainingParameters};
+use super::propensity::Propensity;
+use super::ratings::Ratings;
+use super::{Biases, SnapshotError};
+
+mod activity;
+mod biases;
+mod catalog;
+mod consents;
+mod item_neighbors;
+mod item_weights;
+mod items;
+mod parameters;
+mod propensity;
+mod ratings;
+mod user_neighbors;
+mod users;
+mod weights;
+
+/// One part: how it is named, stored and checked.
+pub(super) trait Part {
+    /// Identifies the part where it is stored.
+    const NAME: &'static str;
+    /// The version of the layout that [`encode`](Self::encode) writes, counted from 0.
+    const VERSION: u16 = 0;
+    /// [`decode`](Self::decode) reads every version from this one to [`VERSION`](Self::VERSION).
+    const OLDEST_VERSION: u16 = Self::VERSION;
+
+    /// The part in memory: the part's fields of [`SnapshotParts`], as a tuple where there are several.
+    type Contents;
+
+    /// Whether `parts` hold this part. One that they do not hold is not stored.
+    fn is_present(_parts: &SnapshotParts) -> bool {
+        true
+    }
+
+    fn encode(parts: &SnapshotParts, to: &mut Writer);
+
+    /// Reads the layout of `version`, which lies within the versions that this part reads.
+    ///
+    /// # Errors
+    /// Names the part, and the field that is wrong. Memory is taken only for entries whose bytes are there.
+    fn decode(version: u16, from: &mut Reader<'_>) -> Result<Self::Contents, CodecError>;
+
+    /// Stands for the part in a snapshot that does not hold it. `None` for a part without which a snapshot cannot be
+    /// served.
+    fn missing(_absence: Absence) -> Option<Self::Contents> {
+        None
+    }
+
+    /// Checks whatever [`decode`](Self::decode) cannot see: numbers, and how the part fits the others.
+    ///
+    /// # Errors
+    /// Names the part whose shape or values do not fit.
+    fn validate(_parts: &SnapshotParts) -> Result<(), SnapshotError> {
+        Ok(())
+    }
+}
+
+/// The reason why a snapshot does not hold a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, thiserror::Error)]
+pub enum Absence {
+    #[default]
+    #[error("the snapshot was written without it; train a new snapshot")]
+    NotWritten,
+    #[error(
+        "the snapshot holds it in layout version {version}, which this program does not read; train a new snapshot"
+    )]
+    UnknownVersion { version: u16 },
+}
+
+/// The contents of an optional part, or why the snapshot does not hold it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Optional<T> {
+    Present(T),
+    Missing(Absence),
+}
+
+impl<T> Default for Optional<T> {
+    fn default() -> Self {
+        Self::Missing(Absence::NotWritten)
+    }
+}
+
+impl<T> Optional<T> {
+    /// # Errors
+    /// The reason why there is none, for callers of the feature that needs it.
+    pub fn get(&self) -> Result<&T, Absence> {
+        match self {
+            Self::Present(contents) => Ok(contents),
+            Self::Missing(absence) => Err(*absence),
+        }
+    }
+}
+
+/// [`Part`] as an entry of [`PARTS`].
+pub(super) struct PartEntry {
+    pub name: &'static str,
+    pub version: u16,
+    pub oldest_version: u16,
+    pub is_present: fn(&SnapshotParts) -> bool,
+    pub encode: fn(&SnapshotParts, &mut Writer),
+    pub decode: fn(u16, &mut Reader<'_>) -> Result<Contents, CodecError>,
+    pub validate: fn(&SnapshotParts) -> Result<(), SnapshotError>,
+}
+
+impl PartEntry {
+    pub fn find(name: &str) -> Option<&'static Self> {
+        PARTS.iter().find(|part| part.name == name)
+    }
+
+    pub fn reads(&self, version: u16) -> bool {
+        (self.oldest_version..=self.version).contains(&version)
+    }
+}
+
+/// A part of known name that was stored.
+#[derive(Debug)]
+pub(super) enum StoredContents {
+    Decoded(Contents),
+    UnknownVersion(u16),
+}
+
+fn absence(stored: Option<&StoredContents>) -> Absence {
+    match stored {
+        Some(&StoredContents::UnknownVersion(version)) => Absence::UnknownVersion { version },
+        _ => Absence::NotWritten,
+    }
+}
+
+/// Puts in the place of a part that was not decoded what stands for it.
+fn without<P: Part>(absence: Absence) -> Result<P::Contents, CodecError> {
+    P::missing(absence).ok_or_else(|| {
+        let part = P::NAME.to_owned();
+        match absence {
+            Absence::NotWritten => CodecError::Missing { part },
+            Absence::UnknownVersion { version } => CodecError::PartVersion {
+                part,
+                version,
+                oldest: P::OLDEST_VERSION,
+                newest: P::VERSION,
+            },
+        }
+    })
+}
+
+fn check_length(part: &'static str, expected: usize, actual: usize) -> Result<(), SnapshotError> {
+    match expected == actual {
+        true => Ok(()),
+        false => Err(SnapshotError::Shape { part, expected, actual }),
+    }
+}
+
+/// Makes of the list: the struct that holds all parts, the type of one decoded part, [`PARTS`] and [`assemble`].
+macro_rules! parts {
+    ($( $module:ident::$Part:ident { $( $(#[$doc:meta])* $field:ident: $Type:ty ),+ $(,)? } )+) => {
+        /// All parts of a snapshot; m users, n items. The default is the snapshot of a shop without anything.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct SnapshotParts {
+            $( $( $(#[$doc])* pub $field: $Type, )+ )+
+        }
+
+        /// The contents of one part.
+        #[derive(Debug)]
+        pub(super) enum Contents {
+            $( $Part(<$module::$Part as Part>::Contents), )+
+        }
+
+        /// Every part that this program knows, in the order in which they are written.
+        pub(super) const PARTS: &[PartEntry] = &[
+            $( PartEntry {
+                name: <$module::$Part as Part>::NAME,
+                version: <$module::$Part as Part>::VERSION,
+                oldest_version: <$module::$Part as Part>::OLDEST_VERSION,
+                is_present: <$module::$Part as Part>::is_present,
+                encode: <$module::$Part as Part>::encode,
+                decode: |version, from| <$module::$Part as Part>::decode(version, from).map(Contents::$Part),
+                validate: <$module::$Part as Part>::validate,
+            }, )+
+        ];
+
+        /// Joins stored parts, by name. That they fit together is for [`Part::validate`] to check.
+        ///
+        /// # Errors
+        /// Names a part that is missing, or of a version that is not read, and without which no snapshot can be served.
+        #[expect(unused_parens, reason = "most parts have one field, and then the tuple is a name in parentheses")]
+        pub(super) fn assemble(
+            mut stored: BTreeMap<&'static str, StoredContents>,
+        ) -> Result<SnapshotParts, CodecError> {
+            $(
+                let ($( $field ),+) = match stored.remove(<$module::$Part as Part>::NAME) {
+                    Some(StoredContents::Decoded(Contents::$Part(contents))) => contents,
+                    other => without::<$module::$Part>(absence(other.as_ref()))?,
+                };
+            )+
+            Ok(SnapshotParts { $( $( $field, )+ )+ })
+        }
+    };
+}
+
+parts! {
+    parameters::ParametersPart { parameters: TrainingParameters }
+    weights::WeightsPart { weights: BlendWeights }
+    users::UsersPart { /// The users with at least one effective rating, m.
+        users: Dictionary<UserIndex> }
+    items::ItemsPart { /// All items of the catalog, n.
+        items: Dictionary<ItemIndex> }
+    catalog::CatalogPart { catalog: Catalog }
+    ratings::RatingsPart { /// Effective ratings, [m, n].
+        ratings: Ratings, /// One bit an entry of `ratings`: the user has bought the item.
+        purchased: Bits }
+    biases::BiasesPart { biases: Biases }
+    user_neighbors::UserNeighborsPart { /// m lists.
+        user_neighbors: NeighborLists }
+    item_neighbors::ItemNeighborsPart { /// n lists.
+        item_neighbors: NeighborLists }
+    activity::ActivityPart { /// m entries in every column.
+        activity: Activity }
+    consents::ConsentsPart { consents: ConsentRecords }
+    propensity::PropensityPart { propensity: Propensity }
+    item_weights::ItemWeightsPart { /// n lists: learned weights, above or below 0.
+        item_weights: Optional<WeightLists> }
+}

@@ -10,6 +10,7 @@ pub mod filter;
 pub(crate) mod kernel;
 pub mod popular;
 pub mod rank;
+pub mod rankers;
 pub(crate) mod shopper;
 pub mod similar;
 #[cfg(any(test, feature = "test-support"))]

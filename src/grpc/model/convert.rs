@@ -7,7 +7,7 @@ use crate::store::snapshots::{SnapshotRecord, SnapshotState};
 use domain::error::InvalidField;
 use domain::item::check_text;
 use recommender::evaluation::report::{
-    Evaluation, GateVerdict, ItemScope, ParametersOf, Ranker, RankingMetrics, RatingMetrics, RatingPredictor,
+    Evaluation, GateVerdict, ItemScope, ParametersOf, RankingMetrics, RatingMetrics, RatingPredictor,
 };
 use recommender::snapshot::parameters::TrainingParameters;
 
@@ -139,13 +139,7 @@ impl From<RankingMetrics> for v1::RankingMetrics {
     fn from(metrics: RankingMetrics) -> Self {
         Self {
             parameters: parameters_of(metrics.parameters),
-            ranker: match metrics.ranker {
-                Ranker::Popularity => "popularity",
-                Ranker::ItemBased => "item_based",
-                Ranker::UserBased => "user_based",
-                Ranker::Blended => "blended",
-            }
-            .to_owned(),
+            ranker: metrics.ranker,
             items: match metrics.items {
                 ItemScope::All => "all",
                 ItemScope::New => "new",

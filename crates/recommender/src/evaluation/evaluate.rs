@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ranking::rankers::{BLENDED, Ranker, Role};
 use crate::snapshot::Snapshot;
 use crate::snapshot::overlay::Overlay;
 use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
@@ -15,8 +16,8 @@ use super::error::EvaluationError;
 use super::held_out::{HeldOutPart, HeldOutParts};
 use super::ranking::Listing;
 use super::rating::rated_cases;
-use super::report::{ItemScope, ParametersOf, Ranker, RankingMetrics, RatingMetrics, RatingPredictor};
-use super::weights::fit_weights;
+use super::report::{ItemScope, ParametersOf, RankingMetrics, RatingMetrics, RatingPredictor};
+use super::weights::{choose_ranker, fit_weights};
 use super::{ranking, rating};
 
 /// The evaluation of one set of parameters.
@@ -24,6 +25,8 @@ use super::{ranking, rating};
 pub struct Evaluated {
     /// The blend weights, fitted on the validation part.
     pub weights: BlendWeights,
+    /// The ranker chosen on the validation part, among those that compete.
+    pub ranker: Ranker,
     /// The number of users with a relevant new item in the test part. The gate needs enough of them.
     pub users: u64,
     /// The metrics of every ranker in both scopes; a scope without users has none.
@@ -43,7 +46,7 @@ impl Evaluated {
     /// Returns the metrics of a ranker in a scope; `None` without users.
     pub fn ranking(&self, ranker: Ranker, items: ItemScope) -> Option<&RankingMetrics> {
         let mut ranking = self.ranking.iter();
-        ranking.find(|metrics| metrics.ranker == ranker && metrics.items == items)
+        ranking.find(|metrics| metrics.ranker == ranker.name && metrics.items == items)
     }
 }
 
@@ -65,16 +68,10 @@ pub fn evaluate(
     parameters: &TrainingParameters,
     of: ParametersOf,
 ) -> Result<Evaluated, EvaluationError> {
-    let weights = weights_on_validation(input, held_out, parameters)?;
+    let (weights, ranker) = choices_on_validation(input, held_out, parameters)?;
     let view = model_before(&held_out.test, input, held_out, parameters, weights)?;
     let rated = rated_cases(input, held_out, &held_out.test, parameters, &view)?;
 
-    let rankers = [
-        Ranker::Popularity,
-        Ranker::ItemBased,
-        Ranker::UserBased,
-        Ranker::Blended,
-    ];
     let listing = |items, ranker| Listing {
         ranker,
         items,
@@ -82,7 +79,7 @@ pub fn evaluate(
     };
     let scopes = [ItemScope::All, ItemScope::New].into_iter();
     let listings: Vec<Listing> = scopes
-        .flat_map(|items| rankers.map(|ranker| listing(items, ranker)))
+        .flat_map(|items| Ranker::available(&view.snapshot).map(move |ranker| listing(items, ranker)))
         .collect();
     let lists = ranking::ranked_lists(&view, &input.users, &held_out.test.cases, &listings);
     let ranking = listings.into_iter().zip(&lists);
@@ -98,24 +95,36 @@ pub fn evaluate(
     let rating = rating.filter_map(|predictor| rating::measure(&view, &rated, of, predictor));
     Ok(Evaluated {
         weights,
+        ranker,
         users: held_out.users() as u64,
         ranking: ranking.collect(),
         rating: rating.collect(),
     })
 }
 
-fn weights_on_validation(
+/// Fits the weights and chooses the ranker with them.
+fn choices_on_validation(
     input: &TrainingInput,
     held_out: &HeldOutParts,
     parameters: &TrainingParameters,
-) -> Result<BlendWeights, EvaluationError> {
+) -> Result<(BlendWeights, Ranker), EvaluationError> {
     let weights = BlendWeights::default();
     if held_out.validation.cases.is_empty() {
-        return Ok(weights);
+        return Ok((weights, BLENDED));
     }
     let view = model_before(&held_out.validation, input, held_out, parameters, weights)?;
     let rated = rated_cases(input, held_out, &held_out.validation, parameters, &view)?;
-    Ok(fit_weights(&view, &input.users, &held_out.validation.cases, &rated))
+    let weights = fit_weights(&view, &input.users, &held_out.validation.cases, &rated);
+    let competing = Ranker::available(&view.snapshot).filter(|ranker| ranker.role == Role::Competing);
+    let competing: Vec<Ranker> = competing.collect();
+    let ranker = choose_ranker(
+        &view,
+        &input.users,
+        &held_out.validation.cases,
+        &competing,
+        weights.ranking,
+    );
+    Ok((weights, ranker))
 }
 
 /// Fits a model of all data before `part`, with the neighbors of the users whom it is asked about.
@@ -148,6 +157,7 @@ mod tests {
     use super::super::split::Cut;
     use super::super::testing::tastes;
     use super::*;
+    use crate::ranking::rankers::{ITEM_BASED, POPULARITY, USER_BASED};
     use crate::snapshot::dictionary::ItemIndex;
     use crate::snapshot::parameters::{ImplicitFeedback, TrainingOptions};
     use crate::training::testing::{at, input, order, rating};
@@ -192,11 +202,11 @@ mod tests {
         // Both users are shown [i0, i1, i2, i3]. i0 and i2 are relevant to user 0, i1 to user 2.
         let second = 1.0 / 3f64.log2();
         let ndcg = (1.5 / (1.0 + second) + second) / 2.0;
-        check(Ranker::Popularity, ItemScope::All, ndcg, 1.0, 1.0, 0.0, 1.5);
+        check(POPULARITY, ItemScope::All, ndcg, 1.0, 1.0, 0.0, 1.5);
         // The users are shown [i2, i3] and [i1, i3].
-        check(Ranker::Popularity, ItemScope::New, 1.0, 1.0, 0.75, 0.5, 0.75);
+        check(POPULARITY, ItemScope::New, 1.0, 1.0, 0.75, 0.5, 0.75);
         // The users are shown [i2] and [i1].
-        for ranker in [Ranker::ItemBased, Ranker::UserBased, Ranker::Blended] {
+        for ranker in [ITEM_BASED, USER_BASED, BLENDED] {
             check(ranker, ItemScope::New, 1.0, 1.0, 0.5, 2.0 / 3.0, 1.5);
         }
         assert_eq!(found.users, 2);
@@ -262,11 +272,8 @@ mod tests {
             let found = evaluated(&tastes(), &TrainingParameters::default(), &cut);
             assert_eq!(found.users, 120);
             let ndcg = |ranker| found.ranking(ranker, ItemScope::New).unwrap().ndcg_at_10;
-            for ranker in [Ranker::ItemBased, Ranker::UserBased, Ranker::Blended] {
-                assert!(
-                    ndcg(ranker) > 0.5 && ndcg(ranker) > 3.0 * ndcg(Ranker::Popularity),
-                    "{found:?}"
-                );
+            for ranker in [ITEM_BASED, USER_BASED, BLENDED] {
+                assert!(ndcg(ranker) > 0.5 && ndcg(ranker) > 3.0 * ndcg(POPULARITY), "{found:?}");
             }
         }
     }
@@ -286,7 +293,7 @@ mod tests {
             // The lists are the same; only the relevant items differ.
             assert_eq!((other.gini, other.mean_popularity), (found.gini, found.mean_popularity));
         }
-        let ndcg = |evaluated: &Evaluated| evaluated.ranking(Ranker::Blended, ItemScope::New).unwrap().ndcg_at_10;
+        let ndcg = |evaluated: &Evaluated| evaluated.ranking(BLENDED, ItemScope::New).unwrap().ndcg_at_10;
         assert!(ndcg(&other) < ndcg(&found));
     }
 
@@ -305,13 +312,14 @@ mod tests {
             let row = found.ranking(ranker, ItemScope::New).unwrap();
             (row.ndcg_at_10, row.recall_at_20, row.gini)
         };
-        assert_eq!(figures(Ranker::Blended), figures(Ranker::Popularity));
+        assert_eq!(figures(BLENDED), figures(POPULARITY));
     }
 
     #[test]
     fn no_users_to_evaluate_is_no_error() {
         let nothing = Evaluated {
             weights: BlendWeights::default(),
+            ranker: BLENDED,
             users: 0,
             ranking: Vec::new(),
             rating: Vec::new(),

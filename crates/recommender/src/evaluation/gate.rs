@@ -1,10 +1,11 @@
 //! The gate: decides whether a candidate may replace the active snapshot.
 
+use crate::ranking::rankers::{Ranker, Role};
 use crate::snapshot::SnapshotParts;
 use domain::error::InvalidField;
 
 use super::evaluate::Evaluated;
-use super::report::{GateVerdict, ItemScope, Ranker};
+use super::report::{GateVerdict, ItemScope};
 
 /// Section `gate` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -91,7 +92,7 @@ pub struct GateDecision {
     pub reasons: Vec<String>,
 }
 
-/// Judges a candidate by the NDCG@10 of its blended recommendations of new items, and by its size.
+/// Judges a candidate by the NDCG@10 of its chosen ranker's recommendations of new items, and by its size.
 ///
 /// The candidate is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected if it
 ///
@@ -175,15 +176,17 @@ fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
         let metrics = evaluated.ranking(ranker, ItemScope::New);
         metrics.map_or(0.0, |metrics| metrics.ndcg_at_10)
     };
-    let candidate = ndcg(evidence.candidate, Ranker::Blended);
-    let popularity = ndcg(evidence.candidate, Ranker::Popularity);
+    let candidate = ndcg(evidence.candidate, evidence.candidate.ranker);
     let mut reasons = Vec::new();
-    if candidate < popularity {
-        reasons.push(format!(
-            "NDCG@10 on new items is {candidate:.4}; it must be at least {popularity:.4}, that of popularity"
-        ));
+    for reference in Ranker::with_role(Role::Reference) {
+        let (name, least) = (reference.name, ndcg(evidence.candidate, reference));
+        if candidate < least {
+            reasons.push(format!(
+                "NDCG@10 on new items is {candidate:.4}; it must be at least {least:.4}, that of {name}"
+            ));
+        }
     }
-    if let Some(active) = evidence.active.map(|active| ndcg(active, Ranker::Blended)) {
+    if let Some(active) = evidence.active.map(|active| ndcg(active, active.ranker)) {
         let least = active * (1.0 - options.tolerance);
         if candidate < least {
             reasons.push(format!(
@@ -200,13 +203,14 @@ fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
 mod tests {
     use super::super::report::{ParametersOf, RankingMetrics};
     use super::*;
+    use crate::ranking::rankers::{BLENDED, POPULARITY};
     use crate::snapshot::parameters::BlendWeights;
 
     /// Returns an evaluation with these NDCG@10 on new items. Those on all items are inverted, as the gate must ignore them.
     fn evaluated(users: u64, popularity: f64, blended: f64) -> Evaluated {
-        let row = |ranker, items, ndcg_at_10| RankingMetrics {
+        let row = |ranker: Ranker, items, ndcg_at_10| RankingMetrics {
             parameters: ParametersOf::Candidate,
-            ranker,
+            ranker: ranker.name.to_owned(),
             items,
             users,
             ndcg_at_10,
@@ -216,13 +220,14 @@ mod tests {
             mean_popularity: 0.0,
         };
         let ranking = vec![
-            row(Ranker::Popularity, ItemScope::All, 1.0 - popularity),
-            row(Ranker::Blended, ItemScope::All, 1.0 - blended),
-            row(Ranker::Popularity, ItemScope::New, popularity),
-            row(Ranker::Blended, ItemScope::New, blended),
+            row(POPULARITY, ItemScope::All, 1.0 - popularity),
+            row(BLENDED, ItemScope::All, 1.0 - blended),
+            row(POPULARITY, ItemScope::New, popularity),
+            row(BLENDED, ItemScope::New, blended),
         ];
         Evaluated {
             weights: BlendWeights::default(),
+            ranker: BLENDED,
             users,
             ranking: if users > 0 { ranking } else { Vec::new() },
             rating: Vec::new(),

@@ -5,12 +5,13 @@ use rayon::prelude::*;
 use crate::ranking::Basis;
 use crate::ranking::popular::most_popular;
 use crate::ranking::rank::{Ranking, Scratch, rank_each};
+use crate::ranking::rankers::{Ranker, Scoring, rank_by_weights};
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::snapshot::view::View;
 
 use super::held_out::EvaluationCase;
 use super::metrics::{coverage, gini, mean, ndcg, recall};
-use super::report::{ItemScope, ParametersOf, Ranker, RankingMetrics};
+use super::report::{ItemScope, ParametersOf, RankingMetrics};
 
 /// The length of a list.
 const LIMIT: usize = 20;
@@ -52,7 +53,7 @@ pub(super) fn measure(
     let listed_exposures: Vec<u64> = listed.map(|(_, &exposure)| exposure).collect();
     Some(RankingMetrics {
         parameters,
-        ranker: listing.ranker,
+        ranker: listing.ranker.name.to_owned(),
         items: listing.items,
         users: lists.len() as u64,
         ndcg_at_10: mean_ndcg(lists),
@@ -129,10 +130,15 @@ fn lists_of<'a>(
     .into_iter();
     let list = |listing: &Listing| {
         asked(&listing).then(|| {
-            let items = basis(listing.ranker).and_then(|_| ranked.next()).unwrap_or_default();
+            let excluded = excluded(listing.items);
+            let items = match (listing.ranker.scoring, user) {
+                (Scoring::Similarity(_), Some(_)) => ranked.next().unwrap_or_default(),
+                (Scoring::ItemWeights, Some(user)) => weighted(view, user, excluded),
+                (Scoring::Popularity, _) | (_, None) => Vec::new(),
+            };
             RankedList {
                 items: match items.is_empty() {
-                    true => popular(view, excluded(listing.items)),
+                    true => popular(view, excluded),
                     false => items,
                 },
                 relevant: case.relevant(listing.items),
@@ -142,13 +148,11 @@ fn lists_of<'a>(
     listings.iter().map(list).collect()
 }
 
-/// Returns the basis of a ranker; `None` for popularity.
+/// Returns the basis of a ranker by similarity; `None` for the others.
 fn basis(ranker: Ranker) -> Option<Basis> {
-    match ranker {
-        Ranker::Popularity => None,
-        Ranker::ItemBased => Some(Basis::ItemBased),
-        Ranker::UserBased => Some(Basis::UserBased),
-        Ranker::Blended => Some(Basis::Blended),
+    match ranker.scoring {
+        Scoring::Similarity(basis) => Some(basis),
+        Scoring::Popularity | Scoring::ItemWeights => None,
     }
 }
 
@@ -159,8 +163,20 @@ pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
 
 /// Returns the most popular listed items that are not `excluded`, which ascend.
 fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
-    let snapshot = &view.snapshot;
-    most_popular(snapshot, LIMIT, None, |item| {
-        snapshot.catalog().listed.get(item.at()) && excluded.binary_search(&item).is_err()
-    })
+    most_popular(&view.snapshot, LIMIT, None, |item| is_shown(view, item, excluded))
+}
+
+/// Returns the best listed items for `user` by learned weights; none where the snapshot has no weights. `excluded`:
+/// ascending.
+fn weighted(view: &View, user: UserIndex, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
+    let history = view.snapshot.ratings().row(user.at()).iter();
+    let ranked = rank_by_weights(&view.snapshot, history, LIMIT, |item| is_shown(view, item, excluded));
+    ranked.map_or_else(
+        |_| Vec::new(),
+        |ranked| ranked.into_iter().map(|(item, _)| item).collect(),
+    )
+}
+
+fn is_shown(view: &View, item: ItemIndex, excluded: &[ItemIndex]) -> bool {
+    view.snapshot.catalog().listed.get(item.at()) && excluded.binary_search(&item).is_err()
 }

@@ -25,16 +25,6 @@ pub enum ParametersOf {
 /// A way of ranking items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ranker {
-    Popularity,
-    ItemBased,
-    UserBased,
-    Blended,
-}
-
-/// A way of predicting ratings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum RatingPredictor {
     /// The global mean and the biases, without neighbors.
     Mean,
@@ -56,7 +46,8 @@ pub enum ItemScope {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RankingMetrics {
     pub parameters: ParametersOf,
-    pub ranker: Ranker,
+    /// The name of one of the [`RANKERS`](crate::ranking::rankers::RANKERS), or of one that another release had.
+    pub ranker: String,
     pub items: ItemScope,
     /// The number of users with a history before the split and at least one relevant held-out item.
     pub users: u64,

@@ -3,6 +3,7 @@
 //! This is not in `training`, because fitting a weight needs recommendations, and `training` does not use `ranking`.
 
 use crate::prediction::Estimator;
+use crate::ranking::rankers::{BLENDED, Ranker};
 use crate::snapshot::dictionary::{Dictionary, UserIndex};
 use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::view::View;
@@ -10,7 +11,7 @@ use crate::snapshot::view::View;
 use super::held_out::EvaluationCase;
 use super::ranking::{Listing, mean_ndcg, ranked_lists};
 use super::rating::{BlendSample, RatedCase, blend_samples};
-use super::report::{ItemScope, Ranker};
+use super::report::ItemScope;
 
 /// The least users or ratings to fit a weight on. With fewer, it stays at its default.
 const MIN_SAMPLES: usize = 50;
@@ -53,8 +54,7 @@ fn least_squares(samples: &[BlendSample]) -> Option<f64> {
 }
 
 fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[EvaluationCase]) -> f64 {
-    let scope = ItemScope::New;
-    if cases.iter().filter(|case| !case.relevant(scope).is_empty()).count() < MIN_SAMPLES {
+    if has_too_few_users(cases) {
         return BlendWeights::default().ranking;
     }
     let listings: Vec<Listing> = grid().map(blended).collect();
@@ -67,9 +67,44 @@ fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Eval
     first_of_the_best(&figures)
 }
 
+/// Chooses the ranker with the highest NDCG@10 on new items, the first of equals; and the first of all where there are too
+/// few users to tell, [`BLENDED`] where there is none.
+///
+/// `weight`: of the item-based side of a blend.
+pub(super) fn choose_ranker(
+    view: &View,
+    users: &Dictionary<UserIndex>,
+    cases: &[Case],
+    competing: &[Ranker],
+    weight: f64,
+) -> Ranker {
+    let first = competing.first().copied().unwrap_or(BLENDED);
+    if competing.len() < 2 || has_too_few_users(cases) {
+        return first;
+    }
+    let listing = |&ranker: &Ranker| Listing {
+        ranker,
+        items: ItemScope::New,
+        weight,
+    };
+    let listings: Vec<Listing> = competing.iter().map(listing).collect();
+    let lists = ranked_lists(view, users, cases, &listings);
+    let figures = competing
+        .iter()
+        .copied()
+        .zip(lists.iter().map(|lists| mean_ndcg(lists)));
+    let better = |best: (Ranker, f64), next: (Ranker, f64)| if next.1 > best.1 { next } else { best };
+    figures.reduce(better).map_or(first, |best| best.0)
+}
+
+fn has_too_few_users(cases: &[Case]) -> bool {
+    let asked = cases.iter().filter(|case| !case.relevant(ItemScope::New).is_empty());
+    asked.count() < MIN_SAMPLES
+}
+
 fn blended(weight: f64) -> Listing {
     Listing {
-        ranker: Ranker::Blended,
+        ranker: BLENDED,
         items: ItemScope::New,
         weight,
     }
@@ -100,6 +135,7 @@ mod tests {
     use super::super::testing::tastes;
     use super::*;
     use crate::ranking::rank::{RankOptions, Scratch, Subject, recommend};
+    use crate::ranking::rankers::POPULARITY;
     use crate::snapshot::dictionary::ItemIndex;
     use crate::snapshot::parameters::TrainingParameters;
     use crate::snapshot::{Snapshot, SnapshotParts};
@@ -140,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ranking_weight_is_the_best_of_the_grid() {
+    fn the_ranking_weight_and_the_ranker_are_the_best() {
         let input = tastes();
         let parameters = TrainingParameters::default();
         let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
@@ -177,7 +213,14 @@ mod tests {
         assert_eq!(found, first.0, "{figures:?}");
         assert!(figures.iter().any(|figure| figure.1 < best), "{figures:?}");
 
+        let chosen = |cases, competing: &[Ranker]| choose_ranker(&view, &input.users, cases, competing, found);
+        assert_eq!(chosen(cases, &[POPULARITY, BLENDED]), BLENDED);
+        assert_eq!(chosen(cases, &[BLENDED, POPULARITY]), BLENDED);
+        assert_eq!(chosen(cases, &[POPULARITY]), POPULARITY);
+        assert_eq!(chosen(cases, &[]), BLENDED);
+
         let few = &cases[..MIN_SAMPLES - 1];
+        assert_eq!(chosen(few, &[POPULARITY, BLENDED]), POPULARITY);
         assert_eq!(best_ranking_weight(&view, &input.users, few), 0.5);
         assert_eq!(fit_weights(&view, &input.users, &[], &[]), BlendWeights::default());
     }

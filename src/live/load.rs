@@ -26,11 +26,11 @@ use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 pub(super) enum LoadError {
     #[error("snapshot {version} is gone")]
     Gone { version: i64 },
-    #[error("snapshot {version} is damaged: {source}")]
+    #[error("snapshot {version} is damaged: {source}; roll back to another snapshot or train a new one")]
     Damaged { version: i64, source: CodecError },
     #[error("snapshot {version} is of another release: {source}; `likemind train` makes one that it can serve")]
     OtherFormat { version: i64, source: CodecError },
-    #[error("snapshot {version} is inconsistent: {source}")]
+    #[error("snapshot {version} is inconsistent: {source}; roll back to another snapshot or train a new one")]
     Inconsistent { version: i64, source: SnapshotError },
     #[error("decoding snapshot {version} ended with a panic")]
     Panicked { version: i64 },

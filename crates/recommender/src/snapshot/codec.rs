@@ -1,9 +1,8 @@
 //! The bytes of a snapshot.
 //!
 //! A snapshot is stored as named parts. This page describes the container, which every part has, and the columns that
-//! contents are made of. Which parts there are, and how to add one, says [`parts`](super::parts); the contents of each
-//! are described in the part's own file there. All numbers are little-endian; nothing is aligned; "n × 4" is n times
-//! 4 bytes.
+//! contents are made of. [`parts`](super::parts) lists the parts and says how to add one; each part's own file there
+//! describes its contents. All numbers are little-endian; nothing is aligned; "n × 4" is n times 4 bytes.
 //!
 //! # The container
 //!
@@ -16,19 +15,20 @@
 //! | … | contents |
 //! | 16 | checksum: XXH3-128 of the part's name, a byte 0, and all bytes of the part before the checksum |
 //!
-//! The checksum of the snapshot is the XXH3-128 of, for every part in byte order of the names: the name, a byte 0, the
-//! part's checksum. The name of a part is not among its bytes: whoever stores them keeps it.
+//! The name of a part is not among its bytes, but stored beside them. The checksum of the snapshot is the XXH3-128 of, for
+//! every part in byte order of the names: the name, a byte 0, the part's checksum.
 //!
-//! A program that knew no versions of contents read both versions as one of 4 bytes, 3. So it reads all parts of
-//! version 0, and its own are of version 0.
+//! Releases before the first that knew versions of contents wrote both versions as one number of 4 bytes, 3. Their parts
+//! are therefore of version 0, and they read parts of version 0.
 //!
 //! # What a reader accepts
 //!
-//! - Another container version is an error, and so is a part whose bytes do not match its checksum, known or not.
-//! - An intact part of a name or a version that is not known counts as missing.
-//! - A missing part is an error, unless it is optional: then the snapshot is served, and what needs the part says why it
-//!   is not available.
-//! - The checksum of the snapshot covers all stored parts, known or not: none may be lost or exchanged.
+//! - A part of another container version is an error, and so is a part whose bytes do not match its checksum. Both hold
+//!   for parts of unknown names and versions too.
+//! - An intact part of unknown name or version counts as missing.
+//! - A missing part is an error, unless it is optional: then the snapshot is served, and the feature that needs the part
+//!   is unavailable and gives the reason.
+//! - The checksum of the snapshot covers all stored parts, known or not, so that none can be lost or exchanged unnoticed.
 //!
 //! # Columns
 //!

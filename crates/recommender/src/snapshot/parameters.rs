@@ -3,7 +3,7 @@
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 
-/// How purchases become ratings.
+/// The rule by which purchases become ratings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImplicitFeedback {

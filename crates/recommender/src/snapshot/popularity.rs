@@ -7,11 +7,11 @@ use super::dictionary::ItemIndex;
 /// The n items and their ranks by popularity: most raters first, ties by index, which is the order of the ids.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Popularity {
-    /// By rank.
+    /// Items by rank.
     items: Vec<ItemIndex>,
-    /// By item.
+    /// Ranks by item.
     ranks: Vec<u32>,
-    /// By rank.
+    /// Numbers of raters by rank.
     raters: Vec<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! How likely a user is to redeem a coupon: the fitted model as plain data, and its measured quality.
+//! The probability that a user redeems a coupon: the fitted model as plain data, and its measured quality.
 
 use domain::error::InvalidField;
 

@@ -2,18 +2,18 @@
 //!
 //! # Adding a part
 //!
-//! 1. Write one file here, like [`item_weights`]: the plain data, if nothing else has it yet, and an implementation of
-//!    [`Part`] whose documentation gives the layout byte by byte.
-//! 2. Add one line to the list [`parts!`] at the end of this file, and the `mod` of the file above it.
+//! 1. Write one file in this folder, like `item_weights.rs`: the plain data, if nothing else has it yet, and an
+//!    implementation of `Part`. Its module documentation gives the layout byte by byte.
+//! 2. Add one line, with a line that documents it, to the list at the end of this file, and the `mod` of the new file.
 //!
 //! Encoding, decoding, checking and the field of [`SnapshotParts`] follow from the list. A new part must be optional
-//! ([`Part::missing`] returns something), because a release reads the snapshots of the release before it, which do not
+//! (`Part::missing` returns something), because a release reads the snapshots of the release before it, which do not
 //! have the part. Code that builds a snapshot without it ends its literal with `..SnapshotParts::default()`.
 //!
 //! # Changing a part
 //!
-//! A change of the layout raises [`Part::VERSION`]; [`Part::decode`] goes on reading the version before, for which
-//! [`Part::OLDEST_VERSION`] stays where it was. The name of a part never changes.
+//! A change of the layout raises `Part::VERSION`. `Part::decode` goes on reading the version before, and
+//! `Part::OLDEST_VERSION` names it. The name of a part never changes.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ pub(super) trait Part {
     /// The part in memory: the part's fields of [`SnapshotParts`], as a tuple where there are several.
     type Contents;
 
-    /// Whether `parts` hold this part. One that they do not hold is not stored.
+    /// Whether `parts` hold this part. A part that they do not hold is not stored.
     fn is_present(_parts: &SnapshotParts) -> bool {
         true
     }
@@ -156,7 +156,7 @@ fn absence(stored: Option<&StoredContents>) -> Absence {
     }
 }
 
-/// Puts in the place of a part that was not decoded what stands for it.
+/// Returns the contents that stand for a part that was not decoded.
 fn without<P: Part>(absence: Absence) -> Result<P::Contents, CodecError> {
     P::missing(absence).ok_or_else(|| {
         let part = P::NAME.to_owned();
@@ -179,13 +179,13 @@ fn check_length(part: &'static str, expected: usize, actual: usize) -> Result<()
     }
 }
 
-/// Makes of the list: the struct that holds all parts, the type of one decoded part, [`PARTS`] and [`assemble`].
+/// Makes the struct that holds all parts, the type of one decoded part, [`PARTS`] and [`assemble`] from the list.
 macro_rules! parts {
-    ($( $module:ident::$Part:ident { $( $(#[$doc:meta])* $field:ident: $Type:ty ),+ $(,)? } )+) => {
+    ($( #[doc = $doc:literal] $module:ident::$Part:ident { $( $field:ident: $Type:ty ),+ } )+) => {
         /// All parts of a snapshot; m users, n items. The default is the snapshot of a shop without anything.
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct SnapshotParts {
-            $( $( $(#[$doc])* pub $field: $Type, )+ )+
+            $( $( #[doc = $doc] pub $field: $Type, )+ )+
         }
 
         /// The contents of one part.
@@ -227,25 +227,30 @@ macro_rules! parts {
 }
 
 parts! {
+    /// The parameters of the training run.
     parameters::ParametersPart { parameters: TrainingParameters }
+    /// The fitted weights of the blends.
     weights::WeightsPart { weights: BlendWeights }
-    users::UsersPart { /// The users with at least one effective rating, m.
-        users: Dictionary<UserIndex> }
-    items::ItemsPart { /// All items of the catalog, n.
-        items: Dictionary<ItemIndex> }
+    /// The m users with at least one effective rating.
+    users::UsersPart { users: Dictionary<UserIndex> }
+    /// All n items of the catalog.
+    items::ItemsPart { items: Dictionary<ItemIndex> }
+    /// The facts of the n items.
     catalog::CatalogPart { catalog: Catalog }
-    ratings::RatingsPart { /// Effective ratings, [m, n].
-        ratings: Ratings, /// One bit an entry of `ratings`: the user has bought the item.
-        purchased: Bits }
+    /// Effective ratings, [m, n], and one bit per entry of them: the user has bought the item.
+    ratings::RatingsPart { ratings: Ratings, purchased: Bits }
+    /// The biases of the m users and n items.
     biases::BiasesPart { biases: Biases }
-    user_neighbors::UserNeighborsPart { /// m lists.
-        user_neighbors: NeighborLists }
-    item_neighbors::ItemNeighborsPart { /// n lists.
-        item_neighbors: NeighborLists }
-    activity::ActivityPart { /// m entries in every column.
-        activity: Activity }
+    /// The m lists of the most similar users.
+    user_neighbors::UserNeighborsPart { user_neighbors: NeighborLists }
+    /// The n lists of the most similar items.
+    item_neighbors::ItemNeighborsPart { item_neighbors: NeighborLists }
+    /// Figures about the activity of the m users.
+    activity::ActivityPart { activity: Activity }
+    /// The consents on record.
     consents::ConsentsPart { consents: ConsentRecords }
+    /// The fitted propensity, or the reason why there is none.
     propensity::PropensityPart { propensity: Propensity }
-    item_weights::ItemWeightsPart { /// n lists: learned weights, above or below 0.
-        item_weights: Optional<WeightLists> }
+    /// The n lists of learned weights, which may be below 0.
+    item_weights::ItemWeightsPart { item_weights: Optional<WeightLists> }
 }

@@ -8,3 +8,4 @@ pub mod redemption;
 pub mod sweep;
 pub mod targets;
 pub mod train;
+mod training_input;

@@ -1,8 +1,8 @@
-//! The loaded snapshot and what has changed since it was trained.
+//! Keeps the loaded snapshot and everything that has changed since it was trained.
 //!
-//! Two loops feed one cell. The *reload* loop notices a new active version, loads and verifies it beside the old one
-//! and swaps. The *refresh* loop reads what has been written since and publishes a new overlay. A request takes the
-//! cell's content once and never waits for either.
+//! Two loops update one view. The *reload* loop notices a new active version, loads and verifies it beside the old one,
+//! and swaps them. The *refresh* loop reads what was written since then and publishes a new overlay. A request takes the
+//! view once and never waits for either loop.
 
 mod background_thread;
 mod gauges;
@@ -35,15 +35,15 @@ use recommender::snapshot::view::View;
 
 use self::options::LiveOptions;
 
-/// Longest wait of [`Live::start`].
+/// The longest wait of [`Live::start`].
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
-/// Longest wait of [`Live::refresh`].
+/// The longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// Of the loops' own, whatever requests do: the hints, the reload loop, the refresh loop, the loop of the offer catalog, and one to
-/// replace another.
+/// The connections of the loops, which requests cannot use up: one each for the hints, the reload loop, the refresh loop
+/// and the loop of the offer catalog, and one to replace another.
 const CONNECTIONS: u32 = 5;
-/// Longest wait of a loop for the next row. Longer than any of its queries takes to begin answering, so that only a
-/// connection on which nothing comes any more is given up. A whole query may take longer: catching up with much does.
+/// The longest wait of a loop for the next row. Every query of the loops begins to answer sooner, so that only a connection
+/// that no longer answers is given up. A whole query may take longer, for example to catch up with many changes.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
 
 /// The live state of one server process; cheap to share.
@@ -58,25 +58,25 @@ struct Shared {
     options: LiveOptions,
     privacy: PrivacyOptions,
     view: ArcSwapOption<View>,
-    /// How many snapshots have been put into `view`.
+    /// Counts the snapshots that were put into `view`.
     epochs: AtomicU64,
-    /// What the loops keep beside it.
+    /// The snapshot that was served before, if it is kept.
     previous: ArcSwapOption<LoadedSnapshot>,
     offer_catalog: ArcSwap<OfferCatalog>,
-    /// Of `offer_catalog`; the lock lets one read it anew at a time.
+    /// The revision of `offer_catalog`. Under its lock one task at a time reads the offer catalog.
     offer_catalog_revision: tokio::sync::Mutex<Option<i64>>,
     status: ArcSwap<ServingStatus>,
-    /// Serializes the two loops; never touched by a request.
+    /// Serializes the two loops. Requests never lock it.
     loaded: tokio::sync::Mutex<Option<Loaded>>,
     refresh_requests: mpsc::UnboundedSender<oneshot::Sender<()>>,
     version: watch::Sender<Option<i64>>,
 }
 
-/// What the loops know of the snapshot that is served.
+/// The served snapshot, as the loops know it.
 #[derive(Debug)]
 struct Loaded {
     snapshot: LoadedSnapshot,
-    /// Up to where the overlay is complete.
+    /// The moment up to which the overlay is complete.
     watermark: Watermark,
     previous: Option<LoadedSnapshot>,
 }
@@ -89,7 +89,7 @@ struct LoadedSnapshot {
     snapshot: Arc<Snapshot>,
 }
 
-/// What this process is serving.
+/// The status of this process: what it serves and how fresh that is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServingStatus {
     pub snapshot_version: Option<i64>,
@@ -98,19 +98,19 @@ pub struct ServingStatus {
     pub previous_version: Option<i64>,
     pub fresh_entries: usize,
     pub fresh_entries_dropped: u64,
-    /// When the database was last read for fresh data.
+    /// The last time when fresh data was read from the database.
     pub refreshed_at: Option<Timestamp>,
     pub database_available: bool,
     /// The version that is being loaded.
     pub loading: Option<i64>,
-    /// Of the last version that could not be loaded.
+    /// The reason why the active version could not be loaded.
     pub load_error: Option<String>,
 }
 
 impl Live {
-    /// Starts the loops, on connections of their own beside those of `pool`; they end with `shutdown`. Returns after the
-    /// first attempt to load the active snapshot, so that a server which can answer answers from its first request on,
-    /// unless that takes long or `shutdown` comes first: the reload loop goes on with it.
+    /// Starts the loops, on connections of their own beside those of `pool`. They end with `shutdown`. Returns after the
+    /// first attempt to load the active snapshot, so that the server can answer from its first request on. Does not wait
+    /// longer than 2 s, nor beyond `shutdown`: the reload loop then goes on loading.
     pub async fn start(pool: Pool, options: LiveOptions, privacy: PrivacyOptions, shutdown: CancellationToken) -> Self {
         let (live, requests) = Self::new(pool.dedicated(CONNECTIONS), options, privacy);
         let (tried, first_try) = oneshot::channel();
@@ -126,11 +126,11 @@ impl Live {
         live
     }
 
-    /// The active snapshot, what is newer, and all campaigns and coupons, read once: for a command, which ends. Where no
-    /// snapshot can be loaded there is no view, and [`Self::status`] says why.
+    /// Reads the active snapshot, the newer data, and all campaigns and coupons once, for a command. If no snapshot can be
+    /// loaded there is no view, and [`Self::status`] says why.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`StoreError`] when campaigns and coupons cannot be read.
     pub async fn read(pool: Pool, options: LiveOptions, privacy: PrivacyOptions) -> Result<Self, StoreError> {
         let (live, _) = Self::new(pool, options, privacy);
         live.refresh_offer_catalog().await?;
@@ -161,12 +161,12 @@ impl Live {
         (Self { shared }, requests)
     }
 
-    /// What requests see now; `None` while no snapshot is loaded.
+    /// Returns the snapshot and overlay that requests see now; `None` while no snapshot is loaded.
     pub fn view(&self) -> Option<Arc<View>> {
         self.shared.view.load_full()
     }
 
-    /// The snapshot of `version`, if it is the one that is served, or the one that is kept from before.
+    /// Returns the snapshot of `version` if it is served, or kept from before.
     pub fn snapshot(&self, version: i64) -> Option<Arc<Snapshot>> {
         let served = self.view().filter(|view| view.version == version);
         let kept = || self.shared.previous.load_full().filter(|kept| kept.version == version);
@@ -175,36 +175,38 @@ impl Live {
             .or_else(|| kept().map(|kept| kept.snapshot.clone()))
     }
 
-    /// All campaigns and coupons, as of at most a refresh interval ago.
+    /// Returns all campaigns and coupons, as of at most a refresh interval ago.
     pub fn offer_catalog(&self) -> Arc<OfferCatalog> {
         self.shared.offer_catalog.load_full()
     }
 
-    /// Reads the offer catalog anew if it has changed: who has changed it, or misses something in it, does not wait for the loop.
+    /// Reads the offer catalog again if it has changed. A caller that has changed it, or misses something in it, need not wait
+    /// for the loop.
     ///
     /// # Errors
-    /// What the database says; the offer catalog stays as it was.
+    /// [`StoreError`] when the database cannot be read; the offer catalog stays as it was.
     pub async fn refresh_offer_catalog(&self) -> Result<(), StoreError> {
         offer_catalog::refresh(&self.shared).await
     }
 
-    /// The same after a write, which is answered whatever becomes of this: the loop makes up for it.
+    /// Does the same after a write. Ignores errors, as the write is stored already and the loop will read it.
     pub async fn publish_offer_catalog(&self) {
         let _ = tokio::time::timeout(REFRESH_WAIT, self.refresh_offer_catalog()).await;
     }
 
+    /// Returns the status of this process.
     pub fn status(&self) -> Arc<ServingStatus> {
         self.shared.status.load_full()
     }
 
-    /// The version that is served, as it changes.
+    /// Watches the version that is served.
     pub fn version(&self) -> watch::Receiver<Option<i64>> {
         self.shared.version.subscribe()
     }
 
-    /// Waits until everything that is committed now shows in [`Self::view`], or until reading it has failed, which the
-    /// loop reports. Many waiting callers share one read. When it takes long the wait ends and what is committed shows
-    /// later: a write that is stored is answered, whatever has become of the database since.
+    /// Waits until [`Self::view`] shows everything that is committed now, or until reading it has failed, which the loop
+    /// reports. Callers that wait at the same time share one read. Waits for at most 2 s, so that a stored write is
+    /// answered even if the database is away since then; the view shows it later.
     pub async fn refresh(&self) {
         self.refresh_within(REFRESH_WAIT).await;
     }
@@ -212,7 +214,7 @@ impl Live {
     async fn refresh_within(&self, wait: Duration) {
         let (done, refreshed) = oneshot::channel();
         if self.shared.refresh_requests.send(done).is_ok() {
-            // A dropped sender means that the loop has ended: the process is shutting down.
+            // The sender is dropped when the loop has ended, as the process is shutting down.
             let _ = tokio::time::timeout(wait, refreshed).await;
         }
     }
@@ -228,26 +230,25 @@ impl Shared {
     }
 }
 
-/// Why a step of a loop was given up. The loop goes on.
+/// The reason why a step of a loop was given up. The loop goes on.
 #[derive(Debug, thiserror::Error)]
 enum StepError {
-    #[error("nothing has come from the database for {} s", limit.as_secs())]
+    #[error("the database has sent nothing for {} s", limit.as_secs())]
     TimedOut { limit: Duration },
     #[error("a step ended with a panic")]
     Panicked,
 }
 
-/// Does `step`, which may be given up at any point: a loop that ends would let the process answer with old data for
-/// ever.
+/// Does `step` and turns a panic in it into an error: if the loop ended, the process would answer with old data for ever.
 async fn supervised<T, E: From<StepError>>(step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    // What the loops share is swapped as a whole, so a panic leaves nothing half done.
+    // All shared values are swapped as a whole, so a panic leaves none half changed.
     match AssertUnwindSafe(step).catch_unwind().await {
         Ok(result) => result,
         Err(_) => Err(StepError::Panicked.into()),
     }
 }
 
-/// Does `step` within `limit`: a loop that hangs is no better than one that has ended.
+/// Gives `step` up after `limit`: a loop that hangs is no better than one that has ended.
 async fn within<T, E: From<StepError>>(limit: Duration, step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     match tokio::time::timeout(limit, step).await {
         Ok(result) => result,

@@ -1,8 +1,8 @@
-//! All SQL, in a folder a subject: free functions that take a pool or a connection. Whoever passes a connection chooses
-//! the transaction.
+//! Holds all SQL, in one folder for each subject: free functions that take a pool or a connection. A caller that passes a
+//! connection chooses the transaction.
 //!
-//! To add a subject, write its queries in a file of its folder here, with the structs that their rows become beside them,
-//! then run `just sqlx`. "Not found" is `Ok(None)`; every other failure is a [`StoreError`](error::StoreError).
+//! To add a subject, create a folder here and write its queries in it, each beside the struct of its rows; then run `just
+//! sqlx`. "Not found" is `Ok(None)`; every other failure is a [`StoreError`](error::StoreError).
 
 pub mod access;
 pub mod catalog;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::live::{Live, ServingStatus};
-use crate::store::coupons::eligibility::{UserCouponState, standing};
+use crate::store::coupons::eligibility::{self, UserCouponState};
 use crate::store::coupons::exposures;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
@@ -93,7 +93,7 @@ impl EligibilityService {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
-        let standing = standing(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
+        let standing = eligibility::read(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
         Ok(Case {
             others: others(&standing, &offer_catalog, request.cart.as_ref(), &request.caller),
             request: request.clone(),

@@ -1,7 +1,6 @@
 //! Evaluation without training a snapshot: how good would these parameters have been?
 
 use crate::store::postgres::pool::Pool;
-use crate::store::snapshots::training::read_input;
 use coupons::backtest::{Backtest, BacktestOptions, backtest};
 use domain::consent::PrivacyOptions;
 use domain::time::Timestamp;
@@ -13,6 +12,7 @@ use recommender::evaluation::split::Cut;
 use recommender::snapshot::parameters::TrainingParameters;
 
 use super::train::{TrainError, compute};
+use super::training_input;
 
 /// Fits `parameters` on what was before the cut and measures on what came after.
 ///
@@ -25,7 +25,7 @@ pub async fn evaluate(
     options: EvaluationOptions,
     privacy: &PrivacyOptions,
 ) -> Result<Evaluated, TrainError> {
-    let (input, _) = read_input(pool, privacy).await?;
+    let (input, _) = training_input::read(pool, privacy).await?;
     let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
     let evaluated = compute(move || {
         let held_out = HeldOutParts::new(&input, &parameters, &cut, &options)?;
@@ -41,7 +41,7 @@ pub async fn evaluate_coupons(
     options: BacktestOptions,
     privacy: &PrivacyOptions,
 ) -> Result<Backtest, TrainError> {
-    let (input, _) = read_input(pool, privacy).await?;
+    let (input, _) = training_input::read(pool, privacy).await?;
     let backtest = compute(move || backtest(&input, &parameters, &options));
     Ok(backtest.await??)
 }

@@ -9,7 +9,6 @@ use crate::store::error::StoreError;
 use crate::store::postgres::leases::{self, Held, Lease};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes;
-use crate::store::snapshots::training::read_input;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, past_campaigns};
@@ -31,6 +30,8 @@ use recommender::training::error::TrainingError;
 use recommender::training::fit::{FitEvent, ModelOptions, Stage, fit};
 use recommender::training::input::TrainingInput;
 use recommender::training::matrix::effective_ratings;
+
+use super::training_input;
 
 /// Section `trainer`: how a training run behaves, which is no part of the model.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -267,7 +268,7 @@ async fn keep_alive(pool: &Pool, lease: &Lease) {
 async fn run(pool: &Pool, lease: &Lease, options: &TrainOptions, report: Report) -> Result<Trained, TrainError> {
     let begin = |phase| report(Progress::begin(phase));
     begin(Phase::Reading);
-    let (input, watermark) = read_input(pool, &options.privacy).await?;
+    let (input, watermark) = training_input::read(pool, &options.privacy).await?;
     let version = snapshots::begin(pool, lease, &options.parameters, &watermark).await?;
     tracing::info!(
         version,

@@ -1,5 +1,6 @@
 //! The database that a command works on: the configured one, or a private one.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -91,18 +92,31 @@ fn options(config: &Config, purpose: Purpose) -> DatabaseOptions {
 /// Inside the private PostgreSQL.
 const DATABASE_NAME: &str = "likemind";
 
+/// The first PostgreSQL that has `pg_current_xact_id()`, which the schema uses.
+const OLDEST_POSTGRES_MAJOR: u32 = 13;
+
+/// Returns the folder of the private PostgreSQL.
+pub(super) fn data_dir(config: &Config) -> PathBuf {
+    let configured = config.data_dir.clone();
+    configured.unwrap_or_else(|| private_postgres::default_data_dir("likemind"))
+}
+
 async fn start_private(config: &Config) -> anyhow::Result<PrivatePostgres> {
-    let mut options = PrivatePostgresOptions::default();
-    if let Some(data_dir) = &config.data_dir {
-        options.data_dir.clone_from(data_dir);
-    }
     // Room for several processes on one private database.
     let max_connections = config.database.max_connections.saturating_mul(4).max(100);
-    options
-        .settings
-        .push(("max_connections".to_owned(), max_connections.to_string()));
-    let started = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options)).await;
-    Ok(started.context("PostgreSQL was not started")??)
+    let options = PrivatePostgresOptions {
+        oldest_major: OLDEST_POSTGRES_MAJOR,
+        settings: vec![
+            ("cluster_name".to_owned(), "likemind".to_owned()),
+            ("max_connections".to_owned(), max_connections.to_string()),
+        ],
+        ..PrivatePostgresOptions::new(data_dir(config))
+    };
+    tokio::task::spawn_blocking(move || PrivatePostgres::start(&options))
+        .await
+        .map_err(anyhow::Error::from)
+        .and_then(|started| Ok(started?))
+        .context("database.url is not set, and no private PostgreSQL could be started in its place")
 }
 
 async fn check_schema(pool: &Pool, purpose: Purpose) -> anyhow::Result<()> {

@@ -1,37 +1,37 @@
-//! Threads that stand behind those that answer calls.
+//! Starts threads that leave the processor to those that answer calls.
 
 use std::{io, thread};
 
-/// How far behind.
+/// The priority of a thread against those that answer calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// Not at all: nothing is answered yet.
+    /// Runs like all others, while no calls are answered yet.
     Equal,
-    /// Gets what others leave of a core, and next to nothing where they leave nothing. Whoever wakes takes the core at once,
-    /// where even the lowest nice value would first be given the rest of its slice, some milliseconds.
-    Leftovers,
-    /// Gets a tenth of a core that another one wants for itself.
+    /// Runs only on otherwise idle CPU time (`SCHED_IDLE`). A thread that wakes takes the core at once; a thread of the
+    /// lowest nice value would first finish its time slice, some milliseconds.
+    Idle,
+    /// Gets a tenth of a core that another thread wants for itself.
     Tenth,
 }
 
-/// Does `work` on a thread of its own: a pool's thread could not be given its priority back.
+/// Does `work` on a new thread: a thread of a pool could not get its priority back.
 ///
 /// # Errors
-/// The system starts no thread.
+/// When the system starts no thread.
 pub(super) fn spawn(priority: Priority, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
-        step_back(priority);
+        lower_priority(priority);
         work();
     };
     thread::Builder::new().name("loading".to_owned()).spawn(work).map(drop)
 }
 
-/// Lowers the priority of the calling thread, where the system has one for each.
-fn step_back(priority: Priority) {
+/// Lowers the priority of the calling thread, if the system has priorities for threads.
+fn lower_priority(priority: Priority) {
     #[cfg(target_os = "linux")]
     match priority {
         Priority::Equal => {}
-        Priority::Leftovers => {
+        Priority::Idle => {
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: the pointer is to a structure that lives until the call returns, and is only read.
             unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };

@@ -1,4 +1,4 @@
-//! The metrics of what is served. A loop of its own, so that the lag grows also while a look hangs.
+//! Sets the metrics of what is served, in a separate loop: the lag must grow while a read of the database hangs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::Shared;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// `pool`: that of the requests.
+/// Sets the metrics once a second. `pool`: the pool of the requests.
 pub(super) async fn run(shared: Arc<Shared>, pool: Pool, shutdown: CancellationToken) {
     let started = Utc::now();
     let mut interval = tokio::time::interval(INTERVAL);
@@ -32,7 +32,7 @@ fn set(shared: &Shared, pool: &Pool, started: Timestamp, now: Timestamp) {
     gauge!("likemind_fresh_lag_seconds").set(seconds_since(status.refreshed_at.unwrap_or(started)));
     gauge!("likemind_fresh_entries").set(status.fresh_entries as f64);
     gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
-    // Absent without a snapshot: 0 would look like a new one.
+    // It is not set without a snapshot, as 0 would mean a new one.
     if let Some(created_at) = status.snapshot_created_at {
         gauge!("likemind_snapshot_age_seconds").set(seconds_since(created_at));
     }

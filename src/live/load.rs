@@ -93,7 +93,7 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
     } else {
         let size_bytes = record.size_bytes as f64;
         let limit = LEFTOVERS_LIMIT + Duration::from_secs_f64(size_bytes / LEFTOVERS_BYTES_PER_SECOND);
-        match tokio::time::timeout(limit, decode(Priority::Leftovers, pool, &record)).await {
+        match tokio::time::timeout(limit, decode(Priority::Idle, pool, &record)).await {
             Ok(decoded) => decoded?,
             Err(_) => {
                 tracing::info!(

@@ -1,8 +1,8 @@
-//! Memory that is not needed any more.
+//! Returns free memory to the system.
 
-/// Has the allocator give freed memory back to the system, which it would otherwise keep for later: to load a snapshot takes
-/// its bytes beside what is decoded, and to drop one leaves as much as it was. Takes some milliseconds for each gigabyte.
+/// Makes the allocator return freed memory to the system instead of keeping it for later. Loading a snapshot frees its
+/// encoded bytes, and dropping one frees all of its memory. Takes some milliseconds for each gigabyte.
 pub(super) fn give_back() {
-    // SAFETY: the function may be called at any time, from any thread; memory in use is not touched.
+    // SAFETY: the function may be called at any time, from any thread; it does not touch memory in use.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }

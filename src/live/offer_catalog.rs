@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::coupons::offer_catalog;
+use crate::store::coupons::{offer_catalog, revision};
 use crate::store::error::StoreError;
 
 use super::{ROW_LIMIT, Shared, StepError, supervised, within};
 
 #[derive(Debug, thiserror::Error)]
-enum BookError {
+enum OfferCatalogError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -30,13 +30,13 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             _ = interval.tick() => {}
         }
         let look = async { Ok(refresh(&shared).await?) };
-        let result = within::<(), BookError>(ROW_LIMIT, supervised(look)).await;
+        let result = within::<(), OfferCatalogError>(ROW_LIMIT, supervised(look)).await;
         match &result {
             Ok(()) => is_reported = false,
-            // That the database is away is reported by the refresh loop.
-            Err(BookError::Store(error)) if error.retry_after().is_some() => {}
+            // The refresh loop reports that the database is away.
+            Err(OfferCatalogError::Store(error)) if error.retry_after().is_some() => {}
             Err(error) if !is_reported => {
-                tracing::error!(error = %super::chain(error), "campaigns and coupons cannot be read; going on with those that are known");
+                tracing::error!(error = %super::chain(error), "campaigns and coupons cannot be read; serving those read so far");
                 is_reported = true;
             }
             Err(_) => {}
@@ -47,7 +47,7 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 /// Reads the offer catalog if its revision has moved.
 pub(super) async fn refresh(shared: &Shared) -> Result<(), StoreError> {
     let mut known = shared.offer_catalog_revision.lock().await;
-    if *known == Some(offer_catalog::revision(&shared.pool).await?) {
+    if *known == Some(revision::read(&shared.pool).await?) {
         return Ok(());
     }
     let (offer_catalog, revision) = offer_catalog::read(&shared.pool).await?;

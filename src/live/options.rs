@@ -1,4 +1,4 @@
-//! How fresh the answers are and what that may cost.
+//! Options for the freshness of answers and its cost in memory.
 
 use domain::error::InvalidField;
 
@@ -6,13 +6,13 @@ use domain::error::InvalidField;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LiveOptions {
-    /// Longest time until a change made elsewhere shows here.
+    /// The longest time until a change made by another process shows here.
     pub refresh_interval_ms: u64,
-    /// Snapshots kept in memory beside the active one for an instant rollback: 0 or 1. The one that is kept goes before
-    /// another one is loaded, so that there are never three.
+    /// The number of snapshots that are kept in memory beside the active one for an instant rollback: 0 or 1. The kept one is
+    /// freed before another one is loaded, so that there are never three.
     pub keep_previous: u8,
-    /// Ratings, purchases and catalog entries newer than the snapshot that are held in memory: about 200 bytes each,
-    /// and an item's texts, up to 1,024 bytes for a title. Changes of what the snapshot holds are held beyond that.
+    /// The most ratings, purchases and catalog entries newer than the snapshot that are held in memory: about 200 bytes
+    /// each, plus the texts of an item, up to 1,024 bytes for a title. Changes of what the snapshot holds do not count.
     pub max_overlay_entries: usize,
 }
 
@@ -27,6 +27,8 @@ impl Default for LiveOptions {
 }
 
 impl LiveOptions {
+    /// Checks the ranges.
+    ///
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {

@@ -1,4 +1,4 @@
-//! The refresh loop: what has been written since the last look.
+//! The refresh loop, which reads what was written since the last look.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,11 +28,10 @@ enum RefreshError {
     Slow,
 }
 
-/// From when on a look that has no end yet is reported as an outage.
+/// A look that takes longer than this is reported as an outage before it ends.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// Looks once an interval and whenever it is asked to. Whoever asks while a look is under way waits for the next one,
-/// together with all others who do.
+/// Looks once an interval and whenever a caller asks. Callers that ask during a look share the next one.
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
@@ -67,10 +66,11 @@ pub(super) async fn run(
     }
 }
 
+/// Publishes a new overlay if anything has changed.
 async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
     let mut loaded = shared.loaded.lock().await;
     let (Some(loaded), Some(view)) = (loaded.as_mut(), shared.view.load_full()) else {
-        // Nothing to refresh; ask all the same, so that the status says whether the database is there.
+        // There is nothing to refresh. The query only shows whether the database is available, for the status.
         let active = async { Ok(snapshots::active_version(&shared.pool).await?) };
         return within(ROW_LIMIT, active).await.map(drop);
     };
@@ -96,17 +96,20 @@ async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
     Ok(())
 }
 
-/// `before` and `now`: how many an overlay has dropped.
+/// Counts the entries that an overlay has dropped, and warns of the first.
+///
+/// `before` and `now`: the numbers of dropped entries.
 pub(super) fn report_dropped(options: &LiveOptions, before: u64, now: u64) {
     if before == 0 && now > 0 {
         tracing::warn!(
             max_overlay_entries = options.max_overlay_entries,
-            "the overlay is full: newer ratings do not show until the next snapshot (live.max_overlay_entries)"
+            "the overlay is full: newer ratings show only after the next training; raise live.max_overlay_entries"
         );
     }
     metrics::counter!("likemind_fresh_dropped_total").increment(now - before);
 }
 
+/// Updates the status, and logs when the database goes away and comes back.
 fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mut bool) {
     let view = shared.view.load();
     let (entries, dropped) = view
@@ -124,7 +127,7 @@ fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mu
     if let Err(error) = result
         && *was_available
     {
-        tracing::warn!(error = %super::chain(error), "fresh data cannot be read; serving what is known");
+        tracing::warn!(error = %super::chain(error), "fresh data cannot be read; serving the data read so far");
     } else if result.is_ok() && !*was_available {
         tracing::info!("fresh data is read again");
     }

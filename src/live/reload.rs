@@ -1,4 +1,4 @@
-//! The reload loop: a new active version is loaded beside the old one, then takes its place.
+//! The reload loop, which loads a new active version beside the old one and then puts it in its place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +8,7 @@ use chrono::Utc;
 use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::store::snapshots::changes::Watermark;
 use crate::store::snapshots::{self, Hints};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
@@ -17,25 +18,25 @@ use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
 use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
 
-/// How long a version that could not be loaded is left alone.
+/// The pause after a version could not be loaded.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
-/// How long it is left alone when the database is to blame.
+/// The pause after a version could not be loaded because the database failed.
 const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
-/// Longest reading of a snapshot.
+/// The longest time to load a snapshot.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
-/// Longest wait for the memory of snapshots that are not served any more.
+/// The longest wait until the memory of earlier snapshots is freed.
 const FREE_LIMIT: Duration = Duration::from_secs(1);
-/// Longest wait for the database to take a listener.
+/// The longest wait until the database accepts a listener.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Reload {
     shared: Arc<Shared>,
     failure: Option<Failure>,
-    /// Read-locked by whatever is being freed.
+    /// Every task that frees a snapshot holds a read lock.
     freeing: Arc<RwLock<()>>,
 }
 
-/// Why the active version is not served.
+/// The reason why the active version is not served.
 struct Failure {
     version: i64,
     message: String,
@@ -52,13 +53,13 @@ impl Reload {
         }
     }
 
-    /// Looks at once, then once an interval and whenever the database hints. `tried` learns of the end of the first look.
+    /// Looks at once, then once an interval and whenever the database sends a hint. `tried` is notified after the first look.
     pub(super) async fn run(mut self, tried: oneshot::Sender<()>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = self.run_once() => {}
         }
-        // Whoever has waited for it may have gone on.
+        // The receiver may have stopped waiting.
         let _ = tried.send(());
         let interval = Duration::from_millis(self.shared.options.refresh_interval_ms);
         let mut hints: Option<Hints> = None;
@@ -85,10 +86,10 @@ impl Reload {
         }
     }
 
-    /// Loads the active version unless it is served already. A failure leaves everything as it was.
+    /// Loads the active version unless it is served already. A failure leaves the served one in place.
     pub(super) async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
-        // Its errors are reported by the refresh loop, which asks as often.
+        // The refresh loop reports errors of the database; it asks as often.
         let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {
             return;
         };
@@ -96,9 +97,8 @@ impl Reload {
             self.recovered();
             return;
         }
-        let is_left_alone =
-            |failure: &Failure| failure.version == version && failure.at.elapsed() < failure.retry_after;
-        if self.failure.as_ref().is_some_and(is_left_alone) {
+        let is_paused = |failure: &Failure| failure.version == version && failure.at.elapsed() < failure.retry_after;
+        if self.failure.as_ref().is_some_and(is_paused) {
             return;
         }
         self.shared.update_status(|status| status.loading = Some(version));
@@ -116,7 +116,7 @@ impl Reload {
         }
     }
 
-    /// Logs once what stays the same.
+    /// Records that `version` could not be loaded, and logs it unless the last failure was the same.
     fn failed(&mut self, version: i64, error: &LoadError) {
         let message = error.for_callers(version);
         let is_known = |failure: &Failure| failure.version == version && failure.message == message;
@@ -150,7 +150,7 @@ impl Reload {
         let new = match self.kept(version).await {
             Some(kept) => kept,
             None => {
-                // With what is still being freed there would be three. Not for long: a request may hold on to one.
+                // A third snapshot must not be loaded while one is being freed. The wait is short, as a request may hold it.
                 let _ = tokio::time::timeout(FREE_LIMIT, self.freeing.write()).await;
                 let is_first = self.shared.view.load().is_none();
                 within(LOAD_LIMIT, load(&self.shared.pool, version, is_first)).await?
@@ -167,13 +167,29 @@ impl Reload {
         )
         .await?;
 
-        // The refresh loop waits from here on; what came in the meantime is little.
+        // The refresh loop waits from here on, but not for long: little has changed since the first time.
         let mut loaded = self.shared.loaded.lock().await;
         let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
+        report_dropped(&self.shared.options, 0, overlay.dropped());
+        self.publish(version, new, overlay, watermark, &mut loaded);
+        drop(loaded);
+        let took_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(version, took_ms, "serving snapshot {version}");
+        Ok(())
+    }
+
+    /// Puts a snapshot and its overlay in the place of what is served, and frees what is no longer kept.
+    fn publish(
+        &self,
+        version: i64,
+        new: LoadedSnapshot,
+        overlay: Overlay,
+        watermark: Watermark,
+        loaded: &mut Option<Loaded>,
+    ) {
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
-        report_dropped(&self.shared.options, 0, fresh_entries_dropped);
         let (previous, dropped) = self.keep(loaded.take(), version);
-        // Before the view: what is served now is found all along.
+        // This comes before the view, so that `Live::snapshot` finds the old version at every moment.
         self.shared.previous.store(previous.clone().map(Arc::new));
         let old_view = self.shared.view.swap(Some(Arc::new(View {
             version,
@@ -189,7 +205,6 @@ impl Reload {
             watermark,
             previous,
         });
-        drop(loaded);
         old_view.into_iter().for_each(|view| self.free(view));
         dropped.into_iter().for_each(|dropped| self.free(dropped.snapshot));
 
@@ -205,13 +220,10 @@ impl Reload {
             status.load_error = None;
         });
         self.shared.version.send_replace(Some(version));
-        let took_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(version, took_ms, "serving snapshot {version}");
-        Ok(())
     }
 
-    /// The snapshot that is kept from before, if it is `version`. Else it is freed first, so that loading another one never
-    /// makes three.
+    /// Returns the snapshot that is kept from before if it is `version`. Frees any other one, so that there are never three
+    /// when the next one is loaded.
     async fn kept(&self, version: i64) -> Option<LoadedSnapshot> {
         let mut loaded = self.shared.loaded.lock().await;
         let previous = &mut loaded.as_mut()?.previous;
@@ -225,7 +237,7 @@ impl Reload {
         None
     }
 
-    /// What to keep of what was served until now, and what to free.
+    /// Divides what was served until now into the snapshot to keep and the one to free.
     fn keep(&self, old: Option<Loaded>, version: i64) -> (Option<LoadedSnapshot>, Option<LoadedSnapshot>) {
         let Some(old) = old else { return (None, None) };
         if self.shared.options.keep_previous == 0 {
@@ -237,16 +249,16 @@ impl Reload {
         )
     }
 
-    /// Frees a snapshot, or the overlay of one, once the last request has let go of it, so that no request pays for it.
+    /// Frees a snapshot or a view after the last request has released it, so that no request spends time on this.
     fn free<T: Send + Sync + 'static>(&self, old: Arc<T>) {
-        // There is nobody to write: that is done by the loop that calls this.
+        // This never fails: only the calling loop takes the write lock.
         let freeing = self.freeing.clone().try_read_owned();
         tokio::spawn(async move {
             while Arc::strong_count(&old) > 1 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            // Where no thread can be started it is freed here.
-            let _ = background_thread::spawn(Priority::Leftovers, move || {
+            // If no thread can be started, the value is freed here.
+            let _ = background_thread::spawn(Priority::Idle, move || {
                 drop(old);
                 memory::give_back();
                 drop(freeing);

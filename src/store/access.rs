@@ -1,4 +1,4 @@
-//! Who may call, and the record of who did what.
+//! API keys, and the record of who did what.
 
 pub(in crate::store) mod audit;
 pub mod keys;

@@ -1,4 +1,4 @@
-//! Merchants and items.
+//! Stores and lists merchants and items.
 
 pub mod ids;
 pub mod key_cache;
@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// Creates those of `items` that are not there yet, bare.
+/// Creates the unknown ones among `items`, bare.
 pub async fn create_items(pool: &Pool, items: &[&ItemId]) -> Result<(), StoreError> {
     pool.write(|mut tx| async move {
         ids::ensure_items(&mut tx, items.iter().map(|item| item.as_str())).await?;
@@ -22,7 +22,7 @@ pub async fn create_items(pool: &Pool, items: &[&ItemId]) -> Result<(), StoreErr
     .await
 }
 
-/// Creates those of `merchants` that are not there yet, without a name.
+/// Creates the unknown ones among `merchants`, without a name.
 pub async fn create_merchants(pool: &Pool, merchants: &[&MerchantId]) -> Result<(), StoreError> {
     pool.write(|mut tx| async move {
         ids::ensure_merchants(&mut tx, merchants.iter().map(|merchant| merchant.as_str())).await?;
@@ -31,8 +31,8 @@ pub async fn create_merchants(pool: &Pool, merchants: &[&MerchantId]) -> Result<
     .await
 }
 
-/// Creates or updates merchants in one transaction. Returns what became of each; of several for one merchant the last
-/// one speaks for all.
+/// Creates or updates merchants in one transaction. Returns the outcome of each entry; the outcome of several entries for
+/// one merchant is that of the last.
 pub async fn upsert_merchants(pool: &Pool, merchants: &[MerchantPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = upsert_merchants_in(&mut tx, merchants).await?;
@@ -54,7 +54,7 @@ async fn upsert_merchants_in(
     }
     let merchant_ids: Vec<i64> = names.keys().copied().collect();
     let names: Vec<Option<String>> = names.values().map(|name| name.map(str::to_owned)).collect();
-    // By itself the update would take its locks in the order of its plan.
+    // The update alone would take its locks in the order of its plan.
     sqlx::query!(
         "SELECT FROM merchants WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
         &merchant_ids
@@ -78,8 +78,8 @@ async fn upsert_merchants_in(
     ))
 }
 
-/// Creates or updates items in one transaction; a field that is `None` keeps what is stored, an empty title removes it.
-/// Returns what became of each; of several for one item the last one speaks for all.
+/// Creates or updates items in one transaction. A field that is `None` keeps the stored value; an empty title removes it.
+/// Returns the outcome of each entry; the outcome of several entries for one item is that of the last.
 pub async fn upsert_items(pool: &Pool, items: &[ItemPatch]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = upsert_items_in(&mut tx, items).await?;
@@ -103,6 +103,22 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
             .and_modify(|patch| patch_over(patch, item))
             .or_insert_with(|| item.clone());
     }
+    let updated = patch_items(connection, &patches, &merchants).await?;
+    Ok(outcomes(
+        items.iter().map(|item| keys.key(item.id.as_str())),
+        &keys.created,
+        &updated,
+    ))
+}
+
+/// Updates items by `patches`, by key. Returns the keys of those that changed.
+///
+/// `merchants`: must hold every merchant of the patches.
+async fn patch_items(
+    connection: &mut Connection,
+    patches: &BTreeMap<i64, ItemPatch>,
+    merchants: &ids::Keys,
+) -> Result<Vec<i64>, StoreError> {
     let column = |of: fn(&ItemPatch) -> Option<String>| patches.values().map(of).collect::<Vec<_>>();
     let item_ids: Vec<i64> = patches.keys().copied().collect();
     let titles = column(|patch| patch.title.clone());
@@ -117,8 +133,8 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
         .collect();
     let currencies = column(|patch| patch.price.map(|price| price.currency.to_string()));
     let listed: Vec<Option<bool>> = patches.values().map(|patch| patch.listed).collect();
-    // A statement of its own: the next one then sees what it waits for here. What an update has read before it had to wait
-    // for a row is what the row was, and would be written over what it has become.
+    // Locking is a separate statement, so that the update sees the rows as they are after the wait. An update that waits
+    // itself has read the row before the wait, and would write old values over newer ones.
     sqlx::query!(
         "SELECT FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
         &item_ids
@@ -160,15 +176,12 @@ async fn upsert_items_in(connection: &mut Connection, items: &[ItemPatch]) -> Re
         &currencies as &[Option<String>],
         &listed as &[Option<bool>],
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
-    Ok(outcomes(
-        items.iter().map(|item| keys.key(item.id.as_str())),
-        &keys.created,
-        &updated,
-    ))
+    Ok(updated)
 }
 
+/// Overwrites the fields of `patch` that `later` has.
 fn patch_over(patch: &mut ItemPatch, later: &ItemPatch) {
     fn replace<T: Clone>(field: &mut Option<T>, later: &Option<T>) {
         if later.is_some() {
@@ -182,7 +195,7 @@ fn patch_over(patch: &mut ItemPatch, later: &ItemPatch) {
     replace(&mut patch.listed, &later.listed);
 }
 
-/// [`WriteOutcome::Stored`] for the last entry of every key that was created or updated.
+/// Returns [`WriteOutcome::Stored`] for the last entry of every key that was created or updated.
 fn outcomes(keys: impl DoubleEndedIterator<Item = i64>, created: &[i64], updated: &[i64]) -> Vec<WriteOutcome> {
     let mut changed: HashSet<i64> = created.iter().chain(updated).copied().collect();
     let outcome = |key| {
@@ -212,14 +225,14 @@ pub async fn get_item(pool: &Pool, item: &ItemId) -> Result<Option<Item>, StoreE
     .transpose()
 }
 
-/// Which items to list.
+/// The items to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ItemSelection {
     pub merchant: Option<MerchantId>,
     pub category: Option<Category>,
 }
 
-/// Up to `limit` items whose ids follow `after`, ascending by id.
+/// Returns up to `limit` items whose ids follow `after`, ascending by id.
 pub async fn list_items(
     pool: &Pool,
     selection: &ItemSelection,
@@ -275,7 +288,7 @@ impl TryFrom<Row> for Item {
     }
 }
 
-/// The facts of an item from their columns.
+/// Makes the facts of an item from their columns.
 pub(super) fn facts(
     title: Option<String>,
     merchant_id: Option<String>,

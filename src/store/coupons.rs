@@ -1,4 +1,4 @@
-//! Coupons: made, changed, and as they are stored.
+//! Creates, changes and reads coupons.
 
 pub mod audience;
 pub mod campaigns;
@@ -7,44 +7,46 @@ pub mod exposures;
 pub mod lift;
 pub mod loads;
 pub mod offer_catalog;
+pub mod revision;
+mod rows;
 
 use domain::campaign::Campaign;
-use domain::coupon::{Coupon, CouponPatch, Discount, ItemSet, Rule, Scope};
-use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
+use domain::coupon::{Coupon, CouponPatch, Discount, Rule, Scope};
+use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
 
 use self::campaigns::DefineError;
+use self::rows::{CouponRow, rules_to_json};
 use crate::store::catalog::ids;
-use crate::store::coupons::offer_catalog::{coupon_id, raise_revision};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, Tx};
 
-/// Most items of a scope that are read with a coupon that somebody looks at.
+/// The most items that are read with a single coupon.
 const MAX_SHOWN_ITEMS: i64 = 1_000;
-/// The same with each coupon of a list, which would be too long for a message.
+/// The most items that are read with each coupon of a list, which could exceed the size of a message.
 const MAX_LISTED_ITEMS: i64 = 10;
 
-/// A coupon with what is used of it.
+/// A coupon and how much of it is used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredCoupon {
-    /// Its scope names the first ones of `item_count` items.
+    /// Its scope names only the first of its `item_count` items if there are many.
     pub coupon: Coupon,
     pub item_count: i64,
     pub reserved: i64,
     pub redeemed: i64,
 }
 
-/// Makes `coupon` of a campaign that `viewer` may see; one that is there already, and the same, is answered again. Items
-/// that are not known are created bare.
+/// Creates `coupon` in a campaign that `viewer` may see. Returns the stored one if it exists already and is the same.
+/// Creates unknown items bare.
 ///
-/// `viewer`: the only merchant whose campaigns there are; `None`: all.
+/// `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees all.
 pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -> Result<StoredCoupon, DefineError> {
     pool.write(|mut tx| async move {
         let campaign = campaigns::read(&mut tx, &coupon.campaign, viewer, campaigns::Lock::None).await?;
         let Some(campaign) = campaign else {
             return Ok(Err(DefineError::UnknownCampaign(coupon.campaign.clone())));
         };
-        let named = check_merchants(&mut tx, &campaign.campaign, Some(&coupon.scope), &coupon.rules).await?;
-        if let Err(error) = named {
+        let checked = check_merchants(&mut tx, &campaign.campaign, Some(&coupon.scope), &coupon.rules).await?;
+        if let Err(error) = checked {
             return Ok(Err(error));
         }
         let columns = Columns::of(coupon);
@@ -118,65 +120,80 @@ pub async fn update(
             return Ok(Err(error));
         }
         let new = patch.apply(&stored.coupon);
-        let limits = [
-            ("total_cap", new.total_cap, locked.used),
-            (
-                "per_user_cap",
-                new.per_user_cap.map(i64::from),
-                locked.used_by_one.unwrap_or(0),
-            ),
-        ];
-        for (field, limit, used) in limits {
-            if let Some(limit) = limit
-                && limit < used
-            {
-                return Ok(Err(DefineError::LimitBelowUse { field, limit, used }));
-            }
+        if let Err(error) = check_limits(&new, locked.used, locked.used_by_one.unwrap_or(0)) {
+            return Ok(Err(error));
         }
         if new == stored.coupon && patch.scope.is_none() {
             return Ok(Ok(stored));
         }
-        let columns = Columns::of(&new);
-        sqlx::query!(
-            "UPDATE coupons SET title = $2, discount = $3, percent_basis_points = $4, amount_minor = $5,
-                    max_discount_minor = $6, min_cart_minor = $7, covers_all = $8, categories = $9, merchants = $10,
-                    per_user_cap = $11, reservation_ttl_seconds = $12, rules = $13
-             WHERE id = $1",
-            locked.id,
-            new.title,
-            new.discount.kind(),
-            columns.percent_basis_points,
-            columns.amount_minor,
-            new.max_discount_minor,
-            new.min_cart_minor,
-            columns.covers_all,
-            &columns.categories,
-            &columns.merchants,
-            new.per_user_cap,
-            new.reservation_ttl_seconds,
-            rules_to_json(&new.rules),
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "UPDATE coupon_counters SET total_cap = $2 WHERE coupon_id = $1",
-            locked.id,
-            new.total_cap
-        )
-        .execute(&mut *tx)
-        .await?;
-        if patch.scope.is_some() {
-            sqlx::query!("DELETE FROM coupon_items WHERE coupon_id = $1", locked.id)
-                .execute(&mut *tx)
-                .await?;
-            add_items(&mut tx, locked.id, columns.items).await?;
-        }
+        overwrite(&mut tx, locked.id, &new, patch.scope.is_some()).await?;
         finish(tx, &patch.id).await
     })
     .await?
 }
 
-/// That the merchants which a scope and rules name are there, and for a merchant's campaign none but its own.
+/// Checks that no limit is below what is used: by all users together, and by the user who has used most.
+fn check_limits(new: &Coupon, used: i64, used_by_one: i64) -> Result<(), DefineError> {
+    let limits = [
+        ("total_cap", new.total_cap, used),
+        ("per_user_cap", new.per_user_cap.map(i64::from), used_by_one),
+    ];
+    for (field, limit, used) in limits {
+        if let Some(limit) = limit
+            && limit < used
+        {
+            return Err(DefineError::LimitBelowUse { field, limit, used });
+        }
+    }
+    Ok(())
+}
+
+/// Writes `new` over the coupon with the key `coupon_key`. `replaces_items`: whether its items may have changed.
+async fn overwrite(
+    connection: &mut Connection,
+    coupon_key: i64,
+    new: &Coupon,
+    replaces_items: bool,
+) -> Result<(), StoreError> {
+    let columns = Columns::of(new);
+    sqlx::query!(
+        "UPDATE coupons SET title = $2, discount = $3, percent_basis_points = $4, amount_minor = $5,
+                    max_discount_minor = $6, min_cart_minor = $7, covers_all = $8, categories = $9, merchants = $10,
+                    per_user_cap = $11, reservation_ttl_seconds = $12, rules = $13
+             WHERE id = $1",
+        coupon_key,
+        new.title,
+        new.discount.kind(),
+        columns.percent_basis_points,
+        columns.amount_minor,
+        new.max_discount_minor,
+        new.min_cart_minor,
+        columns.covers_all,
+        &columns.categories,
+        &columns.merchants,
+        new.per_user_cap,
+        new.reservation_ttl_seconds,
+        rules_to_json(&new.rules),
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE coupon_counters SET total_cap = $2 WHERE coupon_id = $1",
+        coupon_key,
+        new.total_cap
+    )
+    .execute(&mut *connection)
+    .await?;
+    if replaces_items {
+        sqlx::query!("DELETE FROM coupon_items WHERE coupon_id = $1", coupon_key)
+            .execute(&mut *connection)
+            .await?;
+        add_items(connection, coupon_key, columns.items).await?;
+    }
+    Ok(())
+}
+
+/// Checks that the merchants which `scope` and `rules` name exist, and that a merchant's campaign names only its own.
 async fn check_merchants(
     connection: &mut Connection,
     campaign: &Campaign,
@@ -186,11 +203,11 @@ async fn check_merchants(
     let sets = scope.and_then(Scope::listed).into_iter();
     let sets = sets.chain(rules.iter().filter_map(Rule::set));
     let named: Vec<&MerchantId> = sets.flat_map(|set| &set.merchants).collect();
-    if let Some(of) = &campaign.merchant
-        && let Some(&foreign) = named.iter().find(|named| **named != of)
+    if let Some(owner) = &campaign.merchant
+        && let Some(&foreign) = named.iter().find(|named| **named != owner)
     {
-        let (of, named) = (of.clone(), foreign.clone());
-        return Ok(Err(DefineError::ForeignMerchant { of, named }));
+        let (owner, named) = (owner.clone(), foreign.clone());
+        return Ok(Err(DefineError::ForeignMerchant { owner, named }));
     }
     let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
     let known = sqlx::query_scalar!("SELECT external_id FROM merchants WHERE external_id = ANY($1)", &ids)
@@ -221,15 +238,15 @@ async fn add_items(connection: &mut Connection, coupon_key: i64, items: &[ItemId
     Ok(())
 }
 
-/// Commits, having said that definitions have changed; the coupon as it is then.
+/// Raises the revision of the definitions and commits. Returns the coupon as it is then.
 async fn finish(mut tx: Tx, id: &CouponId) -> Result<Result<StoredCoupon, DefineError>, StoreError> {
     let stored = read(&mut tx, id, None).await?;
-    raise_revision(&mut tx).await?;
+    revision::raise(&mut tx).await?;
     tx.commit().await?;
     Ok(stored.ok_or_else(|| DefineError::UnknownCoupon(id.clone())))
 }
 
-/// `viewer`: see [`create`].
+/// Reads a coupon. `viewer`: see [`create`].
 pub async fn get(pool: &Pool, id: &CouponId, viewer: Option<&MerchantId>) -> Result<Option<StoredCoupon>, StoreError> {
     read(&mut *pool.acquire().await?, id, viewer).await
 }
@@ -260,7 +277,7 @@ async fn read(
     row.map(StoredCoupon::try_from).transpose()
 }
 
-/// Up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items.
+/// Returns up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items.
 pub async fn list(
     pool: &Pool,
     campaign: &CampaignId,
@@ -315,7 +332,7 @@ struct ShownRow {
 }
 
 impl StoredCoupon {
-    /// Whether `coupon` has all items of the scope.
+    /// Returns whether the scope names all items.
     fn is_complete(&self) -> bool {
         let shown = self.coupon.scope.listed().map_or(0, |set| set.items.len());
         self.item_count == shown as i64
@@ -359,7 +376,7 @@ impl TryFrom<ShownRow> for StoredCoupon {
     }
 }
 
-/// What a coupon has in columns of their own.
+/// The fields of a coupon that are split over several columns.
 struct Columns<'a> {
     percent_basis_points: Option<i32>,
     amount_minor: Option<i64>,
@@ -389,157 +406,4 @@ impl<'a> Columns<'a> {
             merchants: listed.map_or_else(Vec::new, |set| set.merchants.iter().map(ToString::to_string).collect()),
         }
     }
-}
-
-pub(super) struct CouponRow {
-    pub id: i64,
-    pub external_id: String,
-    pub campaign_id: String,
-    pub title: String,
-    pub discount: String,
-    pub percent_basis_points: Option<i32>,
-    pub amount_minor: Option<i64>,
-    pub max_discount_minor: Option<i64>,
-    pub min_cart_minor: i64,
-    pub covers_all: bool,
-    pub categories: Vec<String>,
-    pub merchants: Vec<String>,
-    pub per_user_cap: Option<i32>,
-    pub total_cap: Option<i64>,
-    pub reservation_ttl_seconds: i32,
-    pub rules: serde_json::Value,
-}
-
-impl CouponRow {
-    /// `items`: those that the coupon names, ascending.
-    pub fn coupon(self, items: Vec<ItemId>) -> Result<Coupon, StoreError> {
-        let discount = match (self.discount.as_str(), self.percent_basis_points, self.amount_minor) {
-            ("percent", Some(basis_points), None) => u16::try_from(basis_points)
-                .ok()
-                .map(|basis_points| Discount::Percent { basis_points }),
-            ("amount", None, Some(amount_minor)) => Some(Discount::Amount { amount_minor }),
-            ("free_shipping", None, None) => Some(Discount::FreeShipping),
-            _ => None,
-        };
-        let scope = match self.covers_all {
-            true => Scope::All,
-            false => Scope::Listed(ItemSet {
-                items,
-                ..item_set(Vec::new(), self.categories, self.merchants)?
-            }),
-        };
-        Ok(Coupon {
-            id: coupon_id(self.external_id)?,
-            campaign: CampaignId::new(self.campaign_id).map_err(corrupt)?,
-            title: self.title,
-            discount: discount.ok_or_else(|| StoreError::corrupt("coupons", "discount"))?,
-            max_discount_minor: self.max_discount_minor,
-            min_cart_minor: self.min_cart_minor,
-            scope,
-            per_user_cap: self.per_user_cap,
-            total_cap: self.total_cap,
-            reservation_ttl_seconds: self.reservation_ttl_seconds,
-            rules: rules_from_json(self.rules)?,
-        })
-    }
-}
-
-/// A rule as the column `rules` keeps it.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum StoredRule {
-    Bought(StoredItems),
-    NotBought(StoredItems),
-    CategoryAffinity { category: String, min_share: f64 },
-    MinAffinity { min_score: f64 },
-    NewUser,
-    LapsedUser { days: u32 },
-    Attribute { name: String, values: Vec<String> },
-}
-
-#[derive(Default, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct StoredItems {
-    items: Vec<String>,
-    categories: Vec<String>,
-    merchants: Vec<String>,
-}
-
-impl From<&ItemSet> for StoredItems {
-    fn from(set: &ItemSet) -> Self {
-        Self {
-            items: set.items.iter().map(ToString::to_string).collect(),
-            categories: set.categories.iter().map(ToString::to_string).collect(),
-            merchants: set.merchants.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-fn rules_to_json(rules: &[Rule]) -> serde_json::Value {
-    let stored: Vec<StoredRule> = rules.iter().map(stored_rule).collect();
-    serde_json::to_value(stored).unwrap_or_else(|_| unreachable!("finite numbers and texts"))
-}
-
-fn stored_rule(rule: &Rule) -> StoredRule {
-    match rule {
-        Rule::Bought(set) => StoredRule::Bought(set.into()),
-        Rule::NotBought(set) => StoredRule::NotBought(set.into()),
-        Rule::CategoryAffinity { category, min_share } => StoredRule::CategoryAffinity {
-            category: category.to_string(),
-            min_share: *min_share,
-        },
-        Rule::MinAffinity { min_score } => StoredRule::MinAffinity { min_score: *min_score },
-        Rule::NewUser => StoredRule::NewUser,
-        Rule::LapsedUser { days } => StoredRule::LapsedUser { days: *days },
-        Rule::Attribute { name, values } => StoredRule::Attribute {
-            name: name.clone(),
-            values: values.clone(),
-        },
-    }
-}
-
-fn rules_from_json(rules: serde_json::Value) -> Result<Vec<Rule>, StoreError> {
-    let stored: Vec<StoredRule> =
-        serde_json::from_value(rules).map_err(|error| StoreError::corrupt("coupons", error))?;
-    stored.into_iter().map(rule).collect()
-}
-
-fn rule(stored: StoredRule) -> Result<Rule, StoreError> {
-    let set = |set: StoredItems| item_set(set.items, set.categories, set.merchants);
-    Ok(match stored {
-        StoredRule::Bought(items) => Rule::Bought(set(items)?),
-        StoredRule::NotBought(items) => Rule::NotBought(set(items)?),
-        StoredRule::CategoryAffinity { category, min_share } => Rule::CategoryAffinity {
-            category: Category::new(category).map_err(corrupt)?,
-            min_share,
-        },
-        StoredRule::MinAffinity { min_score } => Rule::MinAffinity { min_score },
-        StoredRule::NewUser => Rule::NewUser,
-        StoredRule::LapsedUser { days } => Rule::LapsedUser { days },
-        StoredRule::Attribute { name, values } => Rule::Attribute { name, values },
-    })
-}
-
-fn item_set(items: Vec<String>, categories: Vec<String>, merchants: Vec<String>) -> Result<ItemSet, StoreError> {
-    Ok(ItemSet {
-        items: items
-            .into_iter()
-            .map(ItemId::new)
-            .collect::<Result<_, _>>()
-            .map_err(corrupt)?,
-        categories: categories
-            .into_iter()
-            .map(Category::new)
-            .collect::<Result<_, _>>()
-            .map_err(corrupt)?,
-        merchants: merchants
-            .into_iter()
-            .map(MerchantId::new)
-            .collect::<Result<_, _>>()
-            .map_err(corrupt)?,
-    })
-}
-
-fn corrupt(problem: impl ToString) -> StoreError {
-    StoreError::corrupt("coupons", problem)
 }

@@ -1,23 +1,24 @@
-//! Errors of the database, told apart by what the caller can do about them.
+//! The errors of the database, by what the caller can do about them.
 
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// PostgreSQL cannot be reached, or is starting or stopping. Waiting helps.
+    /// PostgreSQL cannot be reached, or is starting or stopping. The caller may try again.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
-    /// All connections are in use, and none came free within `database.acquire_timeout_ms`. Waiting helps.
+    /// All connections are in use, and none became free within `database.acquire_timeout_ms`. The caller may try again.
     #[error("the database is busy")]
     Busy(#[source] sqlx::Error),
-    /// Another transaction was in the way, also after [`RETRIES`](crate::store::postgres::pool::RETRIES) attempts.
-    #[error("the database could not serialize the transaction")]
+    /// The transaction conflicted with others in all of its
+    /// [`ATTEMPTS`](crate::store::postgres::pool::ATTEMPTS).
+    #[error("the transaction conflicts with others; try again")]
     Conflict(#[source] sqlx::Error),
     /// The statement took longer than `database.statement_timeout_ms`.
     #[error("the database took too long")]
     Timeout(#[source] sqlx::Error),
-    /// What is stored contradicts what the code relies on.
-    #[error("{table}: stored value is not valid: {problem}")]
+    /// A stored value breaks a rule that the code relies on.
+    #[error("a stored value in table {table} is not valid: {problem}")]
     Corrupt { table: &'static str, problem: String },
     #[error("the database schema could not be migrated")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -28,7 +29,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// How long to wait before it is worth trying again, if it is.
+    /// Returns how long to wait before trying again; `None` when waiting does not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable(_) => Some(Duration::from_secs(1)),
@@ -37,10 +38,10 @@ impl StoreError {
         }
     }
 
-    /// For callers: without what is stored and where.
+    /// Returns the message for callers, without stored values and the names of tables.
     pub fn for_callers(&self) -> String {
         match self {
-            Self::Corrupt { .. } => "what is stored is not valid".to_owned(),
+            Self::Corrupt { .. } => "a stored value is not valid".to_owned(),
             Self::Unavailable(_)
             | Self::Busy(_)
             | Self::Conflict(_)
@@ -51,7 +52,7 @@ impl StoreError {
         }
     }
 
-    /// Of an INSERT of rows that were not there when it looked: another transaction may have been faster.
+    /// Converts the error of an INSERT of rows that did not exist before: another transaction may have inserted them first.
     pub(super) fn of_insert(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error),
@@ -59,7 +60,7 @@ impl StoreError {
         }
     }
 
-    /// Whether a row that was referred to is not there any more.
+    /// Returns whether a row was referred to that no longer exists.
     pub(super) fn is_dangling_reference(&self) -> bool {
         matches!(self, Self::Unexpected(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
     }
@@ -75,7 +76,7 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            // Also of a pool: what is load is told apart by `Pool::acquire`.
+            // The errors of a full pool are among these; `Pool::acquire` converts them before.
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn callers_learn_nothing_of_tables() {
         let error = StoreError::corrupt("snapshots", "invalid type: null, expected a map at line 1");
-        assert_eq!(error.for_callers(), "what is stored is not valid");
+        assert_eq!(error.for_callers(), "a stored value is not valid");
         let error = StoreError::from(sqlx::Error::Protocol("as asked".to_owned()));
         assert_eq!(error.for_callers(), "the database answered with an error");
     }

@@ -1,22 +1,22 @@
-//! What a write did.
+//! The outcomes of writes.
 
 use domain::error::InvalidField;
 
-/// The fate of one entry of a batch.
+/// The outcome of one entry of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// New, or different from what was stored.
+    /// The entry is new or differs from the stored one.
     Stored,
-    /// Nothing changed: stored already, older than what is stored, or superseded within the batch.
+    /// Nothing changed: the entry is stored already, older than the stored one, or superseded within the batch.
     Merged,
 }
 
-/// The fate of one line of a file, where only the store can tell whether it fits.
+/// The outcome of one line of a file whose references only the store can check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadOutcome {
     Stored,
     Merged,
-    /// It names what there is not, or what it may not change.
+    /// The line refers to an unknown record, or changes a field that may not change.
     Refused(InvalidField),
 }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL itself: connections, the schema, bulk transfer, leases.
+//! PostgreSQL itself: connections, migrations, bulk transfer and leases.
 
 pub mod analyze;
 pub(in crate::store) mod copy;

@@ -1,3 +1,3 @@
-//! What users have consented to.
+//! The consents and suppressions of users.
 
 pub mod consents;

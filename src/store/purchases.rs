@@ -1,4 +1,4 @@
-//! Order lines.
+//! Stores and lists order lines.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// What tells lines apart, with keys instead of external ids; the order of the primary key.
+/// The primary key of a line: order, user, item and line number.
 type Key<'a> = (&'a str, i64, i64, i32);
 
-/// Stores `lines` in one transaction; a line that is stored already is replaced. Returns what became of each.
+/// Stores `lines` in one transaction, and replaces those that are stored already. Returns the outcome of each.
 ///
 /// # Errors
-/// Nothing is stored when the database cannot do it.
+/// After an error nothing is stored.
 pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = record_in(&mut tx, lines).await?;
@@ -46,7 +46,8 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     Ok(outcomes)
 }
 
-/// The same for many, of which `known` may already have the keys. Returns how many were stored; the others were merged.
+/// Does the same as [`record`] for a batch of an import, whose keys `known` may have. Returns how many lines were stored;
+/// the others were merged.
 pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<usize, StoreError> {
     known
         .retrying(|| async move {
@@ -63,9 +64,9 @@ pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Resu
         .await
 }
 
-/// Of every key the position of its last line.
+/// Returns the position of the last line of every key.
 ///
-/// `pairs`: user and item of each of `lines`.
+/// `pairs`: the keys of the user and the item of each line.
 fn last(lines: &[PurchaseLine], pairs: impl Iterator<Item = (i64, i64)>) -> BTreeMap<Key<'_>, usize> {
     let keys = lines
         .iter()
@@ -81,7 +82,7 @@ struct Stored {
     line_number: i32,
 }
 
-/// Stores those of `lines` that `last` names. Returns the keys of those that are new or have changed.
+/// Stores the lines at the positions in `last`. Returns the keys of those that are new or have changed.
 async fn store(
     connection: &mut Connection,
     lines: &[PurchaseLine],
@@ -99,10 +100,10 @@ async fn store(
         .values()
         .map(|&position| lines[position].line_total.currency.to_string())
         .collect();
-    let retold = times_of_retold(connection, lines, last).await?;
+    let repeated = times_of_repeated(connection, lines, last).await?;
     let purchased_at: Vec<Timestamp> = last
         .iter()
-        .map(|(key, &position)| retold.get(key).copied().unwrap_or(lines[position].purchased_at.at()))
+        .map(|(key, &position)| repeated.get(key).copied().unwrap_or(lines[position].purchased_at.at()))
         .collect();
     let stored = sqlx::query_as!(
         Stored,
@@ -145,8 +146,9 @@ async fn store(
     Ok(stored.into_iter().map(key).collect())
 }
 
-/// The stored times of those lines that come without one: told again, they have happened when they were first told.
-async fn times_of_retold<'a>(
+/// Returns the stored times of the lines that come without one: a line that is sent again keeps the time at which it was
+/// first received.
+async fn times_of_repeated<'a>(
     connection: &mut Connection,
     lines: &[PurchaseLine],
     last: &BTreeMap<Key<'a>, usize>,
@@ -177,14 +179,14 @@ async fn times_of_retold<'a>(
         .collect())
 }
 
-/// Whose lines to list.
+/// The user or the order whose lines to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PurchaseOwner {
     User(UserId),
     Order(OrderId),
 }
 
-/// Where a page of lines begins: after this key.
+/// The key after which a page of lines begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PurchaseCursor {
     pub order_id: String,
@@ -193,7 +195,7 @@ pub struct PurchaseCursor {
     pub line_number: i32,
 }
 
-/// Up to `limit` lines after `cursor`, ascending by order, user, item and line number.
+/// Returns up to `limit` lines after `cursor`, ascending by order, user, item and line number.
 pub async fn list(
     pool: &Pool,
     owner: &PurchaseOwner,

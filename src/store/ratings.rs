@@ -1,4 +1,4 @@
-//! Explicit ratings.
+//! Stores, deletes and lists explicit ratings.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -14,11 +14,11 @@ use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::copy::{RatingRow, insert_ratings};
 use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
 
-/// Stores `ratings` in one transaction; for one user and item the latest `rated_at` wins, and of two at one instant
-/// the one that came later. Returns what became of each.
+/// Stores `ratings` in one transaction. For one user and item the latest `rated_at` wins, and of two at the same instant
+/// the one that arrived later. Returns the outcome of each.
 ///
 /// # Errors
-/// Nothing is stored when the database cannot do it.
+/// After an error nothing is stored.
 pub async fn upsert(pool: &Pool, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = upsert_in(&mut tx, ratings).await?;
@@ -45,8 +45,8 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
     Ok(outcomes)
 }
 
-/// The same for one of the many batches of an import, `known` being what they have met. Returns how many were stored; the
-/// others were merged.
+/// Does the same as [`upsert`] for a batch of an import, whose keys `known` may have. Returns how many ratings were stored;
+/// the others were merged.
 pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<usize, StoreError> {
     if ratings.is_empty() {
         return Ok(0);
@@ -80,11 +80,11 @@ pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<u
         .await
 }
 
-/// Stores those of `ratings` that `latest` names, of none of which the pair has been rated: in half the time of looking
-/// first.
+/// Stores the ratings in `latest`, none of whose pairs may be rated already. This takes half the time of [`store`], which
+/// looks first.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when one has been rated; nothing is stored then.
+/// [`StoreError::Conflict`] when a pair is rated already; then nothing is stored.
 async fn add(pool: &Pool, ratings: &[Rating], latest: &[Keyed]) -> Result<(), StoreError> {
     let rows = latest.iter().map(|&((user_id, item_id), position)| RatingRow {
         user_id,
@@ -109,10 +109,10 @@ async fn add(pool: &Pool, ratings: &[Rating], latest: &[Keyed]) -> Result<(), St
 /// The pair of keys of a rating, and its position in the batch.
 type Keyed = ((i64, i64), usize);
 
-/// Of every pair the rating that wins, in the order of the primary key, so that concurrent batches take their locks in
-/// one order.
+/// Returns the winning rating of every pair, in the order of the primary key, so that concurrent batches take their locks
+/// in one order.
 ///
-/// `pairs`: the keys of each of `ratings`.
+/// `pairs`: the keys of the user and the item of each rating.
 fn latest(ratings: &[Rating], pairs: impl Iterator<Item = (i64, i64)>) -> Vec<Keyed> {
     let mut keyed: Vec<Keyed> = pairs.zip(0..).collect();
     keyed.sort_unstable_by_key(|&(pair, position)| (pair, Reverse(ratings[position].rated_at), Reverse(position)));
@@ -120,22 +120,22 @@ fn latest(ratings: &[Rating], pairs: impl Iterator<Item = (i64, i64)>) -> Vec<Ke
     keyed
 }
 
-/// What [`store`] has changed.
+/// The changes that [`store`] has made.
 #[derive(Default)]
 struct Stored {
     /// In any order.
     pairs: Vec<(i64, i64)>,
-    /// So many of them had not been rated before.
+    /// The number of pairs that had not been rated before.
     inserted: usize,
 }
 
-/// Stores those of `ratings` that `latest` names.
+/// Stores the ratings in `latest`.
 ///
-/// What is of no effect is left out before it takes a lock, and what is new is plainly inserted: ON CONFLICT would take as
-/// long again for every row.
+/// Ratings without an effect are left out before they take a lock, and new ones are inserted without ON CONFLICT, which
+/// would double the time of every row.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when another transaction has inserted a rating that was not there at the beginning.
+/// [`StoreError::Conflict`] when another transaction has inserted one of the ratings since the beginning.
 async fn store(connection: &mut Connection, ratings: &[Rating], latest: &[Keyed]) -> Result<Stored, StoreError> {
     let (user_ids, item_ids): (Vec<i64>, Vec<i64>) = latest.iter().map(|&(pair, _)| pair).unzip();
     let values: Vec<f32> = latest.iter().map(|&(_, position)| ratings[position].value).collect();
@@ -188,10 +188,10 @@ async fn store(connection: &mut Connection, ratings: &[Rating], latest: &[Keyed]
     }))
 }
 
-/// Deletes the rating unless it is later than `deleted_at`. An older one that arrives afterwards stays without effect,
-/// also when there was none to delete, provided that the user and the item are known.
+/// Deletes the rating unless it is later than `deleted_at`. An older rating that arrives afterwards has no effect, even if
+/// there was none to delete, provided that the user and the item are known.
 ///
-/// Returns whether there was one to delete.
+/// Returns whether there was a rating to delete.
 pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Timestamp) -> Result<bool, StoreError> {
     pool.write(|mut tx| async move {
         let had_value = sqlx::query_scalar!(
@@ -226,7 +226,7 @@ pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Times
     .await
 }
 
-/// Up to `limit` ratings of `user` whose item ids follow `after`, ascending by item id.
+/// Returns up to `limit` ratings of `user` whose item ids follow `after`, ascending by item id.
 pub async fn list_by_user(pool: &Pool, user: &UserId, after: &str, limit: i64) -> Result<Vec<Rating>, StoreError> {
     sqlx::query_as!(
         Row,
@@ -245,7 +245,7 @@ pub async fn list_by_user(pool: &Pool, user: &UserId, after: &str, limit: i64) -
     .collect()
 }
 
-/// Up to `limit` ratings of `item` whose user ids follow `after`, ascending by user id.
+/// Returns up to `limit` ratings of `item` whose user ids follow `after`, ascending by user id.
 pub async fn list_by_item(pool: &Pool, item: &ItemId, after: &str, limit: i64) -> Result<Vec<Rating>, StoreError> {
     sqlx::query_as!(
         Row,

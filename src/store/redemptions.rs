@@ -1,9 +1,9 @@
-//! Reservations and redemptions: what is taken of caps and budgets, and given back.
+//! Reserves, confirms and releases coupons: takes from caps and budgets, and gives back.
 //!
-//! Locks are taken in one order: the user, the reservation or redemption, then counters, first the user's, then the
-//! coupon's, then the campaign's, which everybody wants. One statement changes all three, and it is the last of its
-//! transaction, so that what everybody wants is held for no longer than a commit takes. A guard that refuses leaves the
-//! statement without an answer: its transaction is then rolled back.
+//! Locks are taken in one order: the user, the reservation or redemption, then the counters of the user, of the coupon
+//! and of the campaign. Every redemption of a campaign needs that last lock. One statement changes all three counters, and
+//! it is the last of its transaction, so that the lock is held for no longer than a commit takes. A guard that refuses
+//! makes the statement return no row: its transaction is then rolled back.
 
 pub mod loads;
 pub mod requests;
@@ -17,7 +17,7 @@ use domain::redemption::{Redemption, Reservation};
 use domain::time::Timestamp;
 
 use self::requests::{Begun, Done, Request};
-use crate::store::coupons::eligibility::{UserCouponState, standing_in};
+use crate::store::coupons::eligibility::{self, UserCouponState};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
@@ -26,7 +26,7 @@ use self::stored::StoredRedemption;
 pub use self::rollback::{Rollback, RollbackError, rollback};
 pub use self::sweep::sweep;
 
-/// What is to be set aside.
+/// The coupon to reserve, and for which user.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub reservation: ReservationId,
@@ -35,21 +35,21 @@ pub struct Wanted {
     pub exposure_window_days: u32,
 }
 
-/// What a user may set aside.
+/// The caller's permission to reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub amount_minor: i64,
-    /// Of the user's redemptions; `None`: without limit.
+    /// The cap on the user's redemptions; `None` is no limit.
     pub user_cap: Option<i64>,
     pub by_assignment: bool,
 }
 
-/// Why nothing was set aside.
+/// The reason why nothing was reserved.
 #[derive(Debug)]
 pub enum ReserveError<R> {
-    /// By the caller's own decision.
+    /// The caller decided against it.
     Refused(R),
-    /// What was free when that was decided has been taken since, or is held by a reservation that has expired.
+    /// Others have taken since that decision what was free, or an expired reservation still holds it.
     Taken,
     Store(StoreError),
 }
@@ -60,7 +60,7 @@ impl<R> From<StoreError> for ReserveError<R> {
     }
 }
 
-/// Sets aside what `decide` grants to the user as they stand under lock.
+/// Reserves what `decide` grants, given the state of the user under lock.
 pub async fn reserve<R: Send>(
     pool: &Pool,
     request: &Request,
@@ -76,15 +76,15 @@ pub async fn reserve<R: Send>(
         }
         lock_user(&mut tx, &wanted.user).await?;
         let coupons = std::slice::from_ref(&wanted.coupon);
-        let standing = standing_in(&mut tx, &wanted.user, coupons, wanted.exposure_window_days).await?;
-        let grant = match decide(&standing) {
+        let state = eligibility::read_in(&mut tx, &wanted.user, coupons, wanted.exposure_window_days).await?;
+        let grant = match decide(&state) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(ReserveError::Refused(refusal))),
         };
-        let Some(user_key) = standing.user_key else {
+        let Some(user_key) = state.user_key else {
             return Ok(Err(ReserveError::Taken));
         };
-        // What is answered of a reservation never changes: its id is enough to answer the same again.
+        // The answer about a reservation never changes, so its id is enough to repeat it.
         requests::finish(&mut tx, request, &wanted.reservation.as_str()).await?;
         let Some(reservation) = take(&mut tx, wanted, user_key, &grant).await? else {
             return Ok(Err(ReserveError::Taken));
@@ -105,14 +105,14 @@ async fn lock_user(connection: &mut Connection, user: &UserId) -> Result<(), Sto
     Ok(())
 }
 
-/// Takes one of the caps and the amount of the budget, if there is that much and the campaign is on at that moment.
+/// Takes one from each cap and the amount from the budget, if that much is left and the campaign is running.
 async fn take(
     connection: &mut Connection,
     wanted: &Wanted,
     user_key: i64,
     grant: &Grant,
 ) -> Result<Option<Reservation>, StoreError> {
-    // Each step looks whether the one before has found its row, which makes them one after the other.
+    // Each step checks that the one before has found its row, which fixes their order.
     let taken = sqlx::query!(
         r#"WITH wanted AS (
                SELECT coupons.id AS coupon_id, campaigns.id AS campaign_id, currency_code, reservation_ttl_seconds
@@ -160,19 +160,16 @@ async fn take(
     )
     .fetch_optional(connection)
     .await?;
-    taken
-        .map(|row| {
-            Ok(Reservation {
-                id: wanted.reservation.clone(),
-                user: wanted.user.clone(),
-                coupon: wanted.coupon.clone(),
-                amount_minor: grant.amount_minor,
-                currency: currency(&row.currency_code)?,
-                reserved_at: row.reserved_at,
-                expires_at: row.expires_at,
-            })
-        })
-        .transpose()
+    let Some(row) = taken else { return Ok(None) };
+    Ok(Some(Reservation {
+        id: wanted.reservation.clone(),
+        user: wanted.user.clone(),
+        coupon: wanted.coupon.clone(),
+        amount_minor: grant.amount_minor,
+        currency: currency(&row.currency_code)?,
+        reserved_at: row.reserved_at,
+        expires_at: row.expires_at,
+    }))
 }
 
 async fn read_reservation(connection: &mut Connection, id: &str) -> Result<Reservation, StoreError> {
@@ -204,32 +201,32 @@ fn currency(code: &str) -> Result<Currency, StoreError> {
     Currency::new(code).map_err(|error| StoreError::corrupt("campaigns", error))
 }
 
-/// Why a reservation was not confirmed or released.
+/// The reason why a reservation was not confirmed or released.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     #[error("there is no reservation {0}")]
     UnknownReservation(ReservationId),
-    #[error("the reservation {id} expired at {expires_at}")]
+    #[error("reservation {id} expired at {expires_at}")]
     Expired { id: ReservationId, expires_at: Timestamp },
-    #[error("the reservation {id} has been {state} already")]
+    #[error("reservation {id} is already {state}")]
     Closed { id: ReservationId, state: String },
-    #[error("the amount must be at most what is reserved, {reserved_minor} minor units, is {amount_minor}")]
+    #[error("the amount must be at most the reserved {reserved_minor} minor units, is {amount_minor}")]
     AmountTooLarge { reserved_minor: i64, amount_minor: i64 },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// How a reservation is used.
+/// The use of a reservation.
 #[derive(Debug, Clone)]
 pub struct Confirmation {
     pub reservation: ReservationId,
     pub redemption: RedemptionId,
-    /// `None`: all that is reserved.
+    /// `None` takes the whole reserved amount.
     pub amount_minor: Option<i64>,
     pub order: Option<OrderId>,
 }
 
-/// Uses a reservation that has not expired at that moment, swept or not.
+/// Turns a reservation into a redemption, unless it has expired at that moment, whether swept or not.
 pub async fn confirm(
     pool: &Pool,
     request: &Request,
@@ -247,7 +244,7 @@ pub async fn confirm(
         let redeemed = match held.redeemed_by(confirmation) {
             Ok(redeemed) => redeemed,
             Err(error) => {
-                // The locks go before the answer, or whoever asks next does not find what has expired.
+                // The locks are released before the answer, so that a sweep right after it finds the expired reservation.
                 tx.rollback().await?;
                 return Ok(Err(error));
             }
@@ -260,7 +257,7 @@ pub async fn confirm(
     .await?
 }
 
-/// Gives a reservation back; false when it had expired.
+/// Gives a reservation back. Returns false when it had expired.
 pub async fn release(pool: &Pool, request: &Request, reservation: &ReservationId) -> Result<Done<bool>, CloseError> {
     pool.write(|mut tx| async move {
         match requests::begin::<bool>(&mut tx, request).await? {
@@ -286,7 +283,7 @@ pub async fn release(pool: &Pool, request: &Request, reservation: &ReservationId
     .await?
 }
 
-/// A reservation under lock, its user's too.
+/// A reservation, locked together with its user.
 struct Held {
     id: i64,
     user_id: i64,
@@ -315,7 +312,7 @@ impl Held {
         }
     }
 
-    /// What comes of it when it is confirmed now.
+    /// Returns the redemption that comes from confirming the reservation now.
     fn redeemed_by(&self, confirmation: &Confirmation) -> Result<StoredRedemption, CloseError> {
         let id = || confirmation.reservation.clone();
         if self.is_expired() {
@@ -366,7 +363,7 @@ async fn lock_reservation(
     )
     .fetch_optional(&mut *connection)
     .await?;
-    // A statement of its own: one that waits for a lock reads the clock before.
+    // This is a separate statement, as one that waits for a lock has read the clock before the wait.
     let held = sqlx::query_as!(
         Held,
         r#"SELECT reservations.id, user_id, coupon_id, reservations.campaign_id, reservations.external_id,
@@ -384,7 +381,7 @@ async fn lock_reservation(
     Ok(held)
 }
 
-/// What becomes of a reservation.
+/// The way in which a reservation ends.
 #[derive(Clone, Copy)]
 enum Ending<'a> {
     Confirmed(&'a StoredRedemption),
@@ -393,7 +390,7 @@ enum Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// As ledger and reservation name it.
+    /// Returns the name of the ledger entry and of the state of the reservation.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Confirmed(_) => ("confirm", "confirmed"),
@@ -403,7 +400,7 @@ impl Ending<'_> {
     }
 }
 
-/// Closes a reservation that is open: the counters change first, each step once the one before has found its row.
+/// Closes an open reservation. The counters change first; each step checks that the one before has found its row.
 async fn close(connection: &mut Connection, held: &Held, ending: Ending<'_>) -> Result<(), StoreError> {
     let (entry, state) = ending.names();
     let redemption = match ending {
@@ -452,6 +449,6 @@ async fn close(connection: &mut Connection, held: &Held, ending: Ending<'_>) -> 
     .await?;
     match closed.rows_affected() {
         1 => Ok(()),
-        _ => Err(StoreError::corrupt("reservations", "a reservation without counters")),
+        _ => Err(StoreError::corrupt("reservations", "a reservation has no counters")),
     }
 }

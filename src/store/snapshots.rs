@@ -1,4 +1,4 @@
-//! Snapshots: their rows, their stored bytes and which of them is active.
+//! Stores snapshots, and switches which of them is active.
 
 pub mod changes;
 pub mod training;
@@ -21,10 +21,10 @@ use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::{Connection, Pool, Tx, limit_idle, without_timeouts};
 use crate::store::snapshots::changes::Watermark;
 
-/// Bytes of a stored chunk: PostgreSQL refuses fields of 1 GB and slows down well before.
+/// The size of a stored chunk. PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Chunks that are written at the same time: one core of the database does not keep up with its log.
+/// The number of chunks that are written at the same time: one core of the database does not keep up with its log.
 const CONCURRENT_WRITES: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -34,7 +34,7 @@ pub enum SnapshotState {
     Building,
     /// Complete, not activated yet.
     Candidate,
-    /// Served. At most one.
+    /// Served by all servers. At most one snapshot is active.
     Active,
     /// Was active.
     Retired,
@@ -81,34 +81,34 @@ impl fmt::Display for SnapshotState {
     }
 }
 
-/// All about a snapshot but its bytes.
+/// A snapshot without its bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotRecord {
     pub version: i64,
     pub state: SnapshotState,
     pub parameters: TrainingParameters,
-    /// Absent while it is being built.
+    /// Absent while the snapshot is being built.
     pub evaluation: Option<Evaluation>,
     pub counts: Option<SnapshotCounts>,
     pub size_bytes: u64,
     pub checksum: Vec<u8>,
     pub input_watermark: Watermark,
-    /// Why it was activated by hand, or why it failed.
+    /// The reason why it was activated by hand, or why it failed.
     pub note: String,
     pub created_at: Timestamp,
     pub activated_at: Option<Timestamp>,
 }
 
-/// Why a snapshot did not change its state.
+/// The reason why a snapshot did not change its state.
 #[derive(Debug, thiserror::Error)]
 pub enum TransitionError {
     #[error("there is no snapshot {version}")]
     Unknown { version: i64 },
-    #[error("snapshot {version} is {state}, which cannot be activated")]
+    #[error("snapshot {version} is {state} and cannot be activated")]
     NotActivatable { version: i64, state: SnapshotState },
-    #[error("snapshot {version} was rejected by the gate; to activate it all the same, give a reason")]
+    #[error("snapshot {version} was rejected by the gate; give a reason to activate it nevertheless")]
     ReasonRequired { version: i64 },
-    #[error("there is no snapshot to go back to")]
+    #[error("there is no earlier snapshot to go back to")]
     NothingBefore,
     /// The lease ran out, or another trainer has it.
     #[error("the training lease is lost, so nothing may be published")]
@@ -117,8 +117,8 @@ pub enum TransitionError {
     Store(#[from] StoreError),
 }
 
-/// Begins a version in state `building`, and deletes what a killed trainer left: a version in that state, or one that it
-/// had completed and did not come to activate.
+/// Begins a version in state `building`. Deletes the versions that a killed trainer has left in that state, or has
+/// completed but not activated.
 pub async fn begin(
     pool: &Pool,
     lease: &Lease,
@@ -153,8 +153,8 @@ pub async fn begin(
     version.ok_or(TransitionError::LeaseLost)
 }
 
-/// Stores the bytes of a part of a version that is being built, chunk by chunk, each committed on its own, a few of them
-/// at the same time.
+/// Stores the bytes of a part of a version that is being built. Each chunk is committed by itself, a few of them at the
+/// same time.
 ///
 /// # Errors
 /// [`TransitionError::LeaseLost`] when another trainer has deleted the version.
@@ -166,8 +166,8 @@ pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result
         .await
 }
 
-/// No COPY: it would hold its locks for as long as the bytes take to come, and PostgreSQL ends it for no timeout when a
-/// trainer stops in the middle. It is not faster either.
+/// Stores one chunk. COPY would not be faster; it would hold its locks for as long as the bytes take to arrive, and no
+/// timeout of PostgreSQL ends it when a trainer stops in the middle.
 async fn write_chunk(pool: &Pool, version: i64, part: &str, chunk: i32, bytes: &[u8]) -> Result<(), TransitionError> {
     let written = sqlx::query!(
         "INSERT INTO snapshot_chunks (version, part, chunk, bytes)
@@ -187,7 +187,7 @@ async fn write_chunk(pool: &Pool, version: i64, part: &str, chunk: i32, bytes: &
     }
 }
 
-/// What is known of a version when it is complete.
+/// The facts about a version that are known when it is complete.
 #[derive(Debug, Clone)]
 pub struct Finished {
     pub evaluation: Evaluation,
@@ -196,7 +196,7 @@ pub struct Finished {
     pub checksum: [u8; 16],
 }
 
-/// Completes a version that is being built: to `candidate`, or to `rejected`. Checks under lock that the lease is held.
+/// Completes a version that is being built, as `candidate` or `rejected`. Checks under lock that the lease is held.
 pub async fn finish(
     pool: &Pool,
     lease: &Lease,
@@ -241,8 +241,8 @@ pub async fn finish(
     }
 }
 
-/// Marks what was built under `lease` and never activated as failed, and drops its bytes. Of no effect when another
-/// trainer has deleted it.
+/// Marks the versions that were built under `lease` and never activated as failed, and deletes their bytes. Changes nothing
+/// when another trainer has deleted them.
 pub async fn fail(pool: &Pool, lease: &Lease, reason: &str) -> Result<(), StoreError> {
     pool.write(|mut tx| async move {
         limit_idle(&mut tx, lease.time_to_live).await?;
@@ -263,17 +263,17 @@ pub async fn fail(pool: &Pool, lease: &Lease, reason: &str) -> Result<(), StoreE
     .await
 }
 
-/// Who activates, and on what ground.
+/// The one who activates a version.
 #[derive(Debug, Clone, Copy)]
 pub enum Activation<'a> {
-    /// The trainer: under its lease.
+    /// The trainer, under its lease.
     Trainer { lease: &'a Lease, actor: &'a str },
-    /// An operator: a rejected version needs a reason.
+    /// An operator, who must give a reason to activate a rejected version.
     Operator { actor: &'a str },
 }
 
 impl<'a> Activation<'a> {
-    /// For the audit.
+    /// Returns the actor for the audit.
     fn actor(self) -> &'a str {
         match self {
             Self::Trainer { actor, .. } | Self::Operator { actor } => actor,
@@ -281,7 +281,7 @@ impl<'a> Activation<'a> {
     }
 }
 
-/// Retires the active version and activates `version`, in one transaction. `note` is kept with it unless empty.
+/// Retires the active version and activates `version`, in one transaction. Keeps `note` with it unless that is empty.
 pub async fn activate(
     pool: &Pool,
     version: i64,
@@ -319,10 +319,10 @@ async fn switch(
     get(pool, version).await?.ok_or(TransitionError::Unknown { version })
 }
 
-/// How long an operator's process that has stopped keeps others from activating anything.
+/// How long a stopped process of an operator can keep others from activating a version.
 const OPERATOR_IDLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The version that is active now, or why it is not. A refusal has changed nothing, so that committing it is harmless.
+/// The version that is active now, or the reason why nothing changed. Committing after a refusal is harmless.
 type Transition = Result<i64, TransitionError>;
 
 async fn transition(
@@ -336,7 +336,7 @@ async fn transition(
         Activation::Trainer { .. } => return Ok(Err(TransitionError::LeaseLost)),
         Activation::Operator { .. } => limit_idle(connection, OPERATOR_IDLE_LIMIT).await?,
     }
-    // Whoever changes what is active goes through this row lock, also when nothing is active yet.
+    // Every change of the active version takes this row lock, even when no version is active yet.
     sqlx::query!(
         "INSERT INTO leases (name, holder, fencing_token, expires_at)
          VALUES ('activation', '', 0, clock_timestamp()) ON CONFLICT (name) DO UPDATE SET holder = ''"
@@ -344,18 +344,11 @@ async fn transition(
     .execute(&mut *connection)
     .await?;
     let version = match target {
-        Target::Version(version) => version,
-        Target::Previous => {
-            let previous = sqlx::query_scalar!(
-                "SELECT version FROM snapshots WHERE state = 'retired' ORDER BY activated_at DESC, version DESC LIMIT 1"
-            )
-            .fetch_optional(&mut *connection)
-            .await?;
-            let Some(previous) = previous else {
-                return Ok(Err(TransitionError::NothingBefore));
-            };
-            previous
-        }
+        Target::Version(version) => Some(version),
+        Target::Previous => previous_version(connection).await?,
+    };
+    let Some(version) = version else {
+        return Ok(Err(TransitionError::NothingBefore));
     };
     let state = sqlx::query_scalar!("SELECT state FROM snapshots WHERE version = $1 FOR UPDATE", version)
         .fetch_optional(&mut *connection)
@@ -398,11 +391,21 @@ async fn transition(
         snapshot_version: Some(version),
     };
     audit::record(connection, entry).await?;
-    // Only a hint: servers poll, and an engine without NOTIFY loses nothing but a moment.
+    // This is only a hint: servers poll, so an engine without NOTIFY only loses a moment.
     sqlx::query!("SELECT pg_notify('snapshots', '')")
         .execute(&mut *connection)
         .await?;
     Ok(Ok(version))
+}
+
+/// Returns the version that was active last before the present one.
+async fn previous_version(connection: &mut Connection) -> Result<Option<i64>, StoreError> {
+    let previous = sqlx::query_scalar!(
+        "SELECT version FROM snapshots WHERE state = 'retired' ORDER BY activated_at DESC, version DESC LIMIT 1"
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(previous)
 }
 
 pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
@@ -427,7 +430,7 @@ pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, St
     .transpose()
 }
 
-/// Up to `limit` versions below `before`, newest first.
+/// Returns up to `limit` versions below `before`, newest first.
 pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRecord>, StoreError> {
     sqlx::query_as!(
         Row,
@@ -451,7 +454,7 @@ pub struct StoredPart {
     pub size_bytes: i64,
 }
 
-/// The parts of a version, largest first.
+/// Lists the parts of a version, largest first.
 pub async fn parts(pool: &Pool, version: i64) -> Result<Vec<StoredPart>, StoreError> {
     Ok(sqlx::query_as!(
         StoredPart,
@@ -463,7 +466,7 @@ pub async fn parts(pool: &Pool, version: i64) -> Result<Vec<StoredPart>, StoreEr
     .await?)
 }
 
-/// The bytes of one of [`parts`], as they come; fewer where the version is being deleted.
+/// Reads the bytes of one of [`parts`] in order. They are incomplete when the version is being deleted.
 pub async fn read_part<'a>(
     tx: &'a mut Tx,
     version: i64,
@@ -479,8 +482,8 @@ pub async fn read_part<'a>(
     .err_into())
 }
 
-/// Deletes all complete or failed versions but the `keep` newest, the active one, the one before, and that of a trainer at
-/// work. Returns their versions.
+/// Deletes all complete or failed versions except the `keep` newest, the active one, the one before it, and that of a
+/// trainer at work. Returns the deleted versions.
 pub async fn prune(pool: &Pool, keep: u32) -> Result<Vec<i64>, StoreError> {
     let mut pruned = sqlx::query_scalar!(
         "DELETE FROM snapshots
@@ -499,19 +502,24 @@ pub async fn prune(pool: &Pool, keep: u32) -> Result<Vec<i64>, StoreError> {
     Ok(pruned)
 }
 
-/// Waits for a hint that the active version may have changed. Ends when the connection does.
+/// Hints that the active version may have changed, on a connection of their own.
 #[derive(Debug)]
 pub struct Hints {
     listener: sqlx::postgres::PgListener,
 }
 
 impl Hints {
+    /// Takes a connection and begins to listen.
     pub async fn listen(pool: &Pool) -> Result<Self, StoreError> {
         let mut listener = sqlx::postgres::PgListener::connect_with(&pool.inner).await?;
         listener.listen("snapshots").await?;
         Ok(Self { listener })
     }
 
+    /// Waits for the next hint.
+    ///
+    /// # Errors
+    /// When the connection has ended.
     pub async fn next(&mut self) -> Result<(), StoreError> {
         self.listener.recv().await?;
         Ok(())

@@ -61,10 +61,9 @@ impl Postgres {
     /// With the shop and its snapshot.
     async fn start(name: &str) -> Self {
         let options = PrivatePostgresOptions {
-            data_dir: crate::postgres::folder(name),
             durable: false,
             settings: vec![("shared_buffers".to_owned(), "16MB".to_owned())],
-            ..PrivatePostgresOptions::default()
+            ..PrivatePostgresOptions::new(crate::postgres::folder(name))
         };
         let mut postgres = Self {
             options,

@@ -126,14 +126,13 @@ impl Server {
     fn start() -> Self {
         let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let options = PrivatePostgresOptions {
-            data_dir: folder("postgresql"),
             durable: false,
             settings: vec![
                 setting("max_connections", "400"),
                 setting("shared_buffers", "32MB"),
                 setting("max_wal_size", "256MB"),
             ],
-            ..PrivatePostgresOptions::default()
+            ..PrivatePostgresOptions::new(folder("postgresql"))
         };
         let running = PrivatePostgres::start(&options).unwrap();
         block_on(async {

@@ -24,10 +24,9 @@ const NOBODY: u32 = 65_534;
 
 fn options(data_dir: &Path) -> PrivatePostgresOptions {
     PrivatePostgresOptions {
-        data_dir: data_dir.to_owned(),
-        port: 0,
         durable: false,
         settings: vec![("shared_buffers".to_owned(), "16MB".to_owned())],
+        ..PrivatePostgresOptions::new(data_dir.to_owned())
     }
 }
 

@@ -114,7 +114,11 @@ async fn rollback_returns_to_the_one_before_and_servers_follow() {
 
 #[tokio::test]
 async fn nothing_to_go_back_to_is_said() {
-    assert_refused(&trained(1).await, &["rollback"], "there is no snapshot to go back to");
+    assert_refused(
+        &trained(1).await,
+        &["rollback"],
+        "there is no earlier snapshot to go back to",
+    );
 }
 
 #[tokio::test]
@@ -160,12 +164,12 @@ async fn only_complete_snapshots_are_activated() {
         assert_refused(
             &database,
             &["activate", "1"],
-            &format!("snapshot 1 is {state}, which cannot be activated"),
+            &format!("snapshot 1 is {state} and cannot be activated"),
         );
         assert_refused(
             &database,
             &["activate", "1", "--reason", "all the same"],
-            "which cannot be activated",
+            "cannot be activated",
         );
     }
 

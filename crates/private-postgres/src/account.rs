@@ -1,19 +1,16 @@
-//! Whom PostgreSQL's programs run as: never root, and always the owner of the data.
+//! The user that PostgreSQL's programs run as: never root, and always the owner of the data.
 
-use std::ffi::{CStr, c_char, c_int};
 use std::fs::{self, Metadata};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::ptr;
 
 use super::error::PrivatePostgresError;
 
-/// Tried in this order when we are root.
-const UNPRIVILEGED: [&CStr; 2] = [c"postgres", c"nobody"];
+/// The users that root runs PostgreSQL as; the first that exists is taken.
+const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -27,31 +24,45 @@ pub fn is_root() -> bool {
 }
 
 impl Account {
-    /// The owner of the data if there is any, so that it can be read; else ourselves, or an unprivileged user when
-    /// we are root.
+    /// Chooses the owner of the data in `cluster`, who alone can read it. Where there is no data yet, chooses the
+    /// current user, or an unprivileged one if that is root.
     ///
     /// # Errors
-    /// [`PrivatePostgresError::WrongOwner`], [`PrivatePostgresError::NoAccount`].
+    /// [`PrivatePostgresError::WrongOwner`] when the data belongs to root or, for anybody but root, to somebody else;
+    /// [`PrivatePostgresError::NoAccount`].
     pub fn choose(cluster: &Path) -> Result<Self, PrivatePostgresError> {
-        let owner = match fs::metadata(cluster) {
-            Ok(metadata) => Some(Self::by_uid(metadata.uid(), metadata.gid())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(PrivatePostgresError::io("read", cluster)(error)),
-        };
-        let own = Self::by_uid(own_uid(), own_gid());
-        match owner {
-            Some(owner) if owner.uid != 0 && (owner.uid == own.uid || is_root()) => Ok(owner),
-            Some(owner) => Err(PrivatePostgresError::WrongOwner {
-                folder: cluster.to_owned(),
-                owner: owner.name,
-                account: own.name,
-            }),
-            None if is_root() => UNPRIVILEGED
-                .into_iter()
-                .find_map(Self::by_name)
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let own = Self::by_uid(&passwd, own_uid(), own_gid());
+        match fs::metadata(cluster) {
+            Ok(data) => {
+                let owner = Self::by_uid(&passwd, data.uid(), data.gid());
+                if owner.uid != 0 && (owner.uid == own.uid || is_root()) {
+                    return Ok(owner);
+                }
+                Err(PrivatePostgresError::WrongOwner {
+                    folder: cluster.to_owned(),
+                    owner: owner.name,
+                    account: own.name,
+                })
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(PrivatePostgresError::io("read", cluster)(error))
+            }
+            Err(_) if is_root() => UNPRIVILEGED
+                .iter()
+                .find_map(|name| find(&passwd, |account| account.name == *name))
                 .ok_or(PrivatePostgresError::NoAccount),
-            None => Ok(own),
+            Err(_) => Ok(own),
         }
+    }
+
+    /// Names a user by number where `passwd` has no entry for it, as in some containers.
+    fn by_uid(passwd: &str, uid: u32, gid: u32) -> Self {
+        find(passwd, |account| account.uid == uid).unwrap_or_else(|| Self {
+            uid,
+            gid,
+            name: uid.to_string(),
+        })
     }
 
     /// Makes `command` run as this user, in a folder that everybody may enter.
@@ -62,13 +73,13 @@ impl Account {
         }
     }
 
-    /// The outermost folder on the way to `path`, itself included, that this user may not enter by its mode.
+    /// Returns the outermost folder on the path to `path`, itself included, whose mode keeps this user out.
     pub fn first_closed(&self, path: &Path) -> Option<PathBuf> {
-        let mut ways: Vec<&Path> = path.ancestors().collect();
-        ways.reverse();
-        let closed =
+        let mut folders: Vec<&Path> = path.ancestors().collect();
+        folders.reverse();
+        let is_closed =
             |folder: &&&Path| fs::metadata(folder).is_ok_and(|found| found.is_dir() && !self.may_enter(&found));
-        ways.iter().find(closed).map(|folder| (*folder).to_owned())
+        folders.iter().find(is_closed).map(|folder| (*folder).to_owned())
     }
 
     fn may_enter(&self, folder: &Metadata) -> bool {
@@ -81,44 +92,17 @@ impl Account {
         };
         folder.mode() >> shift & 1 == 1
     }
-
-    /// A user without an entry in the user database, as in some containers, is known by number.
-    fn by_uid(uid: u32, gid: u32) -> Self {
-        entry(|found, text, length, result| {
-            // SAFETY: `entry` gives pointers that are valid for the call, and the length of `text`.
-            unsafe { libc::getpwuid_r(uid, found, text, length, result) }
-        })
-        .unwrap_or_else(|| Self {
-            uid,
-            gid,
-            name: uid.to_string(),
-        })
-    }
-
-    fn by_name(name: &CStr) -> Option<Self> {
-        entry(|found, text, length, result| {
-            // SAFETY: `entry` gives pointers that are valid for the call, and the length of `text`.
-            unsafe { libc::getpwnam_r(name.as_ptr(), found, text, length, result) }
-        })
-    }
 }
 
-/// What the user database knows; `lookup` is one of `getpw…_r`.
-fn entry(lookup: impl Fn(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int) -> Option<Account> {
-    let mut found = MaybeUninit::<libc::passwd>::uninit();
-    let mut text = vec![0; 16 * 1024];
-    let mut result = ptr::null_mut();
-    let code = lookup(found.as_mut_ptr(), text.as_mut_ptr(), text.len(), &raw mut result);
-    if code != 0 || result.is_null() {
-        return None;
-    }
-    // SAFETY: the call succeeded, so `result` points to `found`, filled, and its name to a C string within `text`.
-    let (found, name) = unsafe { (&*result, CStr::from_ptr((*result).pw_name)) };
-    Some(Account {
-        uid: found.pw_uid,
-        gid: found.pw_gid,
-        name: name.to_string_lossy().into_owned(),
-    })
+/// Finds the first matching user in `passwd`, the text of `/etc/passwd`.
+fn find(passwd: &str, is_wanted: impl Fn(&Account) -> bool) -> Option<Account> {
+    let parse = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, _password) = (fields.next()?.to_owned(), fields.next()?);
+        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Account { uid, gid, name })
+    };
+    passwd.lines().filter_map(parse).find(is_wanted)
 }
 
 fn own_uid() -> u32 {
@@ -138,35 +122,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_users_by_name_and_number() {
-        assert_eq!(
-            Account::by_name(c"root"),
-            Some(Account {
-                uid: 0,
-                gid: 0,
-                name: "root".to_owned()
-            })
-        );
-        assert_eq!(Account::by_uid(0, 7).name, "root");
-        assert_eq!(Account::by_name(c"no such user"), None);
-        let unknown = Account {
-            uid: 3_999_999_999,
-            gid: 7,
-            name: "3999999999".to_owned(),
+    fn users_are_found_by_name_and_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n# a comment\npostgres:x:105:110:PostgreSQL:/var/lib/postgresql:\n";
+        let account = |uid, gid, name: &str| Account {
+            uid,
+            gid,
+            name: name.to_owned(),
         };
-        assert_eq!(Account::by_uid(3_999_999_999, 7), unknown);
+        assert_eq!(
+            find(passwd, |found| found.name == "postgres"),
+            Some(account(105, 110, "postgres"))
+        );
+        assert_eq!(find(passwd, |found| found.name == "nobody"), None);
+        assert_eq!(Account::by_uid(passwd, 0, 7), account(0, 0, "root"));
+        assert_eq!(Account::by_uid(passwd, 3_999, 7), account(3_999, 7, "3999"));
     }
 
     #[test]
-    fn names_the_outermost_folder_that_is_closed() {
+    fn the_outermost_closed_folder_is_named() {
         let top = tempfile::tempdir().unwrap();
         let inner = top.path().join("closed/open/missing");
         fs::create_dir_all(inner.parent().unwrap()).unwrap();
-        let stranger = Account {
-            uid: 3_999_999_999,
-            gid: 3_999_999_999,
-            name: String::new(),
-        };
+        let stranger = Account::by_uid("", 3_999_999_999, 3_999_999_999);
         let check = |top_mode: u32, closed_mode: u32, expected: Option<&str>| {
             let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
             mode(top.path(), top_mode);
@@ -182,7 +159,6 @@ mod tests {
         check(0o755, 0o770, Some("closed"));
         check(0o755, 0o744, Some("closed"));
         check(0o700, 0o700, Some(""));
-        let owner = Account::by_uid(own_uid(), own_gid());
-        assert_eq!(owner.first_closed(&inner), None);
+        assert_eq!(Account::by_uid("", own_uid(), own_gid()).first_closed(&inner), None);
     }
 }

@@ -8,19 +8,19 @@ use super::folder;
 use super::process;
 use super::server::ServerConfig;
 
-/// Strings compare by their bytes, as the snapshots' dictionaries do.
+/// Strings compare by their bytes.
 const LOCALE: &str = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
 
-/// Of folders where an `initdb` is at work or was interrupted.
+/// The names of folders in which an `initdb` is at work, or was interrupted, begin with this.
 const UNFINISHED: &str = "postgres.new-";
 
 /// Makes the data and the superuser's password, unless they are there. The caller holds the lock.
 ///
 /// # Errors
-/// [`PrivatePostgresError::Program`] with what `initdb` says.
+/// [`PrivatePostgresError::Program`] with the output of `initdb`.
 pub fn ensure(config: &ServerConfig) -> Result<(), PrivatePostgresError> {
     let root = &config.folder.root;
-    sweep(root);
+    remove_unfinished(root);
     let cluster = config.folder.cluster();
     if cluster.exists() {
         return Ok(());
@@ -74,13 +74,12 @@ fn run_initdb(config: &ServerConfig, cluster: &Path, password: &Path) -> Result<
     })
 }
 
-/// Removes what interrupted runs left.
-fn sweep(root: &Path) {
+fn remove_unfinished(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else { return };
     for entry in entries.filter_map(Result::ok) {
         if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
             let path = entry.path();
-            // An `initdb` that is just ending removes its files too; the next start sweeps the rest.
+            // An `initdb` that is just ending removes its files too; the next start removes the rest.
             let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
     }

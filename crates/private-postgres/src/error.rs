@@ -1,18 +1,17 @@
-//! Why there is no private PostgreSQL, and what the reader of the message can do about it.
+//! The reasons why a private PostgreSQL cannot run, each with what the reader of the message can do about it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::programs::OLDEST_MAJOR;
-
 #[derive(Debug, thiserror::Error)]
 pub enum PrivatePostgresError {
-    #[error("PostgreSQL is not installed (looked in {looked_in}): {remedy}, or set database.url")]
+    #[error("PostgreSQL is not installed (looked in {looked_in}): {remedy}")]
     NotInstalled { looked_in: String, remedy: String },
-    #[error("{folder} holds PostgreSQL {major}, and {OLDEST_MAJOR} or newer is needed: {remedy}, or set database.url")]
+    #[error("{folder} holds PostgreSQL {major}, and {oldest} or newer is needed: {remedy}")]
     TooOld {
         folder: PathBuf,
         major: u32,
+        oldest: u32,
         remedy: String,
     },
     #[error(
@@ -25,20 +24,23 @@ pub enum PrivatePostgresError {
         installed: u32,
     },
     #[error(
-        "PostgreSQL runs as the user {account}, who may not enter {folder}: `chmod o+x {folder}`, or choose a data \
+        "PostgreSQL runs as the user {account}, who may not enter {folder}: run `chmod o+x {folder}`, or choose a data \
          folder elsewhere"
     )]
     Untraversable { folder: PathBuf, account: String },
     #[error(
-        "{folder} belongs to the user {owner}, and PostgreSQL would run as {account}: run likemind as {owner}, or choose \
-         another data folder"
+        "{folder} belongs to the user {owner}, and PostgreSQL would run as {account}: run this program as {owner}, or \
+         choose another data folder"
     )]
     WrongOwner {
         folder: PathBuf,
         owner: String,
         account: String,
     },
-    #[error("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")]
+    #[error(
+        "PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as: create one, or run \
+         this program as another user"
+    )]
     NoAccount,
     #[error("cannot {action} {path}")]
     Io {
@@ -51,14 +53,14 @@ pub enum PrivatePostgresError {
     Program { program: PathBuf, output: String },
     #[error("PostgreSQL ended while it was starting; the end of {log}:\n{tail}")]
     Ended { log: PathBuf, tail: String },
-    #[error("PostgreSQL was not ready after {seconds} s; {log} says more")]
+    #[error("PostgreSQL was not ready after {seconds} s; see {log}")]
     NotReady { log: PathBuf, seconds: u64 },
-    #[error("the PostgreSQL of an earlier run, process {pid}, holds {folder} and does not end")]
+    #[error("process {pid}, the PostgreSQL of an earlier run, still uses {folder} and cannot be ended")]
     StillRunning { folder: PathBuf, pid: i32 },
 }
 
 impl PrivatePostgresError {
-    /// For `map_err`: what was being done, and to what.
+    /// Makes the function for `map_err` that says which action on which path failed.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,

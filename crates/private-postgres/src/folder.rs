@@ -1,27 +1,24 @@
-//! What lies in the data folder, and who may touch it.
+//! The data folder, its content, and who may touch it.
 //!
-//! | Path | Owner | What it is |
+//! | Path | Owner | Content |
 //! |---|---|---|
 //! | `postgres/` | PostgreSQL's user | the data |
-//! | `postgres.password` | PostgreSQL's user, 0600 | of the superuser `postgres`, asked for on the loopback port |
-//! | `postgres.lock` | the folder's, 0600 | locked by the process that owns the server; holds its port |
-//! | `postgres.log` | the folder's, 0600 | what the server says |
+//! | `postgres.password` | PostgreSQL's user, 0600 | the password of the superuser `postgres` on the loopback port |
+//! | `postgres.lock` | the folder's, 0600 | the port of the server; locked by the process that owns it |
+//! | `postgres.log` | the folder's, 0600 | the server's log |
 //! | `socket/` | PostgreSQL's user, 0700 | the Unix socket |
 //!
-//! As root the data folder itself is not given to PostgreSQL's user: root must not write where others place links.
+//! Root does not give the data folder itself to PostgreSQL's user: root must not write where others place links.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{self, Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::account::{self, Account};
 use super::error::PrivatePostgresError;
 
-/// Larger than this at a start, the log is set aside.
+/// A log that is larger than this at a start is set aside.
 const LARGEST_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
@@ -31,6 +28,8 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Resolves `data_dir`, which need not exist yet.
+    ///
     /// # Errors
     /// When the working directory is gone or a link leads nowhere.
     pub fn at(data_dir: &Path) -> Result<Self, PrivatePostgresError> {
@@ -63,7 +62,7 @@ impl Folder {
         nearest_existing(&self.root)
     }
 
-    /// The major version of PostgreSQL that made the data, if there is any.
+    /// Reads which major version of PostgreSQL made the data; `None` where there is no data.
     ///
     /// # Errors
     /// When the data is there without its version.
@@ -76,7 +75,7 @@ impl Folder {
         let text = fs::read_to_string(&file).map_err(PrivatePostgresError::io("read", &file))?;
         match text.trim().split('.').next().map(str::parse) {
             Some(Ok(major)) => Ok(Some(major)),
-            _ => Err(PrivatePostgresError::io("understand", &file)(
+            _ => Err(PrivatePostgresError::io("find a version in", &file)(
                 io::ErrorKind::InvalidData.into(),
             )),
         }
@@ -100,7 +99,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes what is missing of the way: as root so that PostgreSQL's user can pass, else for us alone.
+    /// Makes the missing folders: as root so that PostgreSQL's user can pass, else for the current user alone.
     ///
     /// # Errors
     /// When a folder cannot be made.
@@ -114,7 +113,7 @@ impl Folder {
                 (_, false) => 0o755,
             };
             match DirBuilder::new().mode(0o700).create(folder) {
-                // Against the umask.
+                // The umask does not apply to this call.
                 Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 Err(error) => Err(error),
@@ -124,7 +123,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The log, to append to, and how long it is already.
+    /// Opens the log to append to, and returns its length so far.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -145,7 +144,7 @@ impl Folder {
     }
 }
 
-/// Which process owns the server. Let go by the system when the process ends, however it ends.
+/// The lock of the process that owns the server. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -162,7 +161,7 @@ impl Lock {
         Ok(Self { file, path })
     }
 
-    /// Whether it is ours now.
+    /// Takes the lock if it is free, and returns whether this process holds it now.
     ///
     /// # Errors
     /// When the file system has no locks.
@@ -174,7 +173,7 @@ impl Lock {
         }
     }
 
-    /// The port of the last server, which the URLs of all processes that use it hold.
+    /// Returns the port of the last server, which stands in the URLs of all processes that use it.
     pub fn port(&self) -> Option<u16> {
         let mut text = String::new();
         let mut file = &self.file;
@@ -194,13 +193,13 @@ impl Lock {
     }
 }
 
-/// A new folder for PostgreSQL's user alone.
+/// Makes a new folder for PostgreSQL's user alone.
 pub fn make_private(folder: &Path, account: &Account) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)?;
     give(folder, account)
 }
 
-/// A new file for PostgreSQL's user alone.
+/// Makes a new file for PostgreSQL's user alone.
 pub fn write_private(file: &Path, text: &str, account: &Account) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -211,20 +210,20 @@ pub fn write_private(file: &Path, text: &str, account: &Account) -> io::Result<(
     give(file, account)
 }
 
-/// 192 random bits as text that needs no quoting anywhere.
+/// Returns 192 random bits as text that needs no quoting anywhere.
 ///
 /// # Errors
 /// When the system's random source cannot be read.
 pub fn secret() -> Result<String, PrivatePostgresError> {
-    let source = Path::new("/dev/urandom");
     let mut bytes = [0; 24];
-    File::open(source)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(PrivatePostgresError::io("read", source))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let source = io::Error::other(error.to_string());
+        PrivatePostgresError::io("read", Path::new("the system's random source"))(source)
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Opens a file of the data folder, made if absent, for the owner of the folder alone. Root follows no link in it.
+/// Opens a file of the data folder, and makes it if it is absent, for the owner of the folder alone. Follows no link.
 fn open_own(file: &Path, how: &mut OpenOptions) -> io::Result<File> {
     how.mode(0o600).custom_flags(libc::O_NOFOLLOW);
     match how.open(file) {

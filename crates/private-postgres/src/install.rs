@@ -1,56 +1,41 @@
-//! How PostgreSQL is installed on this system.
+//! The command that installs PostgreSQL on this system.
 
 use std::fs;
 
 use super::account;
 
-/// What to do, as part of a sentence: the one command where the system is known.
+/// Returns what to do as a part of a sentence, with the command where the system is known.
 pub fn remedy() -> String {
-    let command = if cfg!(target_os = "macos") {
-        Some("brew install postgresql@17".to_owned())
-    } else {
-        let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        command(&os_release, if account::is_root() { "" } else { "sudo " })
+    let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let (command, needs_root) = match cfg!(target_os = "macos") {
+        true => (Some("brew install postgresql@17"), false),
+        false => (command(&os_release), true),
     };
     match command {
+        Some(command) if needs_root && !account::is_root() => format!("install it with `{command}` as root"),
         Some(command) => format!("install it with `{command}`"),
         None => "install it with the package manager of this system".to_owned(),
     }
 }
 
-/// `os_release`: the text of `/etc/os-release`; `prefix`: what gives the rights to install.
-fn command(os_release: &str, prefix: &str) -> Option<String> {
-    let value = |key: &str| {
-        os_release
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))
-            .map(|value| value.trim_matches(['"', '\'']))
-            .unwrap_or_default()
+/// `os_release`: the text of `/etc/os-release`.
+fn command(os_release: &str) -> Option<&'static str> {
+    let systems = |key: &str| {
+        let mut lines = os_release.lines();
+        let value = lines.find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        value.trim_matches(['"', '\'']).split_whitespace()
     };
-    let major = value("VERSION_ID").split('.').next().unwrap_or_default();
-    let steps = std::iter::once(value("ID"))
-        .chain(value("ID_LIKE").split_whitespace())
-        .find_map(|system| steps(system, major))?;
-    let commands: Vec<String> = steps.iter().map(|step| format!("{prefix}{step}")).collect();
-    Some(commands.join(" && "))
-}
-
-/// `system`: an `ID` of `/etc/os-release`; `major`: of its version.
-fn steps(system: &str, major: &str) -> Option<&'static [&'static str]> {
-    Some(match (system, major) {
-        // A fresh container has no package lists.
-        ("debian" | "ubuntu", _) => &["apt-get update", "apt-get install -y postgresql"],
-        ("amzn", _) => &["dnf install -y postgresql15-server"],
-        // Its default stream is PostgreSQL 10.
-        ("rhel" | "centos" | "rocky" | "almalinux" | "ol", "8") => &["dnf module install -y postgresql:15/server"],
-        ("fedora" | "rhel" | "centos", _) => &["dnf install -y postgresql-server"],
-        ("alpine", _) => &["apk add postgresql"],
-        ("arch", _) => &["pacman -Sy --noconfirm postgresql"],
-        ("suse" | "opensuse", _) => &["zypper --non-interactive install postgresql-server"],
-        ("void", _) => &["xbps-install -Sy postgresql"],
-        ("gentoo", _) => &["emerge dev-db/postgresql"],
-        ("freebsd", _) => &["pkg install -y postgresql17-server"],
-        _ => return None,
+    systems("ID=").chain(systems("ID_LIKE=")).find_map(|system| {
+        Some(match system {
+            // A fresh container has no package lists.
+            "debian" | "ubuntu" => "apt-get update && apt-get install -y postgresql",
+            "amzn" => "dnf install -y postgresql15-server",
+            "fedora" | "rhel" | "centos" => "dnf install -y postgresql-server",
+            "alpine" => "apk add postgresql",
+            "arch" => "pacman -Sy --noconfirm postgresql",
+            "suse" | "opensuse" => "zypper --non-interactive install postgresql-server",
+            _ => return None,
+        })
     })
 }
 
@@ -58,47 +43,17 @@ fn steps(system: &str, major: &str) -> Option<&'static [&'static str]> {
 mod tests {
     use super::*;
 
-    fn check(os_release: &str, expected: Option<&str>) {
-        assert_eq!(command(os_release, "").as_deref(), expected, "{os_release}");
-    }
-
     #[test]
-    fn names_the_command_of_the_system() {
-        let apt = Some("apt-get update && apt-get install -y postgresql");
-        let dnf = Some("dnf install -y postgresql-server");
+    fn the_command_of_the_system_is_named() {
+        let check = |os_release: &str, expected: &str| {
+            assert_eq!(command(os_release).unwrap_or_default(), expected, "{os_release}");
+        };
         check(
-            "PRETTY_NAME=\"Debian GNU/Linux 12\"\nVERSION_ID=\"12\"\nID=debian\n",
-            apt,
+            "NAME=\"Linux Mint\"\nID_LIKE=\"ubuntu debian\"\nID=linuxmint\n",
+            "apt-get update && apt-get install -y postgresql",
         );
-        check("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_ID=22\n", apt);
-        check("ID=fedora\nVERSION_ID=42\n", dnf);
-        check(
-            "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\n",
-            dnf,
-        );
-        check(
-            "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\n",
-            Some("dnf module install -y postgresql:15/server"),
-        );
-        check(
-            "ID=\"amzn\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"2023\"\n",
-            Some("dnf install -y postgresql15-server"),
-        );
-        check("ID=alpine\nVERSION_ID=3.22.1\n", Some("apk add postgresql"));
-        check("ID=manjaro\nID_LIKE=arch\n", Some("pacman -Sy --noconfirm postgresql"));
-        check(
-            "ID='opensuse-leap'\nID_LIKE='suse opensuse'\nVERSION_ID=15.6\n",
-            Some("zypper --non-interactive install postgresql-server"),
-        );
-        check("ID=plan9\n", None);
-        check("", None);
-    }
-
-    #[test]
-    fn asks_for_rights_that_the_caller_lacks() {
-        assert_eq!(
-            command("ID=ubuntu", "sudo ").as_deref(),
-            Some("sudo apt-get update && sudo apt-get install -y postgresql")
-        );
+        check("ID_LIKE=fedora\nID=\"amzn\"\n", "dnf install -y postgresql15-server");
+        check("ID=plan9\n", "");
+        check("", "");
     }
 }

@@ -1,14 +1,26 @@
-//! A private PostgreSQL: the machine's installed programs over a data folder, for whoever has no `database.url`.
+//! Runs a private PostgreSQL: the machine's installed programs over a data folder, for a program that has no other
+//! database.
 //!
-//! It is reached by a Unix socket that only its own user can reach, and by a loopback port with a password. It ends
-//! with the process that owns it. Any number of processes may use one data folder: the first owns the server, the
+//! The server is reached by a Unix socket that only its own user can reach, and by a loopback port with a password. It
+//! ends with the process that owns it. Any number of processes may use one data folder: the first owns the server, the
 //! others are guests, and one of them starts it again when the owner ends.
+//!
+//! # Why not `postgresql_embedded`
+//!
+//! Version 0.22 can run installed programs, and with `fsync=on` among its settings it writes durably (it passes `-F`, which
+//! turns fsync off, but the setting comes later and wins). Its source shows why it still cannot replace this crate:
+//!
+//! - It never changes the user that programs run as; `initdb` and `postgres` refuse to run as root.
+//! - It starts servers through `pg_ctl`, which detaches them: a server outlives an owner that is killed.
+//! - It takes any `postmaster.pid` for a running server, even one that a killed server has left.
+//! - Dropping its value stops the server, even one that another process has started. Nothing restarts a server that ends.
+//! - It takes a folder with `postgresql.conf` for complete data, even if `initdb` was interrupted.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use folder::{Folder, Lock};
-use programs::{Programs, Search};
+use programs::{Programs, Search, Wanted};
 use server::{Endpoint, ServerConfig};
 use supervisor::Supervisor;
 
@@ -28,21 +40,24 @@ mod supervisor;
 /// How to run a private PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivatePostgresOptions {
-    /// Holds everything of it; made if absent.
+    /// The folder that holds everything of the server; made if absent.
     pub data_dir: PathBuf,
-    /// On the loopback interface; 0 takes that of the last time, or any that is free.
-    pub port: u16,
-    /// Turned off, it is faster, and a crash of the machine can lose everything.
+    /// The oldest major version that will do.
+    pub oldest_major: u32,
+    /// Whether data survives a crash of the machine. Without this the server is faster, and such a crash can lose
+    /// everything.
     pub durable: bool,
     /// Settings of PostgreSQL besides its defaults, for example `max_connections`.
     pub settings: Vec<(String, String)>,
 }
 
-impl Default for PrivatePostgresOptions {
-    fn default() -> Self {
+impl PrivatePostgresOptions {
+    /// A durable server of any version that this crate can run.
+    pub fn new(data_dir: PathBuf) -> Self {
         Self {
-            data_dir: default_data_dir(),
-            port: 0,
+            data_dir,
+            // The first that has the authentication `scram-sha-256`.
+            oldest_major: 10,
             durable: true,
             settings: Vec::new(),
         }
@@ -51,10 +66,10 @@ impl Default for PrivatePostgresOptions {
 
 /// A private PostgreSQL that runs while this value lives, whatever happens to the process that owns it.
 ///
-/// Guest or owner: a server that ends early is started again at the same place. It is down for that moment.
+/// For guests and owner alike, a server that ends early is started again at the same endpoint. It is down for that moment.
 #[derive(Debug)]
 pub struct PrivatePostgres {
-    place: Endpoint,
+    endpoint: Endpoint,
     password_file: PathBuf,
     _supervisor: Supervisor,
 }
@@ -71,7 +86,12 @@ impl PrivatePostgres {
         let cluster = folder.cluster();
         let account = account::Account::choose(&cluster)?;
         folder.open_if_empty()?;
-        let programs = Programs::choose(&Search::of_this_machine(), &cluster, folder.made_by()?, |programs| {
+        let wanted = Wanted {
+            oldest_major: options.oldest_major,
+            cluster: &cluster,
+            made_by: folder.made_by()?,
+        };
+        let programs = Programs::choose(&Search::of_this_machine(), wanted, |programs| {
             programs::probe(programs, &account, folder.nearest_existing())
         })?;
         folder.make()?;
@@ -81,58 +101,61 @@ impl PrivatePostgres {
             folder,
             programs,
             account,
-            port: options.port,
             durable: options.durable,
             settings: options.settings.clone(),
         };
-        let (supervisor, place) = Supervisor::start(config, lock)?;
+        let (supervisor, endpoint) = Supervisor::start(config, lock)?;
         Ok(Self {
-            place,
+            endpoint,
             password_file,
             _supervisor: supervisor,
         })
     }
 
-    /// `postgres://…` of a database, through the Unix socket.
+    /// Returns `postgres://…` of a database, through the Unix socket.
     pub fn url(&self, database: &str) -> String {
-        let folder = self.place.sockets.as_os_str().as_encoded_bytes();
-        format!(
-            "postgres://postgres@{}:{}/{}",
-            percent_encoded(folder),
-            self.place.port,
-            percent_encoded(database.as_bytes())
-        )
+        url(&self.endpoint, database)
     }
 
-    /// On 127.0.0.1, for the user `postgres` with the password in [`password_file`](Self::password_file).
+    /// Returns the port on 127.0.0.1, for the user `postgres` with the password in [`password_file`](Self::password_file).
     pub fn port(&self) -> u16 {
-        self.place.port
+        self.endpoint.port
     }
 
     pub fn password_file(&self) -> &Path {
         &self.password_file
     }
 
-    /// Ends the server and waits for it, unless it is another process's. The same happens on drop.
+    /// Ends the server and waits for it, unless another process owns it. The same happens on drop.
     pub fn stop(self) {}
 }
 
-/// `/var/lib/likemind` for root, else `$XDG_DATA_HOME/likemind`.
-pub fn default_data_dir() -> PathBuf {
+/// Returns `/var/lib/{application}` for root, else `$XDG_DATA_HOME/{application}`.
+pub fn default_data_dir(application: &str) -> PathBuf {
     if account::is_root() {
-        return PathBuf::from("/var/lib/likemind");
+        return Path::new("/var/lib").join(application);
     }
-    users_data_dir(env::var_os("XDG_DATA_HOME").map(PathBuf::from), env::home_dir())
+    let data_home = env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    users_data_dir(application, data_home, env::home_dir())
 }
 
-fn users_data_dir(data_home: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
-    // The specification wants relative ones ignored.
+fn users_data_dir(application: &str, data_home: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    // The XDG Base Directory Specification says that relative paths are to be ignored.
     let absolute = |path: &PathBuf| path.is_absolute();
     match (data_home.filter(absolute), home.filter(absolute)) {
-        (Some(data_home), _) => data_home.join("likemind"),
-        (None, Some(home)) => home.join(".local/share/likemind"),
-        (None, None) => PathBuf::from(".likemind"),
+        (Some(data_home), _) => data_home.join(application),
+        (None, Some(home)) => home.join(".local/share").join(application),
+        (None, None) => PathBuf::from(format!(".{application}")),
     }
+}
+
+fn url(endpoint: &Endpoint, database: &str) -> String {
+    format!(
+        "postgres://postgres@{}:{}/{}",
+        percent_encoded(endpoint.sockets.as_os_str().as_encoded_bytes()),
+        endpoint.port,
+        percent_encoded(database.as_bytes())
+    )
 }
 
 fn percent_encoded(bytes: &[u8]) -> String {
@@ -156,29 +179,28 @@ mod tests {
     #[test]
     fn data_goes_where_the_system_keeps_it() {
         let check = |data_home: Option<&str>, home: Option<&str>, expected: &str| {
-            let found = users_data_dir(data_home.map(PathBuf::from), home.map(PathBuf::from));
+            let found = users_data_dir("shop", data_home.map(PathBuf::from), home.map(PathBuf::from));
             assert_eq!(found, Path::new(expected));
         };
-        check(Some("/x"), Some("/home/me"), "/x/likemind");
-        check(None, Some("/home/me"), "/home/me/.local/share/likemind");
-        check(Some(""), Some("/home/me"), "/home/me/.local/share/likemind");
-        check(Some("x"), Some("/home/me"), "/home/me/.local/share/likemind");
-        check(None, None, ".likemind");
+        check(Some("/x"), Some("/home/me"), "/x/shop");
+        check(None, Some("/home/me"), "/home/me/.local/share/shop");
+        check(Some(""), Some("/home/me"), "/home/me/.local/share/shop");
+        check(Some("x"), Some("/home/me"), "/home/me/.local/share/shop");
+        check(None, None, ".shop");
     }
 
     #[test]
     fn urls_hold_any_path() {
-        let check = |folder: &str, database: &str| {
-            let url = format!(
-                "postgres://postgres@{}:54321/{}",
-                percent_encoded(folder.as_bytes()),
-                percent_encoded(database.as_bytes())
-            );
-            let options = PgConnectOptions::from_str(&url).unwrap();
-            assert_eq!(options.get_socket().unwrap(), Path::new(folder));
+        let check = |sockets: &str, database: &str| {
+            let endpoint = Endpoint {
+                sockets: PathBuf::from(sockets),
+                port: 54_321,
+            };
+            let options = PgConnectOptions::from_str(&url(&endpoint, database)).unwrap();
+            assert_eq!(options.get_socket().unwrap(), Path::new(sockets));
             assert_eq!((options.get_port(), options.get_database()), (54_321, Some(database)));
         };
-        check("/var/lib/likemind/socket", "likemind");
+        check("/var/lib/shop/socket", "shop");
         check("/home/Jürgen Müller/100%/a@b:c?d#e/socket", "it's a/b?c");
     }
 }

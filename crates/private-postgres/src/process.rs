@@ -1,4 +1,4 @@
-//! PostgreSQL's programs as processes: as the right user, and ended when we end.
+//! Runs PostgreSQL's programs as the right user, so that they end with this process.
 
 use std::env;
 #[cfg(target_os = "linux")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 
-/// How long a process has for each step of [`end`].
+/// The signals that [`end`] sends, and how long a process has to end after each.
 const PATIENCE: [(i32, Duration); 3] = [
     // Fast shutdown: ends the sessions and writes a checkpoint.
     (libc::SIGINT, Duration::from_secs(60)),
@@ -22,12 +22,12 @@ const PATIENCE: [(i32, Duration); 3] = [
     (libc::SIGKILL, Duration::from_secs(10)),
 ];
 
-/// A command that runs as `account`, away from the terminal's signals and our environment's `PG…`, and that gets
-/// SIGINT when the **thread** that spawns it ends, or our process with it.
+/// Makes a command that runs as `account`, without the terminal's signals and the `PG…` variables of this process. It
+/// gets SIGINT when the **thread** that spawns it ends, or this process with it.
 pub fn command(program: &Path, account: &Account) -> Command {
     let mut command = Command::new(program);
     account.apply(&mut command);
-    // Messages in one language, and no threads of a locale library, which PostgreSQL on macOS refuses to start with.
+    // This locale gives messages in one language. On macOS another one may start threads, which PostgreSQL refuses.
     command.stdin(Stdio::null()).process_group(0).env("LC_ALL", "C");
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
@@ -55,8 +55,8 @@ pub fn command(program: &Path, account: &Account) -> Command {
     command
 }
 
-/// Whether process `pid` is a live postmaster of the data in `cluster`: not a zombie that nobody reaped, and not a
-/// process that has got its number since.
+/// Returns whether process `pid` is a live postmaster of the data in `cluster`: not a zombie that nobody reaped, and not
+/// a later process of the same number.
 #[cfg(target_os = "linux")]
 pub fn is_postmaster(pid: i32, cluster: &Path, account: &Account) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
@@ -76,7 +76,7 @@ pub fn is_postmaster(pid: i32, cluster: &Path, account: &Account) -> bool {
     !zombie && found.uid() == account.uid && (works_in.dev(), works_in.ino()) == (cluster.dev(), cluster.ino())
 }
 
-/// Whether process `pid` is a live postmaster of the data in `cluster`, and not a process that has got its number since.
+/// Returns whether process `pid` is a live postmaster of the data in `cluster`, and not a later process of that number.
 #[cfg(not(target_os = "linux"))]
 pub fn is_postmaster(pid: i32, cluster: &Path, _account: &Account) -> bool {
     let output = Command::new("ps")
@@ -85,18 +85,18 @@ pub fn is_postmaster(pid: i32, cluster: &Path, _account: &Account) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&*cluster.to_string_lossy()))
 }
 
-/// Whether a process has this number, be it a zombie.
+/// Returns whether a process has this number, even a zombie.
 pub fn exists(pid: i32) -> bool {
-    // SAFETY: signal 0 is only a question.
+    // SAFETY: signal 0 is not delivered; it only checks whether the process exists.
     let answer = unsafe { libc::kill(pid, 0) };
     answer == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
-/// Ends a postmaster, kindly at first; `is_gone` looks whether it has ended, and is false at the end when it has not.
+/// Ends a postmaster with ever stronger signals, until `is_gone` says that it has ended. Returns whether it has.
 pub fn end(pid: i32, mut is_gone: impl FnMut() -> bool) -> bool {
     for (signal, patience) in PATIENCE {
         if signal != libc::SIGINT {
-            tracing::warn!(pid, signal, "PostgreSQL does not end; insisting");
+            tracing::warn!(pid, signal, "PostgreSQL does not end; sending a stronger signal");
         }
         // SAFETY: the caller knows that the process is PostgreSQL's.
         unsafe { libc::kill(pid, signal) };

@@ -1,7 +1,6 @@
-//! PostgreSQL's programs: where they are, and of which version.
+//! Finds PostgreSQL's programs and their version.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +11,7 @@ use super::account::Account;
 use super::error::PrivatePostgresError;
 use super::install;
 
-/// The schema uses `pg_current_xact_id()` and its type.
-pub const OLDEST_MAJOR: u32 = 13;
-
-/// Where packages put the programs; in each, `*` stands for what tells the versions apart.
+/// The folders where packages put the programs; in each, `*` stands for what tells the versions apart.
 const DISTRIBUTIONS: [&str; 14] = [
     "usr/lib/postgresql/*/bin",
     "usr/pgsql-*/bin",
@@ -40,14 +36,24 @@ pub struct Programs {
     pub major: u32,
 }
 
-/// Where to look.
+/// The folders to look in.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
-    /// Given, it is the only place.
+    /// If this is given, no other folder is looked in.
     pub pg_bin: Option<PathBuf>,
     pub path: Vec<PathBuf>,
-    /// Of the file system that [`DISTRIBUTIONS`] are below.
+    /// The root of the file system that holds [`DISTRIBUTIONS`].
     pub root: PathBuf,
+}
+
+/// The versions that will do.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub oldest_major: u32,
+    /// The folder of the data.
+    pub cluster: &'a Path,
+    /// The version that made the data, if there is any: only that one can serve it.
+    pub made_by: Option<u32>,
 }
 
 impl Search {
@@ -63,20 +69,19 @@ impl Search {
         }
     }
 
-    /// The folders that hold the programs, best first: `PATH`, then the distributions' folders, newest first.
-    pub fn folders(&self) -> Vec<PathBuf> {
-        if let Some(folder) = &self.pg_bin {
-            return holding_programs(folder).into_iter().collect();
-        }
-        let mut distributions: Vec<(Vec<u32>, PathBuf)> = DISTRIBUTIONS
-            .iter()
-            .flat_map(|pattern| matching(&self.root, pattern))
-            .collect();
-        distributions.sort_by(|(version, _), (other, _)| other.cmp(version));
-        let mut folders: Vec<PathBuf> = Vec::new();
-        let path = self.path.iter().filter(|folder| folder.is_absolute());
-        for folder in path.chain(distributions.iter().map(|(_, folder)| folder)) {
-            if let Some(folder) = holding_programs(folder).filter(|found| !folders.contains(found)) {
+    /// Returns the folders that hold the programs, those of `PATH` first.
+    fn folders(&self) -> Vec<PathBuf> {
+        let candidates = match &self.pg_bin {
+            Some(folder) => vec![folder.clone()],
+            None => {
+                let path = self.path.iter().filter(|folder| folder.is_absolute()).cloned();
+                let distributions = DISTRIBUTIONS.iter().flat_map(|pattern| matching(&self.root, pattern));
+                path.chain(distributions).collect()
+            }
+        };
+        let mut folders = Vec::new();
+        for folder in candidates.iter().filter_map(|folder| holding_programs(folder)) {
+            if !folders.contains(&folder) {
                 folders.push(folder);
             }
         }
@@ -92,43 +97,31 @@ impl Search {
 }
 
 impl Programs {
-    /// The best that can serve the data: of the version that made it, if there is any.
-    ///
-    /// `cluster`: the folder of the data, of version `made_by`.
+    /// Chooses the newest programs that will do, by the version that `probe` finds in each folder.
     ///
     /// # Errors
-    /// [`PrivatePostgresError::NotInstalled`], [`PrivatePostgresError::TooOld`], [`PrivatePostgresError::OtherVersion`]; what `probe`
-    /// answers when there is nothing better to say.
+    /// [`PrivatePostgresError::NotInstalled`], [`PrivatePostgresError::TooOld`], [`PrivatePostgresError::OtherVersion`],
+    /// or the error of `probe`: the first one, if no programs will do.
     pub fn choose(
         search: &Search,
-        cluster: &Path,
-        made_by: Option<u32>,
+        wanted: Wanted<'_>,
         probe: impl Fn(&Path) -> Result<u32, PrivatePostgresError>,
     ) -> Result<Self, PrivatePostgresError> {
+        let mut best: Option<Self> = None;
         let mut problem = None;
         for folder in search.folders() {
-            let found = probe(&folder).and_then(|major| match made_by {
-                _ if major < OLDEST_MAJOR => Err(PrivatePostgresError::TooOld {
-                    folder: folder.clone(),
-                    major,
-                    remedy: install::remedy(),
-                }),
-                Some(made_by) if made_by != major => Err(PrivatePostgresError::OtherVersion {
-                    folder: cluster.to_owned(),
-                    made_by,
-                    installed: major,
-                }),
-                _ => Ok(major),
-            });
-            match found {
-                Ok(major) => return Ok(Self { folder, major }),
+            match probe(&folder).and_then(|major| wanted.check(&folder, major)) {
+                Ok(major) if best.as_ref().is_none_or(|best| best.major < major) => best = Some(Self { folder, major }),
+                Ok(_) => {}
                 Err(error) => problem = problem.or(Some(error)),
             }
         }
-        Err(problem.unwrap_or_else(|| PrivatePostgresError::NotInstalled {
-            looked_in: search.described(),
-            remedy: install::remedy(),
-        }))
+        best.ok_or_else(|| {
+            problem.unwrap_or_else(|| PrivatePostgresError::NotInstalled {
+                looked_in: search.described(),
+                remedy: install::remedy(),
+            })
+        })
     }
 
     pub fn initdb(&self) -> PathBuf {
@@ -140,7 +133,27 @@ impl Programs {
     }
 }
 
-/// The version of the programs in `folder`, asked as `account` from within `data`, so that it also shows whether that
+impl Wanted<'_> {
+    /// Returns `major`, the version of the programs in `folder`, if it will do.
+    fn check(&self, folder: &Path, major: u32) -> Result<u32, PrivatePostgresError> {
+        match self.made_by {
+            _ if major < self.oldest_major => Err(PrivatePostgresError::TooOld {
+                folder: folder.to_owned(),
+                major,
+                oldest: self.oldest_major,
+                remedy: install::remedy(),
+            }),
+            Some(made_by) if made_by != major => Err(PrivatePostgresError::OtherVersion {
+                folder: self.cluster.to_owned(),
+                made_by,
+                installed: major,
+            }),
+            _ => Ok(major),
+        }
+    }
+}
+
+/// Asks the programs in `folder` for their version, as `account` and from within `data`: this shows too whether that
 /// user can reach both.
 ///
 /// # Errors
@@ -169,13 +182,13 @@ pub fn probe(folder: &Path, account: &Account, data: &Path) -> Result<u32, Priva
     })
 }
 
-/// From `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
+/// Reads the major version in `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
 fn major(version: &str) -> Option<u32> {
     let (_, number) = version.split_once("(PostgreSQL) ")?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// `folder` without symbolic links, if both programs are in it.
+/// Returns `folder` without symbolic links, if both programs are in it.
 fn holding_programs(folder: &Path) -> Option<PathBuf> {
     let executable = |program: &str| {
         fs::metadata(folder.join(program)).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
@@ -185,10 +198,10 @@ fn holding_programs(folder: &Path) -> Option<PathBuf> {
         .flatten()
 }
 
-/// The folders below `root` that `pattern` covers, each with the version numbers in what `*` stands for.
-fn matching(root: &Path, pattern: &str) -> Vec<(Vec<u32>, PathBuf)> {
+/// Returns the folders below `root` that `pattern` may mean, whether they exist or not.
+fn matching(root: &Path, pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else {
-        return vec![(Vec::new(), root.join(pattern))];
+        return vec![root.join(pattern)];
     };
     let (parent, prefix) = before.rsplit_once('/').unwrap_or(("", before));
     let Ok(entries) = fs::read_dir(root.join(parent)) else {
@@ -196,17 +209,9 @@ fn matching(root: &Path, pattern: &str) -> Vec<(Vec<u32>, PathBuf)> {
     };
     entries
         .filter_map(Result::ok)
-        .filter_map(|entry| {
-            let version = version_numbers(&entry.file_name(), prefix)?;
-            Some((version, entry.path().join(after.trim_start_matches('/'))))
-        })
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
+        .map(|entry| entry.path().join(after.trim_start_matches('/')))
         .collect()
-}
-
-/// The numbers in what follows `prefix`: `pgsql-9.6` → `[9, 6]`; none when something else follows.
-fn version_numbers(name: &OsStr, prefix: &str) -> Option<Vec<u32>> {
-    let version = name.to_str()?.strip_prefix(prefix)?;
-    version.split('.').map(|number| number.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -224,28 +229,33 @@ mod tests {
     }
 
     #[test]
-    fn looks_in_path_then_in_the_newest_distribution() {
+    fn programs_are_found_in_path_and_in_the_folders_of_packages() {
         let root = tempfile::tempdir().unwrap();
         let folder = |name: &str| install(root.path(), name);
-        let old = folder("usr/lib/postgresql/9.6/bin");
-        let newest = folder("usr/lib/postgresql/17/bin");
-        let middle = folder("usr/pgsql-16/bin");
-        let homebrew = folder("opt/homebrew/opt/postgresql@15/bin");
-        let source = folder("usr/local/pgsql/bin");
         let own = folder("home/me/bin");
+        let mut packages = [
+            folder("usr/lib/postgresql/9.6/bin"),
+            folder("usr/lib/postgresql/17/bin"),
+            folder("usr/pgsql-16/bin"),
+            folder("opt/homebrew/opt/postgresql@15/bin"),
+            folder("usr/local/pgsql/bin"),
+        ];
         fs::create_dir_all(root.path().join("usr/lib/postgresql/18/bin")).unwrap();
-        fs::create_dir_all(root.path().join("usr/lib/postgresql-common/bin")).unwrap();
         let search = Search {
             pg_bin: None,
             path: vec![
                 PathBuf::from("relative"),
                 root.path().join("missing"),
                 own.clone(),
-                middle.clone(),
+                own.clone(),
             ],
             root: root.path().to_owned(),
         };
-        assert_eq!(search.folders(), [own, middle, newest, homebrew, old, source]);
+        let mut found = search.folders();
+        assert_eq!(found.remove(0), own);
+        found.sort();
+        packages.sort();
+        assert_eq!(found, packages);
     }
 
     #[test]
@@ -263,7 +273,7 @@ mod tests {
         assert_eq!(search.folders(), [] as [PathBuf; 0]);
     }
 
-    /// Installs the programs of `majors`, in the order of `PATH`, for data made by `made_by`.
+    /// Chooses among installed programs of `majors`, in the order of `PATH`, for data made by `made_by`.
     fn choose(majors: &[u32], made_by: Option<u32>) -> Result<u32, PrivatePostgresError> {
         let root = tempfile::tempdir().unwrap();
         let path = majors.iter().map(|major| install(root.path(), &major.to_string()));
@@ -273,21 +283,29 @@ mod tests {
             root: root.path().to_owned(),
         };
         let probe = |folder: &Path| Ok(folder.file_name().unwrap().to_str().unwrap().parse().unwrap());
-        Programs::choose(&search, Path::new("/data"), made_by, probe).map(|programs| programs.major)
+        Programs::choose(&search, wanted(made_by), probe).map(|programs| programs.major)
+    }
+
+    fn wanted(made_by: Option<u32>) -> Wanted<'static> {
+        Wanted {
+            oldest_major: 13,
+            cluster: Path::new("/data"),
+            made_by,
+        }
     }
 
     #[test]
-    fn prefers_the_version_that_made_the_data() {
+    fn the_version_that_made_the_data_is_taken_else_the_newest() {
         let check = |majors: &[u32], made_by: Option<u32>, expected: u32| {
             assert_eq!(choose(majors, made_by).unwrap(), expected, "{majors:?} {made_by:?}");
         };
-        check(&[17, 15], None, 17);
+        check(&[15, 17, 16], None, 17);
         check(&[17, 15], Some(15), 15);
         check(&[9, 15], None, 15);
     }
 
     #[test]
-    fn says_what_is_missing() {
+    fn the_error_says_what_is_missing() {
         let check = |majors: &[u32], made_by: Option<u32>, expected: &str| {
             let message = choose(majors, made_by).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
@@ -312,12 +330,12 @@ mod tests {
             pg_bin: Some(PathBuf::from("/empty")),
             ..Search::default()
         };
-        let error = Programs::choose(&search, Path::new("/data"), None, |_| Ok(17)).unwrap_err();
+        let error = Programs::choose(&search, wanted(None), |_| Ok(17)).unwrap_err();
         assert!(error.to_string().contains("(looked in PG_BIN = /empty)"), "{error}");
     }
 
     #[test]
-    fn reads_the_major_version() {
+    fn the_major_version_is_read() {
         let check = |text: &str, expected| assert_eq!(major(text), expected, "{text}");
         check("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(15));
         check("postgres (PostgreSQL) 18beta1\n", Some(18));

@@ -1,4 +1,4 @@
-//! A running PostgreSQL: starting it, knowing that it is ready, ending it.
+//! Starts a PostgreSQL, waits until it is ready, and ends it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,33 +15,31 @@ use super::process;
 use super::programs::Programs;
 use super::sockets::{self, Sockets};
 
-/// Recovery after a crash takes its time.
-pub const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// The longest wait for a server: recovery after a crash takes its time.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Until a start says what it is waiting for.
-pub const SILENCE: Duration = Duration::from_secs(5);
+/// A wait that is longer than this is logged.
+const SILENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Of a start, while another port will do or the sessions of a killed server are ending.
-const RETRIES: u32 = 50;
+/// Attempts to start, while the port is taken or the sessions of a killed server are still ending.
+const ATTEMPTS: u32 = 50;
 
-/// Where a server is found.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Folder of the Unix socket.
+    /// The folder of the Unix socket.
     pub sockets: PathBuf,
     pub port: u16,
 }
 
-/// All that it takes to start a server.
+/// Everything that is needed to start a server.
 #[derive(Debug)]
 pub struct ServerConfig {
     pub folder: Folder,
     pub programs: Programs,
     pub account: Account,
-    /// 0 takes any.
-    pub port: u16,
     pub durable: bool,
     pub settings: Vec<(String, String)>,
 }
@@ -49,33 +47,32 @@ pub struct ServerConfig {
 /// A server that is a child of this process.
 #[derive(Debug)]
 pub struct Server {
-    pub place: Endpoint,
+    pub endpoint: Endpoint,
     child: Child,
-    /// Removed after the server.
+    /// Removed after the server has ended.
     _sockets: Sockets,
 }
 
 impl ServerConfig {
-    /// Starts a server, after ending one that an earlier run left. The caller holds `lock`, and its thread lives as
-    /// long as the server shall.
+    /// Ends the server that an earlier run left, if any, and starts a new one. The caller holds `lock`, and its thread
+    /// must live as long as the server.
     ///
-    /// `port`: the only one that will do, if any.
+    /// `fixed_port`: the port that the server must have; `None` takes that of the last server if it is free, else any.
     ///
     /// # Errors
     /// [`PrivatePostgresError::Ended`] with the end of the log; [`PrivatePostgresError::StillRunning`].
-    pub fn start(&self, lock: &Lock, port: Option<u16>) -> Result<Server, PrivatePostgresError> {
-        let wanted = port.or((self.port != 0).then_some(self.port));
+    pub fn start(&self, lock: &Lock, fixed_port: Option<u16>) -> Result<Server, PrivatePostgresError> {
         let mut attempt = 1;
         loop {
             self.clear_leftovers()?;
-            let port = wanted.map_or_else(|| self.free_port(lock), Ok)?;
+            let port = fixed_port.map_or_else(|| self.free_port(lock), Ok)?;
             match self.spawn(port) {
                 Ok(server) => {
-                    lock.set_port(server.place.port)?;
+                    lock.set_port(server.endpoint.port)?;
                     return Ok(server);
                 }
                 Err(PrivatePostgresError::Ended { tail, .. })
-                    if attempt < RETRIES && (passes(&tail) || (wanted.is_none() && port_was_taken(&tail))) =>
+                    if attempt < ATTEMPTS && (is_passing(&tail) || (fixed_port.is_none() && port_was_taken(&tail))) =>
                 {
                     attempt += 1;
                     std::thread::sleep(Duration::from_millis(100));
@@ -85,7 +82,7 @@ impl ServerConfig {
         }
     }
 
-    /// The server of another process that owns the data, once it is ready.
+    /// Finds the server of another process that owns the data, once it is ready.
     pub fn running(&self) -> Option<Endpoint> {
         let found = PidFile::read(&self.folder.cluster())?;
         let answers = found.ready && UnixStream::connect(sockets::socket(&found.sockets, found.port)).is_ok();
@@ -95,8 +92,8 @@ impl ServerConfig {
         })
     }
 
-    /// After a kill of our process: ends a server that still runs, and removes a `postmaster.pid` that PostgreSQL
-    /// would believe.
+    /// Cleans up after a process that was killed: ends its server if that still runs, and removes a `postmaster.pid`
+    /// that would keep PostgreSQL from starting.
     fn clear_leftovers(&self) -> Result<(), PrivatePostgresError> {
         let cluster = self.folder.cluster();
         let Some(pid) = PidFile::pid(&cluster) else {
@@ -109,8 +106,8 @@ impl ServerConfig {
                 return Err(PrivatePostgresError::StillRunning { folder: cluster, pid });
             }
         }
-        // PostgreSQL itself handles the number of a process that is gone, but takes a zombie, or a process that has
-        // got the number since, for a running server.
+        // PostgreSQL itself handles the number of a process that is gone, but takes a zombie, or a later process of the
+        // same number, for a running server.
         if process::exists(pid) {
             let path = PidFile::path(&cluster);
             match fs::remove_file(&path) {
@@ -123,7 +120,7 @@ impl ServerConfig {
         Ok(())
     }
 
-    /// That of the last time, else any.
+    /// Returns the port of the last server if it is free, else any free port.
     fn free_port(&self, lock: &Lock) -> Result<u16, PrivatePostgresError> {
         let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let listener = match lock.port().map(free) {
@@ -149,12 +146,12 @@ impl ServerConfig {
             .try_clone()
             .and_then(|copy| command.stdout(copy).stderr(log).spawn())
             .map_err(PrivatePostgresError::io("run", &program))?;
-        let place = Endpoint {
+        let endpoint = Endpoint {
             sockets: sockets.path.clone(),
             port,
         };
         let mut server = Server {
-            place,
+            endpoint,
             child,
             _sockets: sockets,
         };
@@ -163,8 +160,7 @@ impl ServerConfig {
     }
 
     fn wait_until_ready(&self, server: &mut Server, log_start: u64) -> Result<(), PrivatePostgresError> {
-        let started = Instant::now();
-        let mut silent = true;
+        let mut wait = Wait::begin(self.folder.log_file());
         loop {
             let found = PidFile::read(&self.folder.cluster());
             if found.is_some_and(|found| found.ready && found.pid == server.pid()) {
@@ -176,30 +172,19 @@ impl ServerConfig {
                     tail: log_since(&self.folder.log_file(), log_start),
                 });
             }
-            if started.elapsed() > START_TIMEOUT {
-                return Err(PrivatePostgresError::NotReady {
-                    log: self.folder.log_file(),
-                    seconds: START_TIMEOUT.as_secs(),
-                });
-            }
-            if silent && started.elapsed() > SILENCE {
-                silent = false;
-                let log = self.folder.log_file();
-                tracing::info!(log = %log.display(), "waiting for PostgreSQL, which may be recovering");
-            }
-            std::thread::sleep(POLL);
+            wait.go_on("waiting for PostgreSQL, which may be recovering")?;
         }
     }
 
     fn all_settings(&self, sockets: &Path, port: u16) -> Vec<(String, String)> {
         let quoted = format!("\"{}\"", sockets.display().to_string().replace('"', "\"\""));
         let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut settings = vec![own("cluster_name", "likemind"), own("log_checkpoints", "off")];
+        let mut settings = vec![own("log_checkpoints", "off")];
         if !self.durable {
             settings.extend(["fsync", "full_page_writes"].map(|name| own(name, "off")));
         }
         settings.extend(self.settings.iter().cloned());
-        // Last, so that nothing overrides what the rest relies on.
+        // These come last, so that nothing overrides what the rest of this crate relies on.
         settings.extend([
             own("port", &port.to_string()),
             own("listen_addresses", "127.0.0.1"),
@@ -228,7 +213,44 @@ impl Drop for Server {
     }
 }
 
-/// What `postmaster.pid` says of the server that wrote it.
+/// A wait for a server, which is logged when it takes long and given up after [`START_TIMEOUT`].
+pub struct Wait {
+    started: Instant,
+    is_logged: bool,
+    log: PathBuf,
+}
+
+impl Wait {
+    pub fn begin(log: PathBuf) -> Self {
+        Self {
+            started: Instant::now(),
+            is_logged: false,
+            log,
+        }
+    }
+
+    /// Sleeps for a moment. `message` says what is waited for.
+    ///
+    /// # Errors
+    /// [`PrivatePostgresError::NotReady`] when it has taken too long.
+    pub fn go_on(&mut self, message: &str) -> Result<(), PrivatePostgresError> {
+        let elapsed = self.started.elapsed();
+        if elapsed > START_TIMEOUT {
+            return Err(PrivatePostgresError::NotReady {
+                log: self.log.clone(),
+                seconds: START_TIMEOUT.as_secs(),
+            });
+        }
+        if elapsed > SILENCE && !self.is_logged {
+            self.is_logged = true;
+            tracing::info!(log = %self.log.display(), "{message}");
+        }
+        std::thread::sleep(POLL);
+        Ok(())
+    }
+}
+
+/// The content of `postmaster.pid`, in which a server describes itself.
 #[derive(Debug, PartialEq, Eq)]
 struct PidFile {
     pid: i32,
@@ -251,7 +273,7 @@ impl PidFile {
         Self::parse(&fs::read_to_string(Self::path(cluster)).ok()?)
     }
 
-    /// Line by line: process, data folder, start time, port, socket folder, address, shared memory, status. The later
+    /// The lines are: process, data folder, start time, port, socket folder, address, shared memory, status. The later
     /// ones are written as the start goes on.
     fn parse(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -264,17 +286,17 @@ impl PidFile {
     }
 }
 
-/// Whether what ended a start passes by itself: the sessions of a killed server are still ending.
-fn passes(log: &str) -> bool {
+/// Returns whether a start failed only because the sessions of a killed server are still ending.
+fn is_passing(log: &str) -> bool {
     log.contains("pre-existing shared memory block") || log.contains("lock file \"postmaster.pid\" already exists")
 }
 
-/// Whether somebody was faster to take the port.
+/// Returns whether a start failed because another process has taken the port.
 fn port_was_taken(log: &str) -> bool {
     log.contains("could not create any TCP/IP sockets")
 }
 
-/// The log from `start` on, as far as it helps in an error.
+/// Reads the log from `start` on, but no more than helps in an error.
 fn log_since(log: &Path, start: u64) -> String {
     const LONGEST_BYTES: u64 = 4 * 1024;
     let read = || {
@@ -296,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_postmaster_pid() {
+    fn postmaster_pid_is_read() {
         let check = |text: &str, expected: Option<PidFile>| assert_eq!(PidFile::parse(text), expected, "{text}");
         let found = |ready| {
             Some(PidFile {

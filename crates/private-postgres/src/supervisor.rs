@@ -1,7 +1,7 @@
-//! The thread that keeps a server running under a data folder, as its owner or as a guest.
+//! The thread that keeps a server running over a data folder, as its owner or as a guest.
 //!
-//! Whoever holds the lock owns the server: started it, ends it, and starts it again when it dies. Guests use it, and
-//! the first of them to notice that the owner has ended takes over, at the same place, so that URLs stay right.
+//! The process that holds the lock owns the server: it has started it, ends it, and starts it again when it dies. Guests
+//! use it, and the first guest to notice that the owner has ended takes over at the same endpoint, so that URLs stay valid.
 
 use std::error::Error;
 use std::io;
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::cluster;
 use super::error::PrivatePostgresError;
 use super::folder::Lock;
-use super::server::{Endpoint, SILENCE, START_TIMEOUT, Server, ServerConfig};
+use super::server::{Endpoint, Server, ServerConfig, Wait};
 
-/// How soon a dead server or a missing owner is noticed.
+/// The time between two looks for a dead server or a missing owner.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Between attempts to start a server again.
+/// The longest pause between attempts to start a server again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -28,22 +28,22 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Returns when a server is ready, one's own or that of another process.
+    /// Returns when a server is ready, this process's own or that of another one.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no server can be started or joined.
     pub fn start(config: ServerConfig, lock: Lock) -> Result<(Self, Endpoint), PrivatePostgresError> {
         let path = config.folder.root.clone();
         let (stop, stopped) = mpsc::channel();
         let (ready, found) = mpsc::channel();
-        // The server gets SIGINT when the thread that started it ends: this one lives exactly as long as it should.
+        // The server gets SIGINT when the thread that started it ends, so this one lives exactly as long as the server should.
         let thread = thread::Builder::new()
             .name("postgresql".to_owned())
             .spawn(move || match Role::begin(config, lock) {
-                Ok(tenancy) => {
-                    // Nobody waits any more only when the process is ending.
-                    let _ = ready.send(Ok(tenancy.place.clone()));
-                    tenancy.keep(&stopped);
+                Ok(role) => {
+                    // Sending fails only when the process is ending.
+                    let _ = ready.send(Ok(role.endpoint.clone()));
+                    role.keep(&stopped);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -55,7 +55,7 @@ impl Supervisor {
             thread: Some(thread),
         };
         match found.recv() {
-            Ok(place) => Ok((supervisor, place?)),
+            Ok(endpoint) => Ok((supervisor, endpoint?)),
             Err(_) => Err(PrivatePostgresError::io("keep a server in", &path)(io::Error::other(
                 "the thread panicked",
             ))),
@@ -67,15 +67,16 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic has been reported by its own hook.
+            // The panic hook has reported a panic already.
             let _ = thread.join();
         }
     }
 }
 
-/// What a process has to do with the server; the server is ended before the lock is let go.
+/// The part that this process plays for a server: owner or guest.
 struct Role {
-    place: Endpoint,
+    endpoint: Endpoint,
+    /// Stands before `lock`: the server ends before the lock is released.
     server: Option<Server>,
     is_owner: bool,
     lock: Lock,
@@ -85,59 +86,42 @@ struct Role {
 impl Role {
     fn begin(config: ServerConfig, lock: Lock) -> Result<Self, PrivatePostgresError> {
         let started = Instant::now();
-        let mut silent = true;
+        let folder = config.folder.root.display();
+        let mut wait = Wait::begin(config.folder.log_file());
         loop {
             if lock.try_take()? {
                 cluster::ensure(&config)?;
                 let server = config.start(&lock, None)?;
-                tracing::info!(
-                    folder = %config.folder.root.display(),
-                    version = config.programs.major,
-                    port = server.place.port,
-                    millis = started.elapsed().as_millis(),
-                    "private PostgreSQL started"
-                );
+                let (version, port) = (config.programs.major, server.endpoint.port);
+                let millis = started.elapsed().as_millis();
+                tracing::info!(%folder, version, port, millis, "private PostgreSQL started");
                 return Ok(Self {
-                    place: server.place.clone(),
+                    endpoint: server.endpoint.clone(),
                     server: Some(server),
                     is_owner: true,
                     lock,
                     config,
                 });
             }
-            if let Some(place) = config.running() {
-                tracing::info!(
-                    folder = %config.folder.root.display(),
-                    port = place.port,
-                    "using the private PostgreSQL of another process"
-                );
+            if let Some(endpoint) = config.running() {
+                let port = endpoint.port;
+                tracing::info!(%folder, port, "using the private PostgreSQL of another process");
                 return Ok(Self {
-                    place,
+                    endpoint,
                     server: None,
                     is_owner: false,
                     lock,
                     config,
                 });
             }
-            if started.elapsed() > START_TIMEOUT {
-                return Err(PrivatePostgresError::NotReady {
-                    log: config.folder.log_file(),
-                    seconds: START_TIMEOUT.as_secs(),
-                });
-            }
-            if silent && started.elapsed() > SILENCE {
-                silent = false;
-                let log = config.folder.log_file();
-                tracing::info!(log = %log.display(), "waiting for another process to start the private PostgreSQL");
-            }
-            thread::sleep(Duration::from_millis(10));
+            wait.go_on("waiting for another process to start the private PostgreSQL")?;
         }
     }
 
     fn keep(mut self, stopped: &Receiver<()>) {
         let mut pause = POLL;
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            match self.tend() {
+            match self.check() {
                 Ok(()) => pause = POLL,
                 Err(error) => {
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,14 +136,15 @@ impl Role {
         }
     }
 
-    fn tend(&mut self) -> Result<(), PrivatePostgresError> {
+    /// Takes over from an owner that has ended, and starts the server again if it has ended.
+    fn check(&mut self) -> Result<(), PrivatePostgresError> {
         if !self.is_owner {
             self.is_owner = self.lock.try_take()?;
             if !self.is_owner {
                 return Ok(());
             }
             tracing::info!(
-                port = self.place.port,
+                port = self.endpoint.port,
                 "the owner of the private PostgreSQL has ended; taking over"
             );
         } else if let Some(server) = &mut self.server {
@@ -169,9 +154,9 @@ impl Role {
             let log = self.config.folder.log_file();
             tracing::error!(log = %log.display(), "private PostgreSQL ended unexpectedly; starting it again");
         }
-        // Its socket folder is needed for the next one.
+        // The old one is dropped first: the new one needs its socket folder.
         self.server = None;
-        self.server = Some(self.config.start(&self.lock, Some(self.place.port))?);
+        self.server = Some(self.config.start(&self.lock, Some(self.endpoint.port))?);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::cli::call::{KEY_VARIABLE, command_line, quoted};
+use crate::cli::database::data_dir;
 use crate::config::Config;
-use private_postgres::default_data_dir;
 
 pub(super) struct Commands {
     /// As the reader's shell finds it.
@@ -24,7 +24,7 @@ struct Section {
 
 impl Commands {
     pub(super) fn new(config: &Config, address: &str) -> Self {
-        let private = || config.data_dir.clone().unwrap_or_else(default_data_dir);
+        let private = || data_dir(config);
         Self {
             program: std::env::args().next().unwrap_or_else(|| "likemind".to_owned()),
             address: address.to_owned(),

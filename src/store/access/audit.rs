@@ -1,4 +1,4 @@
-//! Who did what: rows that are added and never changed. Each is written in the transaction of what it tells of.
+//! Records who did what, in rows that are never changed. Each row is written in the transaction of its action.
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Connection;
@@ -8,7 +8,7 @@ pub(in crate::store) enum Action {
     KeyCreated,
     KeyRevoked,
     SnapshotActivated,
-    /// Against the verdict of the gate.
+    /// Activated against the verdict of the gate.
     SnapshotForced,
     SnapshotRolledBack,
     TargetsListed,
@@ -29,10 +29,10 @@ impl Action {
 
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Entry<'a> {
-    /// `key:<id>` of an RPC, or the process of a command.
+    /// `key:<id>` for an RPC, the process for a command.
     pub actor: &'a str,
     pub action: Action,
-    /// What it was done to.
+    /// The thing that the action changed or read.
     pub subject: &'a str,
     pub note: &'a str,
     pub row_count: i64,

@@ -1,4 +1,4 @@
-//! API keys: a hash of each, and what it is good for.
+//! Stores API keys: a hash of each secret, and what the key allows.
 
 use domain::access::Role;
 use domain::api_key::{KeyId, SecretHash};
@@ -7,16 +7,16 @@ use domain::time::Timestamp;
 
 use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::Pool;
+use crate::store::postgres::pool::{Pool, Tx};
 
-/// All that is stored of a key.
+/// A stored key.
 #[derive(Debug, Clone)]
 pub struct KeyRecord {
     pub id: KeyId,
     pub secret_hash: SecretHash,
     pub role: Role,
     pub merchant: Option<MerchantId>,
-    /// What it is for.
+    /// The purpose of the key, in the words of its creator.
     pub note: String,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
@@ -44,7 +44,7 @@ pub enum KeyError {
     Store(#[from] StoreError),
 }
 
-/// Stores a key. `actor`: for the audit.
+/// Stores a key. `actor` is recorded in the audit.
 pub async fn create(pool: &Pool, key: &NewKey, actor: &str) -> Result<(), KeyError> {
     let created = pool
         .write(|mut tx| async move {
@@ -83,7 +83,7 @@ pub async fn create(pool: &Pool, key: &NewKey, actor: &str) -> Result<(), KeyErr
     }
 }
 
-/// Takes a key out of use, from the next look of every server on. Of no effect on one that is revoked already.
+/// Revokes a key. Every server refuses it once it has read the keys again. Changes nothing on a key that is revoked already.
 pub async fn revoke(pool: &Pool, id: &KeyId, actor: &str) -> Result<(), KeyError> {
     let is_known = pool
         .write(|mut tx| async move {
@@ -113,13 +113,7 @@ pub async fn revoke(pool: &Pool, id: &KeyId, actor: &str) -> Result<(), KeyError
     }
 }
 
-async fn record(
-    tx: &mut crate::store::postgres::pool::Tx,
-    action: Action,
-    id: &KeyId,
-    note: &str,
-    actor: &str,
-) -> Result<(), StoreError> {
+async fn record(tx: &mut Tx, action: Action, id: &KeyId, note: &str, actor: &str) -> Result<(), StoreError> {
     let entry = audit::Entry {
         actor,
         action,
@@ -131,7 +125,7 @@ async fn record(
     audit::record(tx, entry).await
 }
 
-/// All keys, also those that are no longer good, oldest first.
+/// Lists all keys, expired and revoked ones too, oldest first.
 pub async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, StoreError> {
     sqlx::query_as!(
         Row,

@@ -1,11 +1,11 @@
-//! External ids to keys, creating bare users, items and merchants that are seen for the first time.
+//! Maps external ids to keys, and creates users, items and merchants that are seen for the first time, bare.
 
 use std::collections::HashMap;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Connection;
 
-/// The keys of a set of external ids, and which of them are new.
+/// The keys of a set of external ids, and the keys that were created for it.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Keys {
     pub(in crate::store) by_external_id: HashMap<String, i64>,
@@ -13,7 +13,7 @@ pub(in crate::store) struct Keys {
 }
 
 impl Keys {
-    /// `external_id` must be one of the set.
+    /// Returns the key of `external_id`, which must be in the set.
     pub(in crate::store) fn key(&self, external_id: &str) -> i64 {
         self.by_external_id[external_id]
     }
@@ -34,7 +34,7 @@ struct Row {
     external_id: String,
 }
 
-/// Distinct ids in ascending order: the order in which every transaction takes its locks.
+/// Returns the distinct ids in ascending order: this is the order in which every transaction takes its locks.
 fn distinct<'a>(external_ids: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut ids: Vec<&str> = external_ids.collect();
     ids.sort_unstable();
@@ -65,7 +65,7 @@ macro_rules! ensure {
                 .await?;
             keys.created = created.iter().map(|row| row.id).collect();
             keys.extend(created);
-            // Those that another transaction has created in between.
+            // Another transaction has created these in the meantime.
             let missing = keys.missing(&wanted);
             if !missing.is_empty() {
                 keys.extend(

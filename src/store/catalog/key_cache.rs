@@ -1,4 +1,4 @@
-//! What a long import remembers from batch to batch.
+//! Caches keys from one batch of an import to the next.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,11 @@ use crate::store::catalog::ids::{Keys, ensure_items, ensure_users};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 
-/// The keys of the users and items that an import has met, so that its batches look up only what is new to it, and whether
-/// it meets ratings that were stored before.
+/// The keys of the users and items that an import has met, so that its batches look up only new ones, and whether the
+/// import meets ratings that are stored already.
 ///
-/// A row of `users` or `items` has its key for as long as it is there. If it has been deleted since, the database says
-/// so, and all keys are looked up once more.
+/// A row of `users` or `items` keeps its key for as long as it exists. If it was deleted since, the database reports it,
+/// and all keys are looked up again.
 #[derive(Debug, Default)]
 pub struct KeyCache {
     users: Known,
@@ -21,7 +21,7 @@ pub struct KeyCache {
 }
 
 impl KeyCache {
-    /// Whether some row of the batch that ended last was stored before: it is likely of the next one too.
+    /// Returns whether the last batch had a row that was stored already: the next one is then likely to have some too.
     pub(in crate::store) fn has_met_stored(&self) -> bool {
         self.has_met_stored.load(Ordering::Relaxed)
     }
@@ -30,8 +30,8 @@ impl KeyCache {
         self.has_met_stored.store(has_met_stored, Ordering::Relaxed);
     }
 
-    /// The key of each of `ids`. Users who are not there are created, bare, and committed: in the transaction of a batch,
-    /// all others that name them would have to wait for its end.
+    /// Returns the key of each of `ids`. Unknown users are created bare and committed at once: in the transaction of a batch,
+    /// every other transaction that refers to them would have to wait for its end.
     pub(in crate::store) async fn users<'a>(
         &self,
         pool: &Pool,
@@ -45,7 +45,7 @@ impl KeyCache {
         Ok(keys)
     }
 
-    /// The same for items.
+    /// Does the same as [`users`](Self::users), for items.
     pub(in crate::store) async fn items<'a>(
         &self,
         pool: &Pool,
@@ -59,7 +59,7 @@ impl KeyCache {
         Ok(keys)
     }
 
-    /// Does `work`, once more with all keys forgotten where a row has been deleted whose key was known.
+    /// Does `work`. If a row whose key was cached is deleted, forgets all keys and does `work` once more.
     pub(in crate::store) async fn retrying<T, W>(&self, work: impl Fn() -> W) -> Result<T, StoreError>
     where
         W: Future<Output = Result<T, StoreError>>,
@@ -80,16 +80,16 @@ impl KeyCache {
 struct Known(Mutex<HashMap<Box<str>, i64>>);
 
 impl Known {
-    /// So that memory is bounded, to some 60 MB of ids of a dozen bytes. To forget costs no more than to ask again.
+    /// Bounds the memory, to some 60 MB for ids of a dozen bytes. Forgetting costs no more than looking up again.
     const MAX_KEYS: usize = 1 << 20;
 
-    /// The key of each of `ids`, 0 where it is not known; and the positions and ids of those that are not.
+    /// Returns the key of each of `ids`, 0 for unknown ones, and the positions and ids of the unknown ones.
     fn look_up<'a>(&self, ids: impl Iterator<Item = &'a str>) -> (Vec<i64>, Vec<(usize, &'a str)>) {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown = Vec::new();
         let mut last = ("", 0);
         let keys = ids.enumerate().map(|(position, id)| {
-            // Files have the lines of a user one after the other.
+            // The lines of a user often stand one after the other in a file.
             if last.0 != id {
                 last = (id, known.get(id).copied().unwrap_or(0));
             }
@@ -102,7 +102,7 @@ impl Known {
         (keys, unknown)
     }
 
-    /// Sets what [`look_up`](Self::look_up) has left open.
+    /// Fills in the keys that [`look_up`](Self::look_up) has left at 0, and caches them.
     fn learn(&self, keys: &mut [i64], unknown: &[(usize, &str)], found: &Keys) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() + found.by_external_id.len() > Self::MAX_KEYS {

@@ -1,4 +1,4 @@
-//! Everybody that a coupon could go to, and what decides about each of them.
+//! Reads the users who could get a coupon, and the facts that decide about each of them.
 
 use std::collections::HashMap;
 
@@ -11,68 +11,68 @@ use domain::consent::{Consents, Purpose};
 use domain::id::{CampaignId, CouponId};
 use domain::time::Timestamp;
 
+use super::rows::coupon_id;
 use crate::store::access::audit::{self, Action};
-use crate::store::coupons::offer_catalog::coupon_id;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
 use crate::store::snapshots::changes;
 
-/// Ids that come in one row: a row of its own for each would cost more than reading it does.
-const CHUNK: i64 = 32_768;
+/// The number of ids in one row: a row for each id would cost more than reading the id does.
+const CHUNK_IDS: i64 = 32_768;
 
-/// What to read.
+/// The coupon whose audience to read, and what can be in its way.
 #[derive(Debug, Clone)]
 pub struct AudienceQuery<'a> {
     pub coupon: &'a CouponId,
     pub audience: Audience,
-    /// Halves the users, more or less, so that two connections share them.
+    /// An id that divides the users into two halves, roughly, one for each connection.
     pub middle: &'a str,
-    /// Whether reservations of other campaigns can be in the way, and of which.
+    /// The reservations of other campaigns that exclude the coupon.
     pub conflicts: Conflicts,
-    /// Most coupons offered within so many days; `None`: without limit.
+    /// The most coupons that a user is offered within `exposure_window_days`; `None` is no limit.
     pub max_exposures: Option<u32>,
     pub exposure_window_days: u32,
-    /// Names and values that rules ask for.
+    /// The names and values of attributes in the rules of the coupon.
     pub attributes: Vec<(String, String)>,
 }
 
-/// Which reservations of other campaigns exclude a coupon.
+/// The reservations of other campaigns that exclude a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflicts {
     None,
-    /// Those of exclusive campaigns.
+    /// Reservations of exclusive campaigns.
     WithExclusive,
-    /// All: its own campaign is exclusive.
+    /// All reservations, as the campaign of the coupon is exclusive.
     WithAny,
 }
 
-/// Who could get a coupon, as of one moment.
+/// The users who could get a coupon, as of one moment.
 #[derive(Debug)]
 pub struct AudienceRead {
     pub now: Timestamp,
     pub keys: OfferKeys,
-    /// Of a user who has nothing of the coupon.
+    /// The usage for a user who has neither reserved nor redeemed the coupon.
     pub usage: Usage,
     pub particulars: UserRecords,
-    /// Ids, ascending, line by line: ids hold no control characters.
+    /// Ascending ids, one a line: ids hold no control characters.
     chunks: Vec<String>,
 }
 
 impl AudienceRead {
-    /// Ascending byte by byte.
+    /// Returns the ids of the users, ascending by their bytes.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.chunks.iter().flat_map(|chunk| chunk.split('\n'))
     }
 }
 
-/// A coupon and its campaign, as the database knows them.
+/// The database keys of a coupon and its campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OfferKeys {
     pub coupon_id: i64,
     pub campaign_id: i64,
 }
 
-/// Reads over two connections that see the same moment. `None` when there is no such coupon.
+/// Reads an audience over two connections that see the same moment. Returns `None` when the coupon is unknown.
 pub async fn read(pool: &Pool, query: &AudienceQuery<'_>) -> Result<Option<AudienceRead>, StoreError> {
     let (mut first, mut second, _) = changes::two_readers(pool).await?;
     try_join!(without_timeouts(&mut first), without_timeouts(&mut second))?;
@@ -201,7 +201,7 @@ async fn read_reserved(
         .collect()
 }
 
-/// Of those who were offered at least `max` other coupons and not this one.
+/// Reads the recent exposures of the users who were offered at least `max` other coupons and not this one.
 async fn read_exposures(
     connection: &mut Connection,
     query: &AudienceQuery<'_>,
@@ -251,17 +251,17 @@ async fn read_attributes(
         .collect())
 }
 
-/// All ids after `after` and, if there is an end, not after `until`, in chunks.
+/// Reads all ids after `after`, up to and including `until` if it is given, in chunks.
 async fn read_users(connection: &mut Connection, after: &str, until: Option<&str>) -> Result<Vec<String>, StoreError> {
     let (mut chunks, mut after) = (Vec::new(), after.to_owned());
-    // Nobody comes before the empty id.
+    // No id comes before the empty one.
     while until != Some("") {
         let chunk = sqlx::query_scalar!(
             r#"SELECT string_agg(external_id, E'\n') FROM (
                    SELECT external_id FROM users WHERE external_id > $1 ORDER BY external_id LIMIT $2
                ) AS chunk"#,
             after,
-            CHUNK
+            CHUNK_IDS
         )
         .fetch_one(&mut *connection)
         .await?;
@@ -272,7 +272,7 @@ async fn read_users(connection: &mut Connection, after: &str, until: Option<&str
         if is_past {
             chunk = lines_until(chunk, until.unwrap_or_default());
         }
-        // An empty text would be a line without an id.
+        // An empty chunk would read as one empty id.
         if !chunk.is_empty() {
             chunks.push(chunk);
         }
@@ -283,7 +283,7 @@ async fn read_users(connection: &mut Connection, after: &str, until: Option<&str
     Ok(chunks)
 }
 
-/// The lines of `chunk`, ascending, that do not come after `until`.
+/// Returns the lines of `chunk`, which are ascending, up to and including `until`.
 fn lines_until(mut chunk: String, until: &str) -> String {
     let kept = chunk.split('\n').take_while(|line| *line <= until);
     let length: usize = kept.map(|line| line.len() + 1).sum();
@@ -291,13 +291,13 @@ fn lines_until(mut chunk: String, until: &str) -> String {
     chunk
 }
 
-/// Those who are assigned to the campaign, in one chunk.
+/// Reads the users who are assigned to the campaign, in one chunk.
 async fn read_assigned(connection: &mut Connection, campaign_id: i64) -> Result<Vec<String>, StoreError> {
     let parts = sqlx::query_scalar!(
         r#"SELECT string_agg(external_id, E'\n') AS "ids!" FROM assignments JOIN users ON users.id = user_id
            WHERE campaign_id = $1 GROUP BY user_id / $2"#,
         campaign_id,
-        CHUNK,
+        CHUNK_IDS,
     )
     .fetch_all(connection)
     .await?;
@@ -307,24 +307,24 @@ async fn read_assigned(connection: &mut Connection, campaign_id: i64) -> Result<
     Ok(Some(chunk).filter(|chunk| !chunk.is_empty()).into_iter().collect())
 }
 
-/// What may have changed since an audience was read.
+/// The facts that may have changed since an audience was read.
 #[derive(Debug)]
 pub struct Recheck {
     pub now: Timestamp,
     pub state: CampaignState,
     pub window: Window,
-    /// By id; users that are not there any more are missing.
+    /// By external id; users who no longer exist are missing.
     pub users: HashMap<String, UserState>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserState {
     pub user_id: i64,
-    /// What the user has said of marketing and profiling, and whether they are suppressed.
+    /// The consents to marketing and profiling, and whether the user is suppressed.
     pub consents: Consents,
 }
 
-/// The present state of a campaign, and of the users with these external ids.
+/// Reads the present state of a campaign, and of the users with these external ids.
 pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Recheck, StoreError> {
     let mut connection = pool.acquire().await?;
     let campaign = sqlx::query!(
@@ -360,10 +360,10 @@ pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Rec
     })
 }
 
-/// A list of targets that somebody got.
+/// A list of targets that was handed out, for the audit.
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a> {
-    /// Who.
+    /// The caller who got it.
     pub actor: &'a str,
     pub coupon: &'a CouponId,
     pub note: &'a str,
@@ -371,7 +371,7 @@ pub struct Listing<'a> {
     pub snapshot_version: i64,
 }
 
-/// Writes down that targets were listed.
+/// Records in the audit that targets were listed.
 pub async fn log_listing(pool: &Pool, listing: Listing<'_>) -> Result<(), StoreError> {
     let entry = audit::Entry {
         actor: listing.actor,

@@ -1,15 +1,16 @@
-//! Campaigns: made, changed, put into another state.
+//! Creates, changes and reads campaigns.
 
 use domain::campaign::{Campaign, CampaignPatch, CampaignState};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::time::Timestamp;
 
-use crate::store::coupons::offer_catalog::{CampaignRow, raise_revision};
+use super::revision;
+use super::rows::CampaignRow;
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool, Tx};
 
-/// A campaign with what is used of its budget.
+/// A campaign and how much of its budget is used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredCampaign {
     pub campaign: Campaign,
@@ -18,7 +19,7 @@ pub struct StoredCampaign {
     pub created_at: Timestamp,
 }
 
-/// Why a campaign or a coupon was not made or changed.
+/// The reason why a campaign or a coupon was not created or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DefineError {
     #[error("there is no campaign {0}")]
@@ -27,19 +28,19 @@ pub enum DefineError {
     UnknownCoupon(CouponId),
     #[error("there is no merchant {0}")]
     UnknownMerchant(MerchantId),
-    #[error("the campaign is of {of}: it covers and asks for nothing that {named} sells")]
-    ForeignMerchant { of: MerchantId, named: MerchantId },
-    #[error("there is another campaign {0} already")]
+    #[error("the campaign belongs to merchant {owner} and cannot refer to merchant {named}")]
+    ForeignMerchant { owner: MerchantId, named: MerchantId },
+    #[error("campaign {0} exists already, with other content")]
     CampaignExists(CampaignId),
-    #[error("there is another coupon {0} already")]
+    #[error("coupon {0} exists already, with other content")]
     CouponExists(CouponId),
-    #[error("{field} cannot change any more: the campaign is {state}, no draft")]
+    #[error("{field} can change only while the campaign is a draft; it is {state}")]
     NotDraft { field: &'static str, state: CampaignState },
     #[error("a campaign that is {from} cannot become {to}")]
     InvalidTransition { from: CampaignState, to: CampaignState },
-    #[error("the campaign has begun and cannot become a draft again")]
+    #[error("the campaign has begun, so it cannot become a draft again")]
     Begun,
-    #[error("{field} must be at least {used}, which is used already, is {limit}")]
+    #[error("{field} must be at least {used}, which is already used, but is {limit}")]
     LimitBelowUse { field: &'static str, limit: i64, used: i64 },
     #[error(transparent)]
     Invalid(#[from] InvalidField),
@@ -47,7 +48,7 @@ pub enum DefineError {
     Store(#[from] StoreError),
 }
 
-/// Makes `campaign`; one that is there already, the same but for its salt, is answered again.
+/// Creates `campaign`. Returns the stored one if it exists already and differs at most in its salt.
 pub async fn create(pool: &Pool, campaign: &Campaign) -> Result<StoredCampaign, DefineError> {
     pool.write(|mut tx| async move {
         let merchant_id = match &campaign.merchant {
@@ -106,7 +107,9 @@ async fn merchant_key(connection: &mut Connection, merchant: &MerchantId) -> Res
     Ok(key)
 }
 
-/// Changes a campaign. `viewer`: the only merchant whose campaigns there are; `None`: all.
+/// Changes a campaign.
+///
+/// `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees all.
 pub async fn update(
     pool: &Pool,
     patch: &CampaignPatch,
@@ -121,23 +124,8 @@ pub async fn update(
             Ok(new) => new,
             Err(error) => return Ok(Err(error.into())),
         };
-        if old.state != CampaignState::Draft {
-            let state = old.state;
-            if new.audience != old.audience {
-                let field = "audience";
-                return Ok(Err(DefineError::NotDraft { field, state }));
-            }
-            if new.holdout != old.holdout {
-                let field = "holdout_basis_points";
-                return Ok(Err(DefineError::NotDraft { field, state }));
-            }
-        }
-        let used = stored.reserved_minor + stored.spent_minor;
-        if let Some(limit) = new.budget_limit_minor
-            && limit < used
-        {
-            let field = "budget_limit_minor";
-            return Ok(Err(DefineError::LimitBelowUse { field, limit, used }));
+        if let Err(error) = check_change(&stored, &new) {
+            return Ok(Err(error));
         }
         if new == *old {
             return Ok(Ok(stored));
@@ -169,6 +157,30 @@ pub async fn update(
     .await?
 }
 
+/// Checks that audience and holdout change only in a draft, and that the budget covers what is used.
+fn check_change(stored: &StoredCampaign, new: &Campaign) -> Result<(), DefineError> {
+    let old = &stored.campaign;
+    let fixed = [
+        ("audience", new.audience != old.audience),
+        ("holdout_basis_points", new.holdout != old.holdout),
+    ];
+    for (field, is_changed) in fixed {
+        if is_changed && old.state != CampaignState::Draft {
+            let state = old.state;
+            return Err(DefineError::NotDraft { field, state });
+        }
+    }
+    let used = stored.reserved_minor + stored.spent_minor;
+    match new.budget_limit_minor {
+        Some(limit) if limit < used => Err(DefineError::LimitBelowUse {
+            field: "budget_limit_minor",
+            limit,
+            used,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Puts a campaign into another state. `viewer`: see [`update`].
 pub async fn set_state(
     pool: &Pool,
@@ -187,7 +199,7 @@ pub async fn set_state(
         if !from.may_become(state) {
             return Ok(Err(DefineError::InvalidTransition { from, to: state }));
         }
-        // Users may have been offered something since the start: their arms must not change any more, as a draft's may.
+        // Users may have been offered something since the start, so their arms must stay. Those of a draft may change.
         let changed = sqlx::query!(
             "UPDATE campaign_states SET state = $2
              WHERE campaign_id = (SELECT id FROM campaigns WHERE external_id = $1)
@@ -205,18 +217,15 @@ pub async fn set_state(
     .await?
 }
 
-/// Commits, having said that definitions have changed; the campaign as it is then.
-async fn finish(
-    mut tx: crate::store::postgres::pool::Tx,
-    id: &CampaignId,
-) -> Result<Result<StoredCampaign, DefineError>, StoreError> {
+/// Raises the revision of the definitions and commits. Returns the campaign as it is then.
+async fn finish(mut tx: Tx, id: &CampaignId) -> Result<Result<StoredCampaign, DefineError>, StoreError> {
     let stored = read(&mut tx, id, None, Lock::None).await?;
-    raise_revision(&mut tx).await?;
+    revision::raise(&mut tx).await?;
     tx.commit().await?;
     Ok(stored.ok_or_else(|| DefineError::UnknownCampaign(id.clone())))
 }
 
-/// `viewer`: see [`update`].
+/// Reads a campaign. `viewer`: see [`update`].
 pub async fn get(
     pool: &Pool,
     id: &CampaignId,
@@ -225,14 +234,15 @@ pub async fn get(
     read(&mut *pool.acquire().await?, id, viewer, Lock::None).await
 }
 
+/// Whether [`read`] locks the campaign until the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Lock {
+pub(super) enum Lock {
     None,
     ForUpdate,
 }
 
-/// `viewer`: see [`update`].
-pub(in crate::store) async fn read(
+/// Reads a campaign. `viewer`: see [`update`].
+pub(super) async fn read(
     connection: &mut Connection,
     id: &CampaignId,
     viewer: Option<&MerchantId>,
@@ -263,7 +273,7 @@ pub(in crate::store) async fn read(
     row.map(StoredCampaign::try_from).transpose()
 }
 
-/// Up to `limit` campaigns after `after`, ascending by id; of `merchant` alone if there is one.
+/// Returns up to `limit` campaigns after `after`, ascending by id: those of `merchant`, or all if it is `None`.
 pub async fn list(
     pool: &Pool,
     merchant: Option<&MerchantId>,

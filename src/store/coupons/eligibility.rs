@@ -1,4 +1,5 @@
-//! What of a user and of coupons changes too often to be held in memory: one query, however many coupons.
+//! Reads the facts about a user and coupons that change too often to be held in memory, in one query for any number of
+//! coupons.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,36 +9,37 @@ use domain::consent::{Consents, Purpose};
 use domain::id::{CampaignId, CouponId, UserId};
 use domain::time::Timestamp;
 
-use crate::store::coupons::offer_catalog::coupon_id;
+use super::rows::coupon_id;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// How a user stands with some coupons at one moment.
+/// The state of a user and of some coupons at one moment.
 #[derive(Debug, Clone)]
 pub struct UserCouponState {
     pub user: UserFacts,
-    /// Of the coupons that there are.
+    /// By coupon; unknown coupons are missing.
     pub usages: HashMap<CouponId, Usage>,
-    /// Coupons that the user was ever exposed to, in either arm.
+    /// The coupons that the user was ever exposed to, in either arm.
     pub exposed: HashSet<CouponId>,
     /// The database's clock.
     pub now: Timestamp,
-    /// `None` for a user that there is not.
+    /// `None` when the user is unknown.
     pub(in crate::store) user_key: Option<i64>,
 }
 
-/// How `user` stands with `coupons` now; exposures of so many days are told one by one.
-pub async fn standing(
+/// Reads the present state of `user` and `coupons`. It lists the exposures of the last `exposure_window_days` days.
+pub async fn read(
     pool: &Pool,
     user: &UserId,
     coupons: &[CouponId],
     exposure_window_days: u32,
 ) -> Result<UserCouponState, StoreError> {
     let mut connection = pool.acquire().await?;
-    standing_in(&mut connection, user, coupons, exposure_window_days).await
+    read_in(&mut connection, user, coupons, exposure_window_days).await
 }
 
-pub(in crate::store) async fn standing_in(
+/// Does the same as [`read`], on a connection of the caller.
+pub(in crate::store) async fn read_in(
     connection: &mut Connection,
     user: &UserId,
     coupons: &[CouponId],
@@ -45,9 +47,9 @@ pub(in crate::store) async fn standing_in(
 ) -> Result<UserCouponState, StoreError> {
     let ids: Vec<String> = coupons.iter().map(ToString::to_string).collect();
     let days = i32::try_from(exposure_window_days).unwrap_or(i32::MAX);
-    // To plan it takes ten times as long as to run it. PostgreSQL keeps a plan that looks no worse than one for the values
-    // at hand, so how many coupons there are is hidden from it: their array comes out of a query. Each is looked up by
-    // itself, for a join of as many as it then expects would read all coupons that there are.
+    // Planning this query takes ten times as long as running it. PostgreSQL keeps a plan that looks no worse than one for
+    // the present values, so the number of coupons is hidden from it: their array comes out of a query. Each coupon is
+    // looked up by itself, as a join of the number that PostgreSQL then expects would read all coupons of the table.
     let row = sqlx::query!(
         r#"SELECT clock_timestamp() AS "now!", users.id AS "id?",
                   ARRAY(SELECT (purpose, is_granted) FROM consents WHERE user_id = users.id)
@@ -86,7 +88,7 @@ pub(in crate::store) async fn standing_in(
     )
     .fetch_one(connection)
     .await?;
-    let mut standing = UserCouponState {
+    let mut state = UserCouponState {
         user: UserFacts {
             id: user.clone(),
             is_known: row.id.is_some(),
@@ -104,14 +106,21 @@ pub(in crate::store) async fn standing_in(
         now: row.now,
         user_key: row.id,
     };
-    for row in row.usages.into_iter().flatten() {
-        let id = coupon_id(row.external_id.clone())?;
-        if row.is_exposed {
-            standing.exposed.insert(id.clone());
+    state.add_usages(row.usages)?;
+    Ok(state)
+}
+
+impl UserCouponState {
+    fn add_usages(&mut self, rows: Vec<Option<UsageRow>>) -> Result<(), StoreError> {
+        for row in rows.into_iter().flatten() {
+            let id = coupon_id(row.external_id.clone())?;
+            if row.is_exposed {
+                self.exposed.insert(id.clone());
+            }
+            self.usages.insert(id, row.usage()?);
         }
-        standing.usages.insert(id, row.usage()?);
+        Ok(())
     }
-    Ok(standing)
 }
 
 fn consents(records: Vec<(String, bool)>) -> Result<Consents, StoreError> {
@@ -130,7 +139,7 @@ fn reserved((coupon, campaign): (String, String)) -> Result<(CouponId, CampaignI
     Ok((coupon_id(coupon)?, campaign))
 }
 
-/// In the order of the query.
+/// The fields stand in the order of the query.
 #[derive(Debug, sqlx::Type)]
 #[sqlx(type_name = "record")]
 struct UsageRow {

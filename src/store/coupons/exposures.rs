@@ -1,4 +1,5 @@
-//! Who was offered a coupon, or would have been: both arms of the holdout. Of a user and a coupon the first time counts.
+//! Logs which users were offered a coupon, or would have been: both arms of the holdout. Only the first time counts for a
+//! user and a coupon.
 
 use domain::id::{CouponId, UserId};
 
@@ -6,14 +7,14 @@ use crate::store::coupons::audience::OfferKeys;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 
-/// A user and the arm they belong to.
+/// A user and their arm of the holdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exposure {
     pub user_id: i64,
     pub is_held_out: bool,
 }
 
-/// Logs `exposures`; of a user who was exposed before, the first time stays.
+/// Logs `exposures` to one coupon. Keeps the first time of users who were exposed before.
 pub async fn log(
     pool: &Pool,
     keys: OfferKeys,
@@ -28,7 +29,7 @@ pub async fn log(
     pool.write(|mut tx| {
         let (user_ids, held_out) = (&user_ids, &held_out);
         async move {
-            // In the order of the keys, so that two who log the same users do not wait for one another.
+            // Rows are inserted in the order of their keys, so that two transactions with the same users cannot deadlock.
             sqlx::query!(
                 "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
                  SELECT $1, user_id, $2, is_held_out, $3
@@ -49,8 +50,9 @@ pub async fn log(
     .await
 }
 
-/// The same for one user and several coupons, each with whether the user is held out of it. `snapshot_version`: 0 for
-/// none.
+/// Logs that one user was exposed to `coupons`, each with whether the user is held out of it.
+///
+/// `snapshot_version`: 0 for none.
 pub async fn log_of_user(
     pool: &Pool,
     user: &UserId,

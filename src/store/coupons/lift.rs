@@ -1,25 +1,25 @@
-//! What became of those a campaign would have been offered to, arm by arm.
+//! Reads the purchases of the users to whom a campaign was offered, or would have been, for each arm.
 
 use domain::id::CampaignId;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 
-/// Of one arm: everybody in it, whatever they did.
+/// The outcome of one arm, over all users in it whatever they did.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ArmOutcome {
     pub users: u64,
-    /// Who has an order with a net quantity above 0 of covered items, from their exposure on until the end of the
+    /// The users who have an order with a net quantity above 0 of covered items, from their exposure until the end of the
     /// campaign's window.
     pub converters: u64,
-    /// Sum of those lines' totals, returns taken off, in the campaign's currency.
+    /// The sum of the totals of those lines, less returns, in the currency of the campaign.
     pub revenue_minor: i64,
-    /// Sum over users of the square of each one's revenue.
+    /// The sum over users of the square of their revenue.
     pub revenue_minor_squared: f64,
 }
 
-/// The offered, then the held out. A user who was exposed to several coupons counts once, from the first on. Covered is
-/// what the campaign's coupons cover now.
+/// Reads the outcomes of the users who were offered the campaign, then of those who were held out. A user who was exposed
+/// to several coupons counts once, from the first exposure on. The covered items are those that the coupons cover now.
 pub async fn outcomes(pool: &Pool, campaign: &CampaignId) -> Result<(ArmOutcome, ArmOutcome), StoreError> {
     let rows = sqlx::query!(
         r#"WITH campaign AS MATERIALIZED (

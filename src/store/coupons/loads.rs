@@ -1,7 +1,7 @@
-//! Campaigns, coupons and what belongs to them, many at a time: from files.
+//! Stores campaigns, coupons and what belongs to them in batches, as they come from files.
 //!
-//! Every function stores a batch in one transaction and answers each entry for itself: one that names what there is not
-//! is refused, all others are stored.
+//! Every function stores a batch in one transaction and returns an outcome for each entry. An entry that refers to an
+//! unknown record is refused; all others are stored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,13 +11,13 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;
 
+use super::revision;
 use crate::store::catalog::ids;
-use crate::store::coupons::offer_catalog::raise_revision;
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
-use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool, Tx};
 
-/// A campaign as a file has it; `None` keeps what is stored, or is the default of a new one.
+/// A campaign as it stands in a file. `None` keeps the stored value; a new campaign gets the default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CampaignLoad {
     pub id: CampaignId,
@@ -30,24 +30,24 @@ pub struct CampaignLoad {
     pub priority: Option<i32>,
     pub is_exclusive: Option<bool>,
     pub audience: Option<Audience>,
-    /// Of 10 000.
+    /// The held-out share, of 10 000.
     pub holdout_basis_points: Option<u16>,
-    /// State of a new one of which the file says nothing.
+    /// The state of a new campaign when `state` is `None`.
     pub default_state: CampaignState,
 }
 
-/// A coupon as a file has it; `None` keeps what is stored, or is the default of a new one.
+/// A coupon as it stands in a file. `None` keeps the stored value; a new coupon gets the default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CouponLoad {
     pub id: CouponId,
     pub campaign: CampaignId,
     pub title: Option<String>,
     pub discount: Discount,
-    /// Of the amounts; must be the campaign's.
+    /// The currency of the amounts; must be that of the campaign.
     pub currency: Currency,
     pub max_discount_minor: Option<i64>,
     pub min_cart_minor: Option<i64>,
-    /// Whether it covers all that its campaign may, instead of the items that it names.
+    /// Whether the coupon covers every item that its campaign may cover, instead of the items that it names.
     pub covers_all: Option<bool>,
     pub per_user_cap: Option<i32>,
     pub total_cap: Option<i64>,
@@ -72,13 +72,13 @@ pub struct AttributeLoad {
     pub value: String,
 }
 
-/// Stores `campaigns`. Merchants that are not known are created bare. Merchant and currency of a stored one stay.
+/// Stores `campaigns`. Creates unknown merchants bare. The merchant and the currency of a stored campaign cannot change.
 pub async fn upsert_campaigns(pool: &Pool, campaigns: &[CampaignLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let mut outcomes = Vec::with_capacity(campaigns.len());
         let named = campaigns.iter().filter_map(|campaign| campaign.merchant.as_ref());
         let merchants = ids::ensure_merchants(&mut tx, named.map(MerchantId::as_str)).await?;
-        // One after the other: there are never many, and each may depend on the one before.
+        // They are stored one by one: there are never many, and each may depend on the one before.
         for campaign in campaigns {
             let merchant_id = campaign
                 .merchant
@@ -97,6 +97,22 @@ async fn upsert_campaign(
     campaign: &CampaignLoad,
     merchant_id: Option<i64>,
 ) -> Result<LoadOutcome, StoreError> {
+    if insert_campaign(connection, campaign, merchant_id).await? {
+        return Ok(LoadOutcome::Stored);
+    }
+    let stored = lock_campaign(connection, campaign).await?;
+    if let Err(refusal) = stored.check(campaign, merchant_id) {
+        return Ok(LoadOutcome::Refused(refusal));
+    }
+    update_campaign(connection, stored.id, campaign).await
+}
+
+/// Inserts a campaign that is not stored yet, and returns whether it did.
+async fn insert_campaign(
+    connection: &mut Connection,
+    campaign: &CampaignLoad,
+    merchant_id: Option<i64>,
+) -> Result<bool, StoreError> {
     let created = sqlx::query_scalar!(
         "INSERT INTO campaigns
              (external_id, merchant_id, name, currency_code, priority, is_exclusive, audience, holdout_basis_points,
@@ -116,58 +132,86 @@ async fn upsert_campaign(
     )
     .fetch_optional(&mut *connection)
     .await?;
-    if let Some(id) = created {
-        sqlx::query!(
-            "INSERT INTO campaign_states (campaign_id, state, starts_at, ends_at, limit_minor) VALUES ($1, $2, $3, $4, $5)",
-            id,
-            campaign.state.unwrap_or(campaign.default_state).as_str(),
-            campaign.window.starts_at,
-            campaign.window.ends_at,
-            campaign.budget_limit_minor,
-        )
-        .execute(connection)
-        .await?;
-        return Ok(LoadOutcome::Stored);
-    }
-    let stored = sqlx::query!(
+    let Some(id) = created else { return Ok(false) };
+    sqlx::query!(
+        "INSERT INTO campaign_states (campaign_id, state, starts_at, ends_at, limit_minor) VALUES ($1, $2, $3, $4, $5)",
+        id,
+        campaign.state.unwrap_or(campaign.default_state).as_str(),
+        campaign.window.starts_at,
+        campaign.window.ends_at,
+        campaign.budget_limit_minor,
+    )
+    .execute(connection)
+    .await?;
+    Ok(true)
+}
+
+/// The fields of a stored campaign that decide whether it may change.
+struct LockedCampaign {
+    id: i64,
+    merchant_id: Option<i64>,
+    currency_code: String,
+    state: String,
+    audience: String,
+    holdout_basis_points: i32,
+    used_minor: i64,
+}
+
+async fn lock_campaign(connection: &mut Connection, campaign: &CampaignLoad) -> Result<LockedCampaign, StoreError> {
+    let stored = sqlx::query_as!(
+        LockedCampaign,
         "SELECT id, merchant_id, currency_code, state, audience, holdout_basis_points,
                 spent_minor + reserved_minor AS \"used_minor!\"
          FROM campaigns JOIN campaign_states ON campaign_id = id WHERE external_id = $1 FOR NO KEY UPDATE",
         campaign.id.as_str()
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await?;
-    let refused =
-        |field: &str, reason, message: String| Ok(LoadOutcome::Refused(InvalidField::new(field, reason, message)));
-    if merchant_id.is_some() && merchant_id != stored.merchant_id {
-        let message = "must be the merchant that the campaign has, or absent".to_owned();
-        return refused("merchant_id", "MERCHANT_CANNOT_CHANGE", message);
-    }
-    if campaign.currency.as_str() != stored.currency_code {
-        let message = format!(
-            "must be {}, the campaign's, is {}",
-            stored.currency_code, campaign.currency
-        );
-        return refused("currency", "CURRENCY_CANNOT_CHANGE", message);
-    }
-    if campaign
-        .budget_limit_minor
-        .is_some_and(|limit| limit < stored.used_minor)
-    {
-        let message = format!("must be at least {}, which is reserved or spent", stored.used_minor);
-        return refused("budget_minor", "LIMIT_BELOW_USE", message);
-    }
-    if stored.state != CampaignState::Draft.as_str() {
-        let audience = campaign.audience.map(Audience::as_str);
-        let share = campaign.holdout_basis_points.map(i32::from);
-        let fixed = || format!("cannot change any more: the campaign is {}, no draft", stored.state);
-        if audience.is_some_and(|audience| audience != stored.audience) {
-            return refused("audience", "CAMPAIGN_NOT_DRAFT", fixed());
+    Ok(stored)
+}
+
+impl LockedCampaign {
+    /// Checks that `campaign` changes nothing that may not change.
+    ///
+    /// # Errors
+    /// Names the field.
+    fn check(&self, campaign: &CampaignLoad, merchant_id: Option<i64>) -> Result<(), InvalidField> {
+        let refused = |field: &str, reason, message: String| Err(InvalidField::new(field, reason, message));
+        if merchant_id.is_some() && merchant_id != self.merchant_id {
+            let message = "must be the merchant of the campaign, or absent".to_owned();
+            return refused("merchant_id", "MERCHANT_CANNOT_CHANGE", message);
         }
-        if share.is_some_and(|share| share != stored.holdout_basis_points) {
-            return refused("holdout_basis_points", "CAMPAIGN_NOT_DRAFT", fixed());
+        if campaign.currency.as_str() != self.currency_code {
+            let message = format!(
+                "must be {}, the currency of the campaign, is {}",
+                self.currency_code, campaign.currency
+            );
+            return refused("currency", "CURRENCY_CANNOT_CHANGE", message);
         }
+        if campaign.budget_limit_minor.is_some_and(|limit| limit < self.used_minor) {
+            let message = format!("must be at least {}, which is reserved or spent", self.used_minor);
+            return refused("budget_minor", "LIMIT_BELOW_USE", message);
+        }
+        if self.state != CampaignState::Draft.as_str() {
+            let audience = campaign.audience.map(Audience::as_str);
+            let share = campaign.holdout_basis_points.map(i32::from);
+            let fixed = || format!("can change only while the campaign is a draft; it is {}", self.state);
+            if audience.is_some_and(|audience| audience != self.audience) {
+                return refused("audience", "CAMPAIGN_NOT_DRAFT", fixed());
+            }
+            if share.is_some_and(|share| share != self.holdout_basis_points) {
+                return refused("holdout_basis_points", "CAMPAIGN_NOT_DRAFT", fixed());
+            }
+        }
+        Ok(())
     }
+}
+
+async fn update_campaign(
+    connection: &mut Connection,
+    campaign_id: i64,
+    campaign: &CampaignLoad,
+) -> Result<LoadOutcome, StoreError> {
     let changed = sqlx::query!(
         "UPDATE campaigns SET name = COALESCE($2, name), priority = COALESCE($3, priority),
                 is_exclusive = COALESCE($4, is_exclusive), audience = COALESCE($5, audience),
@@ -177,7 +221,7 @@ async fn upsert_campaign(
                IS DISTINCT FROM
                (COALESCE($2, name), COALESCE($3, priority), COALESCE($4, is_exclusive), COALESCE($5, audience),
                 COALESCE($6, holdout_basis_points))",
-        stored.id,
+        campaign_id,
         campaign.name,
         campaign.priority,
         campaign.is_exclusive,
@@ -192,7 +236,7 @@ async fn upsert_campaign(
          WHERE campaign_id = $1
            AND (state, starts_at, ends_at, limit_minor)
                IS DISTINCT FROM (COALESCE($2, state), $3, $4, COALESCE($5, limit_minor))",
-        stored.id,
+        campaign_id,
         campaign.state.map(CampaignState::as_str),
         campaign.window.starts_at,
         campaign.window.ends_at,
@@ -203,7 +247,7 @@ async fn upsert_campaign(
     Ok(LoadOutcome::of(changed.rows_affected() + moved.rows_affected() > 0))
 }
 
-/// Stores `coupons` of campaigns that there are; of several with one id the last counts.
+/// Stores `coupons` of known campaigns. Among several coupons of one id the last one counts.
 pub async fn upsert_coupons(pool: &Pool, coupons: &[CouponLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = upsert_coupons_in(&mut tx, coupons).await?;
@@ -234,22 +278,58 @@ async fn upsert_coupons_in(
         }
     }
     let wanted: Vec<&CouponLoad> = last.values().map(|&position| &coupons[position]).collect();
-    let ids: Vec<String> = wanted.iter().map(|coupon| coupon.id.to_string()).collect();
-    let campaign_ids: Vec<i64> = wanted
-        .iter()
-        .map(|coupon| campaigns[coupon.campaign.as_str()].id)
-        .collect();
-    let titles: Vec<Option<String>> = wanted.iter().map(|coupon| coupon.title.clone()).collect();
-    let discounts: Vec<String> = wanted.iter().map(|coupon| coupon.discount.kind().to_owned()).collect();
-    let percents: Vec<Option<i32>> = wanted.iter().map(|coupon| percent_of(coupon.discount)).collect();
-    let amounts: Vec<Option<i64>> = wanted.iter().map(|coupon| amount_of(coupon.discount)).collect();
-    let max_discounts: Vec<Option<i64>> = wanted.iter().map(|coupon| coupon.max_discount_minor).collect();
-    let min_carts: Vec<Option<i64>> = wanted.iter().map(|coupon| coupon.min_cart_minor).collect();
-    let covers_all: Vec<Option<bool>> = wanted.iter().map(|coupon| coupon.covers_all).collect();
-    let per_user_caps: Vec<Option<i32>> = wanted.iter().map(|coupon| coupon.per_user_cap).collect();
-    let total_caps: Vec<Option<i64>> = wanted.iter().map(|coupon| coupon.total_cap).collect();
-    let changed = sqlx::query_scalar!(
-        "UPDATE coupons AS old
+    let columns = CouponColumns::new(&wanted, &campaigns);
+    let changed = columns.update(connection).await?;
+    let created = columns.insert(connection).await?;
+    let capped = columns.cap(connection).await?;
+    for id in changed.iter().chain(&created).chain(&capped) {
+        outcomes[last[id.as_str()]] = LoadOutcome::Stored;
+    }
+    Ok(outcomes)
+}
+
+/// Coupons as columns, for statements that take all of them at once.
+struct CouponColumns {
+    ids: Vec<String>,
+    campaign_ids: Vec<i64>,
+    titles: Vec<Option<String>>,
+    discounts: Vec<String>,
+    percents: Vec<Option<i32>>,
+    amounts: Vec<Option<i64>>,
+    max_discounts: Vec<Option<i64>>,
+    min_carts: Vec<Option<i64>>,
+    covers_all: Vec<Option<bool>>,
+    per_user_caps: Vec<Option<i32>>,
+    total_caps: Vec<Option<i64>>,
+}
+
+/// Collects what `field` returns for each of `coupons`.
+fn column<T>(coupons: &[&CouponLoad], field: impl Fn(&CouponLoad) -> T) -> Vec<T> {
+    coupons.iter().map(|coupon| field(coupon)).collect()
+}
+
+impl CouponColumns {
+    /// `campaigns`: must hold the campaign of every coupon.
+    fn new(coupons: &[&CouponLoad], campaigns: &HashMap<String, CampaignRef>) -> Self {
+        Self {
+            ids: column(coupons, |coupon| coupon.id.to_string()),
+            campaign_ids: column(coupons, |coupon| campaigns[coupon.campaign.as_str()].id),
+            titles: column(coupons, |coupon| coupon.title.clone()),
+            discounts: column(coupons, |coupon| coupon.discount.kind().to_owned()),
+            percents: column(coupons, |coupon| percent_of(coupon.discount)),
+            amounts: column(coupons, |coupon| amount_of(coupon.discount)),
+            max_discounts: column(coupons, |coupon| coupon.max_discount_minor),
+            min_carts: column(coupons, |coupon| coupon.min_cart_minor),
+            covers_all: column(coupons, |coupon| coupon.covers_all),
+            per_user_caps: column(coupons, |coupon| coupon.per_user_cap),
+            total_caps: column(coupons, |coupon| coupon.total_cap),
+        }
+    }
+
+    /// Updates the coupons that are stored, and returns the ids of those that changed.
+    async fn update(&self, connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            "UPDATE coupons AS old
          SET title = COALESCE(given.title, old.title), discount = given.discount,
              percent_basis_points = given.percent, amount_minor = given.amount,
              max_discount_minor = COALESCE(given.max_discount, old.max_discount_minor),
@@ -267,20 +347,24 @@ async fn upsert_coupons_in(
                 COALESCE(given.max_discount, old.max_discount_minor), COALESCE(given.min_cart, old.min_cart_minor),
                 COALESCE(given.covers_all, old.covers_all), COALESCE(given.per_user_cap, old.per_user_cap))
          RETURNING old.external_id",
-        &ids,
-        &titles as &[Option<String>],
-        &discounts,
-        &percents as &[Option<i32>],
-        &amounts as &[Option<i64>],
-        &max_discounts as &[Option<i64>],
-        &min_carts as &[Option<i64>],
-        &covers_all as &[Option<bool>],
-        &per_user_caps as &[Option<i32>],
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let created = sqlx::query_scalar!(
-        "INSERT INTO coupons
+            &self.ids,
+            &self.titles as &[Option<String>],
+            &self.discounts,
+            &self.percents as &[Option<i32>],
+            &self.amounts as &[Option<i64>],
+            &self.max_discounts as &[Option<i64>],
+            &self.min_carts as &[Option<i64>],
+            &self.covers_all as &[Option<bool>],
+            &self.per_user_caps as &[Option<i32>],
+        )
+        .fetch_all(connection)
+        .await?)
+    }
+
+    /// Inserts the coupons that are not stored yet, and returns their ids.
+    async fn insert(&self, connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            "INSERT INTO coupons
              (external_id, campaign_id, title, discount, percent_basis_points, amount_minor, max_discount_minor,
               min_cart_minor, covers_all, per_user_cap, reservation_ttl_seconds)
          SELECT external_id, campaign_id, COALESCE(title, ''), discount, percent, amount, max_discount,
@@ -290,52 +374,50 @@ async fn upsert_coupons_in(
              AS given (external_id, campaign_id, title, discount, percent, amount, max_discount, min_cart, covers_all,
                        per_user_cap)
          ON CONFLICT (external_id) DO NOTHING RETURNING external_id",
-        &ids,
-        &campaign_ids,
-        &titles as &[Option<String>],
-        &discounts,
-        &percents as &[Option<i32>],
-        &amounts as &[Option<i64>],
-        &max_discounts as &[Option<i64>],
-        &min_carts as &[Option<i64>],
-        &covers_all as &[Option<bool>],
-        &per_user_caps as &[Option<i32>],
-        DEFAULT_RESERVATION_TTL_SECONDS,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    // A cap below what is used was refused above; what has been used since then keeps the cap as it was.
-    let capped = sqlx::query_scalar!(
-        "INSERT INTO coupon_counters AS old (coupon_id, total_cap)
+            &self.ids,
+            &self.campaign_ids,
+            &self.titles as &[Option<String>],
+            &self.discounts,
+            &self.percents as &[Option<i32>],
+            &self.amounts as &[Option<i64>],
+            &self.max_discounts as &[Option<i64>],
+            &self.min_carts as &[Option<i64>],
+            &self.covers_all as &[Option<bool>],
+            &self.per_user_caps as &[Option<i32>],
+            DEFAULT_RESERVATION_TTL_SECONDS,
+        )
+        .fetch_all(connection)
+        .await?)
+    }
+
+    /// Sets the total caps, and returns the ids of the coupons whose cap changed.
+    async fn cap(&self, connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+        // A cap below what is used was refused before; where more has been used since then, the cap stays as it was.
+        Ok(sqlx::query_scalar!(
+            "INSERT INTO coupon_counters AS old (coupon_id, total_cap)
          SELECT coupons.id, given.total_cap
          FROM UNNEST($1::text[], $2::bigint[]) AS given (external_id, total_cap)
          JOIN coupons ON coupons.external_id = given.external_id ORDER BY coupons.id
          ON CONFLICT (coupon_id) DO UPDATE SET total_cap = excluded.total_cap
          WHERE excluded.total_cap >= old.reserved + old.redeemed AND excluded.total_cap IS DISTINCT FROM old.total_cap
          RETURNING (SELECT external_id FROM coupons WHERE id = old.coupon_id) AS \"external_id!\"",
-        &ids,
-        &total_caps as &[Option<i64>],
-    )
-    .fetch_all(connection)
-    .await?;
-    for id in changed.iter().chain(&created).chain(&capped) {
-        outcomes[last[id.as_str()]] = LoadOutcome::Stored;
+            &self.ids,
+            &self.total_caps as &[Option<i64>],
+        )
+        .fetch_all(connection)
+        .await?)
     }
-    Ok(outcomes)
 }
 
-fn refusal(
-    coupon: &CouponLoad,
-    campaign: Option<&StoredCampaign>,
-    stored: Option<&StoredCoupon>,
-) -> Option<InvalidField> {
+/// Returns why `coupon` cannot be stored, if it cannot.
+fn refusal(coupon: &CouponLoad, campaign: Option<&CampaignRef>, stored: Option<&CouponRef>) -> Option<InvalidField> {
     let refusal = |field: &str, reason, message: String| Some(InvalidField::new(field, reason, message));
     let Some(campaign) = campaign else {
         return Some(no_campaign(&coupon.campaign));
     };
     if coupon.currency.as_str() != campaign.currency_code {
         let message = format!(
-            "must be {}, the campaign's, is {}",
+            "must be {}, the currency of the campaign, is {}",
             campaign.currency_code, coupon.currency
         );
         return refusal("currency", "CURRENCY_MISMATCH", message);
@@ -366,7 +448,7 @@ fn amount_of(discount: Discount) -> Option<i64> {
     }
 }
 
-/// Adds items to what coupons cover. Items that are not known are created bare.
+/// Adds items to those that coupons cover. Creates unknown items bare.
 pub async fn add_coupon_items(pool: &Pool, entries: &[CouponItemLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let coupons = coupons_of(&mut tx, entries.iter().map(|entry| entry.coupon.as_str())).await?;
@@ -394,7 +476,7 @@ pub async fn add_coupon_items(pool: &Pool, entries: &[CouponItemLoad]) -> Result
     .await
 }
 
-/// Assigns users to campaigns. Users that are not known are created bare.
+/// Assigns users to campaigns. Creates unknown users bare.
 pub async fn assign(pool: &Pool, entries: &[AssignmentLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let campaigns = campaigns_of(&mut tx, entries.iter().map(|entry| entry.campaign.as_str())).await?;
@@ -423,7 +505,7 @@ pub async fn assign(pool: &Pool, entries: &[AssignmentLoad]) -> Result<Vec<LoadO
     .await
 }
 
-/// Sets attributes of users; of several of one user and name the last counts. Users that are not known are created bare.
+/// Sets attributes of users. Among several values of one user and name the last one counts. Creates unknown users bare.
 pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let users = ids::ensure_users(&mut tx, entries.iter().map(|entry| entry.user.as_str())).await?;
@@ -455,16 +537,16 @@ pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Ve
     .await
 }
 
-/// Commits, having said that definitions have changed if any has.
-async fn finish(mut tx: crate::store::postgres::pool::Tx, outcomes: &[LoadOutcome]) -> Result<(), StoreError> {
+/// Raises the revision of the definitions if any has changed, and commits.
+async fn finish(mut tx: Tx, outcomes: &[LoadOutcome]) -> Result<(), StoreError> {
     if outcomes.contains(&LoadOutcome::Stored) {
-        raise_revision(&mut tx).await?;
+        revision::raise(&mut tx).await?;
     }
     tx.commit().await?;
     Ok(())
 }
 
-/// Each pair once, ascending: the order in which locks are taken.
+/// Returns each pair once, ascending: this is the order in which locks are taken.
 fn distinct(keys: &[Option<(i64, i64)>]) -> Vec<(i64, i64)> {
     let mut distinct: Vec<(i64, i64)> = keys.iter().copied().flatten().collect();
     distinct.sort_unstable();
@@ -472,7 +554,7 @@ fn distinct(keys: &[Option<(i64, i64)>]) -> Vec<(i64, i64)> {
     distinct
 }
 
-/// What became of each entry: one without a key is refused, of several with one key the first stored it.
+/// Returns the outcome of each entry: an entry without a key is refused, and of several with one key the first stored it.
 fn answered(
     keys: &[Option<(i64, i64)>],
     mut stored: HashSet<(i64, i64)>,
@@ -497,16 +579,17 @@ pub(in crate::store) fn no_coupon(id: &CouponId) -> InvalidField {
     InvalidField::new("coupon_id", "COUPON_NOT_FOUND", format!("there is no coupon {id}"))
 }
 
-struct StoredCampaign {
+/// The key of a campaign, and what coupons must agree with.
+struct CampaignRef {
     id: i64,
     currency_code: String,
 }
 
-/// Those of the campaigns that there are, by external id.
+/// Finds the campaigns that exist, by external id.
 async fn campaigns_of<'a>(
     connection: &mut Connection,
     external_ids: impl Iterator<Item = &'a str>,
-) -> Result<HashMap<String, StoredCampaign>, StoreError> {
+) -> Result<HashMap<String, CampaignRef>, StoreError> {
     let ids: Vec<String> = external_ids
         .collect::<HashSet<_>>()
         .into_iter()
@@ -519,7 +602,7 @@ async fn campaigns_of<'a>(
     .fetch_all(connection)
     .await?;
     let stored = rows.into_iter().map(|row| {
-        let campaign = StoredCampaign {
+        let campaign = CampaignRef {
             id: row.id,
             currency_code: row.currency_code,
         };
@@ -528,18 +611,19 @@ async fn campaigns_of<'a>(
     Ok(stored.collect())
 }
 
-pub(in crate::store) struct StoredCoupon {
+/// The keys of a coupon and of its campaign, and how often it is used.
+pub(in crate::store) struct CouponRef {
     pub id: i64,
     pub campaign_id: i64,
     /// Reserved or redeemed.
     pub used: i64,
 }
 
-/// Those of the coupons that there are, by external id.
+/// Finds the coupons that exist, by external id.
 pub(in crate::store) async fn coupons_of<'a>(
     connection: &mut Connection,
     external_ids: impl Iterator<Item = &'a str>,
-) -> Result<HashMap<String, StoredCoupon>, StoreError> {
+) -> Result<HashMap<String, CouponRef>, StoreError> {
     let ids: Vec<String> = external_ids
         .collect::<HashSet<_>>()
         .into_iter()
@@ -553,7 +637,7 @@ pub(in crate::store) async fn coupons_of<'a>(
     .fetch_all(connection)
     .await?;
     let stored = rows.into_iter().map(|row| {
-        let coupon = StoredCoupon {
+        let coupon = CouponRef {
             id: row.id,
             campaign_id: row.campaign_id,
             used: row.used,

@@ -1,7 +1,7 @@
-//! COPY, the fastest way out of PostgreSQL and into it, in its binary format.
+//! Reads and writes ratings by COPY in its binary format, the fastest transfer that PostgreSQL has.
 //!
-//! Only PostgreSQL divides a table by `ctid`; ranges of `user_id` take their place elsewhere, and where there is no COPY of
-//! a query, a SELECT of the same rows.
+//! Only PostgreSQL can divide a table by `ctid`. Another engine would take ranges of `user_id` instead, and a SELECT of the
+//! same rows where it has no COPY of a query.
 //!
 //! Source: PostgreSQL's documentation, "COPY", "Binary Format".
 
@@ -15,11 +15,11 @@ use domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Connection;
 
-/// What stands before the first row.
+/// Stands before the first row.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// Flags and the length of an extension: there are none.
+/// The flags and the length of a header extension, both empty.
 const HEADER_REST: [u8; 8] = [0; 8];
-/// Stands after the last row, in the place of a number of columns.
+/// Stands after the last row, in place of a number of columns.
 const END: i16 = -1;
 const N_COLUMNS: i16 = 4;
 
@@ -32,16 +32,16 @@ pub(in crate::store) struct RatingRow {
     pub rated_at: Timestamp,
 }
 
-/// How large `ratings` is.
+/// The size of `ratings`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Extent {
-    /// Pages of the table: whatever this transaction sees is in one of them until it ends.
+    /// The pages of the table. They hold everything that the present transaction sees until it ends.
     pub blocks: i64,
-    /// As PostgreSQL estimates it.
+    /// The number of rows, as PostgreSQL estimates it.
     pub rows: usize,
 }
 
-/// The size of `ratings`, which nobody can rewrite until the transaction ends.
+/// Reads the size of `ratings`, and keeps others from rewriting the table until the transaction ends.
 pub(in crate::store) async fn ratings_extent(connection: &mut Connection) -> Result<Extent, StoreError> {
     sqlx::query!("LOCK TABLE ratings IN ACCESS SHARE MODE")
         .execute(&mut *connection)
@@ -54,21 +54,21 @@ pub(in crate::store) async fn ratings_extent(connection: &mut Connection) -> Res
     .await?;
     Ok(Extent {
         blocks: extent.blocks,
-        // -1 where it has never looked.
+        // PostgreSQL has -1 here until the first ANALYZE.
         rows: extent.rows.max(0.0) as usize,
     })
 }
 
-/// Hands to `take` every rating in `blocks` of `ratings` whose user allows training, in any order.
+/// Hands every rating in `blocks` of `ratings` whose user allows training to `take`, in any order.
 ///
-/// `by_default`: whether silence allows it.
+/// `by_default`: whether users who have said nothing about training allow it.
 pub(in crate::store) async fn read_ratings(
     connection: &mut Connection,
     blocks: Range<i64>,
     by_default: bool,
     mut take: impl FnMut(RatingRow) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    // COPY takes no parameters: two numbers and a boolean.
+    // COPY takes no parameters. These are two numbers and a boolean, so the text is safe.
     let Range { start, end } = blocks;
     let statement = format!(
         "COPY (SELECT ratings.user_id, item_id, value, rated_at
@@ -87,10 +87,10 @@ pub(in crate::store) async fn read_ratings(
     Ok(())
 }
 
-/// Inserts `rows`, of which none may be there.
+/// Inserts `rows`, none of which may exist.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when one is there. The transaction is over then, like after every other error.
+/// [`StoreError::Conflict`] when one exists. The transaction can then only be rolled back, as after every other error.
 pub(in crate::store) async fn insert_ratings(
     connection: &mut Connection,
     rows: impl ExactSizeIterator<Item = RatingRow>,
@@ -120,7 +120,7 @@ fn put_rating(bytes: &mut Vec<u8>, row: RatingRow) {
     put_field(bytes, (row.rated_at.timestamp_micros() - Y2000_MICROS).to_be_bytes());
 }
 
-/// PostgreSQL sends a message for every row; before the first row stands a header.
+/// Removes the header, which stands in the message of the first row. PostgreSQL sends a message for every row.
 fn without_header(message: &[u8]) -> &[u8] {
     match message.starts_with(SIGNATURE) {
         true => message.get(SIGNATURE.len() + HEADER_REST.len()..).unwrap_or_default(),
@@ -128,7 +128,7 @@ fn without_header(message: &[u8]) -> &[u8] {
     }
 }
 
-/// The row at the front of `bytes`; `None` at their end, and at the mark for the end of all rows.
+/// Takes the row at the front of `bytes`. Returns `None` at their end, and at the mark for the end of all rows.
 fn rating(bytes: &mut &[u8]) -> Result<Option<RatingRow>, StoreError> {
     let invalid = || StoreError::corrupt("ratings", "a row is not four columns of fixed width");
     if bytes.is_empty() {
@@ -157,7 +157,7 @@ fn rating(bytes: &mut &[u8]) -> Result<Option<RatingRow>, StoreError> {
     }))
 }
 
-/// A field that is not null and W bytes wide.
+/// Takes a field that is not null and W bytes wide.
 fn field<const W: usize>(bytes: &mut &[u8]) -> Option<[u8; W]> {
     match i32::from_be_bytes(take_chunk(bytes)?) {
         width if width == W as i32 => take_chunk(bytes),
@@ -171,10 +171,10 @@ fn take_chunk<const W: usize>(bytes: &mut &[u8]) -> Option<[u8; W]> {
     Some(*chunk)
 }
 
-/// 2000-01-01, from which PostgreSQL counts.
+/// 2000-01-01, the epoch of PostgreSQL.
 const Y2000_MICROS: i64 = 946_684_800_000_000;
 
-/// `micros`: since 2000-01-01.
+/// `micros`: microseconds since 2000-01-01.
 fn timestamp(micros: i64) -> Option<Timestamp> {
     DateTime::from_timestamp_micros(micros.checked_add(Y2000_MICROS)?)
 }
@@ -183,7 +183,7 @@ fn timestamp(micros: i64) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    /// As PostgreSQL 15 sends `COPY (SELECT 7::bigint, 9::bigint, 4.5::real, '2000-01-01 00:00:01Z'::timestamptz)`.
+    /// The messages of PostgreSQL 15 for `COPY (SELECT 7::bigint, 9::bigint, 4.5::real, '2000-01-01 00:00:01Z'::timestamptz)`.
     const MESSAGES: [&[u8]; 2] = [
         b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\
           \0\x04\0\0\0\x08\0\0\0\0\0\0\0\x07\0\0\0\x08\0\0\0\0\0\0\0\x09\0\0\0\x04\x40\x90\0\0\0\0\0\x08\0\0\0\0\0\x0f\x42\x40",

@@ -1,11 +1,13 @@
-//! Databases of a PostgreSQL server.
+//! Creates the databases of a PostgreSQL server.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::store::error::StoreError;
 
-/// Creates the database `name` unless it exists, through `maintenance_url`, which names a database that does.
+/// Creates the database `name` unless it exists.
+///
+/// `maintenance_url`: a database that exists on the same server.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when the server cannot be reached.
@@ -30,7 +32,7 @@ pub async fn create_if_missing(maintenance_url: &str, name: &str) -> Result<(), 
     Ok(())
 }
 
-/// duplicate_database, or unique_violation where both began at the same moment.
+/// Recognizes duplicate_database, and unique_violation, which comes when two sessions create it at the same moment.
 fn was_created_by_another(code: Option<&str>) -> bool {
     matches!(code, Some("42P04" | "23505"))
 }

@@ -1,4 +1,4 @@
-//! Leases: one holder at a time, for as long as it keeps renewing.
+//! Leases, which have one holder at a time, for as long as it keeps renewing.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, limit_idle};
 
-/// Of the trainer.
+/// The lease of the trainer.
 pub const TRAINING: &str = "training";
 
 /// Proof of holding a lease. A later holder has a higher token.
@@ -15,11 +15,11 @@ pub const TRAINING: &str = "training";
 pub struct Lease {
     pub name: String,
     pub fencing_token: i64,
-    /// From each renewal on.
+    /// Counted from each renewal.
     pub time_to_live: Duration,
 }
 
-/// Who has the lease instead.
+/// The present holder of a lease that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub holder: String,
@@ -35,7 +35,7 @@ pub async fn acquire(
 ) -> Result<Result<Lease, Held>, StoreError> {
     pool.write(|mut tx| async move {
         limit_idle(&mut tx, time_to_live).await?;
-        // Not excluded.expires_at, which would be counted from before a wait for the row.
+        // The statement reads the clock again, as `excluded.expires_at` would count from before a wait for the row.
         let token = sqlx::query_scalar!(
             "INSERT INTO leases (name, holder, fencing_token, expires_at)
              VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
@@ -68,7 +68,7 @@ pub async fn acquire(
     .await
 }
 
-/// Whether somebody has ever held the lease.
+/// Returns whether anybody has ever held the lease.
 pub async fn has_been_taken(pool: &Pool, name: &str) -> Result<bool, StoreError> {
     let taken = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM leases WHERE name = $1) AS "taken!""#,
@@ -79,7 +79,7 @@ pub async fn has_been_taken(pool: &Pool, name: &str) -> Result<bool, StoreError>
     Ok(taken)
 }
 
-/// Prolongs the lease; false when it has expired or is someone else's.
+/// Renews the lease. Returns false when it has expired or another holder has it.
 pub async fn renew(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
     pool.write(|mut tx| async move {
         if !is_held(&mut tx, lease).await? {
@@ -98,7 +98,7 @@ pub async fn renew(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
     .await
 }
 
-/// Gives the lease back; false, and of no effect, when it has expired or is someone else's.
+/// Gives the lease back. Returns false, and changes nothing, when it has expired or another holder has it.
 pub async fn release(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
     let released = sqlx::query!(
         "UPDATE leases SET expires_at = clock_timestamp()
@@ -111,8 +111,8 @@ pub async fn release(pool: &Pool, lease: &Lease) -> Result<bool, StoreError> {
     Ok(released.rows_affected() == 1)
 }
 
-/// Locks the lease until the end of the transaction and says whether it is still held: what is written in the same
-/// transaction cannot be overtaken by another holder. A process that stops before the end loses the transaction.
+/// Locks the lease until the end of the transaction, and returns whether it is still held: another holder cannot overtake
+/// the writes of this transaction. PostgreSQL ends the transaction of a process that stops in the middle of it.
 pub(in crate::store) async fn is_held(connection: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {
     limit_idle(connection, lease.time_to_live).await?;
     let expires_at = sqlx::query_scalar!(
@@ -123,7 +123,7 @@ pub(in crate::store) async fn is_held(connection: &mut Connection, lease: &Lease
     .fetch_optional(&mut *connection)
     .await?;
     let Some(expires_at) = expires_at else { return Ok(false) };
-    // A statement of its own: the one that waits for the lock reads the clock before.
+    // This is a separate statement, as the one that waits for the lock has read the clock before the wait.
     let held = sqlx::query_scalar!(r#"SELECT $1 > clock_timestamp() AS "held!""#, expires_at)
         .fetch_one(connection)
         .await?;

@@ -1,4 +1,4 @@
-//! The schema, from `migrations/`.
+//! Migrates the schema, from `migrations/`.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,7 @@ pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
     Ok(applied(&mut connection).await? - before)
 }
 
-/// The schema that is there, beside that of this program.
+/// The schema of the database, compared with that of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
     Older,
@@ -31,8 +31,10 @@ pub enum Schema {
     Newer,
 }
 
+/// Compares the schema of the database with that of this program.
+///
 /// # Errors
-/// [`StoreError::Unavailable`] when the database cannot be asked.
+/// [`StoreError::Unavailable`] when the database cannot be reached.
 pub async fn schema(pool: &Pool) -> Result<Schema, StoreError> {
     let mut connection = pool.inner.acquire().await?;
     let applied = applied(&mut connection).await?;
@@ -46,8 +48,9 @@ pub async fn schema(pool: &Pool) -> Result<Schema, StoreError> {
     })
 }
 
+/// Counts the migrations that were applied.
 async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, StoreError> {
-    // Not by making the table: who may only read must be able to ask.
+    // The table is not created here: a role that may only read must be able to ask.
     let has_table = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "has_table!""#)
         .fetch_one(&mut *connection)
         .await?;

@@ -1,10 +1,10 @@
-//! Where the database is and how much of it we use.
+//! The address of the database and the limits on its use.
 
 use std::fmt;
 
 use domain::error::InvalidField;
 
-/// A connection URL. Shown, logged and serialized without its password.
+/// A connection URL, which is shown, logged and serialized without its password.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct DatabaseUrl(String);
@@ -14,14 +14,14 @@ impl DatabaseUrl {
         Self(url.into())
     }
 
-    /// With its password.
+    /// Returns the URL with its password.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     fn redacted(&self) -> String {
         const REDACTED: &str = "[redacted]";
-        // A password that is not encoded may hold anything; the last @ ends it.
+        // A password that is not percent-encoded may hold any character; the last @ ends it.
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return REDACTED.to_owned();
         };
@@ -65,14 +65,15 @@ impl serde::Serialize for DatabaseUrl {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseOptions {
-    /// `postgres://user:password@host:port/database`. Absent: a private PostgreSQL under `data_dir`.
+    /// `postgres://user:password@host:port/database`. If absent, a private PostgreSQL runs in `data_dir`.
     pub url: Option<DatabaseUrl>,
-    /// Of the requests of a server, which has up to 4 more to keep up with what is written; or of a command.
+    /// The most connections for the requests of a server, or for a command. A server has a few more, which requests cannot
+    /// use up: those of `live::CONNECTIONS`, and one that reads the API keys.
     pub max_connections: u32,
-    /// Longest wait for a free connection.
+    /// The longest wait for a free connection.
     pub acquire_timeout_ms: u64,
-    /// Longest statement of a request; 0 is no limit, as training and migrations have it. Below
-    /// `server.request_timeout_ms`: a statement whose request has been given up would keep its connection.
+    /// The longest statement of a request; 0 is no limit, which is what training and migrations use. This should be less
+    /// than `server.request_timeout_ms`: a statement whose request was given up would keep its connection.
     pub statement_timeout_ms: u64,
 }
 
@@ -88,9 +89,11 @@ impl Default for DatabaseOptions {
 }
 
 impl DatabaseOptions {
-    /// Fewest connections: the two readers of a trainer and its lease.
+    /// The fewest connections: a trainer needs two to read, and one for its lease.
     const MIN_CONNECTIONS: u32 = 3;
 
+    /// Checks the ranges.
+    ///
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
@@ -112,7 +115,7 @@ impl DatabaseOptions {
         Ok(())
     }
 
-    /// For work that may take long: without a limit on statements.
+    /// Returns options for work that may take long, without a limit on statements.
     pub fn for_jobs(&self) -> Self {
         Self {
             statement_timeout_ms: 0,

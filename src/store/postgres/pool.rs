@@ -1,4 +1,4 @@
-//! Connections and transactions.
+//! Pools of connections, and transactions.
 
 use std::io;
 use std::str::FromStr;
@@ -18,26 +18,27 @@ pub use sqlx::PgConnection as Connection;
 /// An open transaction; rolled back unless committed.
 pub type Tx = sqlx::Transaction<'static, Postgres>;
 
-/// Attempts of a transaction that lost against another one.
-pub const RETRIES: u32 = 5;
+/// The attempts at a transaction that conflicts with others.
+pub const ATTEMPTS: u32 = 5;
 
-/// Begins a transaction that sees one moment and changes nothing.
+/// Begins a read-only transaction all of whose statements see the same moment.
 pub(in crate::store) const READ_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// The longest wait for connections that are in use when the pool is closed.
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
-/// Longest wait for the answer on a connection that is given back.
+/// The longest wait for an answer on a connection that is returned to the pool.
 const LONGEST_RETURN: Duration = Duration::from_secs(10);
 
 /// A pool of connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(in crate::store) inner: PgPool,
-    /// Counts the connections on which the database has answered before they were given out.
+    /// Counts the connections that were given out, after the database had answered on each.
     given_out: Arc<AtomicU64>,
 }
 
-/// Open connections by what they do.
+/// The numbers of open connections that are in use and that are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
     pub busy: u32,
@@ -45,7 +46,7 @@ pub struct PoolUse {
 }
 
 impl Pool {
-    /// Connects at the first use, so that a server can start while the database is away.
+    /// Makes a pool that connects at its first use, so that a server can start while the database is away.
     ///
     /// # Errors
     /// [`StoreError::InvalidUrl`].
@@ -55,7 +56,7 @@ impl Pool {
             .application_name("likemind")
             .options([
                 ("statement_timeout", options.statement_timeout_ms.to_string().as_str()),
-                // Compiling a statement that then finds a few rows took .8 s at every look for fresh data.
+                // JIT compilation took 0.8 s at every read of fresh data, for a statement that then finds a few rows.
                 ("jit", "off"),
             ]);
         let given_out = Arc::new(AtomicU64::new(0));
@@ -75,12 +76,12 @@ impl Pool {
         Ok(Self { inner, given_out })
     }
 
-    /// Further connections to the same database, `max_connections` of them, that nobody else uses up.
+    /// Makes a pool of `max_connections` further connections to the same database, which no other work can use up.
     pub fn dedicated(&self, max_connections: u32) -> Self {
         let options = self.inner.options().clone();
         let inner = options
             .max_connections(max_connections)
-            // Of so few none may be lost to a database from which nothing comes any more.
+            // There are so few that none may be lost to a database that has stopped answering.
             .after_release(|connection, _| {
                 Box::pin(async {
                     let answer = tokio::time::timeout(LONGEST_RETURN, connection.ping()).await;
@@ -94,26 +95,27 @@ impl Pool {
         }
     }
 
-    /// A connection that is free, or comes free in time.
+    /// Takes a connection that is free, or becomes free in time.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when all are in use and others have got one in the meantime: the database is there, and only
-    /// has much to do.
+    /// [`StoreError::Busy`] when all are in use and others have got one in the meantime: the database is available, only
+    /// busy. [`StoreError::Unavailable`] when it is not.
     pub(in crate::store) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let acquired = self.inner.acquire().await;
         acquired.map_err(|error| self.refused(error, before))
     }
 
-    /// A transaction on such a connection.
+    /// Begins a transaction. Errors are those of [`acquire`](Self::acquire).
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let begun = self.inner.begin().await;
         begun.map_err(|error| self.refused(error, before))
     }
 
-    /// The pool's own error is the same for a database that is away. Then nobody gets a connection, or who waited was
-    /// opening one of the pool's, which is missing in it now: so it is at the beginning and at the end of an outage.
+    /// Converts the error of the pool, which is the same for a busy database and for one that is away. If it is away, either
+    /// nobody gets a connection, or the caller was opening one itself, so that the pool is not full: this is the case at
+    /// the beginning and at the end of an outage.
     fn refused(&self, error: sqlx::Error, given_out_before: u64) -> StoreError {
         let others_got_one = self.given_out.load(Ordering::Relaxed) > given_out_before;
         let is_full = self.inner.size() >= self.inner.options().get_max_connections();
@@ -123,16 +125,17 @@ impl Pool {
         }
     }
 
-    /// Connects now.
+    /// Makes a pool and connects at once.
     ///
     /// # Errors
-    /// [`StoreError::InvalidUrl`]; [`StoreError::Unavailable`] when nobody answers.
+    /// [`StoreError::InvalidUrl`]; [`StoreError::Unavailable`] when the database does not answer.
     pub async fn connect(url: &str, options: &DatabaseOptions) -> Result<Self, StoreError> {
         let pool = Self::lazy(url, options)?;
         drop(pool.inner.acquire().await?);
         Ok(pool)
     }
 
+    /// Counts the open connections.
     pub fn usage(&self) -> PoolUse {
         let idle = u32::try_from(self.inner.num_idle()).unwrap_or(u32::MAX);
         PoolUse {
@@ -141,25 +144,26 @@ impl Pool {
         }
     }
 
-    /// A transaction whose statements may take their time: reading a large snapshot, or catching up with much. They are
-    /// planned anew for their parameters: how much there is to read differs from one time to the next.
+    /// Begins a transaction whose statements have no time limit, for reading much. They are planned for their parameters
+    /// every time, as the amount to read differs between calls.
     pub(in crate::store) async fn begin_unlimited(&self) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
         without_timeouts(&mut tx).await?;
         Ok(tx)
     }
 
-    /// A read-only transaction all of whose statements see the same moment.
-    pub(in crate::store) async fn begin_picture(&self) -> Result<Tx, StoreError> {
+    /// Begins a read-only transaction all of whose statements see the same moment.
+    pub(in crate::store) async fn begin_snapshot(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let begun = self.inner.begin_with(READ_SNAPSHOT).await;
         begun.map_err(|error| self.refused(error, before))
     }
 
-    /// Runs `work` in a new transaction, which it must commit; once more, from the start, when it lost against another.
+    /// Runs `work` in a new transaction, which it must commit. Runs it again from the start when the transaction conflicts
+    /// with another one.
     ///
     /// # Errors
-    /// What `work` answers; [`StoreError::Conflict`] after [`RETRIES`] attempts.
+    /// The error of `work`; [`StoreError::Conflict`] after [`ATTEMPTS`].
     pub(in crate::store) async fn write<T, F, Work>(&self, work: F) -> Result<T, StoreError>
     where
         F: Fn(Tx) -> Work,
@@ -168,7 +172,7 @@ impl Pool {
         let mut attempt = 1;
         loop {
             match work(self.begin().await?).await {
-                Err(StoreError::Conflict(_)) if attempt < RETRIES => {
+                Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 10)).await;
                     attempt += 1;
                 }
@@ -177,20 +181,20 @@ impl Pool {
         }
     }
 
-    /// Closes the connections; those in use too, after a moment, for they may be waiting for a lock or for a database
-    /// that hangs.
+    /// Closes the connections. Waits only briefly for those in use, which may be waiting for a lock or for a database that
+    /// hangs.
     pub async fn close(&self) {
-        // Whoever still has one loses it with the process.
+        // Connections that are still in use close with the process.
         let _ = tokio::time::timeout(LONGEST_CLOSE, self.inner.close()).await;
     }
 }
 
-/// Gives `work` up when it takes longer than `patience`: on a connection that was lost unnoticed nothing comes for ever.
+/// Gives `work` up when it takes longer than `limit`: a connection that was lost unnoticed never answers.
 pub(in crate::store) async fn within<T>(
-    patience: Duration,
+    limit: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let result = tokio::time::timeout(patience, work).await;
+    let result = tokio::time::timeout(limit, work).await;
     result.map_err(|_| StoreError::Unavailable(silence()))?
 }
 
@@ -198,7 +202,7 @@ fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }
 
-/// Lets the statements of this transaction take their time; they are planned anew for their parameters.
+/// Lifts the time limit of the statements of this transaction, and has them planned for their parameters every time.
 pub(in crate::store) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
@@ -209,8 +213,8 @@ pub(in crate::store) async fn without_timeouts(connection: &mut Connection) -> R
     Ok(())
 }
 
-/// Has the statements of this transaction look up every row by an index, whatever they are given: for a large batch, or
-/// for a table that was empty when it was last looked at, PostgreSQL would rather read the whole of it.
+/// Makes the statements of this transaction look up every row by an index. For a large batch, or for a table that was empty
+/// at the last ANALYZE, PostgreSQL would otherwise read the whole table.
 pub(in crate::store) async fn plan_for_lookups(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('plan_cache_mode', 'force_generic_plan', true) AS plan_cache_mode,
@@ -221,8 +225,8 @@ pub(in crate::store) async fn plan_for_lookups(connection: &mut Connection) -> R
     Ok(())
 }
 
-/// Makes PostgreSQL end this transaction, and the connection with it, when the process stops for longer than `limit`
-/// in the middle of it: the locks that it holds must not keep others out for good.
+/// Makes PostgreSQL end this transaction and its connection when the process stops in the middle of it for longer than
+/// `limit`: its locks must not keep others out for good.
 pub(in crate::store) async fn limit_idle(connection: &mut Connection, limit: Duration) -> Result<(), StoreError> {
     let limit_ms = limit.as_millis().to_string();
     sqlx::query_scalar!(

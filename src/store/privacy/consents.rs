@@ -1,4 +1,4 @@
-//! What users have agreed and objected to: all that was said, and what of it is in force.
+//! Stores the decisions of users about the use of their data: all of them, and which are in force.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// Puts `decisions` on record in one transaction, creating users that there are not yet. What is in force changes where
-/// a decision is later than the one before, or as late and a refusal. Returns what became of each: the same decision at
-/// the same instant from the same source is on record once.
+/// Records `decisions` in one transaction, and creates unknown users. A decision comes into force if it is later than the
+/// one in force, or as late and a refusal. Returns the outcome of each: the same decision at the same instant from the same
+/// source is recorded once.
 ///
 /// # Errors
-/// Nothing is stored when the database cannot do it.
+/// After an error nothing is stored.
 pub async fn set(pool: &Pool, decisions: &[ConsentDecision]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = set_in(&mut tx, decisions).await?;
@@ -87,8 +87,8 @@ async fn set_in(connection: &mut Connection, decisions: &[ConsentDecision]) -> R
     Ok(outcomes)
 }
 
-/// Creates the users that there are not yet, and keeps others from deciding about them until the transaction ends: who
-/// reserves a coupon holds the same lock.
+/// Creates unknown users, and keeps other transactions from deciding about all of them until this one ends: a reservation
+/// takes the same lock.
 async fn lock_users<'a>(
     connection: &mut Connection,
     users: impl Iterator<Item = &'a UserId> + Clone,
@@ -104,7 +104,7 @@ async fn lock_users<'a>(
     Ok(keys)
 }
 
-/// What is in force for `user`, at most one a purpose; `None` for a user that there is not.
+/// Returns the decisions in force for `user`, at most one for each purpose; `None` if the user is unknown.
 pub async fn get(pool: &Pool, user: &UserId) -> Result<Option<Vec<ConsentInForce>>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT purpose AS "purpose?", is_granted AS "is_granted?", decided_at AS "decided_at?", source AS "source?"
@@ -134,11 +134,11 @@ pub async fn get(pool: &Pool, user: &UserId) -> Result<Option<Vec<ConsentInForce
     Ok(Some(in_force))
 }
 
-/// Never offers anything to these users any more, whatever they agree to; each with the reason, of which the last one
-/// stays. In one transaction; users that there are not yet are created. Returns what became of each.
+/// Suppresses users in one transaction: nothing is offered to them any longer, whatever they consent to. Each comes with
+/// the reason, of which the last one is kept. Creates unknown users. Returns the outcome of each.
 ///
 /// # Errors
-/// Nothing is stored when the database cannot do it.
+/// After an error nothing is stored.
 pub async fn suppress(pool: &Pool, suppressions: &[(UserId, String)]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = suppress_in(&mut tx, suppressions).await?;

@@ -1,4 +1,4 @@
-//! Redemptions that another system has made, many at a time.
+//! Stores batches of redemptions that another system has made.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use domain::time::Timestamp;
 
 use crate::store::catalog::ids;
-use crate::store::coupons::loads::{StoredCoupon, coupons_of, no_coupon};
+use crate::store::coupons::loads::{CouponRef, coupons_of, no_coupon};
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
@@ -19,11 +19,11 @@ pub struct RedemptionLoad {
     pub user: UserId,
     pub redeemed_at: Timestamp,
     pub order: Option<OrderId>,
-    /// 0 or more, in the campaign's currency.
+    /// 0 or more, in the currency of the campaign.
     pub amount_minor: i64,
 }
 
-/// One that is to be stored, with keys instead of external ids.
+/// A redemption to store, with its keys.
 struct Accepted<'a> {
     load: &'a RedemptionLoad,
     user_id: i64,
@@ -31,8 +31,8 @@ struct Accepted<'a> {
     campaign_id: i64,
 }
 
-/// Stores `redemptions` in one transaction, with their counters and ledger. Those that are stored already change
-/// nothing; those of an unknown coupon, or beyond a limit, are refused. Users that are not known are created bare.
+/// Stores `redemptions` in one transaction, with their counters and ledger. Redemptions that are stored already change
+/// nothing; those of an unknown coupon, or beyond a limit, are refused. Creates unknown users bare.
 pub async fn record(pool: &Pool, redemptions: &[RedemptionLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         let outcomes = record_in(&mut tx, redemptions).await?;
@@ -51,14 +51,14 @@ async fn record_in(
         .iter()
         .filter(|load| coupons.contains_key(load.coupon.as_str()));
     let users = ids::ensure_users(connection, of_known.map(|load| load.user.as_str())).await?;
-    // In the one order of locks: user counters, coupon counters, campaigns.
+    // Locks are taken in the order of the module: user counters, coupon counters, campaigns.
     let pair = |load: &RedemptionLoad| {
         let coupon = coupons.get(load.coupon.as_str())?;
         Some((users.key(load.user.as_str()), coupon.id))
     };
     let pairs = redemptions.iter().filter_map(pair).collect();
     lock_user_counters(connection, pairs).await?;
-    let mut room = Room::lock(connection, coupons.values()).await?;
+    let mut limits = Limits::lock(connection, coupons.values()).await?;
     let mut known = stored_ids(connection, redemptions).await?;
 
     let mut outcomes = Vec::with_capacity(redemptions.len());
@@ -67,7 +67,7 @@ async fn record_in(
         outcomes.push(match coupons.get(load.coupon.as_str()) {
             None => LoadOutcome::Refused(no_coupon(&load.coupon)),
             Some(_) if known.contains(load.id.as_str()) => LoadOutcome::Merged,
-            Some(coupon) => match room.take(coupon, load.amount_minor) {
+            Some(coupon) => match limits.take(coupon, load.amount_minor) {
                 Err(refusal) => LoadOutcome::Refused(refusal),
                 Ok(()) => {
                     known.insert(load.id.to_string());
@@ -86,19 +86,16 @@ async fn record_in(
     Ok(outcomes)
 }
 
-/// What coupons and campaigns still have to give, under lock.
-struct Room {
-    /// `None`: without limit.
+/// The rest of the limits of coupons and campaigns, under lock.
+struct Limits {
+    /// Redemptions by coupon; `None` is no limit.
     redemptions: HashMap<i64, Option<i64>>,
-    /// In minor units; without a limit as much as fits into 64 bits.
+    /// Minor units by campaign; without a limit, as much as fits into 64 bits.
     budgets: HashMap<i64, i64>,
 }
 
-impl Room {
-    async fn lock(
-        connection: &mut Connection,
-        coupons: impl Iterator<Item = &StoredCoupon>,
-    ) -> Result<Self, StoreError> {
+impl Limits {
+    async fn lock(connection: &mut Connection, coupons: impl Iterator<Item = &CouponRef>) -> Result<Self, StoreError> {
         let (coupon_ids, campaign_ids): (Vec<i64>, Vec<i64>) =
             coupons.map(|coupon| (coupon.id, coupon.campaign_id)).unzip();
         let redemptions = sqlx::query!(
@@ -122,25 +119,28 @@ impl Room {
         })
     }
 
+    /// Takes one redemption and its amount.
+    ///
     /// # Errors
-    /// Names the limit that one more would exceed.
-    fn take(&mut self, coupon: &StoredCoupon, amount_minor: i64) -> Result<(), InvalidField> {
+    /// Names the limit that it would exceed.
+    fn take(&mut self, coupon: &CouponRef, amount_minor: i64) -> Result<(), InvalidField> {
         let redemptions = self.redemptions.entry(coupon.id).or_default();
         let budget = self.budgets.entry(coupon.campaign_id).or_insert(i64::MAX);
-        if redemptions.is_some_and(|room| room < 1) {
-            let message = "the coupon has been redeemed as often as its total_cap allows";
+        if redemptions.is_some_and(|left| left < 1) {
+            let message = "the coupon is redeemed as often as its total_cap allows";
             return Err(InvalidField::new("coupon_id", "TOTAL_CAP_REACHED", message));
         }
         if *budget < amount_minor {
-            let message = "the campaign's budget has less left than this amount";
+            let message = "the budget of the campaign has less than this amount left";
             return Err(InvalidField::new("amount_minor", "BUDGET_EXHAUSTED", message));
         }
-        *redemptions = redemptions.map(|room| room - 1);
+        *redemptions = redemptions.map(|left| left - 1);
         *budget -= amount_minor;
         Ok(())
     }
 }
 
+/// Locks the counters of (user, coupon) pairs, and creates those that are missing.
 async fn lock_user_counters(connection: &mut Connection, mut pairs: Vec<(i64, i64)>) -> Result<(), StoreError> {
     pairs.sort_unstable();
     pairs.dedup();
@@ -179,6 +179,7 @@ async fn stored_ids(
     Ok(stored.into_iter().collect())
 }
 
+/// Inserts `accepted` and their ledger entries, and raises their counters.
 async fn store(connection: &mut Connection, accepted: &[Accepted<'_>]) -> Result<(), StoreError> {
     if accepted.is_empty() {
         return Ok(());
@@ -216,6 +217,10 @@ async fn store(connection: &mut Connection, accepted: &[Accepted<'_>]) -> Result
     )
     .execute(&mut *connection)
     .await?;
+    raise_counters(connection, accepted).await
+}
+
+async fn raise_counters(connection: &mut Connection, accepted: &[Accepted<'_>]) -> Result<(), StoreError> {
     let mut by_pair: BTreeMap<(i64, i64), i64> = BTreeMap::new();
     let mut by_coupon: BTreeMap<i64, i64> = BTreeMap::new();
     let mut by_campaign: BTreeMap<i64, i64> = BTreeMap::new();
@@ -224,7 +229,7 @@ async fn store(connection: &mut Connection, accepted: &[Accepted<'_>]) -> Result
         *by_coupon.entry(one.coupon_id).or_default() += 1;
         *by_campaign.entry(one.campaign_id).or_default() += one.load.amount_minor;
     }
-    // What the other system has allowed is no breach of our cap.
+    // The other system has allowed these redemptions, so they do not breach the cap here.
     sqlx::query!(
         "UPDATE user_coupon_counters AS counters SET redeemed = redeemed + given.count, cap = NULL
          FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS given (user_id, coupon_id, count)

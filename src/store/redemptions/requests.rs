@@ -1,4 +1,4 @@
-//! What mutations have answered, for whoever sends them again.
+//! Keeps the answers to mutations, so that a caller who sends one again gets the same answer.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,28 +8,29 @@ use domain::id::RequestId;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// A mutation as its sender knows it.
+/// A mutation, identified by its caller.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Whose it is: ids of different callers have nothing to do with each other.
+    /// The ids of different callers have nothing to do with each other.
     pub caller: String,
     pub id: RequestId,
-    /// SHA-256 of the RPC and of what it asks for.
+    /// SHA-256 of the name of the RPC and its request.
     pub body_hash: [u8; 32],
 }
 
-/// What became of a mutation.
+/// The outcome of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done<T> {
+    /// It was done now.
     Now(T),
-    /// This is what it answered the first time.
+    /// It was done before; this is the first answer.
     Before(T),
     /// The id was used with another body.
     Reused,
 }
 
 impl<T> Done<T> {
-    /// The answer; `None` when the id was used with another body.
+    /// Returns the answer; `None` when the id was used with another body.
     pub fn answer(self) -> Option<T> {
         match self {
             Self::Now(answer) | Self::Before(answer) => Some(answer),
@@ -38,14 +39,15 @@ impl<T> Done<T> {
     }
 }
 
+/// The answer of [`begin`].
 pub(in crate::store) enum Begun<T> {
-    /// To be done, and then [`finish`]ed, in this transaction.
+    /// It is to be done, and then [`finish`]ed, in this transaction.
     New,
     Before(T),
     Reused,
 }
 
-/// Notes `request` down. One with the same id that is under way is waited for: it ends with its transaction.
+/// Records `request`. Waits for a request with the same id that is in progress: it ends with its transaction.
 pub(in crate::store) async fn begin<T: DeserializeOwned>(
     connection: &mut Connection,
     request: &Request,
@@ -76,7 +78,7 @@ pub(in crate::store) async fn begin<T: DeserializeOwned>(
     Ok(Begun::Before(answer))
 }
 
-/// Keeps what `request` is answered.
+/// Keeps the answer to `request`.
 pub(in crate::store) async fn finish(
     connection: &mut Connection,
     request: &Request,
@@ -94,10 +96,10 @@ pub(in crate::store) async fn finish(
     Ok(())
 }
 
-/// Most requests that are forgotten in one statement.
+/// The most requests that one statement deletes.
 const PRUNE_BATCH: i64 = 5_000;
 
-/// Forgets requests of more than 30 days ago. Returns how many.
+/// Deletes the requests that are older than 30 days. Returns their number.
 pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
     let mut pruned = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Giving a redemption back.
+//! Rolls redemptions back.
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
@@ -9,16 +9,20 @@ use domain::time::Timestamp;
 
 use super::stored::StoredRedemption;
 
-/// Why a redemption was not given back.
+/// The reason why a redemption was not rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
     #[error("there is no redemption {0}")]
     UnknownRedemption(RedemptionId),
-    #[error("the amount must be at most what is left of the redemption, {left_minor} minor units, is {amount_minor}")]
+    #[error(
+        "the amount must be at most the {left_minor} minor units that are left of the redemption, is {amount_minor}"
+    )]
     AmountTooLarge { left_minor: i64, amount_minor: i64 },
-    #[error("all of the redemption {0} has been given back already")]
+    #[error("redemption {0} is already rolled back as a whole")]
     NothingLeft(RedemptionId),
-    #[error("the cap is restored only when nothing is left of the redemption; {left_minor} minor units would be")]
+    #[error(
+        "the cap can be restored only when nothing is left of the redemption; {left_minor} minor units would be left"
+    )]
     CapNotRestorable { left_minor: i64 },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -27,13 +31,13 @@ pub enum RollbackError {
 #[derive(Debug, Clone)]
 pub struct Rollback {
     pub redemption: RedemptionId,
-    /// `None`: all that is left.
+    /// `None` takes all that is left.
     pub amount_minor: Option<i64>,
     /// Whether the user may have the coupon again.
     pub restore_cap: bool,
 }
 
-/// Gives a redemption back, in part or as a whole.
+/// Rolls a redemption back, in part or as a whole.
 pub async fn rollback(pool: &Pool, request: &Request, rollback: &Rollback) -> Result<Done<Redemption>, RollbackError> {
     pool.write(|mut tx| async move {
         match requests::begin::<StoredRedemption>(&mut tx, request).await? {
@@ -56,7 +60,7 @@ pub async fn rollback(pool: &Pool, request: &Request, rollback: &Rollback) -> Re
     .await?
 }
 
-/// A redemption under lock, its user's too.
+/// A redemption, locked together with its user.
 struct Used {
     id: i64,
     user_id: i64,
@@ -75,7 +79,7 @@ struct Used {
 }
 
 impl Used {
-    /// What is left of it when that has been given back.
+    /// Returns the redemption as it is after `rollback`.
     fn undone_by(&self, rollback: &Rollback) -> Result<StoredRedemption, RollbackError> {
         let left_minor = self.amount_minor - self.rolled_back_minor;
         let amount_minor = rollback.amount_minor.unwrap_or(left_minor);
@@ -135,7 +139,7 @@ async fn lock_redemption(connection: &mut Connection, redemption: &RedemptionId)
     Ok(used)
 }
 
-/// Makes of a redemption what is left of it.
+/// Changes the redemption `used` into `undone`, and gives the difference back to the counters.
 async fn undo(connection: &mut Connection, used: &Used, undone: &StoredRedemption) -> Result<(), StoreError> {
     let written = sqlx::query!(
         "WITH own AS (
@@ -168,6 +172,6 @@ async fn undo(connection: &mut Connection, used: &Used, undone: &StoredRedemptio
     .await?;
     match written.rows_affected() {
         1 => Ok(()),
-        _ => Err(StoreError::corrupt("redemptions", "a redemption without counters")),
+        _ => Err(StoreError::corrupt("redemptions", "a redemption has no counters")),
     }
 }

@@ -1,4 +1,4 @@
-//! A redemption as it was answered.
+//! The format in which answered redemptions are kept.
 
 use crate::store::error::StoreError;
 use domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
@@ -6,11 +6,11 @@ use domain::money::Currency;
 use domain::redemption::Redemption;
 use domain::time::Timestamp;
 
-/// As `request_log` keeps it.
+/// A redemption in the format of `request_log`.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct StoredRedemption {
     pub id: String,
-    /// None of one that another system has made.
+    /// `None` for a redemption that another system has made.
     pub reservation: Option<String>,
     pub user: String,
     pub coupon: String,

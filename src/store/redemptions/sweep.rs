@@ -1,13 +1,13 @@
-//! Giving back what expired reservations hold.
+//! Closes expired reservations.
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
-/// Most reservations of one transaction of a sweep.
+/// The most reservations that one transaction closes.
 const BATCH: i64 = 500;
 
-/// Gives back what expired reservations hold; those that somebody has in hand are left for the next time. Returns how
-/// many.
+/// Closes the expired reservations and gives back what they hold. Skips those that are locked; the next sweep closes them.
+/// Returns their number.
 pub async fn sweep(pool: &Pool) -> Result<u64, StoreError> {
     let mut swept = 0;
     loop {
@@ -45,8 +45,8 @@ struct Expired {
     amount_minor: i64,
 }
 
-/// Closes `reservations` and gives back to the counters what they hold: those of several, each kind in the order of its
-/// keys, so that two sweeps do not wait for one another.
+/// Closes `reservations` and gives what they hold back to the counters. Each kind of counter is locked in the order of its
+/// keys, so that two sweeps cannot deadlock.
 async fn give_back(connection: &mut Connection, reservations: &[Expired]) -> Result<(), StoreError> {
     let column = |of: fn(&Expired) -> i64| reservations.iter().map(of).collect::<Vec<i64>>();
     let (user_ids, coupon_ids) = (column(|expired| expired.user_id), column(|expired| expired.coupon_id));

@@ -1,10 +1,10 @@
-//! What has been written since a moment, without gaps: the feed of fresh data.
+//! Reads everything that was written since a moment, without gaps: the feed of fresh data.
 //!
-//! A moment is PostgreSQL's own picture of which transactions are visible, so that a row is neither missed because a
-//! transaction that began earlier committed later, nor held up by a long one, nor read twice. This is the one file
-//! that needs `xid8`, `pg_snapshot` and exported snapshots. Where an engine has neither, a `changes.committed_at` from
-//! a hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) takes their place,
-//! and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs none.
+//! A moment is the set of transactions that PostgreSQL sees as committed. A row is therefore never missed because a
+//! transaction that began earlier committed later, never held up by a long transaction, and never read twice. Only this
+//! file needs `xid8`, `pg_snapshot` and exported snapshots. On an engine without them, a `changes.committed_at` from a
+//! hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) would take the place of
+//! the first two, and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs no exported snapshot.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::store::catalog::facts;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Pool, Tx, within};
 
-/// A moment: which transactions are visible, as `pg_snapshot` writes it (`xmin:xmax:in-progress`).
+/// A moment: the set of visible transactions, in the format of `pg_snapshot` (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watermark(pub(in crate::store) String);
 
@@ -29,42 +29,42 @@ impl Watermark {
     }
 }
 
-/// Two read-only transactions that see the same picture of the database, and the moment they see.
+/// Begins two read-only transactions that see the same moment, and returns the moment too.
 ///
 /// # Errors
-/// The pool must have two connections to give.
+/// [`StoreError`] also when the pool has no two connections to give.
 pub(in crate::store) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Watermark), StoreError> {
-    let mut first = pool.begin_picture().await?;
+    let mut first = pool.begin_snapshot().await?;
     let exported =
         sqlx::query!(r#"SELECT pg_export_snapshot() AS "snapshot!", pg_current_snapshot()::text AS "watermark!""#)
             .fetch_one(&mut *first)
             .await?;
-    let mut second = pool.begin_picture().await?;
-    // SET takes no parameters; the name comes from PostgreSQL: hexadecimal digits and dashes.
+    let mut second = pool.begin_snapshot().await?;
+    // SET takes no parameters. The name comes from PostgreSQL and has only hexadecimal digits and dashes.
     let import = sqlx::AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{}'", exported.snapshot));
     sqlx::query(import).execute(&mut *second).await?;
     Ok((first, second, Watermark(exported.watermark)))
 }
 
-/// Hands to `apply` the present state of everything that has been committed since `watermark`, and returns the moment
-/// up to which that is complete. Memory does not grow with the number of changes. It takes as long as there is much to
-/// hand over, but gives up when for `patience` nothing comes.
+/// Hands the present state of everything that was committed since `watermark` to `apply`, and returns the moment up to
+/// which this is complete. Memory does not grow with the number of changes. The call may take long when there are many, but
+/// gives up when no row arrives for `row_limit`.
+///
+/// A watermark from the future comes from another cluster, from which the database was restored: then the whole feed is
+/// handed over.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] also when nothing has come. `apply` may have been called for a part of the changes;
-/// calling it again for all of them does no harm.
-///
-/// A watermark from the future is one of another cluster, from where the database was restored: everything in the feed is
-/// handed over.
+/// [`StoreError::Unavailable`] also after `row_limit`. `apply` may have been called for a part of the changes; calling it
+/// again for all of them does no harm.
 pub async fn since(
     pool: &Pool,
     watermark: &Watermark,
-    patience: Duration,
+    row_limit: Duration,
     mut apply: impl FnMut(FreshChange),
 ) -> Result<Watermark, StoreError> {
-    let mut tx = within(patience, pool.begin_unlimited()).await?;
-    // One statement sees one picture of the database: changes, states and the new moment fit together. The outer join
-    // gives a row also when nothing has changed.
+    let mut tx = within(row_limit, pool.begin_unlimited()).await?;
+    // One statement sees one moment, so that changes, states and the new watermark fit together. The outer join returns a
+    // row even when nothing has changed.
     let mut rows = sqlx::query_as!(
         Row,
         r#"WITH changed AS (
@@ -120,7 +120,7 @@ pub async fn since(
     .fetch(&mut *tx);
 
     let mut reached = None;
-    while let Some(mut row) = within(patience, rows.try_next().err_into()).await? {
+    while let Some(mut row) = within(row_limit, rows.try_next().err_into()).await? {
         reached = Some(std::mem::take(&mut row.watermark));
         if let Some(change) = row.change()? {
             apply(change);
@@ -128,13 +128,13 @@ pub async fn since(
     }
     reached
         .map(Watermark)
-        .ok_or_else(|| StoreError::corrupt("changes", "no watermark was returned"))
+        .ok_or_else(|| StoreError::corrupt("changes", "the feed has returned no watermark"))
 }
 
-/// Deletes the changes that every stored snapshot has seen. Returns how many.
+/// Deletes the changes that every stored snapshot has seen. Returns their number.
 ///
-/// In a database that was restored from another cluster nothing is deleted as long as there is a snapshot from there;
-/// afterwards, what came from there goes too, whose transactions have numbers from the future.
+/// In a database that was restored from another cluster, nothing is deleted as long as a snapshot from that cluster is
+/// stored. Afterwards the changes from there are deleted too; their transactions have numbers from the future.
 pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
     let pruned = sqlx::query!(
         "WITH seen AS (
@@ -171,6 +171,7 @@ struct Row {
 }
 
 impl Row {
+    /// Converts the row; `None` when nothing has changed.
     fn change(self) -> Result<Option<FreshChange>, StoreError> {
         let corrupt_user = |error| StoreError::corrupt("users", error);
         let user = self.user_id.map(UserId::new).transpose().map_err(corrupt_user)?;

@@ -1,4 +1,4 @@
-//! What a model is trained on, as of one moment.
+//! Reads what a model is trained on, as of one moment.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,16 +17,28 @@ use recommender::training::input::{OrderEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
 
+pub use self::campaigns::PastCampaign;
+
 use crate::store::error::StoreError;
 use crate::store::postgres::copy::{self, Extent};
 use crate::store::postgres::pool::{Connection, Pool};
 use crate::store::snapshots::changes::{self, Watermark};
 
-/// Reads everything, over two connections that see the same moment; and that moment.
+/// Everything that was read for a training.
+#[derive(Debug)]
+pub struct TrainingData {
+    /// Its `campaigns` are empty: the caller works out which items they cover.
+    pub input: TrainingInput,
+    pub campaigns: Vec<PastCampaign>,
+    /// The moment as of which everything was read.
+    pub watermark: Watermark,
+}
+
+/// Reads everything over two connections that see the same moment.
 ///
-/// Of who does not allow to be trained on, nothing is read but what they have said: every query that is about users asks
-/// for it.
-pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(TrainingInput, Watermark), StoreError> {
+/// Reads nothing about users who do not allow training, except what they have said about the use of their data: every
+/// query about users checks this.
+pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData, StoreError> {
     let (mut first, mut second, watermark) = changes::two_readers(pool).await?;
     let as_of = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
         .fetch_one(&mut *first)
@@ -40,7 +52,7 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         Ok(orders)
     })?;
     let consents = read_consents(&mut first).await?;
-    let campaigns = campaigns::read(&mut first, by_default, &users, &items, &catalog).await?;
+    let campaigns = campaigns::read(&mut first, by_default, &users).await?;
     let input = TrainingInput {
         users: users.ids,
         items: items.ids,
@@ -48,25 +60,29 @@ pub async fn read_input(pool: &Pool, privacy: &PrivacyOptions) -> Result<(Traini
         ratings: ratings.into_events(),
         orders,
         consents,
-        campaigns,
+        campaigns: Vec::new(),
         as_of,
     };
-    Ok((input, watermark))
+    Ok(TrainingData {
+        input,
+        campaigns,
+        watermark,
+    })
 }
 
-/// The ids of one kind, and which key each has.
+/// The external ids of users or items, and the database key of each.
 struct Keyed<I> {
     ids: Dictionary<I>,
-    /// The least key.
+    /// The lowest key.
     first_key: i64,
-    /// What the keys from `first_key` on stand for: an index, or [`NONE`]. PostgreSQL counts keys up, so that few are free.
+    /// The index of each key from `first_key` on, or [`NONE`]. PostgreSQL counts keys up, so few are unused.
     by_key: Vec<u32>,
-    /// Those further away, where keys have been given by hand or many are free.
+    /// The keys further away, where keys were set by hand or many are unused.
     far: HashMap<i64, I>,
 }
 
 impl<I: DenseIndex> Keyed<I> {
-    /// Entries of `by_key` for every id.
+    /// The most entries of `by_key` for every id.
     const MAX_SPREAD: usize = 8;
 
     /// `rows`: key and external id, ascending by id.
@@ -104,7 +120,9 @@ impl<I: DenseIndex> Keyed<I> {
     }
 }
 
-/// `by_default`: whether silence allows training, here and below.
+/// Reads the users who allow training.
+///
+/// `by_default`: whether users who have said nothing about training allow it, here and below.
 async fn read_users(connection: &mut Connection, by_default: bool) -> Result<Keyed<UserIndex>, StoreError> {
     let mut rows = Vec::new();
     let mut users = sqlx::query!(
@@ -117,11 +135,12 @@ async fn read_users(connection: &mut Connection, by_default: bool) -> Result<Key
     while let Some(user) = users.try_next().await? {
         rows.push((user.id, user.external_id));
     }
-    // Sorted here: an ORDER BY would cost PostgreSQL half of its speed.
+    // They are sorted here, as an ORDER BY halves the speed of PostgreSQL.
     rows.sort_unstable_by(|a, b| a.1.cmp(&b.1));
     Keyed::new("users", &rows)
 }
 
+/// Reads all items, with the facts about them.
 async fn read_items(connection: &mut Connection) -> Result<(Keyed<ItemIndex>, Catalog), StoreError> {
     let mut rows = sqlx::query_as!(
         ItemRow,
@@ -165,7 +184,7 @@ struct ItemRow {
     listed: bool,
 }
 
-/// The distinct names, ascending, and for every entry the position of its name among them, or [`NONE`].
+/// Returns the distinct names, ascending, and for every entry the position of its name among them, or [`NONE`].
 fn references<N: Copy + Ord + Hash>(names: impl Iterator<Item = Option<N>> + Clone) -> (Vec<N>, Vec<u32>) {
     let mut distinct: Vec<N> = names.clone().flatten().collect();
     distinct.sort_unstable();
@@ -176,7 +195,7 @@ fn references<N: Copy + Ord + Hash>(names: impl Iterator<Item = Option<N>> + Clo
     (distinct, column)
 }
 
-/// Of everybody of whom anything is on record, whatever it is.
+/// Reads the consents of every user who has any on record, and the suppressed users.
 async fn read_consents(connection: &mut Connection) -> Result<ConsentRecords, StoreError> {
     let mut rows = Vec::new();
     let mut recorded = sqlx::query!(
@@ -204,7 +223,7 @@ async fn read_consents(connection: &mut Connection) -> Result<ConsentRecords, St
     ConsentRecords::new(ids, consents).ok_or_else(|| StoreError::corrupt("consents", "ids are not ascending"))
 }
 
-/// The ratings, which several connections read, each the next range of pages that none has read yet.
+/// Reads the ratings over several connections, each of which takes the next range of pages that none has read yet.
 struct Ratings {
     extent: Extent,
     by_default: bool,
@@ -213,11 +232,12 @@ struct Ratings {
 }
 
 impl Ratings {
-    /// So that no connection is left alone with a large rest; many pages, so that it is no effort.
+    /// The number of ranges: enough that no connection is left alone with a large rest, few enough that a range has many
+    /// pages.
     const N_RANGES: i64 = 32;
 
-    /// Events of one connection that are kept apart until they are put to all others.
-    const N_APART: usize = 8_192;
+    /// The number of events that a connection collects before it takes the lock to add them to all others.
+    const BATCH: usize = 8_192;
 
     fn new(extent: Extent, by_default: bool) -> Self {
         Self {
@@ -235,22 +255,22 @@ impl Ratings {
         items: &Keyed<ItemIndex>,
     ) -> Result<(), StoreError> {
         let n_blocks = self.extent.blocks / Self::N_RANGES + 1;
-        let mut apart = Vec::with_capacity(Self::N_APART);
+        let mut batch = Vec::with_capacity(Self::BATCH);
         loop {
             let start = self.next_block.fetch_add(n_blocks, Ordering::Relaxed);
             if start >= self.extent.blocks {
-                self.put(&mut apart);
+                self.add(&mut batch);
                 return Ok(());
             }
             copy::read_ratings(connection, start..start + n_blocks, self.by_default, |row| {
-                apart.push(RatingEvent {
+                batch.push(RatingEvent {
                     user: users.index("ratings", row.user_id)?,
                     item: items.index("ratings", row.item_id)?,
                     value: row.value,
                     rated_at: row.rated_at,
                 });
-                if apart.len() == Self::N_APART {
-                    self.put(&mut apart);
+                if batch.len() == Self::BATCH {
+                    self.add(&mut batch);
                 }
                 Ok(())
             })
@@ -258,7 +278,8 @@ impl Ratings {
         }
     }
 
-    fn put(&self, events: &mut Vec<RatingEvent>) {
+    /// Moves `events` to those of all connections.
+    fn add(&self, events: &mut Vec<RatingEvent>) {
         let mut all = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         all.append(events);
     }
@@ -268,6 +289,7 @@ impl Ratings {
     }
 }
 
+/// Reads one event for each order of a user and an item with a net quantity above 0.
 async fn read_orders(
     connection: &mut Connection,
     by_default: bool,

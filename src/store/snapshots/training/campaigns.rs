@@ -1,57 +1,58 @@
-//! What became of all campaigns.
+//! Reads past campaigns: their definitions, recipients and redemptions.
 
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 
-use coupons::affinity::covered_by_any;
-use coupons::offer_catalog::{Offer, OfferCatalog};
+use domain::coupon::{Campaign, Coupon};
 use domain::id::CampaignId;
 use domain::time::Timestamp;
-use recommender::snapshot::catalog::Catalog;
-use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
-use recommender::training::input::{CampaignHistory, RedemptionEvent};
+use recommender::snapshot::dictionary::UserIndex;
+use recommender::training::input::RedemptionEvent;
 
 use super::Keyed;
 use crate::store::coupons::offer_catalog;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Connection;
 
-/// Ascending by id; recipients and redeemers are those who allow to be trained on, those of whom nothing is on record if
-/// `by_default`. Covered is what the coupons cover by the facts that `catalog` has of the items.
+/// A campaign until now, among the users who allow training.
+#[derive(Debug)]
+pub struct PastCampaign {
+    pub campaign: Campaign,
+    /// In any order.
+    pub coupons: Vec<Coupon>,
+    /// The users to whom it was assigned, or who were exposed to it and not held out. Ascending, each once.
+    pub recipients: Vec<UserIndex>,
+    /// One for each redemption that was not given back as a whole, ascending by time, then user.
+    pub redemptions: Vec<RedemptionEvent>,
+}
+
+/// Reads all campaigns, ascending by id.
+///
+/// `by_default`: whether users who have said nothing about training allow it.
 pub(super) async fn read(
     connection: &mut Connection,
     by_default: bool,
     users: &Keyed<UserIndex>,
-    items: &Keyed<ItemIndex>,
-    catalog: &Catalog,
-) -> Result<Vec<CampaignHistory>, StoreError> {
-    let campaigns = offer_catalog::read_campaigns(connection).await?;
-    let offer_catalog = OfferCatalog::new(campaigns, offer_catalog::read_coupons(connection).await?);
-    let mut offers: HashMap<&CampaignId, Vec<&Offer>> = HashMap::new();
-    for offer in offer_catalog.offers() {
-        offers.entry(&offer.campaign.id).or_default().push(offer);
+) -> Result<Vec<PastCampaign>, StoreError> {
+    let mut campaigns = offer_catalog::read_campaigns(connection).await?;
+    let mut coupons: HashMap<CampaignId, Vec<Coupon>> = HashMap::new();
+    for coupon in offer_catalog::read_coupons(connection).await? {
+        coupons.entry(coupon.campaign.clone()).or_default().push(coupon);
     }
     let mut recipients = read_recipients(connection, by_default, users).await?;
     let mut redemptions = read_redemptions(connection, by_default, users).await?;
-    let mut histories: Vec<CampaignHistory> = offer_catalog
-        .campaigns()
-        .map(|campaign| {
-            let offers = offers.remove(&campaign.id).unwrap_or_default();
-            CampaignHistory {
-                id: campaign.id.clone(),
-                window: campaign.window,
-                items: covered_by_any(&items.ids, catalog, offers),
-                recipients: recipients.remove(campaign.id.as_str()).unwrap_or_default(),
-                redemptions: redemptions.remove(campaign.id.as_str()).unwrap_or_default(),
-            }
-        })
-        .collect();
-    histories.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    Ok(histories)
+    campaigns.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    let past = campaigns.into_iter().map(|campaign| PastCampaign {
+        coupons: coupons.remove(&campaign.id).unwrap_or_default(),
+        recipients: recipients.remove(campaign.id.as_str()).unwrap_or_default(),
+        redemptions: redemptions.remove(campaign.id.as_str()).unwrap_or_default(),
+        campaign,
+    });
+    Ok(past.collect())
 }
 
-/// By campaign; ascending, each once.
+/// Reads the recipients of each campaign by its id, ascending, each once.
 async fn read_recipients(
     connection: &mut Connection,
     by_default: bool,
@@ -82,7 +83,8 @@ async fn read_recipients(
     Ok(recipients)
 }
 
-/// By campaign; ascending by time, then user. Those that were given back as a whole are left out.
+/// Reads the redemptions of each campaign by its id, ascending by time, then user. Leaves out those that were given back
+/// as a whole.
 async fn read_redemptions(
     connection: &mut Connection,
     by_default: bool,

@@ -1,0 +1,41 @@
+//! Reads what a model is trained on.
+
+use std::sync::Arc;
+
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::changes::Watermark;
+use crate::store::snapshots::training::{self, PastCampaign};
+use coupons::affinity::covered_by_any;
+use coupons::offer_catalog::Offer;
+use domain::consent::PrivacyOptions;
+use recommender::training::input::{CampaignHistory, TrainingInput};
+
+/// Reads everything as of one moment, and works out which items past campaigns covered, by the facts that the catalog has
+/// of the items. Returns the moment too.
+///
+/// # Errors
+/// [`StoreError`] when the database cannot be read.
+pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<(TrainingInput, Watermark), StoreError> {
+    let data = training::read(pool, privacy).await?;
+    let mut input = data.input;
+    let histories = data.campaigns.into_iter().map(|past| history(past, &input));
+    input.campaigns = histories.collect();
+    Ok((input, data.watermark))
+}
+
+fn history(past: PastCampaign, input: &TrainingInput) -> CampaignHistory {
+    let campaign = Arc::new(past.campaign);
+    let offer = |coupon| Offer {
+        coupon,
+        campaign: campaign.clone(),
+    };
+    let offers: Vec<Offer> = past.coupons.into_iter().map(offer).collect();
+    CampaignHistory {
+        id: campaign.id.clone(),
+        window: campaign.window,
+        items: covered_by_any(&input.items, &input.catalog, &offers),
+        recipients: past.recipients,
+        redemptions: past.redemptions,
+    }
+}

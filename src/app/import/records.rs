@@ -1,13 +1,17 @@
-//! CSV as it comes: records with the lines they begin at, in bounded memory.
+//! Reads CSV records and the line that each begins at, in bounded memory.
 //!
-//! RFC 4180, with any one-byte delimiter, LF or CRLF, and a byte order mark allowed. A quote that is not closed costs
-//! one line, not the rest of the file: where a record over several lines has not the width of the header, its first
-//! line alone is malformed and reading goes on with the next one.
+//! `csv-core` splits a record into fields: RFC 4180 with any one-byte delimiter. This module adds what the parser leaves
+//! open: LF or CRLF at the end of a line, an optional byte order mark, a greatest length, and the rejection of bad lines.
+//!
+//! An unclosed quote costs one line, not the rest of the file. `csv-core` accepts any text and would read on until the
+//! next quote. A record whose quotes are wrong, or that spans several lines and has not the width of the header, is
+//! therefore abandoned: its first line alone is malformed, and reading resumes at the next line.
 
 use std::io::{self, Read};
-use std::ops::Range;
 
-/// Longest record, in bytes.
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
+
+/// The greatest length of a record, in bytes.
 pub(super) const MAX_RECORD_BYTES: usize = 1 << 20;
 
 const READ_BYTES: usize = 1 << 16;
@@ -16,22 +20,25 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(super) struct Records<R> {
     input: R,
     delimiter: u8,
-    /// What has been read; records up to `start` are done with.
+    /// The text read so far. Everything before `start` has been returned.
     text: Vec<u8>,
     start: usize,
     at_end: bool,
-    /// Of `start`, from 1.
+    /// The line number of `start`, from 1.
     line: u64,
-    /// Fields of a record, once the header is known.
+    /// The number of fields of every record, known once the header has been read.
     width: Option<usize>,
-    fields: Vec<Field>,
-    /// Quoted fields without the doubled quotes.
-    unescaped: Vec<u8>,
+    parser: Reader,
+    /// The fields of the current record, one after the other, without their quotes.
+    unquoted: Vec<u8>,
+    /// Where each field ends in `unquoted`; only the first `n_fields` are in use.
+    ends: Vec<usize>,
+    n_fields: usize,
     /// The beginning of a record that was too long to keep.
     excerpt: Vec<u8>,
 }
 
-/// A line that is no record of the header's width.
+/// A line that is not a record of the header's width.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed<'a> {
     pub line: u64,
@@ -42,54 +49,24 @@ pub(super) struct Malformed<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record<'a> {
-    /// Where it begins, from 1.
+    /// The line on which it begins, from 1.
     pub line: u64,
-    /// As it stands in the file, without the line end.
+    /// The record as it stands in the file, without the line end.
     pub raw: &'a [u8],
-    text: &'a [u8],
-    unescaped: &'a [u8],
-    fields: &'a [Field],
+    unquoted: &'a [u8],
+    ends: &'a [usize],
 }
 
 impl<'a> Record<'a> {
-    /// `index` must be below the width.
+    /// Returns a field without its quotes. `index` must be below the width.
     pub fn field(&self, index: usize) -> &'a [u8] {
-        match &self.fields[index] {
-            Field::Verbatim(range) => &self.text[range.clone()],
-            Field::Unescaped(range) => &self.unescaped[range.clone()],
-        }
+        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.unquoted[begin..self.ends[index]]
     }
 
     pub fn width(&self) -> usize {
-        self.fields.len()
+        self.ends.len()
     }
-}
-
-#[derive(Debug, Clone)]
-enum Field {
-    /// In the text.
-    Verbatim(Range<usize>),
-    /// In `unescaped`.
-    Unescaped(Range<usize>),
-}
-
-/// Where a record ends, or why it is none.
-enum Scanned {
-    /// The record ends at `end`, the next one begins at `next`.
-    Record {
-        end: usize,
-        next: usize,
-    },
-    /// A quote is not closed, or closed in the middle of a field.
-    BadQuote,
-    TooLong,
-}
-
-/// What stops a search in the text.
-enum Found {
-    At(usize),
-    End,
-    TooLong,
 }
 
 impl<R: Read> Records<R> {
@@ -102,30 +79,32 @@ impl<R: Read> Records<R> {
             at_end: false,
             line: 1,
             width: None,
-            fields: Vec::new(),
-            unescaped: Vec::new(),
+            parser: new_parser(delimiter),
+            unquoted: vec![0; READ_BYTES],
+            ends: vec![0; 16],
+            n_fields: 0,
             excerpt: Vec::new(),
         }
     }
 
-    /// The next record that is not an empty line; `None` at the end. The first one sets the width of all others.
+    /// Returns the next record that is not an empty line, or `None` at the end. The first record sets the width of all
+    /// others.
     pub fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Malformed<'_>>>> {
         if !self.skip_empty_lines()? {
             return Ok(None);
         }
-        let scanned = self.scan()?;
-        let (line, start) = (self.line, self.start);
-        let (end, next) = match scanned {
-            Scanned::Record { end, next } => (end, next),
-            Scanned::BadQuote => return self.bad_line().map(|malformed| Some(Err(malformed))),
-            Scanned::TooLong => return self.too_long().map(|malformed| Some(Err(malformed))),
+        let Some(next) = self.parse()? else {
+            return self.too_long().map(|malformed| Some(Err(malformed)));
         };
+        let (line, start) = (self.line, self.start);
+        let end = start + without_line_end(&self.text[start..next]).len();
         let raw_lines = 1 + self.text[start..end].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let found = self.fields.len();
-        let width = *self.width.get_or_insert(found);
-        if found != width && raw_lines > 1 {
+        let is_well_quoted = is_well_quoted(&self.text[start..end], self.delimiter);
+        let found = self.n_fields;
+        if !is_well_quoted || (raw_lines > 1 && self.width.is_some_and(|width| width != found)) {
             return self.bad_line().map(|malformed| Some(Err(malformed)));
         }
+        let width = *self.width.get_or_insert(found);
         self.start = next;
         self.line += raw_lines;
         let raw = &self.text[start..end];
@@ -134,15 +113,14 @@ impl<R: Read> Records<R> {
                 line,
                 raw,
                 reason: "WRONG_FIELD_COUNT",
-                message: format!("must have {width} fields as the header has, has {found}"),
+                message: format!("must have {width} fields like the header, has {found}"),
             })));
         }
         Ok(Some(Ok(Record {
             line,
             raw,
-            text: &self.text,
-            unescaped: &self.unescaped,
-            fields: &self.fields,
+            unquoted: &self.unquoted,
+            ends: &self.ends[..found],
         })))
     }
 
@@ -171,89 +149,40 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Finds the fields of the record at `start`.
-    fn scan(&mut self) -> io::Result<Scanned> {
-        self.fields.clear();
-        self.unescaped.clear();
-        let delimiter = self.delimiter;
-        let mut at = self.start;
+    /// Parses the record at `start` into fields. Returns where the next record begins, or `None` when this one is longer
+    /// than [`MAX_RECORD_BYTES`].
+    fn parse(&mut self) -> io::Result<Option<usize>> {
+        let (mut at, mut n_bytes, mut n_ends) = (self.start, 0, 0);
         loop {
-            let is_quoted = self.byte(at)? == Some(b'"');
-            let end = match is_quoted {
-                true => match self.quoted(at + 1)? {
-                    Ok(end) => end,
-                    Err(problem) => return Ok(problem),
-                },
-                false => match self.find(at, |byte| byte == delimiter || byte == b'\n')? {
-                    Found::At(end) => end,
-                    Found::End => self.text.len(),
-                    Found::TooLong => return Ok(Scanned::TooLong),
-                },
-            };
-            if self.text.get(end) == Some(&delimiter) {
-                if !is_quoted {
-                    self.fields.push(Field::Verbatim(at..end));
-                }
-                at = end + 1;
-                continue;
+            let (unquoted, ends) = (&mut self.unquoted[n_bytes..], &mut self.ends[n_ends..]);
+            let (result, read, written, ended) = self.parser.read_record(&self.text[at..], unquoted, ends);
+            at += read;
+            n_bytes += written;
+            n_ends += ended;
+            match result {
+                ReadRecordResult::Record | ReadRecordResult::End => break,
+                ReadRecordResult::OutputFull => self.unquoted.resize(2 * self.unquoted.len(), 0),
+                ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
+                ReadRecordResult::InputEmpty if at - self.start > MAX_RECORD_BYTES + "\r".len() => return Ok(None),
+                // At the end of the input the parser gets an empty slice, which tells it to end the record.
+                ReadRecordResult::InputEmpty => _ = self.fill()?,
             }
-            let next = self.text.len().min(end + 1);
-            let end = match self.text[at..end].last() {
-                Some(b'\r') => end - 1,
-                _ => end,
-            };
-            if !is_quoted {
-                self.fields.push(Field::Verbatim(at..end));
-            }
-            return Ok(match end - self.start > MAX_RECORD_BYTES {
-                true => Scanned::TooLong,
-                false => Scanned::Record { end, next },
-            });
         }
+        self.n_fields = n_ends;
+        let line = &self.text[self.start..at];
+        let has_cr = line.strip_suffix(b"\n").unwrap_or(line).ends_with(b"\r");
+        if let (true, Some(end)) = (has_cr, self.ends[..n_ends].last_mut()) {
+            // The parser ends a record at LF alone, so that the last field has the CR.
+            *end -= 1;
+        }
+        Ok((without_line_end(line).len() <= MAX_RECORD_BYTES).then_some(at))
     }
 
-    /// Reads the quoted field whose text begins at `begin`. Returns where the delimiter or line end after it stands.
-    fn quoted(&mut self, begin: usize) -> io::Result<Result<usize, Scanned>> {
-        let first_unescaped = self.unescaped.len();
-        let mut piece = begin;
-        loop {
-            let quote = match self.find(piece, |byte| byte == b'"')? {
-                Found::At(quote) => quote,
-                Found::End => return Ok(Err(Scanned::BadQuote)),
-                Found::TooLong => return Ok(Err(Scanned::TooLong)),
-            };
-            let after = self.byte(quote + 1)?;
-            if after == Some(b'"') {
-                self.unescaped.extend_from_slice(&self.text[piece..=quote]);
-                piece = quote + 2;
-                continue;
-            }
-            let field = match piece == begin {
-                true => Field::Verbatim(begin..quote),
-                false => {
-                    self.unescaped.extend_from_slice(&self.text[piece..quote]);
-                    Field::Unescaped(first_unescaped..self.unescaped.len())
-                }
-            };
-            self.fields.push(field);
-            let end = match (after, self.byte(quote + 2)?) {
-                (Some(b'\r'), Some(b'\n') | None) => quote + 2,
-                _ => quote + 1,
-            };
-            return Ok(match self.text.get(end) {
-                Some(&byte) if byte != self.delimiter && byte != b'\n' => Err(Scanned::BadQuote),
-                _ => Ok(end),
-            });
-        }
-    }
-
-    /// The physical line at `start`, which is no record by itself.
+    /// Rejects the line at `start`, which is not a record by itself.
     fn bad_line(&mut self) -> io::Result<Malformed<'_>> {
         let (line, start) = (self.line, self.start);
-        let end = match self.find(start, |byte| byte == b'\n')? {
-            Found::At(end) => end,
-            Found::End => self.text.len(),
-            Found::TooLong => return self.too_long(),
+        let Some(end) = self.line_end()? else {
+            return self.too_long();
         };
         self.start = self.text.len().min(end + 1);
         self.line += 1;
@@ -262,15 +191,34 @@ impl<R: Read> Records<R> {
             raw: self.text[start..end].trim_ascii_end(),
             reason: "BAD_QUOTE",
             message: "a quoted field must end with a quote before the delimiter or line end, \
-                      and quotes within it are doubled"
+                      and quotes within it must be doubled"
                 .to_owned(),
         })
     }
 
+    /// Returns where the line at `start` ends, or `None` when it is longer than [`MAX_RECORD_BYTES`].
+    fn line_end(&mut self) -> io::Result<Option<usize>> {
+        let mut at = self.start;
+        loop {
+            if let Some(length) = self.text[at..].iter().position(|&byte| byte == b'\n') {
+                return Ok(Some(at + length));
+            }
+            at = self.text.len();
+            if at - self.start > MAX_RECORD_BYTES {
+                return Ok(None);
+            }
+            if !self.fill()? {
+                return Ok(Some(at));
+            }
+        }
+    }
+
+    /// Rejects the record at `start`, which is longer than [`MAX_RECORD_BYTES`], and skips it.
     fn too_long(&mut self) -> io::Result<Malformed<'_>> {
+        self.parser = new_parser(self.delimiter);
         let window = &self.text[self.start..self.text.len().min(self.start + MAX_RECORD_BYTES)];
         if window.contains(&b'\n') {
-            // Several lines: a quote that nothing closes, most likely.
+            // It has several lines, most likely because a quote is never closed.
             return self.bad_line();
         }
         const EXCERPT_BYTES: usize = 1024;
@@ -297,24 +245,8 @@ impl<R: Read> Records<R> {
             line,
             raw: &self.excerpt,
             reason: "RECORD_TOO_LONG",
-            message: format!("must be at most {MAX_RECORD_BYTES} bytes long; its beginning is shown"),
+            message: format!("must be at most {MAX_RECORD_BYTES} bytes long; only its beginning is shown"),
         })
-    }
-
-    fn find(&mut self, from: usize, stop: impl Fn(u8) -> bool) -> io::Result<Found> {
-        let mut at = from;
-        loop {
-            if let Some(offset) = self.text[at..].iter().position(|&byte| stop(byte)) {
-                return Ok(Found::At(at + offset));
-            }
-            at = self.text.len();
-            if at - self.start > MAX_RECORD_BYTES {
-                return Ok(Found::TooLong);
-            }
-            if !self.fill()? {
-                return Ok(Found::End);
-            }
-        }
     }
 
     fn byte(&mut self, at: usize) -> io::Result<Option<u8>> {
@@ -326,7 +258,7 @@ impl<R: Read> Records<R> {
         Ok(Some(self.text[at]))
     }
 
-    /// Reads more text; returns whether there was some.
+    /// Reads more text. Returns whether there was some.
     fn fill(&mut self) -> io::Result<bool> {
         if self.at_end {
             return Ok(false);
@@ -345,6 +277,47 @@ impl<R: Read> Records<R> {
     }
 }
 
+fn new_parser(delimiter: u8) -> Reader {
+    let mut parser = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .terminator(Terminator::Any(b'\n'))
+        .build();
+    // A parser that has never read would drop a byte order mark, also in the middle of the file.
+    parser.read_record(&[], &mut [], &mut []);
+    parser
+}
+
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Returns whether every field of `record` that begins with a quote also ends with one. `csv-core` does not ask for it.
+fn is_well_quoted(record: &[u8], delimiter: u8) -> bool {
+    enum State {
+        FieldStart,
+        Unquoted,
+        Quoted,
+        /// After a quote in a quoted field, which closes the field or is the first of two.
+        QuoteInQuoted,
+    }
+    if !record.contains(&b'"') {
+        return true;
+    }
+    let mut state = State::FieldStart;
+    for &byte in record {
+        state = match (state, byte) {
+            (State::FieldStart, b'"') | (State::QuoteInQuoted, b'"') => State::Quoted,
+            (State::Quoted, b'"') => State::QuoteInQuoted,
+            (State::Quoted, _) => State::Quoted,
+            (_, byte) if byte == delimiter => State::FieldStart,
+            (State::FieldStart | State::Unquoted, _) => State::Unquoted,
+            (State::QuoteInQuoted, _) => return false,
+        };
+    }
+    !matches!(state, State::Quoted)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -353,7 +326,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives at most `step` bytes at a time.
+    /// Returns at most `step` bytes at a time.
     struct Steps {
         input: Cursor<Vec<u8>>,
         step: usize,
@@ -366,7 +339,7 @@ mod tests {
         }
     }
 
-    /// Every record as `line: field|field`, every malformed one as `line! REASON raw`.
+    /// Shows every record as `line: field|field` and every malformed one as `line! REASON raw`.
     fn read_in_steps(text: &[u8], delimiter: u8, step: usize) -> Vec<String> {
         let input = Cursor::new(text.to_vec());
         let mut records = Records::new(Steps { input, step }, delimiter);
@@ -428,16 +401,16 @@ mod tests {
                 "5: 7|8",
             ],
         );
-        // Never closed.
+        // A quote that is never closed.
         check("a,b\n\"1,2\n3,4\n", &["1: a|b", "2! BAD_QUOTE \"1,2", "3: 3|4"]);
         check("a,b\n1,\"\n", &["1: a|b", "2! BAD_QUOTE 1,\""]);
         check("a,b\n1,\"", &["1: a|b", "2! BAD_QUOTE 1,\""]);
-        // Closed by the quote that opens another field.
+        // A quote that is closed by the quote that opens another field.
         check(
             "a,b\n\"1,2\n\"3\",4\n5,6\n",
             &["1: a|b", "2! BAD_QUOTE \"1,2", "3: 3|4", "4: 5|6"],
         );
-        // Closed by chance at a delimiter, but with fields too many.
+        // A quote that is closed at a delimiter by chance, but then with too many fields.
         check(
             "a,b\n\"1,2\n3\",4,5\n6,7\n",
             &["1: a|b", "2! BAD_QUOTE \"1,2", "3! WRONG_FIELD_COUNT 3\",4,5", "4: 6|7"],
@@ -500,7 +473,7 @@ mod tests {
     }
 
     proptest! {
-        /// The reference: the crate csv, on what it has written itself.
+        /// The reference is the crate csv, which has written the text.
         #[test]
         fn records_are_those_of_the_reference(
             rows in prop::collection::vec(prop::collection::vec("[a,;\"\r\n ]{0,4}", 3), 1..8),

@@ -15,7 +15,7 @@ use domain::coupon::{Coupon, CouponPatch, Discount, Rule, Scope};
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
 
 use self::campaigns::DefineError;
-use self::rows::{CouponRow, rules_to_json};
+use self::rows::{CouponRow, corrupt, rules_to_json};
 use crate::store::catalog::ids;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, Tx};

@@ -1,6 +1,7 @@
 //! The rows of campaigns and coupons, and their conversion into the types of the domain.
 
-use domain::coupon::{Campaign, Coupon, Discount, Holdout, ItemSet, Rule, Scope, Window};
+use domain::campaign::{Campaign, Holdout, Window};
+use domain::coupon::{Coupon, Discount, ItemSet, Rule, Scope};
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 use domain::money::Currency;
 use domain::time::Timestamp;
@@ -198,7 +199,7 @@ fn item_set(items: Vec<String>, categories: Vec<String>, merchants: Vec<String>)
     })
 }
 
-fn corrupt(problem: impl ToString) -> StoreError {
+pub(super) fn corrupt(problem: impl ToString) -> StoreError {
     StoreError::corrupt("coupons", problem)
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 
-use domain::coupon::{Campaign, Coupon};
+use domain::campaign::Campaign;
+use domain::coupon::Coupon;
 use domain::id::CampaignId;
 use domain::time::Timestamp;
 use recommender::snapshot::dictionary::UserIndex;

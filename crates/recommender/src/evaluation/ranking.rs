@@ -166,8 +166,7 @@ fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     most_popular(&view.snapshot, LIMIT, None, |item| is_shown(view, item, excluded))
 }
 
-/// Returns the best listed items for `user` by learned weights; none where the snapshot has no weights. `excluded`:
-/// ascending.
+/// Returns the best listed items for `user` by learned weights; none if the snapshot has no weights. `excluded`: ascending.
 fn weighted(view: &View, user: UserIndex, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
     let history = view.snapshot.ratings().row(user.at()).iter();
     let ranked = rank_by_weights(&view.snapshot, history, LIMIT, |item| is_shown(view, item, excluded));

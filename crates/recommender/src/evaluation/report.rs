@@ -22,7 +22,7 @@ pub enum ParametersOf {
     Active,
 }
 
-/// A way of ranking items.
+/// A way of predicting ratings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RatingPredictor {

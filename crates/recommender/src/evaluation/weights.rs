@@ -67,14 +67,15 @@ fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Eval
     first_of_the_best(&figures)
 }
 
-/// Chooses the ranker with the highest NDCG@10 on new items, the first of equals; and the first of all where there are too
-/// few users to tell, [`BLENDED`] where there is none.
+/// Chooses the ranker with the highest NDCG@10 on new items; the first wins ties.
 ///
-/// `weight`: of the item-based side of a blend.
+/// Returns the first ranker if there are too few users to tell, and [`BLENDED`] if there are no rankers.
+///
+/// `weight`: the weight of the item-based side of a blend, 0 to 1.
 pub(super) fn choose_ranker(
     view: &View,
     users: &Dictionary<UserIndex>,
-    cases: &[Case],
+    cases: &[EvaluationCase],
     competing: &[Ranker],
     weight: f64,
 ) -> Ranker {
@@ -97,7 +98,7 @@ pub(super) fn choose_ranker(
     figures.reduce(better).map_or(first, |best| best.0)
 }
 
-fn has_too_few_users(cases: &[Case]) -> bool {
+fn has_too_few_users(cases: &[EvaluationCase]) -> bool {
     let asked = cases.iter().filter(|case| !case.relevant(ItemScope::New).is_empty());
     asked.count() < MIN_SAMPLES
 }

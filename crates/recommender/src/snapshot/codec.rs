@@ -238,7 +238,7 @@ pub fn decode_part(
         }
         Some(part) => (part.decode)(version, &mut reader)
             .and_then(|contents| reader.finish().map(|()| contents))
-            .map(|contents| DecodedContents::Known(part.name, StoredContents::Decoded(contents))),
+            .map(|contents| DecodedContents::Known(part.name, StoredContents::Decoded(Box::new(contents)))),
     };
     match reader.close() {
         Some((written, actual)) if written == actual => Ok(DecodedPart {

@@ -145,7 +145,7 @@ impl PartEntry {
 /// A part of known name that was stored.
 #[derive(Debug)]
 pub(super) enum StoredContents {
-    Decoded(Contents),
+    Decoded(Box<Contents>),
     UnknownVersion(u16),
 }
 
@@ -189,6 +189,7 @@ macro_rules! parts {
         }
 
         /// The contents of one part.
+        #[expect(clippy::enum_variant_names, reason = "the variants are the names in the list")]
         #[derive(Debug)]
         pub(super) enum Contents {
             $( $Part(<$module::$Part as Part>::Contents), )+
@@ -217,7 +218,10 @@ macro_rules! parts {
         ) -> Result<SnapshotParts, CodecError> {
             $(
                 let ($( $field ),+) = match stored.remove(<$module::$Part as Part>::NAME) {
-                    Some(StoredContents::Decoded(Contents::$Part(contents))) => contents,
+                    Some(StoredContents::Decoded(contents)) => match *contents {
+                        Contents::$Part(contents) => contents,
+                        _ => unreachable!("a part decodes into its own contents"),
+                    },
                     other => without::<$module::$Part>(absence(other.as_ref()))?,
                 };
             )+

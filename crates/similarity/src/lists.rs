@@ -558,13 +558,21 @@ mod tests {
             let lists = WeightLists::new(4, offsets, targets.to_vec(), weights.to_vec());
             assert_eq!(lists.unwrap_err().to_string(), message);
         };
-        check(&[0], &[], "1 column or neighbor indices, but 0 values");
+        check(
+            &[0],
+            &[],
+            "there are 1 column or neighbor indices, but 0 values; there must be as many",
+        );
         check(
             &[2, 4],
             &[0.5, 0.5],
             "entry (row 1, column 4) lies outside of 4 columns",
         );
-        check(&[2, 2], &[0.5, 0.5], "entry (row 1, column 2) is given twice");
+        check(
+            &[2, 2],
+            &[0.5, 0.5],
+            "entry (row 1, column 2) is given twice; it must be given once",
+        );
         check(
             &[3, 2],
             &[0.5, 0.5],

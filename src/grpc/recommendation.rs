@@ -120,8 +120,8 @@ impl RecommendationHandler {
     async fn rank(&self, view: Arc<View>, rank: RankRequest) -> Result<RecommendResponse, Status> {
         let work = work::of_ranking(&view, &rank);
         let recommend = move || {
-            let subject = rank.subject(&view);
-            let ranked = with_scratch(|scratch| rank::recommend(&view, &subject, &rank.options, &mut scratch.rank));
+            let recipient = rank.recipient(&view);
+            let ranked = with_scratch(|scratch| rank::recommend(&view, &recipient, &rank.options, &mut scratch.rank));
             convert::recommendations(&view, ranked)
         };
         heavy::run(work, recommend).await
@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
     use domain::id::UserId;
-    use recommender::ranking::rank::{RankOptions, Subject};
+    use recommender::ranking::rank::{RankOptions, Recipient};
     use recommender::snapshot::fixture;
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
             limit: 3,
             ..Default::default()
         };
-        let rank = |scratch: &mut Scratch| rank::recommend(&view, &Subject::User(&user), &options, &mut scratch.rank);
+        let rank = |scratch: &mut Scratch| rank::recommend(&view, &Recipient::User(&user), &options, &mut scratch.rank);
         let fresh = format!("{:?}", Scratch::default());
         let left = || with_scratch(|scratch| format!("{scratch:?}"));
 

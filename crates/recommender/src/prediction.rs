@@ -1,4 +1,4 @@
-//! Predicted ratings.
+//! Predicts ratings.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
@@ -9,6 +9,7 @@ use domain::id::UserId;
 use crate::ranking::Basis;
 pub use crate::ranking::explain::{ItemContribution, SimilarUsers};
 use crate::ranking::explain::{item_contributions, similar_users};
+pub use crate::ranking::kernel::item_lookup::LookupOptions;
 use crate::ranking::kernel::item_lookup::{Hits, RequestedItems};
 use crate::ranking::kernel::prefetch::{AHEAD, prefetch, prefetch_ranks, prefetch_value};
 use crate::ranking::shopper::Shopper;
@@ -16,21 +17,21 @@ use crate::ranking::shopper::Shopper;
 #[cfg(test)]
 mod tests;
 
-/// How a predicted rating is computed from the neighbors.
+/// The formula by which a predicted rating is computed from the neighbors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Estimator {
-    /// Σ sim·R / Σ|sim| over all neighbors, an absent rating counting 0; never clamped.
+    /// Σ sim·R / Σ|sim| over all neighbors, where an absent rating counts as 0; never clamped.
     WeightedSum,
-    /// The same over the neighbors that have rated; clamped to the rating scale.
+    /// The same over the neighbors with a rating; clamped to the rating scale.
     WeightedMean,
-    /// b_ui + Σ sim·(R − b) / Σ|sim| over the neighbors that have rated, b = μ + b_u + b_i; clamped.
+    /// b_ui + Σ sim·(R − b) / Σ|sim| over the neighbors with a rating, b = μ + b_u + b_i; clamped.
     ///
     /// Source: Koren 2010, "Factor in the Neighbors", §2.
     #[default]
     Baseline,
 }
 
-/// What a prediction rests on when no neighbor could be used; always clamped to the rating scale.
+/// The source of a prediction when no neighbor could be used; such a prediction is always clamped to the rating scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
     /// Neighbors were used.
@@ -50,21 +51,41 @@ pub struct PredictOptions {
     pub estimator: Estimator,
     pub basis: Basis,
     pub explain: bool,
+    pub thresholds: Thresholds,
+}
+
+/// Decides by which of two methods [`Predictor::predict_all`] looks ratings up. This changes how long an answer takes, and
+/// nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    pub lookup: LookupOptions,
+    /// The most ratings of the user per requested item that are spread out, one slot an item; of a user with more, each
+    /// rating is searched for when it is needed.
+    pub max_spread: usize,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            lookup: LookupOptions::default(),
+            max_spread: 200,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     pub value: f64,
-    /// Neighbors that were used: for the weighted sum all, else those that have rated; of a blend both sides together.
+    /// The number of neighbors used: all for the weighted sum, else those with a rating; a blend counts both sides.
     pub support: u32,
     /// The value was outside the rating scale and set to its limit.
     pub clamped: bool,
     pub fallback: Fallback,
-    /// Present when asked for.
+    /// Present when it was requested.
     pub explanation: Option<RatingExplanation>,
 }
 
-/// The terms of a predicted rating; all of them, over all items, sum to its value.
+/// The terms of a predicted rating; together, over all items, they sum to its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RatingExplanation {
     pub global_mean: f64,
@@ -72,13 +93,13 @@ pub struct RatingExplanation {
     pub item_bias: f64,
     /// Largest absolute contribution first.
     pub items: Vec<ItemContribution>,
-    /// `None` when no similar user has rated the item, or they were not asked.
+    /// `None` when the basis has no users, or no similar user has rated the item.
     pub similar_users: Option<SimilarUsers>,
-    /// What clamping to the rating scale added.
+    /// The difference that clamping to the rating scale made.
     pub clamping: f64,
 }
 
-/// Predicts for one user; built once, whatever the number of items.
+/// Predicts ratings of one user; built once for any number of items.
 pub struct Predictor<'a> {
     snapshot: &'a Snapshot,
     shopper: Shopper<'a>,
@@ -86,31 +107,31 @@ pub struct Predictor<'a> {
     user_bias: f64,
 }
 
-/// Room for the predictions of one request, kept for the next: it grows to the number of items, and to that of ratings that
-/// neighbors have given to those of a request.
+/// The buffers of one request, reused by the next. They grow to the number of items, and to the number of ratings that
+/// neighbors have given to the items of a request.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The user's own ratings, one an item; between requests every one is 0.
+    /// The user's own ratings by item; between requests every one is 0.
     ratings: Vec<f32>,
-    asked: RequestedItems,
-    met: Hits,
-    meetings: Vec<Meeting>,
+    requested: RequestedItems,
+    hits: Hits,
+    found: Vec<FoundRating>,
 }
 
-/// A neighbor of the user has rated an item that is asked about.
+/// A neighbor's rating of a requested item, before it is read.
 ///
-/// All are found before the first rating is read: that would be waited for, and is fetched meanwhile.
+/// All ratings are found before the first is read, so that they are fetched from memory meanwhile.
 #[derive(Debug)]
-struct Meeting {
+struct FoundRating {
     neighbor: UserIndex,
     similarity: f32,
-    /// Of the item in the request.
-    place: usize,
-    /// Position of the rating among all.
+    /// The item's position in the request.
+    position: usize,
+    /// The rating's position among all entries of the ratings.
     entry: usize,
 }
 
-/// Terms of a sum over neighbors, one added after the other.
+/// The terms of a sum over neighbors, added one after the other.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     total: f64,
@@ -126,14 +147,14 @@ struct Side {
     support: u32,
 }
 
-/// How much each side counts, 0 to 1.
+/// The weight of each side, in [0, 1].
 #[derive(Debug, Clone, Copy, Default)]
 struct Shares {
     items: f64,
     users: f64,
 }
 
-/// μ, b_u and b_i, or 0s where the estimator does without.
+/// μ, b_u and b_i; all are 0 where the estimator does not use them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Base {
     global_mean: f64,
@@ -142,14 +163,15 @@ struct Base {
 }
 
 impl<'a> Predictor<'a> {
-    /// For `user` as they are now. One whose ratings have changed since the snapshot gets the bias that these ratings
-    /// have beside the snapshot's item biases; ratings of items newer than the snapshot do not count. Who has objected to
-    /// profiling gets what somebody unknown gets.
+    /// Takes `user` with their present ratings.
+    ///
+    /// A user whose ratings have changed since the snapshot gets the bias that these ratings have beside the snapshot's item
+    /// biases; ratings of items newer than the snapshot do not count. A user who objects to profiling is treated as unknown.
     pub fn new(view: &'a View, user: &UserId) -> Self {
         Self::of(view, Shopper::of_user(view, user))
     }
 
-    /// For `user` as the snapshot knows them, whatever has changed since.
+    /// Takes `user` as the snapshot knows them, whatever has changed since.
     pub fn for_index(view: &'a View, user: UserIndex) -> Self {
         Self::of(view, Shopper::of_index(view, user))
     }
@@ -165,7 +187,7 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// An item's own rating by the user takes no part in its prediction, for no item is its own neighbor.
+    /// Predicts the rating of `item`. The user's own rating of it takes no part, because no item is its own neighbor.
     pub fn predict(&self, item: &ItemRef, options: &PredictOptions) -> Prediction {
         let known = match item {
             ItemRef::Known(item) => Some(*item),
@@ -180,9 +202,9 @@ impl<'a> Predictor<'a> {
         self.prediction(known, items.unwrap_or_default(), users.unwrap_or_default(), options)
     }
 
-    /// [`Self::predict`] of several items, which costs less a piece.
+    /// Predicts what [`Self::predict`] does for several items, at less cost for each.
     ///
-    /// `items`: each once; `None`: one that the snapshot does not know.
+    /// `items`: each once; `None` for an item that the snapshot does not know.
     pub fn predict_all(
         &self,
         items: &[Option<ItemIndex>],
@@ -191,11 +213,11 @@ impl<'a> Predictor<'a> {
     ) -> Vec<Prediction> {
         scratch.grow(self.snapshot.items().len());
         let by_items = match options.basis.has_items() {
-            true => self.item_sides(items, options.estimator, scratch),
+            true => self.item_sides(items, options, scratch),
             false => vec![Side::default(); items.len()],
         };
         let by_users = match options.basis.has_users() {
-            true => self.user_sides(items, options.estimator, scratch),
+            true => self.user_sides(items, options, scratch),
             false => vec![Side::default(); items.len()],
         };
         let sides = by_items.into_iter().zip(by_users);
@@ -224,50 +246,60 @@ impl<'a> Predictor<'a> {
             Estimator::WeightedSum if support > 0 => (raw, false),
             _ => self.snapshot.parameters().scale.clamp(raw),
         };
-
-        let explanation = options.explain.then(|| {
-            let weigh = |share: f64, side: Side| {
-                if side.support > 0 {
-                    share / side.total_similarity
-                } else {
-                    0.0
-                }
-            };
-            let (per_item, per_user) = (weigh(shares.items, items), weigh(shares.users, users));
-            RatingExplanation {
-                global_mean: base.global_mean,
-                user_bias: base.user_bias,
-                item_bias: base.item_bias,
-                items: known.filter(|_| items.support > 0).map_or(Vec::new(), |item| {
-                    item_contributions(self.snapshot, &self.shopper, item, |neighbor, similarity, rating| {
-                        per_item * similarity * (rating - self.expected_of_item(neighbor, options.estimator))
-                    })
-                }),
-                similar_users: known.filter(|_| users.support > 0).and_then(|item| {
-                    similar_users(self.snapshot, &self.shopper, item, |neighbor, similarity, rating| {
-                        per_user * similarity * (rating - self.expected_of_user(neighbor, item, options.estimator))
-                    })
-                }),
-                clamping: value - raw,
-            }
-        });
         Prediction {
             value,
             support,
             clamped,
             fallback,
-            explanation,
+            explanation: options.explain.then(|| RatingExplanation {
+                global_mean: base.global_mean,
+                user_bias: base.user_bias,
+                item_bias: base.item_bias,
+                items: self.explain_items(known, items, shares, options.estimator),
+                similar_users: self.explain_users(known, users, shares, options.estimator),
+                clamping: value - raw,
+            }),
         }
     }
 
-    /// μ + b_u + b_i, clamped: what is predicted without neighbors.
+    fn explain_items(
+        &self,
+        item: Option<ItemIndex>,
+        side: Side,
+        shares: Shares,
+        estimator: Estimator,
+    ) -> Vec<ItemContribution> {
+        let Some(item) = item.filter(|_| side.support > 0) else {
+            return Vec::new();
+        };
+        let weight = shares.items / side.total_similarity;
+        item_contributions(self.snapshot, &self.shopper, item, |neighbor, similarity, rating| {
+            weight * similarity * (rating - self.expected_of_item(neighbor, estimator))
+        })
+    }
+
+    fn explain_users(
+        &self,
+        item: Option<ItemIndex>,
+        side: Side,
+        shares: Shares,
+        estimator: Estimator,
+    ) -> Option<SimilarUsers> {
+        let item = item.filter(|_| side.support > 0)?;
+        let weight = shares.users / side.total_similarity;
+        similar_users(self.snapshot, &self.shopper, item, |neighbor, similarity, rating| {
+            weight * similarity * (rating - self.expected_of_user(neighbor, item, estimator))
+        })
+    }
+
+    /// Returns μ + b_u + b_i, clamped: the prediction without neighbors.
     pub fn baseline(&self, item: ItemIndex) -> f64 {
         let (value, _) = self.snapshot.parameters().scale.clamp(self.base(Some(item)).sum());
         value
     }
 
-    /// The item-based and the user-based value, neither of them clamped; `None` unless both have support, for only then
-    /// does a blend weigh them.
+    /// Returns the item-based and the user-based value, neither of them clamped. Returns `None` unless both have support,
+    /// because a blend weighs them only then.
     pub fn sides(&self, item: ItemIndex, estimator: Estimator) -> Option<(f64, f64)> {
         let (items, users) = (self.item_side(item, estimator), self.user_side(item, estimator));
         let base = match estimator {
@@ -277,7 +309,7 @@ impl<'a> Predictor<'a> {
         (items.support > 0 && users.support > 0).then_some((base + items.mean, base + users.mean))
     }
 
-    /// Without `item`, one that the snapshot does not know.
+    /// Returns the biases; `item` is `None` for one that the snapshot does not know.
     fn base(&self, item: Option<ItemIndex>) -> Base {
         Base {
             global_mean: self.global_mean,
@@ -286,7 +318,7 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// Over the neighbors of `item`, of which the user has rated some.
+    /// Averages the user's ratings of the neighbors of `item`.
     fn item_side(&self, item: ItemIndex, estimator: Estimator) -> Side {
         if !self.shopper.has_ratings() {
             return Side::default();
@@ -305,7 +337,7 @@ impl<'a> Predictor<'a> {
         sum.over(similarities, estimator)
     }
 
-    /// Over the neighbors of the user, of whom some have rated `item`.
+    /// Averages the ratings of `item` by the neighbors of the user.
     fn user_side(&self, item: ItemIndex, estimator: Estimator) -> Side {
         let (neighbors, similarities) = self.shopper.neighbor_list();
         let mut sum = Sum::default();
@@ -321,16 +353,17 @@ impl<'a> Predictor<'a> {
         sum.over(similarities, estimator)
     }
 
-    /// [`Self::item_side`] of every item: the user's ratings are spread out once for all of them.
-    fn item_sides(&self, items: &[Option<ItemIndex>], estimator: Estimator, scratch: &mut Scratch) -> Vec<Side> {
+    /// Computes [`Self::item_side`], its plain reference, for every item. The user's ratings are spread out once for all.
+    fn item_sides(&self, items: &[Option<ItemIndex>], options: &PredictOptions, scratch: &mut Scratch) -> Vec<Side> {
+        let estimator = options.estimator;
         if !self.shopper.has_ratings() {
             return vec![Side::default(); items.len()];
         }
-        if self.shopper.n_ratings() > MAX_SPREAD * items.len() {
+        if self.shopper.n_ratings() > options.thresholds.max_spread * items.len() {
             let side = |item| self.item_side(item, estimator);
             return items.iter().map(|item| item.map(side).unwrap_or_default()).collect();
         }
-        let Scratch { ratings, met, .. } = scratch;
+        let Scratch { ratings, hits, .. } = scratch;
         for (item, rating) in self.shopper.ratings() {
             ratings[item.at()] = rating;
         }
@@ -345,7 +378,7 @@ impl<'a> Predictor<'a> {
             let Some(item) = item else { return Side::default() };
             let (neighbors, similarities) = row(*item);
             let mut sum = Sum::default();
-            for &position in met.among(neighbors, |neighbor| spread[neighbor as usize] > 0.0) {
+            for &position in hits.find(neighbors, |neighbor| spread[neighbor as usize] > 0.0) {
                 let (neighbor, similarity) = (neighbors[position as usize], similarities[position as usize]);
                 let expected = self.expected_of_item(ItemIndex(neighbor), estimator);
                 sum.add(similarity, f64::from(spread[neighbor as usize]) - expected);
@@ -359,62 +392,27 @@ impl<'a> Predictor<'a> {
         sides
     }
 
-    /// [`Self::user_side`] of every item: the row of each neighbor is gone through once for all of them.
-    fn user_sides(&self, items: &[Option<ItemIndex>], estimator: Estimator, scratch: &mut Scratch) -> Vec<Side> {
-        let Scratch {
-            asked, met, meetings, ..
-        } = scratch;
-        for (place, item) in (0..).zip(items) {
+    /// Computes [`Self::user_side`], its plain reference, for every item. Each neighbor's row is looked through once for all.
+    fn user_sides(&self, items: &[Option<ItemIndex>], options: &PredictOptions, scratch: &mut Scratch) -> Vec<Side> {
+        let estimator = options.estimator;
+        for (position, item) in (0..).zip(items) {
             if let Some(item) = item {
-                asked.insert(self.snapshot.popularity().rank(*item), place);
+                scratch
+                    .requested
+                    .insert(self.snapshot.popularity().rank(*item), position);
             }
         }
-        let ratings = self.snapshot.ratings();
-        let row = |user: UserIndex| ratings.row(user.at());
-        // Before a row can be fetched it has to be known where it is.
-        for (neighbor, _) in self.shopper.neighbors() {
-            prefetch(&ratings.offsets()[neighbor.at()..][..2]);
-        }
-        let mut ahead = self.shopper.neighbors().skip(AHEAD);
-        for (neighbor, similarity) in self.shopper.neighbors() {
-            if let Some((later, _)) = ahead.next()
-                && let rated = row(later)
-                && asked.is_short(rated.len())
-            {
-                prefetch_ranks(rated.ranks);
-            }
-            let rated = row(neighbor);
-            let first = ratings.row_range(neighbor.at()).start;
-            let mut note = |rank: u32, position: usize| {
-                prefetch_value(rated.values, position);
-                meetings.push(Meeting {
-                    neighbor,
-                    similarity,
-                    place: asked.place(rank),
-                    entry: first + position,
-                });
-            };
-            if asked.is_short(rated.len()) {
-                for &position in asked.met_in(rated.ranks, met) {
-                    note(rated.ranks.get(position as usize), position as usize);
-                }
-            } else {
-                for &rank in asked.ranks() {
-                    if let Some(position) = rated.ranks.position(rank) {
-                        note(rank, position);
-                    }
-                }
-            }
-        }
+        self.find_ratings(&options.thresholds.lookup, scratch);
+        scratch.requested.clear();
+
         let mut sums = vec![Sum::default(); items.len()];
-        let values = ratings.values().as_slice();
-        for meeting in meetings.drain(..) {
-            let Some(item) = items[meeting.place] else { continue };
-            let expected = self.expected_of_user(meeting.neighbor, item, estimator);
-            let deviation = f64::from(values.get(meeting.entry)) - expected;
-            sums[meeting.place].add(meeting.similarity, deviation);
+        let values = self.snapshot.ratings().values().as_slice();
+        for found in scratch.found.drain(..) {
+            let Some(item) = items[found.position] else { continue };
+            let expected = self.expected_of_user(found.neighbor, item, estimator);
+            let deviation = f64::from(values.get(found.entry)) - expected;
+            sums[found.position].add(found.similarity, deviation);
         }
-        asked.clear();
         let (_, similarities) = self.shopper.neighbor_list();
         let side = |(sum, item): (Sum, &Option<ItemIndex>)| match item {
             Some(_) => sum.over(similarities, estimator),
@@ -423,7 +421,51 @@ impl<'a> Predictor<'a> {
         sums.into_iter().zip(items).map(side).collect()
     }
 
-    /// What ratings are compared with: this user's of `item`; 0 but for the baseline estimator.
+    /// Finds the neighbors' ratings of the requested items, best neighbor first, and has each of them fetched.
+    fn find_ratings(&self, options: &LookupOptions, scratch: &mut Scratch) {
+        let Scratch {
+            requested, hits, found, ..
+        } = scratch;
+        let ratings = self.snapshot.ratings();
+        let row = |user: UserIndex| ratings.row(user.at());
+        // The place of a row has to be known before the row can be fetched.
+        for (neighbor, _) in self.shopper.neighbors() {
+            prefetch(&ratings.offsets()[neighbor.at()..][..2]);
+        }
+        let mut ahead = self.shopper.neighbors().skip(AHEAD);
+        for (neighbor, similarity) in self.shopper.neighbors() {
+            if let Some((later, _)) = ahead.next()
+                && let rated = row(later)
+                && requested.is_scan_faster(rated.len(), options)
+            {
+                prefetch_ranks(rated.ranks);
+            }
+            let rated = row(neighbor);
+            let first = ratings.row_range(neighbor.at()).start;
+            let mut note = |rank: u32, entry: usize| {
+                prefetch_value(rated.values, entry);
+                found.push(FoundRating {
+                    neighbor,
+                    similarity,
+                    position: requested.position(rank),
+                    entry: first + entry,
+                });
+            };
+            if requested.is_scan_faster(rated.len(), options) {
+                for &entry in requested.find_in(rated.ranks, options, hits) {
+                    note(rated.ranks.get(entry as usize), entry as usize);
+                }
+            } else {
+                for &rank in requested.ranks() {
+                    if let Some(entry) = rated.ranks.position(rank) {
+                        note(rank, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the user's expected rating of `item`, from which deviations are taken; 0 but for the baseline estimator.
     fn expected_of_item(&self, item: ItemIndex, estimator: Estimator) -> f64 {
         match estimator {
             Estimator::WeightedSum | Estimator::WeightedMean => 0.0,
@@ -431,7 +473,7 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// What ratings are compared with: `user`'s of `item`; 0 but for the baseline estimator.
+    /// Returns `user`'s expected rating of `item`, from which deviations are taken; 0 but for the baseline estimator.
     fn expected_of_user(&self, user: UserIndex, item: ItemIndex, estimator: Estimator) -> f64 {
         match estimator {
             Estimator::WeightedSum | Estimator::WeightedMean => 0.0,
@@ -446,7 +488,7 @@ impl<'a> Predictor<'a> {
         f64::from(self.snapshot.biases().items[item.at()])
     }
 
-    /// The fitted weight where both sides have something to say, else all to the one that has.
+    /// Returns the fitted weights where both sides have support; else the side with support gets all the weight.
     fn shares(&self, items: Side, users: Side, estimator: Estimator) -> Shares {
         let weights = self.snapshot.weights();
         let weight = match estimator {
@@ -484,7 +526,7 @@ impl Base {
 }
 
 impl Sum {
-    /// A neighbor that has rated, and what is averaged.
+    /// Adds the term of a neighbor with a rating.
     #[inline]
     fn add(&mut self, similarity: f32, deviation: f64) {
         let similarity = f64::from(similarity);
@@ -493,7 +535,7 @@ impl Sum {
         self.total += similarity * deviation;
     }
 
-    /// The mean; over all neighbors, whose `similarities` those are, where who has not rated counts too.
+    /// Returns the weighted mean. `similarities` are those of all neighbors: the weighted sum counts those without a rating too.
     fn over(self, similarities: &[f32], estimator: Estimator) -> Side {
         let (support, total_similarity) = match estimator {
             Estimator::WeightedSum => {
@@ -519,14 +561,11 @@ impl Scratch {
         if self.ratings.len() < n_items {
             self.ratings.resize(n_items, 0.0);
         }
-        self.asked.grow(n_items);
+        self.requested.grow(n_items);
     }
 }
 
-/// Ratings of a user for every item asked about, above which looking for single ones is quicker than to spread them out.
-const MAX_SPREAD: usize = if cfg!(test) { 1 } else { 200 };
-
-/// μ; the middle of the rating scale while nothing has been rated, for the mean of nothing says nothing.
+/// Returns μ, or the middle of the rating scale while nothing has been rated.
 fn global_mean(snapshot: &Snapshot) -> f64 {
     if snapshot.ratings().nnz() > 0 {
         return snapshot.biases().global_mean;
@@ -535,8 +574,8 @@ fn global_mean(snapshot: &Snapshot) -> f64 {
     (f64::from(scale.min) + f64::from(scale.max)) / 2.0
 }
 
-/// b_u: the stored one while it is that of the present ratings, else Σ_j (r_uj − μ − b_j) / (λ + n), as in training;
-/// 0 without ratings.
+/// Returns b_u: the stored bias while the ratings are those of the snapshot, else Σ_j (r_uj − μ − b_j) / (λ + n), as training
+/// computes it; 0 without ratings.
 fn user_bias(snapshot: &Snapshot, shopper: &Shopper, global_mean: f64) -> f64 {
     if !shopper.has_ratings() {
         return 0.0;

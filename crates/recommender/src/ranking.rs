@@ -1,8 +1,8 @@
-//! What would this user rate, what should they be shown, and why.
+//! Ranks items for a user, and users for an item, and explains the scores.
 //!
-//! Two questions, two scores: a predicted rating ([`prediction`](crate::prediction)) is a weighted mean on the rating scale, a ranking score
-//! ([`rank`]) a weighted sum. Ranking by the predicted rating is a known failure: it favors items with one
-//! enthusiastic neighbor.
+//! A ranking score ([`rank`]) is a weighted sum, while a predicted rating ([`prediction`](crate::prediction)) is a weighted
+//! mean on the rating scale. The two are never mixed: ranking by the predicted rating is a known failure, because it favors
+//! items with one enthusiastic neighbor.
 
 pub mod audience;
 pub mod explain;
@@ -16,12 +16,12 @@ pub mod similar;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
 
-/// Whose similarity an answer rests on.
+/// The kind of similarity that an answer rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Basis {
-    /// Users that are similar to this one.
+    /// Users similar to this one.
     UserBased,
-    /// Items that are similar to those of the user's history.
+    /// Items similar to those of the user's history.
     ItemBased,
     /// Both, weighted as fitted at training.
     #[default]

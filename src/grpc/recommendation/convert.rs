@@ -18,7 +18,7 @@ use recommender::prediction::{self, Fallback, PredictOptions, Prediction, Predic
 use recommender::ranking::audience::AudienceOptions;
 use recommender::ranking::explain::{ItemContribution, SimilarUsers};
 use recommender::ranking::filter::ItemFilter;
-use recommender::ranking::rank::{Personalization, RankOptions, Recommendations, ScoreExplanation, Subject};
+use recommender::ranking::rank::{Personalization, RankOptions, Recipient, Recommendations, ScoreExplanation};
 use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::snapshot::overlay::ItemRef;
 use recommender::snapshot::view::View;
@@ -60,6 +60,7 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
                 estimator,
                 basis,
                 explain: request.explain,
+                ..PredictOptions::default()
             },
         });
         violations.finish(request)
@@ -175,8 +176,8 @@ impl RankRequest {
         }
     }
 
-    /// The subject in terms of `view`.
-    pub fn subject(&self, view: &View) -> Subject<'_> {
+    /// Resolves the recipient in `view`.
+    pub fn recipient(&self, view: &View) -> Recipient<'_> {
         self.subject.resolve(view)
     }
 }

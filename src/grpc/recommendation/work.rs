@@ -27,7 +27,7 @@ pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
         // Enough to know, and to say how much the rest takes they would have to be looked up here.
         return names;
     }
-    let scores = rank::estimated_work(view, &rank.subject(view), rank.options.basis);
+    let scores = rank::estimated_work(view, &rank.recipient(view), rank.options.basis);
     let explanations = if rank.options.explain { rank.options.limit } else { 0 };
     names + scores + explanations * searches(view) + checks(view, &rank.options.filter) * CHECK
 }

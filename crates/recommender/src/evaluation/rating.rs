@@ -63,7 +63,7 @@ pub(super) fn measure(
         let options = PredictOptions {
             estimator: Estimator::Baseline,
             basis,
-            explain: false,
+            ..PredictOptions::default()
         };
         model.predict(&ItemRef::Known(item), &options).value
     };

@@ -135,7 +135,7 @@ mod tests {
     use super::super::split::Cut;
     use super::super::testing::tastes;
     use super::*;
-    use crate::ranking::rank::{RankOptions, Scratch, Subject, recommend};
+    use crate::ranking::rank::{RankOptions, Scratch, Recipient, recommend};
     use crate::ranking::rankers::POPULARITY;
     use crate::snapshot::dictionary::ItemIndex;
     use crate::snapshot::parameters::TrainingParameters;
@@ -202,7 +202,7 @@ mod tests {
                     exclude_history: true,
                     ..RankOptions::default()
                 };
-                let found = recommend(&view, &Subject::UserIndex(user), &options, &mut Scratch::default());
+                let found = recommend(&view, &Recipient::UserIndex(user), &options, &mut Scratch::default());
                 let items: Vec<ItemIndex> = found.items.iter().map(|item| item.item).collect();
                 ndcg_of(&items, &case.relevant_new, 10)
             }))

@@ -17,6 +17,7 @@ fn options(estimator: Estimator, basis: Basis) -> PredictOptions {
         estimator,
         basis,
         explain: true,
+        thresholds: Thresholds::default(),
     }
 }
 
@@ -51,7 +52,7 @@ fn gives_the_values_of_the_worked_example() {
     );
 }
 
-/// A prediction from the formulas of ARCHITECTURE.md, with plain loops.
+/// A prediction, computed with plain loops from the formulas of ARCHITECTURE.md.
 #[derive(Debug, PartialEq)]
 struct Plain {
     value: f64,
@@ -65,7 +66,7 @@ fn plain(parts: &SnapshotParts, person: &Person, item: usize, estimator: Estimat
     let item_bias = |item: usize| f64::from(parts.biases.items[item]);
     let by_baseline = estimator == Estimator::Baseline;
 
-    // (similarity, rating, what it is compared with) of every neighbor.
+    // Similarity, rating and expected rating of every neighbor.
     let (items, similarities) = parts.item_neighbors.row(item);
     let of_items: Vec<(f64, f64, f64)> = items
         .iter()
@@ -139,7 +140,7 @@ fn plain(parts: &SnapshotParts, person: &Person, item: usize, estimator: Estimat
     }
 }
 
-/// Clamping is compared where no rounding decides about it.
+/// Compares whether both are clamped only where rounding does not decide it.
 fn agree(found: &Prediction, expected: &Plain, scale: RatingScale) -> Result<(), TestCaseError> {
     prop_assert!(
         (found.value - expected.value).abs() < 1e-9,
@@ -173,8 +174,18 @@ fn terms_sum_to_the_value(prediction: &Prediction) -> Result<(), TestCaseError> 
     Ok(())
 }
 
-/// Every item, estimator and basis, for a user who is `person`.
-/// Together they are what they are one by one: few, so that they are looked for, and many, so that they are met.
+/// Thresholds with which few items of the small test data are enough for either method of looking ratings up.
+const SMALL_THRESHOLDS: Thresholds = Thresholds {
+    lookup: LookupOptions {
+        max_scanned: 1,
+        max_filtered: 2,
+        max_filter_items: 128,
+    },
+    max_spread: 1,
+};
+
+/// Checks that predictions of several items are those of the single ones, with few items, for which rows are searched, and
+/// with many, for which rows are scanned.
 fn check_together(view: &View, predictor: &Predictor, scratch: &mut Scratch) -> Result<(), TestCaseError> {
     let known = (0..view.snapshot.items().len() as u32).map(|item| Some(ItemIndex(item)));
     let all: Vec<Option<ItemIndex>> = known.rev().chain([None]).collect();
@@ -182,21 +193,25 @@ fn check_together(view: &View, predictor: &Predictor, scratch: &mut Scratch) -> 
         .into_iter()
         .flat_map(|estimator| BASES.map(|basis| (estimator, basis)))
     {
-        let options = options(estimator, basis);
+        let options = PredictOptions {
+            thresholds: SMALL_THRESHOLDS,
+            ..options(estimator, basis)
+        };
         let alone = |item: &Option<ItemIndex>| {
             let item = item.map_or(ItemRef::New(item_id("new")), ItemRef::Known);
             predictor.predict(&item, &options)
         };
-        for asked in [&all[..], &all[..1], &all[all.len() - 2..], &[]] {
-            let expected: Vec<Prediction> = asked.iter().map(alone).collect();
-            prop_assert_eq!(predictor.predict_all(asked, &options, scratch), expected);
+        for items in [&all[..], &all[..1], &all[all.len() - 2..], &[]] {
+            let expected: Vec<Prediction> = items.iter().map(alone).collect();
+            prop_assert_eq!(predictor.predict_all(items, &options, scratch), expected);
         }
     }
     prop_assert!(scratch.ratings.iter().all(|&rating| rating == 0.0));
-    prop_assert!(scratch.asked.is_empty());
+    prop_assert!(scratch.requested.is_empty());
     Ok(())
 }
 
+/// Checks every item, estimator and basis for a user who is `person`.
 fn check_all(view: &View, predictor: &Predictor, person: &Person) -> Result<(), TestCaseError> {
     check_together(view, predictor, &mut Scratch::default())?;
     let parts = view.snapshot.parts();
@@ -240,14 +255,14 @@ proptest! {
     }
 
     #[test]
-    fn agrees_with_the_formulas_on_what_has_changed(parts in any_parts(), changes in any_changes()) {
+    fn agrees_with_the_formulas_after_changes(parts in any_parts(), changes in any_changes()) {
         let view = view(parts);
         let change = |&(item, rating, orders): &Change| interaction("u0", &format!("i{item}"), rating, orders);
         let view = changed(view, changes.iter().map(change));
         let parts = view.snapshot.parts();
         let person = Person::new(parts, Some(0), &changes);
         check_all(&view, &Predictor::new(&view, &user_id("u0")), &person)?;
-        // What the snapshot knows stays as it was.
+        // By index, the user is still as the snapshot knows them.
         let person = Person::new(parts, Some(0), &[]);
         check_all(&view, &Predictor::for_index(&view, UserIndex(0)), &person)?;
     }
@@ -281,7 +296,7 @@ proptest! {
     }
 }
 
-/// Ratings with biases: μ 3, users +0.5 and −0.25 and 0, items +1, −1, 0 and 0.25; nobody has rated the last.
+/// Returns ratings with biases: μ 3; users 0.5, −0.25 and 0; items 1, −1, 0 and 0.25. Nobody has rated the last item.
 fn biased() -> SnapshotParts {
     let mut parts = snapshot_parts(&[&[4.0, 2.0, 0.0, 0.0], &[5.0, 0.0, 3.0, 0.0], &[0.0, 1.0, 2.0, 0.0]]);
     parts.biases.global_mean = 3.0;
@@ -291,7 +306,7 @@ fn biased() -> SnapshotParts {
 }
 
 #[test]
-fn what_nobody_can_be_asked_about_rests_on_what_is_known() {
+fn without_usable_neighbors_the_biases_that_are_known_decide() {
     let mut parts = biased();
     // Item 2 has raters, but no item is similar to it.
     parts.item_neighbors = snapshot_parts(&[&[1.0, 1.0, 0.0, 0.0]]).item_neighbors;
@@ -318,11 +333,11 @@ fn what_nobody_can_be_asked_about_rests_on_what_is_known() {
     check(&view, "u0", known(2), Fallback::BaselineOnly, 3.5);
     check(&view, "u0", known(3), Fallback::UserMean, 3.75);
     check(&view, "u0", ItemRef::New(item_id("new")), Fallback::UserMean, 3.5);
-    for stranger in ["nobody", "u0"] {
+    for unknown in ["nobody", "u0"] {
         let view = changed(view.clone(), withdrawn.clone());
-        check(&view, stranger, known(0), Fallback::ItemMean, 4.0);
-        check(&view, stranger, known(3), Fallback::GlobalMean, 3.25);
-        check(&view, stranger, ItemRef::New(item_id("new")), Fallback::GlobalMean, 3.0);
+        check(&view, unknown, known(0), Fallback::ItemMean, 4.0);
+        check(&view, unknown, known(3), Fallback::GlobalMean, 3.25);
+        check(&view, unknown, ItemRef::New(item_id("new")), Fallback::GlobalMean, 3.0);
     }
 }
 
@@ -352,7 +367,7 @@ fn only_the_weighted_sum_leaves_the_scale() {
         }
         terms_sum_to_the_value(&found).unwrap();
     };
-    // User 1, whose 5 is the only rating of item 0 among the neighbors of user 2; and user 2's 1 of item 1.
+    // The only rating of item 0 among the neighbors of user 2 is user 1's 5, and that of item 1 among those of user 1 is user 2's 1.
     check("u2", 0, Estimator::WeightedMean, Some(3.0));
     check("u2", 0, Estimator::Baseline, Some(3.0));
     check("u2", 0, Estimator::WeightedSum, None);
@@ -362,7 +377,7 @@ fn only_the_weighted_sum_leaves_the_scale() {
 }
 
 #[test]
-fn the_fitted_weight_is_that_of_the_items() {
+fn the_fitted_weight_is_that_of_the_item_based_side() {
     let mut parts = biased();
     parts.weights = BlendWeights {
         weighted_sum: 1.0,
@@ -382,7 +397,7 @@ fn the_fitted_weight_is_that_of_the_items() {
 }
 
 #[test]
-fn an_own_rating_takes_no_part_in_its_prediction_but_a_fresh_one_in_the_others() {
+fn an_own_rating_counts_in_predictions_of_other_items_only() {
     let view = view(biased());
     let later = changed(view.clone(), [interaction("u0", "i0", Some(1.0), 0)]);
     let by_items = options(Estimator::WeightedMean, Basis::ItemBased);
@@ -400,7 +415,7 @@ fn an_own_rating_takes_no_part_in_its_prediction_but_a_fresh_one_in_the_others()
 }
 
 #[test]
-fn who_objects_to_profiling_gets_what_somebody_unknown_gets() {
+fn a_user_who_objects_to_profiling_is_predicted_for_like_an_unknown_one() {
     let mut parts = snapshot_parts(&EXAMPLE);
     parts.biases.users = vec![0.5; 3];
     let consents = Consents::default().with(Purpose::Profiling, Some(false));

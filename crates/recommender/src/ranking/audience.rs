@@ -1,4 +1,4 @@
-//! Who would like an item: its ranking score for everybody.
+//! Finds the users with the highest ranking score of an item.
 
 use rayon::prelude::*;
 
@@ -10,21 +10,21 @@ use domain::id::UserId;
 
 use super::shopper::Shopper;
 
-/// Users that one thread scores at a time.
+/// The number of users that one thread scores at a time.
 const CHUNK: usize = 4_096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudienceOptions {
     pub limit: usize,
-    /// Leaves out who has bought the item.
+    /// Leaves out users who have bought the item.
     pub exclude_purchased: bool,
 }
 
-/// The `limit` users with the highest item-based ranking score of `item`, above 0, as [`recommend`](super::rank::recommend)
-/// gives it: Σ sim(item, j)·R[u, j] over the j of their present history that stand in the item's own list. Highest
-/// first, ties by user id.
+/// Returns the `limit` users with the highest item-based ranking score of `item`, highest first, ties by user id.
 ///
-/// Only who may be marketed to and profiled, and is not suppressed.
+/// The score is that of [`recommend`](super::rank::recommend), Σ sim(item, j)·R[u, j] over the j of the present history that
+/// stand in the item's own list, and must be above 0. Users who may not be marketed to or profiled, or who are suppressed, are
+/// left out.
 pub fn item_audience<'a>(view: &'a View, item: ItemIndex, options: AudienceOptions) -> Vec<(&'a str, f64)> {
     let mut similarities = vec![0.0; view.snapshot.items().len()];
     let (neighbors, values) = view.snapshot.item_neighbors().row(item.at());
@@ -47,8 +47,8 @@ pub fn item_audience<'a>(view: &'a View, item: ItemIndex, options: AudienceOptio
         }
     }
     let as_trained = |user: UserIndex| {
-        let is_asked = !changed.get(user.at()) && may_be_shown(view, view.user_consents(user));
-        let score = is_asked.then(|| score(&Shopper::of_index(view, user))).flatten()?;
+        let is_counted = !changed.get(user.at()) && may_be_shown(view, view.user_consents(user));
+        let score = is_counted.then(|| score(&Shopper::of_index(view, user))).flatten()?;
         Some((view.snapshot.users().id(user), score))
     };
     let since = |user: &&'a UserId| {
@@ -87,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Basis;
-    use super::super::rank::{RankOptions, Scratch, Subject, recommend};
+    use super::super::rank::{RankOptions, Recipient, Scratch, recommend};
     use super::super::testing::{any_parts, changed, interaction};
     use super::*;
     use crate::snapshot::SnapshotParts;
@@ -99,7 +99,7 @@ mod tests {
         exclude_purchased: false,
     };
 
-    /// What Recommend says of the item to everybody, one by one.
+    /// Computes the audience from what Recommend answers each user.
     fn reference(view: &View, item: ItemIndex, users: &[UserId], exclude_purchased: bool) -> Vec<(String, f64)> {
         let rank = RankOptions {
             limit: usize::MAX,
@@ -108,7 +108,7 @@ mod tests {
             ..RankOptions::default()
         };
         let score = |user: &UserId| {
-            let recommended = recommend(view, &Subject::User(user), &rank, &mut Scratch::default());
+            let recommended = recommend(view, &Recipient::User(user), &rank, &mut Scratch::default());
             let is_personal = recommended.personalization == super::super::rank::Personalization::Personalized;
             let found = recommended.items.into_iter().find(|found| found.item == item);
             found.filter(|_| is_personal).map(|found| found.score)
@@ -131,7 +131,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn everybody_has_the_score_that_they_would_be_shown(
+        fn the_score_of_a_user_is_that_of_recommend(
             parts in any_parts().prop_filter("an item to ask about", |parts: &SnapshotParts| !parts.items.is_empty()),
             fresh in prop::collection::vec((0usize..8, 0usize..8, prop::option::of(1u8..=5), 0u32..3), 0..6),
             item in any::<prop::sample::Index>(), limit in 0usize..9, exclude_purchased: bool,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_objected_is_not_shown() {
+    fn users_who_object_are_left_out() {
         let trained = view(snapshot_parts(&EXAMPLE));
         let item = ItemIndex(3);
         let users = |view: &View| {

@@ -1,32 +1,32 @@
-//! What a score or a predicted rating is made of.
+//! Breaks a score or a predicted rating down into its terms.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 
 use super::shopper::Shopper;
 
-/// The part that one item of the user's history brings.
+/// The term of one item of the user's history.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ItemContribution {
     pub item: ItemIndex,
-    /// Of this item to the one that is explained, in (0, 1].
+    /// The similarity of this item to the explained one, in (0, 1].
     pub similarity: f64,
     /// The user's effective rating of it.
     pub rating: f64,
     pub contribution: f64,
 }
 
-/// The part that similar users bring: how many, never who.
+/// The term of all similar users together: it tells how many there are, never who.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SimilarUsers {
-    /// Neighbors that have rated the item.
+    /// The number of neighbors who have rated the item.
     pub users: u32,
     pub contribution: f64,
 }
 
-/// The neighbors of `item` in the shopper's history, largest absolute contribution first, ties by index.
+/// Returns the neighbors of `item` in the shopper's history, largest absolute contribution first, ties by index.
 ///
-/// `contribution`: from the neighbor, its similarity and its rating.
+/// `contribution`: computes it from a neighbor, its similarity and its rating.
 pub(crate) fn item_contributions(
     snapshot: &Snapshot,
     shopper: &Shopper,
@@ -55,9 +55,9 @@ pub(crate) fn item_contributions(
     items
 }
 
-/// The shopper's neighbors that have rated `item`, as one; `None` without any.
+/// Sums up the shopper's neighbors who have rated `item`; `None` if there are none.
 ///
-/// `contribution`: from the neighbor, its similarity and its rating.
+/// `contribution`: computes it from a neighbor, their similarity and their rating.
 pub(crate) fn similar_users(
     snapshot: &Snapshot,
     shopper: &Shopper,

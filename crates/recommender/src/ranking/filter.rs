@@ -1,4 +1,4 @@
-//! Which items an answer may hold.
+//! Decides which items an answer may contain.
 
 use crate::snapshot::bits::Bits;
 use crate::snapshot::catalog::{Facts, NONE};
@@ -7,21 +7,21 @@ use crate::snapshot::view::View;
 use domain::id::{Category, ItemId, MerchantId};
 use domain::money::Currency;
 
-/// An item passes when it is listed and meets every condition that is given; an empty list is no condition.
+/// The conditions on items. An item passes if it is listed and meets all of them; an empty list is no condition.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemFilter {
-    /// In one of these.
+    /// The item is in one of these.
     pub categories: Vec<Category>,
-    /// From one of these.
+    /// The item is sold by one of these.
     pub merchants: Vec<MerchantId>,
-    /// Only these.
+    /// The item is one of these.
     pub candidates: Vec<ItemId>,
-    /// None of these.
+    /// The item is none of these.
     pub excluded: Vec<ItemId>,
     pub price: Option<PriceRange>,
 }
 
-/// Items without a price, or in another currency, do not pass.
+/// A range of prices. An item without a price, or with one in another currency, is outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceRange {
     pub currency: Currency,
@@ -37,25 +37,25 @@ impl PriceRange {
     }
 }
 
-/// An [`ItemFilter`] whose names have been looked up once, so that an item is checked by its dense columns. Only an
-/// item whose facts have changed since the snapshot is compared by name.
+/// An [`ItemFilter`] whose names have been looked up once, so that items are checked by their dense columns. Only an item
+/// whose facts have changed since the snapshot is compared by name.
 pub struct CompiledFilter<'a> {
     filter: &'a ItemFilter,
     view: &'a View,
-    /// One bit a category of the catalog.
+    /// One bit for each category of the catalog.
     categories: Option<Bits>,
-    /// One bit a merchant of the catalog.
+    /// One bit for each merchant of the catalog.
     merchants: Option<Bits>,
     /// Ascending.
     candidates: Option<Vec<ItemIndex>>,
     /// Ascending.
     excluded: Vec<ItemIndex>,
-    /// Position of the price range's currency in the catalog.
+    /// The position of the price range's currency in the catalog.
     currency: Option<u32>,
 }
 
 impl<'a> CompiledFilter<'a> {
-    /// A name that the snapshot does not know meets no item of it.
+    /// Looks up the names of `filter`. One that the snapshot does not know matches no item of the snapshot.
     pub fn new(filter: &'a ItemFilter, view: &'a View) -> Self {
         let catalog = view.snapshot.catalog();
         let currency = filter.price.and_then(|price| {
@@ -88,7 +88,7 @@ impl<'a> CompiledFilter<'a> {
         }
     }
 
-    /// The items that the filter names as the only ones, ascending; `None` when it names none.
+    /// Returns the only items that can pass, ascending; `None` if the filter names no candidates.
     pub fn candidates(&self) -> Option<&[ItemIndex]> {
         self.candidates.as_deref()
     }
@@ -123,7 +123,7 @@ impl<'a> CompiledFilter<'a> {
     }
 }
 
-/// The bits of `names` in the ascending `texts`; `None` without names.
+/// Returns the bits of `names` in the ascending `texts`; `None` if there are no names.
 fn positions<'n>(texts: &Texts, names: impl ExactSizeIterator<Item = &'n str>) -> Option<Bits> {
     if names.len() == 0 {
         return None;
@@ -137,7 +137,7 @@ fn positions<'n>(texts: &Texts, names: impl ExactSizeIterator<Item = &'n str>) -
     Some(bits)
 }
 
-/// The items of the snapshot among `ids`, ascending, each once.
+/// Returns the items of the snapshot among `ids`, ascending, each once.
 fn indices(view: &View, ids: &[ItemId]) -> Vec<ItemIndex> {
     let mut indices: Vec<ItemIndex> = ids
         .iter()
@@ -184,8 +184,8 @@ mod tests {
         ItemFacts { listed: false, ..facts }
     }
 
-    /// i0 a mug of acme, i1 a print of acme, i2 a mug of zenith, each 19.99 GBP; i3 bare; i4 an unlisted mug; i5 5.00
-    /// EUR, i6 19.98 GBP.
+    /// Builds a view with i0, a mug of acme, i1, a print of acme, and i2, a mug of zenith, each for 19.99 GBP; i3 without
+    /// facts; i4, an unlisted mug; i5 for 5.00 EUR and i6 for 19.98 GBP.
     fn shop() -> View {
         let mut parts = snapshot_parts(&[&[1.0; 7]]);
         parts.catalog = catalog(&[
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_condition_alone() {
+    fn every_condition_filters_alone() {
         let shop = shop();
         check(&shop, &ItemFilter::default(), &[0, 1, 2, 3, 5, 6]);
         check(&shop, &categories(&["mugs"]), &[0, 2]);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_facts_count_instead_of_those_of_the_snapshot() {
+    fn changed_facts_replace_those_of_the_snapshot() {
         let shop = changed(
             shop(),
             [
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_named_candidates_stand_in_order_and_once() {
+    fn candidates_ascend_and_stand_once() {
         let shop = shop();
         let filter = candidates(&["i5", "i1", "unheard of", "i1"]);
         let compiled = CompiledFilter::new(&filter, &shop);

@@ -1,11 +1,11 @@
-//! What to show when nothing is known that could tell more.
+//! Ranks items by popularity, for recipients of whom nothing more is known.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::ItemIndex;
 
-/// The items with the most raters among those that pass, ties by id; items without raters come last.
+/// Returns the `limit` items with the most raters among those that pass, ties by id; items without raters come last.
 ///
-/// `candidates`: the only items that can pass, where they are known.
+/// `candidates`: the only items that can pass; `None` if they are not known.
 pub fn most_popular(
     snapshot: &Snapshot,
     limit: usize,

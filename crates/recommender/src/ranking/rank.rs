@@ -1,4 +1,4 @@
-//! Ranked items: the similarity-weighted sum, served from transposed lists.
+//! Ranks items by the similarity-weighted sum, which is added up from the reverse lists of neighbors.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
@@ -12,19 +12,19 @@ pub use super::kernel::sums::Scratch;
 use super::kernel::sums::{Factors, n_terms};
 use super::kernel::top::Scored;
 use super::popular::most_popular;
-use super::shopper::Shopper;
+use super::shopper::{Exclusion, Shopper};
 
 #[cfg(test)]
 mod tests;
 
-/// Whom to recommend to.
+/// The user or visitor to whom items are recommended.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Subject<'a> {
-    /// As they are now, and as far as they have not objected.
+pub enum Recipient<'a> {
+    /// A user with their present history, as far as they allow its use.
     User(&'a UserId),
-    /// As the snapshot knows them, whatever has changed since.
+    /// A user as the snapshot knows them, whatever has changed since.
     UserIndex(UserIndex),
-    /// An anonymous visitor: what they have looked at or put into the cart. These items are never recommended.
+    /// An anonymous visitor with the items that they have viewed or put into the cart. These are never recommended.
     Session(History),
 }
 
@@ -33,19 +33,19 @@ pub struct RankOptions {
     pub limit: usize,
     pub basis: Basis,
     pub filter: ItemFilter,
-    /// Leaves out what the user has bought.
+    /// Leaves out the items that the user has bought.
     pub exclude_purchased: bool,
-    /// Leaves out all that the user has rated or bought.
+    /// Leaves out the items that the user has rated or bought.
     pub exclude_history: bool,
     pub explain: bool,
 }
 
-/// Why these items are in the answer.
+/// Tells how the items of an answer were chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Personalization {
-    /// Scored by similarity.
+    /// By similarity to the recipient's history, or to that of similar users.
     Personalized,
-    /// The most popular: nothing is known, or may be used, that could tell more.
+    /// By popularity, because nothing more is known or may be used.
     Popularity,
 }
 
@@ -59,9 +59,9 @@ pub struct Recommendations {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recommended {
     pub item: ItemIndex,
-    /// Personalized: the ranking score, above 0; by popularity: the number of raters.
+    /// The ranking score, above 0, of a personalized item; else the number of users who have rated the item.
     pub score: f64,
-    /// Present when asked for and personalized.
+    /// Present when it was requested and the item is personalized.
     pub explanation: Option<ScoreExplanation>,
 }
 
@@ -70,106 +70,116 @@ pub struct Recommended {
 pub struct ScoreExplanation {
     /// Largest contribution first.
     pub items: Vec<ItemContribution>,
-    /// `None` when no similar user has rated the item, or they were not asked.
+    /// `None` when the basis has no users, or no similar user has rated the item.
     pub similar_users: Option<SimilarUsers>,
 }
 
-/// The best `limit` items for `subject` that pass the filter and the exclusions.
+/// Returns the best `limit` items for `recipient` that pass the filter and the exclusions.
 ///
-/// Item-based: Σ sim(i, j)·R[u, j] over the j of the history that stand in i's own list; user-based:
-/// Σ sim(u, v)·R[v, i] over u's neighbors v; blended: each divided by its maximum over the user's candidates, then
-/// weighted as fitted. Where only one side has candidates it stands alone, with weight 1. Candidates have a score
-/// above 0; without any the answer is the most popular items. Ties by item id.
+/// The item-based score of item i is Σ sim(i, j)·R[u, j] over the j of the history that stand in i's own list. The
+/// user-based score is Σ sim(u, v)·R[v, i] over u's neighbors v. The blended score divides each by its maximum over the
+/// user's candidates and weighs them as fitted; where only one side has candidates it counts alone, with weight 1.
 ///
-/// Who has objected to profiling gets the most popular items too. The exclusions hold for them all the same: they rank
+/// A candidate has a score above 0. If there is none, the answer is the most popular items. Ties are broken by item id.
+///
+/// A user who objects to profiling also gets the most popular items. The exclusions hold for them all the same: they rank
 /// nothing, and nobody wants to be shown again what they have just bought.
 ///
 /// Source: ARCHITECTURE.md, "Ranking".
-pub fn recommend(view: &View, subject: &Subject, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {
-    let shopper = shopper(view, subject);
+pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {
+    let snapshot = &*view.snapshot;
+    let shopper = recipient.shopper(view);
     let filter = CompiledFilter::new(&options.filter, view);
-    let exclude_history = options.exclude_history || matches!(subject, Subject::Session(_));
-    let passes = |item: ItemIndex| {
-        filter.passes(item)
-            && !(exclude_history && shopper.has_rated(item))
-            && !(options.exclude_purchased && shopper.has_purchased(item))
-    };
+    let exclusion = recipient.exclusion(options);
+    let passes = |item: ItemIndex| filter.passes(item) && !shopper.is_excluded(item, exclusion);
 
-    scratch.add_all(&view.snapshot, &shopper, options.basis);
-    scratch.find_runs();
-    let popularity = view.snapshot.popularity();
-    let factors = scratch.factors(options.basis, view.snapshot.weights().ranking, popularity, passes);
-    let ranked = scratch.top(options.limit, factors, popularity, passes);
-    scratch.clear();
+    let sums = scratch.add_up(snapshot, &shopper, options.basis);
+    let factors = sums.factors(options.basis, snapshot.weights().ranking, passes);
+    let ranked = sums.top(options.limit, factors, passes);
+    drop(sums);
 
     if ranked.is_empty() {
-        return Recommendations {
-            personalization: Personalization::Popularity,
-            items: most_popular(&view.snapshot, options.limit, filter.candidates(), passes)
-                .into_iter()
-                .map(|item| Recommended {
-                    item,
-                    score: f64::from(view.snapshot.popularity().raters(item)),
-                    explanation: None,
-                })
-                .collect(),
-        };
+        let popular = most_popular(snapshot, options.limit, filter.candidates(), passes);
+        return Recommendations::popular(snapshot, popular);
     }
-    Recommendations {
-        personalization: Personalization::Personalized,
-        items: ranked
-            .into_iter()
-            .map(|Scored { score, item }| Recommended {
-                item,
-                score,
-                explanation: options
-                    .explain
-                    .then(|| explain(&view.snapshot, &shopper, item, factors)),
-            })
-            .collect(),
+    let explain = |item| options.explain.then(|| explain(snapshot, &shopper, item, factors));
+    Recommendations::personalized(ranked, explain)
+}
+
+impl Recommendations {
+    fn personalized(ranked: Vec<Scored>, explain: impl Fn(ItemIndex) -> Option<ScoreExplanation>) -> Self {
+        let recommended = |Scored { score, item }| Recommended {
+            item,
+            score,
+            explanation: explain(item),
+        };
+        Self {
+            personalization: Personalization::Personalized,
+            items: ranked.into_iter().map(recommended).collect(),
+        }
+    }
+
+    fn popular(snapshot: &Snapshot, popular: Vec<ItemIndex>) -> Self {
+        let recommended = |item| Recommended {
+            item,
+            score: f64::from(snapshot.popularity().raters(item)),
+            explanation: None,
+        };
+        Self {
+            personalization: Personalization::Popularity,
+            items: popular.into_iter().map(recommended).collect(),
+        }
     }
 }
 
-/// One of the ways in which [`rank_each`] ranks.
+impl Recipient<'_> {
+    fn shopper<'a>(&self, view: &'a View) -> Shopper<'a> {
+        match self {
+            Self::User(user) => Shopper::of_user(view, user),
+            Self::UserIndex(user) => Shopper::of_index(view, *user),
+            Self::Session(history) => Shopper::of_session(view, history),
+        }
+    }
+
+    fn exclusion(&self, options: &RankOptions) -> Exclusion {
+        match self {
+            Self::Session(_) => Exclusion::History,
+            _ if options.exclude_history => Exclusion::History,
+            _ if options.exclude_purchased => Exclusion::Purchases,
+            _ => Exclusion::Nothing,
+        }
+    }
+}
+
+/// One list that [`rank_each`] makes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranking<'a> {
     pub limit: usize,
     pub basis: Basis,
-    /// Of the item-based side of a blend, in [0, 1], whatever the snapshot says.
+    /// The weight of the item-based side of a blend, in [0, 1]; replaces that of the snapshot.
     pub weight: f64,
-    /// Left out; ascending.
+    /// Items to leave out; ascending.
     pub excluded: &'a [ItemIndex],
 }
 
-/// The best listed items for a user as the snapshot knows them, by each of `rankings`: as [`recommend`] ranks, but the sums,
-/// which cost most, are added up once for all. A list is empty where nothing has a score.
+/// Returns, for each of `rankings`, the best listed items for a user as the snapshot knows them.
+///
+/// Ranks as [`recommend`] does, but adds up the sums, which cost most, only once. A list is empty where no item has a score.
 pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &mut Scratch) -> Vec<Vec<ItemIndex>> {
     let listed = &view.snapshot.catalog().listed;
-    scratch.add_all(&view.snapshot, &Shopper::of_index(view, user), Basis::Blended);
-    scratch.find_runs();
+    let sums = scratch.add_up(&view.snapshot, &Shopper::of_index(view, user), Basis::Blended);
     let rank = |ranking: &Ranking| {
         let passes = |item: ItemIndex| listed.get(item.at()) && ranking.excluded.binary_search(&item).is_err();
-        let popularity = view.snapshot.popularity();
-        let factors = scratch.factors(ranking.basis, ranking.weight, popularity, passes);
-        let ranked = scratch.top(ranking.limit, factors, popularity, passes);
+        let factors = sums.factors(ranking.basis, ranking.weight, passes);
+        let ranked = sums.top(ranking.limit, factors, passes);
         ranked.into_iter().map(|scored| scored.item).collect()
     };
-    let lists = rankings.iter().map(rank).collect();
-    scratch.clear();
-    lists
+    rankings.iter().map(rank).collect()
 }
 
-/// The multiply-adds that [`recommend`] will do before it ranks; far cheaper than doing them.
-pub fn estimated_work(view: &View, subject: &Subject, basis: Basis) -> usize {
-    n_terms(&view.snapshot, &shopper(view, subject), basis)
-}
-
-fn shopper<'a>(view: &'a View, subject: &Subject) -> Shopper<'a> {
-    match subject {
-        Subject::User(user) => Shopper::of_user(view, user),
-        Subject::UserIndex(user) => Shopper::of_index(view, *user),
-        Subject::Session(history) => Shopper::of_session(view, history),
-    }
+/// Counts the multiply-adds that [`recommend`] does before it ranks; counting is far cheaper than doing them.
+pub fn estimated_work(view: &View, recipient: &Recipient, basis: Basis) -> usize {
+    n_terms(&view.snapshot, &recipient.shopper(view), basis)
 }
 
 fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Factors) -> ScoreExplanation {

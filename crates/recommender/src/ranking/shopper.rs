@@ -1,4 +1,4 @@
-//! Whom an answer is for: their ratings at this moment and their neighbors.
+//! The history and the neighbors that an answer rests on.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
@@ -7,9 +7,10 @@ use crate::snapshot::view::{History, HistoryEntry, View};
 use domain::consent::Purpose;
 use domain::id::UserId;
 
-/// A user or a session. Without ratings there are no neighbors either: who has withdrawn all of their ratings is
-/// treated as somebody unknown, and so is who has objected to profiling. What they have bought or rated is then only
-/// left out where a caller asks for that.
+/// A user or a session, with the ratings of this moment and similar users.
+///
+/// A shopper without ratings has no neighbors either: a user who has withdrawn all ratings is treated like an unknown one,
+/// and so is a user who objects to profiling. The history of the latter only serves to leave items out.
 pub(crate) struct Shopper<'a> {
     snapshot: &'a Snapshot,
     history: ShopperHistory<'a>,
@@ -20,12 +21,21 @@ pub(crate) struct Shopper<'a> {
 
 /// Effective ratings, above 0, the most popular item first.
 enum ShopperHistory<'a> {
-    /// As the snapshot says; `first`: position of the first of its entries.
+    /// The row of the snapshot; `first` is the position of its first entry among all entries.
     Stored {
         rated: Rated<'a>,
         first: usize,
     },
     Present(Vec<HistoryEntry>),
+}
+
+/// The part of a shopper's own history that an answer leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exclusion {
+    Nothing,
+    Purchases,
+    /// Everything rated or bought.
+    History,
 }
 
 impl<'a> Shopper<'a> {
@@ -46,7 +56,7 @@ impl<'a> Shopper<'a> {
         }
     }
 
-    /// As the snapshot knows them, without what has changed since and whatever they have objected to.
+    /// Takes the user as the snapshot knows them: later changes and objections are ignored.
     pub fn of_index(view: &'a View, user: UserIndex) -> Self {
         let snapshot = &view.snapshot;
         let rated = snapshot.ratings().row(user.at());
@@ -65,10 +75,10 @@ impl<'a> Shopper<'a> {
     }
 
     fn of_history(snapshot: &'a Snapshot, user: Option<UserIndex>, history: &History) -> Self {
-        // A rating of 0 is none; with it an item could be met twice by whoever takes a score of 0 for "not yet met".
+        // A rating of 0 is none, and `ratings` promises ratings above 0.
         let entries = history.entries().iter().filter(|entry| entry.rating > 0.0);
         let mut entries: Vec<HistoryEntry> = entries.copied().collect();
-        // As stored ones, so that the same ratings give the same sums.
+        // In the order of stored histories, so that the same ratings give the same sums.
         entries.sort_unstable_by_key(|entry| snapshot.popularity().rank(entry.item));
         Self {
             snapshot,
@@ -88,12 +98,12 @@ impl<'a> Shopper<'a> {
         }
     }
 
-    /// Whether there are any that an answer may rest on.
+    /// Tells whether there are [`Self::ratings`].
     pub fn has_ratings(&self) -> bool {
         self.n_ratings() > 0
     }
 
-    /// Items and ratings that an answer may rest on, the most popular item first.
+    /// Returns the items and ratings that an answer may rest on, the most popular item first.
     pub fn ratings(&self) -> impl Iterator<Item = (ItemIndex, f32)> {
         let (stored, present) = match &self.history {
             _ if !self.is_profiled => (None, None),
@@ -105,7 +115,7 @@ impl<'a> Shopper<'a> {
         stored.chain(present.map(|entry| (entry.item, entry.rating)))
     }
 
-    /// How many [`Self::ratings`] there are.
+    /// Returns the number of [`Self::ratings`].
     pub fn n_ratings(&self) -> usize {
         match &self.history {
             _ if !self.is_profiled => 0,
@@ -114,7 +124,7 @@ impl<'a> Shopper<'a> {
         }
     }
 
-    /// One of [`Self::ratings`].
+    /// Returns the one of [`Self::ratings`] that is of `item`.
     pub fn rating(&self, item: ItemIndex) -> Option<f32> {
         let position = self.position(item).filter(|_| self.is_profiled)?;
         Some(match &self.history {
@@ -123,8 +133,13 @@ impl<'a> Shopper<'a> {
         })
     }
 
-    pub fn has_rated(&self, item: ItemIndex) -> bool {
-        self.position(item).is_some()
+    /// Tells whether `item` is in the part of the history that `exclusion` names, whether or not an answer may rest on it.
+    pub fn is_excluded(&self, item: ItemIndex, exclusion: Exclusion) -> bool {
+        match exclusion {
+            Exclusion::Nothing => false,
+            Exclusion::Purchases => self.has_purchased(item),
+            Exclusion::History => self.position(item).is_some(),
+        }
     }
 
     pub fn has_purchased(&self, item: ItemIndex) -> bool {
@@ -134,7 +149,7 @@ impl<'a> Shopper<'a> {
         })
     }
 
-    /// Similar users, best first, and their similarities; none for a session and for a user newer than the snapshot.
+    /// Returns similar users, best first, and their similarities. A session, and a user newer than the snapshot, has none.
     pub fn neighbors(&self) -> impl Iterator<Item = (UserIndex, f32)> + use<'a> {
         let (users, similarities) = self.neighbors;
         users
@@ -143,12 +158,12 @@ impl<'a> Shopper<'a> {
             .map(|(&user, &similarity)| (UserIndex(user), similarity))
     }
 
-    /// The same as two lists.
+    /// Returns [`Self::neighbors`] as a list of users and one of similarities.
     pub fn neighbor_list(&self) -> (&'a [u32], &'a [f32]) {
         self.neighbors
     }
 
-    /// Their row in the snapshot, when the ratings are still those.
+    /// Returns the user's row in the snapshot if the ratings are still those of the row.
     pub fn unchanged(&self) -> Option<UserIndex> {
         self.unchanged
     }

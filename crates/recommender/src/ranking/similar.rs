@@ -1,4 +1,4 @@
-//! Items that are liked by the same users, and users that like the same items.
+//! Finds items liked by the same users, and users who like the same items.
 
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 use crate::snapshot::view::View;
@@ -6,9 +6,9 @@ use domain::consent::Purpose;
 
 use super::filter::{CompiledFilter, ItemFilter};
 
-/// The `limit` nearest neighbors of `item` that pass, best first, with their cosine similarity, in (0, 1].
+/// Returns the `limit` nearest neighbors of `item` that pass, best first, with their cosine similarity, in (0, 1].
 ///
-/// A snapshot keeps a fixed number of neighbors an item: no more than those are found, whatever the limit.
+/// A snapshot keeps a fixed number of neighbors for each item, so that there may be fewer than `limit`.
 pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFilter) -> Vec<(ItemIndex, f64)> {
     let filter = CompiledFilter::new(filter, view);
     let (neighbors, similarities) = view.snapshot.item_neighbors().row(item.at());
@@ -21,8 +21,8 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
         .collect()
 }
 
-/// The `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1]. Who has objected to
-/// profiling has none, and is nobody's.
+/// Returns the `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1]. A user who objects to
+/// profiling has no neighbors, and is nobody's neighbor.
 pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserIndex, f64)> {
     let is_profiled = |user: UserIndex| view.user_allows(user, Purpose::Profiling);
     if !is_profiled(user) {
@@ -48,7 +48,7 @@ mod tests {
     use domain::item::ItemFacts;
 
     #[test]
-    fn the_nearest_that_pass_best_first() {
+    fn nearest_neighbors_that_pass_come_best_first() {
         let view = view(snapshot_parts(&EXAMPLE));
         let check = |view: &View, limit, filter: &ItemFilter, expected: &[(u32, f64)]| {
             let found = similar_items(view, ItemIndex(3), limit, filter);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn who_objects_to_profiling_has_no_neighbors_and_is_nobodys() {
+    fn a_user_who_objects_to_profiling_has_no_neighbors_and_is_nobodys() {
         let trained = view(snapshot_parts(&EXAMPLE));
         let users = |view: &View, user: u32| -> Vec<u32> {
             let similar = similar_users(view, UserIndex(user), 9);

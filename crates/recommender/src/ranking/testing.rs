@@ -1,4 +1,4 @@
-//! Views for tests: with changes, and random ones.
+//! Makes views for tests: some with changes, some random.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use domain::item::ItemFacts;
 use domain::rating::RatingScale;
 use similarity::cosine::{RowSelection, TopKOptions, top_k};
 
-/// `view` after `changes`.
+/// Returns `view` after `changes`.
 pub fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
     let mut overlay = Overlay::clone(&view.overlay);
     for change in changes {
@@ -26,7 +26,7 @@ pub fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> Vi
     }
 }
 
-/// The state of a user and an item: the explicit rating and the number of orders.
+/// Sets the explicit rating and the number of orders of a user and an item.
 pub fn interaction(user: &str, item: &str, rating: Option<f32>, orders: u32) -> FreshChange {
     FreshChange::Interaction {
         user: user_id(user),
@@ -44,7 +44,7 @@ pub fn facts_change(item: &str, facts: ItemFacts) -> FreshChange {
     }
 }
 
-/// The external ids of `items`.
+/// Returns the external ids of `items`.
 pub fn ids(view: &View, items: impl IntoIterator<Item = ItemIndex>) -> Vec<&str> {
     items.into_iter().map(|item| view.item_id(item)).collect()
 }
@@ -54,7 +54,8 @@ pub fn near(found: f64, expected: f64, tolerance: f64) {
     assert!((found - expected).abs() <= tolerance, "{found}, not {expected}");
 }
 
-/// Everything random: up to six users and eight items, of which some have no rating, are unlisted or bought.
+/// Generates parts of up to six users and eight items with random contents; some items have no rating, are unlisted or
+/// bought.
 pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
     (1usize..=6, 1usize..=8).prop_flat_map(|(m, n)| {
         let rating = prop_oneof![1 => Just(0u8), 1 => 1u8..=10];
@@ -107,10 +108,10 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
     })
 }
 
-/// A state of one item that replaces what the snapshot says of a user and it.
+/// An item with the rating and the number of orders that replace those of the snapshot for a user.
 pub type Change = (usize, Option<f32>, u32);
 
-/// States of items below eight, at most one each; some say that there is nothing any more.
+/// Generates changes of items below eight, at most one for each; some remove everything.
 pub fn any_changes() -> impl Strategy<Value = Vec<Change>> {
     let rating = prop::option::of((1u8..=10).prop_map(|half_stars| f32::from(half_stars) / 2.0));
     let changes = prop::collection::btree_map(0usize..8, (rating, 0u32..4), 0..5);
@@ -122,10 +123,10 @@ pub fn any_changes() -> impl Strategy<Value = Vec<Change>> {
     })
 }
 
-/// A user in plain terms: what the formulas are about.
+/// A user in the terms of the formulas.
 #[derive(Debug, Clone)]
 pub struct Person {
-    /// One an item, 0 where there is none.
+    /// The rating of each item, 0 where there is none.
     pub ratings: Vec<f64>,
     pub purchased: Vec<bool>,
     /// Best first.
@@ -134,7 +135,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// Row `user` of `parts`, or somebody unknown, after `changes`, of which those of items past the last are ignored.
+    /// Returns row `user` of `parts`, or an unknown user, after `changes`; changes of items that do not exist are ignored.
     pub fn new(parts: &SnapshotParts, user: Option<usize>, changes: &[Change]) -> Self {
         let n = parts.items.len();
         let (mut ratings, mut purchased) = (vec![0.0; n], vec![false; n]);
@@ -188,7 +189,7 @@ impl Person {
     }
 }
 
-/// μ, or the middle of the scale while there are no ratings.
+/// Returns μ, or the middle of the scale while there are no ratings.
 pub fn mean_of(parts: &SnapshotParts) -> f64 {
     let scale = parts.parameters.scale;
     match parts.ratings.nnz() {

@@ -115,7 +115,7 @@ impl Message {
             }
             Self::Recommend(message) => {
                 let rank = RankRequest::new(message, &RatingScale::default()).unwrap();
-                let ranked = rank::recommend(view, &rank.subject(view), &rank.options, &mut rank::Scratch::default());
+                let ranked = rank::recommend(view, &rank.recipient(view), &rank.options, &mut rank::Scratch::default());
                 Computed {
                     answer: convert::recommendations(view, ranked).encode_to_vec().into(),
                     user: rank.user().cloned(),

@@ -3,7 +3,7 @@
 use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
 use domain::rating::RatingScale;
-use recommender::ranking::rank::Subject;
+use recommender::ranking::rank::Recipient;
 use recommender::snapshot::view::{History, HistoryEntry, View};
 
 use crate::grpc::convert::required;
@@ -51,10 +51,10 @@ pub fn subject(
 }
 
 impl SubjectRequest {
-    /// The subject in terms of `view`; session items that the snapshot does not hold yet, or any more, say nothing.
-    pub fn resolve(&self, view: &View) -> Subject<'_> {
+    /// Resolves the recipient in `view`; session items that are not in the snapshot are ignored.
+    pub fn resolve(&self, view: &View) -> Recipient<'_> {
         match self {
-            Self::User(user) => Subject::User(user),
+            Self::User(user) => Recipient::User(user),
             Self::Session(items) => {
                 let entry = |(item, rating): &(ItemId, f32)| {
                     Some(HistoryEntry {
@@ -63,7 +63,7 @@ impl SubjectRequest {
                         purchased: false,
                     })
                 };
-                Subject::Session(History::new(items.iter().filter_map(entry).collect()))
+                Recipient::Session(History::new(items.iter().filter_map(entry).collect()))
             }
         }
     }

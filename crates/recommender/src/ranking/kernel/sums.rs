@@ -1,42 +1,41 @@
-//! The sums of all items by which they are ranked, and the best of them.
+//! Adds up the sums of all items by which they are ranked, and finds the best of them.
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
-use crate::snapshot::floats::{Distinct, FloatSlice, MAX_DISTINCT};
 use crate::snapshot::popularity::Popularity;
 use crate::snapshot::ratings::{RankSlice, Rated};
 
+use super::accumulate::{MIN_SUMS, Products, add_ratings, add_values};
 use super::prefetch::{AHEAD, prefetch_beginning, prefetch_ranks_beginning, prefetch_rated};
 use super::top::{Scored, Top};
 use crate::ranking::Basis;
 use crate::ranking::shopper::Shopper;
 
-/// Room for the scores of one request, kept for the next: it grows to the number of items, and between requests every
-/// sum is 0.
+#[cfg(test)]
+mod tests;
+
+/// The buffers of one ranking, reused by the next. They grow to the number of items; between rankings every sum is 0.
 ///
-/// Items stand by their rank by popularity, so that most of what the ratings of neighbors add goes to few places.
+/// Sums stand in the order of the items' ranks by popularity, so that most ratings of neighbors add to few cache lines.
 ///
-/// What has been added to is noted by runs of `RUN` neighboring items. All sums are then gone through once, for the largest
-/// of every run: in order, many compared at once, and hardly a branch that cannot be foreseen, which a list of the items
-/// would be full of. Whatever is looked for after that is looked for among the runs, of which few hold any of it.
+/// A run is `RUN` consecutive sums. A ranking notes which runs it adds to, then goes through these once and finds the
+/// largest sums of each. That pass reads memory in order, compares several sums at once and has hardly a branch that
+/// is hard to predict; a list of the touched items would be full of such branches. Every later search skips the runs whose
+/// largest sums are too small, which is most of them.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Item-based sums, one a rank, up to a whole number of groups and for every rank of two bytes.
+    /// Item-based sums by rank, padded with zeros to a whole number of groups of runs and to [`MIN_SUMS`].
     items: Vec<f64>,
-    /// User-based sums.
+    /// User-based sums, in the same way.
     users: Vec<f64>,
-    /// One a run: whether anything has been added to it.
+    /// For each run, whether anything has been added to it.
     touched: Vec<bool>,
     /// The runs that were added to, ascending.
     runs: Vec<Run>,
     products: Products,
 }
 
-/// What one neighbor's ratings are worth, by their position among the distinct ones.
-#[derive(Debug)]
-struct Products([f64; MAX_DISTINCT]);
-
-/// The largest sums of a run.
+/// The position of a run and its largest sums.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     at: usize,
@@ -44,43 +43,60 @@ struct Run {
     users: f64,
 }
 
-/// Items whose sums are gone through together: two lines of the processor's cache for each side. With more of them, runs
-/// that hold next to nothing would cost more in a large catalog.
+/// Sums in a run: two cache lines of each side. In a large catalog, longer runs would waste time on sums that are 0.
 const RUN: usize = 16;
-/// Runs that are passed over at once when none of them is touched.
+/// Runs that are skipped at once when none of them is touched.
 const GROUP: usize = 16;
 
-/// What the two sums of an item are multiplied by before they are added.
-#[derive(Debug, Clone, Copy)]
+/// The sums of one ranking. Dropping them clears the scratch.
+pub(crate) struct Sums<'a> {
+    scratch: &'a mut Scratch,
+    popularity: &'a Popularity,
+}
+
+/// A score is the item-based sum times `items` plus the user-based sum times `users`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Factors {
     pub items: f64,
     pub users: f64,
 }
 
 impl Scratch {
-    /// Sums in a fixed order: that of the history, and neighbors best first.
-    pub(crate) fn add_all(&mut self, snapshot: &Snapshot, shopper: &Shopper, basis: Basis) {
-        let n_runs = snapshot.items().len().div_ceil(RUN * GROUP) * GROUP;
-        if self.touched.len() < n_runs {
-            self.touched.resize(n_runs, false);
-            let n_sums = (n_runs * RUN).max(N_NARROW);
-            // Made anew, not grown: what no item needs of them is then never touched, and takes no memory.
-            self.items = vec![0.0; n_sums];
-            self.users = vec![0.0; n_sums];
-        }
-        // With so many terms it takes longer to note the run with each than to go through some that nothing is added to.
-        match n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
-            true => {
-                self.touched[..n_runs].fill(true);
-                self.add_sides(snapshot, shopper, basis, |_, _| {});
-            }
-            false => self.add_sides(snapshot, shopper, basis, |touched, rank| {
+    /// Adds up the sums of all items for `shopper`, on the sides that `basis` has.
+    ///
+    /// The order of additions is fixed: the history from the most popular item on, and neighbors best first.
+    pub(crate) fn add_up<'a>(&'a mut self, snapshot: &'a Snapshot, shopper: &Shopper, basis: Basis) -> Sums<'a> {
+        let n_runs = self.grow(snapshot.items().len());
+        // With this many terms, noting the run of each takes longer than going through runs that nothing is added to.
+        if n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
+            self.touched[..n_runs].fill(true);
+            self.add_sides(snapshot, shopper, basis, |_, _| {});
+        } else {
+            self.add_sides(snapshot, shopper, basis, |touched, rank| {
                 touched[rank as usize / RUN] = true;
-            }),
+            });
+        }
+        self.find_runs();
+        Sums {
+            scratch: self,
+            popularity: snapshot.popularity(),
         }
     }
 
-    /// `note`: that something is added to the sums of an item, by its rank.
+    /// Makes room for the sums of `n_items`. Returns how many runs they take, in whole groups.
+    fn grow(&mut self, n_items: usize) -> usize {
+        let n_runs = n_items.div_ceil(RUN * GROUP) * GROUP;
+        if self.touched.len() < n_runs {
+            self.touched.resize(n_runs, false);
+            // Allocated anew and not grown: zeroed memory that is never written takes up no memory.
+            let n_sums = (n_runs * RUN).max(MIN_SUMS);
+            self.items = vec![0.0; n_sums];
+            self.users = vec![0.0; n_sums];
+        }
+        n_runs
+    }
+
+    /// Calls `note` with the rank of each item whose sum is added to.
     fn add_sides(
         &mut self,
         snapshot: &Snapshot,
@@ -93,11 +109,9 @@ impl Scratch {
             let mut ahead = shopper.ratings().skip(AHEAD).map(reverse_neighbors);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
-                let (reverse_neighbors, similarities) = snapshot.reverse_item_neighbors().row(item);
-                let rating = f64::from(rating);
-                let product = |similarity| rating * f64::from(similarity);
+                let (ranks, similarities) = snapshot.reverse_item_neighbors().row(item);
                 let note = |rank| note(&mut self.touched, rank);
-                add(&mut self.items, reverse_neighbors, similarities, product, note);
+                add_values(&mut self.items, ranks, similarities, f64::from(rating), note);
             }
         }
         if basis.has_users() {
@@ -106,28 +120,17 @@ impl Scratch {
             for (user, similarity) in shopper.neighbors() {
                 ahead.next().into_iter().for_each(prefetch_rated);
                 let Rated { ranks, values, .. } = snapshot.ratings().row(user.at());
-                let similarity = f64::from(similarity);
-                let product = |rating| similarity * f64::from(rating);
                 let note = |rank| note(&mut self.touched, rank);
-                let sums = &mut self.users;
-                match values {
-                    FloatSlice::Coded(distinct, positions) if distinct.values().len() <= positions.len() => {
-                        let products = self.products.of(distinct, product);
-                        add(sums, ranks, positions, |at| products[usize::from(at)], note);
-                    }
-                    FloatSlice::Coded(distinct, positions) => {
-                        add(sums, ranks, positions, |at| product(distinct.value(at)), note);
-                    }
-                    FloatSlice::Plain(values) => add(sums, ranks, values, product, note),
-                }
+                let similarity = f64::from(similarity);
+                add_ratings(&mut self.users, ranks, values, similarity, &mut self.products, note);
             }
         }
     }
 
-    /// After the last sum has been added to.
-    pub(crate) fn find_runs(&mut self) {
-        let (all_by_items, _) = self.items.as_chunks::<RUN>();
-        let (all_by_users, _) = self.users.as_chunks::<RUN>();
+    /// Lists the touched runs with their largest sums.
+    fn find_runs(&mut self) {
+        let (items, _) = self.items.as_chunks::<RUN>();
+        let (users, _) = self.users.as_chunks::<RUN>();
         let (groups, _) = self.touched.as_chunks::<GROUP>();
         self.runs.clear();
         for (group, first) in groups.iter().zip((0..).step_by(GROUP)) {
@@ -138,26 +141,42 @@ impl Scratch {
                 if is_touched {
                     self.runs.push(Run {
                         at,
-                        items: largest(&all_by_items[at]),
-                        users: largest(&all_by_users[at]),
+                        items: largest(&items[at]),
+                        users: largest(&users[at]),
                     });
                 }
             }
         }
     }
 
-    /// `weight`: of the item-based side of a blend.
-    pub(crate) fn factors(
-        &self,
-        basis: Basis,
-        weight: f64,
-        popularity: &Popularity,
-        passes: impl Fn(ItemIndex) -> bool,
-    ) -> Factors {
+    /// Sets every sum to 0.
+    fn clear(&mut self) {
+        let (items, _) = self.items.as_chunks_mut::<RUN>();
+        let (users, _) = self.users.as_chunks_mut::<RUN>();
+        for run in &self.runs {
+            items[run.at] = [0.0; RUN];
+            users[run.at] = [0.0; RUN];
+            self.touched[run.at] = false;
+        }
+    }
+
+    /// Tells whether nothing of a ranking is left.
+    #[cfg(test)]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.items.iter().chain(&self.users).all(|&sum| sum == 0.0) && !self.touched.contains(&true)
+    }
+}
+
+impl Sums<'_> {
+    /// Returns the factors that turn sums into scores: 1 for a basis of one side; for a blend, each side's share divided by
+    /// its largest sum among the items that pass.
+    ///
+    /// `weight`: the share of the item-based side, in [0, 1], where both sides have a sum above 0.
+    pub(crate) fn factors(&self, basis: Basis, weight: f64, passes: impl Fn(ItemIndex) -> bool) -> Factors {
         let (items, users) = match basis {
             Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
             Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
-            Basis::Blended => self.maxima(popularity, passes),
+            Basis::Blended => self.maxima(passes),
         };
         match (items > 0.0, users > 0.0) {
             (true, true) => Factors {
@@ -176,16 +195,15 @@ impl Scratch {
         }
     }
 
-    /// The largest sums of items that pass. They come before any ranking, for every blended score depends on them; but
-    /// only an item that would raise a maximum has to be checked.
-    fn maxima(&self, popularity: &Popularity, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
+    /// Returns the largest sums of the items that pass. Only an item that would raise a maximum has to be checked.
+    fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
         let (mut items, mut users) = (0.0, 0.0);
-        for run in &self.runs {
+        for run in &self.scratch.runs {
             if run.items <= items && run.users <= users {
                 continue;
             }
-            for (rank, by_items, by_users) in self.sums(run) {
-                if (by_items > items || by_users > users) && passes(popularity.item(rank)) {
+            for (rank, by_items, by_users) in self.of_run(run) {
+                if (by_items > items || by_users > users) && passes(self.popularity.item(rank)) {
                     items = by_items.max(items);
                     users = by_users.max(users);
                 }
@@ -194,24 +212,18 @@ impl Scratch {
         (items, users)
     }
 
-    /// The best that pass; only items whose score is high enough are checked.
-    pub(crate) fn top(
-        &self,
-        limit: usize,
-        factors: Factors,
-        popularity: &Popularity,
-        passes: impl Fn(ItemIndex) -> bool,
-    ) -> Vec<Scored> {
-        let mut top = Top::new(limit, popularity.len());
-        for run in &self.runs {
-            // No score of the run is above that of its largest sums, for rounding keeps order.
+    /// Returns the best `limit` items with a score above 0 that pass. Only an item with a score high enough is checked.
+    pub(crate) fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
+        let mut top = Top::new(limit, self.popularity.len());
+        for run in &self.scratch.runs {
+            // No score in the run exceeds that of its largest sums: rounding preserves order.
             if factors.score(run.items, run.users) < top.least() {
                 continue;
             }
-            for (rank, by_items, by_users) in self.sums(run) {
+            for (rank, by_items, by_users) in self.of_run(run) {
                 let score = factors.score(by_items, by_users);
                 if score > 0.0 && score >= top.least() {
-                    let item = popularity.item(rank);
+                    let item = self.popularity.item(rank);
                     let scored = Scored { score, item };
                     if top.admits(scored) && passes(item) {
                         top.insert(scored);
@@ -222,31 +234,21 @@ impl Scratch {
         top.into_ranked()
     }
 
-    /// The items of a run by rank, and both sums of each.
-    fn sums(&self, run: &Run) -> impl Iterator<Item = (u32, f64, f64)> {
+    /// Returns the ranks of a run's items with the item-based and the user-based sum of each.
+    fn of_run(&self, run: &Run) -> impl Iterator<Item = (u32, f64, f64)> {
         let ranks = run.at * RUN..(run.at + 1) * RUN;
-        let sums = self.items[ranks.clone()].iter().zip(&self.users[ranks.clone()]);
-        // The snapshot's items are fewer than 2³².
+        let items = &self.scratch.items[ranks.clone()];
+        let users = &self.scratch.users[ranks.clone()];
+        // A snapshot has fewer than 2³² items, so that the cast loses nothing.
         ranks
-            .zip(sums)
+            .zip(items.iter().zip(users))
             .map(|(rank, (&by_items, &by_users))| (rank as u32, by_items, by_users))
     }
+}
 
-    /// Leaves every sum 0.
-    pub(crate) fn clear(&mut self) {
-        let (all_by_items, _) = self.items.as_chunks_mut::<RUN>();
-        let (all_by_users, _) = self.users.as_chunks_mut::<RUN>();
-        for run in &self.runs {
-            all_by_items[run.at] = [0.0; RUN];
-            all_by_users[run.at] = [0.0; RUN];
-            self.touched[run.at] = false;
-        }
-    }
-
-    /// Whether nothing of a request is left.
-    #[cfg(test)]
-    pub(crate) fn is_clear(&self) -> bool {
-        self.items.iter().chain(&self.users).all(|&sum| sum == 0.0) && !self.touched.contains(&true)
+impl Drop for Sums<'_> {
+    fn drop(&mut self) {
+        self.scratch.clear();
     }
 }
 
@@ -256,72 +258,8 @@ impl Factors {
     }
 }
 
-impl Default for Products {
-    fn default() -> Self {
-        Self([0.0; MAX_DISTINCT])
-    }
-}
-
-impl Products {
-    /// `product` of every distinct value. Behind them stands anything.
-    fn of(&mut self, distinct: &Distinct, product: impl Fn(f32) -> f64) -> &[f64; MAX_DISTINCT] {
-        for (of_value, &value) in self.0.iter_mut().zip(distinct.values()) {
-            *of_value = product(value);
-        }
-        &self.0
-    }
-}
-
-/// Ranks of two bytes: of so many sums each has one, and that need not be checked.
-const N_NARROW: usize = 1 << 16;
-
-/// Adds `product` of each of the `codes` to the sum of its rank; `note`: the rank. There are at least [`N_NARROW`] sums.
-#[inline]
-fn add<C: Copy>(
-    sums: &mut [f64],
-    ranks: RankSlice,
-    codes: &[C],
-    product: impl Fn(C) -> f64,
-    mut note: impl FnMut(u32),
-) {
-    match ranks {
-        RankSlice::Narrow(ranks) => {
-            let Some(sums) = sums.first_chunk_mut::<N_NARROW>() else {
-                unreachable!("there are as many");
-            };
-            add_products(ranks, codes, product, |rank, product| {
-                sums[usize::from(rank)] += product;
-                note(u32::from(rank));
-            });
-        }
-        RankSlice::Wide(ranks) => add_products(ranks, codes, product, |rank, product| {
-            sums[rank as usize] += product;
-            note(rank);
-        }),
-    }
-}
-
-/// The products several at once, the sums one by one.
-#[inline]
-fn add_products<R: Copy, C: Copy>(ranks: &[R], codes: &[C], product: impl Fn(C) -> f64, mut add: impl FnMut(R, f64)) {
-    const TOGETHER: usize = 8;
-    let (ranks, last_ranks) = ranks.as_chunks::<TOGETHER>();
-    let (codes, last_codes) = codes.as_chunks::<TOGETHER>();
-    for (ranks, codes) in ranks.iter().zip(codes) {
-        let mut products = [0.0; TOGETHER];
-        for (of_code, &code) in products.iter_mut().zip(codes) {
-            *of_code = product(code);
-        }
-        for (&rank, product) in ranks.iter().zip(products) {
-            add(rank, product);
-        }
-    }
-    for (&rank, &code) in last_ranks.iter().zip(last_codes) {
-        add(rank, product(code));
-    }
-}
-
-/// None is NaN. By halves, so that the comparisons do not wait for one another.
+/// Returns the largest of `values`, none of which is NaN. It compares by halves, so that comparisons do not wait for
+/// one another.
 fn largest(values: &[f64; RUN]) -> f64 {
     let larger = |a: f64, b: f64| if a > b { a } else { b };
     let mut values = *values;
@@ -338,16 +276,16 @@ fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
     prefetch_beginning(similarities);
 }
 
-/// How many terms all sums have together.
+/// Counts the terms of all sums together.
 pub(crate) fn n_terms(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> usize {
-    let mut work = 0;
+    let mut n_terms = 0;
     if basis.has_items() {
         let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_item_neighbors().row_range(item).len();
-        work += shopper.ratings().map(reverse_neighbors).sum::<usize>();
+        n_terms += shopper.ratings().map(reverse_neighbors).sum::<usize>();
     }
     if basis.has_users() {
         let rated = |(user, _): (UserIndex, f32)| snapshot.ratings().row_range(user.at()).len();
-        work += shopper.neighbors().map(rated).sum::<usize>();
+        n_terms += shopper.neighbors().map(rated).sum::<usize>();
     }
-    work
+    n_terms
 }

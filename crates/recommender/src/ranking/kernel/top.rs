@@ -1,12 +1,12 @@
-//! The best few of many scored items.
+//! Keeps the best few of many scored items.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::snapshot::dictionary::ItemIndex;
 
-/// An item and its score. Ascending order is the order of ranks: higher scores first, ties by lower index, which is
-/// the order of the item ids.
+/// An item and its score. Ascending order puts higher scores first and breaks ties by lower index, which is the order of the
+/// item ids.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scored {
     pub score: f64,
@@ -33,14 +33,14 @@ impl PartialEq for Scored {
 
 impl Eq for Scored {}
 
-/// Up to `limit` items; the last of them stands on top of the heap.
+/// The best `limit` items so far; the worst of them is on top of the heap.
 pub(crate) struct Top {
     limit: usize,
     heap: BinaryHeap<Scored>,
 }
 
 impl Top {
-    /// `offered`: how many will be offered at most.
+    /// `offered`: the largest number of items that will be offered.
     pub fn new(limit: usize, offered: usize) -> Self {
         Self {
             limit,
@@ -48,12 +48,12 @@ impl Top {
         }
     }
 
-    /// Whether `scored` would be among the best so far.
+    /// Tells whether `scored` would be among the best so far.
     pub fn admits(&self, scored: Scored) -> bool {
         self.heap.len() < self.limit || self.heap.peek().is_some_and(|last| scored < *last)
     }
 
-    /// No item with a lower score is admitted.
+    /// Returns a score below which no item is admitted.
     pub fn least(&self) -> f64 {
         match self.heap.len() < self.limit {
             true => f64::NEG_INFINITY,
@@ -61,7 +61,7 @@ impl Top {
         }
     }
 
-    /// Takes an admitted item, in place of the last when there are `limit` already.
+    /// Inserts an admitted item; it replaces the worst if there are `limit` already.
     pub fn insert(&mut self, scored: Scored) {
         if self.heap.len() < self.limit {
             self.heap.push(scored);
@@ -70,7 +70,7 @@ impl Top {
         }
     }
 
-    /// Best first.
+    /// Returns the items, best first.
     pub fn into_ranked(self) -> Vec<Scored> {
         self.heap.into_sorted_vec()
     }
@@ -84,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keeps_what_a_full_sort_puts_first(
+        fn the_best_are_those_that_a_full_sort_puts_first(
             scores in prop::collection::vec(0u8..6, 0..40),
             limit in 0usize..12,
             backwards: bool,

@@ -21,7 +21,7 @@ fn options(limit: usize, basis: Basis) -> RankOptions {
 }
 
 fn to_user(view: &View, user: &str, options: &RankOptions) -> Recommendations {
-    recommend(view, &Subject::User(&user_id(user)), options, &mut Scratch::default())
+    recommend(view, &Recipient::User(&user_id(user)), options, &mut Scratch::default())
 }
 
 fn items<'a>(view: &'a View, recommendations: &Recommendations) -> Vec<&'a str> {
@@ -63,11 +63,11 @@ fn gives_the_sums_of_the_worked_example() {
     let by_users = [1.69598724, 1.63299316, 1.63299316, 0.18898224, 0.12598816];
     check(Basis::UserBased, false, &["i3", "i0", "i4", "i2", "i1"], &by_users);
     check(Basis::UserBased, true, &["i2", "i1"], &by_users[3..]);
-    // Each divided by its maximum over what may be recommended, then half of each.
+    // Each side divided by its maximum over the items that may be recommended, then half of each.
     check(Basis::Blended, true, &["i2", "i1"], &[1.0, 0.5 + 0.5 * 2.0 / 3.0]);
 }
 
-/// Both sums of every item, with plain loops.
+/// Computes both sums of an item with plain loops.
 fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64) {
     let (neighbors, similarities) = parts.item_neighbors.row(item);
     let by_items = neighbors.iter().zip(similarities);
@@ -80,7 +80,7 @@ fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64)
     (by_items, by_users)
 }
 
-/// The score of every item, `None` for those that may not be shown.
+/// Returns the score of every item, `None` for those that may not be recommended.
 fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl Fn(usize) -> bool) -> Vec<Option<f64>> {
     let n = parts.items.len();
     let sums: Vec<Option<(f64, f64)>> = (0..n)
@@ -103,7 +103,7 @@ fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl 
     sums.into_iter().map(|sums| sums.map(score)).collect()
 }
 
-/// `found` are the `limit` best of `scores`, in order; or of the popular ones, when nothing scores.
+/// Checks that `found` are the `limit` best of `scores` in order, or of the most popular items when no score is above 0.
 fn check_list(
     found: &Recommendations,
     scores: &[Option<f64>],
@@ -197,15 +197,15 @@ proptest! {
             .collect());
         let viewed: Vec<Change> = changes.iter().map(|&(item, rating, _)| (item, rating, 0)).collect();
         let (u0, nobody) = (user_id("u0"), user_id("nobody"));
-        let asked = [
-            (Subject::User(&u0), Person::new(parts, Some(0), &changes)),
-            (Subject::UserIndex(UserIndex(0)), Person::new(parts, Some(0), &[])),
-            (Subject::User(&nobody), Person::new(parts, None, &[])),
-            (Subject::Session(session), Person::new(parts, None, &viewed)),
+        let recipients = [
+            (Recipient::User(&u0), Person::new(parts, Some(0), &changes)),
+            (Recipient::UserIndex(UserIndex(0)), Person::new(parts, Some(0), &[])),
+            (Recipient::User(&nobody), Person::new(parts, None, &[])),
+            (Recipient::Session(session), Person::new(parts, None, &viewed)),
         ];
-        // One scratch for all: what a request leaves behind would show in the next.
+        // All share one scratch: a sum that one request leaves behind shows in the next.
         let mut scratch = Scratch::default();
-        for (subject, person) in &asked {
+        for (recipient, person) in &recipients {
             for basis in BASES {
                 let options = RankOptions {
                     exclude_history,
@@ -217,7 +217,7 @@ proptest! {
                     },
                     ..options(limit, basis)
                 };
-                let hides_history = exclude_history || matches!(subject, Subject::Session(_));
+                let hides_history = exclude_history || matches!(recipient, Recipient::Session(_));
                 let may = |item: usize| {
                     parts.catalog.listed.get(item)
                         && !excluded.contains(&item)
@@ -225,7 +225,7 @@ proptest! {
                         && !(hides_history && person.ratings[item] > 0.0)
                         && !(exclude_purchased && person.purchased[item] && person.ratings[item] > 0.0)
                 };
-                let found = recommend(&view, subject, &options, &mut scratch);
+                let found = recommend(&view, recipient, &options, &mut scratch);
                 check_list(&found, &plain_scores(parts, person, basis, may), snapshot, limit)?;
                 terms_sum_to_the_score(&found)?;
                 prop_assert!(scratch.is_clear());
@@ -234,7 +234,7 @@ proptest! {
     }
 
     #[test]
-    fn the_work_is_that_of_all_multiply_adds(parts in any_parts()) {
+    fn the_estimated_work_is_the_number_of_multiply_adds(parts in any_parts()) {
         let view = view(parts);
         let parts = view.snapshot.parts();
         for user in 0..parts.users.len() {
@@ -244,8 +244,8 @@ proptest! {
                 .filter(|&&neighbor| person.ratings[neighbor as usize] > 0.0)
                 .count();
             let by_users: usize = person.neighbors.iter().map(|&(user, _)| parts.ratings.row(user).len()).sum();
-            let subject = Subject::UserIndex(UserIndex(user as u32));
-            let work = |basis| estimated_work(&view, &subject, basis);
+            let recipient = Recipient::UserIndex(UserIndex(user as u32));
+            let work = |basis| estimated_work(&view, &recipient, basis);
             prop_assert_eq!(work(Basis::ItemBased), by_items);
             prop_assert_eq!(work(Basis::UserBased), by_users);
             prop_assert_eq!(work(Basis::Blended), by_items + by_users);
@@ -254,12 +254,12 @@ proptest! {
 }
 
 #[test]
-fn equal_scores_stand_in_order_of_their_ids() {
-    // Items 1 to 11 all have the same raters: whatever comes first among equals would do as well.
+fn equal_scores_are_ordered_by_item_id() {
+    // Items 1 to 11 all have the same raters, so that only their ids can decide.
     let alike: &[f32] = &[1.0; 12];
-    let mut asking = [0.0; 12];
-    asking[0] = 3.0;
-    let view = view(snapshot_parts(&[alike, alike, &asking]));
+    let mut recipient = [0.0; 12];
+    recipient[0] = 3.0;
+    let view = view(snapshot_parts(&[alike, alike, &recipient]));
     for basis in BASES {
         for limit in [1, 4, 11] {
             let options = RankOptions {
@@ -278,8 +278,9 @@ fn equal_scores_stand_in_order_of_their_ids() {
 }
 
 #[test]
-fn of_equals_at_the_limit_the_first_by_id_stays_though_less_popular() {
-    // Beside item 0, u0 has what rates each of the others alike; the last of these are the most popular by far, in another run.
+fn among_equal_scores_at_the_limit_the_lower_id_wins_over_popularity() {
+    // u0 has only item 0, to which all others are equally similar; the last of these are the most popular by far, and the sums of
+    // the first stand in another run.
     for n in [3, 40] {
         let mut parts = snapshot_parts(&vec![vec![1.0; n]; 2].iter().map(Vec::as_slice).collect::<Vec<_>>());
         let reverse_neighbors = (1..n as u32).flat_map(|_| [0]).collect();
@@ -312,7 +313,7 @@ fn of_equals_at_the_limit_the_first_by_id_stays_though_less_popular() {
     }
 }
 
-/// Ranks of more than two bytes.
+/// Covers ranks of more than two bytes.
 #[test]
 fn a_large_catalog_is_ranked_like_a_small_one() {
     const N: usize = 70_000;
@@ -339,7 +340,7 @@ fn a_large_catalog_is_ranked_like_a_small_one() {
 }
 
 #[test]
-fn strangers_are_shown_what_is_popular_and_told_so() {
+fn unknown_users_get_the_most_popular_items_marked_so() {
     let view = view(snapshot_parts(&EXAMPLE));
     let check = |view: &View, user: &str| {
         for basis in BASES {
@@ -351,7 +352,7 @@ fn strangers_are_shown_what_is_popular_and_told_so() {
         }
     };
     check(&view, "nobody");
-    // Who has withdrawn everything is a stranger too.
+    // A user who has withdrawn everything is treated as unknown.
     let withdrawn = ["i0", "i3", "i4"].map(|item| interaction("u0", item, None, 0));
     check(&changed(view.clone(), withdrawn), "u0");
 
@@ -387,7 +388,7 @@ fn a_fresh_rating_moves_the_item_based_score() {
     let bought = changed(view.clone(), [interaction("u0", "i1", None, 2)]);
     near(score(&bought, "i2"), 2.40824829, 1e-6);
 
-    // Somebody newer than the snapshot has items of their own, but no neighbors yet.
+    // A user newer than the snapshot has a history, but no neighbors yet.
     let newcomer = changed(view, [interaction("newcomer", "i1", Some(2.0), 0)]);
     let found = to_user(&newcomer, "newcomer", &options(9, Basis::Blended));
     assert_eq!(found.personalization, Personalization::Personalized);
@@ -396,7 +397,7 @@ fn a_fresh_rating_moves_the_item_based_score() {
 }
 
 #[test]
-fn what_was_bought_or_rated_can_be_left_out() {
+fn bought_or_rated_items_can_be_left_out() {
     let mut parts = snapshot_parts(&EXAMPLE);
     // User 0 has bought item 0, and only rated 3 and 4.
     buy(&mut parts, 0, &[0]);
@@ -420,7 +421,7 @@ fn what_was_bought_or_rated_can_be_left_out() {
 }
 
 #[test]
-fn a_session_is_shown_other_items_than_its_own() {
+fn a_session_is_never_shown_its_own_items() {
     let view = view(snapshot_parts(&EXAMPLE));
     let session = |items: &[u32]| {
         let entry = |&item| HistoryEntry {
@@ -428,7 +429,7 @@ fn a_session_is_shown_other_items_than_its_own() {
             rating: 1.0,
             purchased: false,
         };
-        Subject::Session(History::new(items.iter().map(entry).collect()))
+        Recipient::Session(History::new(items.iter().map(entry).collect()))
     };
     let check = |viewed: &[u32], personalization, expected: &[&str]| {
         let found = recommend(
@@ -484,15 +485,15 @@ fn a_scratch_serves_views_of_any_size() {
     let large = view(snapshot_parts(&EXAMPLE));
     let mut scratch = Scratch::default();
     for view in [&small, &large, &small, &large] {
-        let subject = Subject::UserIndex(UserIndex(0));
-        let found = recommend(view, &subject, &options(9, Basis::Blended), &mut scratch);
-        let alone = recommend(view, &subject, &options(9, Basis::Blended), &mut Scratch::default());
+        let recipient = Recipient::UserIndex(UserIndex(0));
+        let found = recommend(view, &recipient, &options(9, Basis::Blended), &mut scratch);
+        let alone = recommend(view, &recipient, &options(9, Basis::Blended), &mut Scratch::default());
         assert_eq!(found, alone);
     }
 }
 
 #[test]
-fn who_objects_to_profiling_gets_what_is_popular_and_not_what_they_have() {
+fn a_user_who_objects_to_profiling_gets_popular_items_without_their_own() {
     let trained = view(snapshot_parts(&EXAMPLE));
     let objects = |user: &str| FreshChange::Consents {
         user: user_id(user),
@@ -506,7 +507,7 @@ fn who_objects_to_profiling_gets_what_is_popular_and_not_what_they_have() {
             let found = to_user(&view, user, options);
             assert_eq!(found.personalization, Personalization::Popularity, "{user}");
             assert_eq!(items(&view, &found), expected, "{user}");
-            assert_eq!(estimated_work(&view, &Subject::User(&user_id(user)), basis), 0);
+            assert_eq!(estimated_work(&view, &Recipient::User(&user_id(user)), basis), 0);
         };
         let all = options(9, basis);
         check("u0", &all, &["i3", "i0", "i4", "i1", "i2"]);
@@ -522,7 +523,7 @@ fn who_objects_to_profiling_gets_what_is_popular_and_not_what_they_have() {
         };
         check("u0", &exclude_history, &["i1", "i2"]);
         check("new", &exclude_history, &["i3", "i4", "i1", "i2"]);
-        // Others do not notice.
+        // Other users are not affected.
         assert_eq!(
             to_user(&view, "u2", &all).personalization,
             Personalization::Personalized

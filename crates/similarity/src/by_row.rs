@@ -19,7 +19,7 @@ const ROWS_AT_ONCE: usize = 1_024;
 
 /// The number of rows that they are paired with at a time, a block: its dot products and squares stay in the second-level
 /// cache.
-const BLOCK_ROWS: usize = if cfg!(test) { 16 } else { 1 << 15 };
+pub(super) const BLOCK_ROWS: usize = 1 << 15;
 
 /// The least number of rows: below it, tiles lose hardly any time on pairs without a common column.
 const MIN_ROWS: usize = 50_000;
@@ -41,12 +41,14 @@ pub(super) fn is_faster(columns: &CsrMatrix) -> bool {
 
 /// Computes the lists of the `selected` rows, at most `keep` neighbors each; sums are f64s in ascending column order.
 ///
-/// `columns`: the transpose of `rows`. Memory beyond the lists: 8 bytes per row and some MB per thread.
+/// `columns`: the transpose of `rows`; `block_rows`: the number of rows in a block, at least 1, which does not change the
+/// lists. Memory beyond the lists: 8 bytes per row and some MB per thread.
 pub(super) fn best(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
     selected: &[u32],
     keep: usize,
+    block_rows: usize,
     observe: Observer<'_>,
 ) -> NeighborLists {
     let square = |&value: &f32| f64::from(value) * f64::from(value);
@@ -60,7 +62,7 @@ pub(super) fn best(
     let lists = selected
         .par_chunks(ROWS_AT_ONCE)
         .map_init(Workspace::default, |workspace, chunk| {
-            let lists = workspace.lists_of(chunk, &matrix, keep);
+            let lists = workspace.lists_of(chunk, &matrix, keep, block_rows);
             let chunk = chunk.len() as u64;
             observe(done.fetch_add(chunk, Ordering::Relaxed) + chunk, total);
             lists
@@ -90,16 +92,16 @@ struct Workspace {
 
 impl Workspace {
     /// Computes the lists of a chunk of rows, pairing all of them with one block of rows after another.
-    fn lists_of(&mut self, chunk: &[u32], matrix: &Matrix<'_>, keep: usize) -> NeighborLists {
+    fn lists_of(&mut self, chunk: &[u32], matrix: &Matrix<'_>, keep: usize, block_rows: usize) -> NeighborLists {
         let n_rows = matrix.rows.n_rows();
         let mut best: Vec<BestNeighbors> = chunk.iter().map(|_| BestNeighbors::new(keep)).collect();
         let n_entries = |&row: &u32| matrix.rows.row_range(row as usize).len();
         self.cursors.clear();
         self.cursors.resize(chunk.iter().map(n_entries).sum(), 0);
-        self.dots.resize(BLOCK_ROWS, 0.0);
+        self.dots.resize(block_rows, 0.0);
         let mut cursors = std::mem::take(&mut self.cursors);
-        for start in (0..n_rows).step_by(BLOCK_ROWS) {
-            let block = start..(start + BLOCK_ROWS).min(n_rows);
+        for start in (0..n_rows).step_by(block_rows) {
+            let block = start..(start + block_rows).min(n_rows);
             let mut rest = &mut cursors[..];
             for (row, best) in chunk.iter().zip(&mut best) {
                 let row_cursors;
@@ -181,12 +183,12 @@ mod tests {
         for keep in [0, 1, 5, 90] {
             let options = TopKOptions { neighbors: keep };
             let expected = top_k_dense(ratings.view(), 0..90, &options);
-            let found = best(&rows, &rows.transpose(), &all, keep, &|done, total| {
+            let found = best(&rows, &rows.transpose(), &all, keep, 16, &|done, total| {
                 assert!(done <= total)
             });
             assert_eq!(found, expected);
             let some = [3, 18, 89];
-            let found = best(&rows, &rows.transpose(), &some, keep, &|_, _| {});
+            let found = best(&rows, &rows.transpose(), &some, keep, 16, &|_, _| {});
             for (list, row) in some.into_iter().enumerate() {
                 assert_eq!(found.row(list), expected.row(row as usize));
             }

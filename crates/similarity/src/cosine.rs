@@ -171,7 +171,7 @@ fn top_k_by(
     };
     if by_row::is_faster(columns) {
         return Ok(TopK {
-            lists: by_row::best(rows, columns, &selected, keep, config.observe),
+            lists: by_row::best(rows, columns, &selected, keep, by_row::BLOCK_ROWS, config.observe),
             path: path(Products::ByRow),
         });
     }

@@ -19,7 +19,7 @@ use recommender::ranking::rank;
 use recommender::ranking::similar::{similar_items, similar_users};
 use recommender::snapshot::view::View;
 
-use self::answers::Answers;
+use self::answers::AnswerCache;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
 use super::access::caller;
 use super::proto::v1::recommendation_service_server::RecommendationService;
@@ -30,7 +30,7 @@ use super::proto::v1::{
 };
 use super::{heavy, status};
 
-/// Accumulators, grown to the size of the snapshot.
+/// The buffers of ranking and prediction, which grow to the size of the snapshot.
 #[derive(Debug, Default)]
 struct Scratch {
     predict: prediction::Scratch,
@@ -38,44 +38,43 @@ struct Scratch {
 }
 
 thread_local! {
-    /// Of this thread; requests that follow one another on it share them.
+    /// The buffers of this thread, which its requests share one after the other.
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 pub struct RecommendationHandler {
     live: Live,
     scale: RatingScale,
-    predictions: Answers,
-    recommendations: Answers,
+    predictions: AnswerCache,
+    recommendations: AnswerCache,
 }
 
 impl RecommendationHandler {
-    /// `answer_cache_bytes`: how much of answers is remembered. A quarter of it is for predictions, which cost less and of
-    /// which there are more: together with them recommendations would be forgotten before they are asked for again.
+    /// `answer_cache_bytes`: the bound of both caches together. Predictions get a quarter of it: they cost less, and there are
+    /// so many of them that in one cache they would evict recommendations before these are requested again.
     pub fn new(live: Live, scale: RatingScale, answer_cache_bytes: usize) -> Self {
         Self {
             live,
             scale,
-            predictions: Answers::new(
+            predictions: AnswerCache::new(
                 "likemind.v1.RecommendationService/PredictRatings",
                 answer_cache_bytes / 4,
             ),
-            recommendations: Answers::new(
+            recommendations: AnswerCache::new(
                 "likemind.v1.RecommendationService/Recommend",
                 answer_cache_bytes - answer_cache_bytes / 4,
             ),
         }
     }
 
-    /// [`RecommendationService::predict_ratings`] of encoded messages. An answer is remembered, and given again while it would
-    /// be the same.
+    /// Answers [`RecommendationService::predict_ratings`] with encoded messages, from the cache where possible.
     ///
     /// # Errors
-    /// As that, and INTERNAL for what is no such message, as tonic has it.
+    /// Those of that method, and INTERNAL for bytes that are not such a message, as tonic has it.
     pub async fn predict_ratings_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
         let view = self.view();
-        let remembered = view.as_ref().ok().and_then(|view| self.predictions.get(view, &request));
-        if let Some(answer) = remembered {
+        let cached = view.as_ref().ok().and_then(|view| self.predictions.get(view, &request));
+        if let Some(answer) = cached {
             return Ok(answer);
         }
         let message = PredictRatingsRequest::decode(request.clone()).map_err(status::undecodable)?;
@@ -83,24 +82,24 @@ impl RecommendationHandler {
         let (view, user) = (view?, predict.user.clone());
         let answer = self.predict(view.clone(), predict).await?;
         let encoded = Bytes::from(answer.encode_to_vec());
-        // An item that is not there may come at any time.
+        // The stamp does not change when an unknown item is added.
         if convert::are_all_rated(&answer) {
             self.predictions.put(&view, &request, Some(&user), encoded.clone());
         }
         Ok(encoded)
     }
 
-    /// [`RecommendationService::recommend`] of encoded messages. Remembered as well.
+    /// Answers [`RecommendationService::recommend`] with encoded messages, from the cache where possible.
     ///
     /// # Errors
-    /// As [`Self::predict_ratings_encoded`].
+    /// Those of [`Self::predict_ratings_encoded`].
     pub async fn recommend_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
         let view = self.view();
-        let remembered = view
+        let cached = view
             .as_ref()
             .ok()
             .and_then(|view| self.recommendations.get(view, &request));
-        if let Some(answer) = remembered {
+        if let Some(answer) = cached {
             return Ok(answer);
         }
         let message = RecommendRequest::decode(request.clone()).map_err(status::undecodable)?;
@@ -133,8 +132,8 @@ impl RecommendationHandler {
     }
 }
 
-/// What `work` does with the accumulators. They are taken out for it, so that a panic, which would leave them half
-/// filled, loses them.
+/// Runs `work` with the buffers of this thread. They are taken out of their cell meanwhile, so that a panic, which may leave
+/// something in them, drops them.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     let mut scratch = SCRATCH.take();
     let answer = work(&mut scratch);
@@ -180,7 +179,7 @@ impl RecommendationService for RecommendationHandler {
         let caller = caller(&request)?;
         let audience = AudienceRequest::try_from(request.into_inner())?;
         let view = self.view()?;
-        // An item that is newer than the snapshot is like no other yet.
+        // An item that is newer than the snapshot is similar to no other yet.
         let item = convert::existing_item(&view, &audience.item, &caller)?;
         let answer = heavy::run(work::of_audience(&view), move || {
             let users = item.map(|item| item_audience(&view, item, audience.options));
@@ -211,7 +210,7 @@ mod tests {
     use recommender::snapshot::fixture;
 
     #[test]
-    fn accumulators_are_kept_unless_a_panic_may_have_left_something_in_them() {
+    fn buffers_are_kept_unless_a_panic_may_have_left_something_in_them() {
         let view = fixture::view(fixture::snapshot_parts(&fixture::EXAMPLE));
         let user = UserId::new("u0").unwrap();
         let options = RankOptions {
@@ -227,7 +226,7 @@ mod tests {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             with_scratch(|scratch| {
                 rank(scratch);
-                panic!("as asked");
+                panic!("on purpose");
             })
         }));
         assert!(panicked.is_err());

@@ -17,7 +17,7 @@ use recommender::snapshot::overlay::{FreshChange, Overlay};
 #[derive(Debug, Clone)]
 enum Step {
     Change(FreshChange),
-    /// The same snapshot once more, without what has changed since.
+    /// Loads the same snapshot again, without the changes since.
     Reload,
     Ask(Message),
 }
@@ -90,7 +90,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Computed {
     answer: Bytes,
     user: Option<UserId>,
-    may_be_remembered: bool,
+    may_be_cached: bool,
 }
 
 impl Message {
@@ -110,16 +110,21 @@ impl Message {
                 Computed {
                     answer: answer.encode_to_vec().into(),
                     user: Some(user),
-                    may_be_remembered: convert::are_all_rated(&answer),
+                    may_be_cached: convert::are_all_rated(&answer),
                 }
             }
             Self::Recommend(message) => {
                 let rank = RankRequest::new(message, &RatingScale::default()).unwrap();
-                let ranked = rank::recommend(view, &rank.recipient(view), &rank.options, &mut rank::Scratch::default());
+                let ranked = rank::recommend(
+                    view,
+                    &rank.recipient(view),
+                    &rank.options,
+                    &mut rank::Scratch::default(),
+                );
                 Computed {
                     answer: convert::recommendations(view, ranked).encode_to_vec().into(),
                     user: rank.user().cloned(),
-                    may_be_remembered: true,
+                    may_be_cached: true,
                 }
             }
         }
@@ -128,13 +133,14 @@ impl Message {
 
 proptest! {
     #[test]
-    fn what_is_remembered_is_what_would_be_computed(
+    fn a_cached_answer_is_the_one_that_would_be_computed(
         parts in any_parts(),
         steps in prop::collection::vec(any_step(), 1..80),
-        max_bytes in prop_oneof![Just(0), Just(SHARDS * 1_500), Just(1 << 20)],
+        max_bytes in prop_oneof![Just(0), Just(96_000), Just(1 << 20)],
     ) {
         let mut view = view(parts);
-        let [predictions, recommendations] = ["PredictRatings", "Recommend"].map(|method| Answers::new(method, max_bytes));
+        let [predictions, recommendations] =
+            ["PredictRatings", "Recommend"].map(|method| AnswerCache::new(method, max_bytes));
         for step in steps {
             match step {
                 Step::Change(change) => {
@@ -149,14 +155,14 @@ proptest! {
                 Step::Ask(message) => {
                     let computed = message.compute(&view);
                     let request = message.encoded();
-                    let answers = match message {
+                    let cache = match message {
                         Message::Predict(_) => &predictions,
                         Message::Recommend(_) => &recommendations,
                     };
-                    match answers.get(&view, &request) {
-                        Some(remembered) => prop_assert_eq!(remembered, computed.answer),
-                        None if computed.may_be_remembered => {
-                            answers.put(&view, &request, computed.user.as_ref(), computed.answer);
+                    match cache.get(&view, &request) {
+                        Some(cached) => prop_assert_eq!(cached, computed.answer),
+                        None if computed.may_be_cached => {
+                            cache.put(&view, &request, computed.user.as_ref(), computed.answer);
                         }
                         None => {}
                     }
@@ -166,40 +172,52 @@ proptest! {
     }
 }
 
-fn bytes_of(answers: &Answers) -> usize {
-    let of_shard = |shard: &Mutex<Shard>| -> usize {
-        let shard = shard.lock().unwrap();
-        let bytes = |generation: &HashTable<Entry>| generation.iter().map(Entry::bytes).sum::<usize>();
-        assert_eq!(bytes(&shard.young), shard.young_bytes);
-        bytes(&shard.young) + bytes(&shard.old)
-    };
-    answers.shards.iter().map(of_shard).sum()
+#[test]
+fn the_cache_stays_within_its_bytes_and_keeps_what_is_requested_often() {
+    let view = view(snapshot_parts(&EXAMPLE));
+    let max_bytes = 64 * 20_000;
+    let cache = AnswerCache::new("Recommend", max_bytes);
+    let bytes = || cache.entries.as_ref().unwrap().weight() as usize;
+    let answer = Bytes::from(vec![7; 500]);
+    cache.put(&view, b"favorite", None, answer.clone());
+    for n in 0..10_000u32 {
+        cache.put(&view, &n.to_be_bytes(), None, answer.clone());
+        assert_eq!(cache.get(&view, b"favorite"), Some(answer.clone()), "evicted after {n}");
+    }
+    assert!((max_bytes / 4..=max_bytes).contains(&bytes()), "{}", bytes());
+    let is_cached = |n: &u32| cache.get(&view, &n.to_be_bytes()).is_some();
+    assert!((0..10_000).filter(is_cached).count() < 2_000);
+    // An answer that is cached already, one that is too long for the cache, and one to a request that is too long.
+    cache.put(&view, b"favorite", None, answer.clone());
+    cache.put(&view, b"long", None, vec![7; max_bytes].into());
+    cache.put(&view, &[7; MAX_REQUEST_BYTES + 1], None, answer);
+    assert!(bytes() <= max_bytes);
+    for request in [&b"long"[..], &[7; MAX_REQUEST_BYTES + 1]] {
+        assert!(cache.get(&view, request).is_none());
+    }
 }
 
 #[test]
-fn no_more_is_remembered_than_there_is_room_for_and_what_is_asked_for_stays() {
+fn a_new_answer_replaces_the_one_with_an_outdated_stamp() {
+    let before = view(snapshot_parts(&EXAMPLE));
+    let after = View {
+        epoch: before.epoch + 1,
+        ..before.clone()
+    };
+    let cache = AnswerCache::new("Recommend", 1 << 20);
+    let n_entries = || cache.entries.as_ref().unwrap().len();
+    cache.put(&before, b"request", None, Bytes::from_static(b"before"));
+    assert!(cache.get(&after, b"request").is_none());
+    cache.put(&after, b"request", None, Bytes::from_static(b"after"));
+    assert_eq!(cache.get(&after, b"request"), Some(Bytes::from_static(b"after")));
+    assert!(cache.get(&before, b"request").is_none());
+    assert_eq!(n_entries(), 1);
+}
+
+#[test]
+fn a_cache_of_no_bytes_caches_nothing() {
     let view = view(snapshot_parts(&EXAMPLE));
-    let max_bytes = SHARDS * 20_000;
-    let answers = Answers::new("Recommend", max_bytes);
-    let answer = Bytes::from(vec![7; 500]);
-    answers.put(&view, b"favorite", None, answer.clone());
-    for n in 0..10_000u32 {
-        answers.put(&view, &n.to_be_bytes(), None, answer.clone());
-        assert_eq!(
-            answers.get(&view, b"favorite"),
-            Some(answer.clone()),
-            "forgotten after {n}"
-        );
-    }
-    let bytes = bytes_of(&answers);
-    assert!((max_bytes / 4..=max_bytes).contains(&bytes), "{bytes}");
-    assert!(answers.get(&view, &0u32.to_be_bytes()).is_none());
-    // Again, and what is too long for any room.
-    answers.put(&view, b"favorite", None, answer.clone());
-    answers.put(&view, b"long", None, vec![7; 20_000].into());
-    answers.put(&view, &[7; MAX_REQUEST_BYTES + 1], None, answer);
-    assert!(bytes_of(&answers) <= max_bytes);
-    for request in [&b"long"[..], &[7; MAX_REQUEST_BYTES + 1]] {
-        assert!(answers.get(&view, request).is_none());
-    }
+    let cache = AnswerCache::new("Recommend", 0);
+    cache.put(&view, b"request", None, Bytes::from_static(b"answer"));
+    assert!(cache.get(&view, b"request").is_none());
 }

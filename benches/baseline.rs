@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use likemind::grpc::accept;
+use likemind::grpc::encoded_rpc::Encoded;
 use likemind::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
 use likemind::grpc::proto::v1::{
     Fallback, ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
@@ -15,6 +16,7 @@ use likemind::grpc::proto::v1::{
 use likemind::grpc::threads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -32,8 +34,8 @@ struct Constant {
 impl RecommendationService for Constant {
     async fn predict_ratings(
         &self,
-        request: Request<PredictRatingsRequest>,
-    ) -> Result<Response<PredictRatingsResponse>, Status> {
+        request: Request<Encoded<PredictRatingsRequest>>,
+    ) -> Result<Response<Encoded<PredictRatingsResponse>>, Status> {
         let rating = PredictedRating {
             value: 3.5,
             support: 7,
@@ -41,8 +43,8 @@ impl RecommendationService for Constant {
             fallback: Fallback::None.into(),
             explanation: None,
         };
-        let items = request.into_inner().item_ids.into_iter();
-        Ok(Response::new(PredictRatingsResponse {
+        let items = request.into_inner().decode()?.item_ids.into_iter();
+        Ok(Response::new(Encoded::new(&PredictRatingsResponse {
             snapshot_version: 1,
             predictions: items
                 .map(|item_id| Prediction {
@@ -50,12 +52,15 @@ impl RecommendationService for Constant {
                     result: Some(prediction::Result::Rating(rating.clone())),
                 })
                 .collect(),
-        }))
+        })))
     }
 
-    async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
-        let items = 1..=request.into_inner().limit as u32;
-        Ok(Response::new(RecommendResponse {
+    async fn recommend(
+        &self,
+        request: Request<Encoded<RecommendRequest>>,
+    ) -> Result<Response<Encoded<RecommendResponse>>, Status> {
+        let items = 1..=request.into_inner().decode()?.limit as u32;
+        Ok(Response::new(Encoded::new(&RecommendResponse {
             snapshot_version: 1,
             personalization: Personalization::Personalized.into(),
             items: items
@@ -67,7 +72,7 @@ impl RecommendationService for Constant {
                     explanation: None,
                 })
                 .collect(),
-        }))
+        })))
     }
 
     async fn list_similar_items(
@@ -108,12 +113,11 @@ async fn main() {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(loopback).await.expect("no port is free");
     let address = listener.local_addr().expect("a bound port has an address");
-    let router = Server::builder()
-        .max_concurrent_streams(1_024)
-        .add_service(RecommendationServiceServer::new(constant));
+    let server = Server::builder().max_concurrent_streams(1_024);
     eprintln!("serving on {address}");
     threads::serve(
-        router,
+        server,
+        Routes::new(RecommendationServiceServer::new(constant)).prepare(),
         threads::number(0),
         accept::connections(listener, None),
         CancellationToken::new(),

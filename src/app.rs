@@ -4,6 +4,7 @@ pub mod eligibility;
 pub mod evaluate;
 pub mod import;
 pub mod lift;
+pub mod random;
 pub mod redemption;
 pub mod sweep;
 pub mod targets;

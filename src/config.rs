@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::admission::options::AccessOptions;
 use crate::app::train::TrainerOptions;
-use crate::grpc::access::options::AccessOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;

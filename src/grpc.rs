@@ -1,19 +1,18 @@
-//! The wire: per service one file of handlers and one of conversions. Validation happens here, once, on the way in;
-//! nothing below sees a protobuf type.
+//! The gRPC server. Each service has one file of handlers and one of conversions. Requests are validated there, once, on
+//! the way in; nothing below sees a protobuf type.
 
 pub mod accept;
-pub mod access;
 mod batch;
+mod caller;
 pub mod campaign;
 pub mod catalog;
 mod convert;
 pub mod coupon;
-mod direct;
+mod cpu_pool;
+pub mod encoded_rpc;
 pub mod health;
-mod heavy;
-mod method;
+mod layers;
 pub mod model;
-mod observe;
 pub mod options;
 mod page;
 pub mod privacy;
@@ -21,8 +20,8 @@ pub mod proto;
 pub mod purchase;
 pub mod rating;
 pub mod recommendation;
+mod routes;
 pub mod server;
-mod slots;
 pub mod status;
 pub mod threads;
 pub mod tls;

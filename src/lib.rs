@@ -2,6 +2,7 @@
 //!
 //! Imports run down this list only, never up or sideways; `ARCHITECTURE.md` says what lives in each module.
 
+pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;

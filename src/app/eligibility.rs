@@ -48,7 +48,7 @@ pub struct CheckRequest {
 }
 
 #[derive(Debug, Clone)]
-pub struct ListRequest {
+pub struct UserCouponsRequest {
     /// Of all that are on offer.
     pub check: CheckRequest,
     pub limit: usize,
@@ -232,7 +232,7 @@ impl Case {
     }
 
     /// The coupons that the user can have, best first.
-    pub fn list(&self, request: &ListRequest) -> Listed {
+    pub fn list(&self, request: &UserCouponsRequest) -> Listed {
         let may_profile = self
             .policy
             .privacy

@@ -14,6 +14,7 @@ use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
 use domain::redemption::Reservation;
 
 use super::eligibility::{EligibilityError, EligibilityService, Subject, others, reader};
+use super::random::random_bytes;
 use super::sweep::give_back_expired;
 
 #[derive(Debug, Clone)]
@@ -135,7 +136,6 @@ pub fn new_redemption_id() -> Result<RedemptionId, ReserveError> {
 
 /// 128 random bits in hexadecimal digits.
 fn random_id() -> Result<String, ReserveError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| ReserveError::NoRandomness)?;
+    let bytes: [u8; 16] = random_bytes().map_err(|_| ReserveError::NoRandomness)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::database::{Database, Purpose};
 use super::shutdown;
+use crate::admission::Access;
+use crate::admission::keyring::Keyring;
 use crate::app::sweep;
 use crate::config::Config;
-use crate::grpc::access::{Access, Keyring};
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
@@ -60,6 +61,7 @@ pub(super) async fn serve(
     let access = Access {
         keyring,
         keyless: config.server.keyless(),
+        capacity: config.server.capacity(),
     };
     let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
     let interval = Duration::from_millis(config.coupons.sweep_interval_ms);

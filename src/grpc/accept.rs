@@ -1,4 +1,4 @@
-//! Accepting connections, plain or secured.
+//! Accepts connections, plain or with TLS.
 
 mod connection;
 
@@ -18,16 +18,16 @@ use super::tls::Tls;
 
 pub use self::connection::Connection;
 
-/// For a client to prove itself; a local one needs milliseconds.
+/// Longest time for a TLS handshake; a local client needs milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way; who comes then waits in the queue of the listener.
+/// Most handshakes under way at a time; further connections wait in the listener's queue.
 const MAX_HANDSHAKES: usize = 1_024;
-/// Until accepting is tried again when nothing can be accepted: as a rule the process has no file left.
+/// Time between attempts to accept while none succeeds, as a rule because the process has reached its limit of open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of `listener` as they are ready for requests, secured where there is `tls`; ends never.
+/// Returns the connections of `listener`, each when it is ready for requests. The stream never ends.
 ///
-/// Handshakes run beside each other, so that nobody waits for a slow client.
+/// Handshakes run concurrently, so that nobody waits for a slow client.
 pub fn connections(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<Item = Connection> {
     let failures = counter!("likemind_tls_handshake_failures_total");
     accepted(listener)
@@ -36,18 +36,19 @@ pub fn connections(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<
         .filter_map(ready)
 }
 
-/// `None` when the handshake fails: that is the client's trouble, and may be an attack, so no line in the usual log.
+/// Returns `None` when the handshake fails. The cause is on the client's side and may be an attack, so that it is logged
+/// only at the level debug.
 async fn secured(connection: TcpStream, tls: Option<Arc<Tls>>, failures: Counter) -> Option<Connection> {
     let Some(tls) = tls else {
         return Some(Connection::Plain(connection));
     };
     let client = connection.peer_addr().ok();
     let handshake = timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(connection));
-    // A task of its own, for its signature may take a millisecond.
+    // It runs as a task of its own because its signature may take a millisecond.
     let error = match AbortOnDropHandle::new(tokio::spawn(handshake)).await {
         Ok(Ok(Ok(connection))) => return Some(Connection::Secured(Box::new(connection))),
         Ok(Ok(Err(error))) => error.to_string(),
-        Ok(Err(_)) => format!("not done within {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Err(_)) => format!("it took longer than {HANDSHAKE_TIMEOUT:?}"),
         Err(error) => error.to_string(),
     };
     failures.increment(1);
@@ -59,7 +60,8 @@ async fn secured(connection: TcpStream, tls: Option<Arc<Tls>>, failures: Counter
     None
 }
 
-/// tonic by itself would ask again at once, and so do nothing else, for as long as there is no file left.
+/// Returns the accepted connections. While the process has reached its limit of open files it pauses between attempts;
+/// tonic's own loop would try again at once and keep a core busy.
 fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
     unfold((listener, true), async |(listener, mut is_accepting)| {
         loop {
@@ -68,17 +70,17 @@ fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
                     if !is_accepting {
                         tracing::info!("connections are accepted again");
                     }
-                    // Without it an answer of more than one segment waits for the client's delayed acknowledgement,
-                    // 40 ms. tonic sets it only for a listener of its own. Of a connection that is gone already
-                    // whoever reads it learns that.
+                    // Without this an answer of more than one segment waits 40 ms for the client's delayed
+                    // acknowledgement. tonic sets it only for its own listeners. An error means that the connection
+                    // is gone already, which shows when it is read.
                     let _ = connection.set_nodelay(true);
                     return Some((connection, (listener, true)));
                 }
-                // Gone before we came to it.
+                // The client has gone before its connection was accepted.
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if is_accepting {
-                        tracing::warn!(%error, "connections cannot be accepted (is the limit on open files reached?)");
+                        tracing::warn!(%error, "connections cannot be accepted; the limit on open files may be reached");
                     }
                     is_accepting = false;
                     tokio::time::sleep(PAUSE).await;

@@ -1,12 +1,13 @@
-//! Batches and streams of entries: each entry is answered for itself.
+//! Batches and streams of entries. Each entry has a result of its own; a bad one never fails the others.
 
 use tonic::{Request, Status, Streaming};
 
+use crate::admission::StreamAuthorization;
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use domain::error::InvalidField;
 
-use super::access;
+use super::caller::stream_authorization;
 use super::proto::v1;
 use super::status::invalid_argument;
 
@@ -40,73 +41,102 @@ pub fn check_size(field: &str, entries: usize) -> Result<(), Status> {
     )]))
 }
 
-/// Writes the valid entries and answers every one, in the order of the request.
-pub async fn write<M, T, W>(
-    entries: Vec<M>,
-    convert: impl Fn(M) -> Result<T, InvalidField>,
-    write: W,
-) -> Result<Vec<v1::EntryResult>, Status>
-where
-    W: AsyncFnOnce(&[T]) -> Result<Vec<WriteOutcome>, StoreError>,
-{
-    let mut valid = Vec::with_capacity(entries.len());
-    let mut errors = Vec::with_capacity(entries.len());
-    for entry in entries {
-        match convert(entry) {
-            Ok(entry) => {
-                valid.push(entry);
-                errors.push(None);
-            }
-            Err(error) => errors.push(Some(error)),
-        }
-    }
-    let outcomes = if valid.is_empty() {
-        Vec::new()
-    } else {
-        write(&valid).await?
-    };
-    let mut outcomes = outcomes.into_iter();
-    let result = |error: Option<InvalidField>| match error {
-        Some(error) => v1::EntryResult {
-            outcome: v1::EntryOutcome::Rejected.into(),
-            error: Some(error.into()),
-        },
-        None => v1::EntryResult {
-            outcome: match outcomes.next() {
-                Some(WriteOutcome::Stored) => v1::EntryOutcome::Stored.into(),
-                Some(WriteOutcome::Merged) | None => v1::EntryOutcome::Merged.into(),
-            },
-            error: None,
-        },
-    };
-    Ok(errors.into_iter().map(result).collect())
+/// The converted entries of one message.
+pub struct Batch<T> {
+    valid: Vec<T>,
+    /// One for each entry of the message; `None` for a valid one.
+    errors: Vec<Option<InvalidField>>,
 }
 
-/// Writes a client's stream message by message; each is a transaction of its own. It ends when the client's key is not good
-/// any more.
-///
-/// `entries`: the entries of a message.
-pub async fn ingest<M, E, W, Written>(
-    request: Request<Streaming<M>>,
-    field: &str,
-    entries: impl Fn(M) -> Vec<E>,
-    write_batch: W,
-) -> Result<v1::IngestSummary, Status>
-where
-    W: Fn(Vec<E>) -> Written,
-    Written: Future<Output = Result<Vec<v1::EntryResult>, Status>>,
-{
-    let pass = access::pass(&request)?;
-    let mut stream = request.into_inner();
-    let mut summary = v1::IngestSummary::default();
-    while let Some(message) = stream.message().await? {
-        pass.check()?;
-        let batch = entries(message);
-        if batch.is_empty() {
-            continue;
+impl<T> Batch<T> {
+    pub fn convert<M>(entries: Vec<M>, convert: impl Fn(M) -> Result<T, InvalidField>) -> Self {
+        let mut valid = Vec::with_capacity(entries.len());
+        let mut errors = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match convert(entry) {
+                Ok(entry) => {
+                    valid.push(entry);
+                    errors.push(None);
+                }
+                Err(error) => errors.push(Some(error)),
+            }
         }
-        check_size(field, batch.len())?;
-        for result in write_batch(batch).await? {
+        Self { valid, errors }
+    }
+
+    /// Hands the valid entries to `write`, unless there are none. Returns one result for each entry of the message, in its
+    /// order.
+    pub async fn write<W>(self, write: W) -> Result<Vec<v1::EntryResult>, Status>
+    where
+        W: AsyncFnOnce(&[T]) -> Result<Vec<WriteOutcome>, StoreError>,
+    {
+        let outcomes = match self.valid.as_slice() {
+            [] => Vec::new(),
+            valid => write(valid).await?,
+        };
+        let mut outcomes = outcomes.into_iter();
+        let result = |error: Option<InvalidField>| match error {
+            Some(error) => v1::EntryResult {
+                outcome: v1::EntryOutcome::Rejected.into(),
+                error: Some(error.into()),
+            },
+            None => v1::EntryResult {
+                outcome: match outcomes.next() {
+                    Some(WriteOutcome::Stored) => v1::EntryOutcome::Stored.into(),
+                    Some(WriteOutcome::Merged) | None => v1::EntryOutcome::Merged.into(),
+                },
+                error: None,
+            },
+        };
+        Ok(self.errors.into_iter().map(result).collect())
+    }
+}
+
+/// A client's stream of batches, with the summary of what has been written of it.
+pub struct Ingest<M, E> {
+    authorization: StreamAuthorization,
+    stream: Streaming<M>,
+    field: &'static str,
+    entries: fn(M) -> Vec<E>,
+    summary: v1::IngestSummary,
+}
+
+impl<M, E> Ingest<M, E> {
+    /// `entries`: takes the entries, which stand in `field`, out of a message.
+    ///
+    /// # Errors
+    /// INTERNAL for a call that has not come through admission.
+    pub fn new(request: Request<Streaming<M>>, field: &'static str, entries: fn(M) -> Vec<E>) -> Result<Self, Status> {
+        Ok(Self {
+            authorization: stream_authorization(&request)?,
+            stream: request.into_inner(),
+            field,
+            entries,
+            summary: v1::IngestSummary::default(),
+        })
+    }
+
+    /// Returns the entries of the next message that has any; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a message of more than [`MAX_BATCH`] entries; UNAUTHENTICATED when the client's key is no
+    /// longer valid; an error of the stream.
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<E>>, Status> {
+        while let Some(message) = self.stream.message().await? {
+            self.authorization.check()?;
+            let entries = (self.entries)(message);
+            if !entries.is_empty() {
+                check_size(self.field, entries.len())?;
+                return Ok(Some(entries));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds the results of a batch to the summary.
+    pub fn record(&mut self, results: Vec<v1::EntryResult>) {
+        let summary = &mut self.summary;
+        for result in results {
             let index = summary.read;
             summary.read += 1;
             match result.outcome() {
@@ -124,5 +154,8 @@ where
             }
         }
     }
-    Ok(summary)
+
+    pub fn into_summary(self) -> v1::IngestSummary {
+        self.summary
+    }
 }

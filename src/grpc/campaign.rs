@@ -5,13 +5,14 @@ mod convert;
 use tonic::{Request, Response, Status};
 
 use crate::app::lift;
+use crate::app::random::random_bytes;
 use crate::live::Live;
 use crate::store::coupons;
 use crate::store::coupons::campaigns;
 use crate::store::postgres::pool::Pool;
 
 use self::convert::{ListCampaigns, ListCoupons};
-use super::access::caller;
+use super::caller::caller;
 use super::proto::v1::campaign_service_server::CampaignService;
 use super::proto::v1::{
     CreateCampaignRequest, CreateCampaignResponse, CreateCouponRequest, CreateCouponResponse, GetCampaignRequest,
@@ -33,7 +34,7 @@ impl CampaignService for CampaignHandler {
         request: Request<CreateCampaignRequest>,
     ) -> Result<Response<CreateCampaignResponse>, Status> {
         let caller = caller(&request)?;
-        let campaign = convert::new_campaign(request.into_inner(), &caller)?;
+        let campaign = convert::new_campaign(request.into_inner(), random_bytes()?, &caller)?;
         let stored = campaigns::create(&self.pool, &campaign).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCampaignResponse {

@@ -9,14 +9,15 @@ use crate::store::catalog;
 use crate::store::postgres::pool::Pool;
 use domain::id::MerchantId;
 
-use self::convert::ListRequest;
-use super::access::caller;
+use self::convert::ListItems;
+use super::batch::{self, Batch};
+use super::caller::caller;
 use super::proto::v1::catalog_service_server::CatalogService;
 use super::proto::v1::{
     GetItemRequest, GetItemResponse, Item, ListItemsRequest, ListItemsResponse, UpsertItemsRequest,
     UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
 };
-use super::{batch, page, status};
+use super::{page, status};
 
 pub struct CatalogHandler {
     pub pool: Pool,
@@ -31,8 +32,9 @@ impl CatalogService for CatalogHandler {
     ) -> Result<Response<UpsertMerchantsResponse>, Status> {
         let merchants = request.into_inner().merchants;
         batch::check_size("merchants", merchants.len())?;
-        let write = async |merchants: &[_]| catalog::upsert_merchants(&self.pool, merchants).await;
-        let results = batch::write(merchants, convert::merchant_patch, write).await?;
+        let results = Batch::convert(merchants, convert::merchant_patch)
+            .write(async |merchants| catalog::upsert_merchants(&self.pool, merchants).await)
+            .await?;
         Ok(Response::new(UpsertMerchantsResponse { results }))
     }
 
@@ -42,8 +44,9 @@ impl CatalogService for CatalogHandler {
     ) -> Result<Response<UpsertItemsResponse>, Status> {
         let items = request.into_inner().items;
         batch::check_size("items", items.len())?;
-        let write = async |items: &[_]| catalog::upsert_items(&self.pool, items).await;
-        let results = batch::write(items, convert::item_patch, write).await?;
+        let results = Batch::convert(items, convert::item_patch)
+            .write(async |items| catalog::upsert_items(&self.pool, items).await)
+            .await?;
         self.live.refresh().await;
         Ok(Response::new(UpsertItemsResponse { results }))
     }
@@ -52,7 +55,7 @@ impl CatalogService for CatalogHandler {
         let caller = caller(&request)?;
         let item = convert::item_id(request.into_inner().item_id)?;
         let found = catalog::get_item(&self.pool, &item).await?;
-        // What belongs to others looks like what does not exist.
+        // For a merchant's key an item of another merchant does not exist.
         let found = found.filter(|item| caller.sees(item.facts.merchant.as_ref().map(MerchantId::as_str)));
         let item = found.ok_or_else(|| status::not_found("ITEM_NOT_FOUND", format!("there is no item {item}")))?;
         Ok(Response::new(GetItemResponse {
@@ -62,7 +65,7 @@ impl CatalogService for CatalogHandler {
 
     async fn list_items(&self, request: Request<ListItemsRequest>) -> Result<Response<ListItemsResponse>, Status> {
         let caller = caller(&request)?;
-        let list = ListRequest::new(request.into_inner(), &caller)?;
+        let list = ListItems::new(request.into_inner(), &caller)?;
         let rows = catalog::list_items(&self.pool, &list.selection, &list.after, list.page_size + 1).await?;
         let key = convert::selection_key(&list.selection);
         let (rows, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());

@@ -8,7 +8,7 @@ use domain::time::{EventTime, Timestamp, check_event_time, to_micros};
 
 use super::proto::v1;
 
-/// When an event happened: `now` when the message does not say.
+/// Returns the time of an event; without `at`, the event happened `now`.
 pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestamp) -> Result<EventTime, InvalidField> {
     let Some(at) = at else {
         return check_event_time(field, now, now).map(EventTime::Received);
@@ -26,10 +26,10 @@ pub fn event_time(field: &str, at: Option<prost_types::Timestamp>, now: Timestam
     }
 }
 
-/// An instant that may lie ahead.
+/// Returns an instant, which may lie in the future.
 ///
 /// # Errors
-/// `INVALID_TIMESTAMP`, or `TIME_OUT_OF_RANGE` outside of the years 1900 to 9998, naming `field`.
+/// `INVALID_TIMESTAMP`, or `TIME_OUT_OF_RANGE` outside the years 1900 to 9998; both name `field`.
 pub fn instant(field: &str, at: prost_types::Timestamp) -> Result<Timestamp, InvalidField> {
     let valid = u32::try_from(at.nanos).ok().filter(|&nanos| nanos < 1_000_000_000);
     let instant = valid.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
@@ -71,7 +71,8 @@ impl From<Money> for v1::Money {
     }
 }
 
-/// A message that must be present.
+/// # Errors
+/// `MISSING` naming `field`.
 pub fn required<T>(field: &str, value: Option<T>) -> Result<T, InvalidField> {
     value.ok_or_else(|| InvalidField::new(field, "MISSING", "must be given"))
 }

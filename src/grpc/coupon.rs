@@ -8,10 +8,13 @@ use tonic::{Request, Response, Status};
 use crate::app::eligibility::EligibilityService;
 use crate::app::redemption::new_redemption_id;
 use crate::app::targets::Targets;
+use crate::live::Live;
+use crate::store::postgres::pool::Pool;
 use crate::store::redemptions;
+use coupons::eligibility::Policy;
 
 use self::targets::TargetsStream;
-use super::access::{caller, pass};
+use super::caller::{caller, stream_authorization};
 use super::proto::v1::coupon_service_server::CouponService;
 use super::proto::v1::{
     CheckEligibilityRequest, CheckEligibilityResponse, ConfirmRedemptionRequest, ConfirmRedemptionResponse,
@@ -19,9 +22,12 @@ use super::proto::v1::{
     ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
     StreamCouponTargetsRequest,
 };
-use super::{heavy, status};
+use super::{cpu_pool, status};
 
 pub struct CouponHandler {
+    pub pool: Pool,
+    pub live: Live,
+    pub policy: Policy,
     pub eligibility: EligibilityService,
 }
 
@@ -33,17 +39,11 @@ impl CouponService for CouponHandler {
         &self,
         request: Request<StreamCouponTargetsRequest>,
     ) -> Result<Response<TargetsStream>, Status> {
-        let (caller, pass) = (caller(&request)?, pass(&request)?);
+        let (caller, authorization) = (caller(&request)?, stream_authorization(&request)?);
         let (request, rows) = targets::convert::request(request.into_inner(), caller)?;
-        let targets = Targets::open(
-            &self.eligibility.pool,
-            &self.eligibility.live,
-            self.eligibility.policy,
-            request,
-        )
-        .await?;
-        let rows = rows.of(targets.header());
-        Ok(Response::new(targets::stream(targets, rows, pass)))
+        let targets = Targets::open(&self.pool, &self.live, self.policy, request).await?;
+        let rows = rows.build(targets.header());
+        Ok(Response::new(targets::stream(targets, rows, authorization)))
     }
 
     async fn check_eligibility(
@@ -53,7 +53,7 @@ impl CouponService for CouponHandler {
         let caller = caller(&request)?;
         let check = convert::check(request.into_inner(), caller)?;
         let case = self.eligibility.gather(&check).await?;
-        let checked = heavy::run(case.work(), move || case.check()).await?;
+        let checked = cpu_pool::run(case.work(), move || case.check()).await?;
         Ok(Response::new(convert::checked(checked)))
     }
 
@@ -64,7 +64,7 @@ impl CouponService for CouponHandler {
         let caller = caller(&request)?;
         let list = convert::list(request.into_inner(), caller)?;
         let case = self.eligibility.gather(&list.check).await?;
-        let listed = heavy::run(case.work(), move || case.list(&list)).await?;
+        let listed = cpu_pool::run(case.work(), move || case.list(&list)).await?;
         self.eligibility.log_exposures(&listed).await?;
         Ok(Response::new(convert::listed(listed)))
     }
@@ -87,7 +87,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ConfirmRedemptionResponse>, Status> {
         let caller = caller(&request)?;
         let (request, confirmation) = convert::confirm(request.into_inner(), new_redemption_id()?, &caller)?;
-        let redemption = redemptions::confirm(&self.eligibility.pool, &request, &confirmation).await?;
+        let redemption = redemptions::confirm(&self.pool, &request, &confirmation).await?;
         Ok(Response::new(ConfirmRedemptionResponse {
             redemption: Some(convert::redemption(status::answer(redemption)?)),
         }))
@@ -99,7 +99,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<ReleaseReservationResponse>, Status> {
         let caller = caller(&request)?;
         let (request, reservation) = convert::release(request.into_inner(), &caller)?;
-        let released = redemptions::release(&self.eligibility.pool, &request, &reservation).await?;
+        let released = redemptions::release(&self.pool, &request, &reservation).await?;
         Ok(Response::new(ReleaseReservationResponse {
             released: status::answer(released)?,
         }))
@@ -111,7 +111,7 @@ impl CouponService for CouponHandler {
     ) -> Result<Response<RollbackRedemptionResponse>, Status> {
         let caller = caller(&request)?;
         let (request, rollback) = convert::rollback(request.into_inner(), &caller)?;
-        let redemption = redemptions::rollback(&self.eligibility.pool, &request, &rollback).await?;
+        let redemption = redemptions::rollback(&self.pool, &request, &rollback).await?;
         Ok(Response::new(RollbackRedemptionResponse {
             redemption: Some(convert::redemption(status::answer(redemption)?)),
         }))

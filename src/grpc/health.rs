@@ -1,4 +1,4 @@
-//! grpc.health.v1: every service serves, the recommendation service only with a snapshot.
+//! grpc.health.v1. Every service is SERVING; the recommendation service needs a snapshot for that.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
 
-/// The server as a whole, then what serves without a snapshot too.
+/// The server as a whole (the empty name) and the services that need no snapshot.
 const ALWAYS: [&str; 8] = [
     "",
     CatalogServiceServer::<CatalogHandler>::NAME,
@@ -39,10 +39,10 @@ const ALWAYS: [&str; 8] = [
 ];
 const WITH_SNAPSHOT: &str = RecommendationServiceServer::<RecommendationHandler>::NAME;
 
-/// How long those who ask are told NOT_SERVING by a server that drains; those who watch are told at once.
+/// How long a draining server still answers NOT_SERVING to Check. Watchers are told at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
-/// Gives every service its first status.
+/// Sets the first status of every service.
 pub async fn begin(reporter: &HealthReporter, live: &Live) {
     for name in ALWAYS {
         reporter.set_service_status(name, ServingStatus::Serving).await;
@@ -58,8 +58,8 @@ fn with_snapshot(version: Option<i64>) -> ServingStatus {
     }
 }
 
-/// Keeps the statuses true until `shutdown`. From then on nothing serves, so that balancers look elsewhere, and soon
-/// the streams of those who watch end, which would keep the server from draining.
+/// Keeps the statuses up to date until `shutdown`. Then it sets all of them to NOT_SERVING, so that load balancers send
+/// their calls elsewhere, and soon after ends the streams of watchers, which would keep the server from draining.
 pub async fn report(mut reporter: HealthReporter, live: Live, shutdown: CancellationToken) {
     let mut version = live.version();
     loop {
@@ -93,7 +93,7 @@ mod tests {
     use crate::store::postgres::pool::Pool;
     use domain::consent::PrivacyOptions;
 
-    /// Live state without database and snapshot.
+    /// A live state without a database and without a snapshot.
     async fn live(shutdown: &CancellationToken) -> Live {
         let options = DatabaseOptions {
             acquire_timeout_ms: 10,

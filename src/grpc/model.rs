@@ -8,8 +8,8 @@ use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::{self, Activation};
 
-use self::convert::{ActivateRequest, ListRequest};
-use super::access::caller;
+use self::convert::{ActivateSnapshot, ListSnapshots};
+use super::caller::caller;
 use super::proto::v1::model_service_server::ModelService;
 use super::proto::v1::{
     ActivateSnapshotRequest, ActivateSnapshotResponse, GetServingStatusRequest, GetServingStatusResponse,
@@ -29,7 +29,7 @@ impl ModelService for ModelHandler {
         &self,
         request: Request<ListSnapshotsRequest>,
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        let list = ListRequest::try_from(request.into_inner())?;
+        let list = ListSnapshots::try_from(request.into_inner())?;
         let rows = snapshots::list(&self.pool, list.before, list.page_size + 1).await?;
         let (rows, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.version);
         Ok(Response::new(ListSnapshotsResponse {
@@ -55,7 +55,7 @@ impl ModelService for ModelHandler {
         request: Request<ActivateSnapshotRequest>,
     ) -> Result<Response<ActivateSnapshotResponse>, Status> {
         let caller = caller(&request)?;
-        let ActivateRequest { version, reason } = request.into_inner().try_into()?;
+        let ActivateSnapshot { version, reason } = request.into_inner().try_into()?;
         let by = Activation::Operator { actor: &caller.name };
         let record = snapshots::activate(&self.pool, version, by, &reason).await?;
         tracing::info!(version, reason, "snapshot {version} activated by request");

@@ -1,11 +1,12 @@
-//! What the server takes on.
+//! Configuration of the gRPC server.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::tls::options::TlsOptions;
 use domain::error::InvalidField;
 
-use super::access::Keyless;
+use crate::admission::Keyless;
+use crate::admission::capacity::Capacity;
 
 /// More cores than a machine has, and few enough to be started.
 const MAX_THREADS: usize = 1_024;
@@ -14,27 +15,27 @@ const MAX_THREADS: usize = 1_024;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerOptions {
-    /// Port 0 takes a free one.
+    /// Address and port. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Callers without a key may do everything.
+    /// Lets callers without an API key do everything.
     pub allow_unauthenticated: bool,
-    /// Listens on more than loopback also without TLS, for example behind a proxy that ends it.
+    /// Listens beyond loopback without TLS, for example behind a proxy that ends it.
     pub allow_plaintext: bool,
-    /// Threads that answer, up to 1,024; 0: as many as cores.
+    /// Number of serving threads, up to 1,024; 0 means one a core.
     pub threads: usize,
-    /// Largest message taken from a client.
+    /// Largest message that is taken from a client.
     pub max_message_bytes: usize,
-    /// Requests under way, of those that are answered from memory, of those that need the database and of streams of
-    /// writes each; what is above is answered RESOURCE_EXHAUSTED.
+    /// Most requests under way at a time: so many that are answered from memory, so many that need the database, and so
+    /// many streams. The server answers RESOURCE_EXHAUSTED to more.
     pub max_concurrent_requests: usize,
-    /// Of those that need the database, if that is fewer. They queue for a connection, and whoever is not at its head
-    /// within `database.acquire_timeout_ms` has waited in vain: a queue that takes longer is work for nothing.
+    /// Most requests under way that need the database, if that is less. They queue for a connection, and a request that
+    /// has none after `database.acquire_timeout_ms` fails: a queue that takes longer is work for nothing.
     pub max_concurrent_database_requests: usize,
-    /// Longest time for a request that is not a stream; a client's own deadline holds when it is shorter.
+    /// Longest time that a request may take unless it is a stream. A client's own deadline holds when it is shorter.
     pub request_timeout_ms: u64,
-    /// Answers that are kept to be given again, a quarter of it of PredictRatings and the rest of Recommend; 0: none.
+    /// Bytes for cached answers: 25 % for PredictRatings, 75 % for Recommend; 0 caches nothing.
     pub answer_cache_bytes: usize,
-    /// How long a stopping server waits for the requests under way.
+    /// How long a stopping server waits for requests under way.
     pub drain_timeout_ms: u64,
 }
 
@@ -56,7 +57,7 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// Where a client on this machine finds the server.
+    /// Returns the URL by which a client on this machine reaches the server.
     pub fn address(&self, tls: &TlsOptions) -> String {
         let mut address = self.listen;
         if address.ip().is_unspecified() {
@@ -69,12 +70,12 @@ impl ServerOptions {
         format!("{scheme}://{address}")
     }
 
-    /// Whether others than this machine's programs reach the port, and what they send can be read on its way.
+    /// Whether other machines reach the port and their messages travel unencrypted.
     pub fn is_plaintext_beyond_loopback(&self, tls: &TlsOptions) -> bool {
         !tls.is_on() && !self.listen.ip().is_loopback()
     }
 
-    /// Whether callers need a key.
+    /// Returns whether callers without a key are admitted.
     pub fn keyless(&self) -> Keyless {
         if self.allow_unauthenticated {
             Keyless::Allowed
@@ -85,8 +86,13 @@ impl ServerOptions {
         }
     }
 
+    /// Returns the limits on requests under way.
+    pub fn capacity(&self) -> Capacity {
+        Capacity::new(self.max_concurrent_requests, self.max_concurrent_database_requests)
+    }
+
     /// # Errors
-    /// Names the key.
+    /// Names the configuration key.
     pub fn validate(&self, tls: &TlsOptions) -> Result<(), InvalidField> {
         if self.is_plaintext_beyond_loopback(tls) && !self.allow_plaintext && !self.allow_unauthenticated {
             return Err(InvalidField::new(
@@ -94,8 +100,8 @@ impl ServerOptions {
                 "NOT_LOOPBACK",
                 format!(
                     "must be a loopback address without TLS, is {}; set tls.certificate_file and tls.key_file, \
-                     or server.allow_plaintext = true where the way to clients is safe by other means, \
-                     or server.allow_unauthenticated = true to let in whoever reaches the port",
+                     or server.allow_plaintext = true where the network to clients is protected by other means, \
+                     or server.allow_unauthenticated = true to admit everybody who reaches the port",
                     self.listen
                 ),
             ));
@@ -117,10 +123,7 @@ impl ServerOptions {
             return Err(InvalidField::new(
                 "server.threads",
                 "OUT_OF_RANGE",
-                format!(
-                    "must be 0, as many as cores, or up to {MAX_THREADS}, is {}",
-                    self.threads
-                ),
+                format!("must be 0 (one a core) or up to {MAX_THREADS}, is {}", self.threads),
             ));
         }
         Ok(())
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_loopback_it_takes_tls_or_an_explicit_word() {
+    fn listening_beyond_loopback_requires_tls_or_an_explicit_setting() {
         let tls = TlsOptions {
             certificate_file: Some("c.pem".into()),
             key_file: Some("k.pem".into()),

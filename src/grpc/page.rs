@@ -1,4 +1,4 @@
-//! Pages: sizes, and tokens that are bound to the request they came from.
+//! Pages of a list: their sizes, and the tokens of the pages after the first.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -27,12 +27,14 @@ pub fn page_size(requested: i32) -> Result<i64, InvalidField> {
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Token<C> {
-    /// Of everything in the request but the page.
+    /// Fingerprint of everything in the request but the page.
     request: u64,
     cursor: C,
 }
 
-/// The token that continues after `cursor` in the answer to `request` (all that decides which rows there are).
+/// Returns the token that continues after `cursor` in the answer to `request`.
+///
+/// `request`: everything that decides which rows there are, so that the token is bound to it.
 pub fn token<C: Serialize>(request: &impl Serialize, cursor: &C) -> String {
     let token = Token {
         request: fingerprint(request),
@@ -41,12 +43,12 @@ pub fn token<C: Serialize>(request: &impl Serialize, cursor: &C) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(to_json(&token))
 }
 
-/// Where to continue; `None` for the first page.
+/// Returns the row to continue after; `None` for the first page.
 ///
-/// `is_possible`: whether there can be such a row. Tokens are not signed, and what stands in one goes to the database.
+/// `is_possible`: whether such a row can exist. Tokens are not signed, and the cursor goes to the database.
 ///
 /// # Errors
-/// `INVALID_PAGE_TOKEN` for a token that is not ours, or of another request.
+/// `INVALID_PAGE_TOKEN` for a token that the server has not made, or that belongs to another request.
 pub fn cursor<C: DeserializeOwned>(
     request: &impl Serialize,
     token: &str,
@@ -78,7 +80,9 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("strings and numbers always serialize"))
 }
 
-/// Cuts `rows`, read with one more than the page holds, to the page; and the token of the next one, if there is one.
+/// Cuts `rows` to the page and returns them with the token of the next page, which is empty for the last one.
+///
+/// `rows`: read with one more than the page holds.
 pub fn cut<T, C: Serialize>(
     mut rows: Vec<T>,
     page_size: i64,

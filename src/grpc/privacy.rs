@@ -11,7 +11,7 @@ use crate::store::privacy::consents;
 use domain::consent::PrivacyOptions;
 use domain::id::UserId;
 
-use self::convert::Said;
+use self::convert::ConsentStatement;
 use super::proto::v1::privacy_service_server::PrivacyService;
 use super::proto::v1::{Consent, GetConsentRequest, GetConsentResponse, SetConsentRequest, SetConsentResponse};
 
@@ -31,15 +31,15 @@ impl PrivacyHandler {
 #[tonic::async_trait]
 impl PrivacyService for PrivacyHandler {
     async fn set_consent(&self, request: Request<SetConsentRequest>) -> Result<Response<SetConsentResponse>, Status> {
-        let said = Said::new(request.into_inner(), Utc::now())?;
-        consents::set(&self.pool, &said.decisions).await?;
+        let statement = ConsentStatement::new(request.into_inner(), Utc::now())?;
+        consents::set(&self.pool, &statement.decisions).await?;
         self.live.refresh().await;
-        let consents = self.in_force(&said.user).await?;
+        let consents = self.in_force(&statement.user).await?;
         Ok(Response::new(SetConsentResponse { consents }))
     }
 
     async fn get_consent(&self, request: Request<GetConsentRequest>) -> Result<Response<GetConsentResponse>, Status> {
-        let user = convert::asked_user(request.into_inner())?;
+        let user = convert::user_of(request.into_inner())?;
         let consents = self.in_force(&user).await?;
         Ok(Response::new(GetConsentResponse { consents }))
     }

@@ -10,13 +10,14 @@ use crate::store::postgres::pool::Pool;
 use crate::store::purchases::{self, PurchaseCursor};
 use domain::purchase;
 
-use self::convert::ListRequest;
+use self::convert::ListPurchases;
+use super::batch::{self, Batch, Ingest};
+use super::page;
 use super::proto::v1::purchase_service_server::PurchaseService;
 use super::proto::v1::{
     EntryResult, IngestPurchasesRequest, IngestPurchasesResponse, ListPurchasesRequest, ListPurchasesResponse,
     PurchaseLine, RecordPurchasesRequest, RecordPurchasesResponse,
 };
-use super::{batch, page};
 
 pub struct PurchaseHandler {
     pub pool: Pool,
@@ -26,8 +27,9 @@ pub struct PurchaseHandler {
 impl PurchaseHandler {
     async fn record(&self, lines: Vec<PurchaseLine>) -> Result<Vec<EntryResult>, Status> {
         let now = Utc::now();
-        let convert = |line| convert::purchase_line(line, now);
-        batch::write(lines, convert, async |lines| purchases::record(&self.pool, lines).await).await
+        Batch::convert(lines, |line| convert::purchase_line(line, now))
+            .write(async |lines| purchases::record(&self.pool, lines).await)
+            .await
     }
 }
 
@@ -48,18 +50,21 @@ impl PurchaseService for PurchaseHandler {
         &self,
         request: Request<Streaming<IngestPurchasesRequest>>,
     ) -> Result<Response<IngestPurchasesResponse>, Status> {
-        let entries = |message: IngestPurchasesRequest| message.lines;
-        let write = |lines| self.record(lines);
-        let summary = batch::ingest(request, "lines", entries, write).await?;
+        let mut ingest = Ingest::new(request, "lines", |message| message.lines)?;
+        while let Some(lines) = ingest.next_batch().await? {
+            ingest.record(self.record(lines).await?);
+        }
         self.live.refresh().await;
-        Ok(Response::new(IngestPurchasesResponse { summary: Some(summary) }))
+        Ok(Response::new(IngestPurchasesResponse {
+            summary: Some(ingest.into_summary()),
+        }))
     }
 
     async fn list_purchases(
         &self,
         request: Request<ListPurchasesRequest>,
     ) -> Result<Response<ListPurchasesResponse>, Status> {
-        let list = ListRequest::try_from(request.into_inner())?;
+        let list = ListPurchases::try_from(request.into_inner())?;
         let rows = purchases::list(&self.pool, &list.owner, &list.cursor, list.page_size + 1).await?;
         let cursor = |line: &purchase::PurchaseLine| PurchaseCursor {
             order_id: line.order.to_string(),

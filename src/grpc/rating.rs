@@ -9,13 +9,14 @@ use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::ratings;
 
-use self::convert::{Deletion, ListRequest, Owner};
+use self::convert::{Deletion, ListRatings, Owner};
+use super::batch::{self, Batch, Ingest};
+use super::page;
 use super::proto::v1::rating_service_server::RatingService;
 use super::proto::v1::{
     DeleteRatingRequest, DeleteRatingResponse, EntryResult, IngestRatingsRequest, IngestRatingsResponse,
     ListRatingsRequest, ListRatingsResponse, Rating, UpsertRatingsRequest, UpsertRatingsResponse,
 };
-use super::{batch, page};
 use domain::rating::RatingScale;
 
 pub struct RatingHandler {
@@ -27,11 +28,9 @@ pub struct RatingHandler {
 impl RatingHandler {
     async fn upsert(&self, ratings: Vec<Rating>) -> Result<Vec<EntryResult>, Status> {
         let now = Utc::now();
-        let convert = |rating| convert::rating(rating, &self.scale, now);
-        batch::write(ratings, convert, async |ratings| {
-            ratings::upsert(&self.pool, ratings).await
-        })
-        .await
+        Batch::convert(ratings, |rating| convert::rating(rating, &self.scale, now))
+            .write(async |ratings| ratings::upsert(&self.pool, ratings).await)
+            .await
     }
 }
 
@@ -52,18 +51,21 @@ impl RatingService for RatingHandler {
         &self,
         request: Request<Streaming<IngestRatingsRequest>>,
     ) -> Result<Response<IngestRatingsResponse>, Status> {
-        let entries = |message: IngestRatingsRequest| message.ratings;
-        let write = |ratings| self.upsert(ratings);
-        let summary = batch::ingest(request, "ratings", entries, write).await?;
+        let mut ingest = Ingest::new(request, "ratings", |message| message.ratings)?;
+        while let Some(ratings) = ingest.next_batch().await? {
+            ingest.record(self.upsert(ratings).await?);
+        }
         self.live.refresh().await;
-        Ok(Response::new(IngestRatingsResponse { summary: Some(summary) }))
+        Ok(Response::new(IngestRatingsResponse {
+            summary: Some(ingest.into_summary()),
+        }))
     }
 
     async fn list_ratings(
         &self,
         request: Request<ListRatingsRequest>,
     ) -> Result<Response<ListRatingsResponse>, Status> {
-        let list = ListRequest::try_from(request.into_inner())?;
+        let list = ListRatings::try_from(request.into_inner())?;
         let (rows, after_id): (_, fn(&domain::rating::Rating) -> String) = match &list.owner {
             Owner::User(user) => (
                 ratings::list_by_user(&self.pool, user, &list.after, list.page_size + 1).await?,

@@ -1,4 +1,4 @@
-//! RecommendationService: answers from memory.
+//! RecommendationService, which answers from memory.
 
 mod answers;
 mod convert;
@@ -7,8 +7,6 @@ mod work;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use prost::Message;
-use prost::bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use crate::live::Live;
@@ -21,14 +19,15 @@ use recommender::snapshot::view::View;
 
 use self::answers::AnswerCache;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
-use super::access::caller;
+use super::caller::caller;
+use super::encoded_rpc::Encoded;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
     ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
     ListSimilarUsersRequest, ListSimilarUsersResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
     RecommendResponse,
 };
-use super::{heavy, status};
+use super::{cpu_pool, status};
 
 /// The buffers of ranking and prediction, which grow to the size of the snapshot.
 #[derive(Debug, Default)]
@@ -67,53 +66,10 @@ impl RecommendationHandler {
         }
     }
 
-    /// Answers [`RecommendationService::predict_ratings`] with encoded messages, from the cache where possible.
-    ///
-    /// # Errors
-    /// Those of that method, and INTERNAL for bytes that are not such a message, as tonic has it.
-    pub async fn predict_ratings_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
-        let view = self.view();
-        let cached = view.as_ref().ok().and_then(|view| self.predictions.get(view, &request));
-        if let Some(answer) = cached {
-            return Ok(answer);
-        }
-        let message = PredictRatingsRequest::decode(request.clone()).map_err(status::undecodable)?;
-        let predict = PredictRequest::try_from(message)?;
-        let (view, user) = (view?, predict.user.clone());
-        let answer = self.predict(view.clone(), predict).await?;
-        let encoded = Bytes::from(answer.encode_to_vec());
-        // The stamp does not change when an unknown item is added.
-        if convert::are_all_rated(&answer) {
-            self.predictions.put(&view, &request, Some(&user), encoded.clone());
-        }
-        Ok(encoded)
-    }
-
-    /// Answers [`RecommendationService::recommend`] with encoded messages, from the cache where possible.
-    ///
-    /// # Errors
-    /// Those of [`Self::predict_ratings_encoded`].
-    pub async fn recommend_encoded(&self, request: Bytes) -> Result<Bytes, Status> {
-        let view = self.view();
-        let cached = view
-            .as_ref()
-            .ok()
-            .and_then(|view| self.recommendations.get(view, &request));
-        if let Some(answer) = cached {
-            return Ok(answer);
-        }
-        let message = RecommendRequest::decode(request.clone()).map_err(status::undecodable)?;
-        let rank = RankRequest::new(message, &self.scale)?;
-        let (view, user) = (view?, rank.user().cloned());
-        let answer = Bytes::from(self.rank(view.clone(), rank).await?.encode_to_vec());
-        self.recommendations.put(&view, &request, user.as_ref(), answer.clone());
-        Ok(answer)
-    }
-
     async fn predict(&self, view: Arc<View>, predict: PredictRequest) -> Result<PredictRatingsResponse, Status> {
         let work = work::of_predictions(&view, &predict);
         let predict = move || with_scratch(|scratch| convert::predictions(&view, predict, &mut scratch.predict));
-        heavy::run(work, predict).await
+        cpu_pool::run(work, predict).await
     }
 
     async fn rank(&self, view: Arc<View>, rank: RankRequest) -> Result<RecommendResponse, Status> {
@@ -123,7 +79,7 @@ impl RecommendationHandler {
             let ranked = with_scratch(|scratch| rank::recommend(&view, &recipient, &rank.options, &mut scratch.rank));
             convert::recommendations(&view, ranked)
         };
-        heavy::run(work, recommend).await
+        cpu_pool::run(work, recommend).await
     }
 
     fn view(&self) -> Result<Arc<View>, Status> {
@@ -145,15 +101,48 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 impl RecommendationService for RecommendationHandler {
     async fn predict_ratings(
         &self,
-        request: Request<PredictRatingsRequest>,
-    ) -> Result<Response<PredictRatingsResponse>, Status> {
-        let predict = PredictRequest::try_from(request.into_inner())?;
-        Ok(Response::new(self.predict(self.view()?, predict).await?))
+        request: Request<Encoded<PredictRatingsRequest>>,
+    ) -> Result<Response<Encoded<PredictRatingsResponse>>, Status> {
+        let request = request.into_inner();
+        let view = self.view();
+        let remembered = view
+            .as_ref()
+            .ok()
+            .and_then(|view| self.predictions.get(view, request.bytes()));
+        if let Some(answer) = remembered {
+            return Ok(Response::new(Encoded::from_bytes(answer)));
+        }
+        let predict = PredictRequest::try_from(request.decode()?)?;
+        let (view, user) = (view?, predict.user.clone());
+        let answer = self.predict(view.clone(), predict).await?;
+        let encoded = Encoded::new(&answer);
+        // An unknown item may be added at any time, which would change the answer.
+        if convert::are_all_rated(&answer) {
+            let bytes = encoded.bytes().clone();
+            self.predictions.put(&view, request.bytes(), Some(&user), bytes);
+        }
+        Ok(Response::new(encoded))
     }
 
-    async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
-        let rank = RankRequest::new(request.into_inner(), &self.scale)?;
-        Ok(Response::new(self.rank(self.view()?, rank).await?))
+    async fn recommend(
+        &self,
+        request: Request<Encoded<RecommendRequest>>,
+    ) -> Result<Response<Encoded<RecommendResponse>>, Status> {
+        let request = request.into_inner();
+        let view = self.view();
+        let remembered = view
+            .as_ref()
+            .ok()
+            .and_then(|view| self.recommendations.get(view, request.bytes()));
+        if let Some(answer) = remembered {
+            return Ok(Response::new(Encoded::from_bytes(answer)));
+        }
+        let rank = RankRequest::new(request.decode()?, &self.scale)?;
+        let (view, user) = (view?, rank.user().cloned());
+        let answer = Encoded::new(&self.rank(view.clone(), rank).await?);
+        let bytes = answer.bytes().clone();
+        self.recommendations.put(&view, request.bytes(), user.as_ref(), bytes);
+        Ok(Response::new(answer))
     }
 
     async fn list_similar_items(
@@ -165,7 +154,7 @@ impl RecommendationService for RecommendationHandler {
         let view = self.view()?;
         // An item that is newer than the snapshot has no neighbors yet.
         let item = convert::existing_item(&view, &similar.item, &caller)?;
-        let answer = heavy::run(work::of_similar(&similar), move || {
+        let answer = cpu_pool::run(work::of_similar(&similar), move || {
             let items = item.map(|item| similar_items(&view, item, similar.limit, &similar.filter));
             convert::similar(&view, items.unwrap_or_default())
         });
@@ -181,7 +170,7 @@ impl RecommendationService for RecommendationHandler {
         let view = self.view()?;
         // An item that is newer than the snapshot is similar to no other yet.
         let item = convert::existing_item(&view, &audience.item, &caller)?;
-        let answer = heavy::run(work::of_audience(&view), move || {
+        let answer = cpu_pool::run(work::of_audience(&view), move || {
             let users = item.map(|item| item_audience(&view, item, audience.options));
             convert::audience(&view, users.unwrap_or_default())
         });

@@ -1,4 +1,4 @@
-//! The server: listener, services, layers, drain.
+//! Binds the port, puts services and layers together, serves, and drains at the end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
+use crate::admission::Access;
 use crate::app::eligibility::EligibilityService;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
@@ -19,14 +20,12 @@ use coupons::eligibility::Policy;
 use domain::rating::RatingScale;
 
 use super::accept;
-use super::access::Access;
 use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
-use super::direct::Direct;
 use super::health;
+use super::layers::Layers;
 use super::model::ModelHandler;
-use super::observe::Observe;
 use super::options::ServerOptions;
 use super::privacy::PrivacyHandler;
 use super::proto::DESCRIPTORS;
@@ -41,11 +40,12 @@ use super::proto::v1::recommendation_service_server::RecommendationServiceServer
 use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
+use super::routes::{Routes, RoutesBuilder};
 use super::threads::{self, ThreadError};
 use super::tls::options::TlsOptions;
 use super::tls::{self, Tls, TlsError, Watch};
 
-/// Below 256 common clients run into refused streams.
+/// Common clients run into refused streams when it is below 256.
 const MAX_CONCURRENT_STREAMS: u32 = 1_024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -61,16 +61,16 @@ pub enum ServerError {
     Thread(#[from] ThreadError),
 }
 
-/// A bound port; nothing is answered yet.
+/// A bound port, on which nothing is answered yet.
 pub struct Listener {
     listener: TcpListener,
-    /// `None`: plain text.
+    /// `None` for plain text.
     tls: Option<(Arc<Tls>, Watch)>,
     pub address: SocketAddr,
 }
 
 /// # Errors
-/// [`ServerError::Listen`] when the port is taken, [`ServerError::Tls`] when a file of TLS cannot be used.
+/// [`ServerError::Listen`] when the port is taken; [`ServerError::Tls`] when a certificate or key file cannot be used.
 pub async fn bind(options: &ServerOptions, tls: &TlsOptions) -> Result<Listener, ServerError> {
     let tls = tls::load(tls)?;
     let error = |source| ServerError::Listen {
@@ -82,7 +82,7 @@ pub async fn bind(options: &ServerOptions, tls: &TlsOptions) -> Result<Listener,
     Ok(Listener { listener, tls, address })
 }
 
-/// What the services work on.
+/// Everything that the services need.
 pub struct Services {
     pub pool: Pool,
     pub live: Live,
@@ -91,8 +91,8 @@ pub struct Services {
     pub access: Access,
 }
 
-/// A service that takes messages of up to `limit` bytes, also compressed ones: bulk loaders are often far away. Answers
-/// are short and not compressed.
+/// Lets `$service` take messages of up to `$limit` bytes, compressed or not, because bulk loaders are often far away. Answers
+/// are short and are not compressed.
 macro_rules! accepting {
     ($service:expr, $limit:expr) => {
         $service
@@ -112,80 +112,16 @@ pub async fn serve(
     services: Services,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
-    let Services {
-        pool,
-        live,
-        scale,
-        policy,
-        access,
-    } = services;
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    health::begin(&reporter, &live).await;
-    let health = tokio::spawn(health::report(reporter, live.clone(), shutdown.clone()));
-    let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let reflection = described().build_v1().map_err(ServerError::Reflection)?;
-    // What grpcio-reflection and other clients ask for to this day.
-    let old_reflection = described().build_v1alpha().map_err(ServerError::Reflection)?;
-
-    let limit = options.max_message_bytes;
-    let catalog = CatalogHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-    };
-    let rating = RatingHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-        scale,
-    };
-    let purchase = PurchaseHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-    };
-    let campaign = CampaignHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-    };
-    let coupon = CouponHandler {
-        eligibility: EligibilityService {
-            pool: pool.clone(),
-            live: live.clone(),
-            policy,
-        },
-    };
-    let privacy = PrivacyHandler {
-        pool: pool.clone(),
-        live: live.clone(),
-        privacy: policy.privacy,
-    };
-    let model = ModelHandler {
-        pool,
-        live: live.clone(),
-    };
-    let recommendation = Arc::new(RecommendationHandler::new(live, scale, options.answer_cache_bytes));
-    let direct = Direct {
-        recommendation: recommendation.clone(),
-        max_message_bytes: limit,
-    };
-    let router = Server::builder()
+    health::begin(&reporter, &services.live).await;
+    let health = tokio::spawn(health::report(reporter, services.live.clone(), shutdown.clone()));
+    let layers = Layers::new(services.access.clone(), options, Handle::current());
+    let routes = add_services(Routes::builder(), services, options).add(health_service);
+    let routes = add_reflection(routes)?.build();
+    let server = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(Observe::new(access, options, Handle::current()))
-        .layer(direct)
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(old_reflection)
-        .add_service(accepting!(CatalogServiceServer::new(catalog), limit))
-        .add_service(accepting!(RatingServiceServer::new(rating), limit))
-        .add_service(accepting!(PurchaseServiceServer::new(purchase), limit))
-        .add_service(accepting!(CampaignServiceServer::new(campaign), limit))
-        .add_service(accepting!(CouponServiceServer::new(coupon), limit))
-        .add_service(accepting!(PrivacyServiceServer::new(privacy), limit))
-        .add_service(accepting!(ModelServiceServer::new(model), limit))
-        .add_service(accepting!(RecommendationServiceServer::from_arc(recommendation), limit));
+        .layer(layers);
 
     let (tls, watching) = match listener.tls {
         Some((tls, watch)) => (Some(tls), Some(AbortOnDropHandle::new(tokio::spawn(watch.follow())))),
@@ -195,7 +131,7 @@ pub async fn serve(
     let stop = shutdown.clone().cancelled_owned();
     let connections = accept::connections(listener.listener, tls);
     let n_threads = threads::number(options.threads);
-    let served = threads::serve(router, n_threads, connections, shutdown.clone());
+    let served = threads::serve(server, routes, n_threads, connections, shutdown.clone());
     let draining = tokio::spawn(async {
         stop.await;
         tracing::info!("draining: no new requests are taken");
@@ -216,4 +152,73 @@ pub async fn serve(
     health.abort();
     drop(watching);
     result
+}
+
+fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptions) -> RoutesBuilder {
+    let Services {
+        pool,
+        live,
+        scale,
+        policy,
+        access: _,
+    } = services;
+    let limit = options.max_message_bytes;
+    let catalog = CatalogHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let rating = RatingHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+        scale,
+    };
+    let purchase = PurchaseHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let campaign = CampaignHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
+    let coupon = CouponHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+        policy,
+        eligibility: EligibilityService {
+            pool: pool.clone(),
+            live: live.clone(),
+            policy,
+        },
+    };
+    let privacy = PrivacyHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+        privacy: policy.privacy,
+    };
+    let model = ModelHandler {
+        pool,
+        live: live.clone(),
+    };
+    let recommendation = RecommendationHandler::new(live, scale, options.answer_cache_bytes);
+    routes
+        .add(accepting!(RecommendationServiceServer::new(recommendation), limit))
+        .add(accepting!(CouponServiceServer::new(coupon), limit))
+        .add(accepting!(RatingServiceServer::new(rating), limit))
+        .add(accepting!(PurchaseServiceServer::new(purchase), limit))
+        .add(accepting!(CatalogServiceServer::new(catalog), limit))
+        .add(accepting!(CampaignServiceServer::new(campaign), limit))
+        .add(accepting!(PrivacyServiceServer::new(privacy), limit))
+        .add(accepting!(ModelServiceServer::new(model), limit))
+}
+
+/// Adds the reflection service in both versions: grpcio-reflection and other clients still ask for the older one.
+fn add_reflection(routes: RoutesBuilder) -> Result<RoutesBuilder, ServerError> {
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let current = described().build_v1().map_err(ServerError::Reflection)?;
+    let older = described().build_v1alpha().map_err(ServerError::Reflection)?;
+    Ok(routes.add(current).add(older))
 }

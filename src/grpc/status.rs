@@ -1,12 +1,17 @@
-//! What a caller sees of an error: `google.rpc.Status` with details. Every mapping is exhaustive, so that a new error
-//! does not compile until somebody has decided; nothing internal leaves the process.
+//! Turns errors into `google.rpc.Status` with details. Every mapping is exhaustive, so that a new error does not compile
+//! until somebody has decided what callers see of it. Nothing internal leaves the process.
 
 use std::time::Duration;
 
+use http::Response;
+use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::admission::key_limits::Overuse;
+use crate::admission::refusal::Refusal;
 use crate::app::eligibility::EligibilityError;
+use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
 use crate::app::targets::TargetsError;
 use crate::live::ServingStatus;
@@ -17,25 +22,22 @@ use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::snapshots::TransitionError;
 use coupons::eligibility::Assessment;
 use coupons::offer_catalog::Offer;
-use domain::access::Role;
 use domain::error::{InvalidField, chain};
 use domain::id::{CampaignId, CouponId};
 
-use super::access::Overuse;
-
-/// Of `ErrorInfo`.
+/// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "likemind";
-/// Header: given by the client or made by the server; sent back, and part of every log line of the request.
+/// The header with a call's id, in requests and answers.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// The fields of a request that are wrong; collects them all before answering.
+/// Collects all wrong fields of a request, so that one answer names them all.
 #[derive(Debug, Default)]
 pub struct Violations {
     fields: Vec<InvalidField>,
 }
 
 impl Violations {
-    /// The value, or its error noted down.
+    /// Returns the value, or `None` after noting its error.
     pub fn check<T>(&mut self, result: Result<T, InvalidField>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -50,7 +52,10 @@ impl Violations {
         self.fields.push(error);
     }
 
-    /// `value` if nothing was wrong; it is `None` only when something was.
+    /// Returns `value` if nothing was wrong. It must not be `None` otherwise.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming every wrong field.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Status> {
         match value {
             Some(value) if self.fields.is_empty() => Ok(value),
@@ -59,15 +64,16 @@ impl Violations {
     }
 }
 
-/// Most text of the fields that a status names. It travels in a header, and clients refuse headers above 8 KiB.
+/// Most bytes of text about wrong fields in one status. A status travels in a header, and clients refuse headers above
+/// 8 KiB.
 const MAX_VIOLATION_BYTES: usize = 4_096;
 
-/// INVALID_ARGUMENT naming every bad field, or the first ones if there are very many.
+/// Returns INVALID_ARGUMENT naming every wrong field, or the first ones if there are very many.
 pub fn invalid_argument(fields: Vec<InvalidField>) -> Status {
     let message = match fields.as_slice() {
         [only] => only.to_string(),
         all => format!(
-            "{} fields are invalid; first: {}",
+            "{} fields are invalid, the first one is {}",
             all.len(),
             all.first().map_or("", |field| &field.field)
         ),
@@ -95,7 +101,7 @@ pub fn not_found(reason: &str, message: impl Into<String>) -> Status {
     with_reason(Code::NotFound, reason, message, None)
 }
 
-/// No snapshot has been loaded yet; `serving` tells why.
+/// Returns FAILED_PRECONDITION for a server without a snapshot; `serving` says why it has none.
 pub fn no_snapshot(serving: &ServingStatus) -> Status {
     const LOADING: Duration = Duration::from_secs(1);
     let (message, retry_after) = if serving.loading.is_some() {
@@ -104,106 +110,54 @@ pub fn no_snapshot(serving: &ServingStatus) -> Status {
         ("the active snapshot cannot be served; GetServingStatus says why", None)
     } else if !serving.database_available {
         (
-            "no snapshot is loaded, and the database is not available; try again",
+            "no snapshot is loaded and the database is not available; try again",
             Some(LOADING),
         )
     } else {
-        ("no snapshot is active yet: run `likemind train`", None)
+        ("no snapshot is active yet; run `likemind train`", None)
     };
     with_reason(Code::FailedPrecondition, "NO_SNAPSHOT", message, retry_after)
 }
 
-/// A caller without a key where one is needed.
-pub fn no_key() -> Status {
-    let message = "an API key is needed: metadata `authorization: Bearer <key>`";
-    with_reason(Code::Unauthenticated, "API_KEY_MISSING", message, None)
-}
-
-pub fn malformed_key() -> Status {
-    let message = "the metadata authorization must be `Bearer <key>`, with a key as `likemind keys create` shows it";
-    with_reason(Code::Unauthenticated, "API_KEY_MALFORMED", message, None)
-}
-
-pub fn key_not_good(reason: &str, message: &str) -> Status {
-    with_reason(Code::Unauthenticated, reason, message, None)
-}
-
-/// It has not been possible to look up the keys since the server started.
-pub fn keys_unknown() -> Status {
-    with_reason(
-        Code::Unavailable,
-        "DATABASE_UNAVAILABLE",
-        "the server does not know yet who may call; try again",
-        Some(Duration::from_secs(1)),
-    )
-}
-
-pub fn role_not_allowed(rpc: &str, role: Role) -> Status {
-    let message = format!("{rpc} is not for the role {role}");
-    with_reason(Code::PermissionDenied, "ROLE_NOT_ALLOWED", message, None)
-}
-
-/// A merchant's caller names another merchant. Nothing is looked up for it: whether there is such a one does not show.
-pub fn foreign_merchant(field: &str) -> Status {
-    let message = format!("{field} must name no merchant but the key's own");
-    with_reason(Code::PermissionDenied, "FOREIGN_MERCHANT", message, None)
-}
-
-/// One key has more than its share.
-pub fn key_overused(overuse: Overuse) -> Status {
-    let (reason, message, retry_after) = match overuse {
-        Overuse::Rate { retry_after } => (
-            "RATE_LIMITED",
-            "the API key has more requests than access.requests_per_second",
-            retry_after,
-        ),
-        Overuse::Concurrency => (
-            "TOO_MANY_REQUESTS",
-            "the API key has as many requests under way as access.max_concurrent_requests",
-            Duration::from_millis(100),
-        ),
-    };
-    with_reason(Code::ResourceExhausted, reason, message, Some(retry_after))
-}
-
-/// More requests are under way than `server.max_concurrent_requests` or `server.max_concurrent_database_requests`.
-pub fn overloaded() -> Status {
-    with_reason(
-        Code::ResourceExhausted,
-        "OVERLOADED",
-        "the server has as many requests as it can take; try again",
-        Some(Duration::from_millis(100)),
-    )
-}
-
-/// The time of the request ran out: the client's own, or `server.request_timeout_ms`.
+/// The request took longer than the client's own deadline or `server.request_timeout_ms`.
 pub fn deadline_exceeded() -> Status {
     with_reason(
         Code::DeadlineExceeded,
         "DEADLINE_EXCEEDED",
-        "the request took longer than its deadline",
+        "the request took longer than its deadline or server.request_timeout_ms",
         None,
     )
 }
 
-/// A message that is not of the method, as tonic answers to it.
-pub fn undecodable(error: prost::DecodeError) -> Status {
-    Status::internal(error.to_string())
-}
-
-/// Work of a request ended with a panic, which is a mistake of ours.
+/// The server itself made a mistake: a handler panicked, or a case arose that cannot arise.
 pub fn internal() -> Status {
     with_reason(
         Code::Internal,
         "INTERNAL",
-        "the server made a mistake; it is logged under the request id",
+        "the server made a mistake; its log explains it under the request id",
         None,
     )
 }
 
-/// Gives the details of our contract to a status that tonic has made, before a handler was called or instead of one:
-/// it has none, and for a request that cannot be read it blames the server.
-pub fn with_details(status: Status) -> Status {
+/// Returns an answer with its code. A status that tonic has made gets the details that our contract promises.
+pub fn with_details_and_code(response: Response<Body>) -> (Response<Body>, Code) {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return (response, Code::Ok);
+    };
+    let code = status.code();
+    if code == Code::Ok || !status.details().is_empty() {
+        return (response, code);
+    }
+    let metadata = status.metadata().clone();
+    let mut status = with_details(status);
+    *status.metadata_mut() = metadata;
+    let code = status.code();
+    (status.into_http(), code)
+}
+
+/// Gives details to a status that tonic has made, before a handler was called or instead of one. tonic gives none, and it
+/// blames the server for a request that cannot be read.
+fn with_details(status: Status) -> Status {
     const UNREADABLE: [&str; 5] = [
         "failed to decode Protobuf message",
         "protocol error",
@@ -216,18 +170,21 @@ pub fn with_details(status: Status) -> Status {
         Code::Internal if UNREADABLE.iter().any(|start| message.starts_with(start)) => with_reason(
             Code::InvalidArgument,
             "UNREADABLE_REQUEST",
-            format!("the request is not the message that this RPC takes: {message}"),
+            format!("the request must be the message that this RPC takes: {message}"),
             None,
         ),
         Code::OutOfRange => with_reason(
             Code::InvalidArgument,
             "REQUEST_TOO_LARGE",
-            format!("the request is too large (server.max_message_bytes): {message}"),
+            format!("the request is larger than server.max_message_bytes: {message}"),
             None,
         ),
-        Code::Unimplemented if message.is_empty() => {
-            with_reason(code, "UNKNOWN_RPC", "this server has no such RPC", None)
-        }
+        Code::Unimplemented if message.is_empty() => with_reason(
+            code,
+            "UNKNOWN_RPC",
+            "this server has no such RPC; reflection lists those that it has",
+            None,
+        ),
         Code::Internal | Code::Unknown | Code::DataLoss => {
             tracing::error!(
                 code = code_name(code),
@@ -237,6 +194,32 @@ pub fn with_details(status: Status) -> Status {
             internal()
         }
         _ => with_reason(code, code_name(code), message, None),
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let (code, reason) = match &refusal {
+            Refusal::KeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
+            Refusal::KeyMalformed => (Code::Unauthenticated, "API_KEY_MALFORMED"),
+            Refusal::KeyUnknown => (Code::Unauthenticated, "API_KEY_UNKNOWN"),
+            Refusal::KeyExpired => (Code::Unauthenticated, "API_KEY_EXPIRED"),
+            Refusal::KeyRevoked => (Code::Unauthenticated, "API_KEY_REVOKED"),
+            Refusal::KeysNotLoaded => (Code::Unavailable, "DATABASE_UNAVAILABLE"),
+            Refusal::RoleNotAllowed { .. } => (Code::PermissionDenied, "ROLE_NOT_ALLOWED"),
+            Refusal::ForeignMerchant { .. } => (Code::PermissionDenied, "FOREIGN_MERCHANT"),
+            Refusal::Overuse(Overuse::Rate { .. }) => (Code::ResourceExhausted, "RATE_LIMITED"),
+            Refusal::Overuse(Overuse::Concurrency) => (Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
+            Refusal::Overloaded(_) => (Code::ResourceExhausted, "OVERLOADED"),
+        };
+        with_reason(code, reason, refusal.to_string(), refusal.retry_after())
+    }
+}
+
+impl From<NoRandomness> for Status {
+    fn from(error: NoRandomness) -> Self {
+        tracing::error!(error = %chain(&error), "a request failed");
+        internal()
     }
 }
 
@@ -253,13 +236,13 @@ impl From<StoreError> for Status {
             StoreError::Busy(_) => with_reason(
                 Code::Unavailable,
                 "DATABASE_BUSY",
-                "the database has more to do than it can; try again",
+                "the database is overloaded; try again",
                 retry_after,
             ),
             StoreError::Conflict(_) => with_reason(
                 Code::Aborted,
                 "CONFLICT",
-                "other writes to the same data were in the way; try again",
+                "other writes to the same data came first; try again",
                 retry_after,
             ),
             StoreError::Timeout(_) => with_reason(
@@ -311,7 +294,7 @@ impl From<TargetsError> for Status {
                 with_reason(Code::FailedPrecondition, failure.code().name(), message, None)
             }
             error @ (TargetsError::Audience(_) | TargetsError::Panicked) => {
-                tracing::error!(error = %chain(&error), "targets could not be ranked");
+                tracing::error!(error = %chain(&error), "the targets of a coupon could not be ranked");
                 internal()
             }
             TargetsError::Store(error) => error.into(),
@@ -348,19 +331,6 @@ impl From<DefineError> for Status {
     }
 }
 
-/// 16 random bytes.
-///
-/// # Errors
-/// INTERNAL when the system has none to give.
-pub fn random_salt() -> Result<[u8; 16], Status> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|error| {
-        tracing::error!(%error, "the system has no randomness to give");
-        internal()
-    })?;
-    Ok(salt)
-}
-
 impl From<EligibilityError> for Status {
     fn from(error: EligibilityError) -> Self {
         match error {
@@ -389,7 +359,8 @@ impl From<ReserveError> for Status {
     }
 }
 
-/// FAILED_PRECONDITION with every reason: the first one's code, all codes in the metadata `reasons`, and in words.
+/// Returns FAILED_PRECONDITION with every reason: the first code is the status's reason, the metadata `reasons` holds all
+/// codes, and the message says them in words.
 fn not_eligible(assessment: &Assessment, offer: &Offer) -> Status {
     let codes: Vec<&str> = assessment
         .failures
@@ -398,9 +369,9 @@ fn not_eligible(assessment: &Assessment, offer: &Offer) -> Status {
         .collect();
     let in_words = assessment.failures.iter().map(|failure| {
         let (code, required, seen) = (failure.code().name(), failure.required(Some(offer)), failure.seen());
-        format!("{code}: needs {required}, but: {seen}")
+        format!("{code} (required: {required}; seen: {seen})")
     });
-    let message = format!("not eligible: {}", in_words.collect::<Vec<_>>().join("; "));
+    let message = format!("the user is not eligible: {}", in_words.collect::<Vec<_>>().join("; "));
     let first = codes.first().copied().unwrap_or("NOT_ELIGIBLE");
     let metadata = [("reasons".to_owned(), codes.join(","))];
     let details = ErrorDetails::with_error_info(first, DOMAIN, metadata);
@@ -435,19 +406,19 @@ impl From<RollbackError> for Status {
     }
 }
 
-/// The answer of a mutation, also of one that was made before.
+/// Returns the answer to a mutation, which may have been made by an earlier request of the same id.
 ///
 /// # Errors
-/// FAILED_PRECONDITION when the request id was used with another body.
+/// FAILED_PRECONDITION when the earlier request had another body.
 pub fn answer<T>(done: Done<T>) -> Result<T, Status> {
     let reused = || {
-        let message = "request_id was used for another request within the last 30 days";
+        let message = "request_id was used for another request within the last 30 days; use a new one";
         with_reason(Code::FailedPrecondition, "REQUEST_ID_REUSED", message, None)
     };
     done.answer().ok_or_else(reused)
 }
 
-/// As the protocol spells it.
+/// Returns the code as the protocol spells it.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -475,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_snapshot_it_says_why() {
+    fn a_missing_snapshot_has_a_reason() {
         let check = |serving: ServingStatus, expected: &str, retry: bool| {
             let status = no_snapshot(&serving);
             assert!(status.message().contains(expected), "{status:?}");

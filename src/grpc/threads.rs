@@ -1,6 +1,6 @@
-//! The threads that answer, each with a runtime of its own: a call stays on the thread of its connection, so that it costs
-//! no lock and no wake-up of another. What waits for the database, and all that goes on beside the calls, runs on the
-//! runtime of the process.
+//! The serving threads. Each has a runtime of its own, and a call stays on the thread of its connection, so that it costs
+//! no lock and wakes up no other thread. Calls that wait for the database, and everything that goes on beside the calls, run
+//! on the runtime of the process.
 
 use std::future::Future;
 use std::io;
@@ -17,8 +17,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::StdError;
-use tonic::service::Routes;
-use tonic::transport::server::Router;
+use tonic::transport::Server;
 use tower::{Layer, Service};
 
 use super::accept::Connection;
@@ -33,7 +32,7 @@ pub enum ThreadError {
     Panicked,
 }
 
-/// As many as `threads`; 0: as there are cores.
+/// Returns `threads`, or for 0 the number of cores.
 pub fn number(threads: usize) -> usize {
     match threads {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
@@ -41,25 +40,27 @@ pub fn number(threads: usize) -> usize {
     }
 }
 
-/// Answers on `connections`, dealt in turn to `n_threads`, until `shutdown` and until the calls under way have ended. When
-/// it is dropped they are cut off.
+/// Answers calls to `service` on `connections`, which it gives to `n_threads` in turn, until `shutdown` and until the calls
+/// under way have ended. Dropping the future cuts them off.
 ///
-/// In turn and not by the kernel (`SO_REUSEPORT`), which deals by a hash: few connections, as those of other services
-/// are, would leave threads idle.
+/// The kernel could spread the connections (`SO_REUSEPORT`), but it does so by a hash: a few connections, as those of
+/// other services are, would leave threads idle.
 ///
 /// # Errors
-/// [`ThreadError`]; then nothing is answered any more.
-pub async fn serve<L, B>(
-    router: Router<L>,
+/// [`ThreadError`]; nothing is answered any more then.
+pub async fn serve<L, S, B>(
+    server: Server<L>,
+    service: S,
     n_threads: usize,
     connections: impl Stream<Item = Connection>,
     shutdown: CancellationToken,
 ) -> Result<(), ThreadError>
 where
-    L: Layer<Routes> + Clone + Send + 'static,
+    L: Layer<S> + Clone + Send + 'static,
+    S: Clone + Send + 'static,
     L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     <L::Service as Service<Request<Body>>>::Future: Send,
-    <L::Service as Service<Request<Body>>>::Error: Into<StdError> + Send,
+    <L::Service as Service<Request<Body>>>::Error: Into<StdError> + Send + 'static,
     B: http_body::Body<Data = prost::bytes::Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
@@ -69,9 +70,10 @@ where
     for number in 0..n_threads {
         let (sender, receiver) = mpsc::unbounded_channel::<Connection>();
         let incoming = UnboundedReceiverStream::new(receiver).map(Connection::adopted);
-        let served = router
+        let stop = shutdown.clone().cancelled_owned();
+        let served = server
             .clone()
-            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(service.clone(), incoming, stop);
         ended.push(start(number, served, cut_off.clone())?);
         threads.push(sender);
     }
@@ -86,7 +88,7 @@ where
         let mut connections = pin!(connections);
         let mut in_turn = threads.iter().cycle();
         while let (Some(connection), Some(thread)) = (connections.next().await, in_turn.next()) {
-            // That a thread has ended, `ended` tells.
+            // A thread that has ended shows in `ended`.
             let _ = thread.send(connection);
         }
     };
@@ -118,9 +120,9 @@ fn start(
                 () = cut_off.cancelled() => Ok(()),
             }
         });
-        // Computations that were given up need not end first.
+        // Does not wait for computations that were given up.
         runtime.shutdown_background();
-        // Nobody waits for one that was cut off.
+        // Nobody waits for a thread that was cut off.
         let _ = done.send(result);
     };
     let thread = thread::Builder::new().name(format!("serving-{number}"));
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_dealt_to_all_threads() {
+    async fn connections_go_to_all_threads_in_turn() {
         let threads = Arc::new(Mutex::new(BTreeSet::new()));
         let noted = threads.clone();
         let note = MapRequestLayer::new(move |request: Request<Body>| {
@@ -168,10 +170,10 @@ mod tests {
         });
         let (_, health) = tonic_health::server::health_reporter();
         let (listener, address) = listen().await;
-        let router = Server::builder().layer(note).add_service(health);
+        let server = Server::builder().layer(note);
         let shutdown = CancellationToken::new();
         let connections = accept::connections(listener, None);
-        let served = tokio::spawn(serve(router, 3, connections, shutdown.clone()));
+        let served = tokio::spawn(serve(server, health, 3, connections, shutdown.clone()));
         for _ in 0..6 {
             let mut client = HealthClient::new(connect(&address).await.unwrap());
             client.check(HealthCheckRequest::default()).await.unwrap();
@@ -188,12 +190,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_under_way_is_cut_off_when_it_is_given_up() {
+    async fn dropping_the_server_cuts_off_calls_under_way() {
         let (_reporter, health) = tonic_health::server::health_reporter();
         let (listener, address) = listen().await;
-        let router = Server::builder().add_service(health);
         let connections = accept::connections(listener, None);
-        let served = tokio::spawn(serve(router, 1, connections, CancellationToken::new()));
+        let served = tokio::spawn(serve(
+            Server::builder(),
+            health,
+            1,
+            connections,
+            CancellationToken::new(),
+        ));
         let mut client = HealthClient::new(connect(&address).await.unwrap());
         let mut statuses = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
         assert!(statuses.message().await.unwrap().is_some());

@@ -1,4 +1,4 @@
-//! TLS: what new connections are secured with. It follows its files without a restart.
+//! TLS. The server takes over changed certificate and key files without a restart.
 
 mod files;
 pub mod options;
@@ -17,22 +17,22 @@ use domain::error::chain;
 
 pub use self::files::TlsError;
 
-/// What new connections are secured with; those that are open keep what they began with.
+/// The configuration for new connections. Open ones keep the configuration that they began with.
 pub struct Tls {
     current: ArcSwap<ServerConfig>,
 }
 
 impl Tls {
-    /// For one connection.
+    /// Returns what accepts one new connection.
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
 }
 
-/// Reads the files; `None` where TLS is off.
+/// Reads the files. Returns `None` when TLS is off.
 ///
 /// # Errors
-/// A file that cannot be read or used, by its key and path.
+/// Names the configuration key and the path of a file that cannot be read or used.
 pub fn load(options: &TlsOptions) -> Result<Option<(Arc<Tls>, Watch)>, TlsError> {
     let Some(files) = TlsFiles::read(options)? else {
         return Ok(None);
@@ -49,18 +49,18 @@ pub fn load(options: &TlsOptions) -> Result<Option<(Arc<Tls>, Watch)>, TlsError>
     Ok(Some((tls, watch)))
 }
 
-/// Swaps what is in force when the files have changed.
+/// Takes over the files when they have changed.
 pub struct Watch {
     tls: Arc<Tls>,
-    /// As last read, whether they could be used or not.
+    /// The files as last read, usable or not.
     files: TlsFiles,
-    /// Why they could not be read the last time.
+    /// Why the files could not be read the last time.
     unreadable: Option<String>,
     interval: Duration,
 }
 
 impl Watch {
-    /// Ends never.
+    /// Checks the files once an interval. It never returns.
     pub async fn follow(mut self) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,7 +73,7 @@ impl Watch {
             match looked.await {
                 Ok(watch) => self = watch,
                 Err(error) => {
-                    tracing::error!(%error, "the files of TLS are not looked at any more");
+                    tracing::error!(%error, "the TLS files are no longer checked for changes");
                     return;
                 }
             }
@@ -89,7 +89,7 @@ impl Watch {
                 match self.files.server_config() {
                     Ok(config) => {
                         self.tls.current.store(Arc::new(config));
-                        tracing::info!("new connections use the changed files of TLS");
+                        tracing::info!("new connections use the changed TLS files");
                     }
                     Err(error) => refuse(&chain(&error)),
                 }
@@ -108,6 +108,6 @@ impl Watch {
 fn refuse(error: &str) {
     tracing::error!(
         error,
-        "the changed files of TLS cannot be used; what was in force stays: {error}"
+        "the changed TLS files cannot be used, so the previous ones stay in force: {error}"
     );
 }

@@ -1,4 +1,4 @@
-//! A connection, plain or secured.
+//! A connection, plain or with TLS.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ pub enum Connection {
     Secured(Box<TlsStream<TcpStream>>),
 }
 
-/// What `$call` gives on the stream that is there.
+/// Evaluates `$call` on the stream of either kind.
 macro_rules! on_either {
     ($connection:expr, $stream:ident => $call:expr) => {
         match $connection {
@@ -26,16 +26,15 @@ macro_rules! on_either {
 }
 
 impl Connection {
-    /// The same for the runtime of this thread: the one that it was opened on must not be asked whether there is anything
-    /// to read.
+    /// Moves the connection to the runtime of this thread, so that it no longer depends on the runtime that accepted it.
     ///
     /// # Errors
-    /// As a rule, that the process has no file left.
+    /// As a rule, the process has reached its limit of open files.
     pub fn adopted(self) -> io::Result<Self> {
         Ok(match self {
             Self::Plain(stream) => Self::Plain(TcpStream::from_std(stream.into_std()?)?),
             Self::Secured(mut secured) => {
-                // It cannot be taken out, so it is exchanged for a second descriptor of the same socket.
+                // The stream cannot be taken out of the TLS session, so it is replaced by a second descriptor of its socket.
                 let stream = secured.get_mut().0;
                 let same = stream.as_fd().try_clone_to_owned()?;
                 *stream = TcpStream::from_std(same.into())?;

@@ -1,15 +1,15 @@
-//! Messages of CampaignService: campaigns and lists here, coupons and reports in files of their own.
+//! Converts the messages of CampaignService. Coupons and lift reports have files of their own.
 
 mod coupon;
 mod lift;
 
 use tonic::Status;
 
-use crate::grpc::access;
+use crate::admission;
 use crate::grpc::convert::{instant, required, timestamp};
 use crate::grpc::page;
 use crate::grpc::proto::v1;
-use crate::grpc::status::{self, Violations, invalid_argument};
+use crate::grpc::status::{Violations, invalid_argument};
 use crate::store::coupons::campaigns::StoredCampaign;
 use domain::access::Caller;
 use domain::campaign::{Audience, Campaign, CampaignPatch, CampaignState, Holdout, Window};
@@ -30,7 +30,7 @@ pub fn coupon_id(id: String) -> Result<CouponId, Status> {
     CouponId::new(id).map_err(|error| invalid_argument(vec![error]))
 }
 
-/// What stands in a campaign's message, checked.
+/// The checked fields of a campaign's message.
 struct Spec {
     id: CampaignId,
     merchant: Option<MerchantId>,
@@ -40,7 +40,7 @@ struct Spec {
 
 fn spec(violations: &mut Violations, spec: v1::CampaignSpec, caller: &Caller) -> Result<Option<Spec>, Status> {
     let named = spec.merchant_id.iter().map(String::as_str);
-    access::check_merchants(caller, "campaign.merchant_id", named)?;
+    admission::check_merchants(caller, "campaign.merchant_id", named)?;
     let mut check = Within(violations);
     let id = check.field(CampaignId::new(spec.campaign_id));
     let merchant = check.field(spec.merchant_id.map(MerchantId::new).transpose());
@@ -75,7 +75,7 @@ fn spec(violations: &mut Violations, spec: v1::CampaignSpec, caller: &Caller) ->
     Ok(spec)
 }
 
-/// Of the field `campaign`.
+/// Notes errors as errors of the field `campaign`.
 struct Within<'a>(&'a mut Violations);
 
 impl Within<'_> {
@@ -120,8 +120,8 @@ fn unknown(field: &str, value: i32) -> InvalidField {
     )
 }
 
-/// The campaign to be made, with a salt of its own.
-pub fn new_campaign(request: v1::CreateCampaignRequest, caller: &Caller) -> Result<Campaign, Status> {
+/// `salt`: random bytes for the campaign's holdout.
+pub fn new_campaign(request: v1::CreateCampaignRequest, salt: [u8; 16], caller: &Caller) -> Result<Campaign, Status> {
     let mut violations = Violations::default();
     let state = violations.check(first_state(request.state));
     let Some(message) = violations.check(required("campaign", request.campaign)) else {
@@ -140,13 +140,12 @@ pub fn new_campaign(request: v1::CreateCampaignRequest, caller: &Caller) -> Resu
     let currency = spec.currency;
     let window = spec.patch.starts_at.zip(spec.patch.ends_at);
     let window = window.and_then(|(starts_at, ends_at)| Within(&mut violations).field(Window::new(starts_at, ends_at)));
-    let salt = status::random_salt()?;
     let campaign = state
         .zip(window)
         .zip(currency)
         .map(|((state, window), currency)| Campaign {
             id: spec.id,
-            // A merchant's caller makes campaigns of that merchant alone.
+            // A merchant's key creates campaigns for that merchant only.
             merchant: spec.merchant.or_else(|| caller.merchant.clone()),
             name: spec.patch.name.unwrap_or_default(),
             state,
@@ -186,7 +185,7 @@ pub fn campaign_patch(request: v1::UpdateCampaignRequest, caller: &Caller) -> Re
         return violations.finish(None);
     };
     let mut check = Within(&mut violations);
-    let fixed = |field: &str| InvalidField::new(field, "CANNOT_CHANGE", "cannot change: leave it out");
+    let fixed = |field: &str| InvalidField::new(field, "CANNOT_CHANGE", "cannot be changed; leave it out");
     if spec.merchant.is_some() {
         check.field::<()>(Err(fixed("merchant_id")));
     }
@@ -265,10 +264,10 @@ pub struct ListCampaigns {
 }
 
 impl ListCampaigns {
-    /// Of what `caller` may see.
+    /// Selects no campaigns that `caller` may not see.
     pub fn new(request: v1::ListCampaignsRequest, caller: &Caller) -> Result<Self, Status> {
         let named = request.merchant_id.iter().map(String::as_str);
-        access::check_merchants(caller, "merchant_id", named)?;
+        admission::check_merchants(caller, "merchant_id", named)?;
         let mut violations = Violations::default();
         let merchant = request.merchant_id.map(MerchantId::new).transpose();
         let merchant = violations.check(merchant.map(|merchant| merchant.or_else(|| caller.merchant.clone())));
@@ -288,7 +287,7 @@ impl ListCampaigns {
         violations.finish(list)
     }
 
-    /// What a page token is bound to.
+    /// Returns what a page token is bound to.
     pub fn key(&self) -> (&'static str, Option<&str>) {
         campaigns_key(&self.merchant)
     }
@@ -328,7 +327,7 @@ impl TryFrom<v1::ListCouponsRequest> for ListCoupons {
 }
 
 impl ListCoupons {
-    /// What a page token is bound to.
+    /// Returns what a page token is bound to.
     pub fn key(&self) -> (&'static str, &str) {
         coupons_key(&self.campaign)
     }

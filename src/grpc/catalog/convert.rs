@@ -1,4 +1,4 @@
-//! Messages of CatalogService.
+//! Converts the messages of CatalogService.
 
 use tonic::Status;
 
@@ -9,7 +9,7 @@ use domain::id::{Category, ItemId, MerchantId};
 use domain::item::{Item, ItemPatch, MerchantPatch, check_text};
 use domain::money::Money;
 
-use crate::grpc::access;
+use crate::admission;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, invalid_argument};
@@ -58,7 +58,7 @@ pub fn item_id(id: String) -> Result<ItemId, Status> {
     ItemId::new(id).map_err(|error| invalid_argument(vec![error]))
 }
 
-/// What a page token is bound to.
+/// Returns what a page token is bound to.
 pub fn selection_key(selection: &ItemSelection) -> (&'static str, Option<&str>, Option<&str>) {
     (
         "ListItems",
@@ -67,17 +67,17 @@ pub fn selection_key(selection: &ItemSelection) -> (&'static str, Option<&str>, 
     )
 }
 
-pub struct ListRequest {
+pub struct ListItems {
     pub selection: ItemSelection,
     pub after: String,
     pub page_size: i64,
 }
 
-impl ListRequest {
-    /// Of what `caller` may see.
+impl ListItems {
+    /// Selects no items that `caller` may not see.
     pub fn new(request: v1::ListItemsRequest, caller: &Caller) -> Result<Self, Status> {
         let named = request.merchant_id.iter().map(String::as_str);
-        access::check_merchants(caller, "merchant_id", named)?;
+        admission::check_merchants(caller, "merchant_id", named)?;
         let mut violations = Violations::default();
         let merchant = request.merchant_id.map(MerchantId::new).transpose();
         let merchant = violations.check(merchant.map(|merchant| merchant.or_else(|| caller.merchant.clone())));

@@ -1,4 +1,4 @@
-//! Messages of CouponService, but for its stream.
+//! Converts the messages of CouponService, except those of its stream.
 
 mod request;
 
@@ -105,13 +105,13 @@ fn user_coupon((listed, rank): (ListedCoupon, u32)) -> v1::UserCoupon {
             campaign_id: offer.campaign.id.to_string(),
             title: offer.coupon.title.clone(),
             currency_code: offer.campaign.currency.to_string(),
-            offer: in_short(offer),
+            offer: offer_text(offer),
             min_cart_minor: offer.coupon.min_cart_minor,
         }),
     }
 }
 
-fn in_short(offer: &Offer) -> String {
+fn offer_text(offer: &Offer) -> String {
     match offer.coupon.discount {
         Discount::Percent { basis_points } => format!("{} % off", f64::from(basis_points) / 100.0),
         Discount::Amount { amount_minor } => {

@@ -1,4 +1,4 @@
-//! StreamCouponTargets: rows leave one by one, as fast as the client takes them, and no faster than they are looked at.
+//! StreamCouponTargets: rows leave one by one, as fast as the client takes them. Each is checked shortly before it leaves.
 
 pub mod convert;
 
@@ -9,8 +9,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
 
+use crate::admission::StreamAuthorization;
 use crate::app::targets::Targets;
-use crate::grpc::access::StreamAuthorization;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
 use domain::error::chain;
 
@@ -18,23 +18,23 @@ use self::convert::Rows;
 
 pub type TargetsStream = ReceiverStream<Result<StreamCouponTargetsResponse, Status>>;
 
-/// Rows that wait for the transport: what leaves has been looked at not long ago.
+/// Most rows that wait for the transport, few enough that each was checked not long before it leaves.
 const WAITING_ROWS: usize = 32;
-/// How often the key of a client that takes no rows is looked at.
-const PASS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the key of a client that takes no rows is checked.
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The header and the rows; goes on by `pass`.
-pub fn stream(targets: Targets, rows: Rows, pass: StreamAuthorization) -> TargetsStream {
+/// Streams the header and the rows for as long as `authorization` holds.
+pub fn stream(targets: Targets, rows: Rows, authorization: StreamAuthorization) -> TargetsStream {
     let (sender, receiver) = mpsc::channel(WAITING_ROWS);
     let send = async move {
         let mut targets = targets;
-        let ended = send_all(&mut targets, &rows, &pass, &sender).await;
-        // Before the end shows: who has seen it finds it written down. And what was ranked is freed.
+        let ended = send_all(&mut targets, &rows, &authorization, &sender).await;
+        // The audit row is written before the client sees the end, and the ranked targets are freed.
         if let Err(error) = targets.close().await {
-            tracing::error!(error = %chain(&error), "a list of targets could not be written to the audit");
+            tracing::error!(error = %chain(&error), "a list of targets could not be written to the audit log");
         }
         if let Err(status) = ended {
-            // A client that is gone has no need of it.
+            // This fails when the client is gone, which does not matter.
             let _ = sender.send(Err(status)).await;
         }
     };
@@ -42,24 +42,24 @@ pub fn stream(targets: Targets, rows: Rows, pass: StreamAuthorization) -> Target
     ReceiverStream::new(receiver)
 }
 
-/// Returns also when the client has gone away.
+/// Returns when all rows are sent or the client has gone away.
 async fn send_all(
     targets: &mut Targets,
     rows: &Rows,
-    pass: &StreamAuthorization,
+    authorization: &StreamAuthorization,
     sender: &Sender<Result<StreamCouponTargetsResponse, Status>>,
 ) -> Result<(), Status> {
     let mut header = Some(rows.header(targets.header()));
     loop {
-        // First there is room, then the row is chosen.
+        // A row is chosen only when there is room for it.
         let permit = loop {
-            match tokio::time::timeout(PASS_INTERVAL, sender.reserve()).await {
+            match tokio::time::timeout(KEY_CHECK_INTERVAL, sender.reserve()).await {
                 Ok(Ok(permit)) => break permit,
                 Ok(Err(_)) => return Ok(()),
-                Err(_) => pass.check()?,
+                Err(_) => authorization.check()?,
             }
         };
-        pass.check()?;
+        authorization.check()?;
         let message = match header.take() {
             Some(header) => header,
             None => match targets.next().await.map_err(Status::from)? {

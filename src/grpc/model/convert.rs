@@ -1,4 +1,4 @@
-//! Messages of ModelService.
+//! Converts the messages of ModelService.
 
 use tonic::Status;
 
@@ -16,15 +16,15 @@ use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, invalid_argument};
 
-/// What a page token of ListSnapshots is bound to: the request has nothing but the page.
+/// Page tokens of ListSnapshots are bound to the name alone: the request has nothing but the page.
 pub const LIST_KEY: &str = "ListSnapshots";
 
-pub struct ListRequest {
+pub struct ListSnapshots {
     pub before: i64,
     pub page_size: i64,
 }
 
-impl TryFrom<v1::ListSnapshotsRequest> for ListRequest {
+impl TryFrom<v1::ListSnapshotsRequest> for ListSnapshots {
     type Error = Status;
 
     fn try_from(request: v1::ListSnapshotsRequest) -> Result<Self, Status> {
@@ -58,12 +58,12 @@ pub fn reason(reason: String) -> Result<String, Status> {
     check_text("reason", reason).map_err(|error| invalid_argument(vec![error]))
 }
 
-pub struct ActivateRequest {
+pub struct ActivateSnapshot {
     pub version: i64,
     pub reason: String,
 }
 
-impl TryFrom<v1::ActivateSnapshotRequest> for ActivateRequest {
+impl TryFrom<v1::ActivateSnapshotRequest> for ActivateSnapshot {
     type Error = Status;
 
     fn try_from(request: v1::ActivateSnapshotRequest) -> Result<Self, Status> {

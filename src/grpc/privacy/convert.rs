@@ -1,4 +1,4 @@
-//! Messages of PrivacyService.
+//! Converts the messages of PrivacyService.
 
 use tonic::Status;
 
@@ -12,24 +12,24 @@ use crate::grpc::convert::{event_time, timestamp};
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, not_found};
 
-/// What one user says, about each purpose at most once.
-pub struct Said {
+/// Decisions of one user, at most one for each purpose.
+pub struct ConsentStatement {
     pub user: UserId,
     pub decisions: Vec<ConsentDecision>,
 }
 
-impl Said {
+impl ConsentStatement {
     pub fn new(request: v1::SetConsentRequest, now: Timestamp) -> Result<Self, Status> {
         let mut violations = Violations::default();
         let user = violations.check(UserId::new(request.user_id));
         let answers = answers(&mut violations, &request.decisions);
         let decided_at = violations.check(event_time("decided_at", request.decided_at, now));
         let source = violations.check(check_text("source", request.source));
-        let said = user
+        let statement = user
             .zip(decided_at)
             .zip(source)
             .map(|((user, decided_at), source)| Self::by(user, &answers, decided_at, &source));
-        violations.finish(said)
+        violations.finish(statement)
     }
 
     fn by(user: UserId, answers: &[(Purpose, bool)], decided_at: EventTime, source: &str) -> Self {
@@ -47,7 +47,7 @@ impl Said {
     }
 }
 
-/// What is wrong goes to `violations`.
+/// Adds what is wrong to `violations`.
 fn answers(violations: &mut Violations, decisions: &[v1::ConsentDecision]) -> Vec<(Purpose, bool)> {
     let most = Purpose::ALL.len();
     if decisions.is_empty() || decisions.len() > most {
@@ -60,7 +60,7 @@ fn answers(violations: &mut Violations, decisions: &[v1::ConsentDecision]) -> Ve
         let field = format!("decisions[{position}].purpose");
         match violations.check(purpose(&field, decision.purpose)) {
             Some(purpose) if answers.iter().any(|&(other, _)| other == purpose) => {
-                let message = format!("must be given once, {purpose} is given again");
+                let message = format!("must not repeat a purpose, {purpose} is repeated");
                 violations.add(InvalidField::new(field, "DUPLICATE_PURPOSE", message));
             }
             Some(purpose) => answers.push((purpose, decision.granted)),
@@ -85,17 +85,19 @@ fn purpose(field: &str, purpose: i32) -> Result<Purpose, InvalidField> {
 }
 
 /// # Errors
-/// The bad id.
-pub fn asked_user(request: v1::GetConsentRequest) -> Result<UserId, Status> {
+/// INVALID_ARGUMENT for a bad id.
+pub fn user_of(request: v1::GetConsentRequest) -> Result<UserId, Status> {
     let mut violations = Violations::default();
     let user = violations.check(UserId::new(request.user_id));
     violations.finish(user)
 }
 
-/// One a purpose.
+/// Returns one consent for each purpose.
+///
+/// `found`: what is in force; `None` for an unknown user.
 ///
 /// # Errors
-/// NOT_FOUND, without anything that was found.
+/// NOT_FOUND for an unknown user.
 pub fn consents(
     user: &UserId,
     found: Option<Vec<ConsentInForce>>,

@@ -1,4 +1,4 @@
-//! Messages of PurchaseService.
+//! Converts the messages of PurchaseService.
 
 use tonic::Status;
 
@@ -45,7 +45,7 @@ impl From<PurchaseLine> for v1::PurchaseLine {
     }
 }
 
-/// What a page token is bound to.
+/// Returns what a page token is bound to.
 pub fn owner_key(owner: &PurchaseOwner) -> (&'static str, &'static str, &str) {
     let (field, id) = match owner {
         PurchaseOwner::User(user) => (UserId::FIELD, user.as_str()),
@@ -60,13 +60,13 @@ fn is_possible(cursor: &PurchaseCursor) -> bool {
         && ItemId::new(&cursor.item_id).is_ok()
 }
 
-pub struct ListRequest {
+pub struct ListPurchases {
     pub owner: PurchaseOwner,
     pub cursor: PurchaseCursor,
     pub page_size: i64,
 }
 
-impl TryFrom<v1::ListPurchasesRequest> for ListRequest {
+impl TryFrom<v1::ListPurchasesRequest> for ListPurchases {
     type Error = Status;
 
     fn try_from(request: v1::ListPurchasesRequest) -> Result<Self, Status> {

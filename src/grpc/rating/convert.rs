@@ -1,4 +1,4 @@
-//! Messages of RatingService.
+//! Converts the messages of RatingService.
 
 use tonic::Status;
 
@@ -34,14 +34,14 @@ impl From<Rating> for v1::Rating {
     }
 }
 
-/// Whose ratings.
+/// The user or the item whose ratings are listed.
 pub enum Owner {
     User(UserId),
     Item(ItemId),
 }
 
 impl Owner {
-    /// What a page token is bound to.
+    /// Returns what a page token is bound to.
     pub fn key(&self) -> (&'static str, &'static str, &str) {
         let (field, id) = match self {
             Self::User(user) => (UserId::FIELD, user.as_str()),
@@ -50,7 +50,7 @@ impl Owner {
         ("ListRatings", field, id)
     }
 
-    /// Whether the rows, which go by the other's ids, can have `id`.
+    /// Whether a row can have `id`: the rows of a user are ordered by item, those of an item by user.
     fn has_rows_of(&self, id: &str) -> bool {
         match self {
             Self::User(_) => ItemId::new(id).is_ok(),
@@ -59,13 +59,13 @@ impl Owner {
     }
 }
 
-pub struct ListRequest {
+pub struct ListRatings {
     pub owner: Owner,
     pub after: String,
     pub page_size: i64,
 }
 
-impl TryFrom<v1::ListRatingsRequest> for ListRequest {
+impl TryFrom<v1::ListRatingsRequest> for ListRatings {
     type Error = Status;
 
     fn try_from(request: v1::ListRatingsRequest) -> Result<Self, Status> {

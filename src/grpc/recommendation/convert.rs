@@ -1,4 +1,4 @@
-//! Messages of RecommendationService.
+//! Converts the messages of RecommendationService.
 
 mod filter;
 mod options;
@@ -23,20 +23,20 @@ use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::snapshot::overlay::ItemRef;
 use recommender::snapshot::view::View;
 
-use crate::grpc::access;
+use crate::admission;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, not_found};
 
-use self::subject::{SubjectRequest, subject};
+use self::subject::{RequestedSubject, subject};
 
-/// Most items of PredictRatings.
+/// Most items that PredictRatings takes.
 const MAX_PREDICTIONS: usize = 1_000;
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: i32 = 1_000;
 
 pub struct PredictRequest {
     pub user: UserId,
-    /// Valid ids, each once; they go back as they came.
+    /// Valid and distinct ids, as texts because the answer returns them.
     pub items: Vec<String>,
     pub options: PredictOptions,
 }
@@ -68,7 +68,7 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
 }
 
 fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
-    // What is equal has equal hashes. Nearly always there is nothing to name.
+    // Equal ids have equal hashes, and nearly always all hashes differ.
     let mut hashes: Vec<u64> = ids.iter().map(|id| xxh3_64(id.as_bytes())).collect();
     hashes.sort_unstable();
     if hashes.is_sorted_by(|a, b| a < b) {
@@ -76,7 +76,7 @@ fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
     }
     let mut seen = HashSet::with_capacity(ids.len());
     for (position, id) in ids.iter().enumerate() {
-        // What is no id is called that, each time.
+        // An invalid id is reported as invalid each time, not as repeated.
         if !seen.insert(id) && ItemId::new(id).is_ok() {
             let message = format!("must not name an item twice, {id} is repeated");
             violations.add(InvalidField::new(
@@ -88,7 +88,7 @@ fn check_distinct(violations: &mut Violations, field: &str, ids: &[String]) {
     }
 }
 
-/// What is wrong with `ids` goes to `violations`.
+/// Adds what is wrong with `ids` to `violations`.
 fn check_item_ids(violations: &mut Violations, field: &str, ids: &[String], min: usize, max: usize) {
     if ids.len() < min || ids.len() > max {
         let message = format!("must have {min} to {max} entries, has {}", ids.len());
@@ -105,7 +105,7 @@ fn check_item_ids(violations: &mut Violations, field: &str, ids: &[String], min:
     }
 }
 
-/// The valid ones of `ids`; what is wrong goes to `violations`.
+/// Returns the valid ones of `ids` and adds what is wrong to `violations`.
 fn item_ids(violations: &mut Violations, field: &str, ids: Vec<String>, min: usize, max: usize) -> Vec<ItemId> {
     if ids.len() < min || ids.len() > max {
         let message = format!("must have {min} to {max} entries, has {}", ids.len());
@@ -135,7 +135,7 @@ fn limit(requested: i32) -> Result<usize, InvalidField> {
 }
 
 pub struct RankRequest {
-    subject: SubjectRequest,
+    subject: RequestedSubject,
     pub options: RankOptions,
 }
 
@@ -160,19 +160,19 @@ impl RankRequest {
         violations.finish(request)
     }
 
-    /// Whom the answer is about; `None`: nobody that we know.
+    /// Returns the user whom the answer is about; `None` for an anonymous session.
     pub fn user(&self) -> Option<&UserId> {
         match &self.subject {
-            SubjectRequest::User(user) => Some(user),
-            SubjectRequest::Session(_) => None,
+            RequestedSubject::User(user) => Some(user),
+            RequestedSubject::Session(_) => None,
         }
     }
 
-    /// Items of an anonymous session.
+    /// Returns the number of items in the session; 0 for a user.
     pub fn n_session_items(&self) -> usize {
         match &self.subject {
-            SubjectRequest::User(_) => 0,
-            SubjectRequest::Session(items) => items.len(),
+            RequestedSubject::User(_) => 0,
+            RequestedSubject::Session(items) => items.len(),
         }
     }
 
@@ -189,10 +189,10 @@ pub struct SimilarRequest {
 }
 
 impl SimilarRequest {
-    /// For what `caller` may see.
+    /// Filters out items that `caller` may not see.
     pub fn new(request: v1::ListSimilarItemsRequest, caller: &Caller) -> Result<Self, Status> {
         let merchants = request.filter.iter().flat_map(|filter| &filter.merchant_ids);
-        access::check_merchants(caller, "filter.merchant_ids", merchants.map(String::as_str))?;
+        admission::check_merchants(caller, "filter.merchant_ids", merchants.map(String::as_str))?;
         let mut violations = Violations::default();
         let item = violations.check(ItemId::new(request.item_id));
         let limit = violations.check(limit(request.limit));
@@ -248,15 +248,15 @@ impl TryFrom<v1::ListItemAudienceRequest> for AudienceRequest {
     }
 }
 
-/// The index of `user`; `None` for one that is newer than the snapshot.
+/// Returns the index of `user`; `None` for one that is newer than the snapshot.
 ///
 /// # Errors
-/// NOT_FOUND.
+/// NOT_FOUND for an unknown user.
 pub fn existing_user(view: &View, user: &UserId) -> Result<Option<UserIndex>, Status> {
     match view.user(user) {
         Some(index) => Ok(Some(index)),
         None if !view.overlay.interactions(user).is_empty() => Ok(None),
-        // Perhaps they do not want to be trained on.
+        // A user who objects to training is known by their consents alone.
         None if view.consents(user) != Consents::default() => Ok(None),
         None => Err(not_found("USER_NOT_FOUND", format!("there is no user {user}"))),
     }
@@ -286,10 +286,10 @@ pub fn audience(view: &View, users: Vec<(&str, f64)>) -> v1::ListItemAudienceRes
     }
 }
 
-/// The index of `item`; `None` for one that is newer than the snapshot.
+/// Returns the index of `item`; `None` for one that is newer than the snapshot.
 ///
 /// # Errors
-/// NOT_FOUND, also for an item that `caller` may not see.
+/// NOT_FOUND for an unknown item, and for one that `caller` may not see.
 pub fn existing_item(view: &View, item: &ItemId, caller: &Caller) -> Result<Option<ItemIndex>, Status> {
     let found = view.item(item);
     let owner = match &found {
@@ -304,7 +304,7 @@ pub fn existing_item(view: &View, item: &ItemId, caller: &Caller) -> Result<Opti
     }
 }
 
-/// Predicts what `predict` asks for.
+/// Predicts the ratings of all items of `predict`.
 pub fn predictions(
     view: &View,
     predict: PredictRequest,
@@ -330,7 +330,7 @@ pub fn predictions(
     }
 }
 
-/// Whether none of the items is unknown.
+/// Whether every item has a rating, that is, none of them is unknown.
 pub fn are_all_rated(answer: &v1::PredictRatingsResponse) -> bool {
     let is_rated = |prediction: &v1::Prediction| matches!(prediction.result, Some(v1::prediction::Result::Rating(_)));
     answer.predictions.iter().all(is_rated)

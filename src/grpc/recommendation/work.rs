@@ -1,30 +1,30 @@
-//! How long an answer will take, in multiply-adds: far cheaper to say than to do.
+//! Estimates how long an answer will take, in multiply-adds. An estimate costs far less than the answer.
 
-use crate::grpc::heavy::HEAVY;
+use crate::grpc::cpu_pool::MAX_INLINE_WORK;
 use recommender::ranking::filter::ItemFilter;
 use recommender::ranking::rank;
 use recommender::snapshot::view::View;
 
 use super::convert::{PredictRequest, RankRequest, SimilarRequest};
 
-/// As long as looking for one neighbor of an item or a user among those who have rated.
+/// Searching for one neighbor of an item or a user among those who have rated.
 const SEARCH: usize = 40;
-/// As long as meeting one neighbor of an item or a user, where many items are asked about at once.
-const MEETING: usize = 10;
-/// As long as looking up one name.
+/// Reading one neighbor of an item or a user when ratings of many items are predicted at once.
+const READ: usize = 10;
+/// Looking up one name.
 const NAME: usize = 200;
-/// As long as checking one item against a filter.
+/// Checking one item against a filter.
 const CHECK: usize = 10;
 
 pub fn of_predictions(view: &View, predict: &PredictRequest) -> usize {
     let explanation = if predict.options.explain { searches(view) } else { 0 };
-    predict.items.len() * (NAME + n_neighbors(view) * MEETING + explanation)
+    predict.items.len() * (NAME + n_neighbors(view) * READ + explanation)
 }
 
 pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
     let names = (rank.n_session_items() + names_of(&rank.options.filter)) * NAME;
-    if names > HEAVY {
-        // Enough to know, and to say how much the rest takes they would have to be looked up here.
+    if names > MAX_INLINE_WORK {
+        // The names alone are too much, and estimating the rest would require looking them up here.
         return names;
     }
     let scores = rank::estimated_work(view, &rank.recipient(view), rank.options.basis);
@@ -32,7 +32,7 @@ pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
     names + scores + explanations * searches(view) + checks(view, &rank.options.filter) * CHECK
 }
 
-/// Everybody's history is gone through.
+/// The histories of all users are scanned.
 pub fn of_audience(view: &View) -> usize {
     view.snapshot.ratings().nnz() + view.overlay.len() * SEARCH
 }
@@ -41,17 +41,18 @@ pub fn of_similar(similar: &SimilarRequest) -> usize {
     names_of(&similar.filter) * NAME
 }
 
-/// As long as one explanation: a search for each neighbor of the item and of the user.
+/// One explanation: a search for each neighbor of the item and of the user.
 fn searches(view: &View) -> usize {
     n_neighbors(view) * SEARCH
 }
 
-/// Of an item and a user together, at most.
+/// The most neighbors that an item and a user have together.
 fn n_neighbors(view: &View) -> usize {
     2 * view.snapshot.parameters().options.neighbors
 }
 
-/// When nothing that was scored passes, the items are gone through by popularity until enough of them do.
+/// The number of items that are checked against the filter. When too few of the scored items pass, all items are checked
+/// by popularity until enough of them do.
 fn checks(view: &View, filter: &ItemFilter) -> usize {
     match filter.candidates.len() {
         0 if *filter == ItemFilter::default() => 0,

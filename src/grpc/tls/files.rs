@@ -1,4 +1,4 @@
-//! From PEM files to what a handshake needs.
+//! Reads PEM files and makes of them what a handshake needs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub enum TlsError {
     },
     #[error("{} ({key}) holds no certificate in PEM", path.display())]
     NoCertificate { key: &'static str, path: PathBuf },
-    /// Without the cause, which may quote the file.
+    /// It has no source because the source may quote the file.
     #[error("{} ({key}) holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted)", path.display())]
     NoPrivateKey { key: &'static str, path: PathBuf },
     #[error("{} ({key}) cannot be used", path.display())]
@@ -50,7 +50,7 @@ pub enum TlsError {
         certificate.display()
     )]
     Mismatch { certificate: PathBuf, private_key: PathBuf },
-    #[error("{} ({key}) names no usable authority", path.display())]
+    #[error("{} ({key}) holds no usable certificate authority", path.display())]
     Authorities {
         key: &'static str,
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum TlsError {
     },
 }
 
-/// What the files held when they were read. Not to be printed: one is a secret.
+/// The contents of the files. There is no `Debug` because one of them is a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     certificate: PemFile,
@@ -69,14 +69,14 @@ pub struct TlsFiles {
 
 #[derive(Clone, PartialEq, Eq)]
 struct PemFile {
-    /// Of the configuration.
+    /// The configuration key that names the file.
     key: &'static str,
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl TlsFiles {
-    /// `None` where TLS is off.
+    /// Returns `None` when TLS is off.
     ///
     /// # Errors
     /// [`TlsError::Read`].
@@ -94,7 +94,7 @@ impl TlsFiles {
         }))
     }
 
-    /// What the same files hold now.
+    /// Reads the same files again.
     ///
     /// # Errors
     /// [`TlsError::Read`].
@@ -108,7 +108,7 @@ impl TlsFiles {
     }
 
     /// # Errors
-    /// What cannot be used, by key and path.
+    /// Names the configuration key and the path of a file that cannot be used.
     pub fn server_config(&self) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let identity = self.identity(&provider)?;
@@ -151,10 +151,10 @@ impl TlsFiles {
         }
     }
 
-    /// Refuses a certificate whose time is over or has not come: every client would.
+    /// Refuses a certificate that has expired or is not valid yet, because every client would.
     ///
-    /// Whom clients trust is not known here, so that of a whole verification only what it says about time counts; it
-    /// looks at that before it looks for the issuer.
+    /// The authorities that clients trust are not known here, so that only the verification's verdict on time counts. The
+    /// verification checks the time before the issuer.
     fn check_validity(&self, chain: &[CertificateDer<'static>], provider: &CryptoProvider) -> Result<(), TlsError> {
         let unusable = |source| self.certificate.unusable(source);
         let [server, between @ ..] = chain else {
@@ -192,7 +192,7 @@ impl PemFile {
         }
     }
 
-    /// At least one.
+    /// Returns at least one certificate.
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.bytes)
             .collect::<Result<_, _>>()

@@ -1,20 +1,20 @@
-//! What the server proves itself with, and whom it lets in.
+//! Configuration of TLS.
 
 use std::path::PathBuf;
 
 use domain::error::InvalidField;
 
-/// Section `tls`. Without files: plain text.
+/// Section `tls`. Without files the server speaks plain text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
-    /// PEM: the server's certificate, then those between it and its authority.
+    /// PEM file with the server's certificate, followed by the intermediate ones.
     pub certificate_file: Option<PathBuf>,
-    /// PEM, not encrypted: the certificate's key.
+    /// PEM file with the certificate's private key, not encrypted.
     pub key_file: Option<PathBuf>,
-    /// PEM: clients have to present a certificate that one of these authorities signed.
+    /// PEM file with certificate authorities. Clients must present a certificate that one of them has signed.
     pub client_ca_file: Option<PathBuf>,
-    /// How often the files are looked at for a change.
+    /// How often the files are checked for a change.
     pub reload_interval_ms: u64,
 }
 
@@ -30,18 +30,18 @@ impl Default for TlsOptions {
 }
 
 impl TlsOptions {
-    /// Whether connections are secured.
+    /// Whether connections use TLS.
     pub fn is_on(&self) -> bool {
         self.certificate_file.is_some()
     }
 
-    /// Keys only; what the files hold is the server's business.
+    /// Checks which keys are set. The files themselves are read when the server starts.
     ///
     /// # Errors
-    /// Names the key.
+    /// Names the configuration key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         let missing = |key, other| {
-            let message = format!("must be set, for {other} is; without TLS neither is");
+            let message = format!("must be set because {other} is set; without TLS leave out both");
             Err(InvalidField::new(key, "MISSING", message))
         };
         match (&self.certificate_file, &self.key_file, &self.client_ca_file) {

@@ -1,9 +1,10 @@
-//! Coupons.
+//! Converts coupons.
 
 use tonic::Status;
 
 use super::at_least;
-use crate::grpc::access;
+use crate::admission;
+use crate::admission::refusal::Refusal;
 use crate::grpc::convert::required;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
@@ -17,9 +18,9 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
 use domain::item::check_text;
 
-/// What stands in a coupon's message, checked.
+/// The checked fields of a coupon's message.
 struct Spec {
-    /// `None` where it is left out.
+    /// `None` when it is left out.
     campaign: Option<CampaignId>,
     patch: CouponPatch,
 }
@@ -71,8 +72,8 @@ fn spec(violations: &mut Violations, spec: v1::CouponSpec, caller: &Caller) -> R
     Ok(spec)
 }
 
-/// A merchant's caller names no other merchant, wherever it is.
-fn check_merchants(spec: &v1::CouponSpec, caller: &Caller) -> Result<(), Status> {
+/// Checks the merchants in the scope and in every rule.
+fn check_merchants(spec: &v1::CouponSpec, caller: &Caller) -> Result<(), Refusal> {
     let of_scope = spec.scope.iter().filter_map(|scope| match &scope.of {
         Some(v1::scope::Of::Items(set)) => Some(set),
         _ => None,
@@ -86,10 +87,10 @@ fn check_merchants(spec: &v1::CouponSpec, caller: &Caller) -> Result<(), Status>
             _ => None,
         });
     let named = of_scope.chain(of_rules).flat_map(|set| &set.merchant_ids);
-    access::check_merchants(caller, "coupon", named.map(String::as_str))
+    admission::check_merchants(caller, "coupon", named.map(String::as_str))
 }
 
-/// Of the field `coupon`.
+/// Notes errors as errors of the field `coupon`.
 struct Within<'a>(&'a mut Violations);
 
 impl Within<'_> {
@@ -97,7 +98,7 @@ impl Within<'_> {
         self.0.check(result.map_err(|error| error.within("coupon")))
     }
 
-    /// All that is wrong with a part; `Some(None)` where there is no such part.
+    /// Notes all errors of a part of the message. Returns `Some(None)` when the part is left out.
     fn all<T>(&mut self, part: Option<Result<T, Vec<InvalidField>>>) -> Option<Option<T>> {
         match part {
             None => Some(None),
@@ -175,7 +176,7 @@ fn item_set(at: &str, set: v1::ItemSet) -> Result<ItemSet, Vec<InvalidField>> {
     }
 }
 
-/// Ascending, each once: sets that are the same are equal.
+/// Sorts the names and drops repetitions, so that the same set always compares equal.
 fn distinct<T: Ord>(mut names: Vec<T>) -> Vec<T> {
     names.sort_unstable();
     names.dedup();
@@ -292,7 +293,7 @@ pub fn new_coupon(request: v1::CreateCouponRequest, caller: &Caller) -> Result<C
     let Some(message) = violations.check(required("coupon", request.coupon)) else {
         return violations.finish(None);
     };
-    // An id that is left out is an id that is empty.
+    // A campaign id that is left out gets the error of an empty id.
     let no_campaign = message.campaign_id.is_empty().then(|| CampaignId::new(""));
     let spec = spec(&mut violations, message, caller)?;
     let mut field = Within(&mut violations);
@@ -330,12 +331,12 @@ pub fn coupon_patch(request: v1::UpdateCouponRequest, caller: &Caller) -> Result
     };
     let mut field = Within(&mut violations);
     if campaign.is_some() {
-        let fixed = InvalidField::new("campaign_id", "CANNOT_CHANGE", "cannot change: leave it out");
+        let fixed = InvalidField::new("campaign_id", "CANNOT_CHANGE", "cannot be changed; leave it out");
         field.check::<()>(Err(fixed));
     }
     let mut clear = |flag: bool, name: &str, is_given: bool| {
         if flag && is_given {
-            let message = "must be left out when it is to be cleared";
+            let message = "must be left out when it is cleared";
             field.check::<()>(Err(InvalidField::new(name, "CONTRADICTION", message)));
         }
     };

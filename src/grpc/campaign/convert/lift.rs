@@ -1,4 +1,4 @@
-//! What a campaign has brought.
+//! Converts lift reports.
 
 use crate::app::lift::CampaignLift;
 use crate::grpc::proto::v1;

@@ -1,4 +1,4 @@
-//! Requests inward: everything that is wrong with one is named at once.
+//! Converts requests. An error names every wrong field.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
-use crate::app::eligibility::{CheckRequest, ListRequest, Selection};
+use crate::app::eligibility::{CheckRequest, Selection, UserCouponsRequest};
 use crate::app::redemption::ReserveRequest;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
@@ -19,11 +19,11 @@ use domain::error::InvalidField;
 use domain::id::{CouponId, ItemId, OrderId, RedemptionId, RequestId, ReservationId, UserId};
 use domain::money::Currency;
 
-/// Most coupons of CheckEligibility.
+/// Most coupons that CheckEligibility takes.
 const MAX_COUPONS: usize = 1_000;
-/// Most lines of a cart.
+/// Most lines that a cart may have.
 const MAX_LINES: usize = 1_000;
-/// Most coupons that are applied in a cart.
+/// Most coupons that may be applied in a cart.
 const MAX_APPLIED: usize = 100;
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: i32 = 1_000;
@@ -45,12 +45,12 @@ pub fn check(request: v1::CheckEligibilityRequest, caller: Arc<Caller>) -> Resul
     violations.finish(request)
 }
 
-pub fn list(request: v1::ListUserCouponsRequest, caller: Arc<Caller>) -> Result<ListRequest, Status> {
+pub fn list(request: v1::ListUserCouponsRequest, caller: Arc<Caller>) -> Result<UserCouponsRequest, Status> {
     let mut violations = Violations::default();
     let user = violations.check(UserId::new(request.user_id));
     let cart = request.cart.map(|cart| self::cart(&mut violations, cart));
     let limit = violations.check(limit(request.limit));
-    let request = user.zip(limit).map(|(user, limit)| ListRequest {
+    let request = user.zip(limit).map(|(user, limit)| UserCouponsRequest {
         check: CheckRequest {
             user,
             coupons: Selection::OnOffer,
@@ -91,7 +91,7 @@ pub fn reserve(request: v1::ReserveCouponRequest, caller: Arc<Caller>) -> Result
     violations.finish(request)
 }
 
-/// `redemption`: the id that it gets if it is confirmed now.
+/// `redemption`: a new id, for a redemption that is made now.
 pub fn confirm(
     request: v1::ConfirmRedemptionRequest,
     redemption: RedemptionId,
@@ -155,7 +155,7 @@ fn request(caller: &Caller, id: RequestId, body_hash: [u8; 32]) -> Request {
     }
 }
 
-/// Of the RPC and of everything that the message asks for.
+/// Returns a hash of the RPC's name and of the whole message. A request id may be used again only with the same hash.
 fn body_hash(rpc: &str, message: &impl Message) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(rpc.as_bytes());
@@ -185,7 +185,7 @@ fn limit(requested: i32) -> Result<usize, InvalidField> {
     }
 }
 
-/// The valid ones of `ids`; what is wrong goes to `violations`.
+/// Returns the valid ones of `ids` and adds what is wrong to `violations`.
 fn coupon_ids(violations: &mut Violations, field: &str, ids: Vec<String>, max: usize) -> Vec<CouponId> {
     if ids.len() > max {
         let message = format!("must have at most {max} entries, has {}", ids.len());
@@ -213,7 +213,7 @@ fn coupon_ids(violations: &mut Violations, field: &str, ids: Vec<String>, max: u
     coupons
 }
 
-/// `None` when something is wrong with it, which then is in `violations`.
+/// Returns `None` when the cart cannot be used, after adding what is wrong to `violations`.
 fn cart(violations: &mut Violations, cart: v1::Cart) -> Option<Cart> {
     let currency = Currency::new(&cart.currency_code).map_err(|error| error.within("cart"));
     let currency = violations.check(currency);

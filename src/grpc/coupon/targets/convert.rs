@@ -1,4 +1,4 @@
-//! Messages of StreamCouponTargets.
+//! Converts the messages of StreamCouponTargets.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use domain::error::InvalidField;
 use domain::id::{CouponId, UserId};
 use recommender::snapshot::Snapshot;
 
-/// Everything that decides which rows there are, but the page.
+/// Everything that decides which rows there are, except the page. Page tokens are bound to it.
 #[derive(Debug, serde::Serialize)]
-struct Asked {
+struct TokenKey {
     rpc: &'static str,
     coupon: String,
     by: RankBy,
@@ -27,7 +27,7 @@ struct Asked {
     merchant: Option<String>,
 }
 
-/// In a page token: the row before.
+/// The last row before a page, as its token holds it.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Cursor {
     version: i64,
@@ -43,18 +43,18 @@ impl Cursor {
     }
 }
 
-/// Makes the answers of one request.
+/// Makes the messages that answer one request.
 #[derive(Debug)]
 pub struct Rows {
-    asked: Asked,
+    token_key: TokenKey,
     version: i64,
 }
 
-/// The request, and what makes its answers.
+/// Returns the request, and what makes its answers once the snapshot is known.
 pub fn request(
     request: v1::StreamCouponTargetsRequest,
     caller: Arc<Caller>,
-) -> Result<(TargetsRequest, AskedRows), Status> {
+) -> Result<(TargetsRequest, RowsBuilder), Status> {
     let mut violations = Violations::default();
     let coupon = violations.check(CouponId::new(request.coupon_id));
     let limit = violations.check(limit(request.limit));
@@ -63,14 +63,14 @@ pub fn request(
     let Some((((coupon, limit), min_score), by)) = coupon.zip(limit).zip(min_score).zip(by) else {
         return violations.finish(None);
     };
-    let asked = Asked {
+    let token_key = TokenKey {
         rpc: "StreamCouponTargets",
         coupon: coupon.to_string(),
         by,
         min_score: min_score.map(f64::to_bits),
         merchant: caller.merchant.as_ref().map(ToString::to_string),
     };
-    let cursor = violations.check(page::cursor(&asked, &request.page_token, Cursor::is_possible));
+    let cursor = violations.check(page::cursor(&token_key, &request.page_token, Cursor::is_possible));
     let request = cursor.map(|cursor| TargetsRequest {
         coupon,
         by,
@@ -86,19 +86,19 @@ pub fn request(
         preview: request.preview,
         caller,
     });
-    Ok((violations.finish(request)?, AskedRows { asked }))
+    Ok((violations.finish(request)?, RowsBuilder { token_key }))
 }
 
-/// [`Rows`] before it is known which snapshot they come from.
+/// Makes [`Rows`] once it is known which snapshot they come from.
 #[derive(Debug)]
-pub struct AskedRows {
-    asked: Asked,
+pub struct RowsBuilder {
+    token_key: TokenKey,
 }
 
-impl AskedRows {
-    pub fn of(self, header: &Header) -> Rows {
+impl RowsBuilder {
+    pub fn build(self, header: &Header) -> Rows {
         Rows {
-            asked: self.asked,
+            token_key: self.token_key,
             version: header.snapshot_version,
         }
     }
@@ -123,7 +123,7 @@ fn min_score(min_score: Option<f64>) -> Result<Option<f64>, InvalidField> {
             "OUT_OF_RANGE",
             format!("must be finite, is {score}"),
         )),
-        // One zero for both: a token belongs to either.
+        // Makes 0 of -0, so that a page token holds for both.
         score => Ok(score.map(|score| score + 0.0)),
     }
 }
@@ -160,7 +160,7 @@ impl Rows {
         }))
     }
 
-    /// `snapshot`: from which the target's score comes.
+    /// `snapshot`: the one that the target's score comes from.
     pub fn row(&self, snapshot: &Snapshot, target: Target) -> v1::StreamCouponTargetsResponse {
         let cursor = Cursor {
             version: self.version,
@@ -168,7 +168,7 @@ impl Rows {
             user: target.user,
             rank: target.rank,
         };
-        let page_token = page::token(&self.asked, &cursor);
+        let page_token = page::token(&self.token_key, &cursor);
         message(v1::stream_coupon_targets_response::Message::Target(v1::Target {
             rank: target.rank as i64,
             user_id: cursor.user,

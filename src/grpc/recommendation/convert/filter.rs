@@ -1,4 +1,4 @@
-//! The item filter of a request.
+//! Converts the item filter of a request.
 
 use domain::error::InvalidField;
 use domain::id::{Category, MerchantId};
@@ -11,7 +11,7 @@ use crate::grpc::status::Violations;
 const MAX_NAMES: usize = 1_000;
 const MAX_ITEMS: usize = 10_000;
 
-/// What is wrong goes to `violations`.
+/// Adds what is wrong to `violations`.
 pub fn item_filter(violations: &mut Violations, filter: Option<v1::ItemFilter>) -> ItemFilter {
     let Some(filter) = filter else {
         return ItemFilter::default();

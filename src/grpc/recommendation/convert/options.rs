@@ -1,4 +1,4 @@
-//! Enumerations of a request.
+//! Converts the enums of a request.
 
 use domain::error::InvalidField;
 use recommender::prediction::Estimator;

@@ -1,4 +1,4 @@
-//! For whom to recommend: a user, or an anonymous session.
+//! Converts the subject of a request: the user or the anonymous session to recommend to.
 
 use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
@@ -10,22 +10,23 @@ use crate::grpc::convert::required;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
 
-/// Most items of a session.
+/// Most items that a session may have.
 const MAX_SESSION_ITEMS: usize = 1_000;
 
-pub enum SubjectRequest {
+/// The subject before it is looked up in a snapshot.
+pub enum RequestedSubject {
     User(UserId),
     Session(Vec<(ItemId, f32)>),
 }
 
-/// What is wrong goes to `violations`.
+/// Adds what is wrong to `violations`.
 pub fn subject(
     violations: &mut Violations,
     subject: Option<v1::recommend_request::Subject>,
     scale: &RatingScale,
-) -> Option<SubjectRequest> {
+) -> Option<RequestedSubject> {
     match violations.check(required("subject", subject))? {
-        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(SubjectRequest::User),
+        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(RequestedSubject::User),
         v1::recommend_request::Subject::Session(session) => {
             if session.items.is_empty() || session.items.len() > MAX_SESSION_ITEMS {
                 let message = format!(
@@ -43,14 +44,14 @@ pub fn subject(
                 let id = violations.check(ItemId::new(item.item_id).map_err(within));
                 id.zip(violations.check(rating.map_err(within)))
             };
-            Some(SubjectRequest::Session(
+            Some(RequestedSubject::Session(
                 session.items.into_iter().enumerate().filter_map(item).collect(),
             ))
         }
     }
 }
 
-impl SubjectRequest {
+impl RequestedSubject {
     /// Resolves the recipient in `view`; session items that are not in the snapshot are ignored.
     pub fn resolve(&self, view: &View) -> Recipient<'_> {
         match self {

@@ -1,4 +1,4 @@
-//! The answers of a stream: the call that they belong to ends with them.
+//! The rows of an answer that is a stream. The call is under way until they end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,30 +7,30 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::Call;
-
-/// A body that keeps its call under way until it has ended, or until nobody takes it any more.
-pub struct Counted {
+/// A body that calls `at_end` with the stream's code at its end. It drops `at_end` without calling it when nobody takes
+/// the rows any more.
+pub struct WithEnd<F> {
     rows: Body,
     /// `None` after the end.
-    call: Option<Call>,
+    at_end: Option<F>,
 }
 
-impl Counted {
-    /// Until there is a status, the call counts as CANCELLED.
-    pub fn new(rows: Body, mut call: Call) -> Self {
-        call.answered(Code::Cancelled);
-        Self { rows, call: Some(call) }
+impl<F: FnOnce(Code)> WithEnd<F> {
+    pub fn new(rows: Body, at_end: F) -> Self {
+        Self {
+            rows,
+            at_end: Some(at_end),
+        }
     }
 
     fn end(&mut self, code: Code) {
-        if let Some(mut call) = self.call.take() {
-            call.answered(code);
+        if let Some(at_end) = self.at_end.take() {
+            at_end(code);
         }
     }
 }
 
-impl HttpBody for Counted {
+impl<F: FnOnce(Code) + Unpin> HttpBody for WithEnd<F> {
     type Data = <Body as HttpBody>::Data;
     type Error = <Body as HttpBody>::Error;
 

@@ -1,25 +1,24 @@
-//! What a key has under way and has had lately.
+//! Limits on the calls of one key: how many are under way at a time, and how many come in a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Overuse;
+use super::concurrency_limit::{ConcurrencyLimit, Permit};
 use super::options::AccessOptions;
-use crate::grpc::slots::{Slot, Slots};
 
-/// The limits of every key.
+/// The limits, which are the same for every key.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct KeyLimits {
     began: Instant,
-    /// From one request to the next at the permitted rate; 0 is no limit.
+    /// Time between two requests at the permitted rate; 0 means no limit.
     interval_ns: u64,
-    /// How far requests may run ahead of that rate.
+    /// How far requests may run ahead of the permitted rate.
     tolerance_ns: u64,
     max_concurrent_requests: usize,
 }
 
-impl Limits {
+impl KeyLimits {
     pub fn new(options: &AccessOptions) -> Self {
         let interval_ns = match options.requests_per_second {
             0 => 0,
@@ -41,34 +40,48 @@ impl Limits {
     }
 }
 
-/// Of one key. No lock: calls of one key do not wait for one another.
-#[derive(Debug)]
-pub struct Usage {
-    /// When the requests admitted so far would have come at the permitted rate, in ns since the limits began.
-    due_ns: AtomicU64,
-    slots: Arc<Slots>,
+/// The limit that a key has reached. The call that is refused does not count against the rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Overuse {
+    #[error("the API key has sent more requests than access.requests_per_second; try again")]
+    Rate {
+        /// Until the next request is due.
+        retry_after: Duration,
+    },
+    #[error("the API key has as many requests under way as access.max_concurrent_requests; try again")]
+    Concurrency,
 }
 
-impl Usage {
-    pub fn new(limits: &Limits) -> Self {
+/// Counts what one key has under way and has sent lately. It has no lock, so that calls of one key do not wait for one another.
+#[derive(Debug)]
+pub struct KeyUsage {
+    /// When the next request would be due at the permitted rate, in ns since the limits began.
+    due_ns: AtomicU64,
+    under_way: Arc<ConcurrencyLimit>,
+}
+
+impl KeyUsage {
+    pub fn new(limits: &KeyLimits) -> Self {
         Self {
             due_ns: AtomicU64::new(0),
-            slots: Slots::new(limits.max_concurrent_requests),
+            under_way: ConcurrencyLimit::new(limits.max_concurrent_requests),
         }
     }
 
+    /// Admits one more call, which is under way until the permit is dropped.
+    ///
     /// # Errors
-    /// What there is too much of; a request that is turned away does not count.
-    pub fn take(&self, limits: &Limits) -> Result<Slot, Overuse> {
-        let slot = self.slots.take().ok_or(Overuse::Concurrency)?;
+    /// [`Overuse`] when a limit is reached.
+    pub fn take(&self, limits: &KeyLimits) -> Result<Permit, Overuse> {
+        let permit = self.under_way.take().ok_or(Overuse::Concurrency)?;
         if limits.interval_ns > 0 {
             self.take_at(limits, limits.now_ns())?;
         }
-        Ok(slot)
+        Ok(permit)
     }
 
     /// Source: the generic cell rate algorithm, ITU-T I.371, annex A.
-    fn take_at(&self, limits: &Limits, now_ns: u64) -> Result<(), Overuse> {
+    fn take_at(&self, limits: &KeyLimits, now_ns: u64) -> Result<(), Overuse> {
         let mut due_ns = self.due_ns.load(Ordering::Relaxed);
         loop {
             let next_ns = due_ns.max(now_ns) + limits.interval_ns;
@@ -93,8 +106,8 @@ impl Usage {
 mod tests {
     use super::*;
 
-    fn limits(requests_per_second: u32, burst: u32, max_concurrent_requests: usize) -> Limits {
-        Limits::new(&AccessOptions {
+    fn limits(requests_per_second: u32, burst: u32, max_concurrent_requests: usize) -> KeyLimits {
+        KeyLimits::new(&AccessOptions {
             requests_per_second,
             burst,
             max_concurrent_requests,
@@ -102,9 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_and_then_the_rate() {
+    fn a_burst_is_admitted_and_then_the_rate() {
         let limits = limits(10, 3, 0);
-        let usage = Usage::new(&limits);
+        let usage = KeyUsage::new(&limits);
         let ms = |ms: u64| ms * 1_000_000;
         let take = |at_ms: u64| usage.take_at(&limits, ms(at_ms));
         let refused = |retry_ms: u64| {
@@ -117,15 +130,15 @@ mod tests {
         assert_eq!(take(60), refused(40));
         assert_eq!(take(100), Ok(()));
         assert_eq!(take(100), refused(100));
-        // After a pause there is a whole burst again, and no more.
+        // After a pause a whole burst is admitted again, and no more.
         assert_eq!([take(5_000), take(5_000), take(5_000)], [Ok(()); 3]);
         assert_eq!(take(5_000), refused(100));
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn a_call_that_ends_makes_room_for_another() {
         let limits = limits(0, 1, 2);
-        let usage = Usage::new(&limits);
+        let usage = KeyUsage::new(&limits);
         let (first, second) = (usage.take(&limits), usage.take(&limits));
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(usage.take(&limits).unwrap_err(), Overuse::Concurrency);

@@ -1,4 +1,4 @@
-//! Work on memory that may take longer than an async worker can be spared.
+//! Runs computations that may take longer than an async worker can be spared on other threads.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -9,15 +9,16 @@ use tonic::Status;
 
 use super::status;
 
-/// Multiply-adds above which work leaves the async worker: about 100 µs.
-pub const HEAVY: usize = 200_000;
+/// Most multiply-adds that an async worker does itself: about 100 µs.
+pub const MAX_INLINE_WORK: usize = 200_000;
 
-/// As many at a time as there are cores; more would only share them, and each thread keeps accumulators of its own.
-static SLOTS: LazyLock<Semaphore> =
+/// As many computations run at a time as there are cores. More would only share the cores, and each thread keeps
+/// accumulators of its own.
+static CORES: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
 
-/// Does `work`, which takes about `multiply_adds`, here or, if that is much, elsewhere. Work whose caller has gone
-/// away, or whose time has run out, before its turn has come is not begun.
+/// Does `work`, which takes about `multiply_adds`, on this thread, or on another one if it takes more than
+/// [`MAX_INLINE_WORK`]. Work whose caller has gone away, or whose time has run out, before its turn has come is not begun.
 ///
 /// # Panics
 /// When `work` does.
@@ -28,13 +29,13 @@ pub async fn run<T: Send + 'static>(
     multiply_adds: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    if multiply_adds <= HEAVY {
+    if multiply_adds <= MAX_INLINE_WORK {
         return Ok(work());
     }
-    let slot = SLOTS.acquire().await.map_err(|_| status::internal())?;
+    let core = CORES.acquire().await.map_err(|_| status::internal())?;
     let work = move || {
         let answer = work();
-        drop(slot);
+        drop(core);
         answer
     };
     let done = tokio::task::spawn_blocking(work).await;
@@ -57,14 +58,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_heavy_work_leaves_the_worker() {
+    async fn only_long_work_leaves_the_worker() {
         let worker = thread::current().id();
-        assert_eq!(run(HEAVY, || thread::current().id()).await.unwrap(), worker);
-        assert_ne!(run(HEAVY + 1, || thread::current().id()).await.unwrap(), worker);
+        assert_eq!(run(MAX_INLINE_WORK, || thread::current().id()).await.unwrap(), worker);
+        assert_ne!(
+            run(MAX_INLINE_WORK + 1, || thread::current().id()).await.unwrap(),
+            worker
+        );
     }
 
     #[tokio::test]
-    async fn no_more_is_done_at_a_time_than_there_are_cores() {
+    async fn no_more_computations_run_at_a_time_than_there_are_cores() {
         let cores = thread::available_parallelism().unwrap().get();
         let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let work = || {
@@ -81,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_goes_on_and_gives_its_place_back() {
+    async fn a_panic_reaches_the_caller_and_frees_its_core() {
         for _ in 0..thread::available_parallelism().unwrap().get() * 2 {
             let result = AssertUnwindSafe(run::<()>(usize::MAX, || panic!("as asked"))).catch_unwind();
             assert!(result.await.is_err());

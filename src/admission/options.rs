@@ -1,4 +1,4 @@
-//! How much one key may ask for.
+//! Configuration of the limits of API keys.
 
 use domain::error::InvalidField;
 
@@ -6,11 +6,11 @@ use domain::error::InvalidField;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessOptions {
-    /// Of each key, on each server, on average; 0 is no limit.
+    /// Requests a second that each key may send to each server, on average; 0 means no limit.
     pub requests_per_second: u32,
-    /// How many may come at once before the average counts.
+    /// Requests that a key may send at once before the average counts.
     pub burst: u32,
-    /// Of each key, on each server, under way at a time; 0 is no limit.
+    /// Requests that each key may have under way on each server at a time; 0 means no limit.
     pub max_concurrent_requests: usize,
 }
 
@@ -26,7 +26,7 @@ impl Default for AccessOptions {
 
 impl AccessOptions {
     /// # Errors
-    /// Names the key.
+    /// Names the configuration key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         if self.burst == 0 {
             return Err(InvalidField::new(

@@ -1,30 +1,35 @@
-//! The layer around a real server with handlers that misbehave on demand.
+//! The layers around a real server with handlers that misbehave on demand.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::grpc::access::options::AccessOptions;
-use crate::grpc::access::{Keyless, Keyring};
+use crate::admission::Keyless;
+use crate::admission::keyring::Keyring;
+use crate::admission::options::AccessOptions;
+use crate::grpc::encoded_rpc::Encoded;
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use crate::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
+use crate::grpc::routes::Routes;
+use crate::grpc::status::REQUEST_ID;
 use crate::store::postgres::options::DatabaseOptions;
 use crate::store::postgres::pool::Pool;
-use http_body::Body as _;
 
 const MAX_MESSAGE_BYTES: usize = 1_000;
-/// Of the server, where no request is to reach it, however slow the machine is.
+/// The server's timeout in tests that no request may run into, however slow the machine is.
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// Longer than anything takes; nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `Recommend` does what the user is called.
+/// Its `recommend` does what the user's name says.
 #[derive(Default)]
 struct OnDemand {
     was_slow: Arc<AtomicBool>,
@@ -34,9 +39,9 @@ struct OnDemand {
 impl RecommendationService for OnDemand {
     async fn recommend(
         &self,
-        request: tonic::Request<v1::RecommendRequest>,
-    ) -> Result<tonic::Response<v1::RecommendResponse>, Status> {
-        let Some(v1::recommend_request::Subject::UserId(user)) = request.into_inner().subject else {
+        request: tonic::Request<Encoded<v1::RecommendRequest>>,
+    ) -> Result<tonic::Response<Encoded<v1::RecommendResponse>>, Status> {
+        let Some(v1::recommend_request::Subject::UserId(user)) = request.into_inner().decode()?.subject else {
             return Err(Status::internal("a handler's slip"));
         };
         match user.as_str() {
@@ -47,14 +52,16 @@ impl RecommendationService for OnDemand {
             }
             _ => {}
         }
-        Ok(tonic::Response::new(v1::RecommendResponse::default()))
+        Ok(tonic::Response::new(Encoded::new(&v1::RecommendResponse::default())))
     }
 
     async fn predict_ratings(
         &self,
-        _: tonic::Request<v1::PredictRatingsRequest>,
-    ) -> Result<tonic::Response<v1::PredictRatingsResponse>, Status> {
-        Ok(tonic::Response::new(v1::PredictRatingsResponse::default()))
+        _: tonic::Request<Encoded<v1::PredictRatingsRequest>>,
+    ) -> Result<tonic::Response<Encoded<v1::PredictRatingsResponse>>, Status> {
+        Ok(tonic::Response::new(Encoded::new(
+            &v1::PredictRatingsResponse::default(),
+        )))
     }
 
     async fn list_similar_items(
@@ -79,12 +86,13 @@ impl RecommendationService for OnDemand {
     }
 }
 
-/// Lets everybody in.
-fn open() -> Access {
+/// Admits everybody, up to the limits of `options`.
+pub fn access(options: &ServerOptions) -> Access {
     let pool = Pool::lazy("postgres://127.0.0.1:1/none", &DatabaseOptions::default()).unwrap();
     Access {
         keyring: Keyring::new(pool, &AccessOptions::default()),
         keyless: Keyless::Allowed,
+        capacity: options.capacity(),
     }
 }
 
@@ -98,17 +106,13 @@ fn options(max_concurrent_requests: usize, timeout: Duration) -> ServerOptions {
 
 /// A connection to a server that takes `max_concurrent_requests`.
 async fn connect(handler: OnDemand, max_concurrent_requests: usize, timeout: Duration) -> Channel {
+    let options = options(max_concurrent_requests, timeout);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let service = RecommendationServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder()
-        .layer(Observe::new(
-            open(),
-            &options(max_concurrent_requests, timeout),
-            Handle::current(),
-        ))
-        .add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let server = Server::builder().layer(Layers::new(access(&options), &options, Handle::current()));
+    let routes = Routes::builder().add(service).build();
+    tokio::spawn(server.serve_with_incoming(routes, TcpListenerStream::new(listener)));
     Endpoint::from_shared(address).unwrap().connect().await.unwrap()
 }
 
@@ -191,7 +195,7 @@ async fn a_request_id_is_kept_or_made() {
     };
     check(Some("abc-1"), true).await;
     check(Some("two words"), false).await;
-    check(Some(&"x".repeat(MAX_REQUEST_ID_BYTES + 1)), false).await;
+    check(Some(&"x".repeat(request_id::MAX_REQUEST_ID_BYTES + 1)), false).await;
     assert_ne!(check(None, false).await, check(None, false).await);
 }
 
@@ -226,67 +230,5 @@ async fn too_many_requests_are_turned_away_until_one_ends() {
     };
     tokio::time::timeout(PATIENCE, served)
         .await
-        .expect("the slot has not come back");
-}
-
-#[tokio::test]
-async fn those_who_wait_turn_nobody_away_who_does_not() {
-    let observe = Observe::new(open(), &options(1, TIMEOUT), Handle::current());
-    let taken = [Work::Ingest, Work::Database].map(|work| observe.shared.slot(work));
-    assert!(taken.iter().all(Option::is_some));
-    assert!(observe.shared.slot(Work::Ingest).is_none() && observe.shared.slot(Work::Database).is_none());
-    assert!(observe.shared.slot(Work::Memory).is_some());
-    assert!(observe.shared.slot(Work::Protocol).is_some());
-}
-
-#[tokio::test]
-async fn a_stream_is_under_way_until_its_end() {
-    let observe = Observe::new(open(), &options(1, TIMEOUT), Handle::current());
-    let method = Method::of("/likemind.v1.CouponService/StreamCouponTargets");
-    assert_eq!(method.work(), Work::Stream);
-    let begin = || {
-        let slot = observe.shared.slot(Work::Stream).expect("the slot has not come back");
-        let id = HeaderValue::from_static("a");
-        let call = Call::begin(observe.shared.clone(), method, id, None, None, [slot, None]);
-        let stream = Counted::new(Body::empty(), call);
-        assert!(observe.shared.slot(Work::Stream).is_none());
-        stream
-    };
-    let mut read_to_its_end = begin();
-    let frame = std::future::poll_fn(|context| Pin::new(&mut read_to_its_end).poll_frame(context)).await;
-    assert!(frame.is_none());
-    drop(begin());
-    begin();
-}
-
-#[tokio::test]
-async fn the_queue_for_the_database_has_an_end_of_its_own() {
-    let check = |max_concurrent_requests, max_concurrent_database_requests, from_database, from_memory| {
-        let options = ServerOptions {
-            max_concurrent_database_requests,
-            ..options(max_concurrent_requests, TIMEOUT)
-        };
-        let observe = Observe::new(open(), &options, Handle::current());
-        for (work, expected) in [
-            (Work::Database, from_database),
-            (Work::Memory, from_memory),
-            (Work::Ingest, from_memory),
-        ] {
-            let taken: Vec<_> = std::iter::from_fn(|| observe.shared.slot(work)).collect();
-            assert_eq!(taken.len(), expected, "{work:?} of {options:?}");
-        }
-    };
-    check(5, 2, 2, 5);
-    check(2, 5, 2, 2);
-}
-
-#[test]
-fn timeouts_are_read_as_the_protocol_says() {
-    let check = |text, expected| assert_eq!(parse_timeout(text), expected, "{text}");
-    check("5S", Some(Duration::from_secs(5)));
-    check("250m", Some(Duration::from_millis(250)));
-    check("99999999H", Some(Duration::from_secs(99_999_999 * 3_600)));
-    for bad in ["", "S", "5", "5s", "-5S", "123456789S", "5é"] {
-        check(bad, None);
-    }
+        .expect("the permit has not come back");
 }

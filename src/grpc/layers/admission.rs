@@ -1,0 +1,119 @@
+//! Applies `crate::admission` to calls: refuses them with a status, or tells the handler who calls.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+use crate::admission::rpc::{Rpc, Work};
+use crate::admission::{Access, StreamAuthorization};
+use crate::grpc::routes::Answer;
+
+use super::body::WithEnd;
+use super::instruments::Instruments;
+
+/// Puts into the request's extensions the [`Rpc`], the `Arc<Caller>` and, for a stream, its [`StreamAuthorization`].
+#[derive(Clone)]
+pub struct Admitting<S> {
+    inner: S,
+    access: Access,
+    instruments: Arc<Instruments>,
+}
+
+impl<S> Admitting<S> {
+    pub fn new(inner: S, access: Access, instruments: Arc<Instruments>) -> Self {
+        Self {
+            inner,
+            access,
+            instruments,
+        }
+    }
+}
+
+impl<S> Service<Request<Body>> for Admitting<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answer>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        let rpc = Rpc::at(request.uri().path());
+        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let admission = match self.access.admit(rpc, authorization) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                let status = Status::from(refusal);
+                self.instruments.count_refused(rpc, status.code());
+                return Box::pin(ready(Ok(status.into_http())));
+            }
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(rpc);
+        if let Some(caller) = &admission.caller {
+            if matches!(rpc.work(), Work::Ingest | Work::Stream) {
+                extensions.insert(StreamAuthorization::new(&self.access, caller));
+            }
+            extensions.insert(caller.clone());
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let Ok(response) = answer.await;
+            Ok(match rpc.work() {
+                // A call that answers with a stream is under way until the stream ends.
+                Work::Stream => response.map(|rows| Body::new(WithEnd::new(rows, |_| drop(admission)))),
+                Work::Memory | Work::Database | Work::Ingest | Work::Protocol => response,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use http_body::Body as _;
+    use tower::service_fn;
+
+    use super::super::tests::access;
+    use super::*;
+    use crate::grpc::options::ServerOptions;
+
+    #[tokio::test]
+    async fn a_stream_is_under_way_until_its_end() {
+        let options = ServerOptions {
+            max_concurrent_requests: 1,
+            ..ServerOptions::default()
+        };
+        let access = access(&options);
+        let rows = service_fn(|_| -> Answer { Box::pin(ready(Ok(Response::new(Body::empty())))) });
+        let mut admitting = Admitting::new(rows, access.clone(), Arc::default());
+        let mut begin = async || {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = "/likemind.v1.CouponService/StreamCouponTargets".parse().unwrap();
+            let Ok(response) = admitting.call(request).await;
+            assert!(
+                Status::from_header_map(response.headers()).is_none(),
+                "the permit has not come back"
+            );
+            assert!(access.capacity.take(Work::Stream).is_err());
+            response.into_body()
+        };
+        let mut read_to_its_end = begin().await;
+        let frame = std::future::poll_fn(|context| Pin::new(&mut read_to_its_end).poll_frame(context)).await;
+        assert!(frame.is_none());
+        drop(begin().await);
+        begin().await;
+    }
+}

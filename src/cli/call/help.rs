@@ -163,7 +163,7 @@ mod tests {
         let methods = Methods::compiled_in().unwrap();
         let text = overview(&methods);
         for line in [
-            "likemind.v1.RatingService: Explicit ratings.",
+            "likemind.v1.RatingService: Keeps explicit ratings.",
             "  Recommend         user_id | session, limit, basis, filter, exclude_purchased, exclude_history, explain\n",
             "  IngestRatings  stream of ratings[]\n",
             "  GetServingStatus\n",
@@ -185,7 +185,7 @@ mod tests {
             &fields[..9],
             [
                 "likemind.v1.RecommendationService/Recommend",
-                "What should be shown to this user, or to an anonymous session?",
+                "Ranks the items to show to a user or to an anonymous session.",
                 "",
                 "Request: RecommendRequest",
                 "user_id",

@@ -1,8 +1,8 @@
-"""A client that knows nothing of Likemind but its address: it learns services and messages from the server.
+"""Calls Likemind without generated code: learns its services and messages from the server by reflection.
 
     python3 recommend.py ADDRESS USER
 
-Prints the services and the answer of Recommend as JSON. Needs grpcio and grpcio-reflection.
+Prints the services, the answer of Recommend and a refusal as JSON. Needs grpcio and grpcio-reflection.
 """
 
 import json
@@ -36,7 +36,7 @@ def main():
             "services": sorted(database.get_services()),
             "recommended": call(channel, pool, service, "Recommend", user_id=user, limit=3, explain=True),
         }
-        # Errors come with their details, which travel in a header.
+        # The details of an error are sent in a header.
         try:
             call(channel, pool, service, "PredictRatings", user_id=user, item_ids=["\n"] * 1000)
         except grpc.RpcError as error:

@@ -1,35 +1,95 @@
-//! Everything with I/O, against a real PostgreSQL.
+//! Tests of everything with I/O: a real PostgreSQL, a real server, a real client. The modules stand by subject.
 
-mod access;
-mod bad_input;
-mod campaigns;
-mod config;
-mod connections;
-mod consent;
-mod damage;
-mod eligibility;
-mod example;
-mod freshness;
-mod hold;
-mod import;
-mod import_coupons;
-mod offers;
-mod operations;
-mod outage;
-mod postgres;
+/// Code that several tests share. It contains no rules of the service.
+mod support {
+    pub mod answers;
+    pub mod api_keys;
+    pub mod caller;
+    pub mod campaigns;
+    pub mod coupons;
+    pub mod databases;
+    pub mod held_rating;
+    pub mod metrics;
+    pub mod postgres;
+    pub mod program;
+    pub mod shop;
+    pub mod snapshot_damage;
+    pub mod times;
+    pub mod trainer_hold;
+    pub mod waiting;
+}
+
+/// Each RPC with good requests and with bad ones.
+mod rpc {
+    pub mod bad_input;
+    mod catalog;
+    mod freshness;
+    mod model;
+    mod purchases;
+    mod python_client;
+    mod ratings;
+    mod recommendation;
+    mod worked_example;
+}
+
+/// Campaigns and coupons, from their definition to their lift.
+mod coupons {
+    mod campaign_lift;
+    mod campaigns;
+    mod coupon_definitions;
+    mod eligibility;
+    mod propensity;
+    mod redemption;
+    mod targets;
+}
+
+/// Consents and objections of users.
+mod privacy {
+    mod consent;
+}
+
+/// API keys, roles, and what a merchant's key sees.
+mod access {
+    mod audit;
+    mod keys;
+    pub mod merchants;
+}
+
+/// The trainer and its snapshots.
+mod model {
+    mod damaged_snapshots;
+    mod restored_database;
+    mod snapshot_swaps;
+    mod snapshots;
+    mod trainer_faults;
+    mod training;
+}
+
+/// Imports from files.
+mod import {
+    mod campaigns;
+    mod content;
+    mod interruptions;
+    mod lines;
+    mod rating_batches;
+    mod samples;
+}
+
+/// Configuration, start, stop, limits, logs, metrics, and outages.
+mod operations {
+    mod answer_cache;
+    mod config;
+    mod connections;
+    mod deadlines;
+    mod limits;
+    mod logs;
+    mod metrics;
+    mod outage;
+    mod quickstart;
+    mod shutdown;
+    mod startup;
+    mod tls;
+}
+
 mod private_postgres;
-mod program;
-mod propensity;
-mod quickstart;
-mod redemption;
-mod restore;
-mod rpc;
-mod sample;
-mod shop;
-mod snapshots;
-mod swaps;
-mod targets;
 mod tidy;
-mod tls;
-mod trainer_faults;
-mod training;

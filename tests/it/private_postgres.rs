@@ -1,4 +1,4 @@
-//! The private PostgreSQL: starting, ending and being killed, alone and with others.
+//! The private PostgreSQL: how it starts, ends, recovers and is shared.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,18 +8,16 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Barrier, LazyLock};
-use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
 use private_postgres::{PrivatePostgres, PrivatePostgresError, PrivatePostgresOptions};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::postgres::{database_url, folder};
+use crate::support::postgres::{copy_data_dir, database_url, folder};
+use crate::support::waiting::{eventually, eventually_blocking};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Of a user that is neither root nor PostgreSQL's.
+/// The id of a user that is neither root nor PostgreSQL's.
 const NOBODY: u32 = 65_534;
 
 fn options(data_dir: &Path) -> PrivatePostgresOptions {
@@ -34,7 +32,7 @@ fn start(data_dir: &Path) -> PrivatePostgres {
     PrivatePostgres::start(&options(data_dir)).unwrap()
 }
 
-/// A data folder, removed with this value: forty megabytes each.
+/// A data folder, removed with this value, because each has forty megabytes.
 struct DataDir(PathBuf);
 
 impl Deref for DataDir {
@@ -47,26 +45,20 @@ impl Deref for DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // What remains goes with the folder of the run.
+        // A folder that cannot be removed is removed with the folder of the run.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A data folder with data in it, faster than `initdb`.
-fn made(name: &str) -> DataDir {
-    static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let data_dir = folder("made");
+/// Copies an initialized data folder, which takes less time than `initdb`.
+fn initialized(name: &str) -> DataDir {
+    static INITIALIZED: LazyLock<PathBuf> = LazyLock::new(|| {
+        let data_dir = folder("initialized");
         start(&data_dir).stop();
-        fs::remove_file(data_dir.join("postgres.lock")).unwrap();
         data_dir
     });
     let data_dir = DataDir(folder(name));
-    let copied = Command::new("cp")
-        .arg("-a")
-        .args([&*MADE, &*data_dir])
-        .status()
-        .unwrap();
-    assert!(copied.success());
+    copy_data_dir(&INITIALIZED, &data_dir);
     data_dir
 }
 
@@ -75,26 +67,28 @@ fn postmaster(data_dir: &Path) -> Option<i32> {
     text.lines().next()?.parse().ok()
 }
 
-/// Whether the process is there and more than a zombie, which nobody may reap here.
+/// Whether the process exists and is not a zombie. In some containers nobody reaps zombies.
 fn runs(pid: i32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(status) => !status.contains(") Z "),
-        // SAFETY: signal 0 is only a question.
+        // SAFETY: signal 0 only asks whether the process exists.
         Err(_) => cfg!(not(target_os = "linux")) && unsafe { libc::kill(pid, 0) } == 0,
     }
 }
 
 fn signal(pid: i32, signal: i32) {
-    // SAFETY: the tests give numbers of processes that they have started.
+    // SAFETY: kill(2) takes numbers only; the tests pass those of processes that they have started.
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", io::Error::last_os_error());
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
+fn wait_until_ended(pid: i32) {
+    eventually_blocking(&format!("process {pid} has ended"), || runs(pid), |&runs| !runs);
+}
+
+/// Waits until a server runs that is another than `server`.
+fn wait_until_replaced(data_dir: &Path, server: i32) {
+    let is_another = |pid: &Option<i32>| pid.is_some_and(|pid| pid != server && runs(pid));
+    eventually_blocking("another server runs", || postmaster(data_dir), is_another);
 }
 
 async fn ask(url: &str, statement: &str) -> Result<String, sqlx::Error> {
@@ -104,16 +98,10 @@ async fn ask(url: &str, statement: &str) -> Result<String, sqlx::Error> {
         .await
 }
 
-/// As a service does while its database is away.
+/// Repeats a query until it is answered, as a service does while its database is away.
 async fn ask_until_answered(url: &str, statement: &str) -> String {
-    let started = Instant::now();
-    loop {
-        match ask(url, statement).await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let look = async || ask(url, statement).await;
+    eventually("the query is answered", look, Result::is_ok).await.unwrap()
 }
 
 const WRITE: &str = "CREATE TABLE kept AS SELECT 'kept' AS value; ";
@@ -127,25 +115,23 @@ async fn assert_kept(url: &str) {
     assert_eq!(ask_until_answered(url, "SELECT value FROM kept").await, "kept");
 }
 
-/// This test program as another process, which does what [`helper_process`] says and then waits to be ended.
+/// This test program as another process. It runs [`helper_process`] and then waits to be ended.
 struct Helper {
     child: Child,
-    /// It ends when this is closed.
+    /// The process ends when this is closed.
     _stdin: ChildStdin,
-    /// What it said first.
+    /// The first line that it printed: the URL of its server, or an error.
     said: String,
 }
+
+/// The name of [`helper_process`] as a filter of tests.
+const HELPER_TEST: &str = "private_postgres::helper_process";
 
 impl Helper {
     fn command(program: &Path, data_dir: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .args([
-                "--exact",
-                "private_postgres::helper_process",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", HELPER_TEST, "--ignored", "--nocapture"])
             .env("LIKEMIND_IT_HELPER", "own")
             .env("LIKEMIND_IT_DATA_DIR", data_dir)
             .stdin(Stdio::piped())
@@ -184,7 +170,7 @@ impl Drop for Helper {
 }
 
 #[test]
-#[ignore = "is the other process of other tests"]
+#[ignore = "runs as the other process of the tests below"]
 fn helper_process() {
     let (Some(role), Some(data_dir)) = (env::var_os("LIKEMIND_IT_HELPER"), env::var_os("LIKEMIND_IT_DATA_DIR")) else {
         return;
@@ -204,24 +190,24 @@ fn helper_process() {
     io::stdin().lines().for_each(drop);
 }
 
-/// Kills a server and its owner where, as in many containers, nobody reaps orphans.
+/// Kills a server and its owner where nobody reaps orphans, as in many containers.
 #[cfg(target_os = "linux")]
 fn leave_a_zombie(data_dir: &Path) {
-    // SAFETY: a system call with numbers.
+    // SAFETY: this system call takes numbers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
     let mut owner = Helper::owning(data_dir);
     let server = postmaster(data_dir).unwrap();
-    // Stopped, it cannot end in an orderly way.
+    // A stopped server cannot end in an orderly way.
     signal(server, libc::SIGSTOP);
     owner.kill();
     signal(server, libc::SIGKILL);
-    wait_until("the server is a zombie", || !runs(server));
+    wait_until_ended(server);
     assert_eq!(postmaster(data_dir), Some(server));
     signal(server, 0);
 }
 
 #[tokio::test]
-async fn keeps_data_over_restarts() {
+async fn data_and_port_are_kept_over_restarts() {
     let data_dir = DataDir(folder("it's a \"path\", 100%"));
     let running = start(&data_dir);
     let (port, url) = (running.port(), database_url(&running, "it's \"mine\"").await);
@@ -238,14 +224,14 @@ async fn keeps_data_over_restarts() {
 }
 
 #[tokio::test]
-async fn a_killed_owner_leaves_nothing_running_and_the_next_start_recovers() {
-    let data_dir = made("killed");
+async fn a_server_ends_with_its_killed_owner_and_the_next_start_recovers() {
+    let data_dir = initialized("killed");
     let mut owner = Helper::owning(&data_dir);
     write(&owner.said).await;
     let server = postmaster(&data_dir).unwrap();
     owner.kill();
     if cfg!(target_os = "linux") {
-        wait_until("the server ends with its owner", || !runs(server));
+        wait_until_ended(server);
     }
     let running = start(&data_dir);
     assert_kept(&running.url("postgres")).await;
@@ -253,7 +239,7 @@ async fn a_killed_owner_leaves_nothing_running_and_the_next_start_recovers() {
 
 #[tokio::test]
 async fn a_start_does_not_wait_for_a_killed_owner_to_be_cleaned_up() {
-    let data_dir = made("killed-now");
+    let data_dir = initialized("killed-now");
     let mut owner = Helper::owning(&data_dir);
     write(&owner.said).await;
     owner.kill();
@@ -263,8 +249,8 @@ async fn a_start_does_not_wait_for_a_killed_owner_to_be_cleaned_up() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_zombie_is_not_taken_for_a_server() {
-    let data_dir = made("zombie");
+async fn a_zombie_is_not_mistaken_for_a_running_server() {
+    let data_dir = initialized("zombie");
     {
         let running = start(&data_dir);
         write(&running.url("postgres")).await;
@@ -277,8 +263,8 @@ async fn a_zombie_is_not_taken_for_a_server() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_orphan_is_ended_and_replaced() {
-    let data_dir = made("orphan");
+async fn an_orphaned_server_is_stopped_and_replaced() {
+    let data_dir = initialized("orphan");
     let running = start(&data_dir);
     write(&running.url("postgres")).await;
     let process = Path::new("/proc").join(postmaster(&data_dir).unwrap().to_string());
@@ -296,10 +282,10 @@ async fn an_orphan_is_ended_and_replaced() {
         .spawn()
         .unwrap();
     let pid = i32::try_from(orphan.id()).unwrap();
-    wait_until("the orphan is ready", || {
-        fs::read_to_string(data_dir.join("postgres/postmaster.pid")).is_ok_and(|text| text.contains("ready"))
-    });
-    // In a thread, as our own child is a zombie until we reap it.
+    let look = || fs::read_to_string(data_dir.join("postgres/postmaster.pid"));
+    let is_ready = |text: &io::Result<String>| text.as_ref().is_ok_and(|text| text.contains("ready"));
+    eventually_blocking("the orphan is ready", look, is_ready).unwrap();
+    // A thread reaps it, because a child of this process is a zombie until then.
     let reaped = thread::spawn(move || orphan.wait().unwrap());
     let running = start(&data_dir);
     assert!(reaped.join().unwrap().success());
@@ -308,8 +294,8 @@ async fn an_orphan_is_ended_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_process_that_has_the_number_of_a_dead_server_is_left_alone() {
-    let data_dir = made("reused");
+async fn a_process_with_the_id_of_a_dead_server_is_left_alone() {
+    let data_dir = initialized("reused");
     let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     let text = format!(
         "{}\n{}\n1\n5432\n/tmp\n\n1 1\nready\n",
@@ -325,7 +311,7 @@ async fn a_process_that_has_the_number_of_a_dead_server_is_left_alone() {
 }
 
 #[tokio::test]
-async fn starts_at_once_share_one_server() {
+async fn concurrent_starts_share_one_server() {
     let data_dir = DataDir(folder("shared"));
     let together = Barrier::new(3);
     let mut running: Vec<PrivatePostgres> = thread::scope(|scope| {
@@ -351,42 +337,38 @@ async fn starts_at_once_share_one_server() {
 
 #[tokio::test]
 async fn a_guest_leaves_the_server_running_and_takes_over_when_its_owner_is_killed() {
-    let data_dir = made("guest");
+    let data_dir = initialized("guest");
     let mut owner = Helper::owning(&data_dir);
     write(&owner.said).await;
-    let server = postmaster(&data_dir);
+    let server = postmaster(&data_dir).unwrap();
 
     let guest = start(&data_dir);
     assert_eq!(guest.url("postgres"), owner.said);
     guest.stop();
-    assert_eq!(postmaster(&data_dir), server);
+    assert_eq!(postmaster(&data_dir), Some(server));
 
     let guest = start(&data_dir);
     owner.kill();
-    wait_until("the guest has taken over", || {
-        postmaster(&data_dir).is_some_and(|pid| Some(pid) != server && runs(pid))
-    });
+    wait_until_replaced(&data_dir, server);
     assert_kept(&owner.said).await;
     guest.stop();
     assert_eq!(postmaster(&data_dir), None);
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_started_again() {
-    let data_dir = made("died");
+async fn a_server_that_dies_is_restarted() {
+    let data_dir = initialized("died");
     let running = start(&data_dir);
     write(&running.url("postgres")).await;
     let server = postmaster(&data_dir).unwrap();
     signal(server, libc::SIGKILL);
-    wait_until("another server runs", || {
-        postmaster(&data_dir).is_some_and(|pid| pid != server && runs(pid))
-    });
+    wait_until_replaced(&data_dir, server);
     assert_kept(&running.url("postgres")).await;
 }
 
 #[tokio::test]
-async fn the_port_asks_for_the_password_and_the_socket_is_private() {
-    let data_dir = made("password");
+async fn the_port_requires_the_password_and_the_socket_is_private() {
+    let data_dir = initialized("password");
     let running = start(&data_dir);
     let tcp = |password: &str| format!("postgres://postgres{password}@127.0.0.1:{}/postgres", running.port());
     let refused = ask(&tcp(":wrong"), "SELECT 'in'").await.unwrap_err();
@@ -409,7 +391,7 @@ async fn the_port_asks_for_the_password_and_the_socket_is_private() {
 
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_works() {
-    let data_dir = made(&"long".repeat(30));
+    let data_dir = initialized(&"long".repeat(30));
     let running = start(&data_dir);
     let sockets = PathBuf::from(
         ask(&running.url("postgres"), "SHOW unix_socket_directories")
@@ -424,8 +406,8 @@ async fn a_path_too_long_for_a_socket_works() {
 }
 
 #[test]
-fn a_folder_of_another_version_is_refused() {
-    let data_dir = made("version");
+fn a_data_folder_of_another_version_is_refused() {
+    let data_dir = initialized("version");
     fs::write(data_dir.join("postgres/PG_VERSION"), "9.6\n").unwrap();
     let error = PrivatePostgres::start(&options(&data_dir)).unwrap_err();
     assert!(
@@ -435,7 +417,7 @@ fn a_folder_of_another_version_is_refused() {
 }
 
 #[test]
-fn an_interrupted_start_leaves_a_folder_that_works() {
+fn a_start_cleans_up_after_an_interrupted_one() {
     let data_dir = DataDir(folder("interrupted"));
     fs::create_dir_all(data_dir.join("postgres.new-1/base")).unwrap();
     fs::write(data_dir.join("postgres.new-1.password"), "").unwrap();
@@ -445,7 +427,7 @@ fn an_interrupted_start_leaves_a_folder_that_works() {
 }
 
 #[test]
-fn where_it_is_not_installed_the_error_names_the_command() {
+fn the_error_names_the_command_that_installs_a_missing_postgresql() {
     let empty = folder("no-programs");
     fs::create_dir_all(&empty).unwrap();
     let mut command = Helper::command(&env::current_exe().unwrap(), &folder("not-installed"));
@@ -460,9 +442,9 @@ fn where_it_is_not_installed_the_error_names_the_command() {
 }
 
 #[test]
-fn a_parent_that_postgresql_cannot_enter_is_named() {
+fn an_untraversable_parent_folder_is_named_with_the_fix() {
     if fs::metadata(folder("")).unwrap().uid() != 0 {
-        return; // Only root's PostgreSQL runs as somebody else.
+        return; // Only for root PostgreSQL runs as another user.
     }
     let closed = folder("closed");
     fs::create_dir_all(closed.join("inner")).unwrap();
@@ -482,9 +464,9 @@ fn a_parent_that_postgresql_cannot_enter_is_named() {
 }
 
 #[tokio::test]
-async fn an_ordinary_user_can_run_it_and_root_uses_it_as_that_user() {
+async fn root_runs_the_server_of_an_ordinary_user_as_that_user() {
     if fs::metadata(folder("")).unwrap().uid() != 0 {
-        return; // All other tests run it as an ordinary user then.
+        return; // Then all other tests run it as an ordinary user.
     }
     let home = folder("nobody");
     fs::create_dir(&home).unwrap();
@@ -502,7 +484,7 @@ async fn an_ordinary_user_can_run_it_and_root_uses_it_as_that_user() {
     assert_eq!(fs::metadata(home.join("data/postgres")).unwrap().uid(), NOBODY);
     owner.kill();
     if cfg!(target_os = "linux") {
-        wait_until("the server ends with its owner", || !runs(server));
+        wait_until_ended(server);
     }
 
     let running = start(&home.join("data"));

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The modules of the service, from the top down: a module may use those of lower rows only. Modules of one row do not
-/// know each other.
+/// The modules of the service, from the top down. A module may use those of lower rows only, and none of its own row.
 const ROWS: [&[&str]; 6] = [
     &["main", "cli", "config", "telemetry"],
     &["grpc", "web"],
@@ -13,7 +12,7 @@ const ROWS: [&[&str]; 6] = [
     &["store"],
 ];
 
-/// The modules of the top row may use each other: the commands load the configuration and set up the logs.
+/// The modules of the top row may use each other, because the commands load the configuration and set up the logs.
 const TOP_ROW: &[&str] = ROWS[0];
 
 /// The crates without async, I/O, clock or global state.
@@ -38,7 +37,7 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// The crate below `crates/`, or the top-level module of the service, that `file` belongs to. `file` is relative to the
+/// Returns the crate below `crates/`, or the top-level module of the service, that contains `file`, a path relative to the
 /// root.
 fn part_of(file: &Path) -> String {
     let mut components = file.components().map(|part| part.as_os_str().to_str().unwrap());
@@ -53,7 +52,7 @@ fn row_of(module: &str) -> usize {
         .unwrap_or_else(|| panic!("module {module} stands in no row: add it to ARCHITECTURE.md and here"))
 }
 
-/// Lines of code with their numbers: no comments, no doc comments.
+/// Returns the lines of code with their numbers, without comments.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
@@ -61,7 +60,7 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// The first name after every `prefix` in `line`.
+/// Returns the name after every `prefix` in `line`.
 fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
     let name = |rest: &'a str| {
         let end = rest
@@ -74,7 +73,7 @@ fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Whether `line` has `word`, not as a part of another word and not as a lifetime.
+/// Whether `line` contains `word` as a whole word that is not a lifetime.
 fn has_word(line: &str, word: &str) -> bool {
     let is_in_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -95,7 +94,7 @@ fn uses(line: &str, library: &str) -> bool {
     })
 }
 
-/// The longest chain of `super::` in `line`.
+/// Returns the length of the longest chain of `super::` in `line`.
 fn supers(line: &str) -> usize {
     (1..)
         .take_while(|count| line.contains(&"super::".repeat(*count)))
@@ -114,7 +113,7 @@ const GRPC: [&str; 9] = [
     "prost_types",
 ];
 
-/// What a pure crate does not do, and the libraries that would do it.
+/// The rules of pure crates, with the libraries that a breach would use.
 const IMPURE: [(&str, &[&str]); 3] = [
     (
         "no I/O",
@@ -134,7 +133,7 @@ const IMPURE: [(&str, &[&str]); 3] = [
     ("no logging", &["tracing", "log"]),
 ];
 
-/// The breaches of the rules in a file of `part`, a crate below `crates/` or a module of the service, with this text.
+/// Returns the breaches of the rules in a file with this text. `part`: the crate or the module that contains it.
 fn problems(part: &str, file: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let is_service = file.starts_with("src/");
@@ -207,7 +206,7 @@ fn problems(part: &str, file: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_layout_holds() {
+fn no_source_file_breaches_the_rules_of_the_layout() {
     let mut found = Vec::new();
     for path in sources() {
         let file = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -219,18 +218,27 @@ fn the_layout_holds() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Asserts the number of breaches in a file of `part` with this text.
+#[track_caller]
+fn check_file(part: &str, file: &str, text: &str, breaches: usize) {
+    let found = problems(part, file, text);
+    assert_eq!(found.len(), breaches, "{file}: {text}: {found:?}");
+}
+
+/// [`check_file`] for a line of a module of the service.
+#[track_caller]
+fn check(module: &str, line: &str, breaches: usize) {
+    check_file(module, &format!("src/{module}.rs"), line, breaches);
+}
+
+/// [`check_file`] for a line of a crate.
+#[track_caller]
+fn check_crate(name: &str, line: &str, breaches: usize) {
+    check_file(name, &format!("crates/{name}/src/lib.rs"), line, breaches);
+}
+
 #[test]
-fn a_breach_is_found() {
-    let check_in = |part: &str, file: &str, text: &str, breaches: usize| {
-        let found = problems(part, file, text);
-        assert_eq!(found.len(), breaches, "{file}: {text}: {found:?}");
-    };
-    let check = |module: &str, line: &str, breaches: usize| {
-        check_in(module, &format!("src/{module}.rs"), line, breaches);
-    };
-    let check_crate = |name: &str, line: &str, breaches: usize| {
-        check_in(name, &format!("crates/{name}/src/lib.rs"), line, breaches);
-    };
+fn an_import_of_the_same_or_a_higher_row_is_a_breach() {
     check("live", "use crate::store::postgres::pool::Pool;", 0);
     check("store", "use crate::live::Live;", 1);
     check("app", "use crate::grpc::status;", 1);
@@ -243,29 +251,35 @@ fn a_breach_is_found() {
     check("cli", "use crate::config::Config;", 0);
     check("config", "use crate::grpc::options::ServerOptions;", 0);
     check("app", "use crate::config::Config;", 1);
+}
 
+#[test]
+fn super_paths_to_the_top_of_the_crate_are_a_breach() {
     check("store", "use super::live::Live;", 1);
-    check_in("store", "src/store/pool.rs", "use super::ids;", 0);
-    check_in("store", "src/store/pool.rs", "use super::super::live::Live;", 1);
-    check_in(
+    check_file("store", "src/store/pool.rs", "use super::ids;", 0);
+    check_file("store", "src/store/pool.rs", "use super::super::live::Live;", 1);
+    check_file(
         "store",
         "src/store/pool.rs",
         "mod tests {\n    use super::super::ids;\n}",
         0,
     );
-    check_in(
+    check_file(
         "store",
         "src/store/pool.rs",
         "mod tests {\n    use super::super::super::live;\n}",
         1,
     );
-    check_in(
+    check_file(
         "store",
         "src/store/pool.rs",
         "mod tests {\n}\nuse super::super::live::Live;",
         1,
     );
+}
 
+#[test]
+fn a_library_outside_its_module_is_a_breach() {
     check("app", "let rows = sqlx::query(\"SELECT 1\");", 1);
     check("app", "let rows = ::sqlx::query(\"SELECT 1\");", 1);
     check("app", "use sqlx as db;", 1);
@@ -276,15 +290,18 @@ fn a_breach_is_found() {
         check("live", &format!("fn f() -> {library}::Type {{"), 1);
         check("live", &format!("use ::{library}::Type;"), 1);
         check("grpc", &format!("fn f() -> {library}::Type {{"), 0);
-        check_in("cli", "src/cli/call.rs", &format!("use {library}::Type;"), 0);
-        check_in("cli", "src/cli/call/client.rs", &format!("use {library}::Type;"), 0);
-        check_in("cli", "src/cli/caller.rs", &format!("use {library}::Type;"), 1);
-        check_in("cli", "src/cli/call_later.rs", &format!("use {library}::Type;"), 1);
+        check_file("cli", "src/cli/call.rs", &format!("use {library}::Type;"), 0);
+        check_file("cli", "src/cli/call/client.rs", &format!("use {library}::Type;"), 0);
+        check_file("cli", "src/cli/caller.rs", &format!("use {library}::Type;"), 1);
+        check_file("cli", "src/cli/call_later.rs", &format!("use {library}::Type;"), 1);
     }
     check("grpc", "error = ?anyhow::Error::new(error)", 1);
     check("app", "use anyhow::Context;", 1);
     check("cli", "use anyhow::Context;", 0);
+}
 
+#[test]
+fn async_in_a_pure_crate_is_a_breach() {
     for line in [
         "async fn f() {}",
         "async unsafe fn f() {}",
@@ -297,6 +314,10 @@ fn a_breach_is_found() {
     }
     check_crate("recommender", "let asynchronous = true;", 0);
     check_crate("recommender", "sleep().await;", 1);
+}
+
+#[test]
+fn io_clock_randomness_output_and_global_state_in_a_pure_crate_are_breaches() {
     for line in [
         "use std::fs::File;",
         "let x = std::fs::read(path);",
@@ -326,7 +347,7 @@ fn a_breach_is_found() {
         check("live", line, 0);
     }
     check_crate("domain", "const NAME: &'static str = \"x\";", 0);
-    check_in(
+    check_file(
         "recommender",
         "crates/recommender/src/snapshot/codec/tests.rs",
         "static SEEN: Cell<u64> = const { Cell::new(0) };",
@@ -335,7 +356,7 @@ fn a_breach_is_found() {
 }
 
 #[test]
-fn no_module_hides_in_mod_rs() {
+fn no_module_is_in_a_file_mod_rs() {
     let hidden: Vec<PathBuf> = sources().into_iter().filter(|path| path.ends_with("mod.rs")).collect();
     assert!(hidden.is_empty(), "{hidden:?}");
 }

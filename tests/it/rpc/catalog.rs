@@ -8,10 +8,11 @@ use likemind::grpc::proto::v1::{
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::{all_pages, assert_outcomes, assert_status, at};
-use crate::postgres::TestDatabase;
-use crate::program::{Server, eventually};
-use crate::shop;
+use crate::support::answers::{all_pages, assert_outcomes, assert_status};
+use crate::support::postgres::{TestDatabase, execute, sessions_waiting_for_a_lock};
+use crate::support::program::Server;
+use crate::support::times::at;
+use crate::support::waiting::eventually;
 
 const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
 const MERGED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Merged);
@@ -74,7 +75,7 @@ async fn list_page(client: &Client, request: ListItemsRequest) -> (Vec<Item>, St
 }
 
 #[tokio::test]
-async fn an_absent_field_keeps_what_is_stored() {
+async fn an_absent_field_keeps_the_stored_value() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
@@ -95,7 +96,7 @@ async fn an_absent_field_keeps_what_is_stored() {
         assert_eq!(get(&client, "x").await, stored);
     }
 
-    // Each field by itself.
+    // Each field can be changed alone.
     let changes: [fn(&mut Item); 6] = [
         |item| item.title = Some("Another mug".to_owned()),
         |item| item.merchant_id = Some("other".to_owned()),
@@ -129,7 +130,7 @@ async fn an_absent_field_keeps_what_is_stored() {
 }
 
 #[tokio::test]
-async fn batches_answer_per_entry() {
+async fn a_batch_answers_for_each_entry_and_merges_repeated_ids() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
@@ -163,7 +164,7 @@ async fn batches_answer_per_entry() {
         &[MERGED, price, MERGED, id, STORED, STORED],
     );
     assert_outcomes(&put(&client, items).await, &[MERGED, price, MERGED, id, MERGED, MERGED]);
-    // Later entries for one item come over the earlier ones, field by field.
+    // Later entries of one item override the earlier ones, field by field.
     let x = get(&client, "x").await;
     assert_eq!((x.title.as_deref(), x.price), (Some("Two"), pounds(5)));
 
@@ -198,7 +199,7 @@ async fn batches_answer_per_entry() {
 }
 
 #[tokio::test]
-async fn what_is_rated_or_bought_is_in_the_catalog() {
+async fn rated_and_bought_items_are_in_the_catalog() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
@@ -240,7 +241,7 @@ async fn what_is_rated_or_bought_is_in_the_catalog() {
 }
 
 #[tokio::test]
-async fn lists_are_ordered_filtered_and_end() {
+async fn pages_of_items_hold_every_matching_item_once_in_byte_order() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
@@ -291,16 +292,18 @@ async fn lists_are_ordered_filtered_and_end() {
 }
 
 #[tokio::test]
-async fn writes_of_different_fields_at_a_time_keep_each_other() {
+async fn concurrent_writes_of_different_fields_of_an_item_are_both_kept() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
     put(&client, vec![full("mug")]).await;
 
-    let mut other = shop::connect(&database).await;
-    for statement in ["BEGIN", "UPDATE items SET listed = false WHERE external_id = 'mug'"] {
-        sqlx::query(statement).execute(&mut other).await.unwrap();
-    }
+    let mut other = database.connect().await;
+    execute(
+        &mut other,
+        "BEGIN; UPDATE items SET listed = false WHERE external_id = 'mug'",
+    )
+    .await;
     let cheaper = Item {
         price: pounds(5),
         ..bare("mug")
@@ -309,17 +312,10 @@ async fn writes_of_different_fields_at_a_time_keep_each_other() {
         let client = client.clone();
         async move { put(&client, vec![cheaper]).await }
     });
-    let mut observer = shop::connect(&database).await;
-    eventually("the write waits for the other one", async || {
-        let waiting =
-            "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        sqlx::query_scalar::<_, bool>(waiting)
-            .fetch_optional(&mut observer)
-            .await
-            .unwrap()
-    })
-    .await;
-    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    let mut observer = database.connect().await;
+    let look = async || sessions_waiting_for_a_lock(&mut observer).await;
+    eventually("the write waits for the other one", look, |&waiting| waiting > 0).await;
+    execute(&mut other, "COMMIT").await;
     assert_outcomes(&write.await.unwrap(), &[STORED]);
     let expected = Item {
         price: pounds(5),
@@ -330,7 +326,7 @@ async fn writes_of_different_fields_at_a_time_keep_each_other() {
 }
 
 #[tokio::test]
-async fn many_writers_of_the_same_items_and_merchants_do_not_block_each_other() {
+async fn parallel_writers_of_the_same_items_and_merchants_do_not_deadlock() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.catalog().await;
@@ -345,7 +341,7 @@ async fn many_writers_of_the_same_items_and_merchants_do_not_block_each_other() 
         let (client, ids) = (client.clone(), ids.clone());
         async move {
             for round in 0..5 {
-                // Different ones in a different order each: other plans, other orders of locks.
+                // Each writer sends other items in another order, so that plans and orders of locks differ.
                 let n_items = if writer % 2 == 0 { 40 } else { 400 };
                 let items = ids.iter().rev().skip(writer * 7 % 100).take(n_items);
                 let items: Vec<Item> = items.map(|id| item(id, (writer * 10 + round) as i64)).collect();
@@ -359,7 +355,7 @@ async fn many_writers_of_the_same_items_and_merchants_do_not_block_each_other() 
         }
     });
     futures_util::future::join_all(writers).await;
-    let mut observer = shop::connect(&database).await;
+    let mut observer = database.connect().await;
     let deadlocks = "SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot(), deadlocks
                      FROM pg_stat_database WHERE datname = current_database()";
     let row = sqlx::query(deadlocks).fetch_one(&mut observer).await.unwrap();

@@ -6,17 +6,18 @@ use likemind::grpc::proto::v1::{
     ListSnapshotsRequest, Rating, RollbackSnapshotRequest, Snapshot, SnapshotCounts, SnapshotState,
     UpsertRatingsRequest,
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::{all_pages, assert_status, at, seconds_now};
-use crate::postgres::TestDatabase;
-use crate::program::{Server, eventually, succeed};
+use crate::support::answers::{all_pages, assert_status};
+use crate::support::postgres::{TestDatabase, execute};
+use crate::support::program::{Server, succeed};
+use crate::support::times::{at, seconds_now};
+use crate::support::waiting::eventually;
 
 type Client = ModelServiceClient<Channel>;
 
-/// With so many snapshots, the last of them active.
+/// Creates a database with so many snapshots, of which the last is active.
 async fn trained(snapshots: usize) -> TestDatabase {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
@@ -74,9 +75,10 @@ async fn status(client: &Client) -> GetServingStatusResponse {
     answer.unwrap().into_inner()
 }
 
-async fn serves(client: &Client, version: i64) -> GetServingStatusResponse {
-    let is_served = async || Some(status(client).await).filter(|status| status.snapshot_version == Some(version));
-    eventually(&format!("serving snapshot {version}"), is_served).await
+async fn wait_until_served(client: &Client, version: i64) -> GetServingStatusResponse {
+    let look = async || status(client).await;
+    let is_served = |status: &GetServingStatusResponse| status.snapshot_version == Some(version);
+    eventually(&format!("snapshot {version} is served"), look, is_served).await
 }
 
 async fn states(client: &Client) -> Vec<(i64, SnapshotState)> {
@@ -89,7 +91,7 @@ async fn states(client: &Client) -> Vec<(i64, SnapshotState)> {
 }
 
 #[tokio::test]
-async fn snapshots_are_shown_newest_first() {
+async fn snapshots_are_listed_newest_first_with_their_parameters_and_metrics() {
     let database = trained(3).await;
     let server = Server::start(&database);
     let client = server.models().await;
@@ -161,21 +163,21 @@ async fn snapshots_are_shown_newest_first() {
 }
 
 #[tokio::test]
-async fn another_snapshot_is_activated() {
+async fn an_activated_or_rolled_back_snapshot_is_served_with_its_reason_as_note() {
     let database = trained(3).await;
     let server = Server::start(&database);
     let client = server.models().await;
-    serves(&client, 3).await;
+    wait_until_served(&client, 3).await;
 
     let activated = activate(&client, 1, "an experiment").await.unwrap();
     assert_eq!((activated.version, activated.state()), (1, SnapshotState::Active));
     assert_eq!(activated.note, "an experiment");
     assert_eq!(get(&client, 1).await.unwrap(), activated);
-    let served = serves(&client, 1).await;
+    let served = wait_until_served(&client, 1).await;
     assert_eq!(served.previous_version, Some(3));
     assert_eq!(served.snapshot_created_at, activated.created_at);
 
-    // What is active already stays as it is.
+    // Activating the active snapshot changes nothing.
     assert_eq!(activate(&client, 1, "").await.unwrap(), activated);
 
     let back = roll_back(&client, "it was worse").await.unwrap();
@@ -183,7 +185,7 @@ async fn another_snapshot_is_activated() {
         (back.version, back.state(), back.note.as_str()),
         (3, SnapshotState::Active, "it was worse")
     );
-    serves(&client, 3).await;
+    wait_until_served(&client, 3).await;
     let retired = get(&client, 1).await.unwrap();
     assert_eq!(
         (retired.state(), retired.note.as_str()),
@@ -196,15 +198,15 @@ async fn another_snapshot_is_activated() {
     ];
     assert_eq!(states(&client).await, expected);
     assert_eq!(roll_back(&client, "").await.unwrap().version, 1);
-    serves(&client, 1).await;
+    wait_until_served(&client, 1).await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_activated_is_refused() {
+async fn unknown_and_incomplete_snapshots_cannot_be_activated_and_a_rejected_one_needs_a_reason() {
     let database = trained(1).await;
     let server = Server::start(&database);
     let client = server.models().await;
-    serves(&client, 1).await;
+    wait_until_served(&client, 1).await;
 
     let status = roll_back(&client, "").await.unwrap_err();
     assert_status(&status, Code::FailedPrecondition, "NO_PREVIOUS_SNAPSHOT");
@@ -212,14 +214,11 @@ async fn what_cannot_be_activated_is_refused() {
     assert_status(&status, Code::NotFound, "SNAPSHOT_NOT_FOUND");
 
     succeed(&database, &["train"]);
-    serves(&client, 2).await;
-    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    wait_until_served(&client, 2).await;
+    let mut connection = database.connect().await;
     let mut set_state = async |state: &str| {
         let statement = format!("UPDATE snapshots SET state = '{state}' WHERE version = 1");
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        execute(&mut connection, &statement).await;
     };
     for state in ["building", "failed"] {
         set_state(state).await;
@@ -237,17 +236,17 @@ async fn what_cannot_be_activated_is_refused() {
         (forced.state(), forced.note.as_str()),
         (SnapshotState::Active, "all the same")
     );
-    serves(&client, 1).await;
+    wait_until_served(&client, 1).await;
     set_state("active").await;
 }
 
 #[tokio::test]
-async fn the_serving_status_tells_what_is_served() {
+async fn the_serving_status_reports_snapshots_overlay_and_database() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.models().await;
-    let is_refreshed = async || Some(status(&client).await).filter(|status| status.database_available);
-    let empty = eventually("the database is read", is_refreshed).await;
+    let look = async || status(&client).await;
+    let empty = eventually("the database is read", look, |status| status.database_available).await;
     assert_eq!((empty.snapshot_version, empty.previous_version), (None, None));
     assert_eq!((empty.snapshot_created_at, empty.loaded_at), (None, None));
     assert_eq!(states(&client).await, []);
@@ -260,7 +259,7 @@ async fn the_serving_status_tells_what_is_served() {
     assert_eq!(
         (served.snapshot_version, served.previous_version),
         (Some(1), None),
-        "served from the first request on"
+        "a snapshot is served from the first request on"
     );
     assert_eq!(served.snapshot_created_at, get(&client, 1).await.unwrap().created_at);
     assert!((started..=seconds_now()).contains(&served.loaded_at.unwrap().seconds));
@@ -284,6 +283,6 @@ async fn the_serving_status_tells_what_is_served() {
     server.ratings().await.upsert_ratings(request).await.unwrap();
     assert_eq!(status(&client).await.fresh_entries, 1);
     succeed(&database, &["train"]);
-    let served = serves(&client, 2).await;
+    let served = wait_until_served(&client, 2).await;
     assert_eq!((served.fresh_entries, served.previous_version), (0, Some(1)));
 }

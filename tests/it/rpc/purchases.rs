@@ -10,16 +10,18 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use super::{all_pages, assert_invalid, assert_outcomes, at, seconds_now};
-use crate::postgres::TestDatabase;
-use crate::program::{Server, eventually};
+use crate::support::answers::{all_pages, assert_invalid, assert_outcomes};
+use crate::support::postgres::TestDatabase;
+use crate::support::program::Server;
+use crate::support::times::{at, seconds_now};
+use crate::support::waiting::eventually;
 
 const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
 const MERGED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Merged);
 
 type Client = PurchaseServiceClient<Channel>;
 
-/// One of `item` for 10.00 GBP.
+/// Returns a purchase line of one `item` for 10.00 GBP.
 fn line(order: &str, line_number: i32, user: &str, item: &str) -> PurchaseLine {
     PurchaseLine {
         coupon_discount_minor: 0,
@@ -68,7 +70,7 @@ fn order(id: &str) -> Of {
 }
 
 #[tokio::test]
-async fn a_line_is_stored_once_and_replaced_by_a_different_one() {
+async fn a_repeated_line_is_merged_and_a_different_one_replaces_it() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -120,7 +122,7 @@ async fn a_line_is_stored_once_and_replaced_by_a_different_one() {
             line_total: money(1_000, "EUR"),
             ..original.clone()
         },
-        // Unlike a rating, a line is replaced by what comes later, whatever its time.
+        // Unlike a rating, a line is replaced by one that arrives later, whatever its time.
         PurchaseLine {
             coupon_discount_minor: 0,
             purchased_at: at(-1_000),
@@ -132,14 +134,14 @@ async fn a_line_is_stored_once_and_replaced_by_a_different_one() {
         assert_eq!(list(&client, order("o")).await[0], replacement);
     }
 
-    // Within a batch the last one.
+    // Within a batch the last line is kept.
     let several = vec![original.clone(), line("p", 1, "a", "x"), original.clone()];
     assert_outcomes(&record(&client, several).await, &[MERGED, STORED, STORED]);
     assert_eq!(list(&client, order("o")).await[0], original);
 }
 
 #[tokio::test]
-async fn a_line_without_a_time_is_of_now() {
+async fn a_line_without_a_time_gets_the_present_time() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -155,7 +157,7 @@ async fn a_line_without_a_time_is_of_now() {
 }
 
 #[tokio::test]
-async fn numbers_at_their_limits_come_back() {
+async fn quantities_and_amounts_at_their_limits_read_back_as_written() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -175,7 +177,7 @@ async fn numbers_at_their_limits_come_back() {
 }
 
 #[tokio::test]
-async fn lists_are_ordered_and_end() {
+async fn pages_of_purchases_hold_every_line_once_in_byte_order() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -235,7 +237,7 @@ async fn ingest(client: &Client, messages: Vec<Vec<PurchaseLine>>) -> Result<Ing
 }
 
 #[tokio::test]
-async fn a_stream_is_summed_up_and_keeps_what_was_stored() {
+async fn a_stream_is_summarized_and_a_broken_one_keeps_the_lines_that_were_stored() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -269,10 +271,8 @@ async fn a_stream_is_summed_up_and_keeps_what_was_stored() {
     let mut ingesting = server.purchases().await;
     let stream = tokio::spawn(async move { ingesting.ingest_purchases(UnboundedReceiverStream::new(receiver)).await });
     sender.send(IngestPurchasesRequest { lines: one("c") }).unwrap();
-    eventually("the message is stored", async || {
-        (list(&client, order("p")).await.len() == 2).then_some(())
-    })
-    .await;
+    let look = async || list(&client, order("p")).await.len();
+    eventually("the message is stored", look, |&lines| lines == 2).await;
     stream.abort();
     assert!(stream.await.unwrap_err().is_cancelled());
     let found = ingest(&client, vec![one("a"), one("b"), one("c")]).await.unwrap();
@@ -280,7 +280,7 @@ async fn a_stream_is_summed_up_and_keeps_what_was_stored() {
 }
 
 #[tokio::test]
-async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
+async fn a_repeated_line_without_a_time_keeps_its_stored_time() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.purchases().await;
@@ -296,7 +296,7 @@ async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
     assert_outcomes(&record(&client, again).await, &[MERGED, STORED, MERGED]);
     assert_eq!(list(&client, user("a")).await[..1], first);
 
-    // A line that says when it was keeps that.
+    // A changed line without a time keeps the stored time, too.
     let untold = PurchaseLine {
         coupon_discount_minor: 0,
         quantity: 7,
@@ -309,7 +309,7 @@ async fn a_line_without_a_time_that_is_sent_again_stays_what_it_was() {
 }
 
 #[tokio::test]
-async fn compressed_requests_are_taken() {
+async fn requests_compressed_with_gzip_or_zstd_are_accepted() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     for (encoding, order) in [(CompressionEncoding::Gzip, "g"), (CompressionEncoding::Zstd, "z")] {

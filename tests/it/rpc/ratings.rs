@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 
-use super::{all_pages, assert_invalid, assert_outcomes, at, seconds_now};
-use crate::postgres::TestDatabase;
-use crate::program::{Server, eventually};
+use crate::support::answers::{all_pages, assert_invalid, assert_outcomes};
+use crate::support::postgres::TestDatabase;
+use crate::support::program::Server;
+use crate::support::times::{at, seconds_now};
+use crate::support::waiting::eventually;
 
 const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
 const MERGED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Merged);
@@ -71,7 +73,7 @@ async fn delete(client: &Client, user: &str, item: &str, deleted_at: Option<Time
 }
 
 #[tokio::test]
-async fn the_latest_rating_wins() {
+async fn the_latest_rating_is_kept_and_of_equal_times_the_one_that_came_later() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
@@ -107,14 +109,14 @@ async fn the_latest_rating_wins() {
     check(3.5, 201, STORED, (3.5, 201)).await;
     check(1.0, 202, STORED, (1.0, 202)).await;
 
-    // Of two at one instant the one that came later.
+    // Within a batch, too, the later one of two with equal times is kept.
     let twice = vec![rating("c", "x", 2.0, at(0)), rating("c", "x", 5.0, at(0))];
     assert_outcomes(&upsert(&client, twice).await, &[MERGED, STORED]);
     assert_eq!(list(&client, user("c")).await, [rating("c", "x", 5.0, at(0))]);
 }
 
 #[tokio::test]
-async fn a_rating_without_a_time_is_of_now() {
+async fn a_rating_without_a_time_gets_the_present_time_and_times_have_microseconds() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
@@ -129,19 +131,19 @@ async fn a_rating_without_a_time_is_of_now() {
         nanos: 123_456_789,
     };
     upsert(&client, vec![rating("b", "x", 3.0, Some(micros))]).await;
-    // To the microsecond, so that what is read and written again is the same.
+    // Times are stored to the microsecond, so a rating that is read and written again is the same.
     let stored = list(&client, user("b")).await.remove(0);
     assert_eq!(stored.rated_at.unwrap().nanos, 123_456_000);
     assert_outcomes(&upsert(&client, vec![stored]).await, &[MERGED]);
 }
 
 #[tokio::test]
-async fn lists_are_ordered_and_end() {
+async fn pages_of_ratings_hold_every_rating_once_in_byte_order() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
 
-    // By bytes: capitals before small letters, ASCII before the rest, a prefix before what it begins.
+    // In byte order capitals precede small letters, ASCII precedes the rest, and a prefix precedes what it begins.
     let mut ids: Vec<String> = ["Z", "a", "a b", "ab", "é", "e\u{301}", "\u{10ffff}", "\\u0000"]
         .map(str::to_owned)
         .to_vec();
@@ -165,7 +167,7 @@ async fn lists_are_ordered_and_end() {
                 "{of:?} by {page_size}"
             );
         }
-        // A page that holds them all says that it is the last, and so does the last of several.
+        // A page that holds all rows says that it is the last, and so does the last of several.
         assert_eq!(list_page(&client, of.clone(), 25, String::new()).await.1, "");
     }
     assert_eq!(
@@ -175,7 +177,7 @@ async fn lists_are_ordered_and_end() {
 }
 
 #[tokio::test]
-async fn a_page_token_survives_changes_in_between() {
+async fn a_page_token_stays_valid_when_rows_are_added_and_deleted() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
@@ -184,7 +186,7 @@ async fn a_page_token_survives_changes_in_between() {
 
     let (first, token) = list_page(&client, user("a"), 2, String::new()).await;
     assert_eq!(first.last().unwrap().item_id, "d");
-    // One before and one after the place, and the place itself is gone.
+    // One rating is added before the place of the token and one after it, and the rating at the place is deleted.
     upsert(&client, ["a", "e"].map(|item| rating("a", item, 3.0, at(0))).to_vec()).await;
     assert!(delete(&client, "a", "d", None).await);
     let (second, _) = list_page(&client, user("a"), 1_000, token).await;
@@ -193,12 +195,12 @@ async fn a_page_token_survives_changes_in_between() {
 }
 
 #[tokio::test]
-async fn deleting_keeps_what_is_later() {
+async fn a_deletion_spares_later_ratings_and_holds_against_earlier_ones() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
 
-    assert!(!delete(&client, "a", "x", None).await, "there is nobody yet");
+    assert!(!delete(&client, "a", "x", None).await, "the user does not exist yet");
     upsert(
         &client,
         vec![rating("a", "x", 3.0, at(100)), rating("a", "y", 2.0, at(100))],
@@ -207,36 +209,42 @@ async fn deleting_keeps_what_is_later() {
     assert!(!delete(&client, "a", "x", at(99)).await);
     assert_eq!(list(&client, user("a")).await.len(), 2);
     assert!(delete(&client, "a", "x", at(100)).await);
-    assert!(!delete(&client, "a", "x", at(101)).await, "it is deleted already");
+    assert!(
+        !delete(&client, "a", "x", at(101)).await,
+        "the rating is deleted already"
+    );
     assert_eq!(list(&client, user("a")).await, [rating("a", "y", 2.0, at(100))]);
     assert_eq!(list(&client, item("x")).await, []);
 
-    // What is older than the deletion arrives late; what is not counts again.
+    // A late rating that is older than the deletion does not count; a later one does.
     assert_outcomes(&upsert(&client, vec![rating("a", "x", 5.0, at(99))]).await, &[MERGED]);
     assert_eq!(list(&client, item("x")).await, []);
     assert_outcomes(&upsert(&client, vec![rating("a", "x", 5.0, at(102))]).await, &[STORED]);
     assert_eq!(list(&client, item("x")).await, [rating("a", "x", 5.0, at(102))]);
 
-    assert!(delete(&client, "a", "x", None).await, "now is later than then");
+    assert!(
+        delete(&client, "a", "x", None).await,
+        "a deletion without a time has the present time"
+    );
     assert!(!delete(&client, "a", "unknown", None).await);
     assert!(!delete(&client, "unknown", "x", None).await);
 }
 
 #[tokio::test]
-async fn a_deletion_holds_against_older_writes_however_they_arrive() {
+async fn a_deletion_holds_against_older_ratings_in_any_order_of_arrival() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
     let write = async |item: &str, seconds: i64| upsert(&client, vec![rating("a", item, 3.0, at(seconds))]).await;
 
-    // Sent again, at the moment of the deletion.
+    // A repeated rating with the time of the deletion does not count.
     assert_outcomes(&write("x", 100).await, &[STORED]);
     assert!(delete(&client, "a", "x", at(100)).await);
     assert_outcomes(&write("x", 100).await, &[MERGED]);
-    // Deleted again, later, and written in between.
+    // A second, later deletion holds against a rating with a time in between.
     assert!(!delete(&client, "a", "x", at(200)).await);
     assert_outcomes(&write("x", 150).await, &[MERGED]);
-    // The deletion comes first.
+    // A deletion that arrives before any rating holds, too.
     upsert(&client, vec![rating("b", "y", 3.0, at(0))]).await;
     assert!(!delete(&client, "a", "y", at(200)).await);
     assert_outcomes(&write("y", 150).await, &[MERGED]);
@@ -261,7 +269,7 @@ async fn ingest(client: &Client, messages: Vec<Vec<Rating>>) -> Result<IngestSum
 }
 
 #[tokio::test]
-async fn a_stream_is_summed_up() {
+async fn the_summary_of_a_stream_counts_outcomes_and_names_the_first_100_errors() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
@@ -276,7 +284,7 @@ async fn a_stream_is_summed_up() {
     let messages: Vec<Vec<Rating>> = vec![users(0, 1_000), users(500, 1_500), Vec::new(), users(1_500, 1_501)];
     assert_eq!(ingest(&client, messages).await.unwrap(), summary(1_501, 500, 0));
 
-    // 250 bad ones among 500: the first 100 are named, by their place in the stream.
+    // Of 500 ratings 250 are bad; the first 100 are named by their place in the stream.
     let messages: Vec<Vec<Rating>> = (0..5)
         .map(|message| {
             (0..100)
@@ -304,13 +312,13 @@ async fn a_stream_is_summed_up() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_keeps_what_was_stored() {
+async fn a_broken_stream_keeps_the_ratings_that_were_stored() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let client = server.ratings().await;
     let good = |user: &str| vec![rating(user, "x", 3.0, at(0))];
 
-    // The third message is too large: the stream is refused there.
+    // The third message is too large, and the stream is refused there.
     let messages = vec![
         good("a"),
         good("b"),
@@ -321,16 +329,14 @@ async fn a_stream_that_breaks_keeps_what_was_stored() {
     assert_invalid(&status, "BATCH_SIZE_OUT_OF_RANGE", &["ratings"]);
     assert_eq!(list(&client, item("x")).await, [good("a"), good("b")].concat());
 
-    // The client goes away after its second message.
+    // This client goes away after its second message.
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut ingesting = server.ratings().await;
     let stream = tokio::spawn(async move { ingesting.ingest_ratings(UnboundedReceiverStream::new(receiver)).await });
     sender.send(IngestRatingsRequest { ratings: good("e") }).unwrap();
     sender.send(IngestRatingsRequest { ratings: good("f") }).unwrap();
-    eventually("both messages are stored", async || {
-        (list(&client, item("x")).await.len() == 4).then_some(())
-    })
-    .await;
+    let look = async || list(&client, item("x")).await.len();
+    eventually("both messages are stored", look, |&ratings| ratings == 4).await;
     stream.abort();
     assert!(stream.await.unwrap_err().is_cancelled());
     assert_eq!(list(&client, item("x")).await.len(), 4);

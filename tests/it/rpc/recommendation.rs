@@ -1,4 +1,4 @@
-//! RecommendationService, held to the formulas of ARCHITECTURE.md by plain sums over a dense matrix.
+//! RecommendationService, compared with the formulas of ARCHITECTURE.md, computed as plain sums over a dense matrix.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,15 +14,16 @@ use tokio::sync::OnceCell;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::{assert_status, at};
-use crate::postgres::TestDatabase;
-use crate::program::{Server, succeed};
+use crate::support::answers::assert_status;
+use crate::support::postgres::TestDatabase;
+use crate::support::program::{Server, succeed};
+use crate::support::times::at;
 
 const USERS: usize = 24;
 const ITEMS: usize = 16;
-/// Nobody has rated or bought it.
+/// An item that nobody has rated or bought.
 const BARE: usize = 14;
-/// Not listed.
+/// An item that is not listed.
 const HIDDEN: usize = 5;
 
 const BASES: [Basis; 3] = [Basis::ItemBased, Basis::UserBased, Basis::Blended];
@@ -41,13 +42,14 @@ fn number_of(item_id: &str) -> usize {
     item_id[1..].parse().unwrap()
 }
 
-/// The same in every run.
+/// Returns a number that is the same in every run.
 fn hash(user: usize, item: usize) -> usize {
     let mixed = ((user * ITEMS + item + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as usize
 }
 
-/// What `user` has given `item`. User 0 likes everything, user 1 nothing; everybody likes item 0, nobody item 1.
+/// Returns the rating that `user` has given `item`. User 0 likes everything and user 1 nothing; everybody likes item 0 and
+/// nobody item 1.
 fn rating(user: usize, item: usize) -> Option<f32> {
     let hash = hash(user, item);
     match (user, item) {
@@ -58,7 +60,7 @@ fn rating(user: usize, item: usize) -> Option<f32> {
     }
 }
 
-/// In how many orders `user` has bought `item`.
+/// Returns the number of orders in which `user` has bought `item`.
 fn orders(user: usize, item: usize) -> usize {
     let hash = hash(user + USERS, item);
     match item {
@@ -92,13 +94,13 @@ fn facts(number: usize) -> Item {
     }
 }
 
-/// The shop with a snapshot of it, for tests that only read.
+/// Returns the shop with a snapshot, for tests that only read.
 async fn shop() -> &'static TestDatabase {
     static SHOP: OnceCell<TestDatabase> = OnceCell::const_new();
     SHOP.get_or_init(open_shop).await
 }
 
-/// The shop with a snapshot of it.
+/// Creates a shop of its own for a test, with a snapshot.
 async fn open_shop() -> TestDatabase {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
@@ -129,7 +131,7 @@ async fn open_shop() -> TestDatabase {
     database
 }
 
-/// Line 1 of an order of `user`'s own, and of the other lines of it the next numbers.
+/// Returns a purchase line of one of the orders of `user`, which are numbered.
 fn line(user: &str, item: &str, order: usize, line_number: i32) -> PurchaseLine {
     PurchaseLine {
         coupon_discount_minor: 0,
@@ -153,7 +155,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-/// The matrix and all similarities, dense.
+/// The matrix of ratings and all similarities, dense.
 struct Reference {
     rows: Vec<Vec<f64>>,
     columns: Vec<Vec<f64>>,
@@ -185,12 +187,12 @@ fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The similarity-weighted sum over the items that a user of these ratings has rated.
+/// Returns the similarity-weighted sum over the items that a user with these ratings has rated.
 fn item_score(ratings: &[f64], item: usize) -> f64 {
     sum_of_products(&REFERENCE.items[item], ratings)
 }
 
-/// The similarity-weighted sum over the users that have rated the item.
+/// Returns the similarity-weighted sum over the users that have rated the item.
 fn user_score(user: usize, item: usize) -> f64 {
     sum_of_products(&REFERENCE.users[user], &REFERENCE.columns[item])
 }
@@ -199,16 +201,16 @@ fn user_score(user: usize, item: usize) -> f64 {
 fn assert_close(found: f64, expected: f64, what: &str) {
     assert!(
         (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
-        "{what}: {found}, not {expected}"
+        "{what}: found {found}, expected {expected}"
     );
 }
 
-/// Equal but for rounding.
+/// Asserts that two sums are equal, apart from rounding.
 #[track_caller]
 fn assert_sum(found: f64, expected: f64, what: &str) {
     assert!(
         (found - expected).abs() <= 1e-9 * expected.abs().max(1.0),
-        "{what}: {found}, not {expected}"
+        "{what}: found {found}, expected {expected}"
     );
 }
 
@@ -221,7 +223,7 @@ fn for_user(user_id: &str) -> RecommendRequest {
     }
 }
 
-/// Asks, and holds the answer to what all answers have in common.
+/// Sends a request, and asserts what holds for all answers: ranks, titles, listed items, and the order by score and id.
 async fn recommend(client: &Client, request: RecommendRequest) -> RecommendResponse {
     let answer = client.clone().recommend(request).await.unwrap().into_inner();
     assert_eq!(answer.snapshot_version, 1);
@@ -264,7 +266,7 @@ fn assert_scores(answer: &RecommendResponse, score: impl Fn(usize) -> f64, what:
 }
 
 #[tokio::test]
-async fn items_are_ranked_by_the_sum() {
+async fn items_are_ranked_by_the_similarity_weighted_sum_and_the_blend_has_one_weight() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     let ask = async |number: usize, basis: Basis| {
@@ -295,7 +297,7 @@ async fn items_are_ranked_by_the_sum() {
             )
         };
         let blended = ask(number, Basis::Blended).await;
-        // The fitted weight is not told; it follows from the item where it matters most.
+        // The answer does not contain the fitted weight; it follows from the item on which it has the most effect.
         let difference = |item: &&RecommendedItem| {
             let (items, users) = parts(number_of(&item.item_id));
             (items - users).abs()
@@ -365,7 +367,7 @@ fn assert_explains(item: &RecommendedItem, by: usize, basis: Basis) {
 }
 
 #[tokio::test]
-async fn explanations_sum_to_the_score() {
+async fn the_contributions_of_an_explanation_sum_to_the_score() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     for by in 0..USERS {
@@ -385,88 +387,105 @@ async fn explanations_sum_to_the_score() {
     }
 }
 
+/// Asserts that `filter` keeps exactly the items for which `passes` holds: among recommendations, similar items and popular
+/// items.
+async fn assert_filter(client: &Client, filter: ItemFilter, passes: &dyn Fn(usize, &Item) -> bool) {
+    let does_pass = |id: &str| passes(number_of(id), &facts(number_of(id)));
+    let filtered = |by: &str| RecommendRequest {
+        filter: Some(filter.clone()),
+        ..for_user(by)
+    };
+    let mut expected = recommend(client, for_user(&user(7))).await.items;
+    expected.retain(|item| does_pass(&item.item_id));
+    (1..).zip(&mut expected).for_each(|(rank, item)| item.rank = rank);
+    let found = recommend(client, filtered(&user(7))).await;
+    assert_eq!(found.items, expected, "{filter:?}");
+
+    let ids_of = |answer: ListSimilarItemsResponse| answer.items.into_iter().map(|item| item.item_id);
+    let found = similar(client, &item(2), 1_000, Some(filter.clone())).await.unwrap();
+    let all = similar(client, &item(2), 1_000, None).await.unwrap();
+    let expected: Vec<String> = ids_of(all).filter(|id| does_pass(id)).collect();
+    assert_eq!(ids_of(found).collect::<Vec<_>>(), expected, "{filter:?}");
+
+    let mut expected = recommend(client, for_user("nobody")).await;
+    expected.items.retain(|item| does_pass(&item.item_id));
+    let found = recommend(client, filtered("nobody")).await;
+    assert_eq!(ids(&found), ids(&expected), "{filter:?}");
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn is_in_category(item: &Item, categories: &[&str]) -> bool {
+    item.category.as_deref().is_some_and(|name| categories.contains(&name))
+}
+
+fn is_of_merchant(item: &Item, merchants: &[&str]) -> bool {
+    item.merchant_id.as_deref().is_some_and(|id| merchants.contains(&id))
+}
+
+fn has_price(item: &Item, currency: &str, min: i64, max: i64) -> bool {
+    let in_range = |price: &Money| price.currency_code == currency && (min..=max).contains(&price.amount_minor);
+    item.price.as_ref().is_some_and(in_range)
+}
+
+fn price(currency: &str, min_minor: Option<i64>, max_minor: Option<i64>) -> Option<PriceRange> {
+    Some(PriceRange {
+        currency_code: currency.to_owned(),
+        min_minor,
+        max_minor,
+    })
+}
+
 #[tokio::test]
-async fn filters_leave_out_what_does_not_pass() {
+async fn filters_by_category_and_merchant_keep_only_matching_items() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     let all = recommend(&client, for_user(&user(7))).await;
     let listed = ITEMS - 1;
-    assert_eq!(all.items.len(), listed - 1, "all but the bare one");
-
-    let check = async |filter: ItemFilter, passes: &dyn Fn(usize, &Item) -> bool| {
-        let does_pass = |id: &str| passes(number_of(id), &facts(number_of(id)));
-        let mut expected = all.items.clone();
-        expected.retain(|item| does_pass(&item.item_id));
-        (1..).zip(&mut expected).for_each(|(rank, item)| item.rank = rank);
-        let request = RecommendRequest {
-            filter: Some(filter.clone()),
-            ..for_user(&user(7))
-        };
-        let found = recommend(&client, request).await;
-        assert_eq!(found.items, expected, "{filter:?}");
-
-        // The same filter narrows what is similar and what is popular.
-        let similar = similar(&client, &item(2), 1_000, Some(filter.clone())).await.unwrap();
-        let mut expected = self::similar(&client, &item(2), 1_000, None).await.unwrap().items;
-        expected.retain(|item| does_pass(&item.item_id));
-        let similar: Vec<&str> = similar.items.iter().map(|item| item.item_id.as_str()).collect();
-        assert_eq!(
-            similar,
-            expected.iter().map(|item| item.item_id.as_str()).collect::<Vec<_>>(),
-            "{filter:?}"
-        );
-        let request = RecommendRequest {
-            filter: Some(filter.clone()),
-            ..for_user("nobody")
-        };
-        let mut expected = recommend(&client, for_user("nobody")).await;
-        expected.items.retain(|item| does_pass(&item.item_id));
-        assert_eq!(ids(&recommend(&client, request).await), ids(&expected), "{filter:?}");
-    };
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
-    let price = |currency: &str, min_minor: Option<i64>, max_minor: Option<i64>| {
-        Some(PriceRange {
-            currency_code: currency.to_owned(),
-            min_minor,
-            max_minor,
-        })
-    };
-    let in_category =
-        |item: &Item, of: &[&str]| item.category.as_deref().is_some_and(|category| of.contains(&category));
-    let of_merchant = |item: &Item, of: &[&str]| item.merchant_id.as_deref().is_some_and(|id| of.contains(&id));
-    let priced = |item: &Item, currency: &str, min: i64, max: i64| {
-        let in_range = |price: &Money| price.currency_code == currency && (min..=max).contains(&price.amount_minor);
-        item.price.as_ref().is_some_and(in_range)
-    };
-
-    check(ItemFilter::default(), &|_, _| true).await;
+    assert_eq!(all.items.len(), listed - 1, "all listed items but the bare one");
+    assert_filter(&client, ItemFilter::default(), &|_, _| true).await;
     for categories in [&["c1"][..], &["c0", "c2", "c9"], &["c9"], &["c0", "c0"]] {
         let filter = ItemFilter {
             categories: names(categories),
             ..ItemFilter::default()
         };
-        check(filter, &|_, item| in_category(item, categories)).await;
+        assert_filter(&client, filter, &|_, item| is_in_category(item, categories)).await;
     }
     for merchants in [&["m3"][..], &["m0", "m2", "c0"], &["M0"]] {
         let filter = ItemFilter {
             merchant_ids: names(merchants),
             ..ItemFilter::default()
         };
-        check(filter, &|_, item| of_merchant(item, merchants)).await;
+        assert_filter(&client, filter, &|_, item| is_of_merchant(item, merchants)).await;
     }
+}
+
+#[tokio::test]
+async fn candidate_and_excluded_items_limit_the_answer() {
+    let server = Server::start(shop().await);
+    let client = server.recommendations().await;
     for ids in [&["i04"][..], &["i05", "i06", "i06", "i99", "i00"], &["i99"]] {
+        let is_named = |number: usize| ids.contains(&item(number).as_str());
         let filter = ItemFilter {
             candidate_item_ids: names(ids),
             ..ItemFilter::default()
         };
-        check(filter, &|number, _| ids.contains(&item(number).as_str())).await;
+        assert_filter(&client, filter, &|number, _| is_named(number)).await;
         let filter = ItemFilter {
             exclude_item_ids: names(ids),
             ..ItemFilter::default()
         };
-        check(filter, &|number, _| !ids.contains(&item(number).as_str())).await;
+        assert_filter(&client, filter, &|number, _| !is_named(number)).await;
     }
-    let ranges = [
+}
+
+#[tokio::test]
+async fn a_price_filter_keeps_items_of_its_currency_within_its_bounds() {
+    let server = Server::start(shop().await);
+    let client = server.recommendations().await;
+    for (currency, min, max) in [
         ("GBP", None, None),
         ("EUR", Some(300), None),
         ("GBP", None, Some(800)),
@@ -474,36 +493,39 @@ async fn filters_leave_out_what_does_not_pass() {
         ("GBP", Some(801), Some(999)),
         ("GBP", Some(0), Some(i64::MAX)),
         ("USD", None, None),
-    ];
-    for (currency, min, max) in ranges {
+    ] {
         let filter = ItemFilter {
             price: price(currency, min, max),
             ..ItemFilter::default()
         };
-        check(filter, &|_, item| {
-            priced(item, currency, min.unwrap_or(0), max.unwrap_or(i64::MAX))
-        })
-        .await;
+        let passes = |_, item: &Item| has_price(item, currency, min.unwrap_or(0), max.unwrap_or(i64::MAX));
+        assert_filter(&client, filter, &passes).await;
     }
-    let together = ItemFilter {
+}
+
+#[tokio::test]
+async fn an_item_must_pass_every_part_of_a_filter() {
+    let server = Server::start(shop().await);
+    let client = server.recommendations().await;
+    let filter = ItemFilter {
         categories: names(&["c0", "c2"]),
         merchant_ids: names(&["m0", "m1", "m2"]),
         candidate_item_ids: (0..13).map(item).collect(),
         exclude_item_ids: names(&["i06"]),
         price: price("GBP", Some(100), Some(1_200)),
     };
-    check(together, &|number, item| {
-        in_category(item, &["c0", "c2"])
-            && of_merchant(item, &["m0", "m1", "m2"])
+    let passes = |number: usize, item: &Item| {
+        is_in_category(item, &["c0", "c2"])
+            && is_of_merchant(item, &["m0", "m1", "m2"])
             && number < 13
             && number != 6
-            && priced(item, "GBP", 100, 1_200)
-    })
-    .await;
+            && has_price(item, "GBP", 100, 1_200)
+    };
+    assert_filter(&client, filter, &passes).await;
 }
 
 #[tokio::test]
-async fn history_and_purchases_are_left_out_on_demand() {
+async fn purchased_and_history_items_are_excluded_on_request() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     for number in 0..USERS {
@@ -533,7 +555,7 @@ async fn history_and_purchases_are_left_out_on_demand() {
 }
 
 #[tokio::test]
-async fn the_limit_cuts_the_ranking() {
+async fn the_limit_shortens_the_ranking() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     for by in [user(3), "nobody".to_owned()] {
@@ -559,7 +581,7 @@ async fn the_limit_cuts_the_ranking() {
 }
 
 #[tokio::test]
-async fn a_session_is_a_history() {
+async fn session_items_are_scored_like_a_history_and_not_recommended() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     let ask = async |items: &[(&str, Option<f32>)], basis: Basis| {
@@ -582,7 +604,7 @@ async fn a_session_is_a_history() {
         let mut row = vec![0.0; ITEMS];
         ratings.iter().for_each(|&(item, rating)| row[item] = rating);
         let answer = ask(items, Basis::ItemBased).await;
-        // What the visitor has looked at already is not recommended.
+        // Items of the session are not recommended.
         let score = |item: usize| if row[item] > 0.0 { 0.0 } else { item_score(&row, item) };
         assert_scores(&answer, score, &format!("{items:?}"));
         for item in &answer.items {
@@ -593,7 +615,7 @@ async fn a_session_is_a_history() {
                 &item.item_id,
             );
         }
-        // Without similar users a blend is the item-based ranking, up to its scale.
+        // Without similar users the blend is the item-based ranking, up to its scale.
         assert_eq!(ids(&ask(items, Basis::Blended).await), ids(&answer), "{items:?}");
     };
     check(&[("i02", None)], &[(2, 5.0)]).await;
@@ -601,7 +623,7 @@ async fn a_session_is_a_history() {
     check(&[("i02", Some(1.0)), ("i02", Some(3.0)), ("i99", None)], &[(2, 3.0)]).await;
     check(&[("i05", None)], &[(HIDDEN, 5.0)]).await;
 
-    // Nothing to go by: items that nobody knows, or similar users, whom a visitor does not have.
+    // Popularity answers sessions of unknown items, and requests for similar users, whom a visitor does not have.
     for (items, basis) in [
         (&[("i99", None)][..], Basis::Blended),
         (&[("i14", None)], Basis::ItemBased),
@@ -615,7 +637,7 @@ async fn a_session_is_a_history() {
 }
 
 #[tokio::test]
-async fn who_is_unknown_gets_what_is_popular() {
+async fn an_unknown_user_gets_popular_items_within_the_filter() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     for basis in BASES {
@@ -626,7 +648,11 @@ async fn who_is_unknown_gets_what_is_popular() {
         };
         let answer = recommend(&client, request).await;
         assert_eq!(answer.personalization(), Personalization::Popularity);
-        assert_eq!(answer.items.len(), ITEMS - 1, "also the one that nobody has rated");
+        assert_eq!(
+            answer.items.len(),
+            ITEMS - 1,
+            "popular items include the one that nobody has rated"
+        );
         for found in answer.items {
             let column = &REFERENCE.columns[number_of(&found.item_id)];
             let raters = column.iter().filter(|&&rating| rating > 0.0).count();
@@ -665,7 +691,7 @@ async fn similar(
 }
 
 #[tokio::test]
-async fn similar_items_are_those_of_the_cosine() {
+async fn similar_items_are_ranked_by_cosine() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     for number in 0..ITEMS {
@@ -692,6 +718,14 @@ async fn similar_items_are_those_of_the_cosine() {
     assert_status(&status, Code::NotFound, "ITEM_NOT_FOUND");
 }
 
+fn every_estimator_and_basis() -> impl Iterator<Item = (Estimator, Basis)> {
+    let estimators = [Estimator::WeightedSum, Estimator::WeightedMean, Estimator::Baseline];
+    estimators
+        .into_iter()
+        .flat_map(|estimator| BASES.map(|basis| (estimator, basis)))
+}
+
+/// Predicts with an explanation, and asserts that the answer without one is the same otherwise.
 async fn predict(client: &Client, by: &str, items: &[String], estimator: Estimator, basis: Basis) -> Vec<Prediction> {
     let request = |explain| PredictRatingsRequest {
         user_id: by.to_owned(),
@@ -739,7 +773,7 @@ fn rated(prediction: Prediction) -> PredictedRating {
     }
 }
 
-/// The value of the estimators without biases, and how many neighbors it rests on; `None` without any.
+/// Returns the value of an estimator without biases and its number of neighbors; `None` without any.
 fn expected_prediction(by: usize, of: usize, estimator: Estimator, basis: Basis) -> Option<(f64, usize)> {
     let (similarities, ratings) = match basis {
         Basis::ItemBased => (&REFERENCE.items[of], &REFERENCE.rows[by]),
@@ -755,32 +789,30 @@ fn expected_prediction(by: usize, of: usize, estimator: Estimator, basis: Basis)
 }
 
 #[tokio::test]
-async fn predictions_follow_the_formulas_and_their_terms_sum_up() {
+async fn predictions_follow_the_formulas_and_their_terms_sum_to_the_value() {
     let server = Server::start(shop().await);
     let client = server.recommendations().await;
     let items: Vec<String> = (0..ITEMS).map(item).collect();
     let mut clamped = 0;
     for by in 0..USERS {
-        for estimator in [Estimator::WeightedSum, Estimator::WeightedMean, Estimator::Baseline] {
-            for basis in BASES {
-                let predictions = predict(&client, &user(by), &items, estimator, basis).await;
-                for (of, prediction) in predictions.into_iter().enumerate() {
-                    let what = format!("{estimator:?} {basis:?}: user {by}, item {of}");
-                    let rating = rated(prediction);
-                    assert_terms_sum_up(&rating, &what);
-                    clamped += usize::from(rating.clamped);
-                    if basis == Basis::Blended || estimator == Estimator::Baseline {
-                        continue;
-                    }
-                    let expected = expected_prediction(by, of, estimator, basis);
-                    assert_eq!(
-                        rating.support as usize,
-                        expected.map_or(0, |(_, support)| support),
-                        "{what}"
-                    );
-                    if let Some((value, _)) = expected {
-                        assert_close(rating.value, value, &what);
-                    }
+        for (estimator, basis) in every_estimator_and_basis() {
+            let predictions = predict(&client, &user(by), &items, estimator, basis).await;
+            for (of, prediction) in predictions.into_iter().enumerate() {
+                let what = format!("{estimator:?} {basis:?}: user {by}, item {of}");
+                let rating = rated(prediction);
+                assert_terms_sum_up(&rating, &what);
+                clamped += usize::from(rating.clamped);
+                if basis == Basis::Blended || estimator == Estimator::Baseline {
+                    continue;
+                }
+                let expected = expected_prediction(by, of, estimator, basis);
+                assert_eq!(
+                    rating.support as usize,
+                    expected.map_or(0, |(_, support)| support),
+                    "{what}"
+                );
+                if let Some((value, _)) = expected {
+                    assert_close(rating.value, value, &what);
                 }
             }
         }
@@ -790,7 +822,7 @@ async fn predictions_follow_the_formulas_and_their_terms_sum_up() {
             predict(&client, &user(by), &items, Estimator::Baseline, Basis::Blended).await
         );
     }
-    assert!(clamped > 0, "the data are meant to have some");
+    assert!(clamped > 0, "no prediction was clamped");
 }
 
 #[track_caller]
@@ -814,23 +846,36 @@ fn assert_terms_sum_up(rating: &PredictedRating, what: &str) {
     }
 }
 
-#[tokio::test]
-async fn predictions_fall_back_and_unknown_items_are_errors_of_their_own() {
-    let database = open_shop().await;
-    let server = Server::start(&database);
-    let client = server.recommendations().await;
-    // Newer than the snapshot.
+/// Creates the item "new", which is newer than the snapshot.
+async fn create_new_item(server: &Server) {
     let items = vec![Item {
         item_id: "new".to_owned(),
         ..Item::default()
     }];
-    server
-        .catalog()
-        .await
-        .upsert_items(UpsertItemsRequest { items })
-        .await
-        .unwrap();
+    let request = UpsertItemsRequest { items };
+    server.catalog().await.upsert_items(request).await.unwrap();
+}
 
+/// Asserts the fallback, and that the terms are those of the means that it uses.
+#[track_caller]
+fn assert_falls_back(rating: &PredictedRating, expected: Fallback, what: &str) {
+    assert_eq!(rating.fallback(), expected, "{what}");
+    assert_terms_sum_up(rating, what);
+    if expected == Fallback::None {
+        return;
+    }
+    let terms = rating.explanation.as_ref().unwrap();
+    assert_eq!(terms.user_bias != 0.0, expected == Fallback::UserMean, "{what}");
+    assert_eq!(terms.item_bias != 0.0, expected == Fallback::ItemMean, "{what}");
+    assert!(terms.global_mean > 1.0 && terms.items.is_empty() && terms.similar_users.is_none());
+}
+
+#[tokio::test]
+async fn predictions_without_raters_fall_back_to_means_and_unknown_items_are_errors() {
+    let database = open_shop().await;
+    let server = Server::start(&database);
+    let client = server.recommendations().await;
+    create_new_item(&server).await;
     let asked = [
         item(2),
         "unknown".to_owned(),
@@ -838,62 +883,46 @@ async fn predictions_fall_back_and_unknown_items_are_errors_of_their_own() {
         "new".to_owned(),
         item(HIDDEN),
     ];
+    use Fallback::{GlobalMean, ItemMean, None as NoFallback, UserMean};
     for (by, expected) in [
-        (
-            user(3),
-            [Fallback::None, Fallback::UserMean, Fallback::UserMean, Fallback::None],
-        ),
-        (
-            "nobody".to_owned(),
-            [
-                Fallback::ItemMean,
-                Fallback::GlobalMean,
-                Fallback::GlobalMean,
-                Fallback::ItemMean,
-            ],
-        ),
+        (user(3), [NoFallback, UserMean, UserMean, NoFallback]),
+        ("nobody".to_owned(), [ItemMean, GlobalMean, GlobalMean, ItemMean]),
     ] {
-        for estimator in [Estimator::WeightedSum, Estimator::WeightedMean, Estimator::Baseline] {
-            for basis in BASES {
-                let what = format!("{estimator:?} {basis:?} by {by}");
-                let mut predictions = predict(&client, &by, &asked, estimator, basis).await;
-                let error = match predictions.remove(1).result {
-                    Some(prediction::Result::Error(error)) => error,
-                    other => panic!("{what}: {other:?}"),
-                };
-                assert_eq!(
-                    (error.field.as_str(), error.reason.as_str()),
-                    ("item_ids", "ITEM_NOT_FOUND")
-                );
-                for (prediction, mut expected) in predictions.into_iter().zip(expected) {
-                    let id = prediction.item_id.clone();
-                    // The sum is over all neighbors, also when none of them has rated the item.
-                    let is_sum_over_users = estimator == Estimator::WeightedSum && basis != Basis::ItemBased;
-                    if is_sum_over_users && id == item(BARE) && by != "nobody" {
-                        expected = Fallback::None;
-                    }
-                    let rating = rated(prediction);
-                    assert_eq!(rating.fallback(), expected, "{what}: {id}");
-                    assert_terms_sum_up(&rating, &format!("{what}: {id}"));
-                    let terms = rating.explanation.unwrap();
-                    let has = |means: &[Fallback]| means.contains(&expected);
-                    if !has(&[Fallback::None]) {
-                        assert_eq!(terms.user_bias != 0.0, has(&[Fallback::UserMean]), "{what}: {id}");
-                        assert_eq!(terms.item_bias != 0.0, has(&[Fallback::ItemMean]), "{what}: {id}");
-                        assert!(terms.global_mean > 1.0 && terms.items.is_empty() && terms.similar_users.is_none());
-                    }
+        for (estimator, basis) in every_estimator_and_basis() {
+            let what = format!("{estimator:?} {basis:?} by {by}");
+            let mut predictions = predict(&client, &by, &asked, estimator, basis).await;
+            let error = match predictions.remove(1).result {
+                Some(prediction::Result::Error(error)) => error,
+                other => panic!("{what}: {other:?}"),
+            };
+            assert_eq!(
+                (error.field.as_str(), error.reason.as_str()),
+                ("item_ids", "ITEM_NOT_FOUND")
+            );
+            for (prediction, mut expected) in predictions.into_iter().zip(expected) {
+                let id = prediction.item_id.clone();
+                // The weighted sum is over all neighbors, also when none of them has rated the item.
+                let is_sum_over_users = estimator == Estimator::WeightedSum && basis != Basis::ItemBased;
+                if is_sum_over_users && id == item(BARE) && by != "nobody" {
+                    expected = NoFallback;
                 }
+                assert_falls_back(&rated(prediction), expected, &format!("{what}: {id}"));
             }
         }
     }
-    assert!(
-        similar(&client, "new", 10, None).await.unwrap().items.is_empty(),
-        "it has no neighbors yet"
-    );
 }
 
 #[tokio::test]
-async fn a_net_quantity_decides_whether_something_was_bought() {
+async fn an_item_newer_than_the_snapshot_has_no_similar_items() {
+    let database = open_shop().await;
+    let server = Server::start(&database);
+    create_new_item(&server).await;
+    let client = server.recommendations().await;
+    assert!(similar(&client, "new", 10, None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn only_orders_with_a_positive_net_quantity_count_as_purchases() {
     let database = open_shop().await;
     let server = Server::start(&database);
     let client = server.recommendations().await;
@@ -929,7 +958,7 @@ async fn a_net_quantity_decides_whether_something_was_bought() {
         buy("i04", order, &[1]).await;
     }
     check(&[(2, 1.0), (4, 5.0)]).await;
-    // What the overlay says is what a trainer would.
+    // A trainer counts the same purchases as the overlay.
     let before = recommend(&client, for_user("buyer")).await.items;
     succeed(&database, &["train"]);
     let retrained = Server::start(&database);
@@ -953,7 +982,7 @@ async fn a_net_quantity_decides_whether_something_was_bought() {
 }
 
 #[tokio::test]
-async fn without_a_snapshot_there_is_no_answer_but_a_reason() {
+async fn without_a_snapshot_every_request_is_refused_with_a_reason() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
     let mut client = server.recommendations().await;

@@ -1,4 +1,4 @@
-//! Tests of everything with I/O: a real PostgreSQL, a real server, a real client. The modules stand by subject.
+//! Tests of everything with I/O: a real PostgreSQL, a real server, a real client. The modules are grouped by subject.
 
 /// Code that several tests share. It contains no rules of the service.
 mod support {
@@ -48,7 +48,7 @@ mod privacy {
     mod consent;
 }
 
-/// API keys, roles, and what a merchant's key sees.
+/// API keys and roles, and the limits of a merchant's key.
 mod access {
     mod audit;
     mod keys;

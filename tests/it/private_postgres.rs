@@ -121,7 +121,7 @@ struct Helper {
     /// The process ends when this is closed.
     _stdin: ChildStdin,
     /// The first line that it printed: the URL of its server, or an error.
-    said: String,
+    first_line: String,
 }
 
 /// The name of [`helper_process`] as a filter of tests.
@@ -142,14 +142,14 @@ impl Helper {
     fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap())
+        let first_line = BufReader::new(child.stdout.take().unwrap())
             .lines()
             .find_map(|line| Some(line.unwrap().split_once("helper: ")?.1.to_owned()))
             .unwrap();
         Self {
             child,
             _stdin: stdin,
-            said,
+            first_line,
         }
     }
 
@@ -227,7 +227,7 @@ async fn data_and_port_are_kept_over_restarts() {
 async fn a_server_ends_with_its_killed_owner_and_the_next_start_recovers() {
     let data_dir = initialized("killed");
     let mut owner = Helper::owning(&data_dir);
-    write(&owner.said).await;
+    write(&owner.first_line).await;
     let server = postmaster(&data_dir).unwrap();
     owner.kill();
     if cfg!(target_os = "linux") {
@@ -241,7 +241,7 @@ async fn a_server_ends_with_its_killed_owner_and_the_next_start_recovers() {
 async fn a_start_does_not_wait_for_a_killed_owner_to_be_cleaned_up() {
     let data_dir = initialized("killed-now");
     let mut owner = Helper::owning(&data_dir);
-    write(&owner.said).await;
+    write(&owner.first_line).await;
     owner.kill();
     let running = start(&data_dir);
     assert_kept(&running.url("postgres")).await;
@@ -258,7 +258,7 @@ async fn a_zombie_is_not_mistaken_for_a_running_server() {
     let mut command = Helper::command(&env::current_exe().unwrap(), &data_dir);
     command.env("LIKEMIND_IT_HELPER", "inherit");
     let heir = Helper::spawn(command);
-    assert_kept(&heir.said).await;
+    assert_kept(&heir.first_line).await;
 }
 
 #[cfg(target_os = "linux")]
@@ -339,18 +339,18 @@ async fn concurrent_starts_share_one_server() {
 async fn a_guest_leaves_the_server_running_and_takes_over_when_its_owner_is_killed() {
     let data_dir = initialized("guest");
     let mut owner = Helper::owning(&data_dir);
-    write(&owner.said).await;
+    write(&owner.first_line).await;
     let server = postmaster(&data_dir).unwrap();
 
     let guest = start(&data_dir);
-    assert_eq!(guest.url("postgres"), owner.said);
+    assert_eq!(guest.url("postgres"), owner.first_line);
     guest.stop();
     assert_eq!(postmaster(&data_dir), Some(server));
 
     let guest = start(&data_dir);
     owner.kill();
     wait_until_replaced(&data_dir, server);
-    assert_kept(&owner.said).await;
+    assert_kept(&owner.first_line).await;
     guest.stop();
     assert_eq!(postmaster(&data_dir), None);
 }
@@ -432,12 +432,12 @@ fn the_error_names_the_command_that_installs_a_missing_postgresql() {
     fs::create_dir_all(&empty).unwrap();
     let mut command = Helper::command(&env::current_exe().unwrap(), &folder("not-installed"));
     command.env("PG_BIN", &empty);
-    let said = &Helper::spawn(command).said;
+    let first_line = &Helper::spawn(command).first_line;
     assert!(
-        said.starts_with("PostgreSQL is not installed (looked in PG_BIN = /"),
-        "{said}"
+        first_line.starts_with("PostgreSQL is not installed (looked in PG_BIN = /"),
+        "{first_line}"
     );
-    assert!(said.contains("install it with "), "{said}");
+    assert!(first_line.contains("install it with "), "{first_line}");
     assert!(!folder("not-installed").exists());
 }
 
@@ -479,7 +479,7 @@ async fn root_runs_the_server_of_an_ordinary_user_as_that_user() {
     let mut command = Helper::command(&program, &home.join("data"));
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
     let mut owner = Helper::spawn(command);
-    write(&owner.said).await;
+    write(&owner.first_line).await;
     let server = postmaster(&home.join("data")).unwrap();
     assert_eq!(fs::metadata(home.join("data/postgres")).unwrap().uid(), NOBODY);
     owner.kill();

@@ -87,7 +87,7 @@ impl Callers {
     }
 }
 
-fn is_own(id: &String) -> bool {
+fn is_own(id: &str) -> bool {
     id[1..].parse::<usize>().is_ok_and(|number| number % 2 == 0)
 }
 
@@ -113,7 +113,7 @@ async fn a_merchants_key_lists_only_that_merchants_items() {
     let (items, _) = all_pages(page).await;
     let seen: Vec<String> = items.into_iter().map(|item| item.item_id).collect();
     assert_eq!(seen.len(), shop::ITEMS / 2);
-    assert!(seen.iter().all(is_own), "{seen:?}");
+    assert!(seen.iter().all(|id| is_own(id)), "{seen:?}");
     assert_eq!(own.list(Some("m0"), "").await.unwrap().items.len(), 10);
     let refused = distinguishable(&own.list(Some("m1"), "").await.unwrap_err(), "m1");
     assert_eq!(
@@ -136,7 +136,10 @@ async fn a_merchants_key_lists_only_that_merchants_items() {
 async fn a_merchants_key_sees_only_that_merchants_items_among_similar_ones() {
     let Callers { own, all, .. } = &Callers::start().await;
     let similar = own.similar("i02", None).await.unwrap();
-    assert!(!similar.is_empty() && similar.iter().all(is_own), "{similar:?}");
+    assert!(
+        !similar.is_empty() && similar.iter().all(|id| is_own(id)),
+        "{similar:?}"
+    );
     assert!(all.similar("i02", None).await.unwrap().len() > similar.len());
     let unknown = own.similar("unheard-of", None).await.unwrap_err();
     let unknown = distinguishable(&unknown, "unheard-of");

@@ -116,7 +116,7 @@ async fn a_confirmed_reservation_spends_its_amount_and_frees_the_rest() {
     assert_eq!(redemption.redemption_id.len(), 32);
     assert!(micros(&redemption.redeemed_at) > micros(reserved_at));
     assert_eq!(usage(&mut connection, "c").await, used(0, 0, 1, 700));
-    // The rest of what was reserved is free again.
+    // The rest of the reserved amount is available again.
     let reservation = client.reserve("r5", &user(2), "c", 800).await.unwrap();
     assert!(client.release("r6", &reservation.reservation_id).await.unwrap());
     assert_eq!(usage(&mut connection, "c").await, used(0, 0, 1, 700));

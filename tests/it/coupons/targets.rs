@@ -798,6 +798,6 @@ async fn targets_are_exactly_the_users_who_are_eligible_or_lack_only_a_cart() {
         assert_eq!(header.eligible_count as usize, expected.len());
         telling += usize::from(!expected.is_empty() && expected.len() < users.len());
     }
-    // A coupon for nobody or for everybody shows little.
+    // The comparison says little about a coupon for nobody or for everybody.
     assert!(telling > coupons.len() / 2, "{telling}");
 }

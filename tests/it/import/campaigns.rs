@@ -1,4 +1,4 @@
-//! Imports of campaigns, coupons and what belongs to them, by the command.
+//! Imports of campaigns, coupons, assignments, attributes, consents, suppressions and redemptions, by the command.
 
 use std::path::{Path, PathBuf};
 

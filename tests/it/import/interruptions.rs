@@ -22,8 +22,8 @@ use super::content::{
 use crate::support::postgres::scratch;
 use crate::support::waiting::eventually;
 
-/// Interrupts an import after its fifth batch. It ends after that batch and the one that was handed over behind it, and says
-/// what was done until then.
+/// Interrupts an import after its fifth batch. The import completes that batch and the next one, which is handed over already,
+/// and reports the lines up to there.
 async fn interrupt(database: &Content, kind: ImportKind, text: &str) {
     let interrupt = CancellationToken::new();
     let mut batches = 0;

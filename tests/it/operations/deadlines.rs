@@ -76,8 +76,8 @@ async fn a_deadline_holds_when_the_client_is_cut_off() {
     client.join().unwrap();
 }
 
-/// Sends a request on a runtime that runs until `stopped` has a message, and stands still until the sender is dropped. A
-/// client like this does not give up, not even at its own deadline.
+/// Sends a request on a runtime that runs until `stopped` has a message, and is then blocked until the sender is dropped.
+/// Such a client does not give up, not even at its own deadline.
 fn send_and_fall_silent(address: String, request: Request<UpsertRatingsRequest>, stopped: &mpsc::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -141,8 +141,8 @@ fn signal(pid: libc::pid_t, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Stops a process with SIGSTOP and returns when it has stopped: the signal alone lets it finish what it is doing, such as
-/// starting a child.
+/// Stops a process with SIGSTOP, and returns when it has stopped. The process may still start a child after the signal is
+/// sent.
 fn halt(pid: libc::pid_t) {
     signal(pid, libc::SIGSTOP);
     eventually_blocking(
@@ -300,7 +300,7 @@ async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
     Ok(())
 }
 
-/// An RPC's name, and what it answered.
+/// The name of an RPC, and its outcome.
 type Outcome = (&'static str, Result<(), Status>);
 
 type Calls = Vec<BoxFuture<'static, Outcome>>;

@@ -356,7 +356,7 @@ async fn unusable_tls_files_are_named_at_the_start() {
     }
 }
 
-/// Returns parts of a key, in several notations, none of which may stand in a log.
+/// Returns parts of a key, in several notations. No log may contain any of them.
 fn traces(key_pem: &str) -> Vec<String> {
     let mut traces: Vec<String> = key_pem
         .lines()

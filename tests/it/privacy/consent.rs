@@ -24,12 +24,12 @@ const PROFILING: Purpose = Purpose::Profiling;
 const TRAINING: Purpose = Purpose::Training;
 
 /// Sets consents, and looks at what follows from them.
-struct Asker {
+struct ConsentClient {
     privacy: PrivacyServiceClient<Channel>,
     shop: Caller,
 }
 
-impl Asker {
+impl ConsentClient {
     async fn of(server: &Server) -> Self {
         let channel = server.channel().await;
         Self {
@@ -44,8 +44,8 @@ impl Asker {
     }
 
     /// Sets one decision, which must be in force afterwards.
-    async fn say(&self, user: &str, purpose: Purpose, granted: bool) {
-        let consents = self.set(said(user, purpose, granted)).await.unwrap();
+    async fn decide(&self, user: &str, purpose: Purpose, granted: bool) {
+        let consents = self.set(consent_request(user, purpose, granted)).await.unwrap();
         let of_purpose = consents.iter().find(|consent| consent.purpose() == purpose).unwrap();
         assert_eq!(of_purpose.granted, granted, "{consents:?}");
     }
@@ -96,7 +96,7 @@ impl Asker {
     }
 }
 
-fn said(user: &str, purpose: Purpose, granted: bool) -> SetConsentRequest {
+fn consent_request(user: &str, purpose: Purpose, granted: bool) -> SetConsentRequest {
     SetConsentRequest {
         user_id: user.to_owned(),
         decisions: vec![decision(purpose, granted)],
@@ -132,31 +132,31 @@ async fn users_in_snapshot(database: &TestDatabase) -> i64 {
 async fn the_later_decision_is_in_force_and_at_equal_times_the_refusal() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
-    let asker = Asker::of(&server).await;
+    let client = ConsentClient::of(&server).await;
     let mut connection = database.connect().await;
 
-    assert_status(&asker.get("ada").await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_status(&client.get("ada").await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let by_default = [
         (MARKETING, true, false),
         (PROFILING, true, false),
         (TRAINING, true, false),
     ];
 
-    let mut request = said("ada", MARKETING, true);
+    let mut request = consent_request("ada", MARKETING, true);
     request.decided_at = at(10);
-    let first = asker.set(request.clone()).await.unwrap();
+    let first = client.set(request.clone()).await.unwrap();
     assert_eq!(granted(&first)[0], (MARKETING, true, true));
     assert_eq!(granted(&first)[1..], by_default[1..]);
     assert_eq!(
         (first[0].decided_at, first[0].source.as_str()),
         (at(10), "settings page")
     );
-    assert_eq!(asker.get("ada").await.unwrap(), first);
+    assert_eq!(client.get("ada").await.unwrap(), first);
 
     let mut check = async |seconds: i64, is_granted: bool, in_force: (bool, i64), events: i64| {
-        let mut request = said("ada", MARKETING, is_granted);
+        let mut request = consent_request("ada", MARKETING, is_granted);
         request.decided_at = at(seconds);
-        let consents = asker.set(request).await.unwrap();
+        let consents = client.set(request).await.unwrap();
         let found = (consents[0].granted, consents[0].decided_at);
         assert_eq!(found, (in_force.0, at(in_force.1)), "{is_granted} at {seconds}");
         let on_record = count(&mut connection, "consent_events").await;
@@ -172,8 +172,8 @@ async fn the_later_decision_is_in_force_and_at_equal_times_the_refusal() {
     // A refusal without a time comes after the decision in force, even if that has a time in the future.
     let ahead = seconds_now() - EPOCH_SECONDS + 3_600;
     check(ahead, true, (true, ahead), 6).await;
-    asker.say("ada", MARKETING, false).await;
-    assert_eq!(asker.get("ada").await.unwrap()[0].decided_at, at(ahead));
+    client.decide("ada", MARKETING, false).await;
+    assert_eq!(client.get("ada").await.unwrap()[0].decided_at, at(ahead));
 
     let all = SetConsentRequest {
         decisions: vec![
@@ -181,14 +181,14 @@ async fn the_later_decision_is_in_force_and_at_equal_times_the_refusal() {
             decision(MARKETING, false),
             decision(PROFILING, true),
         ],
-        ..said("bob", MARKETING, true)
+        ..consent_request("bob", MARKETING, true)
     };
     let expected = [
         (MARKETING, false, true),
         (PROFILING, true, true),
         (TRAINING, false, true),
     ];
-    assert_eq!(granted(&asker.set(all).await.unwrap()), expected);
+    assert_eq!(granted(&client.set(all).await.unwrap()), expected);
 }
 
 #[tokio::test]
@@ -199,8 +199,8 @@ async fn a_purpose_without_a_decision_has_the_configured_default() {
         ("privacy.training_without_record", "false"),
     ];
     let server = Server::with(&database, &settings);
-    let asker = Asker::of(&server).await;
-    let consents = asker.set(said("ada", PROFILING, false)).await.unwrap();
+    let client = ConsentClient::of(&server).await;
+    let consents = client.set(consent_request("ada", PROFILING, false)).await.unwrap();
     let expected = [
         (MARKETING, false, false),
         (PROFILING, false, true),
@@ -213,7 +213,7 @@ async fn a_purpose_without_a_decision_has_the_configured_default() {
 async fn recorded_consent_events_cannot_be_changed() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
-    Asker::of(&server).await.say("ada", TRAINING, false).await;
+    ConsentClient::of(&server).await.decide("ada", TRAINING, false).await;
     let mut connection = database.connect().await;
     for statement in [
         "UPDATE consent_events SET is_granted = true",
@@ -230,11 +230,11 @@ async fn recorded_consent_events_cannot_be_changed() {
 async fn every_bad_field_of_a_consent_is_named() {
     let database = TestDatabase::create().await;
     let server = Server::start(&database);
-    let asker = Asker::of(&server).await;
+    let client = ConsentClient::of(&server).await;
     let check = async |change: fn(&mut SetConsentRequest), reason: &str, fields: &[&str]| {
-        let mut request = said("ada", MARKETING, true);
+        let mut request = consent_request("ada", MARKETING, true);
         change(&mut request);
-        assert_invalid(&asker.set(request).await.unwrap_err(), reason, fields);
+        assert_invalid(&client.set(request).await.unwrap_err(), reason, fields);
     };
     check(|request| request.user_id.clear(), "EMPTY_ID", &["user_id"]).await;
     check(
@@ -256,7 +256,7 @@ async fn every_bad_field_of_a_consent_is_named() {
         request.source = "x".repeat(1_025);
     };
     check(tomorrow, "TIME_OUT_OF_RANGE", &["decided_at", "source"]).await;
-    assert_invalid(&asker.get("").await.unwrap_err(), "EMPTY_ID", &["user_id"]);
+    assert_invalid(&client.get("").await.unwrap_err(), "EMPTY_ID", &["user_id"]);
     assert_eq!(count(&mut database.connect().await, "users").await, 0);
 }
 
@@ -265,7 +265,7 @@ async fn an_objection_to_profiling_holds_at_the_next_call_here_and_soon_elsewher
     let database = shop::open().await;
     let here = Server::start(&database);
     let there = Server::with(&database, &[("live.refresh_interval_ms", "200")]);
-    let (here, there) = (Asker::of(&here).await, Asker::of(&there).await);
+    let (here, there) = (ConsentClient::of(&here).await, ConsentClient::of(&there).await);
     let ada = user(7);
     let neighbor = here.similar_users(&ada).await.swap_remove(0);
     let liked = item(shop::item_where(7, true));
@@ -278,7 +278,7 @@ async fn an_objection_to_profiling_holds_at_the_next_call_here_and_soon_elsewher
     assert_ne!(predicted, of_nobody);
     here.shop.buy("o1", 1, &ada, &item(5), 1).await;
 
-    here.say(&ada, PROFILING, false).await;
+    here.decide(&ada, PROFILING, false).await;
     let ranked = here.shop.ranked(&ada).await;
     assert_eq!(ranked.personalization(), Personalization::Popularity);
     assert_eq!(ranked.items, popular);
@@ -306,7 +306,7 @@ async fn an_objection_to_profiling_holds_at_the_next_call_here_and_soon_elsewher
     .await;
     assert_eq!(there.similar_users(&ada).await, [""; 0]);
 
-    here.say(&ada, PROFILING, true).await;
+    here.decide(&ada, PROFILING, true).await;
     assert!(!here.is_popularity(&ada).await);
     assert!(here.shop.scores(&ada).await.len() >= scores.len());
     assert!(here.similar_users(&neighbor).await.contains(&ada));
@@ -320,15 +320,15 @@ async fn an_objection_to_profiling_holds_at_the_next_call_here_and_soon_elsewher
 async fn a_user_who_refuses_marketing_is_in_no_audience_but_still_gets_recommendations() {
     let database = shop::open().await;
     let server = Server::start(&database);
-    let asker = Asker::of(&server).await;
+    let client = ConsentClient::of(&server).await;
     let (ada, liked) = (user(7), item(shop::item_where(7, true)));
-    let before = asker.audience(&liked).await;
-    asker.say(&ada, MARKETING, false).await;
+    let before = client.audience(&liked).await;
+    client.decide(&ada, MARKETING, false).await;
     let rest: Vec<String> = before.iter().filter(|&one| *one != ada).cloned().collect();
-    assert_eq!(asker.audience(&liked).await, rest);
+    assert_eq!(client.audience(&liked).await, rest);
     assert_eq!(rest.len() + 1, before.len());
-    assert!(!asker.is_popularity(&ada).await);
-    assert!(!asker.similar_users(&ada).await.is_empty());
+    assert!(!client.is_popularity(&ada).await);
+    assert!(!client.similar_users(&ada).await.is_empty());
 }
 
 #[tokio::test]
@@ -337,57 +337,57 @@ async fn a_user_who_refuses_training_is_absent_from_the_next_snapshot() {
     let (ada, bob) = (user(7), user(11));
     let neighbor = {
         let server = Server::start(&database);
-        let asker = Asker::of(&server).await;
-        let neighbor = asker.similar_users(&ada).await.swap_remove(0);
-        asker.say(&ada, TRAINING, false).await;
-        asker.say(&bob, PROFILING, false).await;
+        let client = ConsentClient::of(&server).await;
+        let neighbor = client.similar_users(&ada).await.swap_remove(0);
+        client.decide(&ada, TRAINING, false).await;
+        client.decide(&bob, PROFILING, false).await;
         // The refusal concerns the next snapshot, not this one.
-        assert!(asker.similar_users(&neighbor).await.contains(&ada));
+        assert!(client.similar_users(&neighbor).await.contains(&ada));
         neighbor
     };
     shop::train(database.url());
     assert_eq!(users_in_snapshot(&database).await, shop::USERS as i64 - 1);
 
     let server = Server::start(&database);
-    let asker = Asker::of(&server).await;
-    asker.shop.wait_until_serves(2).await;
+    let client = ConsentClient::of(&server).await;
+    client.shop.wait_until_serves(2).await;
     // The snapshot has no history and no neighbors of ada, ada is nobody's neighbor, and the items that she has rated have
     // one rater less.
-    assert!(asker.is_popularity(&ada).await);
-    assert_eq!(asker.similar_users(&ada).await, [""; 0]);
-    assert!(!asker.similar_users(&neighbor).await.contains(&ada));
-    let popular = asker.shop.ranked("stranger").await.items;
+    assert!(client.is_popularity(&ada).await);
+    assert_eq!(client.similar_users(&ada).await, [""; 0]);
+    assert!(!client.similar_users(&neighbor).await.contains(&ada));
+    let popular = client.shop.ranked("stranger").await.items;
     for one in &popular {
         let number = (0..ITEMS).find(|&number| item(number) == one.item_id).unwrap();
         let raters = (0..shop::USERS).filter(|&user| user != 7 && rating(user, number).is_some());
         assert_eq!(one.score, raters.count() as f64, "{}", one.item_id);
     }
     // An earlier objection to profiling survives retraining and a restart.
-    assert!(asker.is_popularity(&bob).await);
-    let consents = asker.get(&bob).await.unwrap();
+    assert!(client.is_popularity(&bob).await);
+    let consents = client.get(&bob).await.unwrap();
     assert_eq!(granted(&consents)[1], (PROFILING, false, true));
     // After the restart it comes from the snapshot, because the feed is pruned.
     let mut connection = database.connect().await;
     execute(&mut connection, "DELETE FROM changes").await;
     let restarted = Server::start(&database);
-    let restarted = Asker::of(&restarted).await;
+    let restarted = ConsentClient::of(&restarted).await;
     restarted.shop.wait_until_serves(2).await;
     assert!(restarted.is_popularity(&bob).await);
 
-    asker.say(&ada, TRAINING, true).await;
+    client.decide(&ada, TRAINING, true).await;
     shop::train(database.url());
-    asker.shop.wait_until_serves(3).await;
-    assert!(!asker.is_popularity(&ada).await);
-    assert!(asker.is_popularity(&bob).await);
+    client.shop.wait_until_serves(3).await;
+    assert!(!client.is_popularity(&ada).await);
+    assert!(client.is_popularity(&bob).await);
 }
 
 #[tokio::test]
 async fn without_training_by_default_only_users_who_agree_are_in_the_snapshot() {
     let database = shop::open().await;
     let server = Server::start(&database);
-    let asker = Asker::of(&server).await;
+    let client = ConsentClient::of(&server).await;
     for number in 0..40 {
-        asker.say(&user(number), TRAINING, number != 3).await;
+        client.decide(&user(number), TRAINING, number != 3).await;
     }
     let args = [
         "train",
@@ -404,27 +404,27 @@ async fn without_training_by_default_only_users_who_agree_are_in_the_snapshot() 
 async fn a_suppressed_user_is_in_no_audience_despite_consent() {
     let database = shop::open().await;
     let server = Server::with(&database, &[("live.refresh_interval_ms", "200")]);
-    let asker = Asker::of(&server).await;
+    let client = ConsentClient::of(&server).await;
     let (ada, liked) = (user(7), item(shop::item_where(7, true)));
-    asker.say(&ada, MARKETING, true).await;
-    assert!(asker.audience(&liked).await.contains(&ada));
+    client.decide(&ada, MARKETING, true).await;
+    assert!(client.audience(&liked).await.contains(&ada));
     let file = scratch();
     let path = file.path().join("suppressed.csv");
     std::fs::write(&path, format!("user_id,reason\n{ada},asked by letter\nnewcomer,\n")).unwrap();
     succeed(&database, &["import", "suppressions", path.to_str().unwrap()]);
-    let look = async || asker.audience(&liked).await;
+    let look = async || client.audience(&liked).await;
     soon("the user has left the audience", look, |audience| {
         !audience.contains(&ada)
     })
     .await;
-    let consents = asker.get(&ada).await.unwrap();
+    let consents = client.get(&ada).await.unwrap();
     assert_eq!(granted(&consents)[0], (MARKETING, true, true));
     // The suppression has no other effect, and holds with the next snapshot.
-    assert!(!asker.is_popularity(&ada).await);
+    assert!(!client.is_popularity(&ada).await);
     shop::train(database.url());
-    asker.shop.wait_until_serves(2).await;
-    assert!(!asker.audience(&liked).await.contains(&ada));
-    assert!(!asker.is_popularity(&ada).await);
+    client.shop.wait_until_serves(2).await;
+    assert!(!client.audience(&liked).await.contains(&ada));
+    assert!(!client.is_popularity(&ada).await);
     let reasons = "suppressions WHERE reason IN ('asked by letter', '')";
     assert_eq!(count(&mut database.connect().await, reasons).await, 2);
 }

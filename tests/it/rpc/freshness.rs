@@ -232,8 +232,8 @@ fn requests_by_filter() -> [RecommendRequest; 8] {
     ]
 }
 
-/// Returns the title of item 6 in the answer to each of [`requests_by_filter`], `None` where the item does not stand, and at
-/// last whether it is similar to item 10.
+/// Returns the title of item 6 in the answer to each of [`requests_by_filter`], `None` where it is not in the answer,
+/// and whether it is similar to item 10.
 async fn titles_of_item_6(caller: &Caller) -> (Vec<Option<String>>, bool) {
     let mut titles = Vec::new();
     for request in requests_by_filter() {
@@ -277,7 +277,7 @@ async fn catalog_changes_move_filters_and_titles_at_once_here_and_soon_elsewhere
         listed: Some(true),
         ..change
     };
-    // Whether the item stands in the answer to each of `requests_by_filter`, and whether it is similar to item 10.
+    // Whether the item is in the answer to each of `requests_by_filter`, and whether it is similar to item 10.
     #[rustfmt::skip]
     let steps = [
         (renamed, [true, true, true, false, true, false, true, false], true, "a title"),
@@ -287,9 +287,11 @@ async fn catalog_changes_move_filters_and_titles_at_once_here_and_soon_elsewhere
         (delisted, [false; 8], false, "delisted"),
         (relisted, [true, true, false, true, false, true, false, true], true, "listed again"),
     ];
-    for (change, stands, is_similar, what) in steps {
+    for (change, is_in_answer, is_similar, what) in steps {
         pair.here.put(change).await;
-        let titles = stands.map(|stands| stands.then(|| "An Atlas".to_owned())).to_vec();
+        let titles = is_in_answer
+            .map(|is_in_answer| is_in_answer.then(|| "An Atlas".to_owned()))
+            .to_vec();
         let expected = (titles, is_similar);
         assert_eq!(titles_of_item_6(&pair.here).await, expected, "{what}");
         let look = async || titles_of_item_6(&pair.elsewhere).await;

@@ -103,7 +103,7 @@ async fn user_based_scores_are_sums_of_ratings_weighted_by_the_published_similar
     }
     let database = databases::example().await;
     let server = Server::start(&database);
-    for user in 0..3 {
+    for (user, row) in ROWS.iter().enumerate() {
         let request = RecommendRequest {
             subject: Some(recommend_request::Subject::UserId(format!("u{user}"))),
             basis: Basis::UserBased.into(),
@@ -114,9 +114,7 @@ async fn user_based_scores_are_sums_of_ratings_weighted_by_the_published_similar
         let expected: Scores = (0..5)
             .map(|item| {
                 let others = (0..3).filter(|&other| other != user);
-                let score = others
-                    .map(|other| cosine(&ROWS[user], &ROWS[other]) * ROWS[other][item])
-                    .sum();
+                let score = others.map(|other| cosine(row, &ROWS[other]) * ROWS[other][item]).sum();
                 (format!("i{item}"), score)
             })
             .filter(|(_, score)| *score > 0.0)

@@ -182,7 +182,7 @@ impl Program {
         eventually_blocking(
             &format!("the program writes {part:?}"),
             || {
-                // In this order, so that what the program wrote just before it ended is found.
+                // Asked before the lines are searched, so that the last lines of a program that has ended are found.
                 let ended = self.child.try_wait().unwrap();
                 if ended.is_some() {
                     self.wait_for_last_lines();

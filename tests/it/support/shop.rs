@@ -85,7 +85,7 @@ pub async fn stock(url: &str) {
     connection.close().await.unwrap();
 }
 
-/// Trains and activates a snapshot of what is stored, without the gate's judgement.
+/// Trains and activates a snapshot of what is stored, without the gate's judgment.
 pub fn train(url: &str) {
     succeed_at(url, &["train", "--set-config=gate.min_users=1000000"]);
 }

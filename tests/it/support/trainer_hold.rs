@@ -49,7 +49,7 @@ impl Point {
     }
 }
 
-/// Holds every trainer that comes to the step, until it is released.
+/// Holds every trainer that reaches the step, until it is released.
 pub struct Hold<'a> {
     database: &'a TestDatabase,
     lock: PgConnection,

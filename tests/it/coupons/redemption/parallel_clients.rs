@@ -72,8 +72,8 @@ impl Call {
     }
 }
 
-/// Whether an answer says what became of the call. Otherwise the call is to be sent again: it was not carried out, or nobody
-/// knows whether it was.
+/// Whether an answer is final. Otherwise the call must be sent again: it was not carried out, or it is unknown whether it
+/// was.
 fn is_final<T>(answer: &Result<T, Status>) -> bool {
     let Err(status) = answer else { return true };
     match status.code() {

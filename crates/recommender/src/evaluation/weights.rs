@@ -135,7 +135,7 @@ mod tests {
     use super::super::split::Cut;
     use super::super::testing::tastes;
     use super::*;
-    use crate::ranking::rank::{RankOptions, Scratch, Recipient, recommend};
+    use crate::ranking::rank::{RankOptions, Recipient, Scratch, recommend};
     use crate::ranking::rankers::POPULARITY;
     use crate::snapshot::dictionary::ItemIndex;
     use crate::snapshot::parameters::TrainingParameters;

@@ -3,7 +3,7 @@
 //! That release wrote format 3 without versions of parts. Its own test had the checksums that
 //! `the_bytes_are_those_of_format_3` lists, which are also those at the end of the files.
 
-use crate::ranking::rank::{Personalization, RankOptions, Scratch, Subject, recommend};
+use crate::ranking::rank::{Personalization, RankOptions, Recipient, Scratch, recommend};
 use crate::snapshot::fixture::{user_id, view};
 
 use super::*;
@@ -37,7 +37,7 @@ fn the_snapshot_of_the_release_before_is_served() {
         limit: 5,
         ..RankOptions::default()
     };
-    let answer = recommend(&view, &Subject::User(&user), &options, &mut Scratch::default());
+    let answer = recommend(&view, &Recipient::User(&user), &options, &mut Scratch::default());
     assert_eq!(answer.personalization, Personalization::Personalized);
     assert!(!answer.items.is_empty());
     assert!(matches!(view.snapshot.propensity(), Propensity::Fitted(_)));

@@ -5,6 +5,8 @@ pub mod v1 {
         missing_docs,
         clippy::all,
         clippy::pedantic,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
         reason = "generated code; its documentation is the .proto files"
     )]
     // The messages and the clients, then the servers.

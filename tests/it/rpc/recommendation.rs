@@ -1,4 +1,4 @@
-//! RecommendationService, compared with the formulas of ARCHITECTURE.md, computed as plain sums over a dense matrix.
+//! RecommendationService, compared with the formulas of docs/formulas.md, computed as plain sums over a dense matrix.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

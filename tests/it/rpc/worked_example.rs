@@ -1,4 +1,4 @@
-//! The worked example of ARCHITECTURE.md, answered by a running server.
+//! The worked example of docs/formulas.md, answered by a running server.
 
 use likemind::grpc::proto::v1::{
     Basis, Estimator, ListSimilarItemsRequest, ListSimilarUsersRequest, PredictRatingsRequest, Prediction,

@@ -52,7 +52,7 @@ fn gives_the_values_of_the_worked_example() {
     );
 }
 
-/// A prediction, computed with plain loops from the formulas of ARCHITECTURE.md.
+/// A prediction, computed with plain loops from the formulas of docs/formulas.md.
 #[derive(Debug, PartialEq)]
 struct Plain {
     value: f64,

@@ -85,7 +85,7 @@ pub struct ScoreExplanation {
 /// A user who objects to profiling also gets the most popular items. The exclusions hold for them all the same: they rank
 /// nothing, and nobody wants to be shown again what they have just bought.
 ///
-/// Source: ARCHITECTURE.md, "Ranking".
+/// Source: docs/formulas.md, "Ranking".
 pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {
     let snapshot = &*view.snapshot;
     let shopper = recipient.shopper(view);

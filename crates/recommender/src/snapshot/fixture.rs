@@ -29,7 +29,7 @@ use super::ratings::Ratings;
 use super::view::View;
 use crate::snapshot::{Biases, Snapshot, SnapshotParts};
 
-/// The worked example of ARCHITECTURE.md: user similarities 0.06299408 (0,1), 0.81649658 (0,2), 0.15430335 (1,2).
+/// The worked example of docs/formulas.md: user similarities 0.06299408 (0,1), 0.81649658 (0,2), 0.15430335 (1,2).
 pub const EXAMPLE: [&[f32]; 3] = [
     &[4.0, 0.0, 0.0, 1.0, 1.0],
     &[0.0, 2.0, 3.0, 1.0, 0.0],

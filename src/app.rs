@@ -1,4 +1,4 @@
-//! What needs more than one floor below: fetch facts, call the pure functions, save.
+//! Use cases that need more than one of the layers below: they fetch data, call pure functions and store the result.
 
 pub mod eligibility;
 pub mod evaluate;

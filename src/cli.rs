@@ -1,6 +1,5 @@
 //! The commands, one file each.
 
-mod actor;
 pub mod call;
 mod config;
 mod database;
@@ -8,10 +7,10 @@ mod evaluate;
 mod import;
 mod keys;
 mod migrate;
+mod process;
 mod quickstart;
 mod report;
 mod serve;
-mod shutdown;
 mod snapshots;
 mod synth;
 mod targets;
@@ -26,8 +25,9 @@ use tokio::runtime::Runtime;
 use self::call::CallOutcome;
 use crate::config::{Config, Sources};
 use crate::telemetry;
+use domain::error::chain;
 
-/// Ratings and purchases in, recommendations out: collaborative filtering over gRPC.
+/// Learns from ratings and purchases, and serves recommendations and coupon decisions over gRPC.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -39,13 +39,13 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Configuration file [default: likemind.toml, if there is one]
+    /// Configuration file [default: likemind.toml in the working folder, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Sets a key of the configuration, over file and environment
+    /// Set a configuration key, overriding file and environment; may be repeated
     #[arg(long = "set-config", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     set_config: Vec<(String, String)>,
-    /// PostgreSQL to use instead of a private one (database.url)
+    /// PostgreSQL database to use instead of a private one (database.url)
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// Folder of the private PostgreSQL (data_dir)
@@ -55,50 +55,51 @@ struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start everything with a sample of real purchases: import, train, serve, show live answers
+    /// Try everything on sample data: import, train, serve and show live answers
     Quickstart(quickstart::QuickstartArgs),
     /// Serve the active snapshot over gRPC
     Serve(serve::ServeArgs),
-    /// Bring the database schema up to this version
+    /// Migrate the database schema to the version of this program
     Migrate,
-    /// Load ratings, purchases, items, campaigns and what belongs to them from a CSV file
+    /// Import ratings, purchases, items, campaigns and other records from a CSV file
     Import(import::ImportArgs),
-    /// Train a snapshot on what is stored, and activate it if it is good enough
+    /// Train a snapshot on the stored data, and activate it if it passes the gate
     Train(train::TrainArgs),
-    /// Measure how good the configured parameters would have been; stores nothing
+    /// Measure how well the configured parameters predict past data; store nothing
     Evaluate(evaluate::EvaluateArgs),
     /// List, show, activate, roll back or prune snapshots
     Snapshots(snapshots::SnapshotsArgs),
-    /// List who should get a coupon, best first
+    /// List the users who should get a coupon, best first
     Targets(targets::TargetsArgs),
-    /// Make, list or revoke API keys
+    /// Create, list or revoke API keys
     Keys(keys::KeysArgs),
-    /// Print the configuration that is in force, without secrets
+    /// Print the configuration in effect, without secrets
     Config(config::ConfigArgs),
     /// Call an RPC of a running server
     Call(call::CallArgs),
-    /// Write a synthetic set of ratings to measure with
+    /// Write synthetic ratings for benchmarks
     #[command(hide = true)]
     Synth(synth::SynthArgs),
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed; the message says why
-  2  wrong usage or configuration
-  3  train: the gate rejected the snapshot; call: the RPC answered with an error; targets: the propensity is not
-     fitted, or the campaign has stopped (the rows before that are printed)
+  0  success
+  1  failure; the message says why
+  2  invalid usage or configuration
+  3  train: the gate rejected the snapshot
+     call: the RPC answered with an error
+     targets: the propensity is not fitted, or the campaign has stopped; rows printed before remain valid
   4  train: another trainer is at work
-  5  train: the lease was lost, nothing was published
+  5  train: the lease was lost, and nothing was published
 130  interrupted";
 
-/// How a command ended when it did not fail.
+/// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Done,
     Usage,
-    /// By the gate, by the server that was called, or by the state of a campaign.
+    /// Refused by the gate, by the called server, or because of the state of a campaign.
     Refused,
     AnotherTrainer,
     LeaseLost,
@@ -118,14 +119,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs the command that the process's arguments name and returns how the process should exit.
+/// Runs the command named by the arguments of this process. Returns the exit code.
 ///
-/// The runtime is made here and not in `main`, so that the commands are compiled once, with the library.
+/// The runtime is created here and not in `main`, so that the commands are compiled once, with the library.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(dispatch(cli));
-        // Abandoned computations need not finish.
+        // Blocking computations that were abandoned need not finish.
         runtime.shutdown_background();
         result
     });
@@ -142,7 +143,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let config = match Config::load(&cli.sources()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", chain(&error));
             return Ok(Exit::Usage);
         }
     };

@@ -1,6 +1,6 @@
-//! The configuration: defaults, `likemind.toml`, environment, flags; later ones win.
+//! Loads the configuration from defaults, `likemind.toml`, the environment and flags. Later sources win.
 //!
-//! Every section is an options struct beside the code that it configures; this file only composes and loads them.
+//! Every section is an options struct beside the code that it configures. This file only composes and loads them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use recommender::evaluation::gate::GateOptions;
 use recommender::evaluation::options::EvaluationOptions;
 use recommender::snapshot::parameters::{TrainingOptions, TrainingParameters};
 
-/// Read from the working directory when it is there and no other file is named.
+/// The configuration file in the working folder, read if it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "likemind.toml";
 const ENVIRONMENT_PREFIX: &str = "LIKEMIND";
 const SEPARATOR: &str = "__";
@@ -28,7 +28,8 @@ const SEPARATOR: &str = "__";
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Of the private PostgreSQL. Absent: `/var/lib/likemind` for root, else `$XDG_DATA_HOME/likemind`.
+    /// The folder of the private PostgreSQL. If absent, `/var/lib/likemind` for root and `$XDG_DATA_HOME/likemind` for
+    /// others.
     pub data_dir: Option<PathBuf>,
     pub rating: RatingScale,
     pub database: DatabaseOptions,
@@ -45,14 +46,14 @@ pub struct Config {
     pub telemetry: TelemetryOptions,
 }
 
-/// Where settings come from.
+/// The sources of settings, besides the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Must exist when given; else [`DEFAULT_FILE`] if that exists.
+    /// A configuration file, which must exist. If absent, [`DEFAULT_FILE`] is read if it exists.
     pub file: Option<PathBuf>,
-    /// Variables of the process.
+    /// The environment variables of the process.
     pub environment: HashMap<String, String>,
-    /// Of the command line: dotted keys.
+    /// Dotted keys and values from the command line.
     pub flags: Vec<(String, String)>,
 }
 
@@ -64,15 +65,15 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the configuration is not valid: {0}")]
+    #[error("the configuration is not valid")]
     Load(#[source] config::ConfigError),
-    #[error("the configuration is not valid: {0}")]
+    #[error("the configuration is not valid")]
     Value(#[from] InvalidField),
 }
 
 impl Config {
     /// # Errors
-    /// An unreadable file, an unknown key, or a value out of range, by its key.
+    /// [`ConfigError`] names the unreadable file, the unknown key, or the key whose value is not valid.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut builder = config::Config::builder();
         if let Some(text) = read_file(sources.file.as_deref())? {
@@ -107,7 +108,7 @@ impl Config {
         self.telemetry.validate()
     }
 
-    /// Everything that decides a model besides its data.
+    /// Returns everything that determines a model besides its data.
     pub fn training_parameters(&self) -> TrainingParameters {
         TrainingParameters {
             scale: self.rating,
@@ -115,7 +116,7 @@ impl Config {
         }
     }
 
-    /// As a configuration file, without secrets.
+    /// Formats the configuration as a file that loads, except that secrets are redacted.
     pub fn to_toml(&self) -> String {
         let serde_json::Value::Object(config) = self.to_json() else {
             unreachable!("a struct serializes to an object");
@@ -137,13 +138,13 @@ impl Config {
         text
     }
 
-    /// Without secrets.
+    /// Returns the configuration as JSON with secrets redacted.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_else(|_| unreachable!("strings, numbers and paths of Unicode serialize"))
     }
 }
 
-/// A scalar in JSON is one in TOML too; an absent value has none.
+/// Appends one entry. JSON scalars are valid TOML; an absent value becomes a comment.
 fn push_entry(text: &mut String, key: &str, value: &serde_json::Value) {
     match value {
         serde_json::Value::Null => text.push_str(&format!("# {key} is not set\n")),
@@ -166,6 +167,7 @@ fn read_file(named: Option<&Path>) -> Result<Option<String>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::error::chain;
 
     fn load(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -181,16 +183,16 @@ mod tests {
             environment: pairs(environment).into_iter().collect(),
             flags: pairs(flags),
         };
-        Config::load(&sources).map_err(|error| error.to_string())
+        Config::load(&sources).map_err(|error| chain(&error))
     }
 
     #[test]
-    fn nothing_given_means_the_defaults() {
+    fn without_sources_the_defaults_apply() {
         assert_eq!(load("", &[], &[]), Ok(Config::default()));
     }
 
     #[test]
-    fn what_is_printed_loads_as_it_was() {
+    fn a_printed_configuration_loads_unchanged() {
         let mut config = Config::default();
         config.training.neighbors = 7;
         config.data_dir = Some("/srv/a \"quoted\" folder".into());
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_key() {
         let check = |toml: &str, environment: &[(&str, &str)], part: &str| {
             let error = load(toml, environment, &[]).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -1,4 +1,4 @@
-//! Logs to standard error, metrics on an HTTP port of their own.
+//! Sets up logs on standard error and metrics on an HTTP port of their own.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use domain::error::InvalidField;
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryOptions {
     pub log_format: LogFormat,
-    /// Directives of `tracing_subscriber::EnvFilter`, for example `info,likemind::live=debug`.
+    /// The directives of `tracing_subscriber::EnvFilter`, for example `info,likemind::live=debug`.
     pub log_filter: String,
-    /// Whether a server offers Prometheus metrics.
+    /// Whether a server exposes Prometheus metrics.
     pub metrics: bool,
-    /// Where: plain HTTP, no authentication.
+    /// The address of the metrics, which are served over plain HTTP without authentication.
     pub metrics_listen: SocketAddr,
 }
 
@@ -27,7 +27,7 @@ pub struct TelemetryOptions {
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -44,10 +44,10 @@ impl Default for TelemetryOptions {
 
 impl TelemetryOptions {
     /// # Errors
-    /// Names the key.
+    /// [`InvalidField`] names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
         EnvFilter::try_new(&self.log_filter).map(drop).map_err(|error| {
-            let message = format!("must be directives like info,likemind::live=debug: {error}");
+            let message = format!("must be log directives, for example info,likemind::live=debug ({error})");
             InvalidField::new("telemetry.log_filter", "INVALID_FILTER", message)
         })
     }
@@ -55,7 +55,7 @@ impl TelemetryOptions {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    #[error("metrics cannot be offered on {listen} (telemetry.metrics_listen)")]
+    #[error("metrics cannot be served on {listen} (telemetry.metrics_listen)")]
     Metrics {
         listen: SocketAddr,
         #[source]
@@ -63,12 +63,12 @@ pub enum TelemetryError {
     },
 }
 
-/// Upper bounds, in seconds, of the buckets of RPC latencies.
+/// The upper bounds of the buckets of RPC latencies, in seconds.
 const LATENCY_BUCKETS: [f64; 17] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 
-/// Sends logs to standard error; of no effect when called again.
+/// Sends logs to standard error. Only the first call has an effect.
 pub fn init_logs(options: &TelemetryOptions) {
     let filter = EnvFilter::try_new(&options.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let layer = tracing_subscriber::fmt::layer()
@@ -79,14 +79,14 @@ pub fn init_logs(options: &TelemetryOptions) {
         LogFormat::Text => registry.with(layer.with_target(false)).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
-    // Whoever was first keeps the logs.
+    // It fails only if logs were set up before, which then stay as they are.
     drop(result);
 }
 
-/// Starts the metrics' HTTP listener on the present runtime.
+/// Starts the HTTP listener of the metrics on the current runtime.
 ///
 /// # Errors
-/// [`TelemetryError::Metrics`] when the port is taken.
+/// [`TelemetryError::Metrics`] when the address cannot be bound.
 pub fn init_metrics(options: &TelemetryOptions) -> Result<(), TelemetryError> {
     if !options.metrics {
         return Ok(());
@@ -98,6 +98,6 @@ pub fn init_metrics(options: &TelemetryOptions) -> Result<(), TelemetryError> {
         .set_buckets_for_metric(Matcher::Full("likemind_rpc_seconds".to_owned()), &LATENCY_BUCKETS)
         .and_then(PrometheusBuilder::install)
         .map_err(error)?;
-    tracing::info!(%listen, "metrics on http://{listen}/metrics");
+    tracing::info!(%listen, "serving metrics on http://{listen}/metrics");
     Ok(())
 }

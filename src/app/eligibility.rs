@@ -1,6 +1,7 @@
-//! Is a user eligible for coupons, and which can they have? Definitions and history from memory, what changes with every
-//! redemption from the database, in one query. First everything is gathered, then it is judged, without waiting for
-//! anything.
+//! Decides which coupons a user is eligible for, and lists those that they can use.
+//!
+//! Definitions and history come from memory. The state that changes with every redemption comes from the database, in one
+//! query. First everything is gathered; then it is assessed without I/O.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use domain::id::{CouponId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;
 
-/// What eligibility is judged with.
+/// Answers questions about eligibility and reserves coupons.
 #[derive(Clone)]
 pub struct EligibilityService {
     pub pool: Pool,
@@ -30,12 +31,12 @@ pub struct EligibilityService {
     pub policy: Policy,
 }
 
-/// Which coupons are asked about.
+/// The coupons that a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// These, in this order.
+    /// The named coupons, in this order.
     Named(Vec<CouponId>),
-    /// All that are on offer to the user now.
+    /// All coupons that are on offer to the user now.
     OnOffer,
 }
 
@@ -47,20 +48,21 @@ pub struct CheckRequest {
     pub caller: Arc<Caller>,
 }
 
+/// Asks for the coupons that a user can use, best first.
 #[derive(Debug, Clone)]
 pub struct UserCouponsRequest {
-    /// Of all that are on offer.
+    /// Checks all coupons that are on offer.
     pub check: CheckRequest,
     pub limit: usize,
     /// Whether the user's history may order the coupons.
     pub personalized: bool,
-    /// Logs nothing as offered.
+    /// Logs no coupon as offered.
     pub preview: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum EligibilityError {
-    /// It cannot be said without knowing what the user did, or what the items are.
+    /// The answer depends on the user's history or on facts about items.
     #[error("no snapshot is loaded")]
     NoSnapshot(Arc<ServingStatus>),
     #[error(transparent)]
@@ -68,11 +70,11 @@ pub enum EligibilityError {
 }
 
 impl EligibilityService {
-    /// Everything that decides about what is asked.
+    /// Fetches everything that the answer depends on.
     ///
     /// # Errors
-    /// See [`EligibilityError`]; a coupon that there is not is no error, but a reason.
-    pub async fn gather(&self, request: &CheckRequest) -> Result<Case, EligibilityError> {
+    /// See [`EligibilityError`]. An unknown coupon is not an error but a reason.
+    pub async fn gather(&self, request: &CheckRequest) -> Result<EligibilityInputs, EligibilityError> {
         let offer_catalog = self.offer_catalog_for(&request.coupons).await?;
         let sees = |offer: &&Arc<Offer>| request.caller.sees(offer.merchant());
         let chosen: Vec<(CouponId, Option<Arc<Offer>>)> = match &request.coupons {
@@ -93,18 +95,18 @@ impl EligibilityService {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
-        let standing = eligibility::read(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
-        Ok(Case {
-            others: others(&standing, &offer_catalog, request.cart.as_ref(), &request.caller),
+        let user = eligibility::read(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
+        Ok(EligibilityInputs {
+            others: other_offers(&user, &offer_catalog, request.cart.as_ref(), &request.caller),
             request: request.clone(),
             policy: self.policy,
             chosen,
             view,
-            standing,
+            user,
         })
     }
 
-    /// Logs what is shown as offered, and what would be as held out.
+    /// Logs the listed coupons as offered, and those that would be listed but for the holdout as held out.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -112,7 +114,7 @@ impl EligibilityService {
         exposures::log_of_user(&self.pool, &listed.user, listed.snapshot_version, &listed.exposures).await
     }
 
-    /// The one coupon that is named, if there is such a one for the caller.
+    /// Returns the named coupon if it exists and the caller may see it.
     pub(super) async fn named_offer(
         &self,
         coupon: &CouponId,
@@ -130,13 +132,13 @@ impl EligibilityService {
         Ok(Some(offer.clone()))
     }
 
-    /// The definitions; read anew when something is asked for that is not among them.
+    /// Returns the definitions. Reads them again when a requested coupon is not among them.
     async fn offer_catalog_for(&self, coupons: &Selection) -> Result<Arc<OfferCatalog>, EligibilityError> {
         let offer_catalog = self.live.offer_catalog();
         let is_missing = |id: &CouponId| offer_catalog.offer(id).is_none();
         let may_be_old = match coupons {
             Selection::Named(ids) => ids.iter().any(is_missing),
-            // As after a start, before it was read for the first time.
+            // The catalog is empty after a start, until it is read for the first time.
             Selection::OnOffer => offer_catalog.offers().next().is_none(),
         };
         if may_be_old {
@@ -147,14 +149,14 @@ impl EligibilityService {
     }
 }
 
-/// A user and the coupons that are asked about, at one moment: to be judged.
-pub struct Case {
+/// A user and the coupons of a request, as they are at one moment.
+pub struct EligibilityInputs {
     request: CheckRequest,
     policy: Policy,
-    /// `None` for a coupon that there is not, or not for this caller.
+    /// Has `None` for a coupon that does not exist or that this caller may not see.
     chosen: Vec<(CouponId, Option<Arc<Offer>>)>,
     view: Option<Arc<View>>,
-    standing: UserCouponState,
+    user: UserCouponState,
     others: Vec<Arc<Offer>>,
 }
 
@@ -162,7 +164,7 @@ pub struct Case {
 pub struct Checked {
     /// 0 while no snapshot is loaded.
     pub snapshot_version: i64,
-    /// The moment that the answer is about.
+    /// The moment at which the answer holds.
     pub checked_at: Timestamp,
     pub coupons: Vec<CheckedCoupon>,
 }
@@ -170,9 +172,9 @@ pub struct Checked {
 #[derive(Debug, Clone)]
 pub struct CheckedCoupon {
     pub coupon: CouponId,
-    /// `None` for a coupon that there is not, or not for this caller.
+    /// `None` for a coupon that does not exist or that this caller may not see.
     pub offer: Option<Arc<Offer>>,
-    /// As the caller may see it.
+    /// The part that the caller may see.
     pub assessment: Assessment,
 }
 
@@ -184,7 +186,7 @@ pub struct Listed {
     /// Best first.
     pub coupons: Vec<ListedCoupon>,
     pub user: UserId,
-    /// To be logged: coupons that the user is exposed to for the first time, and whether held out of them.
+    /// The coupons that the user is exposed to for the first time, which are to be logged, and whether the user is held out.
     pub exposures: Vec<(CouponId, bool)>,
 }
 
@@ -192,17 +194,17 @@ pub struct Listed {
 pub struct ListedCoupon {
     pub offer: Arc<Offer>,
     pub verdict: Verdict,
-    /// Affinity; 0 without personalization.
+    /// The affinity; 0 without personalization.
     pub score: f64,
     pub discount_minor: Option<i64>,
 }
 
-impl Case {
-    /// About how many multiply-adds it takes to judge it.
+impl EligibilityInputs {
+    /// Estimates the work of an assessment, in multiply-adds.
     pub fn work(&self) -> usize {
-        /// As long as looking up one name.
+        /// The cost of looking up one name.
         const NAME: usize = 200;
-        /// As long as looking whether one item is covered.
+        /// The cost of checking whether one item is covered.
         const CHECK: usize = 10;
         let cart = self.request.cart.as_ref().map_or(0, |cart| cart.lines.len() * NAME);
         let history = self.view.as_ref().map_or(0, |view| {
@@ -213,7 +215,7 @@ impl Case {
         self.chosen.len() * (NAME + cart + history)
     }
 
-    /// Judges every coupon that is asked about.
+    /// Assesses every coupon of the request.
     pub fn check(&self) -> Checked {
         let reader = reader(&self.request.caller);
         let coupons = self.assess_all().map(|coupon| CheckedCoupon {
@@ -226,20 +228,50 @@ impl Case {
         };
         Checked {
             snapshot_version: self.snapshot_version(),
-            checked_at: self.standing.now,
+            checked_at: self.user.now,
             coupons,
         }
     }
 
-    /// The coupons that the user can have, best first.
+    /// Lists the coupons that the user can use, best first.
     pub fn list(&self, request: &UserCouponsRequest) -> Listed {
-        let may_profile = self
-            .policy
-            .privacy
-            .allows(self.standing.user.consents, Purpose::Profiling);
+        let may_profile = self.policy.privacy.allows(self.user.user.consents, Purpose::Profiling);
         let personalized = request.personalized && may_profile;
         let view = self.view.as_deref().filter(|_| personalized);
-        // Both arms in one order: held out counts what would have been shown.
+        let recent = &self.user.user.recent_exposures;
+        let mut exposures_left = self
+            .policy
+            .max_exposures
+            .map(|max| (max as usize).saturating_sub(recent.len()));
+        let (mut coupons, mut exposures) = (Vec::new(), Vec::new());
+        for (coupon, is_held_out) in self.ranked(view) {
+            if coupons.len() == request.limit {
+                break;
+            }
+            let id = &coupon.offer.coupon.id;
+            if let Some(left) = exposures_left.as_mut().filter(|_| !recent.contains(id)) {
+                let Some(fewer) = left.checked_sub(1) else { continue };
+                *left = fewer;
+            }
+            if !request.preview && !self.user.exposed.contains(id) {
+                exposures.push((id.clone(), is_held_out));
+            }
+            if !is_held_out {
+                coupons.push(coupon);
+            }
+        }
+        Listed {
+            snapshot_version: self.snapshot_version(),
+            personalized,
+            coupons,
+            user: self.request.user.clone(),
+            exposures,
+        }
+    }
+
+    /// Ranks the coupons that the user can use and, in the same order, those that they are held out of, so that the
+    /// held-out coupons are those that would have been listed. Scores by affinity if there is a `view`.
+    fn ranked(&self, view: Option<&View>) -> Vec<(ListedCoupon, bool)> {
         let mut ranked: Vec<(ListedCoupon, bool)> = self
             .assess_all()
             .filter_map(|coupon| {
@@ -257,52 +289,24 @@ impl Case {
             })
             .collect();
         ranked.sort_by(|(a, _), (b, _)| a.rank(b));
-        let recent = &self.standing.user.recent_exposures;
-        let mut room = self
-            .policy
-            .max_exposures
-            .map(|max| (max as usize).saturating_sub(recent.len()));
-        let (mut coupons, mut exposures) = (Vec::new(), Vec::new());
-        for (coupon, is_held_out) in ranked {
-            if coupons.len() == request.limit {
-                break;
-            }
-            let id = &coupon.offer.coupon.id;
-            if let Some(room) = room.as_mut().filter(|_| !recent.contains(id)) {
-                let Some(less) = room.checked_sub(1) else { continue };
-                *room = less;
-            }
-            if !request.preview && !self.standing.exposed.contains(id) {
-                exposures.push((id.clone(), is_held_out));
-            }
-            if !is_held_out {
-                coupons.push(coupon);
-            }
-        }
-        Listed {
-            snapshot_version: self.snapshot_version(),
-            personalized,
-            coupons,
-            user: self.request.user.clone(),
-            exposures,
-        }
+        ranked
     }
 
     fn snapshot_version(&self) -> i64 {
         self.view.as_ref().map_or(0, |view| view.version)
     }
 
-    /// As an operator sees it.
+    /// Assesses every coupon, with all reasons, as an operator may see them.
     fn assess_all(&self) -> impl Iterator<Item = CheckedCoupon> {
-        let subject = Subject::new(
-            &self.standing,
+        let assessor = UserAssessor::new(
+            &self.user,
             self.view.as_deref(),
             self.request.cart.as_ref(),
             &self.others,
         );
         self.chosen.iter().map(move |(coupon, offer)| CheckedCoupon {
-            assessment: match (offer, self.standing.usages.get(coupon)) {
-                (Some(offer), Some(usage)) => subject.assess(offer, usage, &self.policy),
+            assessment: match (offer, self.user.usages.get(coupon)) {
+                (Some(offer), Some(usage)) => assessor.assess(offer, usage, &self.policy),
                 _ => Assessment::unknown_coupon(),
             },
             coupon: coupon.clone(),
@@ -311,27 +315,27 @@ impl Case {
     }
 }
 
-/// A user, their history and their cart, to be judged for one coupon after the other.
-pub(super) struct Subject<'a> {
-    standing: &'a UserCouponState,
+/// Assesses one user, with their history and cart, for one coupon after the other.
+pub(super) struct UserAssessor<'a> {
+    user: &'a UserCouponState,
     view: Option<&'a View>,
     history: Option<History<'a>>,
     cart: Option<&'a Cart>,
     others: &'a [Arc<Offer>],
 }
 
-impl<'a> Subject<'a> {
-    /// `others`: see [`others`].
+impl<'a> UserAssessor<'a> {
+    /// `others`: see [`other_offers`].
     pub fn new(
-        standing: &'a UserCouponState,
+        user: &'a UserCouponState,
         view: Option<&'a View>,
         cart: Option<&'a Cart>,
         others: &'a [Arc<Offer>],
     ) -> Self {
         Self {
-            standing,
+            user,
             view,
-            history: view.map(|view| History::of_user(view, &standing.user.id)),
+            history: view.map(|view| History::of_user(view, &user.user.id)),
             cart,
             others,
         }
@@ -341,22 +345,22 @@ impl<'a> Subject<'a> {
         let facts = AssessmentInput {
             offer,
             rules: &CompiledRules::new(offer, self.view, Users::One),
-            user: &self.standing.user,
+            user: &self.user.user,
             usage,
             history: self.history.as_ref(),
             view: self.view,
             cart: self.cart,
             others: self.others,
-            now: self.standing.now,
+            now: self.user.now,
         };
         assess(&facts, policy)
     }
 }
 
-/// Offers that stand beside the one that is judged: applied in the cart, of which none is known that the caller may not
-/// name, or reserved for the user.
-pub(super) fn others(
-    standing: &UserCouponState,
+/// Returns the offers that may conflict with the assessed one: those applied in the cart, except for offers that the caller
+/// may not see, and those reserved for the user.
+pub(super) fn other_offers(
+    user: &UserCouponState,
     offer_catalog: &OfferCatalog,
     cart: Option<&Cart>,
     caller: &Caller,
@@ -365,15 +369,11 @@ pub(super) fn others(
     let applied = applied
         .filter_map(|id| offer_catalog.offer(id))
         .filter(|offer| caller.sees(offer.merchant()));
-    let reserved = standing
-        .user
-        .reserved
-        .iter()
-        .filter_map(|(id, _)| offer_catalog.offer(id));
+    let reserved = user.user.reserved.iter().filter_map(|(id, _)| offer_catalog.offer(id));
     applied.chain(reserved).cloned().collect()
 }
 
-/// What of an assessment the caller may know.
+/// Returns which parts of an assessment the caller may see.
 pub(super) fn reader(caller: &Caller) -> Reader {
     match caller.role {
         Role::Operator | Role::Admin => Reader::Operator,
@@ -382,7 +382,7 @@ pub(super) fn reader(caller: &Caller) -> Reader {
     }
 }
 
-/// By its definition, which may be a moment old.
+/// Returns whether the offer may be on offer, by its definition, which may be a moment old.
 fn may_be_on_offer(offer: &Offer) -> bool {
     match offer.campaign.state {
         CampaignState::Scheduled | CampaignState::Active | CampaignState::Paused => true,
@@ -390,7 +390,7 @@ fn may_be_on_offer(offer: &Offer) -> bool {
     }
 }
 
-/// Not what is over, has not begun to be, or is for others.
+/// Returns false for a coupon that is unknown, a draft, ended, or assigned to others.
 fn is_on_offer(assessment: &Assessment) -> bool {
     !assessment.failures.iter().any(|failure| {
         matches!(
@@ -401,7 +401,7 @@ fn is_on_offer(assessment: &Assessment) -> bool {
 }
 
 impl ListedCoupon {
-    /// By priority of the campaign, then affinity, then the end of the window, then id.
+    /// Orders by priority of the campaign, then affinity, then the end of the window, then id.
     fn rank(&self, other: &Self) -> std::cmp::Ordering {
         let (own, others) = (&self.offer.campaign, &other.offer.campaign);
         let by_priority = others.priority.cmp(&own.priority);

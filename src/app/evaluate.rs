@@ -1,4 +1,4 @@
-//! Evaluation without training a snapshot: how good would these parameters have been?
+//! Evaluates parameters on past data without training a snapshot.
 
 use crate::store::postgres::pool::Pool;
 use coupons::backtest::{Backtest, BacktestOptions, backtest};
@@ -14,10 +14,10 @@ use recommender::snapshot::parameters::TrainingParameters;
 use super::train::{TrainError, compute};
 use super::training_input;
 
-/// Fits `parameters` on what was before the cut and measures on what came after.
+/// Fits `parameters` on the data before a cut in time and measures on the data after it.
 ///
-/// `split_at`: one date for all; absent, the latest part of every user's history is held out. `privacy`: whose data may
-/// be used.
+/// `split_at`: one date for all users; if absent, the latest part of every user's history is held out. `privacy`: whose
+/// data may be used.
 pub async fn evaluate(
     pool: &Pool,
     parameters: TrainingParameters,
@@ -34,7 +34,7 @@ pub async fn evaluate(
     Ok(evaluated.await??)
 }
 
-/// Ranks and predicts past campaigns, each by what was known the moment before it started.
+/// Ranks and predicts the redeemers of past campaigns, each by the data from before it started.
 pub async fn evaluate_coupons(
     pool: &Pool,
     parameters: TrainingParameters,

@@ -1,45 +1,42 @@
-//! Import: a CSV file of ratings, purchases, items, campaigns, … into the store.
+//! Imports a CSV file of ratings, purchases, items, campaigns and other records into the store.
 //!
-//! A thread reads and checks lines ahead of the task that stores them: batch after batch, each over several connections
-//! at once, lines that concern the same row in the order of the file. Whatever ends an import early, importing the file
-//! again from its beginning gives what one whole import would have given: all writes are idempotent.
+//! A thread reads and checks lines ahead of the task that stores them. Batches are stored one after the other, each over
+//! several connections at once, and lines that concern the same row in the order of the file. All writes are idempotent:
+//! whatever ends an import early, importing the file again from its beginning ends as one whole import would have ended.
 
 pub mod columns;
 pub mod input;
+mod kinds;
 mod order_lines;
 mod reader;
 mod records;
 mod rejects;
-mod subject;
+mod run;
 pub mod times;
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use domain::error::InvalidField;
 use domain::rating::RatingScale;
 
-use self::columns::{Assignments, ColumnError};
+use self::columns::{ColumnError, ColumnMap};
 use self::input::Input;
-use self::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
-use self::rejects::{Reject, RejectsFile};
-use self::subject::{
-    Assignments as AssignmentLines, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases,
-    Ratings, Redemptions, Subject, Suppressions, Written,
+use self::kinds::{
+    Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
+    RecordKind, Redemptions, Suppressions,
 };
+use self::rejects::Reject;
+use self::run::run;
 use self::times::TimeFormats;
-use self::writer::{Pending, Writer};
 
-/// What a file holds, one a line.
+/// The kind of record that a file holds, one on each line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportKind {
     Ratings,
@@ -48,21 +45,21 @@ pub enum ImportKind {
     Merchants,
     Campaigns,
     Coupons,
-    /// Items that coupons cover.
+    /// The items that coupons cover.
     CouponItems,
-    /// Users that campaigns are for.
+    /// The users that campaigns are assigned to.
     Assignments,
-    /// Of other systems.
+    /// Redemptions that another system has recorded.
     Redemptions,
-    /// Of users.
+    /// Attributes of users.
     Attributes,
     Consents,
-    /// Users that are never offered anything.
+    /// Users who are never offered anything.
     Suppressions,
 }
 
 impl ImportKind {
-    /// The names of its fields, as a column map has them.
+    /// Returns the names of its fields, which a [`ColumnMap`] uses.
     pub fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Ratings => Ratings::FIELDS,
@@ -72,7 +69,7 @@ impl ImportKind {
             Self::Campaigns => Campaigns::FIELDS,
             Self::Coupons => Coupons::FIELDS,
             Self::CouponItems => CouponItems::FIELDS,
-            Self::Assignments => AssignmentLines::FIELDS,
+            Self::Assignments => Assignments::FIELDS,
             Self::Redemptions => Redemptions::FIELDS,
             Self::Attributes => Attributes::FIELDS,
             Self::Consents => Consents::FIELDS,
@@ -81,23 +78,24 @@ impl ImportKind {
     }
 }
 
-/// How a file is to be read.
+/// How a file is read and stored.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     pub kind: ImportKind,
-    pub assignments: Assignments,
+    pub column_map: ColumnMap,
     pub times: TimeFormats,
     pub scale: RatingScale,
     pub delimiter: u8,
-    /// Where rejected lines go: the first file that can be written. None: they are only counted.
+    /// Candidates for the file of rejected lines: the first that can be written takes them. Without candidates rejected
+    /// lines are only counted.
     pub rejects: Vec<PathBuf>,
     /// The import stops after the batch in which more lines than this have been rejected.
     pub max_rejects: Option<u64>,
-    /// How many transactions store a batch at the same time; at least one.
+    /// How many transactions store a batch at the same time. 0 counts as 1.
     pub connections: usize,
-    /// Lines of a batch for every connection.
+    /// The number of lines of a batch for every connection.
     pub transaction_lines: usize,
-    /// How long to wait for a database that has gone away.
+    /// How long the import waits for a database that is not available.
     pub patience: Duration,
 }
 
@@ -105,7 +103,7 @@ impl ImportOptions {
     pub fn new(kind: ImportKind) -> Self {
         Self {
             kind,
-            assignments: Assignments::default(),
+            column_map: ColumnMap::default(),
             times: TimeFormats::default(),
             scale: RatingScale::default(),
             delimiter: b',',
@@ -117,8 +115,8 @@ impl ImportOptions {
         }
     }
 
-    /// How many batches are handed over to be stored before the first of them is: while PostgreSQL stores one, the next
-    /// is made ready. Where an import may stop after any batch, none is stored beyond it.
+    /// Returns how many batches are handed over before the first of them is stored, so that one is prepared while
+    /// PostgreSQL stores another. An import that may stop after any batch hands over one at a time.
     fn max_pending(&self) -> usize {
         match self.max_rejects {
             None => 2,
@@ -131,22 +129,22 @@ impl ImportOptions {
     }
 }
 
-/// What an import has done; `read = stored + merged + rejected`.
+/// The counts of an import, where `read = stored + merged + rejected`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ImportSummary {
-    /// Lines that hold something, without the header.
+    /// Lines that are not empty, without the header.
     pub read: u64,
-    /// New, or different from what was stored.
+    /// Lines that created or changed something.
     pub stored: u64,
-    /// Of no effect: stored already, older than what is stored, or superseded by a later line.
+    /// Lines without effect: already stored, older than what is stored, or superseded by a later line.
     pub merged: u64,
     pub rejected: u64,
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
-    /// Where the rejected lines are, if there are any and they were to be kept.
+    /// The file of rejected lines, if one was written.
     pub rejects_file: Option<PathBuf>,
-    /// The last line of the file that `read` counts.
+    /// The last line of the file that was read.
     pub last_line: u64,
-    /// Whether the rest of the file was left out on request.
+    /// Whether the import was interrupted before the end of the file.
     pub interrupted: bool,
     pub seconds: f64,
 }
@@ -171,12 +169,13 @@ impl ImportSummary {
     }
 }
 
-/// Where an import stands.
+/// The state of a running import.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     pub summary: &'a ImportSummary,
-    /// Of the file as it is stored.
+    /// The number of bytes read from the file, before decompression.
     pub bytes_read: u64,
+    /// The size of the file before decompression, if it is known.
     pub bytes: Option<u64>,
 }
 
@@ -192,14 +191,14 @@ pub enum ImportError {
     NoCsv { name: String, problem: String },
     #[error(transparent)]
     Columns(#[from] ColumnError),
-    #[error("{} cannot take the rejected lines", .path.display())]
+    #[error("the rejected lines cannot be written to {}", .path.display())]
     Rejects {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
     #[error(
-        "the import stopped after line {}; what is stored until there stays, and importing the file again is safe",
+        "the import stopped after line {}; the lines up to there are stored, and it is safe to import the file again",
         .summary.last_line
     )]
     Stopped {
@@ -209,10 +208,10 @@ pub enum ImportError {
     },
 }
 
-/// What ended an import that had begun.
+/// The reason why an import stopped after it had begun.
 #[derive(Debug, thiserror::Error)]
 pub enum StopCause {
-    #[error("the file cannot be read on")]
+    #[error("the rest of the file cannot be read")]
     Read(#[source] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -224,12 +223,12 @@ pub enum StopCause {
     Panicked,
 }
 
-/// Imports `input` from its beginning; ends early, after the batch under way, when `interrupt` is cancelled.
+/// Imports `input` from its beginning. Ends early, after the current batch, when `interrupt` is cancelled.
 ///
 /// `report` is called after every batch.
 ///
 /// # Errors
-/// [`ImportError::Stopped`] holds what was done until then; after every other error nothing is.
+/// [`ImportError::Stopped`] has the counts until then. With every other error nothing was stored.
 pub async fn import(
     pool: &Pool,
     input: Input,
@@ -245,135 +244,10 @@ pub async fn import(
         ImportKind::Campaigns => run::<Campaigns>(pool, input, options, interrupt, report).await,
         ImportKind::Coupons => run::<Coupons>(pool, input, options, interrupt, report).await,
         ImportKind::CouponItems => run::<CouponItems>(pool, input, options, interrupt, report).await,
-        ImportKind::Assignments => run::<AssignmentLines>(pool, input, options, interrupt, report).await,
+        ImportKind::Assignments => run::<Assignments>(pool, input, options, interrupt, report).await,
         ImportKind::Redemptions => run::<Redemptions>(pool, input, options, interrupt, report).await,
         ImportKind::Attributes => run::<Attributes>(pool, input, options, interrupt, report).await,
         ImportKind::Consents => run::<Consents>(pool, input, options, interrupt, report).await,
         ImportKind::Suppressions => run::<Suppressions>(pool, input, options, interrupt, report).await,
     }
-}
-
-async fn run<S: Subject>(
-    pool: &Pool,
-    input: Input,
-    options: &ImportOptions,
-    interrupt: &CancellationToken,
-    mut report: impl FnMut(Progress<'_>),
-) -> Result<ImportSummary, ImportError> {
-    let started = Instant::now();
-    let (name, bytes) = (input.name.clone(), input.bytes);
-    let mut batches = read_ahead::<S>(input, options);
-    tokio::select! {
-        opened = batches.recv() => match opened {
-            Some(FromReader::Opened) => {}
-            Some(FromReader::Refused(error)) => return Err(error),
-            _ => return Err(unreadable(name, io::Error::other("the reading thread ended with a panic"))),
-        },
-        () = interrupt.cancelled() => return Ok(ImportSummary { interrupted: true, ..ImportSummary::default() }),
-    };
-    let mut rejects =
-        RejectsFile::new(&options.rejects).map_err(|(path, source)| ImportError::Rejects { path, source })?;
-
-    let mut writer = Writer::<S>::new(pool, options, interrupt);
-    let mut summary = ImportSummary::default();
-    let mut pending = VecDeque::new();
-    let mut end = None;
-    let ended = loop {
-        // The first alone: before the second, PostgreSQL looks at how much there is.
-        let max_pending = if summary.read == 0 { 1 } else { options.max_pending() };
-        while end.is_none() && pending.len() < max_pending {
-            match hand_over(&mut batches, &mut writer, interrupt).await {
-                ControlFlow::Continue(handed_over) => pending.push_back(handed_over),
-                ControlFlow::Break(ended) => end = Some(ended),
-            }
-        }
-        let Some((handed_over, batch)) = pending.pop_front() else {
-            break end.unwrap_or(Ok(Ended::Complete));
-        };
-        let Written { stored, refused } = match handed_over.written().await {
-            Ok(Some(written)) => written,
-            Ok(None) => break Ok(Ended::Interrupted),
-            Err(cause) => break Err(cause),
-        };
-        let accepted = batch.n_values as u64 - refused.len() as u64;
-        let batch_rejects = merged(batch.rejects, batch.origins, refused);
-        summary.add(accepted, stored, &batch_rejects, batch.last_line);
-        if let Some(rejects) = &mut rejects
-            && let Err(error) = rejects.write(&batch_rejects)
-        {
-            break Err(StopCause::Rejects(error));
-        }
-        summary.seconds = started.elapsed().as_secs_f64();
-        report(Progress {
-            summary: &summary,
-            bytes_read: batch.bytes_read,
-            bytes,
-        });
-        if let Some(max) = options.max_rejects
-            && summary.rejected > max
-        {
-            break Err(StopCause::TooManyRejects { max });
-        }
-    };
-    summary.seconds = started.elapsed().as_secs_f64();
-    summary.rejects_file = rejects.and_then(RejectsFile::written);
-    match ended {
-        Ok(ended) => {
-            summary.interrupted = ended == Ended::Interrupted;
-            Ok(summary)
-        }
-        Err(cause) => Err(ImportError::Stopped {
-            cause,
-            summary: Box::new(summary),
-        }),
-    }
-}
-
-/// Hands the next batch over to the writer, if there is one and nobody interrupts.
-async fn hand_over<S: Subject>(
-    batches: &mut Receiver<FromReader<S::Value>>,
-    writer: &mut Writer<S>,
-    interrupt: &CancellationToken,
-) -> ControlFlow<Result<Ended, StopCause>, (Pending, Batch<S::Value>)> {
-    let next = tokio::select! {
-        biased;
-        () = interrupt.cancelled() => return ControlFlow::Break(Ok(Ended::Interrupted)),
-        next = batches.recv() => next,
-    };
-    let mut batch = match next {
-        Some(FromReader::Batch(batch)) => batch,
-        Some(FromReader::End) => return ControlFlow::Break(Ok(Ended::Complete)),
-        Some(FromReader::Broken(error)) => return ControlFlow::Break(Err(StopCause::Read(error))),
-        Some(FromReader::Opened | FromReader::Refused(_)) | None => {
-            return ControlFlow::Break(Err(StopCause::Panicked));
-        }
-    };
-    match writer.store(std::mem::take(&mut batch.values)).await {
-        Ok(Some(pending)) => ControlFlow::Continue((pending, batch)),
-        Ok(None) => ControlFlow::Break(Ok(Ended::Interrupted)),
-        Err(error) => ControlFlow::Break(Err(error.into())),
-    }
-}
-
-/// The lines that could not be read and those that the store has refused, in the order of the file.
-///
-/// `refused`: position in the batch, ascending, and why.
-fn merged(mut rejects: Vec<Reject>, origins: Vec<Origin>, refused: Vec<(usize, InvalidField)>) -> Vec<Reject> {
-    if refused.is_empty() {
-        return rejects;
-    }
-    let mut refused = refused.into_iter().peekable();
-    for (position, origin) in origins.into_iter().enumerate() {
-        if let Some((_, error)) = refused.next_if(|(refused, _)| *refused == position) {
-            rejects.push(origin.reject(error));
-        }
-    }
-    rejects.sort_by_key(|reject| reject.line);
-    rejects
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Complete,
-    Interrupted,
 }

@@ -1,4 +1,4 @@
-//! What a campaign has brought.
+//! Reports the lift of a campaign: offered users against held-out users.
 
 use crate::store::coupons::campaigns;
 use crate::store::coupons::lift::{ArmOutcome, outcomes};
@@ -16,7 +16,7 @@ pub struct CampaignLift {
     pub currency: Currency,
 }
 
-/// `None` for a campaign that there is not for `viewer`, the only merchant whose campaigns there are; `None`: all.
+/// Returns `None` for an unknown campaign. `viewer`: the only merchant whose campaigns are visible; `None` shows all.
 pub async fn report(
     pool: &Pool,
     campaign: &CampaignId,

@@ -4,8 +4,10 @@
 #[error("the operating system gave no random bytes")]
 pub struct NoRandomness(#[from] getrandom::Error);
 
+/// Returns `N` random bytes.
+///
 /// # Errors
-/// [`NoRandomness`].
+/// [`NoRandomness`] when the operating system gives none.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! Reserving a coupon: the evaluator decides under the user's lock, on the facts as they are there.
+//! Reserves a coupon. Eligibility is decided under the user's lock, by the state read there.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use domain::coupon::Cart;
 use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
 use domain::redemption::Reservation;
 
-use super::eligibility::{EligibilityError, EligibilityService, Subject, others, reader};
+use super::eligibility::{EligibilityError, EligibilityService, UserAssessor, other_offers, reader};
 use super::random::random_bytes;
-use super::sweep::give_back_expired;
+use super::sweep::release_expired;
 
 #[derive(Debug, Clone)]
 pub struct ReserveRequest {
@@ -32,14 +32,14 @@ pub enum ReserveError {
     UnknownCoupon(CouponId),
     #[error("the user is not eligible for the coupon")]
     NotEligible {
-        /// As the caller may see it; at least one failure.
+        /// The part that the caller may see; at least one failure.
         assessment: Assessment,
         offer: Arc<Offer>,
     },
-    /// Others took what was free, again and again.
-    #[error("others were faster; try again")]
+    /// Other reservations took what was free, at every attempt.
+    #[error("other reservations took what was free; try again")]
     Contended,
-    #[error("the system has no randomness to give")]
+    #[error("the operating system provides no random numbers")]
     NoRandomness,
     #[error(transparent)]
     Eligibility(#[from] EligibilityError),
@@ -51,14 +51,14 @@ impl From<StoreError> for ReserveError {
     }
 }
 
-/// How often a reservation is tried when what was free is taken in the meantime.
+/// How often a reservation is tried when another one takes what was free.
 const ATTEMPTS: u32 = 3;
 
 impl EligibilityService {
-    /// Sets aside what the coupon takes off the cart.
+    /// Reserves the discount that the coupon gives on the cart.
     ///
     /// # Errors
-    /// [`ReserveError::NotEligible`] with every reason.
+    /// [`ReserveError::NotEligible`] has every reason.
     pub async fn reserve(&self, request: &ReserveRequest) -> Result<Done<Reservation>, ReserveError> {
         let wanted = Wanted {
             reservation: ReservationId::new(random_id()?).map_err(|_| ReserveError::NoRandomness)?,
@@ -67,20 +67,20 @@ impl EligibilityService {
             exposure_window_days: self.policy.exposure_window_days,
         };
         for attempt in 1..=ATTEMPTS {
-            // Definitions and memory first: nothing of that is asked for under lock.
+            // Definitions and the view are fetched before the lock is taken.
             let offer = self
                 .named_offer(&request.coupon, &request.cart, &request.caller)
                 .await?;
             let offer = offer.ok_or_else(|| ReserveError::UnknownCoupon(request.coupon.clone()))?;
             let (offer_catalog, view) = (self.live.offer_catalog(), self.live.view());
-            let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |standing| {
+            let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |user| {
                 let cart = Some(&request.cart);
-                let others = others(standing, &offer_catalog, cart, &request.caller);
-                let subject = Subject::new(standing, view.as_deref(), cart, &others);
-                let Some(usage) = standing.usages.get(&request.coupon) else {
+                let others = other_offers(user, &offer_catalog, cart, &request.caller);
+                let assessor = UserAssessor::new(user, view.as_deref(), cart, &others);
+                let Some(usage) = user.usages.get(&request.coupon) else {
                     return Err(Assessment::unknown_coupon());
                 };
-                let assessment = subject.assess(&offer, usage, &self.policy);
+                let assessment = assessor.assess(&offer, usage, &self.policy);
                 match (assessment.verdict, assessment.discount_minor) {
                     (Verdict::Eligible, Some(amount_minor)) => Ok(grant(&offer, amount_minor)),
                     _ => Err(assessment),
@@ -90,15 +90,15 @@ impl EligibilityService {
                 Ok(done) => return Ok(done),
                 Err(StoreReserveError::Store(error)) => return Err(error.into()),
                 Err(StoreReserveError::Refused(assessment)) => {
-                    // What has expired may be all that is in the way.
-                    if attempt < ATTEMPTS && may_be_held(&assessment) && give_back_expired(&self.pool).await? > 0 {
+                    // Expired reservations may be the only reason.
+                    if attempt < ATTEMPTS && may_be_held(&assessment) && release_expired(&self.pool).await? > 0 {
                         continue;
                     }
                     let assessment = assessment.for_reader(reader(&request.caller));
                     return Err(ReserveError::NotEligible { assessment, offer });
                 }
                 Err(StoreReserveError::Taken) => {
-                    give_back_expired(&self.pool).await?;
+                    release_expired(&self.pool).await?;
                 }
             }
         }
@@ -106,7 +106,7 @@ impl EligibilityService {
     }
 }
 
-/// Whether a limit is reached, of which a part may be held by reservations that have expired.
+/// Returns whether a limit is reached that expired reservations may count towards.
 fn may_be_held(assessment: &Assessment) -> bool {
     use coupons::eligibility::Code::{BudgetExhausted, TotalCapReached, UserCapReached};
     let is_limit = |code| [BudgetExhausted, TotalCapReached, UserCapReached].contains(&code);
@@ -117,7 +117,7 @@ fn grant(offer: &Offer, amount_minor: i64) -> Grant {
     let by_assignment = offer.campaign.audience == Audience::Assigned;
     Grant {
         amount_minor,
-        // An assignment is good for one redemption.
+        // An assignment allows one redemption.
         user_cap: match by_assignment {
             true => Some(1),
             false => offer.coupon.per_user_cap.map(i64::from),
@@ -126,7 +126,7 @@ fn grant(offer: &Offer, amount_minor: i64) -> Grant {
     }
 }
 
-/// A new id of a redemption.
+/// Generates the id of a new redemption.
 ///
 /// # Errors
 /// [`ReserveError::NoRandomness`].
@@ -134,7 +134,7 @@ pub fn new_redemption_id() -> Result<RedemptionId, ReserveError> {
     RedemptionId::new(random_id()?).map_err(|_| ReserveError::NoRandomness)
 }
 
-/// 128 random bits in hexadecimal digits.
+/// Returns 128 random bits in hexadecimal digits.
 fn random_id() -> Result<String, ReserveError> {
     let bytes: [u8; 16] = random_bytes().map_err(|_| ReserveError::NoRandomness)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,4 +1,4 @@
-//! The loop that gives back what expired reservations hold, and forgets old requests.
+//! Releases expired reservations and deletes old request records, in a loop.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::store::redemptions;
 use crate::store::redemptions::requests;
 use domain::error::chain;
 
-/// How often old requests are forgotten.
+/// How often old request records are deleted.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Sweeps once an `interval` until `shutdown`. Any number of servers may do so at a time.
+/// Sweeps every `interval` until `shutdown`. Any number of servers may sweep at the same time.
 pub async fn run(pool: Pool, interval: Duration, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -30,18 +30,18 @@ pub async fn run(pool: Pool, interval: Duration, shutdown: CancellationToken) {
         match &result {
             Ok(()) if is_due => pruned_at = Some(Instant::now()),
             Ok(()) => {}
-            // That the database is away is reported where fresh data is read.
+            // A database that is not available is reported by the loop that reads fresh data.
             Err(error) if error.retry_after().is_some() || !is_well => {}
-            Err(error) => tracing::error!(error = %chain(error), "expired reservations could not be given back"),
+            Err(error) => tracing::error!(error = %chain(error), "expired reservations could not be released"),
         }
         is_well = result.is_ok();
     }
 }
 
 async fn sweep(pool: &Pool, with_requests: bool) -> Result<(), StoreError> {
-    let expired = give_back_expired(pool).await?;
+    let expired = release_expired(pool).await?;
     if expired > 0 {
-        tracing::debug!(expired, "gave back what {expired} expired reservations held");
+        tracing::debug!(expired, "released {expired} expired reservations");
     }
     if with_requests {
         requests::prune(pool).await?;
@@ -49,11 +49,11 @@ async fn sweep(pool: &Pool, with_requests: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Gives back what expired reservations hold now. Returns how many.
+/// Releases the reservations that have expired by now. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(super) async fn give_back_expired(pool: &Pool) -> Result<u64, StoreError> {
+pub(super) async fn release_expired(pool: &Pool) -> Result<u64, StoreError> {
     let expired = redemptions::sweep(pool).await?;
     metrics::counter!("likemind_reservations_expired_total").increment(expired);
     Ok(expired)

@@ -1,5 +1,7 @@
-//! The targets of a coupon: everybody is assessed and ranked at one moment, then the rows leave in batches; what may have
-//! changed since is looked at again before each.
+//! Lists the targets of a coupon.
+//!
+//! All users are assessed and ranked at one moment. The rows then leave in batches, and before each batch the facts that
+//! may have changed are checked again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,31 +31,31 @@ use recommender::snapshot::view::View;
 
 use super::eligibility::reader;
 
-/// Rows of the first batch, so that the first row comes soon; each batch is twice as long as the one before.
+/// The size of the first batch, small so that the first row comes soon. Each batch is twice as long as the one before.
 const FIRST_BATCH: usize = 64;
-const LONGEST_BATCH: usize = 1_024;
-/// After so long what is left of a batch is looked at again.
-const FRESH: Duration = Duration::from_secs(1);
+const MAX_BATCH: usize = 1_024;
+/// The remaining rows of a batch are checked again after this time.
+const MAX_CHECK_AGE: Duration = Duration::from_secs(1);
 
-/// Each takes two connections and all cores.
+/// Limits how many audiences are assessed at the same time, since each takes two connections and all cores.
 static ASSESSMENTS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Debug, Clone)]
 pub struct TargetsRequest {
     pub coupon: CouponId,
     pub by: RankBy,
-    /// Most rows of this call; `None`: all.
+    /// The greatest number of rows of this call; `None` allows all.
     pub limit: Option<u64>,
     pub min_score: Option<f64>,
-    /// Continues behind this row.
+    /// Continues after this row.
     pub after: Option<Position>,
     pub explain: bool,
-    /// Logs nobody as offered, nor as held out.
+    /// Logs nobody as offered or held out.
     pub preview: bool,
     pub caller: Arc<Caller>,
 }
 
-/// A row that was sent.
+/// The position of a row that was sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
     pub snapshot_version: i64,
@@ -62,7 +64,7 @@ pub struct Position {
     pub rank: u64,
 }
 
-/// What comes before the rows.
+/// The counts that come before the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub snapshot_version: i64,
@@ -73,10 +75,10 @@ pub struct Header {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// From 1, over all pages.
+    /// Counts from 1, over all pages.
     pub rank: u64,
     pub user: String,
-    /// Affinity, 0 or more, or a probability.
+    /// An affinity, 0 or more, or a probability.
     pub score: f64,
     pub explanation: Option<Explanation>,
 }
@@ -87,14 +89,14 @@ pub enum TargetsError {
     UnknownCoupon(CouponId),
     #[error("no snapshot is loaded")]
     NoSnapshot(Arc<ServingStatus>),
-    #[error("snapshot {version} is not held any more: list the targets anew")]
+    #[error("snapshot {version} is no longer in memory; list the targets from the beginning")]
     SnapshotGone { version: i64 },
     #[error(transparent)]
     NotFitted(#[from] NotFitted),
-    /// After the header: nobody is eligible any more.
+    /// Occurs after the header: nobody is eligible any more.
     #[error("the campaign of coupon {coupon} has stopped: {}", failure.code().name())]
     Stopped { coupon: CouponId, failure: Failure },
-    #[error("users are not in order: {0}")]
+    #[error("the users cannot be ranked")]
     Audience(#[from] UserSetError),
     #[error("assessing the users ended with a panic")]
     Panicked,
@@ -102,7 +104,7 @@ pub enum TargetsError {
     Store(#[from] StoreError),
 }
 
-/// Rows under way. End with [`Targets::close`].
+/// A list of targets that is being sent. End it with [`Targets::close`], which logs it.
 #[derive(Debug)]
 pub struct Targets {
     pool: Pool,
@@ -113,9 +115,9 @@ pub struct Targets {
     keys: OfferKeys,
     scorer: Scorer,
     ranking: RankedTargets,
-    /// Whether who is eligible depends on what they did.
+    /// Whether eligibility depends on the users' history.
     rules_need_history: bool,
-    /// Of the ranking: the first that no batch has held yet.
+    /// The first position in the ranking that no batch has held yet.
     next: usize,
     batch: Batch,
     batch_size: usize,
@@ -123,7 +125,7 @@ pub struct Targets {
     sent: u64,
 }
 
-/// What leaves next.
+/// The rows that are sent next.
 #[derive(Debug)]
 struct Batch {
     /// Positions in the ranking.
@@ -132,10 +134,10 @@ struct Batch {
 }
 
 impl Targets {
-    /// Assesses and ranks everybody.
+    /// Assesses and ranks all users.
     pub async fn open(pool: &Pool, live: &Live, policy: Policy, request: TargetsRequest) -> Result<Self, TargetsError> {
         let offer = find_offer(live, &request).await?;
-        // What is committed now shows; where the database is away, reading it says so.
+        // Everything committed by now is taken into account. If the database is not available, reading it below fails.
         live.refresh().await;
         let view = live.view().ok_or_else(|| TargetsError::NoSnapshot(live.status()))?;
         let version = request
@@ -143,37 +145,13 @@ impl Targets {
             .as_ref()
             .map_or(view.version, |after| after.snapshot_version);
         let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
-        // Closed never.
-        let _slot = ASSESSMENTS.acquire().await.map_err(|_| TargetsError::Panicked)?;
-        let offer_catalog = live.offer_catalog();
-        let (by, scored) = (request.by, snapshot.clone());
-        let scored_offer = offer.clone();
-        let score = compute(move || {
-            let scorer = Scorer::new(by, &scored, &scored_offer)?;
-            let scores = scorer.scores(&scored);
-            Ok::<_, TargetsError>((scorer, scores))
-        });
-        let query = query(&request.coupon, &offer, &offer_catalog, &policy, &snapshot);
-        let read = audience::read(pool, &query).map_err(TargetsError::from);
-        let (scored, read) = try_join!(score, read)?;
-        let (scorer, scores) = scored?;
-        let read = read.ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))?;
-        let keys = read.keys;
-        let assessment = Assessment {
-            snapshot: snapshot.clone(),
-            view,
-            offer: offer.clone(),
-            offer_catalog,
-            policy,
-            scores,
-            min_score: request.min_score,
-            reader: reader(&request.caller),
-        };
-        let ranking = compute(move || assessment.rank(read)).await??;
+        let rules_need_history = offer.coupon.rules.iter().any(Rule::needs_history);
+        let ranked = rank_audience(pool, live, policy, &request, offer, view, &snapshot).await?;
+        let RankedAudience { scorer, keys, ranking } = ranked;
         let header = Header {
             snapshot_version: version,
             coupon: request.coupon.clone(),
-            by,
+            by: request.by,
             counts: ranking.counts().clone(),
         };
         let next = request
@@ -187,7 +165,7 @@ impl Targets {
             policy,
             keys,
             scorer,
-            rules_need_history: offer.coupon.rules.iter().any(Rule::needs_history),
+            rules_need_history,
             next,
             batch: Batch {
                 rows: VecDeque::new(),
@@ -205,9 +183,9 @@ impl Targets {
         &self.header
     }
 
-    /// The next row; `None` at the end. What it answers has been looked at within the last second.
+    /// Returns the next row, checked within the last second, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Target>, TargetsError> {
-        if self.batch.checked_at.elapsed() > FRESH && !self.batch.rows.is_empty() {
+        if self.batch.checked_at.elapsed() > MAX_CHECK_AGE && !self.batch.rows.is_empty() {
             let rows = std::mem::take(&mut self.batch.rows);
             self.check(rows.into()).await?;
         }
@@ -224,7 +202,7 @@ impl Targets {
         }
     }
 
-    /// Writes down how many rows were listed.
+    /// Logs how many rows were listed.
     pub async fn close(self) -> Result<(), StoreError> {
         let listing = Listing {
             actor: &self.request.caller.name,
@@ -236,21 +214,21 @@ impl Targets {
         audience::log_listing(&self.pool, listing).await
     }
 
-    /// How many more rows may be sent.
+    /// Returns how many more rows may be sent.
     fn left(&self) -> u64 {
         self.request.limit.map_or(u64::MAX, |limit| limit - self.sent)
     }
 
-    /// The next batch: of those who are still to be offered the coupon, and of those who are held out among them.
+    /// Fills the next batch and logs its users as offered or held out.
     async fn fill(&mut self) -> Result<(), TargetsError> {
         let size = usize::try_from(self.left()).unwrap_or(usize::MAX).min(self.batch_size);
         let (first, mut offered) = (self.next, 0);
-        // As many again may be held out: a campaign that holds out most of its users logs them bit by bit.
+        // The bound on held-out users keeps a campaign that holds out most of its users from logging them all at once.
         while self.next < self.ranking.len() && offered < size && self.next - first < 2 * self.batch_size {
             offered += usize::from(!self.ranking.get(self.next).is_held_out);
             self.next += 1;
         }
-        self.batch_size = (self.batch_size * 2).min(LONGEST_BATCH);
+        self.batch_size = (self.batch_size * 2).min(MAX_BATCH);
         let exposed = self.check((first..self.next).collect()).await?;
         if !self.request.preview {
             exposures::log(&self.pool, self.keys, self.header.snapshot_version, &exposed).await?;
@@ -258,7 +236,8 @@ impl Targets {
         Ok(())
     }
 
-    /// Puts those at `positions` who may still be targeted into the batch; and who would be, in both arms.
+    /// Adds the users at `positions` who may still be targeted to the batch. Returns them together with the held-out users
+    /// for whom the same is true.
     async fn check(&mut self, positions: Vec<usize>) -> Result<Vec<Exposure>, TargetsError> {
         let ids: Vec<String> = positions
             .iter()
@@ -289,7 +268,7 @@ impl Targets {
         Ok(exposed)
     }
 
-    /// The user's key, unless they have withdrawn in the meantime.
+    /// Returns the user's key, unless they have withdrawn their consent in the meantime.
     fn still_targeted(&self, ranked: &RankedUser, recheck: &Recheck) -> Option<i64> {
         let user = recheck.users.get(ranked.id)?;
         let privacy = &self.policy.privacy;
@@ -313,13 +292,13 @@ impl Targets {
         }
     }
 
-    /// From which the scores come.
+    /// Returns the snapshot that the scores come from.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 }
 
-/// From the offer catalog; read anew once if it is not there.
+/// Finds the offer in the offer catalog. Reads the catalog again if it is not there.
 async fn find_offer(live: &Live, request: &TargetsRequest) -> Result<Arc<Offer>, TargetsError> {
     let visible = |offer_catalog: Arc<OfferCatalog>| {
         let offer = offer_catalog.offer(&request.coupon).cloned();
@@ -360,8 +339,55 @@ fn query<'a>(
     }
 }
 
-/// Everything that is needed to rank an audience, away from the async workers.
-struct Assessment {
+struct RankedAudience {
+    scorer: Scorer,
+    keys: OfferKeys,
+    ranking: RankedTargets,
+}
+
+/// Scores the users while their state is read, then assesses and ranks them.
+async fn rank_audience(
+    pool: &Pool,
+    live: &Live,
+    policy: Policy,
+    request: &TargetsRequest,
+    offer: Arc<Offer>,
+    view: Arc<View>,
+    snapshot: &Arc<Snapshot>,
+) -> Result<RankedAudience, TargetsError> {
+    // The semaphore is never closed.
+    let _slot = ASSESSMENTS.acquire().await.map_err(|_| TargetsError::Panicked)?;
+    let offer_catalog = live.offer_catalog();
+    let score = compute({
+        let (by, snapshot, offer) = (request.by, snapshot.clone(), offer.clone());
+        move || {
+            let scorer = Scorer::new(by, &snapshot, &offer)?;
+            let scores = scorer.scores(&snapshot);
+            Ok::<_, TargetsError>((scorer, scores))
+        }
+    });
+    let query = query(&request.coupon, &offer, &offer_catalog, &policy, snapshot);
+    let read = audience::read(pool, &query).map_err(TargetsError::from);
+    let (scored, read) = try_join!(score, read)?;
+    let (scorer, scores) = scored?;
+    let read = read.ok_or_else(|| TargetsError::UnknownCoupon(request.coupon.clone()))?;
+    let keys = read.keys;
+    let task = RankingTask {
+        snapshot: snapshot.clone(),
+        view,
+        offer,
+        offer_catalog,
+        policy,
+        scores,
+        min_score: request.min_score,
+        reader: reader(&request.caller),
+    };
+    let ranking = compute(move || task.rank(read)).await??;
+    Ok(RankedAudience { scorer, keys, ranking })
+}
+
+/// Everything that is needed to rank an audience on a blocking thread.
+struct RankingTask {
     snapshot: Arc<Snapshot>,
     view: Arc<View>,
     offer: Arc<Offer>,
@@ -372,7 +398,7 @@ struct Assessment {
     reader: Reader,
 }
 
-impl Assessment {
+impl RankingTask {
     fn rank(self, read: AudienceRead) -> Result<RankedTargets, TargetsError> {
         let audience = UserSet::new(self.snapshot, read.ids())?;
         let rules = CompiledRules::new(&self.offer, Some(&self.view), Users::Many);
@@ -392,6 +418,7 @@ impl Assessment {
     }
 }
 
+/// Runs CPU work on a blocking thread.
 async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TargetsError> {
     tokio::task::spawn_blocking(work)
         .await

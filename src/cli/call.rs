@@ -1,4 +1,4 @@
-//! `likemind call`: a small client for trying RPCs. It knows the messages from the descriptors that are compiled in.
+//! `likemind call`: a small client for trying RPCs. It reads the messages from the compiled-in descriptors.
 
 mod client;
 mod help;
@@ -24,32 +24,32 @@ pub use self::tls::TlsArgs;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct CallArgs {
-    /// Recommend, RecommendationService/Recommend or likemind.v1.RecommendationService/Recommend;
-    /// without it the RPCs are listed
+    /// The RPC: Recommend, RecommendationService/Recommend or likemind.v1.RecommendationService/Recommend
+    /// [default: list all RPCs]
     method: Option<String>,
-    /// The request as JSON, `-` to read it from standard input; for a stream of requests several documents or an
-    /// array [default: an empty request]
+    /// The request as JSON, or - to read it from standard input; for a stream of requests several documents or an array
+    /// [default: an empty request]
     request: Option<String>,
-    /// Lists services, methods and the fields of their requests; with METHOD, that one in detail
+    /// List the services, their RPCs and the fields of the requests; with METHOD, show that RPC in detail
     #[arg(long)]
     list: bool,
-    /// Where the server is [default: server.listen of the configuration]
+    /// Address of the server [default: server.listen of the configuration]
     #[arg(long, value_name = "URL")]
     address: Option<String>,
-    /// Gives up after so many milliseconds, and tells the server so
+    /// Deadline of the call in milliseconds, which the server is told
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: Option<u64>,
-    /// API key [default: the environment's LIKEMIND_API_KEY]
+    /// API key [default: the environment variable LIKEMIND_API_KEY]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Metadata to send along; may be repeated
+    /// Metadata to send with the call; may be repeated
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
     #[command(flatten)]
     tls: TlsArgs,
 }
 
-/// One piece of metadata.
+/// One entry of metadata.
 #[derive(Debug, Clone)]
 struct Header {
     key: MetadataKey<Ascii>,
@@ -60,50 +60,52 @@ impl FromStr for Header {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) = text.split_once(':').ok_or("must be KEY:VALUE")?;
+        let (key, value) = text
+            .split_once(':')
+            .ok_or("must be KEY:VALUE, for example x-request-id:7")?;
         let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
         Ok(Self {
             key: key
                 .parse()
-                .map_err(|_| format!("{key} is not the name of text metadata"))?,
+                .map_err(|_| format!("{key} is not a valid name for text metadata"))?,
             value: value
                 .parse()
-                .map_err(|_| format!("the value of {key} must be visible ASCII"))?,
+                .map_err(|_| format!("the value of {key} must consist of visible ASCII characters"))?,
         })
     }
 }
 
-/// Holds the API key where no other is given.
+/// The environment variable with the API key, used if no key is given.
 pub const KEY_VARIABLE: &str = "LIKEMIND_API_KEY";
 
-/// The metadata that says who calls.
+/// Returns the metadata that authenticates the caller.
 fn authorization(key: &str) -> anyhow::Result<(MetadataKey<Ascii>, MetadataValue<Ascii>)> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {key}")
         .parse()
-        .context("the API key must be visible ASCII")?;
+        .context("the API key must consist of visible ASCII characters")?;
     value.set_sensitive(true);
     Ok((MetadataKey::from_static("authorization"), value))
 }
 
-/// How a call ended that reached its server.
+/// How a call ended, unless the server could not be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     Ok,
-    /// The server, or the deadline, answered with an error, which has been printed.
+    /// The call failed with this status, which has been printed. The server sent it, or the deadline passed.
     Status(tonic::Code),
-    /// There is no such method, or it takes another request; which has been printed.
+    /// The method is unknown or the request does not fit it; the error has been printed.
     Usage,
 }
 
-/// Calls, or lists; answers go to standard output, the status of a failed call to standard error.
+/// Calls an RPC or lists the RPCs. Answers go to standard output, the status of a failed call to standard error.
 ///
 /// # Errors
-/// Nobody answers at the address.
+/// No server answers at the address.
 pub async fn run(args: CallArgs, default_address: &str) -> anyhow::Result<CallOutcome> {
     let called = call(args, default_address, &mut io::stdout(), &mut io::stderr()).await;
     let is_unread = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     match called {
-        // Whoever reads the output, `head` say, has seen enough.
+        // The reader has closed the pipe, as `head` does, and needs no more.
         Err(error) if error.downcast_ref().is_some_and(is_unread) => Ok(CallOutcome::Ok),
         Err(error) if error.is::<ResolveError>() || error.is::<RequestError>() => {
             eprintln!("error: {error:#}");
@@ -113,7 +115,7 @@ pub async fn run(args: CallArgs, default_address: &str) -> anyhow::Result<CallOu
     }
 }
 
-/// The command that makes this call, for a shell; `program` is this one as the shell finds it.
+/// Returns a shell command that makes this call. `program` is the path of this program for the shell.
 pub fn command_line(program: &str, method: &str, request_json: &serde_json::Value, address: &str) -> String {
     let words = [program, "call", method, &request_json.to_string(), "--address", address];
     words.map(quoted).join(" ")
@@ -126,11 +128,11 @@ async fn call(
     err: &mut (impl Write + Send),
 ) -> anyhow::Result<CallOutcome> {
     let methods = Methods::compiled_in()?;
-    let Some(asked) = &args.method else {
+    let Some(name) = &args.method else {
         write!(out, "{}", help::overview(&methods))?;
         return Ok(CallOutcome::Ok);
     };
-    let method = methods.resolve(asked)?;
+    let method = methods.resolve(name)?;
     if args.list {
         write!(out, "{}", help::details(method))?;
         return Ok(CallOutcome::Ok);
@@ -141,25 +143,9 @@ async fn call(
         None => String::new(),
     };
     let requests = message::requests(method, &text)?;
-    let mut headers: Vec<_> = args
-        .headers
-        .into_iter()
-        .map(|header| (header.key, header.value))
-        .collect();
-    if let Some(key) = args.key.or_else(|| std::env::var(KEY_VARIABLE).ok()) {
-        headers.push(authorization(&key)?);
-    }
-    let options = CallOptions {
-        timeout: args.timeout_ms.map(Duration::from_millis),
-        headers,
-    };
     let address = args.address.as_deref().unwrap_or(default_address);
-    let mut client = match options.timeout {
-        Some(timeout) => tokio::time::timeout(timeout, Client::connect(address, &args.tls))
-            .await
-            .with_context(|| format!("no server answers at {address} within {timeout:?}"))??,
-        None => Client::connect(address, &args.tls).await?,
-    };
+    let options = args.options()?;
+    let mut client = connect(address, &args.tls, options.timeout).await?;
     let mut responses = match client.send(method, requests, options).await {
         Ok(responses) => responses,
         Err(status) => return failed(&status, err),
@@ -173,13 +159,37 @@ async fn call(
     }
 }
 
+impl CallArgs {
+    fn options(&self) -> anyhow::Result<CallOptions> {
+        let headers = self.headers.iter().cloned();
+        let mut headers: Vec<_> = headers.map(|header| (header.key, header.value)).collect();
+        if let Some(key) = self.key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok()) {
+            headers.push(authorization(&key)?);
+        }
+        Ok(CallOptions {
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            headers,
+        })
+    }
+}
+
+async fn connect(address: &str, tls: &TlsArgs, timeout: Option<Duration>) -> anyhow::Result<Client> {
+    let connect = Client::connect(address, tls);
+    match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, connect)
+            .await
+            .with_context(|| format!("no server answers at {address} within {timeout:?}"))?,
+        None => connect.await,
+    }
+}
+
 async fn read_stdin() -> anyhow::Result<String> {
     tokio::task::spawn_blocking(|| io::read_to_string(io::stdin()))
         .await?
         .context("the request cannot be read from standard input")
 }
 
-/// One document; of a stream, one a line.
+/// Formats a response as an indented document, or as one line if the responses are a stream.
 fn as_text(method: &MethodDescriptor, response: &prost_reflect::DynamicMessage) -> serde_json::Result<String> {
     match method.is_server_streaming() {
         true => message::to_line(response),
@@ -192,7 +202,7 @@ fn failed(status: &tonic::Status, err: &mut impl Write) -> anyhow::Result<CallOu
     Ok(CallOutcome::Status(status.code()))
 }
 
-/// As a POSIX shell reads it back.
+/// Quotes a word for a POSIX shell.
 pub fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {

@@ -1,4 +1,4 @@
-//! `likemind config`: what is in force.
+//! `likemind config`: prints the configuration in effect.
 
 use super::Exit;
 use crate::config::Config;

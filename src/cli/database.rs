@@ -1,4 +1,4 @@
-//! The database that a command works on: the configured one, or a private one.
+//! Opens the database that a command works on: the configured one, or a private PostgreSQL.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use crate::store::postgres::options::DatabaseOptions;
 use crate::store::postgres::pool::Pool;
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 
-/// An open database; a private one runs as long as this lives.
+/// An open database. A private PostgreSQL runs until this is closed or dropped.
 pub(super) struct Database {
     pub pool: Pool,
     url: String,
     private: Option<PrivatePostgres>,
 }
 
-/// What it is opened for.
+/// The purpose that a database is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Requests: short statements; may begin while the database is away.
+    /// Serving requests, with short statements. The database need not be available yet.
     Serving,
-    /// Work that takes its time.
+    /// A job, whose statements may take long.
     Job,
-    /// To bring the schema up to date.
+    /// Migrating the schema.
     Migrating,
 }
 
 impl Database {
-    /// Starts a private PostgreSQL when no other is configured, and migrates it; the schema of a configured one must
-    /// be that of this program.
+    /// Opens the configured database, whose schema must match this program. Without one, starts a private PostgreSQL and
+    /// migrates its schema.
     pub async fn open(config: &Config, purpose: Purpose) -> anyhow::Result<Self> {
         let Some(url) = &config.database.url else {
             return Self::open_private(config, purpose).await;
@@ -54,7 +54,7 @@ impl Database {
         let private = start_private(config).await?;
         databases::create_if_missing(&private.url("postgres"), DATABASE_NAME).await?;
         let url = private.url(DATABASE_NAME);
-        // Of its own: a migration may take longer than a request's statement.
+        // Migrations get connections of their own, because they may take longer than a request's statement.
         let pool = Pool::connect(&url, &options(config, Purpose::Migrating)).await?;
         migrations::migrate(&pool).await?;
         pool.close().await;
@@ -65,7 +65,7 @@ impl Database {
         })
     }
 
-    /// Further connections to the same database, for something else.
+    /// Returns further connections to the same database, for another purpose.
     pub fn pool_for(&self, config: &Config, purpose: Purpose) -> anyhow::Result<Pool> {
         Ok(Pool::lazy(&self.url, &options(config, purpose))?)
     }
@@ -76,7 +76,7 @@ impl Database {
         match self.private {
             Some(private) => tokio::task::spawn_blocking(|| private.stop())
                 .await
-                .context("PostgreSQL was not stopped"),
+                .context("the private PostgreSQL could not be stopped"),
             None => Ok(()),
         }
     }
@@ -89,7 +89,7 @@ fn options(config: &Config, purpose: Purpose) -> DatabaseOptions {
     }
 }
 
-/// Inside the private PostgreSQL.
+/// The name of the database in the private PostgreSQL.
 const DATABASE_NAME: &str = "likemind";
 
 /// The first PostgreSQL that has `pg_current_xact_id()`, which the schema uses.
@@ -102,7 +102,7 @@ pub(super) fn data_dir(config: &Config) -> PathBuf {
 }
 
 async fn start_private(config: &Config) -> anyhow::Result<PrivatePostgres> {
-    // Room for several processes on one private database.
+    // Several processes may use one private database.
     let max_connections = config.database.max_connections.saturating_mul(4).max(100);
     let options = PrivatePostgresOptions {
         oldest_major: OLDEST_POSTGRES_MAJOR,
@@ -124,7 +124,7 @@ async fn check_schema(pool: &Pool, purpose: Purpose) -> anyhow::Result<()> {
         Ok(Schema::Current) => Ok(()),
         Ok(other) => anyhow::bail!(remedy(other)),
         Err(error @ StoreError::Unavailable(_)) if purpose == Purpose::Serving => {
-            tracing::warn!(%error, "the database is not available; serving begins when it is");
+            tracing::warn!(%error, "the database is not available yet; requests are answered once it is");
             tokio::spawn(check_schema_later(pool.clone()));
             Ok(())
         }
@@ -132,7 +132,7 @@ async fn check_schema(pool: &Pool, purpose: Purpose) -> anyhow::Result<()> {
     }
 }
 
-/// Looks again until the database answers: without its schema every request fails, and should say why somewhere.
+/// Checks the schema once the database is available. With a wrong schema every request would fail, so the reason is logged.
 async fn check_schema_later(pool: Pool) {
     loop {
         tokio::time::sleep(SCHEMA_RETRY).await;
@@ -142,7 +142,7 @@ async fn check_schema_later(pool: Pool) {
                 tracing::error!("{}", remedy(other));
                 return;
             }
-            // Others report that it is away.
+            // The unavailable database is reported elsewhere.
             Err(_) => {}
         }
     }
@@ -152,9 +152,9 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
 fn remedy(schema: Schema) -> &'static str {
     match schema {
-        Schema::Older | Schema::Current => {
-            "the schema of the database is older than this program: run `likemind migrate`"
+        Schema::Older | Schema::Current => "the database schema is older than this program; run `likemind migrate`",
+        Schema::Newer => {
+            "the database schema is newer than this program; use the version of the program that migrated it"
         }
-        Schema::Newer => "the schema of the database is newer than this program: use the version that migrated it",
     }
 }

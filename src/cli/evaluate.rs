@@ -1,4 +1,4 @@
-//! `likemind evaluate`.
+//! `likemind evaluate`: measures parameters on past data.
 
 mod coupons;
 
@@ -16,9 +16,9 @@ use domain::time::Timestamp;
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct EvaluateArgs {
     #[command(subcommand)]
-    subject: Option<Subject>,
-    /// Hold out everything from this instant on (2011-08-15, or RFC 3339) instead of the latest part of every
-    /// user's history
+    command: Option<EvaluateCommand>,
+    /// Hold out all data from this instant on, a date (2011-08-15) or RFC 3339 [default: hold out the latest part of
+    /// every user's history]
     #[arg(long, value_name = "DATE", value_parser = instant)]
     split_at: Option<Timestamp>,
     /// Print the figures as JSON
@@ -27,8 +27,8 @@ pub(super) struct EvaluateArgs {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Subject {
-    /// How well past campaigns' redeemers would have been found and foreseen, each by what was known when it started
+enum EvaluateCommand {
+    /// Measure how well the redeemers of past campaigns could be ranked and predicted before each campaign started
     Coupons(coupons::CouponsArgs),
 }
 
@@ -39,11 +39,11 @@ fn instant(text: &str) -> Result<Timestamp, String> {
         .and_then(|date| date.and_hms_opt(0, 0, 0));
     date.map(|midnight| midnight.and_utc())
         .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc)))
-        .ok_or_else(|| "must be a date like 2011-08-15, or RFC 3339".to_owned())
+        .ok_or_else(|| "must be a date, for example 2011-08-15, or a time in RFC 3339".to_owned())
 }
 
 pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Exit> {
-    if let Some(Subject::Coupons(args)) = args.subject {
+    if let Some(EvaluateCommand::Coupons(args)) = args.command {
         return coupons::run(args, config).await;
     }
     let database = Database::open(&config, Purpose::Job).await?;

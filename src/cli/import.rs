@@ -1,4 +1,4 @@
-//! `likemind import`.
+//! `likemind import`: imports records from a CSV file.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Purpose};
-use super::{Exit, shutdown};
-use crate::app::import::columns::Assignments;
+use super::{Exit, process};
+use crate::app::import::columns::ColumnMap;
 use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, import};
@@ -24,33 +24,33 @@ use domain::rating::RatingScale;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct ImportArgs {
-    /// What the file holds, one a line
+    /// The kind of record on the lines of the file
     #[arg(value_enum)]
-    what: What,
-    /// CSV with a header, plain or compressed with gzip or zstd, whatever its name; - for standard input
+    kind: Kind,
+    /// CSV file with a header line, plain or compressed with gzip or zstd; - for standard input
     file: PathBuf,
-    /// Column that gives a field, or a template of columns; a field with a column of its own name needs none
-    #[arg(long, value_name = "FIELD=COLUMN,…", value_parser = assignments)]
+    /// Read a field from this column, or from a template of columns [default: the column with the field's name]
+    #[arg(long, value_name = "FIELD=COLUMN,…", value_parser = pairs)]
     map: Vec<Pairs>,
-    /// Text that a field has in every line
-    #[arg(long, value_name = "FIELD=TEXT,…", value_parser = assignments)]
+    /// Give a field the same text on every line
+    #[arg(long, value_name = "FIELD=TEXT,…", value_parser = pairs)]
     set: Vec<Pairs>,
-    /// Format of times, as strftime has it, or unix, or unix_ms; the first that fits [default: ISO 8601]
+    /// Format of times: a strftime format, unix or unix_ms; if repeated, the first that fits [default: ISO 8601]
     #[arg(long, value_name = "FORMAT")]
     time_format: Vec<String>,
-    /// Zone of times that name no offset
+    /// Time zone of times without an offset
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
-    /// Character between fields: one ASCII character, or tab
+    /// Character between fields: one ASCII character, or the word tab
     #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
     delimiter: u8,
-    /// Where rejected lines go [default: FILE.rejects.csv]
+    /// File for rejected lines [default: FILE.rejects.csv]
     #[arg(long, value_name = "PATH")]
     rejects: Option<PathBuf>,
-    /// Stop when more lines than this have been rejected
+    /// Stop once more lines than this have been rejected
     #[arg(long, value_name = "LINES")]
     max_rejects: Option<u64>,
-    /// Connections to the database that store at the same time
+    /// Number of database connections that store in parallel
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: u8,
     /// Print the summary as JSON
@@ -59,18 +59,18 @@ pub struct ImportArgs {
 }
 
 const HELP: &str = "\
-Fields (* must be mapped, set, or have a column of the same name):
+Fields (those with * are required: map them, set them, or have a column of the same name):
   ratings    user_id* item_id* value* rated_at
   purchases  order_id* line_number user_id* item_id* quantity* currency* purchased_at*,
-             one of line_total_minor, line_total, unit_price,
-             and coupon_discount_minor or coupon_discount: what coupons took off the line
+             one of line_total_minor, line_total and unit_price*,
+             and coupon_discount_minor or coupon_discount: the discount that coupons gave on the line
   items      item_id* title merchant_id category listed,
-             and price or price_minor, with currency
+             and price or price_minor, together with currency
   merchants  merchant_id* name
   campaigns  campaign_id* merchant_id name state starts_at* currency* priority exclusive audience
              holdout_basis_points, one of ends_at and ends_on*, and budget or budget_minor
   coupons    coupon_id* campaign_id* title currency* max_discount_minor min_cart_minor covers
-             per_user_cap total_cap, and one of percent, amount, amount_minor, free_shipping*
+             per_user_cap total_cap, and one of percent, amount, amount_minor and free_shipping*
   coupon-items  coupon_id* item_id*
   assignments   campaign_id* user_id*
   redemptions   coupon_id* user_id* redeemed_at* redemption_id order_id amount_minor
@@ -78,26 +78,29 @@ Fields (* must be mapped, set, or have a column of the same name):
   consents      user_id* purpose* granted* decided_at source
   suppressions  user_id* reason
 
-  An empty cell is an absent value: it keeps what is stored, and is rejected where the field has a *.
-  A template names its columns in braces: --map 'title={type} {size}'.
-  rated_at: the latest wins. Without it every rating is as new as the import; to repeat an import
-  without effect, give it an instant: --set rated_at=2024-01-01.
-  line_total, unit_price and price are decimal numbers in major units (pounds, not pence); the total
-  of a line is exact and rounded to the minor unit once, halves away from zero. quantity is negative
-  for a return. Without line_number the lines of an order with the same user and item are counted;
-  an order must then be in one file, and its lines near each other.
-  state is draft, scheduled, active, paused or ended; without it a new campaign whose window is over
-  has ended, any other is a draft. ends_on is the last day, ends_at the first instant after the end.
-  audience is all or assigned; covers is all or items, those of coupon-items. Campaigns come before
-  their coupons and assignments, coupons before their items and redemptions: a line that names what
-  there is not is rejected. A redemption without redemption_id is known by coupon, user and instant.
-  purpose is marketing, profiling or training; what was decided later holds. Suppressed users are never
+Values:
+  An empty cell leaves the stored value as it is. In a field with * it is an error.
+  A template names columns in braces: --map 'title={type} {size}'.
+  rated_at: the latest rating wins. Without rated_at every rating is dated with the start of the
+  import; to make repeated imports have no effect, set a date: --set rated_at=2024-01-01.
+  line_total, unit_price and price are decimal numbers in major units (pounds, not pence). The total
+  of a line is computed exactly and then rounded to the minor unit, halves away from zero. A negative
+  quantity is a return. Without line_number, lines with the same order, user and item are numbered in
+  the order of the file; all lines of an order must then be in one file and close to each other.
+  state is draft, scheduled, active, paused or ended. Without state, a new campaign has ended if its
+  window is over, and is a draft otherwise. ends_on is the last day of a campaign, ends_at the first
+  instant after its end. audience is all or assigned. covers is all or items; items are those imported
+  as coupon-items.
+  Import campaigns before their coupons and assignments, and coupons before their items and
+  redemptions: lines that refer to unknown records are rejected. A redemption without redemption_id
+  is identified by coupon, user and instant.
+  purpose is marketing, profiling or training; the latest decision wins. Suppressed users are never
   offered anything.
-  Times name their offset or are those of --time-zone; one that its clocks show twice is the earlier.
+  Times without an offset are in --time-zone. Where its clocks show a time twice, the earlier is meant.
 
-Lines that cannot be imported go to the file of rejects, with line number, field, reason and the
-record as it stands; all others are imported. To repeat an import, after an interruption or with
-lines mended, import the whole file again: it ends as if it had been imported once.
+Lines that cannot be imported go to the file of rejects with line number, field, reason, message and
+the original record; all other lines are imported. To repeat an import, after an interruption or with
+corrected lines, import the whole file again: the result is the same as that of a single import.
 
 Examples:
   likemind import ratings ratings.csv.gz --map value=stars,rated_at=timestamp --time-format unix
@@ -107,7 +110,7 @@ Examples:
   zcat items.csv.gz | likemind import items - --map 'item_id=sku,title={type} {size}'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum What {
+enum Kind {
     Ratings,
     Purchases,
     Items,
@@ -122,30 +125,30 @@ enum What {
     Suppressions,
 }
 
-impl From<What> for ImportKind {
-    fn from(what: What) -> Self {
-        match what {
-            What::Ratings => Self::Ratings,
-            What::Purchases => Self::Purchases,
-            What::Items => Self::Items,
-            What::Merchants => Self::Merchants,
-            What::Campaigns => Self::Campaigns,
-            What::Coupons => Self::Coupons,
-            What::CouponItems => Self::CouponItems,
-            What::Assignments => Self::Assignments,
-            What::Redemptions => Self::Redemptions,
-            What::Attributes => Self::Attributes,
-            What::Consents => Self::Consents,
-            What::Suppressions => Self::Suppressions,
+impl From<Kind> for ImportKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Ratings => Self::Ratings,
+            Kind::Purchases => Self::Purchases,
+            Kind::Items => Self::Items,
+            Kind::Merchants => Self::Merchants,
+            Kind::Campaigns => Self::Campaigns,
+            Kind::Coupons => Self::Coupons,
+            Kind::CouponItems => Self::CouponItems,
+            Kind::Assignments => Self::Assignments,
+            Kind::Redemptions => Self::Redemptions,
+            Kind::Attributes => Self::Attributes,
+            Kind::Consents => Self::Consents,
+            Kind::Suppressions => Self::Suppressions,
         }
     }
 }
 
-/// Field and value, several of them.
+/// Fields with their value.
 type Pairs = Vec<(String, String)>;
 
-/// `field=value,field=value`; a comma that is not followed by another `field=` belongs to the value.
-fn assignments(text: &str) -> Result<Pairs, String> {
+/// Reads `field=value,field=value`. A comma that is not followed by another `field=` belongs to the value.
+fn pairs(text: &str) -> Result<Pairs, String> {
     let is_field = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let mut pairs: Pairs = Vec::new();
     for piece in text.split(',') {
@@ -170,7 +173,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
         b"tab" | b"\\t" => Ok(b'\t'),
         [b'"' | b'\n' | b'\r'] => Err("must not be a quote or a line end".to_owned()),
         [byte] if byte.is_ascii() => Ok(*byte),
-        _ => Err("must be one ASCII character, or tab".to_owned()),
+        _ => Err("must be one ASCII character, or the word tab".to_owned()),
     }
 }
 
@@ -189,12 +192,12 @@ pub(super) async fn run(args: ImportArgs, config: Config) -> anyhow::Result<Exit
     }
 }
 
-/// Whether the command itself has to be changed.
+/// Returns whether the options of the command are wrong.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<InvalidField>() || matches!(error.downcast_ref(), Some(ImportError::Columns(_)))
 }
 
-/// Imports a file and prints what became of it, also when it stopped early.
+/// Imports a file and prints the summary, also when the import stopped early.
 async fn import_file(args: ImportArgs, pool: &Pool, scale: &RatingScale) -> anyhow::Result<ImportSummary> {
     let is_stdin = args.file.as_os_str() == "-";
     let input = match is_stdin {
@@ -202,7 +205,7 @@ async fn import_file(args: ImportArgs, pool: &Pool, scale: &RatingScale) -> anyh
         false => Input::file(&args.file).with_context(|| format!("{} cannot be opened", args.file.display()))?,
     };
     let options = ImportOptions {
-        assignments: Assignments {
+        column_map: ColumnMap {
             columns: args.map.concat(),
             constants: args.set.concat(),
         },
@@ -212,13 +215,13 @@ async fn import_file(args: ImportArgs, pool: &Pool, scale: &RatingScale) -> anyh
         rejects: match args.rejects {
             Some(path) => vec![path],
             None if is_stdin => vec![PathBuf::from("stdin.rejects.csv")],
-            None => rejects_of(&args.file),
+            None => default_rejects(&args.file),
         },
         max_rejects: args.max_rejects,
         connections: args.connections.into(),
-        ..ImportOptions::new(args.what.into())
+        ..ImportOptions::new(args.kind.into())
     };
-    let result = import_now(pool, input, &options, &shutdown::requested()).await;
+    let result = import_with_progress(pool, input, &options, &process::shutdown_requested()).await;
     match &result {
         Ok(summary) => print(summary, args.json)?,
         Err(ImportError::Stopped { summary, .. }) => print(summary, args.json)?,
@@ -227,8 +230,8 @@ async fn import_file(args: ImportArgs, pool: &Pool, scale: &RatingScale) -> anyh
     Ok(result?)
 }
 
-/// Imports, showing progress.
-pub(super) async fn import_now(
+/// Imports and shows the progress.
+pub(super) async fn import_with_progress(
     pool: &Pool,
     input: Input,
     options: &ImportOptions,
@@ -240,8 +243,8 @@ pub(super) async fn import_now(
     result
 }
 
-/// Beside the file; in the working folder where that one cannot be written.
-fn rejects_of(file: &Path) -> Vec<PathBuf> {
+/// Returns the default files for rejected lines: beside the file, or in the working folder if that is not possible.
+fn default_rejects(file: &Path) -> Vec<PathBuf> {
     let with_suffix = |path: &Path| {
         let mut name = OsString::from(path);
         name.push(".rejects.csv");
@@ -251,7 +254,7 @@ fn rejects_of(file: &Path) -> Vec<PathBuf> {
     std::iter::once(with_suffix(file)).chain(working_folder).collect()
 }
 
-/// A bar on a terminal, a log line now and then elsewhere.
+/// Shows the progress as a bar on a terminal, and in log lines otherwise.
 struct Report {
     bar: ProgressBar,
     last_log: Instant,
@@ -288,13 +291,19 @@ impl Report {
                 self.last_log = Instant::now();
                 let percent = progress.bytes.map(|bytes| 100 * progress.bytes_read / bytes.max(1));
                 let (read, rejected) = (summary.read, summary.rejected);
-                tracing::info!(read, rejected, percent, rate, "imported {read} lines, {rate} a second");
+                tracing::info!(
+                    read,
+                    rejected,
+                    percent,
+                    rate,
+                    "imported {read} lines so far, {rate} per second"
+                );
             }
             return;
         }
         self.bar.set_position(progress.bytes_read);
         self.bar.set_message(format!(
-            "{} lines, {} rejected, {} a second",
+            "{} lines, {} rejected, {} per second",
             HumanCount(summary.read),
             HumanCount(summary.rejected),
             HumanCount(rate)
@@ -315,18 +324,18 @@ pub(super) fn print(summary: &ImportSummary, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "read {} = stored {} + merged {} + rejected {}, in {:.1} s ({rate} lines a second)",
+        "read {} = stored {} + merged {} + rejected {}, in {:.1} s ({rate} lines per second)",
         summary.read, summary.stored, summary.merged, summary.rejected, summary.seconds
     );
     for (reason, lines) in &summary.rejects_by_reason {
         println!("  rejected {lines}: {reason}");
     }
     if let Some(path) = &summary.rejects_file {
-        println!("rejected lines are in {}", path.display());
+        println!("The rejected lines are in {}.", path.display());
     }
     if summary.interrupted {
         println!(
-            "interrupted after line {}: import the file again for the rest",
+            "Interrupted after line {}. Import the file again to import the rest.",
             summary.last_line
         );
     }
@@ -353,9 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_told_apart() {
+    fn a_comma_may_belong_to_a_value() {
         let check = |text: &str, want: &[(&str, &str)]| {
-            let got = assignments(text).unwrap();
+            let got = pairs(text).unwrap();
             let got: Vec<(&str, &str)> = got
                 .iter()
                 .map(|(field, value)| (field.as_str(), value.as_str()))
@@ -374,7 +383,7 @@ mod tests {
         check("title=a=b,C=d", &[("title", "a=b,C=d")]);
         check("title=", &[("title", "")]);
         for bad in ["", "user_id", "=x", ",user_id=x", "User=x"] {
-            assert!(assignments(bad).is_err(), "{bad}");
+            assert!(pairs(bad).is_err(), "{bad}");
         }
     }
 
@@ -389,7 +398,7 @@ mod tests {
             "--delimiter=tab",
         ])
         .unwrap();
-        assert_eq!(args.what, What::Ratings);
+        assert_eq!(args.kind, Kind::Ratings);
         assert_eq!(args.map.concat().len(), 2);
         assert_eq!(args.delimiter, b'\t');
         for bad in [
@@ -408,7 +417,7 @@ mod tests {
     fn rejects_stand_beside_the_file() {
         let check = |file: &str, want: &[&str]| {
             let want: Vec<PathBuf> = want.iter().map(PathBuf::from).collect();
-            assert_eq!(rejects_of(Path::new(file)), want);
+            assert_eq!(default_rejects(Path::new(file)), want);
         };
         check(
             "/data/a.csv.zst",

@@ -1,12 +1,12 @@
-//! `likemind keys`.
+//! `likemind keys`: creates, lists and revokes API keys.
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::database::{Database, Purpose};
-use super::{Exit, actor};
+use super::{Exit, process};
+use crate::app::random::random_bytes;
 use crate::config::Config;
 use crate::store::access::keys::{self, KeyRecord, NewKey};
 use crate::store::postgres::pool::Pool;
@@ -27,26 +27,26 @@ pub(super) struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a key and show it, once; with the first one, servers begin to ask for keys
+    /// Create a key and print it, once; servers require keys as soon as there is one
     Create {
-        /// service, ingest, marketer, operator or admin
+        /// The role of its callers: service, ingest, marketer, operator or admin
         #[arg(long)]
         role: Role,
-        /// The only merchant that a marketer sees [default: all]
+        /// The only merchant that a marketer may see [default: all]
         #[arg(long, value_name = "ID", value_parser = merchant)]
         merchant: Option<MerchantId>,
-        /// Until when it is good: an instant (2027-01-31T00:00:00Z) or so many days from now (90d) [default: until it is
-        /// revoked]
+        /// When it expires: an instant (2027-01-31T00:00:00Z) or a number of days from now (90d) [default: never]
         #[arg(long, value_name = "WHEN", value_parser = expiry)]
         expires: Option<Timestamp>,
-        /// What it is for
+        /// A note about its use
         #[arg(long, default_value = "")]
         note: String,
     },
-    /// All keys, without their secrets
+    /// List all keys, without their secrets
     List,
-    /// Take a key out of use on all servers, within live.refresh_interval_ms
+    /// Revoke a key; all servers refuse it within live.refresh_interval_ms
     Revoke {
+        /// The id of the key, as keys list shows it
         #[arg(value_name = "ID")]
         key: String,
     },
@@ -60,7 +60,7 @@ pub(super) async fn run(args: KeysArgs, config: Config) -> anyhow::Result<Exit> 
     } = &args.action
         && *role != Role::Marketer
     {
-        eprintln!("error: --merchant is only for the role marketer, not {role}");
+        eprintln!("error: --merchant needs the role marketer, not {role}");
         return Ok(Exit::Usage);
     }
     let database = Database::open(&config, Purpose::Job).await?;
@@ -86,12 +86,12 @@ async fn act(pool: &Pool, args: KeysArgs) -> anyhow::Result<()> {
                 note,
                 expires_at: expires,
             };
-            keys::create(pool, &new, &actor::this_process()).await?;
+            keys::create(pool, &new, &process::actor()).await?;
             match args.json {
                 true => println!("{:#}", json!({ "id": key.id.as_str(), "key": key.expose() })),
                 false => {
                     println!("{}", key.expose());
-                    eprintln!("It is not shown again. Callers send it as `authorization: Bearer <key>`.");
+                    eprintln!("The key is not shown again. Callers send it as `authorization: Bearer <key>`.");
                 }
             }
         }
@@ -103,7 +103,7 @@ async fn act(pool: &Pool, args: KeysArgs) -> anyhow::Result<()> {
             }
         }
         Action::Revoke { key } => {
-            keys::revoke(pool, &KeyId::new(&key), &actor::this_process()).await?;
+            keys::revoke(pool, &KeyId::new(&key), &process::actor()).await?;
             if args.json {
                 println!("{:#}", json!({ "revoked": key }));
             }
@@ -112,11 +112,9 @@ async fn act(pool: &Pool, args: KeysArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new key, of the system's randomness.
+/// Generates a key from random bytes of the operating system.
 pub(super) fn random_key() -> anyhow::Result<ApiKey> {
-    let mut random = [0; ApiKey::RANDOM_BYTES];
-    getrandom::fill(&mut random).context("the system has no randomness to give")?;
-    Ok(ApiKey::new(random))
+    Ok(ApiKey::new(random_bytes()?))
 }
 
 fn merchant(text: &str) -> Result<MerchantId, InvalidField> {
@@ -131,8 +129,11 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
     };
     match at {
         Some(at) if at > Utc::now() => Ok(at),
-        Some(_) => Err("must lie in the future".to_owned()),
-        None => Err("must be an instant like 2027-01-31T00:00:00Z, or days from now like 90d".to_owned()),
+        Some(_) => Err("must be in the future".to_owned()),
+        None => Err(
+            "must be an instant, for example 2027-01-31T00:00:00Z, or a number of days from now, for example 90d"
+                .to_owned(),
+        ),
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expiries_are_read() {
+    fn an_expiry_is_an_instant_or_a_number_of_days() {
         let days = expiry("90d").unwrap() - Utc::now();
         assert!((89..=90).contains(&days.num_days()));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `likemind quickstart`: everything at once, on samples of real purchases and coupons.
+//! `likemind quickstart`: shows everything at once, on samples of real purchases and coupons.
 
 mod campaign;
 mod commands;
@@ -16,7 +16,7 @@ use self::commands::Commands;
 use self::demo::Demo;
 use super::database::{Database, Purpose};
 use super::keys::random_key;
-use super::{Exit, actor, serve, shutdown};
+use super::{Exit, process, serve};
 use crate::config::Config;
 use crate::grpc::server::{self, Listener};
 use crate::store::access::keys::{self, NewKey};
@@ -27,24 +27,24 @@ use domain::error::chain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct QuickstartArgs {
-    /// Address and port of the gRPC server (server.listen)
+    /// Address and port to listen on (server.listen)
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
-    /// End after the answers instead of serving on
+    /// Exit after the answers instead of serving
     #[arg(long)]
     exit: bool,
 }
 
-/// The note on its keys.
+/// The note on the keys of quickstart.
 const QUICKSTART: &str = "quickstart";
 
 pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<Exit> {
     if config.tls.is_on() {
         bail!(
-            "quickstart asks its own server in plain text: leave tls.certificate_file and tls.key_file out, or use serve"
+            "quickstart calls its own server in plain text; leave out tls.certificate_file and tls.key_file, or use serve"
         );
     }
-    let shutdown = shutdown::requested();
+    let shutdown = process::shutdown_requested();
     let listener = server::bind(&config.server, &config.tls).await?;
     let address = format!("http://{}", listener.address);
     let database = Database::open(&config, Purpose::Job).await?;
@@ -56,7 +56,7 @@ pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<
     Ok(exit)
 }
 
-/// Serves, and asks what is served.
+/// Starts the server, shows its answers, and serves on unless `--exit` is given.
 async fn show_and_serve(
     args: &QuickstartArgs,
     config: &Config,
@@ -66,7 +66,7 @@ async fn show_and_serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<Exit> {
     if let Err(error) = telemetry::init_metrics(&config.telemetry) {
-        tracing::warn!(error = %chain(&error), "going on without metrics");
+        tracing::warn!(error = %chain(&error), "metrics are not available");
     }
     let pool = database.pool_for(config, Purpose::Serving)?;
     let key = new_key(&database.pool).await?;
@@ -91,9 +91,9 @@ async fn show_and_serve(
     shown.map(|()| Exit::Done)
 }
 
-/// A key for this run; those of earlier runs, which nobody has any more, are revoked.
+/// Creates a key for this run and revokes those of earlier runs, which nobody uses any more.
 async fn new_key(pool: &Pool) -> anyhow::Result<String> {
-    let actor = actor::this_process();
+    let actor = process::actor();
     for record in keys::list(pool).await? {
         if record.note == QUICKSTART && record.revoked_at.is_none() {
             keys::revoke(pool, &record.id, &actor).await?;
@@ -112,7 +112,7 @@ async fn new_key(pool: &Pool) -> anyhow::Result<String> {
     Ok(key.expose())
 }
 
-/// Asks the running server over gRPC and prints what it answers, and how to ask for more.
+/// Calls the running server over gRPC and prints its answers, then commands to try.
 async fn show(config: &Config, address: &str, key: &str) -> anyhow::Result<()> {
     let mut demo = Demo::connect(address, key).await?;
     demo.wait_for_snapshot().await?;

@@ -1,4 +1,4 @@
-//! Figures and progress for people, and the same as JSON.
+//! Prints figures and progress for people, and snapshots as JSON.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::store::snapshots::SnapshotRecord;
 use recommender::evaluation::report::{RankingMetrics, RatingMetrics};
 use recommender::snapshot::propensity::PropensityQuality;
 
-/// The phase that is under way: a bar or a spinner on a terminal, log lines elsewhere.
+/// Shows the current phase: as a bar or spinner on a terminal, otherwise in log lines.
 pub(super) struct PhaseReport {
     current: Mutex<Option<Current>>,
     is_terminal: bool,
@@ -38,7 +38,7 @@ impl PhaseReport {
         self.update(phase, 0, 0);
     }
 
-    /// Another phase ends the one before. `total`: 0 when it is not known.
+    /// Shows the progress of `phase`. A new phase ends the one before. `total` is 0 if it is not known.
     pub fn update(&self, phase: &'static str, done: u64, total: u64) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|current| current.phase != phase) {
@@ -99,7 +99,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// The name that a field-less enum has in JSON.
+/// Returns the name of an enum without fields, as in JSON.
 fn name(value: &impl serde::Serialize) -> String {
     match json!(value) {
         Value::String(name) => name,
@@ -153,12 +153,12 @@ pub(super) fn print_rating(metrics: &[RatingMetrics]) {
 
 pub(super) fn print_propensity(quality: &PropensityQuality) {
     println!(
-        "Propensity: ROC-AUC {:.3}, lift@10% {:.2}, Brier {:.4} (of the overall rate {:.4}), log loss {:.4}",
+        "Propensity: ROC-AUC {:.3}, lift@10% {:.2}, Brier {:.4} (overall rate: {:.4}), log loss {:.4}",
         quality.roc_auc, quality.lift_at_10_percent, quality.brier, quality.brier_of_rate, quality.log_loss
     );
     println!(
         "{:<12} {:>10} {:>8} {:>9} {:>15} {:>7} {:>8} {:>22}",
-        "campaign", "recipients", "redeemed", "predicted", "95% of the time", "ROC-AUC", "lift@10%", "fitted on"
+        "campaign", "recipients", "redeemed", "predicted", "95% interval", "ROC-AUC", "lift@10%", "fitted on"
     );
     for campaign in &quality.campaigns {
         let interval = format!("{:.0} to {:.0}", campaign.predicted_low, campaign.predicted_high);
@@ -173,7 +173,7 @@ pub(super) fn print_propensity(quality: &PropensityQuality) {
             campaign.roc_auc,
             campaign.lift_at_10_percent,
             format!(
-                "{} redemptions of {}",
+                "{} redemptions in {}",
                 campaign.evidence.redemptions, campaign.evidence.campaigns
             )
         );
@@ -186,9 +186,9 @@ pub(super) fn print_propensity(quality: &PropensityQuality) {
         });
     println!("{:<12} {:>10} {observed:>8} {predicted:>9.1}", "all", "");
     if quality.campaigns.iter().any(|campaign| campaign.observed_share < 1.0) {
-        println!("* what is known ends before the window does, and so does the prediction");
+        println!("* The data end before the window of this campaign; the prediction covers the time up to there.");
     }
-    println!("Reliability, fifths of the recipients by predicted probability:");
+    println!("Reliability, by fifths of the recipients in order of predicted probability:");
     println!("{:>10} {:>9} {:>9}", "recipients", "predicted", "redeemed");
     for bin in &quality.reliability {
         println!("{:>10} {:>9.4} {:>9.4}", bin.recipients, bin.predicted, bin.observed);

@@ -1,13 +1,12 @@
-//! `likemind serve`.
+//! `likemind serve`: runs the gRPC server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
 use super::database::{Database, Purpose};
-use super::shutdown;
+use super::{Exit, process};
 use crate::admission::Access;
 use crate::admission::keyring::Keyring;
 use crate::app::sweep;
@@ -20,13 +19,13 @@ use coupons::eligibility::Policy;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
-    /// Address and port of the gRPC server (server.listen)
+    /// Address and port to listen on (server.listen)
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
 }
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
-    let shutdown = shutdown::requested();
+    let shutdown = process::shutdown_requested();
     let listener = server::bind(&config.server, &config.tls).await?;
     telemetry::init_metrics(&config.telemetry)?;
     let database = Database::open(&config, Purpose::Serving).await?;
@@ -35,7 +34,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Loads the active snapshot, then answers until `shutdown`.
+/// Loads the active snapshot, then serves until `shutdown`.
 pub(super) async fn serve(
     listener: Listener,
     config: &Config,
@@ -45,14 +44,14 @@ pub(super) async fn serve(
     if config.server.allow_unauthenticated && !config.server.listen.ip().is_loopback() {
         tracing::warn!(
             address = %listener.address,
-            "server.allow_unauthenticated: whoever reaches {} may read and write everything",
+            "server.allow_unauthenticated is set, so anyone who can reach {} may read and write everything",
             listener.address
         );
     }
     if config.server.allow_plaintext && config.server.is_plaintext_beyond_loopback(&config.tls) {
         tracing::warn!(
             address = %listener.address,
-            "server.allow_plaintext: what goes to and from {} can be read and changed on its way",
+            "server.allow_plaintext is set, so traffic to and from {} can be read and changed by others on the network",
             listener.address
         );
     }

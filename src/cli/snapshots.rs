@@ -1,10 +1,10 @@
-//! `likemind snapshots`.
+//! `likemind snapshots`: lists, shows, activates, rolls back and prunes snapshots.
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::database::{Database, Purpose};
-use super::{Exit, actor, report};
+use super::{Exit, process, report};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes;
@@ -21,32 +21,36 @@ pub(super) struct SnapshotsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The newest snapshots, newest first
+    /// List snapshots, newest first
     List {
+        /// The greatest number of snapshots to list
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000))]
         limit: i64,
     },
-    /// One snapshot with its parameters and figures
+    /// Show a snapshot with its parameters and evaluation
     Show {
+        /// The version of the snapshot
         #[arg(value_name = "VERSION")]
         snapshot: i64,
     },
-    /// Make a candidate, rejected or retired snapshot the active one
+    /// Activate a candidate, rejected or retired snapshot
     Activate {
+        /// The version of the snapshot
         #[arg(value_name = "VERSION")]
         snapshot: i64,
-        /// Why; required to activate a rejected one
+        /// The reason, stored with the snapshot; required to activate a rejected one
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Make the snapshot that was active before the active one
+    /// Activate the snapshot that was active before the current one
     Rollback {
+        /// The reason, stored with the snapshot
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Delete old snapshots; never the active one nor the one before
+    /// Delete old snapshots, but never the active one or the one before it
     Prune {
-        /// How many of the newest to keep [default: trainer.keep_snapshots]
+        /// The number of newest snapshots to keep [default: trainer.keep_snapshots]
         #[arg(long)]
         keep: Option<u32>,
     },
@@ -64,7 +68,7 @@ async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Resul
         true => println!("{:#}", report::snapshot_json(record)),
         false => report::print_snapshot(record),
     };
-    let actor = actor::this_process();
+    let actor = process::actor();
     match args.action {
         Action::List { limit } => {
             let records = snapshots::list(pool, i64::MAX, limit).await?;
@@ -89,7 +93,7 @@ async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Resul
             let changes = changes::prune(pool).await?;
             match args.json {
                 true => println!("{:#}", json!({ "versions": versions, "changes": changes })),
-                false => println!("deleted {} snapshots and {changes} changes", versions.len()),
+                false => println!("Deleted {} snapshots and {changes} changes.", versions.len()),
             }
         }
     }

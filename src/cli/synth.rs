@@ -1,4 +1,4 @@
-//! `likemind synth`: a set of ratings to measure with. Hidden: no operator needs it.
+//! `likemind synth`: writes synthetic ratings for benchmarks. The command is hidden because operators do not need it.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 
@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use super::Exit;
 use recommender::evaluation::synthetic::{CountSummary, Shape, SyntheticRatings};
 
-/// Of the first rating of all; later ones come in seconds.
+/// The time of the very first rating.
 const FIRST_RATING_UNIX: u64 = 1_000_000_000;
 
-/// Users begin within this time after each other.
+/// The first ratings of all users are spread over this time.
 const BEGINNINGS_SECONDS: u64 = 10 * 365 * 86_400;
 
 const SECONDS_BETWEEN_RATINGS: u64 = 3_600;
@@ -19,30 +19,33 @@ const SECONDS_BETWEEN_RATINGS: u64 = 3_600;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SynthArgs {
+    /// The data set whose size and shape are imitated
     #[arg(long, value_enum, default_value_t = Size::Movielens20m)]
     size: Size,
-    /// So many times the users, items and ratings, and the multiply-adds of all pairs
+    /// Multiplies the numbers of users, items and ratings, and the multiply-adds of all pairs
     #[arg(long, default_value_t = 1.0, value_parser = factor)]
     scale: f64,
+    /// Seed of the random generator
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Print only how the counts are distributed
+    /// Print only the distribution of the counts
     #[arg(long)]
     shape: bool,
 }
 
 const AFTER_HELP: &str = "\
-Ratings go to standard output: user_id,item_id,rating,timestamp (seconds since 1970), user by user. To load them:
+Ratings go to standard output, user by user, with the columns user_id,item_id,rating,timestamp (seconds since 1970).
+To import them:
 
   likemind synth | likemind import ratings - --map value=rating,rated_at=timestamp --time-format unix \\
     --set-config rating.min=0.5";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Size {
-    /// 1 M ratings in whole stars
+    /// 1 million ratings in whole stars
     #[value(name = "movielens-1m")]
     Movielens1m,
-    /// 19.9 M ratings in half stars
+    /// 19.9 million ratings in half stars
     #[value(name = "movielens-20m")]
     Movielens20m,
 }
@@ -69,9 +72,11 @@ pub(super) fn run(args: SynthArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     match write_csv(&ratings, BufWriter::with_capacity(1 << 20, io::stdout().lock())) {
-        // Whoever reads has enough.
+        // The reader has closed the pipe and needs no more.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
-        written => written.context("cannot write the ratings").map(|()| Exit::Done),
+        written => written
+            .context("the ratings cannot be written to standard output")
+            .map(|()| Exit::Done),
     }
 }
 
@@ -89,7 +94,7 @@ fn print_counts(name: &str, counts: &CountSummary, side: &str) {
     );
 }
 
-/// Ids are padded, so that their byte order is that of the generator's numbers.
+/// Writes the ratings. Ids are padded so that their byte order is the generator's numeric order.
 fn write_csv(ratings: &SyntheticRatings, mut output: impl Write) -> io::Result<()> {
     let digits = |n: usize| n.saturating_sub(1).max(1).ilog10() as usize + 1;
     let (user_digits, item_digits) = (digits(ratings.n_users()), digits(ratings.n_items()));
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rating_is_a_line() {
+    fn every_rating_is_written_as_one_line() {
         let ratings = SyntheticRatings::new(Shape::movielens_1m().scaled(0.02), 1);
         let mut csv = Vec::new();
         write_csv(&ratings, &mut csv).unwrap();

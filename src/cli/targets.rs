@@ -1,4 +1,4 @@
-//! `likemind targets`.
+//! `likemind targets`: lists the users who should get a coupon.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::database::{Database, Purpose};
-use super::{Exit, actor, shutdown};
+use super::{Exit, process};
 use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest};
 use crate::config::Config;
 use crate::live::Live;
@@ -23,50 +23,52 @@ use recommender::snapshot::Snapshot;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct TargetsArgs {
+    /// The id of the coupon
     #[arg(value_name = "COUPON", value_parser = coupon)]
     coupon: CouponId,
-    /// Most rows [default: all]
+    /// The greatest number of rows [default: all]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Only targets with at least this score
+    /// List only targets with at least this score
     #[arg(long, value_name = "X", value_parser = score, allow_negative_numbers = true)]
     min_score: Option<f64>,
-    /// What to rank by
+    /// The score to rank by
     #[arg(long, value_enum, default_value_t = Ranker::Affinity)]
     by: Ranker,
+    /// The format of the rows
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
-    /// Say how each score came about
+    /// Explain each score
     #[arg(long)]
     explain: bool,
-    /// Leave no trace: log nobody as offered, nor as held out
+    /// Do not log the targets as offered or held out
     #[arg(long)]
     preview: bool,
 }
 
 const AFTER_HELP: &str = "\
-Rows go to standard output, what they come from to standard error. As long as the command runs, whoever objects to
-marketing or is suppressed is left out of the rows that are still to come.
+Rows go to standard output; the numbers of eligible and excluded users go to standard error. Users who object to
+marketing or are suppressed while the command runs are left out of the remaining rows.
 
 Exit codes:
-  0  done
-  1  failed; the message says why
-  2  wrong usage or configuration
-  3  the propensity is not fitted, or the campaign has stopped: the rows before that are printed
-130  interrupted: the rows before that are printed";
+  0  success
+  1  failure; the message says why
+  2  invalid usage or configuration
+  3  the propensity is not fitted, or the campaign has stopped; rows printed before remain valid
+130  interrupted; rows printed before remain valid";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Ranker {
-    /// Similarity of what the coupon covers to the user's history, summed; no probability
+    /// The summed similarity of the covered items to the user's history, which is not a probability
     Affinity,
-    /// Probability of redeeming
+    /// The probability that the user redeems the coupon
     Propensity,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
@@ -76,11 +78,11 @@ fn coupon(text: &str) -> Result<CouponId, String> {
 
 fn score(text: &str) -> Result<f64, String> {
     let score = text.parse().ok().filter(|score: &f64| score.is_finite());
-    score.ok_or_else(|| "must be a number".to_owned())
+    score.ok_or_else(|| "must be a finite number".to_owned())
 }
 
 pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exit> {
-    let interrupt = shutdown::requested();
+    let interrupt = process::shutdown_requested();
     let database = Database::open(&config, Purpose::Job).await?;
     let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
     let format = args.format;
@@ -105,8 +107,7 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
         }
         Err(error) if matches!(error.downcast_ref(), Some(TargetsError::NoSnapshot(_))) => {
             let reason = live.status().load_error.clone();
-            let reason = reason.unwrap_or_else(|| "no snapshot is active yet: run `likemind train`".to_owned());
-            return Err(error.context(reason));
+            anyhow::bail!(reason.unwrap_or_else(|| "no snapshot is active yet; run `likemind train`".to_owned()));
         }
         listed => listed?,
     };
@@ -114,7 +115,7 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
     Ok(exit)
 }
 
-/// Not a failure of ours.
+/// Returns whether the state of the coupon or of its campaign is the reason, which has an exit code of its own.
 fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),
@@ -136,7 +137,7 @@ fn request(args: TargetsArgs) -> TargetsRequest {
         preview: args.preview,
         caller: Arc::new(Caller {
             key: None,
-            name: actor::this_process().into(),
+            name: process::actor().into(),
             role: Role::Operator,
             merchant: None,
         }),
@@ -150,7 +151,7 @@ fn describe(header: &Header) -> String {
     };
     let counts = &header.counts;
     let mut text = format!(
-        "coupon {} by {by}, snapshot {}: of {} users {} are eligible",
+        "coupon {}, ranked by {by} with snapshot {}: {} users, of whom {} are eligible",
         header.coupon, header.snapshot_version, counts.audience, counts.eligible
     );
     for (code, users) in &counts.excluded {
@@ -159,13 +160,13 @@ fn describe(header: &Header) -> String {
     text
 }
 
-/// Prints the rows, until nobody reads them any more.
+/// Prints the rows until the end, or until the reader closes the pipe.
 async fn list(targets: &mut Targets, format: Format, explain: bool) -> anyhow::Result<Exit> {
     let snapshot = targets.snapshot().clone();
     let mut output = io::BufWriter::new(io::stdout());
     let mut print = |line: String| match writeln!(output, "{line}") {
         Ok(()) => Ok(true),
-        // `| head` has seen enough.
+        // The reader has closed the pipe, as `head` does, and needs no more.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("standard output cannot be written"),
     };
@@ -173,7 +174,6 @@ async fn list(targets: &mut Targets, format: Format, explain: bool) -> anyhow::R
         return Ok(Exit::Done);
     }
     loop {
-        // What was printed before an error stays.
         let Some(target) = targets.next().await? else { break };
         let line = match format {
             Format::Csv => csv_row(&snapshot, &target, explain)?,
@@ -213,6 +213,7 @@ fn csv_line(fields: &[String]) -> anyhow::Result<String> {
     Ok(line.trim_end_matches('\n').to_owned())
 }
 
+/// Explains a score in one line.
 fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
     match explanation {
         Explanation::Affinity(affinity) => {

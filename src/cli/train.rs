@@ -1,4 +1,4 @@
-//! `likemind train`.
+//! `likemind train`: trains a snapshot.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Purpose};
 use super::report::{self, PhaseReport};
-use super::{Exit, actor, shutdown};
+use super::{Exit, process};
 use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
@@ -16,17 +16,17 @@ use recommender::evaluation::report::GateVerdict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
-    /// Activate the snapshot whatever the gate says; the reason is kept with it
+    /// Activate the snapshot even if the gate rejects it; the reason is stored with it
     #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     force: Option<String>,
-    /// Print the outcome as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let result = train_now(&database.pool, &config, &shutdown::requested(), args.force).await;
+    let result = train_with_progress(&database.pool, &config, &process::shutdown_requested(), args.force).await;
     let exit = match result {
         Ok(trained) => {
             match args.json {
@@ -38,14 +38,14 @@ pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit>
                 _ => Exit::Done,
             }
         }
-        Err(error) => ended(error)?,
+        Err(error) => exit_of(error)?,
     };
     database.close().await?;
     Ok(exit)
 }
 
-/// How the command ends that could not train.
-pub(super) fn ended(error: TrainError) -> anyhow::Result<Exit> {
+/// Prints why training ended early and returns the exit code, for errors that have one of their own.
+pub(super) fn exit_of(error: TrainError) -> anyhow::Result<Exit> {
     let exit = match error {
         TrainError::AnotherTrainer(_) => Exit::AnotherTrainer,
         TrainError::LeaseLost => Exit::LeaseLost,
@@ -56,8 +56,8 @@ pub(super) fn ended(error: TrainError) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Trains with the configured parameters, showing progress.
-pub(super) async fn train_now(
+/// Trains with the configured parameters and shows the progress.
+pub(super) async fn train_with_progress(
     pool: &Pool,
     config: &Config,
     interrupt: &CancellationToken,
@@ -70,13 +70,13 @@ pub(super) async fn train_now(
         trainer: config.trainer.clone(),
         privacy: config.privacy,
         min_redemptions: config.coupons.min_redemptions,
-        holder: actor::this_process(),
+        holder: process::actor(),
         force,
     };
     let report = Arc::new(PhaseReport::new());
-    let told = report.clone();
-    let told = move |progress: Progress| told.update(progress.phase.as_str(), progress.done, progress.total);
-    let result = train(pool, &options, interrupt, Arc::new(told)).await;
+    let receiver = report.clone();
+    let receive = move |progress: Progress| receiver.update(progress.phase.as_str(), progress.done, progress.total);
+    let result = train(pool, &options, interrupt, Arc::new(receive)).await;
     report.end();
     result
 }
@@ -93,7 +93,11 @@ pub(super) fn print(trained: &Trained) {
         GateVerdict::Rejected => "REJECTED",
         GateVerdict::InsufficientEvaluation => "INSUFFICIENT_EVALUATION",
     };
-    println!("snapshot {}: {verdict}, {}", snapshot.version, snapshot.state);
+    match (trained.evaluation.verdict, snapshot.state) {
+        // The state would only repeat the verdict.
+        (GateVerdict::Rejected, SnapshotState::Rejected) => println!("snapshot {}: {verdict}", snapshot.version),
+        (_, state) => println!("snapshot {}: {verdict}, {state}", snapshot.version),
+    }
 }
 
 fn to_json(trained: &Trained) -> serde_json::Value {

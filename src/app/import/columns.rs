@@ -1,4 +1,4 @@
-//! Which column, constant or template gives which field.
+//! Maps columns, constants and templates of a file to the fields of its records.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,20 +7,21 @@ use domain::error::InvalidField;
 
 use super::records::Record;
 
-/// What a column map says, field first. A field that it does not name is read from the column of its own name.
+/// Says where each field comes from; the field stands first in a pair. A field that is not named here is read from the
+/// column of its own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Assignments {
-    /// To a column, or to a template of columns: `{brand} {name}`.
+pub struct ColumnMap {
+    /// Fields with their column, or with a template of columns such as `{brand} {name}`.
     pub columns: Vec<(String, String)>,
-    /// To the same text for every line.
+    /// Fields that have the same text on every line.
     pub constants: Vec<(String, String)>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ColumnError {
-    #[error("there is no field {field}; the fields are {}", .known.join(", "))]
+    #[error("{field} is not a field; the fields are {}", .known.join(", "))]
     UnknownField { field: String, known: Vec<&'static str> },
-    #[error("{field} is given twice")]
+    #[error("{field} is mapped or set twice")]
     GivenTwice { field: &'static str },
     #[error("{field}: the file has no column {column:?}; its columns are {}", quoted(.header))]
     UnknownColumn {
@@ -30,38 +31,38 @@ pub enum ColumnError {
     },
     #[error("{field}: the file has two columns {column:?}")]
     AmbiguousColumn { field: &'static str, column: String },
-    #[error("{field}: a brace in the template {template:?} has no partner; one that is meant as such is doubled")]
+    #[error("{field}: the template {template:?} has a brace without its partner; double a brace that is plain text")]
     InvalidTemplate { field: &'static str, template: String },
     #[error(
-        "{} is missing: map it to a column, or set it to a constant; the file's columns are {}",
+        "{} is missing: map it to a column or set it to a constant; the file's columns are {}",
         .fields.join(" or "), quoted(.header)
     )]
     Missing {
-        /// One of them is needed.
+        /// One of these is required.
         fields: Vec<&'static str>,
         header: Vec<String>,
     },
-    #[error("only one of {} can be used: map the one that is meant", .fields.join(", "))]
+    #[error("only one of {} can be used: map the one to read", .fields.join(", "))]
     Exclusive { fields: Vec<&'static str> },
-    #[error("the constant of {0}")]
+    #[error("the constant for {} is not valid: {}", .0.field, .0.message)]
     InvalidConstant(InvalidField),
 }
 
 fn quoted(names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     let hint = match names {
-        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter another one?)",
+        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter right?)",
         _ => "",
     };
     quoted.join(", ") + hint
 }
 
-/// Where the text of every field comes from.
+/// Knows, for one header, where the text of every field comes from.
 #[derive(Debug)]
 pub(super) struct Columns {
     header: Vec<String>,
     sources: BTreeMap<&'static str, Source>,
-    /// Those that are named by the map, not just found in the header.
+    /// The fields that the map names; others are only found in the header.
     named: Vec<&'static str>,
 }
 
@@ -80,8 +81,8 @@ enum Part {
 
 impl Columns {
     /// # Errors
-    /// [`ColumnError`], naming the field.
-    pub fn new(header: Vec<String>, fields: &[&'static str], assignments: &Assignments) -> Result<Self, ColumnError> {
+    /// [`ColumnError`] names the field.
+    pub fn new(header: Vec<String>, fields: &[&'static str], map: &ColumnMap) -> Result<Self, ColumnError> {
         let mut columns = Self {
             header,
             sources: BTreeMap::new(),
@@ -94,12 +95,12 @@ impl Columns {
                 known: fields.to_vec(),
             })
         };
-        for (field, column) in &assignments.columns {
+        for (field, column) in &map.columns {
             let field = known(field)?;
             let source = columns.source(field, column)?;
             columns.name(field, source)?;
         }
-        for (field, constant) in &assignments.constants {
+        for (field, constant) in &map.constants {
             columns.name(known(field)?, Source::Constant(constant.clone()))?;
         }
         for &field in fields {
@@ -173,7 +174,7 @@ impl Columns {
         }
     }
 
-    /// The field if there is a source for it.
+    /// Returns the field if the file or the map has a source for it.
     pub fn optional<T>(
         &self,
         name: &'static str,
@@ -190,6 +191,8 @@ impl Columns {
         Ok(Some(Field { name, value }))
     }
 
+    /// # Errors
+    /// [`ColumnError::Missing`] when neither the file nor the map has a source for the field.
     pub fn required<T>(
         &self,
         name: &'static str,
@@ -198,10 +201,11 @@ impl Columns {
         self.optional(name, read)?.ok_or_else(|| self.missing(&[name]))
     }
 
-    /// Which one of `names` there is a source for; one that the map names goes before those that are just there.
+    /// Returns the one of `names` that has a source. A field that the map names goes before fields that are only found in
+    /// the header.
     ///
     /// # Errors
-    /// When there are several.
+    /// [`ColumnError::Exclusive`] when several have one.
     pub fn one_of(&self, names: &[&'static str]) -> Result<Option<&'static str>, ColumnError> {
         let filter = |keep: &dyn Fn(&&'static str) -> bool| -> Vec<&'static str> {
             names.iter().copied().filter(|name| keep(name)).collect()
@@ -225,7 +229,7 @@ impl Columns {
     }
 }
 
-/// A field of every record, and how its text is read.
+/// Reads one field of every record.
 pub(super) struct Field<T> {
     name: &'static str,
     value: Value<T>,
@@ -239,10 +243,10 @@ enum Value<T> {
 type Read<T> = Box<dyn Fn(&str) -> Result<T, InvalidField> + Send>;
 
 impl<T: Clone> Field<T> {
-    /// `None` where the record has nothing, or only spaces.
+    /// Returns `None` where the record has nothing, or only spaces.
     ///
     /// # Errors
-    /// `INVALID_UTF8`, or what reading says.
+    /// `INVALID_UTF8`, or the error of the field's own reader.
     pub fn get(&self, record: &Record<'_>) -> Result<Option<T>, InvalidField> {
         match &self.value {
             Value::Constant(value) => Ok(Some(value.clone())),
@@ -257,7 +261,7 @@ impl<T: Clone> Field<T> {
     }
 
     /// # Errors
-    /// `MISSING` where the record has nothing.
+    /// `MISSING` where the record has nothing, or only spaces.
     pub fn require(&self, record: &Record<'_>) -> Result<T, InvalidField> {
         self.get(record)?.ok_or_else(|| missing(self.name))
     }
@@ -285,7 +289,7 @@ impl Source {
                         }
                     }
                 }
-                // Without any column there is nothing that the text around them could say.
+                // The template's own text means nothing where all its columns are empty.
                 Ok(Cow::Owned(match is_empty {
                     true => String::new(),
                     false => text.trim_ascii().to_owned(),
@@ -297,7 +301,7 @@ impl Source {
 
 fn cell<'a>(field: &str, record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
     std::str::from_utf8(record.field(index)).map_err(|error| {
-        let message = format!("must be UTF-8, is not at byte {} of the field", error.valid_up_to());
+        let message = format!("must be UTF-8, but byte {} of the field is not", error.valid_up_to());
         InvalidField::new(field, "INVALID_UTF8", message)
     })
 }
@@ -317,14 +321,14 @@ mod tests {
     }
 
     fn columns(header: &str, map: &[(&str, &str)], set: &[(&str, &str)]) -> Result<Columns, ColumnError> {
-        let assignments = Assignments {
+        let map = ColumnMap {
             columns: pairs(map),
             constants: pairs(set),
         };
-        Columns::new(header.split(',').map(str::to_owned).collect(), &FIELDS, &assignments)
+        Columns::new(header.split(',').map(str::to_owned).collect(), &FIELDS, &map)
     }
 
-    /// Accepts everything but `bad`.
+    /// Accepts every text but `bad`.
     fn read(text: &str) -> Result<String, InvalidField> {
         match text {
             "bad" => Err(InvalidField::new("title", "BAD", "is bad")),
@@ -395,15 +399,15 @@ mod tests {
             "a",
             &[],
             &[],
-            "user_id is missing: map it to a column, or set it to a constant; the file's columns are \"a\"",
+            "user_id is missing: map it to a column or set it to a constant; the file's columns are \"a\"",
         );
         check(
             "a",
             &[("usr", "a")],
             &[],
-            "there is no field usr; the fields are user_id, title, price, price_minor",
+            "usr is not a field; the fields are user_id, title, price, price_minor",
         );
-        check("a", &[], &[("usr", "a")], "there is no field usr");
+        check("a", &[], &[("usr", "a")], "usr is not a field");
         check(
             "a,b",
             &[("user_id", "c")],
@@ -426,9 +430,9 @@ mod tests {
             "a,b",
             &[("user_id", "{a")],
             &[],
-            "user_id: a brace in the template \"{a\"",
+            "user_id: the template \"{a\" has a brace without its partner",
         );
-        check("a,b", &[("user_id", "{a}}")], &[], "user_id: a brace in the template");
+        check("a,b", &[("user_id", "{a}}")], &[], "user_id: the template");
         check(
             "a,a",
             &[("user_id", "a")],
@@ -441,14 +445,19 @@ mod tests {
             "a,b",
             &[("user_id", "a"), ("user_id", "b")],
             &[],
-            "user_id is given twice",
+            "user_id is mapped or set twice",
         );
         check(
             "a,b",
             &[("user_id", "a")],
             &[("user_id", "b")],
-            "user_id is given twice",
+            "user_id is mapped or set twice",
         );
-        check("user_id", &[], &[("title", "bad")], "the constant of title: is bad");
+        check(
+            "user_id",
+            &[],
+            &[("title", "bad")],
+            "the constant for title is not valid: is bad",
+        );
     }
 }

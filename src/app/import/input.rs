@@ -1,4 +1,4 @@
-//! Where the bytes come from: a file, standard input or memory; plain or compressed, as the first bytes say.
+//! Opens a file, standard input or memory, and decompresses it. The first bytes tell the compression.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
-/// Something to import.
+/// A source of bytes to import.
 pub struct Input {
-    /// For messages.
+    /// Named in messages.
     pub name: String,
-    /// Size before decompression, where it is known.
+    /// The size before decompression, if it is known.
     pub bytes: Option<u64>,
     reader: Box<dyn Read + Send>,
 }
@@ -39,10 +39,10 @@ impl Input {
         Self::new("standard input", io::stdin(), None)
     }
 
-    /// The decompressed text, and a counter of the bytes read before decompression.
+    /// Returns the decompressed text, and a counter of the bytes read before decompression.
     ///
     /// # Errors
-    /// [`OpenError::Format`] for what is no CSV whatever the columns.
+    /// [`OpenError::Format`] when the first bytes are those of a format that cannot be read.
     pub(super) fn open(mut self) -> Result<(Box<dyn Read + Send>, Arc<AtomicU64>), OpenError> {
         let mut magic = Vec::with_capacity(MAGIC_BYTES);
         self.reader.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
@@ -66,7 +66,7 @@ impl Input {
 pub(super) enum OpenError {
     #[error(transparent)]
     Read(#[from] io::Error),
-    #[error("is {format}; CSV in UTF-8 is needed, plain or compressed with gzip or zstd")]
+    #[error("is {format}, but must be CSV in UTF-8, plain or compressed with gzip or zstd")]
     Format { format: &'static str },
 }
 
@@ -77,7 +77,7 @@ enum Format {
     Plain,
     Gzip,
     Zstd,
-    /// Known, but none of ours.
+    /// A known format that cannot be read.
     Unreadable(&'static str),
 }
 
@@ -85,7 +85,7 @@ impl Format {
     fn of(magic: &[u8]) -> Self {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or a skippable one before it.
+            // A frame, or a skippable frame before it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Unreadable("text in UTF-16"),
             [b'P', b'K', 3, 4, ..] => Self::Unreadable("a ZIP archive or an Excel workbook"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-        /// Like a pipe whose writer is slow.
+        /// Behaves like a pipe whose writer is slow.
         struct OneByOne(Cursor<Vec<u8>>);
         impl Read for OneByOne {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

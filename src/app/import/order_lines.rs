@@ -1,4 +1,4 @@
-//! Line numbers for order lines that have none.
+//! Numbers the lines of orders in files without line numbers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,17 +10,17 @@ use domain::id::{ItemId, OrderId, UserId};
 
 /// Counts lines within (order, user, item), in the order of the file, in bounded memory.
 ///
-/// The counts of the latest orders are exact. Of older ones only a hash is remembered, so that a line of theirs is
-/// refused instead of taking the number, and thereby the place, of a line before it.
+/// The counts of the latest orders are exact. Older orders are closed and only their hash is kept, so that a further line
+/// of theirs is refused instead of taking the number of an earlier line and overwriting it.
 pub(super) struct LineNumbers {
     limits: Limits,
-    /// By hash of order, user and item.
+    /// The count for each hash of order, user and item.
     counts: HashMap<u128, i32, AlreadyHashed>,
-    /// Keys of `counts` with the hash of their order, oldest first.
+    /// The keys of `counts` with the hash of their order, oldest first.
     queue: VecDeque<(u64, u128)>,
-    /// Orders that take lines.
+    /// Orders that accept further lines.
     open: HashSet<u64, AlreadyHashed>,
-    /// Orders of which a count has been forgotten.
+    /// Orders whose counts have been dropped, at least in part.
     closed: HashSet<u64, AlreadyHashed>,
 }
 
@@ -31,7 +31,7 @@ struct Limits {
 }
 
 impl Default for LineNumbers {
-    /// At most about 120 MB for counts and 300 MB for closed orders.
+    /// Uses at most about 120 MB for counts and 300 MB for closed orders.
     fn default() -> Self {
         Self::new(Limits {
             counts: 1 << 20,
@@ -51,14 +51,16 @@ impl LineNumbers {
         }
     }
 
-    /// The number of the next line of `item` that `user` has bought in `order`, from 1.
+    /// Returns the number of the next line of `item` that `user` has bought in `order`, from 1.
     ///
     /// # Errors
-    /// `ORDER_LINES_APART` when the order was closed, or when too many are closed to tell.
+    /// `ORDER_LINES_APART` when the order is closed, or when so many are closed that no new order can be opened.
     pub fn next(&mut self, order: &OrderId, user: &UserId, item: &ItemId) -> Result<i32, InvalidField> {
         let order_hash = xxh3_64(order.as_str().as_bytes());
         if self.closed.contains(&order_hash) {
-            return Err(apart(false));
+            return Err(apart(
+                "the lines of this order are too far apart in the file to be numbered",
+            ));
         }
         let key = hash_of([order.as_str(), user.as_str(), item.as_str()]);
         if let Some(count) = self.counts.get_mut(&key) {
@@ -67,7 +69,7 @@ impl LineNumbers {
         }
         if !self.open.contains(&order_hash) {
             if self.closed.len() >= self.limits.closed_orders {
-                return Err(apart(true));
+                return Err(apart("the file has too many orders to number their lines"));
             }
             self.open.insert(order_hash);
         }
@@ -90,16 +92,12 @@ impl LineNumbers {
     }
 }
 
-fn apart(full: bool) -> InvalidField {
-    let why = match full {
-        true => "the file has too many orders to number their lines",
-        false => "the lines of this order lie too far apart in the file to be numbered",
-    };
-    let message = format!("{why}: sort the file by order, or give every line its line_number");
+fn apart(problem: &str) -> InvalidField {
+    let message = format!("{problem}; sort the file by order, or add a line_number to every line");
     InvalidField::new("line_number", "ORDER_LINES_APART", message)
 }
 
-/// Of the parts with their lengths, so that no two lists of parts are the same bytes.
+/// Hashes the parts with their lengths, so that different lists of parts never have the same bytes.
 fn hash_of(parts: [&str; 3]) -> u128 {
     let mut bytes = Vec::with_capacity(64);
     for part in parts {
@@ -109,7 +107,7 @@ fn hash_of(parts: [&str; 3]) -> u128 {
     xxh3_128(&bytes)
 }
 
-/// For keys that are hashes themselves.
+/// Leaves keys as they are, because they are hashes already.
 type AlreadyHashed = BuildHasherDefault<Identity>;
 
 #[derive(Default)]
@@ -186,9 +184,9 @@ mod tests {
                 ("1/ann/tea", Ok(1)),
                 ("1/ann/pot", Ok(1)),
                 ("2/ann/tea", Ok(1)),
-                // Still open.
+                // Order 1 is still open.
                 ("1/ann/tea", Ok(2)),
-                // Closes order 1.
+                // This line closes order 1.
                 ("3/ann/tea", Ok(1)),
                 ("1/ann/tea", APART),
                 ("1/ann/new", APART),
@@ -196,7 +194,7 @@ mod tests {
                 ("3/ann/pot", Ok(1)),
                 ("4/ann/tea", Ok(1)),
                 ("2/ann/tea", APART),
-                // An order larger than all that is kept is closed while it is read.
+                // An order with more lines than counts are kept is closed while it is read.
                 ("5/ann/1", Ok(1)),
                 ("5/ann/2", Ok(1)),
                 ("5/ann/3", Ok(1)),
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_numbered_that_could_be_wrong() {
+    fn no_order_is_opened_when_too_many_are_closed() {
         let limits = Limits {
             counts: 1,
             closed_orders: 2,

@@ -1,4 +1,4 @@
-//! From the file to batches, in a thread of its own.
+//! Reads the file into batches, in a thread of its own.
 
 use std::io;
 use std::sync::Arc;
@@ -11,24 +11,37 @@ use domain::error::InvalidField;
 
 use super::columns::Columns;
 use super::input::{Input, OpenError};
+use super::kinds::{RecordKind, Rules};
 use super::records::{Record, Records};
 use super::rejects::Reject;
-use super::subject::{Rules, Subject};
 use super::{ImportError, ImportOptions};
 
 /// Consecutive lines of the file.
 pub(super) struct Batch<V> {
     pub values: Vec<V>,
     pub n_values: usize,
-    /// Where each value stands, if the store may refuse it; else empty.
+    /// The line of each value if the store may refuse it; otherwise empty.
     pub origins: Vec<Origin>,
     pub rejects: Vec<Reject>,
     pub last_line: u64,
-    /// Of the file as it is stored, from its beginning to the end of this batch or somewhat beyond.
+    /// How much of the file, before decompression, was read up to the end of this batch or somewhat beyond.
     pub bytes_read: u64,
 }
 
-/// The line of a value.
+impl<V> Batch<V> {
+    fn new(lines: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(lines),
+            n_values: 0,
+            origins: Vec::new(),
+            rejects: Vec::new(),
+            last_line: 0,
+            bytes_read: 0,
+        }
+    }
+}
+
+/// The line that a value was read from.
 pub(super) struct Origin {
     line: u64,
     record: String,
@@ -41,27 +54,28 @@ impl Origin {
 }
 
 pub(super) enum FromReader<V> {
-    /// The header fits.
+    /// The header has been read and has the required columns.
     Opened,
-    /// The file does not fit.
+    /// The file or its header cannot be imported.
     Refused(ImportError),
     Batch(Batch<V>),
+    /// The rest of the file cannot be read.
     Broken(io::Error),
     End,
 }
 
-/// Batches read ahead of the one that is stored.
+/// The number of batches read ahead of the one that is stored.
 const BATCHES_AHEAD: usize = 1;
 
-/// Most text of one batch, so that long records do not make large batches.
+/// The greatest amount of text in one batch, so that long records do not make large batches.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Reads in a thread of its own, which may wait for standard input when nobody waits for it any more.
-pub(super) fn read_ahead<S: Subject>(input: Input, options: &ImportOptions) -> mpsc::Receiver<FromReader<S::Value>> {
+/// Reads `input` in a thread of its own. The thread may go on waiting for standard input after the import has ended.
+pub(super) fn read_ahead<K: RecordKind>(input: Input, options: &ImportOptions) -> mpsc::Receiver<FromReader<K::Value>> {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let options = options.clone();
     std::thread::spawn(move || {
-        let last = match open::<S>(input, &options) {
+        let last = match open::<K>(input, &options) {
             Err(error) => FromReader::Refused(error),
             Ok(file) => {
                 if sender.blocking_send(FromReader::Opened).is_err() {
@@ -73,20 +87,20 @@ pub(super) fn read_ahead<S: Subject>(input: Input, options: &ImportOptions) -> m
                 }
             }
         };
-        // Nobody listens any more when the import was interrupted.
+        // Sending fails only after an interrupted import, when nobody receives.
         let _ = sender.blocking_send(last);
     });
     receiver
 }
 
 /// A file whose header has been read and understood.
-struct OpenFile<S> {
+struct OpenFile<K> {
     records: Records<Box<dyn io::Read + Send>>,
     bytes_read: Arc<AtomicU64>,
-    subject: S,
+    kind: K,
 }
 
-fn open<S: Subject>(input: Input, options: &ImportOptions) -> Result<OpenFile<S>, ImportError> {
+fn open<K: RecordKind>(input: Input, options: &ImportOptions) -> Result<OpenFile<K>, ImportError> {
     let name = input.name.clone();
     let no_csv = |problem: String| ImportError::NoCsv {
         name: name.clone(),
@@ -100,10 +114,10 @@ fn open<S: Subject>(input: Input, options: &ImportOptions) -> Result<OpenFile<S>
     let header = match records.next().map_err(|source| unreadable(name.clone(), source))? {
         None => {
             return Err(no_csv(
-                "is empty: it needs a first line that names its columns".to_owned(),
+                "is empty, but must have a first line with the names of its columns".to_owned(),
             ));
         }
-        Some(Err(malformed)) => return Err(no_csv(format!("has no header of column names: {}", malformed.message))),
+        Some(Err(malformed)) => return Err(no_csv(format!("has a malformed header line: {}", malformed.message))),
         Some(Ok(record)) => column_names(&record).map_err(no_csv)?,
     };
     let rules = Rules {
@@ -111,12 +125,12 @@ fn open<S: Subject>(input: Input, options: &ImportOptions) -> Result<OpenFile<S>
         times: Arc::new(options.times.clone()),
         now: Utc::now(),
     };
-    let columns = Columns::new(header, S::FIELDS, &options.assignments)?;
-    let subject = S::new(&columns, &rules)?;
+    let columns = Columns::new(header, K::FIELDS, &options.column_map)?;
+    let kind = K::new(&columns, &rules)?;
     Ok(OpenFile {
         records,
         bytes_read,
-        subject,
+        kind,
     })
 }
 
@@ -127,66 +141,77 @@ pub(super) fn unreadable(name: String, source: io::Error) -> ImportError {
 fn column_names(header: &Record<'_>) -> Result<Vec<String>, String> {
     let name = |index| match std::str::from_utf8(header.field(index)) {
         Ok(name) => Ok(name.trim_ascii().to_owned()),
-        Err(_) => Err("has a header that is not UTF-8".to_owned()),
+        Err(_) => Err("has a header line that is not UTF-8".to_owned()),
     };
     (0..header.width()).map(name).collect()
 }
 
-impl<S: Subject> OpenFile<S> {
-    fn read(mut self, batch_lines: usize, sender: &mpsc::Sender<FromReader<S::Value>>) -> io::Result<()> {
-        let new_batch = || Batch {
-            values: Vec::with_capacity(batch_lines),
-            n_values: 0,
-            origins: Vec::new(),
-            rejects: Vec::new(),
-            last_line: 0,
-            bytes_read: 0,
-        };
-        let mut batch = new_batch();
+impl<K: RecordKind> OpenFile<K> {
+    /// Sends the records in batches, until the file ends or nobody receives.
+    fn read(mut self, batch_lines: usize, sender: &mpsc::Sender<FromReader<K::Value>>) -> io::Result<()> {
+        let mut batch = Batch::new(batch_lines);
         let mut bytes = 0;
-        let ended = loop {
-            let (line, raw) = match self.records.next() {
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-                Ok(Some(Ok(record))) => {
-                    match self.subject.read(&record) {
-                        Ok(value) => {
-                            batch.values.push(value);
-                            batch.n_values += 1;
-                            if S::MAY_BE_REFUSED {
-                                batch.origins.push(Origin {
-                                    line: record.line,
-                                    record: text(record.raw),
-                                });
-                            }
-                        }
-                        Err(error) => batch.rejects.push(reject(record.line, record.raw, error)),
-                    }
-                    (record.line, record.raw)
-                }
-                Ok(Some(Err(malformed))) => {
-                    let error = InvalidField::new("", malformed.reason, malformed.message);
-                    batch.rejects.push(reject(malformed.line, malformed.raw, error));
-                    (malformed.line, malformed.raw)
+        loop {
+            let length = match self.read_record(&mut batch) {
+                Ok(Some(length)) => length,
+                end => {
+                    // If nobody receives any more, the next send notices.
+                    let _ = self.send(batch, sender);
+                    return end.map(|_| ());
                 }
             };
-            batch.last_line = line;
-            bytes += raw.len();
+            bytes += length;
             if batch.values.len() + batch.rejects.len() >= batch_lines || bytes >= BATCH_BYTES {
-                let mut full = std::mem::replace(&mut batch, new_batch());
-                full.bytes_read = self.bytes_read.load(Ordering::Relaxed);
                 bytes = 0;
-                if sender.blocking_send(FromReader::Batch(full)).is_err() {
+                let full = std::mem::replace(&mut batch, Batch::new(batch_lines));
+                if self.send(full, sender).is_err() {
                     return Ok(());
                 }
             }
-        };
-        if !(batch.values.is_empty() && batch.rejects.is_empty()) {
-            batch.bytes_read = self.bytes_read.load(Ordering::Relaxed);
-            // When nobody listens any more, the next send says so.
-            let _ = sender.blocking_send(FromReader::Batch(batch));
         }
-        ended
+    }
+
+    /// Adds the next record, or the reason why it is rejected, to `batch`. Returns its length in bytes, or `None` at the
+    /// end of the file.
+    fn read_record(&mut self, batch: &mut Batch<K::Value>) -> io::Result<Option<usize>> {
+        let (line, raw) = match self.records.next()? {
+            None => return Ok(None),
+            Some(Ok(record)) => {
+                match self.kind.read(&record) {
+                    Ok(value) => {
+                        batch.values.push(value);
+                        batch.n_values += 1;
+                        if K::MAY_BE_REFUSED {
+                            batch.origins.push(Origin {
+                                line: record.line,
+                                record: text(record.raw),
+                            });
+                        }
+                    }
+                    Err(error) => batch.rejects.push(reject(record.line, record.raw, error)),
+                }
+                (record.line, record.raw)
+            }
+            Some(Err(malformed)) => {
+                let error = InvalidField::new("", malformed.reason, malformed.message);
+                batch.rejects.push(reject(malformed.line, malformed.raw, error));
+                (malformed.line, malformed.raw)
+            }
+        };
+        batch.last_line = line;
+        Ok(Some(raw.len()))
+    }
+
+    fn send(
+        &self,
+        mut batch: Batch<K::Value>,
+        sender: &mpsc::Sender<FromReader<K::Value>>,
+    ) -> Result<(), mpsc::error::SendError<FromReader<K::Value>>> {
+        if batch.values.is_empty() && batch.rejects.is_empty() {
+            return Ok(());
+        }
+        batch.bytes_read = self.bytes_read.load(Ordering::Relaxed);
+        sender.blocking_send(FromReader::Batch(batch))
     }
 }
 
@@ -199,7 +224,7 @@ fn text(raw: &[u8]) -> String {
 }
 
 fn rejected(line: u64, record: String, error: InvalidField) -> Reject {
-    // It may quote a field of any length; the record has the whole of it.
+    // The message may quote a field of any length, which the record has in full.
     const MAX_MESSAGE_CHARS: usize = 300;
     Reject {
         line,

@@ -1,4 +1,4 @@
-//! The lines that were not imported, in a file of their own.
+//! Writes the rejected lines to a file of their own.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind};
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 
 const HEADER: [&str; 5] = ["line", "field", "reason", "message", "record"];
 
-/// A line that was not imported.
+/// A line that was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reject {
-    /// Where its record begins, from 1.
+    /// The line on which its record begins, from 1.
     pub line: u64,
-    /// Empty when the line is no record at all.
+    /// The bad field; empty when the line is not a record at all.
     pub field: String,
     pub reason: &'static str,
     pub message: String,
-    /// As it stands in the file; what is not UTF-8 is replaced.
+    /// The record as it stands in the file, with invalid UTF-8 replaced.
     pub record: String,
 }
 
-/// A CSV file that is not there until there is something to put in.
+/// A CSV file that is created with the first rejected line.
 pub(super) struct RejectsFile {
     path: PathBuf,
     writer: Option<csv::Writer<BufWriter<File>>>,
 }
 
 impl RejectsFile {
-    /// At the first of `candidates` where a file can be made; what a former import has left there is removed.
+    /// Chooses the first of `candidates` where a file can be created, and removes the rejects of a former import there.
     ///
     /// # Errors
-    /// The last candidate with its problem; a file that holds anything else is never replaced.
+    /// Names the candidate and its problem. A file that holds anything but rejects is never replaced.
     pub fn new(candidates: &[PathBuf]) -> Result<Option<Self>, (PathBuf, io::Error)> {
         for (position, path) in candidates.iter().enumerate() {
             match prepare(path) {
@@ -61,7 +61,7 @@ impl RejectsFile {
         writer.flush()
     }
 
-    /// Where the file is, if there is one.
+    /// Returns the path of the file if one was written.
     pub fn written(self) -> Option<PathBuf> {
         self.writer.map(|_| self.path)
     }
@@ -69,11 +69,11 @@ impl RejectsFile {
 
 fn prepare(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path) {
-        // A terminal, a pipe, /dev/null.
+        // A terminal, a pipe or /dev/null can be written without a check.
         Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => return Ok(()),
         Ok(_) => {
             if !is_rejects_file(File::open(path)?)? {
-                let message = "is there already and is no file of rejected lines";
+                let message = "the file exists and does not hold rejected lines; choose another file for them";
                 return Err(io::Error::new(ErrorKind::AlreadyExists, message));
             }
             std::fs::remove_file(path)?;
@@ -81,7 +81,7 @@ fn prepare(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // Better known now than at the first reject.
+    // A file that cannot be created is better reported now than at the first reject.
     File::create_new(path)?;
     std::fs::remove_file(path)
 }
@@ -148,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let other = folder.path().join("rejects.csv");
         let rejects = RejectsFile::new(&["/proc/rejects.csv".into(), other.clone()]);
-        // /proc says that there is no such file, which is about the path, not about permission.
+        // /proc answers that there is no such file, which concerns the path and not the permission.
         assert!(rejects.is_err());
         let read_only = folder.path().join("read_only");
         std::fs::create_dir(&read_only).unwrap();
@@ -158,7 +158,7 @@ mod tests {
         let rejects = RejectsFile::new(&[read_only.join("rejects.csv"), other.clone()])
             .unwrap()
             .unwrap();
-        // Nothing is read-only for root.
+        // Root may write to the read-only folder.
         assert!([other.as_path(), &read_only.join("rejects.csv")].contains(&rejects.path.as_path()));
     }
 

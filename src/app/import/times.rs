@@ -1,4 +1,4 @@
-//! Times as files write them.
+//! Reads the times in files.
 
 use chrono::format::{Fixed, Item, Parsed, StrftimeItems, parse};
 use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
@@ -8,7 +8,7 @@ use domain::decimal::Decimal;
 use domain::error::InvalidField;
 use domain::time::Timestamp;
 
-/// What is read when nothing else is asked for: RFC 3339, also with a space or without zone, seconds or time of day.
+/// The default formats: RFC 3339, also with a space instead of the T, and without zone, seconds or time of day.
 const ISO_8601: [&str; 7] = [
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f%#z",
@@ -19,7 +19,7 @@ const ISO_8601: [&str; 7] = [
     "%Y-%m-%d",
 ];
 
-/// How times are read: by the first format that fits, in a zone unless the text names its offset.
+/// Reads a time by the first format that fits. A time without offset belongs to `zone`.
 #[derive(Debug, Clone)]
 pub struct TimeFormats {
     formats: Vec<Format>,
@@ -29,7 +29,7 @@ pub struct TimeFormats {
 #[derive(Debug, Clone)]
 enum Format {
     Strftime(Vec<Item<'static>>),
-    /// Counted from 1970, this many decimal places finer than a microsecond is coarse: 6 for seconds.
+    /// A count since 1970. `places` is the number of decimal places from its unit to microseconds: 6 for seconds.
     Unix {
         places: u32,
     },
@@ -48,14 +48,14 @@ impl Default for TimeFormats {
 }
 
 impl TimeFormats {
-    /// `formats`: as strftime writes them, `unix` (seconds since 1970) or `unix_ms`; none for ISO 8601. `zone`: of the
-    /// IANA database, such as `Europe/London`.
+    /// `formats`: strftime formats, `unix` (seconds since 1970) or `unix_ms`; ISO 8601 if empty. `zone`: a name of the IANA
+    /// database, such as `Europe/London`.
     ///
     /// # Errors
-    /// Names `time_format` or `time_zone`.
+    /// [`InvalidField`] names `time_format` or `time_zone`.
     pub fn new(formats: &[String], zone: &str) -> Result<Self, InvalidField> {
         let zone = zone.parse().map_err(|_| {
-            let message = format!("must be a zone of the IANA database, for example Europe/London, is {zone:?}");
+            let message = format!("must be a time zone of the IANA database, for example Europe/London, is {zone:?}");
             InvalidField::new("time_zone", "INVALID_TIME_ZONE", message)
         })?;
         let formats: Vec<Format> = formats
@@ -71,14 +71,13 @@ impl TimeFormats {
         }
     }
 
-    /// A time that the clocks of the zone show twice is the earlier one.
+    /// Reads a time. Where the clocks of the zone show it twice, the earlier instant is meant.
     ///
     /// # Errors
-    /// `INVALID_TIMESTAMP` naming `field`; also for a time that the clocks of the zone leave out.
+    /// `INVALID_TIMESTAMP` names `field`, also for a time that the clocks of the zone skip.
     pub fn read(&self, field: &str, text: &str) -> Result<Timestamp, InvalidField> {
         let Some(local) = self.formats.iter().find_map(|format| format.read(text)) else {
-            let message =
-                format!("must be a time in one of the time formats (ISO 8601 when none is given), is {text:?}");
+            let message = format!("must be a time in one of the given formats (by default ISO 8601), is {text:?}");
             return Err(InvalidField::new(field, "INVALID_TIMESTAMP", message));
         };
         let local = match local {
@@ -88,18 +87,19 @@ impl TimeFormats {
         match self.zone.from_local_datetime(&local).earliest() {
             Some(instant) => Ok(instant.with_timezone(&Utc)),
             None => {
-                let message = format!("{local} does not exist in {}: the clocks were put forward", self.zone);
+                let message = format!(
+                    "must be a time that exists, but clocks in {} were put forward past {local}",
+                    self.zone
+                );
                 Err(InvalidField::new(field, "INVALID_TIMESTAMP", message))
             }
         }
     }
-}
 
-impl TimeFormats {
-    /// The first instant of the day after the one that `at` lies in, by the clocks of the zone.
+    /// Returns the first instant of the day after the day of `at`, in the zone.
     pub fn day_after(&self, at: Timestamp) -> Timestamp {
         let day = at.with_timezone(&self.zone).date_naive();
-        // Where midnight is left out by the clocks, the day begins with the hour after.
+        // Where the clocks skip midnight, the day begins an hour or two later.
         let starts = (0..3).filter_map(|hour| {
             let local = day.succ_opt()?.and_hms_opt(hour, 0, 0)?;
             self.zone.from_local_datetime(&local).earliest()
@@ -108,7 +108,7 @@ impl TimeFormats {
     }
 }
 
-/// What a text says without the zone.
+/// The result of reading a text, before the zone is applied.
 enum Moment {
     Instant(Timestamp),
     Local(NaiveDateTime),
@@ -127,10 +127,10 @@ impl Format {
         }
         let items = StrftimeItems::new(format)
             .parse_to_owned()
-            .map_err(|_| invalid("is not a format as strftime has it"))?;
+            .map_err(|_| invalid("is not a valid strftime format"))?;
         if items.contains(&Item::Fixed(Fixed::TimezoneName)) {
             return Err(invalid(
-                "has %Z, which tells no offset: write the zone's name as it stands, and --time-zone",
+                "has %Z, which tells no offset: put the zone's name into the format as plain text, and name the zone in --time-zone",
             ));
         }
         let example = DateTime::UNIX_EPOCH.format_with_items(items.iter()).to_string();
@@ -138,7 +138,7 @@ impl Format {
         match format.read(&example) {
             Some(_) => Ok(format),
             None => Err(invalid(&format!(
-                "does not make a whole date: it would write 1970-01-01 as {example:?}"
+                "does not hold a whole date: it would write 1970-01-01 as {example:?}"
             ))),
         }
     }
@@ -220,7 +220,7 @@ mod tests {
             Some("2011-08-15T10:20:00+00:00"),
         );
         check(&[], "Europe/London", "2011-12-15", Some("2011-12-15T00:00:00+00:00"));
-        // Shown twice, and left out.
+        // The first is shown twice, the second is skipped.
         check(
             &[],
             "Europe/London",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_and_zones_are_checked_beforehand() {
+    fn bad_formats_and_zones_are_refused() {
         let check = |formats: &[&str], zone, field: &str| {
             assert_eq!(times(formats, zone).unwrap_err().field, field, "{formats:?} {zone}");
         };

@@ -1,4 +1,4 @@
-//! From batches to the store.
+//! Stores batches over several connections.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::store::error::StoreError;
 use crate::store::postgres::analyze;
 use crate::store::postgres::pool::Pool;
 
-use super::subject::{Subject, Written};
+use super::kinds::{RecordKind, Written};
 use super::{ImportOptions, StopCause};
 
-/// Stores batches over several connections at once, each of which has a part of the owners, so that what concerns the
-/// same row is stored in the order of the file. While one batch is stored the next one can be handed over.
-pub(super) struct Writer<S: Subject> {
+/// Stores batches over several connections at once. Each connection has a share of the owners, so that lines that concern
+/// the same row are stored in the order of the file. While one batch is stored, the next one can be handed over.
+pub(super) struct Writer<K: RecordKind> {
     pool: Pool,
     patience: Patience,
-    connections: Vec<mpsc::Sender<Part<S::Value>>>,
-    /// Ends with the writer.
+    connections: Vec<mpsc::Sender<Part<K::Value>>>,
+    /// The tasks that store parts, which end with the writer.
     _tasks: JoinSet<()>,
-    /// Hashes of shared ids that are there. Those that are not are created before the batch: inside of its transactions
-    /// one would wait for the other until it ends.
+    /// Hashes of shared ids that exist. Others are created before the batch, because transactions that created the same id
+    /// would wait for each other.
     known: HashSet<u64>,
-    /// How many have been handed over.
+    /// How many batches have been handed over.
     batches: u64,
 }
 
-/// What of a batch is stored over one connection.
+/// The part of a batch that is stored over one connection.
 struct Part<V> {
     values: Vec<V>,
     done: oneshot::Sender<Result<Option<Written>, StoreError>>,
@@ -44,13 +44,13 @@ pub(super) struct Pending {
 }
 
 struct PendingPart {
-    /// Of its values in the batch.
+    /// The positions of its values in the batch.
     positions: Vec<usize>,
     done: oneshot::Receiver<Result<Option<Written>, StoreError>>,
 }
 
 impl Pending {
-    /// What became of the batch; `None` when interrupted while the database was away.
+    /// Waits until the batch is stored. Returns `None` when interrupted while the database was not available.
     pub async fn written(self) -> Result<Option<Written>, StopCause> {
         let mut all = Written::default();
         for PendingPart { positions, done } in self.parts {
@@ -67,8 +67,8 @@ impl Pending {
     }
 }
 
-impl<S: Subject> Writer<S> {
-    /// So that memory is bounded; to forget costs no more than to ask again.
+impl<K: RecordKind> Writer<K> {
+    /// Bounds the memory of `known`. An id that is dropped from it is only looked up again.
     const MAX_KNOWN: usize = 1 << 20;
 
     pub fn new(pool: &Pool, options: &ImportOptions, interrupt: &CancellationToken) -> Self {
@@ -80,7 +80,7 @@ impl<S: Subject> Writer<S> {
         let mut tasks = JoinSet::new();
         let connect = |_| {
             let (sender, parts) = mpsc::channel(1);
-            tasks.spawn(store_parts::<S>(pool.clone(), patience.clone(), keys.clone(), parts));
+            tasks.spawn(store_parts::<K>(pool.clone(), patience.clone(), keys.clone(), parts));
             sender
         };
         Self {
@@ -93,23 +93,23 @@ impl<S: Subject> Writer<S> {
         }
     }
 
-    /// Hands `values` over, as soon as every connection has begun with what was handed over before; `None` when
-    /// interrupted while the database was away.
-    pub async fn store(&mut self, values: Vec<S::Value>) -> Result<Option<Pending>, StoreError> {
-        // As often as the tables can have doubled.
+    /// Hands `values` over as soon as every connection has begun with the batch before. Returns `None` when interrupted while
+    /// the database was not available.
+    pub async fn store(&mut self, values: Vec<K::Value>) -> Result<Option<Pending>, StoreError> {
+        // The tables may have doubled since the last time.
         if self.batches.is_power_of_two()
             && let Err(error) = analyze::analyze(&self.pool).await
         {
-            tracing::warn!(%error, "the statistics of the tables could not be renewed; the import may be slow");
+            tracing::warn!(%error, "the statistics of the tables could not be updated, so the import may be slow");
         }
         self.batches += 1;
         if self.create_shared(&values).await?.is_none() {
             return Ok(None);
         }
-        let mut parts: Vec<(Vec<S::Value>, Vec<usize>)> = Vec::new();
+        let mut parts: Vec<(Vec<K::Value>, Vec<usize>)> = Vec::new();
         parts.resize_with(self.connections.len(), Default::default);
         for (position, value) in values.into_iter().enumerate() {
-            let part = xxh3_64(S::owner(&value).as_bytes()) % parts.len() as u64;
+            let part = xxh3_64(K::owner(&value).as_bytes()) % parts.len() as u64;
             let (values, positions) = &mut parts[part as usize];
             values.push(value);
             positions.push(position);
@@ -120,41 +120,42 @@ impl<S: Subject> Writer<S> {
                 continue;
             }
             let (sender, done) = oneshot::channel();
-            // One that has ended drops the part, which whoever waits for it learns.
+            // A task that has ended drops the part, which `Pending::written` then reports.
             let _ = connection.send(Part { values, done: sender }).await;
             pending.push(PendingPart { positions, done });
         }
         Ok(Some(Pending { parts: pending }))
     }
 
-    async fn create_shared(&mut self, values: &[S::Value]) -> Result<Option<()>, StoreError> {
+    /// Creates the records that several owners of `values` may refer to.
+    async fn create_shared(&mut self, values: &[K::Value]) -> Result<Option<()>, StoreError> {
         if self.known.len() > Self::MAX_KNOWN {
             self.known.clear();
         }
-        let mut is_new = |value: &&S::Value| match S::shared(value) {
+        let mut is_new = |value: &&K::Value| match K::shared(value) {
             Some(id) => self.known.insert(xxh3_64(id.as_bytes())),
             None => false,
         };
-        let unknown: Vec<&S::Value> = values.iter().filter(&mut is_new).collect();
+        let unknown: Vec<&K::Value> = values.iter().filter(&mut is_new).collect();
         if unknown.is_empty() {
             return Ok(Some(()));
         }
-        self.patience.wait(|| S::create_shared(&self.pool, &unknown)).await
+        self.patience.wait(|| K::create_shared(&self.pool, &unknown)).await
     }
 }
 
-/// Stores part after part, each in a transaction of its own, until one cannot be stored: what comes after it in the file
-/// must not be there without it.
-async fn store_parts<S: Subject>(
+/// Stores parts one after the other, each in a transaction of its own. Stops at the first that cannot be stored, because
+/// later lines of the file must not be stored without it.
+async fn store_parts<K: RecordKind>(
     pool: Pool,
     patience: Patience,
     keys: Arc<KeyCache>,
-    mut parts: mpsc::Receiver<Part<S::Value>>,
+    mut parts: mpsc::Receiver<Part<K::Value>>,
 ) {
     while let Some(Part { values, done }) = parts.recv().await {
-        let written = patience.wait(|| S::write(&pool, &keys, &values)).await;
+        let written = patience.wait(|| K::write(&pool, &keys, &values)).await;
         let is_stored = matches!(written, Ok(Some(_)));
-        // Nobody waits for it any more once another part could not be stored.
+        // Nobody waits for this part after another part could not be stored.
         let _ = done.send(written);
         if !is_stored {
             return;
@@ -162,7 +163,7 @@ async fn store_parts<S: Subject>(
     }
 }
 
-/// With a database that is away.
+/// Waits for a database that is not available.
 #[derive(Debug, Clone)]
 struct Patience {
     longest: Duration,
@@ -170,7 +171,7 @@ struct Patience {
 }
 
 impl Patience {
-    /// Does `work`, again and again while the database is away. `None` when interrupted while waiting.
+    /// Does `work`, and repeats it while the database is not available. Returns `None` when interrupted while waiting.
     async fn wait<T, W>(&self, work: impl Fn() -> W) -> Result<Option<T>, StoreError>
     where
         W: Future<Output = Result<T, StoreError>>,
@@ -186,7 +187,7 @@ impl Patience {
             if error.retry_after().is_none() || Instant::now() + pause > deadline {
                 return Err(error);
             }
-            tracing::warn!(%error, "a batch could not be stored; trying again in {} ms", pause.as_millis());
+            tracing::warn!(%error, "a batch could not be stored and is tried again in {} ms", pause.as_millis());
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = LONGEST_PAUSE.min(pause * 2),
                 () = self.interrupt.cancelled() => return Ok(None),

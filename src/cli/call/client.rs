@@ -1,4 +1,4 @@
-//! Calls with messages that are known only by their descriptors.
+//! A gRPC client whose messages are known only by their descriptors.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ use crate::grpc::status::REQUEST_ID;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connected to one server.
+/// A connection to one server.
 pub struct Client {
     grpc: tonic::client::Grpc<Channel>,
-    /// Sent with every [`Self::unary`].
+    /// Metadata that is sent with every call of [`Self::unary`] and [`Self::stream`].
     headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
 }
 
-/// A call that failed.
+/// A call that the server refused or that failed on its way.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct Refused {
-    /// Of its ErrorInfo; empty without one.
+    /// The reason in its ErrorInfo; empty without one.
     pub reason: String,
-    /// The status with its details.
+    /// The status with its details, in lines.
     text: String,
 }
 
@@ -51,32 +51,32 @@ impl From<Status> for Refused {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallOptions {
-    /// For the whole call.
+    /// The deadline of the whole call.
     pub timeout: Option<Duration>,
     pub headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
 }
 
 impl Client {
-    /// `address`: `http://host:port`, `https://host:port`, or `host:port`, which is plain unless `tls` says something.
+    /// Connects to `http://host:port`, `https://host:port`, or `host:port`, which is plain text unless `tls` has options.
     ///
     /// # Errors
-    /// Names the address, when it is not one or nobody answers there, or the file of `tls` that cannot be used.
+    /// Names the address if it is not valid or no server answers there, or the file of `tls` that cannot be used.
     pub async fn connect(address: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
         let (url, is_secured) = match address.split_once("://") {
             Some(("https", _)) => (address.to_owned(), true),
             Some(("http", _)) if tls.is_given() => {
-                bail!("{address}: --ca, --client-cert and --client-key need https://")
+                bail!("{address} is plain text, but --ca, --client-cert and --client-key need https://")
             }
             Some(("http", _)) => (address.to_owned(), false),
-            Some((scheme, _)) => bail!("{address}: only http:// and https:// are supported, not {scheme}://"),
+            Some((scheme, _)) => bail!("{address} must begin with http:// or https://, not {scheme}://"),
             None if tls.is_given() => (format!("https://{address}"), true),
             None => (format!("http://{address}"), false),
         };
-        let mut endpoint = Endpoint::from_shared(url).with_context(|| format!("{address} is not an address"))?;
+        let mut endpoint = Endpoint::from_shared(url).with_context(|| format!("{address} is not a valid address"))?;
         if is_secured {
             endpoint = endpoint
                 .tls_config(tls.config()?)
-                .context("TLS cannot be set up; --ca FILE names the authorities to trust")?;
+                .context("TLS cannot be set up; name the authorities to trust with --ca FILE")?;
         }
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
@@ -85,7 +85,7 @@ impl Client {
             .await
             .with_context(|| match is_secured {
                 false => format!("no server answers at {address}"),
-                true => format!("no trusted server answers at {address} (--ca FILE names the authorities to trust)"),
+                true => format!("no trusted server answers at {address}; name the authorities to trust with --ca FILE"),
             })?;
         let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
         Ok(Self {
@@ -94,19 +94,19 @@ impl Client {
         })
     }
 
-    /// Calls with this API key from here on.
+    /// Sends this API key with every call.
     ///
     /// # Errors
-    /// It is not visible ASCII.
+    /// The key has other characters than visible ASCII.
     pub fn with_key(mut self, key: &str) -> anyhow::Result<Self> {
         self.headers.push(authorization(key)?);
         Ok(self)
     }
 
-    /// Calls `method`, named as on the command line, with one request, and returns its one answer.
+    /// Calls `method`, named as on the command line, with one request, and returns its answer.
     ///
     /// # Errors
-    /// The method or the request is not one, or the call fails; the error then is a [`Refused`].
+    /// The method is unknown, the request does not fit it, or the call fails. A failed call is a [`Refused`].
     pub async fn unary(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {
         let methods = Methods::compiled_in()?;
         let method = methods.resolve(method)?;
@@ -115,10 +115,10 @@ impl Client {
         Ok(message::to_value(&response.map_err(Refused::from)?)?)
     }
 
-    /// Calls `method`, whose answers are a stream, and returns them all.
+    /// Calls `method`, whose answers are a stream, and returns all of them.
     ///
     /// # Errors
-    /// As [`Self::unary`].
+    /// The same as [`Self::unary`].
     pub async fn stream(&mut self, method: &str, request: &Value) -> anyhow::Result<Vec<Value>> {
         let methods = Methods::compiled_in()?;
         let method = methods.resolve(method)?;
@@ -153,10 +153,10 @@ impl Client {
         let response = responses.next().await?;
         // The status comes after the message.
         responses.next().await?;
-        response.ok_or_else(|| Status::internal("the server answered with nothing"))
+        response.ok_or_else(|| Status::internal("the server sent no answer"))
     }
 
-    /// Sends `requests`; of every kind of method, the answers come one after the other.
+    /// Sends `requests` and returns the answers, one or many, as a stream.
     pub(super) async fn send(
         &mut self,
         method: &MethodDescriptor,
@@ -193,7 +193,7 @@ impl Client {
 /// The answers of one call.
 pub(super) struct Responses {
     stream: Streaming<DynamicMessage>,
-    /// Came before the first answer; the status comes after the last.
+    /// The request id, which comes before the first answer. The status comes after the last.
     request_id: Option<MetadataValue<Ascii>>,
     deadline: Deadline,
 }
@@ -227,9 +227,9 @@ impl Deadline {
     async fn unless_over<T>(self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let Some(at) = self.at else { return work.await };
         tokio::select! {
-            // In this order, for tonic has the same timer and would answer CANCELLED.
+            // The timer goes first, because tonic has the same timer and would answer CANCELLED.
             biased;
-            () = sleep_until(at) => Err(Status::deadline_exceeded(format!("not done within {:?}", self.timeout))),
+            () = sleep_until(at) => Err(Status::deadline_exceeded(format!("the call was not finished within {:?}", self.timeout))),
             result = work => result,
         }
     }

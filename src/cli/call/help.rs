@@ -1,4 +1,4 @@
-//! What can be called and how, from the .proto files with their comments.
+//! Lists the RPCs and their messages, with the comments of the .proto files.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use prost_types::FileDescriptorProto;
 use super::message::is_well_known;
 use super::methods::{Methods, path};
 
-/// Services, and a line for each method with the fields of its request.
+/// Lists the services, with one line for each method and the fields of its request.
 pub(super) fn overview(methods: &Methods) -> String {
     let services: Vec<String> = methods.services().map(|service| service_overview(&service)).collect();
-    services.join("\n") + "\nlikemind call --list METHOD shows one in detail.\n"
+    services.join("\n") + "\nRun `likemind call --list METHOD` to see one in detail.\n"
 }
 
 fn service_overview(service: &ServiceDescriptor) -> String {
@@ -31,7 +31,7 @@ fn service_overview(service: &ServiceDescriptor) -> String {
     text
 }
 
-/// `user_id | session, limit, filter`: repeated ones with `[]`, of which only one may be given with `|`.
+/// Returns the fields as `user_id | session, limit, filter`. Repeated fields have `[]`; `|` separates alternatives.
 fn fields_in_short(message: &MessageDescriptor) -> String {
     let mut text = String::new();
     let mut before: Option<FieldDescriptor> = None;
@@ -51,7 +51,7 @@ fn fields_in_short(message: &MessageDescriptor) -> String {
     text
 }
 
-/// The method's comment and the fields of its request and its answer, down to the last.
+/// Shows the method's comment and all fields, nested ones too, of its request and its answer.
 pub(super) fn details(method: &MethodDescriptor) -> String {
     let mut text = path(method) + "\n";
     let comment = comment(
@@ -91,7 +91,7 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// `above`: the messages that `message` stands in, for one may hold itself.
+/// `above`: the messages around `message`, since a message may contain itself.
 fn add_rows(rows: &mut Vec<Row>, message: &MessageDescriptor, above: &mut Vec<String>) {
     above.push(message.full_name().to_owned());
     for field in message.fields() {
@@ -132,7 +132,7 @@ fn type_name(kind: &Kind) -> String {
     }
 }
 
-/// The other fields of which only one may be given.
+/// Returns the other fields of the same oneof.
 fn alternatives(field: &FieldDescriptor) -> Vec<String> {
     let Some(oneof) = field.containing_oneof() else {
         return Vec::new();
@@ -141,7 +141,7 @@ fn alternatives(field: &FieldDescriptor) -> Vec<String> {
     others.map(|other| other.name().to_owned()).collect()
 }
 
-/// What the .proto file says above the thing at `path`, in one line.
+/// Returns the comment above the element at `path` in the .proto file, in one line.
 fn comment(file: &FileDescriptorProto, path: &[i32]) -> String {
     let locations = file.source_code_info.iter().flat_map(|info| &info.location);
     let comment = locations

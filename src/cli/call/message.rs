@@ -1,10 +1,10 @@
-//! Between JSON and messages. Source: protobuf.dev, "ProtoJSON Format".
+//! Converts between JSON and messages. Source: protobuf.dev, "ProtoJSON Format".
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::{Value, json};
 
-/// As people read it: names as in the .proto files, numbers as numbers, and a field also when it has its default
-/// value, unless the message can tell that it is absent.
+/// Prints for people: names as in the .proto files, numbers as numbers, and fields with default values, unless the message
+/// can tell that the field is absent.
 const OUTPUT: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .stringify_64_bit_integers(false)
@@ -14,9 +14,9 @@ const OUTPUT: SerializeOptions = SerializeOptions::new()
 pub(super) enum RequestError {
     #[error("the request is not JSON")]
     NotJson(#[from] serde_json::Error),
-    #[error("{method} takes one request, {given} are given")]
+    #[error("{method} takes one request, but {given} were given")]
     NotOne { method: String, given: usize },
-    #[error("{path}: {message} has no such field; its fields: {}", known.join(", "))]
+    #[error("{path} is not a field of {message}, which has {}", known.join(", "))]
     UnknownField {
         path: String,
         message: String,
@@ -26,8 +26,8 @@ pub(super) enum RequestError {
     Invalid { path: String, problem: String },
 }
 
-/// The requests in `text`, JSON documents one after the other. Only a method that takes a stream takes none or several,
-/// also as one array; for another, no document is an empty request.
+/// Reads the requests in `text`, which are JSON documents one after the other. A method that takes a stream accepts any
+/// number, also as one array. Every other method takes one, and no document at all is an empty request.
 pub(super) fn requests(method: &MethodDescriptor, text: &str) -> Result<Vec<DynamicMessage>, RequestError> {
     let documents: Vec<Value> = serde_json::Deserializer::from_str(text)
         .into_iter()
@@ -63,7 +63,7 @@ pub(super) fn to_value(message: &DynamicMessage) -> serde_json::Result<Value> {
     message.serialize_with_options(serde_json::value::Serializer, &OUTPUT)
 }
 
-/// Written directly: by way of a [`Value`] 4.1f32 would become 4.099999904632568.
+/// Serializes without a [`Value`] in between, which would turn 4.1f32 into 4.099999904632568.
 fn to_text(message: &DynamicMessage, formatter: impl serde_json::ser::Formatter) -> serde_json::Result<String> {
     let mut text = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
@@ -71,7 +71,7 @@ fn to_text(message: &DynamicMessage, formatter: impl serde_json::ser::Formatter)
     Ok(String::from_utf8(text).unwrap_or_else(|_| unreachable!("serde_json writes UTF-8")))
 }
 
-/// `whole`: what the message as a whole is called in an error.
+/// Reads a message. `whole`: the name of the message as a whole in an error.
 pub(super) fn message(
     descriptor: &MessageDescriptor,
     value: &Value,
@@ -85,7 +85,7 @@ pub(super) fn message(
     })
 }
 
-/// Which field of `value`, found at `path`, cannot be read: the library's errors do not say where they are.
+/// Finds the field of `value` that cannot be read. `path` is the path of `value`. The library's errors do not name it.
 fn problem(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Option<RequestError> {
     value.as_object()?.iter().find_map(|(name, value)| {
         let path = match path {
@@ -129,7 +129,7 @@ fn problem_of_value(field: &FieldDescriptor, value: &Value, path: String, error:
     let hint = match &kind {
         Kind::Enum(values) => {
             let names: Vec<String> = values.values().map(|value| value.name().to_owned()).collect();
-            format!("; one of {}", names.join(", "))
+            format!("; must be one of {}", names.join(", "))
         }
         Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
             "; must be RFC 3339, for example \"2011-12-09T12:50:00Z\"".to_owned()
@@ -142,7 +142,7 @@ fn problem_of_value(field: &FieldDescriptor, value: &Value, path: String, error:
     })
 }
 
-/// Whether the message has a JSON form of its own.
+/// Returns whether the message has a JSON form of its own.
 pub(super) fn is_well_known(message: &MessageDescriptor) -> bool {
     message.package_name() == "google.protobuf"
 }
@@ -156,7 +156,7 @@ mod tests {
         requests(Methods::compiled_in().unwrap().resolve(method).unwrap(), text)
     }
 
-    /// What `text` is for `method`, and is printed as.
+    /// Checks how `text` is read for `method` and printed again.
     fn check(method: &str, text: &str, expected: &str) {
         let read = requests_of(method, text).unwrap();
         let printed: Vec<String> = read.iter().map(|message| to_line(message).unwrap()).collect();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_field_is_shown_only_if_nobody_can_tell() {
+    fn an_absent_field_is_shown_only_if_the_message_cannot_tell() {
         check(
             "UpsertItems",
             r#"{"items": [{"item_id": "i", "listed": false}]}"#,
@@ -236,18 +236,18 @@ mod tests {
         check(
             "Recommend",
             r#"{"user": "u"}"#,
-            "user: RecommendRequest has no such field; its fields: user_id, session, limit",
+            "user is not a field of RecommendRequest, which has user_id, session, limit",
         );
         check("Recommend", r#"{"limit": "x"}"#, "limit: ");
         check(
             "Recommend",
             r#"{"filter": {"category": "x"}}"#,
-            "filter.category: ItemFilter has no such field; its fields: categories,",
+            "filter.category is not a field of ItemFilter, which has categories,",
         );
         check(
             "Recommend",
             r#"{"basis": "ITEM"}"#,
-            "basis: unrecognized enum value 'ITEM'; one of BASIS_UNSPECIFIED, BASIS_USER_BASED",
+            "basis: unrecognized enum value 'ITEM'; must be one of BASIS_UNSPECIFIED, BASIS_USER_BASED",
         );
         check(
             "Recommend",

@@ -1,29 +1,29 @@
-//! The RPCs that can be called, and which of them is meant.
+//! The RPCs that can be called, and how a name on the command line finds one.
 
 use anyhow::Context;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use crate::grpc::proto::DESCRIPTORS;
 
-/// Most names that an error offers.
+/// The greatest number of names that an error suggests.
 const MAX_NEAR: usize = 6;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ResolveError {
-    #[error("there is no RPC {asked}{}; `likemind call --list` shows all", offer(near))]
+    #[error("there is no RPC {asked}; {}`likemind call --list` shows all", suggestion(near))]
     Unknown { asked: String, near: Vec<String> },
-    #[error("{asked} may be {}: name the service too", found.join(" or "))]
+    #[error("{asked} is ambiguous: name the service too, as in {}", found.join(" or "))]
     Ambiguous { asked: String, found: Vec<String> },
 }
 
-fn offer(near: &[String]) -> String {
+fn suggestion(near: &[String]) -> String {
     match near {
         [] => String::new(),
-        near => format!(", but {}", near.join(", ")),
+        near => format!("similar ones are {}; ", near.join(" and ")),
     }
 }
 
-/// Our services and grpc.health.v1.
+/// The methods of Likemind's services and of grpc.health.v1.
 pub(super) struct Methods {
     pool: DescriptorPool,
     methods: Vec<MethodDescriptor>,
@@ -31,9 +31,9 @@ pub(super) struct Methods {
 
 impl Methods {
     pub fn compiled_in() -> anyhow::Result<Self> {
-        let mut pool = DescriptorPool::decode(DESCRIPTORS).context("the compiled-in descriptors")?;
+        let mut pool = DescriptorPool::decode(DESCRIPTORS).context("the compiled-in descriptors cannot be read")?;
         pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .context("the descriptors of grpc.health.v1")?;
+            .context("the descriptors of grpc.health.v1 cannot be read")?;
         let methods = pool
             .services()
             .flat_map(|service| service.methods().collect::<Vec<_>>())
@@ -45,21 +45,23 @@ impl Methods {
         self.pool.services()
     }
 
+    /// Finds the method that `asked` names, in full or by an end that is unambiguous.
+    ///
     /// # Errors
-    /// [`ResolveError`] with the names that `asked` may have meant.
+    /// [`ResolveError`] has the names that `asked` may have meant.
     pub fn resolve(&self, asked: &str) -> Result<&MethodDescriptor, ResolveError> {
         let paths: Vec<String> = self.methods.iter().map(path).collect();
         resolve(&paths, asked).map(|position| &self.methods[position])
     }
 }
 
-/// `package.Service/Method`.
+/// Returns `package.Service/Method`.
 pub(super) fn path(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// The position in `paths` (`package.Service/Method`) of the one that `asked` names in full, or that alone ends with
-/// it; a dot may stand for the slash.
+/// Returns the position in `paths` (`package.Service/Method`) of the path that equals `asked`, or else of the only path that
+/// ends with it. A dot may stand for the slash.
 fn resolve(paths: &[String], asked: &str) -> Result<usize, ResolveError> {
     let asked = asked.trim_start_matches('/');
     let with_slash = match asked.rsplit_once('.') {
@@ -87,7 +89,8 @@ fn resolve(paths: &[String], asked: &str) -> Result<usize, ResolveError> {
     }
 }
 
-/// The paths whose method is spelled like that of `asked`, most alike first; without any, those that contain it.
+/// Returns the paths whose method is spelled like that of `asked`, most similar first. If there are none, returns those that
+/// contain `asked`.
 fn near(paths: &[String], asked: &str) -> Vec<String> {
     let method_of = |path: &str| path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     let asked_method = method_of(asked);
@@ -105,7 +108,7 @@ fn near(paths: &[String], asked: &str) -> Vec<String> {
     near.into_iter().take(MAX_NEAR).cloned().collect()
 }
 
-/// Levenshtein distance in bytes.
+/// Returns the Levenshtein distance in bytes.
 fn edits(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -127,7 +130,7 @@ mod tests {
     const PATHS: [&str; 5] = ["a.v1.X/List", "a.v1.X/Get", "a.v1.Y/List", "b.v1.X/Get", "v1.Y/List"];
 
     #[test]
-    fn the_shortest_name_that_is_clear_is_enough() {
+    fn an_unambiguous_end_of_a_name_is_enough() {
         let paths = PATHS.map(str::to_owned);
         let check = |asked: &str, expected: Result<&str, usize>| {
             let found = match resolve(&paths, asked) {
@@ -143,7 +146,7 @@ mod tests {
         check("X/List", Ok("a.v1.X/List"));
         check("X.List", Ok("a.v1.X/List"));
         check("Y/List", Err(2));
-        // A full name wins over one that ends with it.
+        // A name in full wins over a longer name that ends with it.
         check("v1.Y/List", Ok("v1.Y/List"));
         check("List", Err(3));
         check("Get", Err(2));
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_and_health_are_found() {
+    fn services_of_likemind_and_health_are_found() {
         let methods = Methods::compiled_in().unwrap();
         let check = |asked: &str, expected: &str| assert_eq!(path(methods.resolve(asked).unwrap()), expected);
         check("Recommend", "likemind.v1.RecommendationService/Recommend");
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_nearest() {
+    fn an_unknown_name_suggests_the_most_similar() {
         let methods = Methods::compiled_in().unwrap();
         let check = |asked: &str, expected: &[&str]| {
             let Err(ResolveError::Unknown { near, .. }) = methods.resolve(asked) else {

@@ -1,4 +1,4 @@
-//! A status for people.
+//! Formats a gRPC status for people.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetail, StatusExt};
 use crate::grpc::status::{REQUEST_ID, code_name};
 use domain::error::chain;
 
-/// Code and message, then one line for each thing that the details say; of a status that no server sent, its cause.
+/// Formats code and message, then one line for each detail, and the cause of a status that no server sent.
 pub(super) fn render(status: &Status) -> String {
     let code = code_name(status.code());
     let mut lines = vec![match status.message() {
@@ -30,11 +30,7 @@ pub(super) fn render(status: &Status) -> String {
                 lines.extend(metadata.into_iter().map(|(key, value)| format!("{key}: {value}")));
             }
             ErrorDetail::RetryInfo(retry) => {
-                lines.extend(
-                    retry
-                        .retry_delay
-                        .map(|delay| format!("worth trying again after: {delay:?}")),
-                );
+                lines.extend(retry.retry_delay.map(|delay| format!("retry after: {delay:?}")));
             }
             other => lines.push(format!("{other:?}")),
         }
@@ -82,7 +78,7 @@ mod tests {
             ErrorDetails::with_error_info("OVERLOADED", "likemind", [("limit".to_owned(), "1024".to_owned())]);
         details.set_retry_info(Some(Duration::from_millis(100)));
         let overloaded = Status::with_error_details(Code::ResourceExhausted, "try again", details);
-        let expected = "RESOURCE_EXHAUSTED: try again\n  worth trying again after: 100ms\n  \
+        let expected = "RESOURCE_EXHAUSTED: try again\n  retry after: 100ms\n  \
                         reason: OVERLOADED (likemind)\n  limit: 1024\n";
         check(overloaded, expected);
     }

@@ -1,4 +1,4 @@
-//! Calls of a real server on a port of its own.
+//! Calls to a real server on a port of its own.
 
 use clap::Parser;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -13,7 +13,7 @@ struct Command {
     args: CallArgs,
 }
 
-/// Outcome, standard output and standard error of `likemind call ARGS`.
+/// Returns outcome, standard output and standard error of `likemind call ARGS`.
 async fn call_with(args: &[&str], address: &str) -> anyhow::Result<(CallOutcome, String, String)> {
     let command = Command::try_parse_from([&["call"], args].concat())?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -21,7 +21,7 @@ async fn call_with(args: &[&str], address: &str) -> anyhow::Result<(CallOutcome,
     Ok((outcome, String::from_utf8(out)?, String::from_utf8(err)?))
 }
 
-/// A server that knows only its own health; its address.
+/// Starts a server that has only the health service. Returns its address.
 async fn health_server() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -60,19 +60,22 @@ async fn answers_and_errors_are_printed() {
     )
     .await;
     check(&["IngestRatings", "[{}, {}]"], (unimplemented, "", "UNIMPLEMENTED\n")).await;
-    // As long as a machine needs for the first answer; it stays the only one.
+    // The only answer must come before the deadline; a loaded machine may need a longer one.
     for timeout_ms in ["200", "2000", "20000"] {
         let (outcome, out, err) = call_with(&["Watch", "--timeout-ms", timeout_ms], &address)
             .await
             .unwrap();
         assert_eq!(outcome, CallOutcome::Status(Code::DeadlineExceeded));
-        assert_eq!(err, format!("DEADLINE_EXCEEDED: not done within {timeout_ms}ms\n"));
+        assert_eq!(
+            err,
+            format!("DEADLINE_EXCEEDED: the call was not finished within {timeout_ms}ms\n")
+        );
         if !out.is_empty() {
             assert_eq!(out, "{\"status\":\"SERVING\"}\n");
             return;
         }
     }
-    panic!("nothing is printed before the end");
+    panic!("nothing was printed before the deadline");
 }
 
 #[tokio::test]
@@ -90,7 +93,11 @@ async fn the_address_may_be_given() {
         let error = call_with(&[&["Check"], args].concat(), nowhere).await.unwrap_err();
         assert!(format!("{error:#}").contains(part), "{args:?}: {error:#}");
     };
-    check(&["--address", "ftp://127.0.0.1:1"], "only http:// and https://").await;
+    check(
+        &["--address", "ftp://127.0.0.1:1"],
+        "must begin with http:// or https://",
+    )
+    .await;
     check(&["--ca", "ca.pem"], "need https://").await;
     check(
         &["--address", "127.0.0.1:1", "--ca", "/none.pem"],

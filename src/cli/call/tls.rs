@@ -1,4 +1,4 @@
-//! Whom a client trusts, and what it proves itself with.
+//! The TLS options of the client: the authorities that it trusts and its own certificate.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TlsArgs {
-    /// Authorities that may have signed the server's certificate, PEM [default: those the system trusts]
+    /// Certificate authorities to trust for the server, PEM [default: those of the system]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Certificate to present to the server, PEM
     #[arg(long, value_name = "FILE", requires = "client_key")]
     pub client_cert: Option<PathBuf>,
-    /// Key of that certificate, PEM
+    /// Private key of that certificate, PEM
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
 }
 
 impl TlsArgs {
-    /// Whether anything is given, which makes sense only with `https://`.
+    /// Returns whether any option is given. The options make sense only with `https://`.
     pub(super) fn is_given(&self) -> bool {
         self.ca.is_some() || self.client_cert.is_some()
     }

@@ -1,4 +1,4 @@
-//! `likemind evaluate coupons`.
+//! `likemind evaluate coupons`: ranks and predicts the redeemers of past campaigns.
 
 use super::super::Exit;
 use super::super::database::{Database, Purpose};
@@ -12,13 +12,13 @@ use domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CouponsArgs {
-    /// Only campaigns that start at this instant or later (2017-03-01, or RFC 3339)
+    /// Only campaigns that start at this instant or later, a date (2017-03-01) or RFC 3339
     #[arg(long, value_name = "DATE", value_parser = instant)]
     from: Option<Timestamp>,
     /// Only campaigns that start before this instant
     #[arg(long, value_name = "DATE", value_parser = instant)]
     until: Option<Timestamp>,
-    /// Only campaigns that at least so many recipients have redeemed a coupon of
+    /// Only campaigns with at least this many recipients who redeemed a coupon
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     min_redeemers: u32,
     /// Print the figures as JSON
@@ -51,7 +51,7 @@ pub(super) async fn run(args: CouponsArgs, config: Config) -> anyhow::Result<Exi
 fn print(backtest: &Backtest) {
     match &backtest.propensity {
         Some(quality) => {
-            println!("Recipients of {} campaigns, ranked by", quality.campaigns.len());
+            println!("Ranking the recipients of {} campaigns by", quality.campaigns.len());
             println!("{:<44} {:>8} {:>8}", "", "ROC-AUC", "lift@10%");
             for row in &backtest.rankers {
                 let ranker = ranker(row.ranker);
@@ -60,17 +60,17 @@ fn print(backtest: &Backtest) {
             println!();
             report::print_propensity(quality);
             if let Some(known_until) = backtest.known_until {
-                println!("what is known ends at {}", known_until.format("%Y-%m-%dT%H:%M:%SZ"));
+                println!("The data end at {}.", known_until.format("%Y-%m-%dT%H:%M:%SZ"));
             }
         }
-        None => println!("no campaign could be predicted"),
+        None => println!("No campaign could be predicted."),
     }
     if !backtest.left_out.is_empty() {
-        println!("\nleft out:");
+        println!("\nCampaigns left out:");
     }
     for campaign in &backtest.left_out {
         let start = campaign.starts_at.format("%Y-%m-%d");
-        println!("  {} ({start}): {}", campaign.campaign_id, because(campaign));
+        println!("  {} ({start}): {}", campaign.campaign_id, reason_left_out(campaign));
     }
 }
 
@@ -86,19 +86,19 @@ fn ranker(ranker: RecipientRanker) -> &'static str {
         RecipientRanker::AffinityUserBased => "affinity (user-based)",
         RecipientRanker::Redemptions => "past redemptions",
         RecipientRanker::DiscountedLines => "past discounted lines",
-        RecipientRanker::RankMean => "rank mean of redemptions, lines, affinity",
+        RecipientRanker::RankMean => "mean rank of redemptions, lines and affinity",
         RecipientRanker::Propensity => "propensity",
     }
 }
 
-fn because(campaign: &LeftOut) -> String {
+fn reason_left_out(campaign: &LeftOut) -> String {
     let (recipients, redeemers) = (campaign.recipients, campaign.redeemers);
     match &campaign.because {
         LeftOutReason::NoRecipients => "nobody was assigned or exposed to it".to_owned(),
-        LeftOutReason::NoHistory => "too few days of purchases from before it started".to_owned(),
+        LeftOutReason::NoHistory => "there are too few days of purchases before it started".to_owned(),
         LeftOutReason::TooFewRedeemers => format!("only {redeemers} of {recipients} recipients redeemed"),
         LeftOutReason::AllRedeemed => format!("all {recipients} recipients redeemed"),
-        LeftOutReason::TooLongAgo => "too long ago".to_owned(),
-        LeftOutReason::PropensityRefused { reason } => format!("propensity refused: {reason}"),
+        LeftOutReason::TooLongAgo => "it is too long ago".to_owned(),
+        LeftOutReason::PropensityRefused { reason } => format!("the propensity cannot be fitted: {reason}"),
     }
 }

@@ -1,4 +1,4 @@
-//! A live campaign of the platform, made as a marketer makes one; a second start finds it.
+//! Creates a running campaign of the platform over gRPC, as a marketer would. Later runs reuse it.
 
 use chrono::{DateTime, Days, NaiveTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use super::demo::{Demo, text};
 
 const CAMPAIGN: &str = "quickstart";
-/// For who buys milk, but no yogurt yet.
+/// The coupon for households that buy milk but no yogurt yet.
 pub(super) const YOGURT: &str = "quickstart-yogurt";
 const SOFT_DRINKS: &str = "quickstart-soft-drinks";
 const DAYS: u64 = 30;
 
-/// The campaign as it is stored, with both coupons; its window holds `now`.
-pub(super) async fn make(demo: &mut Demo, now: DateTime<Utc>) -> anyhow::Result<Value> {
+/// Creates the campaign and its two coupons unless they exist, and moves its window so that it contains `now`. Returns the
+/// stored campaign.
+pub(super) async fn ensure(demo: &mut Demo, now: DateTime<Utc>) -> anyhow::Result<Value> {
     let id = json!({ "campaign_id": CAMPAIGN });
     let found = demo
         .ask_unless("CAMPAIGN_NOT_FOUND", "CampaignService/GetCampaign", &id)
@@ -43,7 +44,7 @@ fn is_live(campaign: &Value, now: DateTime<Utc>) -> bool {
     at("starts_at").is_some_and(|start| start <= now) && at("ends_at").is_some_and(|end| now < end)
 }
 
-/// From the beginning of today on.
+/// Returns a window from the beginning of the day of `now`.
 fn window(now: DateTime<Utc>) -> Value {
     let start = now.date_naive().and_time(NaiveTime::MIN).and_utc();
     let end = start + Days::new(DAYS);

@@ -1,4 +1,4 @@
-//! The commands with which a reader asks on, as a shell takes them.
+//! Shell commands that quickstart prints for its user to try.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use crate::cli::database::data_dir;
 use crate::config::Config;
 
 pub(super) struct Commands {
-    /// As the reader's shell finds it.
+    /// The path of this program for the user's shell.
     program: String,
     address: String,
-    /// Where the private PostgreSQL is, if that is the one in use.
+    /// The folder of the private PostgreSQL, if that is in use.
     data_dir: Option<PathBuf>,
     sections: Vec<Section>,
 }
@@ -33,7 +33,7 @@ impl Commands {
         }
     }
 
-    /// What follows stands below `title`.
+    /// Begins a section with the title `title`.
     pub(super) fn begin(&mut self, title: &str) {
         self.sections.push(Section {
             title: title.to_owned(),
@@ -42,25 +42,25 @@ impl Commands {
     }
 
     pub(super) fn call(&mut self, method: &str, request: &Value) {
-        let line = self.calling(method, request);
+        let line = self.call_line(method, request);
         self.add(line);
     }
 
-    /// One that keeps the text field `field` of its answer in a variable of the shell, of the same name.
+    /// Adds a call that keeps the text field `field` of its answer in a shell variable of the same name.
     pub(super) fn call_keeping(&mut self, field: &str, method: &str, request: &Value) {
-        let call = self.calling(method, request);
+        let call = self.call_line(method, request);
         self.add(format!(
             r#"{field}=$({call} | sed -n 's/.*"{field}": "\(.*\)".*/\1/p')"#
         ));
     }
 
-    /// One whose request holds what [`Self::call_keeping`] has kept where it says `$field`.
+    /// Adds a call whose request contains `$field`, which [`Self::call_keeping`] has set.
     pub(super) fn call_with(&mut self, field: &str, method: &str, request: &Value) {
-        let call = self.calling(method, request);
+        let call = self.call_line(method, request);
         self.add(call.replace(&format!("${field}"), &format!(r#"'"${field}"'"#)));
     }
 
-    /// `likemind` itself, on the database.
+    /// Adds a command of this program that works on the database.
     pub(super) fn likemind(&mut self, args: &[&str]) {
         let data_dir = self
             .data_dir
@@ -85,7 +85,7 @@ impl Commands {
         }
     }
 
-    fn calling(&self, method: &str, request: &Value) -> String {
+    fn call_line(&self, method: &str, request: &Value) -> String {
         command_line(&self.program, method, request, &self.address)
     }
 

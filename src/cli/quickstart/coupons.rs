@@ -1,4 +1,4 @@
-//! Who should get a coupon, what does a household get, and why does somebody not?
+//! Shows the targets of a coupon, the coupons of a household, and a refusal with its reasons.
 
 use chrono::Utc;
 use indicatif::HumanCount;
@@ -8,10 +8,10 @@ use super::campaign::{self, YOGURT};
 use super::commands::Commands;
 use super::demo::{Demo, array, named, number, text};
 
-/// A past coupon of the sample, and a household that its campaign did not reach.
+/// A past coupon of the sample, and a household that was not assigned to its campaign.
 const PAST_COUPON: &str = "cj-8:10000085364";
 const NOT_ASSIGNED: &str = "household-2400";
-/// Parts of an explanation that are shown.
+/// The number of parts of an explanation that are shown.
 const MAX_PARTS: usize = 2;
 
 const CHECK: &str = "CouponService/CheckEligibility";
@@ -26,13 +26,15 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
         .ask_unless("COUPON_NOT_FOUND", "CampaignService/GetCoupon", &past)
         .await?;
     if past.is_none() {
-        println!("\nThe data that are there hold no sample of coupons; --data-dir takes another folder.");
+        println!(
+            "\nThe existing data hold no sample of coupons. To try the sample, choose another folder with --data-dir."
+        );
         return Ok(());
     }
-    let campaign = campaign::make(demo, Utc::now()).await?;
+    let campaign = campaign::ensure(demo, Utc::now()).await?;
     print_campaign(&campaign);
 
-    commands.begin("And about coupons:");
+    commands.begin("Try the coupons:");
     let household = show_targets(demo, commands).await?;
     if let Some(household) = &household {
         show_coupons_of(demo, commands, household).await?;
@@ -49,7 +51,7 @@ fn print_campaign(campaign: &Value) {
     let money = |minor: &Value| format!("{:.2} {}", number(minor) / 100.0, text(&budget["currency_code"]));
     let date = |at: &Value| text(at).split('T').next().unwrap_or_default().to_owned();
     println!(
-        "\nCoupons, for the households: a campaign from {} to {} with a budget of {}, of which {} is spent and {} reserved;",
+        "\nCoupons for the households: a campaign from {} to {} with a budget of {}, of which {} is spent and {} reserved.",
         date(&campaign["starts_at"]),
         date(&campaign["ends_at"]),
         money(&budget["limit_minor"]),
@@ -57,12 +59,12 @@ fn print_campaign(campaign: &Value) {
         money(&budget["reserved_minor"]),
     );
     println!(
-        "{} % of the customers are held out: they are offered nothing, so that its effect can be measured.",
+        "{} % of the customers are held out: they are offered nothing, so that the effect of the campaign can be measured.",
         number(&campaign["holdout_basis_points"]) / 100.0
     );
 }
 
-/// The best targets; returns the first.
+/// Shows the best targets and returns the first.
 async fn show_targets(demo: &mut Demo, commands: &mut Commands) -> anyhow::Result<Option<String>> {
     let by = |by: &str| json!({ "coupon_id": YOGURT, "limit": 10, "by": by, "explain": true, "preview": true });
     let propensity = by("TARGET_BY_PROPENSITY");
@@ -77,7 +79,7 @@ async fn show_targets(demo: &mut Demo, commands: &mut Commands) -> anyhow::Resul
             (affinity, answers, "affinity")
         }
     };
-    println!("\nWho should get 20 % off yogurt, which they have not bought yet, though they buy milk?");
+    println!("\nWho should get 20 % off yogurt? (For households that buy milk but have not bought yogurt yet.)");
     let mut first = None;
     for answer in &answers {
         if let header @ Value::Object(_) = &answer["header"] {
@@ -113,44 +115,44 @@ fn header_in_words(header: &Value) -> String {
         })
         .collect();
     let mut words = format!(
-        "Of {} customers {} can have it",
-        count(&header["audience_count"]),
-        count(&header["eligible_count"])
+        "{} of {} customers are eligible",
+        count(&header["eligible_count"]),
+        count(&header["audience_count"])
     );
     if !excluded.is_empty() {
-        words.push_str(&format!("; left out: {}", excluded.join(", ")));
+        words.push_str(&format!("; excluded: {}", excluded.join(", ")));
     }
     words + "."
 }
 
-/// What is said of the users whom a reason leaves out.
+/// Describes the users whom a reason excludes, after their number.
 fn excluded_because(code: &str) -> String {
     let words = match code {
-        "REASON_CODE_RULE_FAILED" => "by its rules",
+        "REASON_CODE_RULE_FAILED" => "by the rules of the coupon",
         "REASON_CODE_HELD_OUT" => "held out",
         "REASON_CODE_NO_MARKETING_CONSENT" => "without consent to marketing",
         "REASON_CODE_PROFILING_OBJECTED" => "who object to profiling",
         "REASON_CODE_SUPPRESSED" => "suppressed",
-        "REASON_CODE_USER_CAP_REACHED" => "who have had it",
-        "REASON_CODE_FREQUENCY_CAPPED" => "offered enough lately",
+        "REASON_CODE_USER_CAP_REACHED" => "who have used it",
+        "REASON_CODE_FREQUENCY_CAPPED" => "who were offered enough coupons lately",
         other => return reason_name(other),
     };
     words.to_owned()
 }
 
-/// `REASON_CODE_CAMPAIGN_ENDED`: campaign ended.
+/// Turns `REASON_CODE_CAMPAIGN_ENDED` into "campaign ended".
 fn reason_name(code: &str) -> String {
     code.trim_start_matches("REASON_CODE_").replace('_', " ").to_lowercase()
 }
 
 fn measure_in_words(by: &str) -> &'static str {
     match by {
-        "propensity" => "Ranked by the probability of redeeming it, fitted on past campaigns:",
-        _ => "Ranked by affinity, how much alike what they bought is to yogurt; no probability:",
+        "propensity" => "They are ranked by the probability that they redeem it, as fitted on past campaigns:",
+        _ => "They are ranked by affinity, the similarity of their purchases to yogurt, which is not a probability:",
     }
 }
 
-/// The largest parts of a target's score.
+/// Describes the largest parts of a target's score.
 fn target_reason(target: &Value) -> String {
     let items = array(&target["affinity"]["items"]).iter();
     let bought = |item: &Value| format!("{} {:+.4}", named(item), number(&item["contribution"]));
@@ -158,19 +160,19 @@ fn target_reason(target: &Value) -> String {
     let feature = |feature: &Value| {
         let name = text(&feature["feature"]).replace('_', " ");
         let (value, contribution) = (number(&feature["value"]), number(&feature["contribution"]));
-        // Most are counts.
+        // Most values are counts.
         let decimals = if value.fract() == 0.0 { 0 } else { 2 };
         format!("{name} {value:.decimals$}: {contribution:+.2}")
     };
     let parts: Vec<String> = items.map(bought).chain(features.map(feature)).take(MAX_PARTS).collect();
     match (parts.is_empty(), target["affinity"].is_object()) {
-        (true, _) => "nothing known".to_owned(),
+        (true, _) => "nothing is known".to_owned(),
         (false, true) => format!("bought {}", parts.join(", ")),
         (false, false) => parts.join(", "),
     }
 }
 
-/// Six pots of yogurt and a pack of soft drinks.
+/// Returns a cart with six pots of yogurt and a pack of soft drinks.
 fn cart() -> Value {
     json!({ "currency_code": "USD", "lines": [
         { "item_id": "cj-5590287", "quantity": 6, "total_minor": 360 },
@@ -181,9 +183,7 @@ fn cart() -> Value {
 async fn show_coupons_of(demo: &mut Demo, commands: &mut Commands, household: &str) -> anyhow::Result<()> {
     let request = json!({ "user_id": household, "cart": cart(), "preview": true });
     let listed = demo.ask(LIST, &request).await?;
-    println!(
-        "\nWhich coupons does {household} get, with yogurt for 3.60 USD and soft drinks for 3.99 USD in the cart?"
-    );
+    println!("\nWhich coupons can {household} use, with yogurt for 3.60 USD and soft drinks for 3.99 USD in the cart?");
     for coupon in array(&listed["coupons"]) {
         println!(
             "  {:>2}. {:<46} {:.2} {} off this cart",
@@ -204,12 +204,10 @@ async fn show_refusal(demo: &mut Demo, commands: &mut Commands) -> anyhow::Resul
     });
     let request = json!({ "user_id": NOT_ASSIGNED, "coupon_ids": [PAST_COUPON], "cart": cart });
     let checked = demo.ask(CHECK, &request).await?;
-    println!(
-        "\nMay {NOT_ASSIGNED} use {PAST_COUPON}, a coupon of 2017, for soft drinks? No, and these are all the reasons:"
-    );
+    println!("\nMay {NOT_ASSIGNED} use {PAST_COUPON}, a coupon of 2017, for soft drinks? No, for these reasons:");
     for reason in array(&checked["coupons"][0]["reasons"]) {
         println!(
-            "  {:<20} needed: {}; found: {}",
+            "  {:<20} required: {}; found: {}",
             reason_name(text(&reason["code"])),
             text(&reason["required"]),
             text(&reason["seen"])
@@ -219,7 +217,7 @@ async fn show_refusal(demo: &mut Demo, commands: &mut Commands) -> anyhow::Resul
     Ok(())
 }
 
-/// Commands only: a second start would be refused.
+/// Adds commands that redeem the coupon. They are not run here, because a second run would be refused.
 fn offer_redemption(commands: &mut Commands, household: &str) {
     let reserve = |attempt: u32| {
         json!({
@@ -230,7 +228,7 @@ fn offer_redemption(commands: &mut Commands, household: &str) {
         })
     };
     let confirm = json!({ "request_id": format!("{household}-confirm"), "reservation_id": "$reservation_id" });
-    commands.begin("The cart is paid with it; the last of these is refused, for nobody has it twice:");
+    commands.begin("Redeem the yogurt coupon; the last command is refused, because nobody may use it twice:");
     commands.call_keeping("reservation_id", RESERVE, &reserve(1));
     commands.call_with("reservation_id", CONFIRM, &confirm);
     commands.call(RESERVE, &reserve(2));
@@ -241,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_left_out_is_said_in_a_sentence() {
+    fn the_header_is_described_in_a_sentence() {
         let header = json!({ "audience_count": 6_281, "eligible_count": 639, "excluded": [
             { "code": "REASON_CODE_RULE_FAILED", "users": 5_571 },
             { "code": "REASON_CODE_NO_MARKETING_CONSENT", "users": 1 },
@@ -249,10 +247,10 @@ mod tests {
         ] });
         assert_eq!(
             header_in_words(&header),
-            "Of 6,281 customers 639 can have it; left out: 5,571 by its rules, 1 without consent to marketing, \
-             6,281 campaign paused."
+            "639 of 6,281 customers are eligible; excluded: 5,571 by the rules of the coupon, \
+             1 without consent to marketing, 6,281 campaign paused."
         );
         let nobody = json!({ "audience_count": 2, "eligible_count": 2, "excluded": [] });
-        assert_eq!(header_in_words(&nobody), "Of 2 customers 2 can have it.");
+        assert_eq!(header_in_words(&nobody), "2 of 2 customers are eligible.");
     }
 }

@@ -1,4 +1,4 @@
-//! Questions to the server, and what to find in its answers.
+//! Calls the server and finds values in its answers.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::cli::call::{Client, Refused, TlsArgs};
 
-const LOAD_PATIENCE: Duration = Duration::from_secs(60);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const LOAD_POLL: Duration = Duration::from_millis(50);
 
-/// Asks the running server as anybody does.
+/// A client of the running server.
 pub(super) struct Demo {
     client: Client,
 }
@@ -21,18 +21,18 @@ impl Demo {
         Ok(Self { client })
     }
 
-    /// Waits for the snapshot: a server that is busy answers before it has loaded one.
+    /// Waits until the server has loaded the snapshot, because a server may answer before.
     ///
     /// # Errors
-    /// It cannot be loaded, or not within [`LOAD_PATIENCE`].
+    /// The snapshot cannot be loaded, or not within [`LOAD_TIMEOUT`].
     pub(super) async fn wait_for_snapshot(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LOAD_PATIENCE;
+        let deadline = Instant::now() + LOAD_TIMEOUT;
         loop {
             let status = self.ask("ModelService/GetServingStatus", &json!({})).await?;
             match (number(&status["snapshot_version"]) > 0.0, text(&status["load_error"])) {
                 (true, _) => return Ok(()),
                 (false, "") if Instant::now() < deadline => tokio::time::sleep(LOAD_POLL).await,
-                (false, "") => bail!("the snapshot was not loaded within {LOAD_PATIENCE:?}"),
+                (false, "") => bail!("the snapshot was not loaded within {LOAD_TIMEOUT:?}"),
                 (false, error) => bail!("the snapshot cannot be loaded: {error}"),
             }
         }
@@ -40,10 +40,10 @@ impl Demo {
 
     pub(super) async fn ask(&mut self, method: &str, request: &Value) -> anyhow::Result<Value> {
         let answer = self.client.unary(method, request).await;
-        answer.with_context(|| format!("{method} was not answered"))
+        answer.with_context(|| format!("{method} failed"))
     }
 
-    /// `None` where the server refuses for `reason`.
+    /// Calls a method. Returns `None` if the server refuses for `reason`.
     pub(super) async fn ask_unless(
         &mut self,
         reason: &str,
@@ -53,7 +53,7 @@ impl Demo {
         unless(reason, self.ask(method, request).await)
     }
 
-    /// As [`Self::stream`]; `None` where the server refuses for `reason`.
+    /// Calls a method whose answers are a stream. Returns `None` if the server refuses for `reason`.
     pub(super) async fn stream_unless(
         &mut self,
         reason: &str,
@@ -63,10 +63,10 @@ impl Demo {
         unless(reason, self.stream(method, request).await)
     }
 
-    /// All answers.
+    /// Calls a method whose answers are a stream and returns all of them.
     pub(super) async fn stream(&mut self, method: &str, request: &Value) -> anyhow::Result<Vec<Value>> {
         let answers = self.client.stream(method, request).await;
-        answers.with_context(|| format!("{method} was not answered"))
+        answers.with_context(|| format!("{method} failed"))
     }
 }
 
@@ -83,6 +83,7 @@ fn unless<T>(reason: &str, answer: anyhow::Result<T>) -> anyhow::Result<Option<T
     }
 }
 
+/// Returns title and id of an item, or its id alone.
 pub(super) fn named(item: &Value) -> String {
     let id = item["item_id"].as_str().unwrap_or_default();
     match item["title"].as_str() {
@@ -95,12 +96,12 @@ pub(super) fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A number of an answer; 0 where the answer leaves it out.
+/// Returns a number of an answer, or 0 if the answer leaves it out.
 pub(super) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }
 
-/// A text of an answer; empty where the answer leaves it out.
+/// Returns a text of an answer, or an empty one if the answer leaves it out.
 pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

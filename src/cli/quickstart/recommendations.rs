@@ -1,4 +1,4 @@
-//! What would this customer rate, what should they be shown, what is alike?
+//! Shows a predicted rating, recommendations and similar items.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::commands::Commands;
 use super::demo::{Demo, array, named, number};
 
-/// Items of an explanation that are shown one by one.
+/// The number of items of an explanation that are shown one by one.
 const MAX_TERMS: usize = 6;
 /// A customer of Online Retail with a long history.
 const SAMPLE_USER: &str = "17841";
@@ -44,7 +44,7 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
     }
 
     let rate = json!({ "ratings": [{ "user_id": "me", "item_id": first["item_id"], "value": 5 }] });
-    commands.begin("Ask yourself, from another terminal:");
+    commands.begin("Try it from another terminal:");
     for (method, request) in [
         ("RecommendationService/Recommend", &recommend),
         ("RecommendationService/PredictRatings", &predict),
@@ -69,43 +69,50 @@ fn print_prediction(rating: &Value) {
     term(number(&explanation["global_mean"]), "mean of all ratings".to_owned());
     term(
         number(&explanation["user_bias"]),
-        "how this customer differs from it".to_owned(),
+        "this customer's difference from that mean".to_owned(),
     );
     term(
         number(&explanation["item_bias"]),
-        "how this item differs from it".to_owned(),
+        "this item's difference from that mean".to_owned(),
     );
     let items = array(&explanation["items"]);
     let (shown, others) = items.split_at_checked(MAX_TERMS).unwrap_or((items, &[]));
     for item in shown {
-        let what = format!("for their {:.2} of {}", number(&item["rating"]), named(item));
+        let what = format!(
+            "from their rating of {:.2} for {}",
+            number(&item["rating"]),
+            named(item)
+        );
         term(number(&item["contribution"]), what);
     }
     if !others.is_empty() {
         let contribution = others.iter().map(|item| number(&item["contribution"])).sum();
-        term(contribution, format!("for {} other items", others.len()));
+        term(contribution, format!("from {} other items", others.len()));
     }
     if let similar @ Value::Object(_) = &explanation["similar_users"] {
         term(
             number(&similar["contribution"]),
-            format!("for {} similar customers", number(&similar["users"])),
+            format!("from {} similar customers", number(&similar["users"])),
         );
     }
     if number(&explanation["clamping"]) != 0.0 {
         term(
             number(&explanation["clamping"]),
-            "to stay on the rating scale".to_owned(),
+            "to stay within the rating scale".to_owned(),
         );
     }
 }
 
-/// The largest parts of a score.
+/// Describes the largest parts of a score.
 fn reason(explanation: &Value) -> String {
     let items: Vec<String> = array(&explanation["items"]).iter().take(2).map(named).collect();
     let users = number(&explanation["similar_users"]["users"]);
     match (items.is_empty(), users > 0.0) {
-        (false, true) => format!("bought {}; and {users} similar customers bought it", items.join(", ")),
-        (false, false) => format!("bought {}", items.join(", ")),
-        (true, _) => format!("{users} similar customers bought it"),
+        (false, true) => format!(
+            "they bought {}, and {users} similar customers bought this",
+            items.join(", ")
+        ),
+        (false, false) => format!("they bought {}", items.join(", ")),
+        (true, _) => format!("{users} similar customers bought this"),
     }
 }

@@ -1,4 +1,4 @@
-//! The samples: which file gives what, imported and trained on once.
+//! The samples: their files and columns, and the import and training that happen once.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use anyhow::bail;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::import::columns::Assignments;
+use crate::app::import::columns::ColumnMap;
 use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportKind, ImportOptions};
 use crate::app::train::{TrainError, Trained};
-use crate::cli::{Exit, actor, import, train};
+use crate::cli::{Exit, import, process, train};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::{analyze, leases};
 use crate::store::snapshots::{self, SnapshotState};
 
-/// A file of a sample, see data/README.md; inside the program, so that it works wherever it is started.
+/// A file of a sample, described in data/README.md. It is compiled in, so that the program works wherever it is started.
 struct File {
     name: &'static str,
     bytes: &'static [u8],
     kind: ImportKind,
-    /// Field and column or template.
+    /// Fields with their column or template.
     columns: &'static [(&'static str, &'static str)],
-    /// Field and text.
+    /// Fields with their constant text.
     constants: &'static [(&'static str, &'static str)],
 }
 
 struct Sample {
     title: &'static str,
     time_zone: &'static str,
-    /// In this order: what names a thing comes after it.
+    /// The files in the order of import: a file that refers to records comes after the file with those records.
     files: &'static [File],
 }
 
@@ -62,7 +62,7 @@ const ONLINE_RETAIL: Sample = Sample {
     ],
 };
 
-/// Its numbers are prefixed: both samples number their customers and items from somewhere.
+/// Its ids have prefixes, because the ids of both samples are numbers.
 const COMPLETE_JOURNEY: Sample = Sample {
     title: "products, purchases, campaigns and coupons of The Complete Journey, households at a grocer",
     time_zone: "UTC",
@@ -113,7 +113,7 @@ const COMPLETE_JOURNEY: Sample = Sample {
                 ("coupon_id", "cj-{campaign_id}:{coupon_upc}"),
                 ("campaign_id", "cj-{campaign_id}"),
             ],
-            // The data do not say what a coupon was worth.
+            // The data do not give the value of a coupon.
             constants: &[("amount", "1.00"), ("currency", "USD")],
         },
         File {
@@ -152,23 +152,25 @@ const COMPLETE_JOURNEY: Sample = Sample {
 
 const COUPONS: &[u8] = include_bytes!("../../../data/complete_journey/coupons.csv.zst");
 
-/// Who imports the samples: one at a time, and the trace that it was the samples that were imported.
+/// The lease of the import of the samples. That it was once taken shows that the data are those of the samples.
 const LEASE: &str = "quickstart";
 
-/// Imports the samples and trains, unless a snapshot is active already. What follows takes [`Exit::Done`].
+/// Imports the samples and trains, unless a snapshot is active already. Quickstart goes on only after [`Exit::Done`].
 pub(super) async fn prepare(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> anyhow::Result<Exit> {
     if let Some(version) = snapshots::active_version(pool).await? {
-        println!("Reusing the data and snapshot {version} that are there; --data-dir takes another folder.");
+        println!(
+            "Reusing the existing data and snapshot {version}. To start afresh, choose another folder with --data-dir."
+        );
         return Ok(Exit::Done);
     }
     if !analyze::is_empty(pool).await? && !leases::has_been_taken(pool, LEASE).await? {
         bail!(
-            "the database holds data already, and nothing trained on it: the sample would mix with them. \
-             Try the sample elsewhere (--data-dir, or an empty database in database.url), or run `likemind train`"
+            "the database has data but no snapshot, and the sample would mix with those data; choose another database \
+             for the sample (--data-dir, or database.url), or run `likemind train` to train on the data"
         );
     }
-    // Only its trace counts: importing the samples twice at a time does no harm.
-    let _ = leases::acquire(pool, LEASE, &actor::this_process(), Duration::from_secs(1)).await?;
+    // The lease need not be held: importing the samples twice at the same time does no harm.
+    let _ = leases::acquire(pool, LEASE, &process::actor(), Duration::from_secs(1)).await?;
     for sample in [ONLINE_RETAIL, COMPLETE_JOURNEY] {
         println!("Importing {}:", sample.title);
         for file in sample.files {
@@ -180,11 +182,11 @@ pub(super) async fn prepare(pool: &Pool, config: &Config, interrupt: &Cancellati
     println!("Training:");
     let trained = match train_patiently(pool, config, interrupt).await {
         Ok(trained) => trained,
-        Err(error) => return train::ended(error),
+        Err(error) => return train::exit_of(error),
     };
     train::print(&trained);
     if trained.snapshot.state != SnapshotState::Active {
-        bail!("the snapshot was not activated");
+        bail!("the snapshot was not activated, because the gate rejected it");
     }
     Ok(Exit::Done)
 }
@@ -201,7 +203,7 @@ async fn import_file(
         pairs.iter().map(owned).collect()
     };
     let options = ImportOptions {
-        assignments: Assignments {
+        column_map: ColumnMap {
             columns: pairs(file.columns),
             constants: pairs(file.constants),
         },
@@ -210,7 +212,7 @@ async fn import_file(
         ..ImportOptions::new(file.kind)
     };
     let input = Input::new(file.name, file.bytes, Some(file.bytes.len() as u64));
-    let summary = import::import_now(pool, input, &options, interrupt).await?;
+    let summary = import::import_with_progress(pool, input, &options, interrupt).await?;
     print!("{}: ", file.name);
     import::print(&summary, false)?;
     Ok(match summary.interrupted {
@@ -219,13 +221,13 @@ async fn import_file(
     })
 }
 
-/// Trains; after another trainer, if there is one. It may have been killed, and keeps others out for a while.
+/// Trains, after any other trainer. One that was killed keeps others out until its lease expires.
 async fn train_patiently(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> Result<Trained, TrainError> {
     loop {
-        match train::train_now(pool, config, interrupt, None).await {
+        match train::train_with_progress(pool, config, interrupt, None).await {
             Err(TrainError::AnotherTrainer(held)) => {
                 println!(
-                    "Waiting for another trainer: {}, until {} at the latest.",
+                    "Waiting for another trainer, {}, until {} at the latest.",
                     held.holder, held.expires_at
                 );
                 let wait = (held.expires_at - Utc::now()).to_std().unwrap_or_default() + Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use likemind::app::import::columns::Assignments;
+use likemind::app::import::columns::ColumnMap;
 use likemind::app::import::input::Input;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, import};
 use likemind::store::postgres::pool::Pool;
@@ -118,7 +118,7 @@ pub fn pairs(text: &str) -> Vec<(String, String)> {
 /// Returns options with a column map and constants, each written as `field=value,field=value`.
 pub fn options(kind: ImportKind, map: &str, set: &str) -> ImportOptions {
     ImportOptions {
-        assignments: Assignments {
+        column_map: ColumnMap {
             columns: pairs(map),
             constants: pairs(set),
         },

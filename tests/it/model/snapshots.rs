@@ -139,7 +139,7 @@ async fn prune_keeps_the_active_snapshot_and_the_previous_one() {
     assert_eq!(with_bytes, [3, 4]);
 
     let text = succeed(&database, &["snapshots", "prune"]);
-    assert!(text.starts_with("deleted 0 snapshots"), "{text}");
+    assert!(text.starts_with("Deleted 0 snapshots"), "{text}");
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ fn assert_answers(printed: &str) {
     assert_eq!(ranked(&similar).len(), 5, "{similar:?}");
     assert!(ranked(&similar)[0] <= 1.0, "{similar:?}");
 
-    let commands = section(printed, "Ask yourself");
+    let commands = section(printed, "Try it from another terminal");
     for rpc in [
         "Recommend",
         "PredictRatings",
@@ -106,7 +106,7 @@ fn assert_answers(printed: &str) {
 fn assert_coupon_answers(printed: &str, redeemed: usize) {
     let (purchases, coupons) = (printed.find("What should customer"), printed.find("Who should get"));
     assert!(purchases < coupons, "{printed}");
-    let campaign = section(printed, "Coupons, for the households: ");
+    let campaign = section(printed, "Coupons for the households: ");
     assert!(campaign.iter().any(|line| line.contains("10 % ")), "{campaign:?}");
 
     let targets = section(printed, "Who should get 20 % off yogurt");
@@ -114,26 +114,26 @@ fn assert_coupon_answers(printed: &str, redeemed: usize) {
         .split_whitespace()
         .filter_map(|word| word.replace(',', "").parse().ok())
         .collect();
-    let [customers, eligible, ..] = counts[..] else {
+    let [eligible, customers, ..] = counts[..] else {
         panic!("{targets:?}")
     };
     // 710 households have bought milk and no yogurt; about a tenth of them is held out.
     assert!(customers > 6_000 && (550..=710).contains(&eligible), "{targets:?}");
     assert!(
-        targets[0].contains(" by its rules") && targets[0].contains(" held out"),
+        targets[0].contains(" by the rules of the coupon") && targets[0].contains(" held out"),
         "{targets:?}"
     );
-    let had_it = format!("{redeemed} who have had it");
+    let had_it = format!("{redeemed} who have used it");
     assert_eq!(targets[0].contains(&had_it), redeemed > 0, "{targets:?}");
     assert_eq!(ranked(&targets).len(), 10, "{targets:?}");
     let households = targets.iter().filter(|line| line.contains(". household-")).count();
     assert_eq!(households, 10, "{targets:?}");
     assert!(
-        !targets.iter().any(|line| line.contains("nothing known")),
+        !targets.iter().any(|line| line.contains("nothing is known")),
         "{targets:?}"
     );
 
-    let listed = section(printed, "Which coupons does household-");
+    let listed = section(printed, "Which coupons can household-");
     assert_eq!(listed.len(), 2, "{listed:?}");
     for discount in ["0.72 USD off this cart", "1.00 USD off this cart"] {
         assert!(
@@ -216,14 +216,17 @@ fn kill_and_serve_again(data_dir: &Path) -> Serving {
     let line = program.wait_for_output("Serving on http://127.0.0.1:");
     let address = line.split_whitespace().nth(2).unwrap().to_owned();
     let printed = program.printed();
-    assert!(printed.contains("Reusing the data and snapshot 1 "), "{printed}");
+    assert!(
+        printed.contains("Reusing the existing data and snapshot 1."),
+        "{printed}"
+    );
     assert!(
         !printed.contains("Importing") && !printed.contains("Training"),
         "{printed}"
     );
     assert_answers(&printed);
     assert_coupon_answers(&printed, 0);
-    let export = section(&printed, "Ask yourself")[0].trim().to_owned();
+    let export = section(&printed, "Try it from another terminal")[0].trim().to_owned();
     assert!(export.starts_with("export LIKEMIND_API_KEY=lm_"), "{export}");
     Serving {
         program,
@@ -240,7 +243,7 @@ impl Serving {
     }
 
     fn assert_commands_about_ratings_work(&self) {
-        let commands = &section(&self.printed, "Ask yourself")[1..];
+        let commands = &section(&self.printed, "Try it from another terminal")[1..];
         assert!(
             commands.iter().all(|command| command.contains(&self.address)),
             "{commands:?}"
@@ -258,7 +261,7 @@ impl Serving {
     }
 
     fn assert_commands_about_coupons_work(&self) {
-        let commands = section(&self.printed, "And about coupons:");
+        let commands = section(&self.printed, "Try the coupons:");
         let expected = [
             "\"user_id\":\"household-",
             ",household-",
@@ -271,7 +274,7 @@ impl Serving {
             assert!(answer.contains(expected), "{command}: {answer}");
         }
         // These commands are pasted at once, because the second uses the answer of the first. The last one is refused.
-        let redemption = section(&self.printed, "The cart is paid with it").join("\n");
+        let redemption = section(&self.printed, "Redeem the yogurt coupon").join("\n");
         let refused = output(&mut bare_command(
             "sh",
             &["-c", &format!("{}\n{redemption}", self.export)],
@@ -329,7 +332,10 @@ async fn with_a_configured_database_no_private_one_is_started() {
         "{printed}\n{}",
         String::from_utf8_lossy(&shown.stderr)
     );
-    assert!(printed.contains("Reusing the data and snapshot 1 "), "{printed}");
+    assert!(
+        printed.contains("Reusing the existing data and snapshot 1."),
+        "{printed}"
+    );
     assert_answers(&printed);
     assert!(
         printed.contains("hold no sample of coupons") && !printed.contains("Who should get"),

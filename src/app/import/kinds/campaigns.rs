@@ -6,7 +6,7 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::super::times::TimeFormats;
 use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, CampaignLoad};
@@ -36,11 +36,11 @@ pub(in super::super) struct Campaigns {
     now: Timestamp,
 }
 
-/// How the file says when a campaign ends.
+/// The field that says when a campaign ends.
 enum End {
-    /// The first instant after it.
+    /// The first instant after the campaign.
     At(Field<Timestamp>),
-    /// Its last day, by the clocks of the zone.
+    /// The last day of the campaign, in the time zone of the file.
     On(Field<Timestamp>, Arc<TimeFormats>),
 }
 
@@ -64,7 +64,7 @@ fn holdout_basis_points(text: &str) -> Result<u16, InvalidField> {
     }
 }
 
-impl Subject for Campaigns {
+impl RecordKind for Campaigns {
     type Value = CampaignLoad;
 
     const FIELDS: &'static [&'static str] = &[

@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeZone, Utc};
 
-use super::super::columns::Assignments;
+use super::super::columns::ColumnMap;
 use super::super::records::Records;
 use super::*;
 use domain::item::MerchantPatch;
@@ -14,27 +14,27 @@ fn rules() -> Rules {
     }
 }
 
-fn subject<S: Subject>(header: &str, constants: &[(&str, &str)]) -> Result<S, ColumnError> {
+fn kind<K: RecordKind>(header: &str, constants: &[(&str, &str)]) -> Result<K, ColumnError> {
     let constants = constants
         .iter()
         .map(|(field, text)| ((*field).to_owned(), (*text).to_owned()));
-    let assignments = Assignments {
+    let column_map = ColumnMap {
         columns: Vec::new(),
         constants: constants.collect(),
     };
     let header = header.split(',').map(str::to_owned).collect();
-    S::new(&Columns::new(header, S::FIELDS, &assignments)?, &rules())
+    K::new(&Columns::new(header, K::FIELDS, &column_map)?, &rules())
 }
 
-/// What the lines after `header` are read as: the value as `show` has it, or field and reason.
-fn read<S: Subject>(header: &str, lines: &[u8], show: impl Fn(S::Value) -> String) -> Vec<String> {
-    let mut subject: S = subject(header, &[]).unwrap();
+/// Reads the lines after `header`. Returns each value as `show` prints it, or the field and the reason of its rejection.
+fn read<K: RecordKind>(header: &str, lines: &[u8], show: impl Fn(K::Value) -> String) -> Vec<String> {
+    let mut kind: K = kind(header, &[]).unwrap();
     let text = [header.as_bytes(), b"\n", lines].concat();
     let mut records = Records::new(text.as_slice(), b',');
     records.next().unwrap().unwrap().unwrap();
     let mut seen = Vec::new();
     while let Some(record) = records.next().unwrap() {
-        seen.push(match subject.read(&record.unwrap()) {
+        seen.push(match kind.read(&record.unwrap()) {
             Ok(value) => show(value),
             Err(error) => format!("{} {}", error.field, error.reason),
         });
@@ -171,7 +171,7 @@ fn purchases_are_read() {
 }
 
 #[test]
-fn lines_without_a_number_are_counted_also_where_they_are_rejected() {
+fn rejected_lines_take_a_line_number_too() {
     let lines = "1,ann,tea,1,2,USD,2019-05-01\n\
                  1,ann,tea,0,2,USD,2019-05-01\n\
                  1,ann,pot,1,2,USD,2019-05-01\n\
@@ -236,45 +236,45 @@ fn merchants_are_read() {
 }
 
 #[test]
-fn what_is_needed_is_known_beforehand() {
+fn a_missing_or_bad_column_is_reported_before_any_line_is_read() {
     let check = |error: Option<ColumnError>, want: &str| {
         let got = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(got.starts_with(want), "{got}");
     };
-    check(subject::<Ratings>("user_id,item_id", &[]).err(), "value is missing");
+    check(kind::<Ratings>("user_id,item_id", &[]).err(), "value is missing");
     check(
-        subject::<Ratings>("user_id,item_id", &[("value", "9")]).err(),
-        "the constant of value: must lie between",
+        kind::<Ratings>("user_id,item_id", &[("value", "9")]).err(),
+        "the constant for value is not valid: must lie between",
     );
     check(
-        subject::<Ratings>("user_id,item_id", &[("value", "3"), ("rated_at", "2019-05-01")]).err(),
+        kind::<Ratings>("user_id,item_id", &[("value", "3"), ("rated_at", "2019-05-01")]).err(),
         "",
     );
     let header = "order_id,user_id,item_id,purchased_at";
     let set = [("quantity", "1"), ("currency", "GBP")];
     check(
-        subject::<Purchases>(header, &set).err(),
+        kind::<Purchases>(header, &set).err(),
         "line_total_minor or line_total or unit_price is missing",
     );
-    check(subject::<Purchases>(&format!("{header},unit_price"), &set).err(), "");
+    check(kind::<Purchases>(&format!("{header},unit_price"), &set).err(), "");
     check(
-        subject::<Purchases>(&format!("{header},unit_price"), &set[..1]).err(),
+        kind::<Purchases>(&format!("{header},unit_price"), &set[..1]).err(),
         "currency is missing",
     );
     check(
-        subject::<Purchases>(&format!("{header},unit_price"), &set[1..]).err(),
+        kind::<Purchases>(&format!("{header},unit_price"), &set[1..]).err(),
         "quantity is missing",
     );
     check(
-        subject::<Purchases>(&format!("{header},unit_price,line_total"), &set).err(),
+        kind::<Purchases>(&format!("{header},unit_price,line_total"), &set).err(),
         "only one of line_total, unit_price can be used",
     );
-    check(subject::<Items>("item_id,price", &[]).err(), "currency is missing");
-    check(subject::<Items>("item_id", &[]).err(), "");
-    check(subject::<Items>("item_id", &[("currency", "pounds")]).err(), "");
+    check(kind::<Items>("item_id,price", &[]).err(), "currency is missing");
+    check(kind::<Items>("item_id", &[]).err(), "");
+    check(kind::<Items>("item_id", &[("currency", "pounds")]).err(), "");
     check(
-        subject::<Items>("item_id,price", &[("currency", "pounds")]).err(),
-        "the constant of currency: must be",
+        kind::<Items>("item_id,price", &[("currency", "pounds")]).err(),
+        "the constant for currency is not valid: must be",
     );
 }
 

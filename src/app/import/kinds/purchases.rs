@@ -1,10 +1,10 @@
-//! Order lines.
+//! Purchases: one order line per record.
 
 use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::order_lines::LineNumbers;
 use super::super::records::Record;
 use super::values::{Amount, Unit, currency, event_time, integer};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
@@ -28,7 +28,7 @@ pub(in super::super) struct Purchases {
     coupon_discount: Option<Amount>,
 }
 
-impl Subject for Purchases {
+impl RecordKind for Purchases {
     type Value = PurchaseLine;
 
     const FIELDS: &'static [&'static str] = &[
@@ -80,7 +80,7 @@ impl Subject for Purchases {
         let item = self.item.require(record)?;
         let line_number = match &self.line_number {
             Some(line_number) => line_number.require(record)?,
-            // Also where another field is bad: once it is mended, no other line has another number.
+            // A line with another bad field takes a number too, so that correcting it changes no other line's number.
             None => self.line_numbers.next(&order, &user, &item)?,
         };
         let quantity = self.quantity.require(record)?;
@@ -108,7 +108,7 @@ impl Subject for Purchases {
 }
 
 impl Purchases {
-    /// 0 where the file says nothing.
+    /// Returns 0 where the file has no discount.
     fn coupon_discount_minor(&self, record: &Record<'_>) -> Result<i64, InvalidField> {
         let Some(discount) = &self.coupon_discount else {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! What a file holds: from a record to a value that can be stored, the same rules as on the wire.
+//! The kinds of record that a file can hold. Each turns a record into a value that can be stored, by the rules of the wire.
 
 mod campaigns;
 mod catalog;
@@ -31,7 +31,7 @@ use super::columns::{ColumnError, Columns};
 use super::records::Record;
 use super::times::TimeFormats;
 
-/// What a record is judged by, beside itself.
+/// Options that records are validated with.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub scale: RatingScale,
@@ -40,35 +40,38 @@ pub(super) struct Rules {
     pub now: Timestamp,
 }
 
-/// One kind of file.
-pub(super) trait Subject: Sized + Send + 'static {
+/// One kind of record: its fields, and how it is read and stored.
+pub(super) trait RecordKind: Sized + Send + 'static {
     type Value: Send + Sync + 'static;
 
     const FIELDS: &'static [&'static str];
 
-    /// Whether only the store can tell if a value fits: the lines are then kept until it has said so.
+    /// Whether the store may refuse a value, for example because it refers to an unknown record. Lines are then kept until
+    /// the store has answered.
     const MAY_BE_REFUSED: bool = false;
 
     fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError>;
 
+    /// Reads one record.
+    ///
     /// # Errors
-    /// The first bad field.
+    /// [`InvalidField`] names the first bad field.
     fn read(&mut self, record: &Record<'_>) -> Result<Self::Value, InvalidField>;
 
-    /// Whose value it is. Values of different owners concern different rows.
+    /// Returns the id of the value's owner. Values of different owners concern different rows.
     fn owner(value: &Self::Value) -> &str;
 
-    /// What values of different owners may refer to, and would both create.
+    /// Returns the id of a record that values of different owners may refer to, and that each of them would create.
     fn shared(_: &Self::Value) -> Option<&str> {
         None
     }
 
-    /// Creates what [`shared`](Self::shared) names for each of `values`, where it is not there yet.
+    /// Creates the records that [`shared`](Self::shared) names for `values`, unless they exist.
     fn create_shared(_: &Pool, _: &[&Self::Value]) -> impl Future<Output = Result<(), StoreError>> + Send {
         std::future::ready(Ok(()))
     }
 
-    /// Stores `values` in one transaction. `known`: what former batches have met.
+    /// Stores `values` in one transaction. `known` caches the keys that former batches have looked up.
     fn write(
         pool: &Pool,
         known: &KeyCache,
@@ -76,16 +79,16 @@ pub(super) trait Subject: Sized + Send + 'static {
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 }
 
-/// What became of a batch; the rest was merged.
+/// How many values of a batch were stored and which were refused. All others were merged.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub stored: u64,
-    /// By position in the batch.
+    /// The position in the batch and the reason.
     pub refused: Vec<(usize, InvalidField)>,
 }
 
 impl Written {
-    /// Of values of which none is ever refused.
+    /// For values that are never refused.
     fn of_accepted(stored: usize) -> Self {
         Self {
             stored: stored as u64,
@@ -95,7 +98,7 @@ impl Written {
 }
 
 impl<O: Into<LoadOutcome>> From<Vec<O>> for Written {
-    /// `outcomes`: of every value.
+    /// `outcomes` has one entry for every value.
     fn from(outcomes: Vec<O>) -> Self {
         let mut written = Self::default();
         for (position, outcome) in outcomes.into_iter().enumerate() {

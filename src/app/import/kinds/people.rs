@@ -1,9 +1,9 @@
-//! What concerns users: who is assigned to a campaign, what they are like, and what they agree to.
+//! Records about users: campaign assignments, attributes, consents and suppressions.
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{boolean, event_time, optional};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
@@ -20,7 +20,7 @@ pub(in super::super) struct Assignments {
     user: Field<UserId>,
 }
 
-impl Subject for Assignments {
+impl RecordKind for Assignments {
     type Value = AssignmentLoad;
 
     const FIELDS: &'static [&'static str] = &["campaign_id", "user_id"];
@@ -56,7 +56,7 @@ pub(in super::super) struct Attributes {
     value: Field<String>,
 }
 
-impl Subject for Attributes {
+impl RecordKind for Attributes {
     type Value = AttributeLoad;
 
     const FIELDS: &'static [&'static str] = &["user_id", "name", "value"];
@@ -96,7 +96,7 @@ pub(in super::super) struct Consents {
     now: Timestamp,
 }
 
-impl Subject for Consents {
+impl RecordKind for Consents {
     type Value = ConsentDecision;
 
     const FIELDS: &'static [&'static str] = &["user_id", "purpose", "granted", "decided_at", "source"];
@@ -139,7 +139,7 @@ pub(in super::super) struct Suppressions {
     reason: Option<Field<String>>,
 }
 
-impl Subject for Suppressions {
+impl RecordKind for Suppressions {
     type Value = (UserId, String);
 
     const FIELDS: &'static [&'static str] = &["user_id", "reason"];

@@ -1,18 +1,25 @@
-//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed.
+//! This process: its name in the audit log, and the signals that ask it to stop.
 
 use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled at the first of these signals; at the second the process ends at once.
-pub(super) fn requested() -> CancellationToken {
+/// Names this process as the actor in the audit log and as the holder of a lease.
+pub(super) fn actor() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("process {} on {}", std::process::id(), host.trim())
+}
+
+/// Returns a token that is cancelled at the first Ctrl-C, SIGTERM, or SIGHUP of a closed terminal. At the second signal
+/// the process exits at once.
+pub(super) fn shutdown_requested() -> CancellationToken {
     let token = CancellationToken::new();
     let requested = token.clone();
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let mut signals = match kinds.into_iter().map(signal).collect::<Result<Vec<Signal>, _>>() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::warn!(%error, "signals cannot be caught; stopping will not be graceful");
+            tracing::warn!(%error, "signals cannot be handled, so this process cannot shut down gracefully");
             return token;
         }
     };

@@ -1,9 +1,9 @@
-//! Coupons, and the items that they cover.
+//! Coupons and the items that they cover.
 
 use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::records::Record;
 use super::values::{Amount, Unit, at_least, boolean, currency, optional};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, CouponItemLoad, CouponLoad};
@@ -29,14 +29,14 @@ pub(in super::super) struct Coupons {
     total_cap: Option<Field<i64>>,
 }
 
-/// How the file says what a coupon takes off.
+/// The field that says how much a coupon takes off.
 enum DiscountFields {
     Percent(Field<u16>),
     Amount(Amount),
     FreeShipping(Field<bool>),
 }
 
-/// Of a percentage with up to two decimal places.
+/// Reads a percentage with up to two decimal places.
 fn basis_points(text: &str) -> Result<u16, InvalidField> {
     let points = Decimal::parse("percent", text.trim_ascii())?.scaled(2);
     match points.map(u16::try_from) {
@@ -59,7 +59,7 @@ fn covers_all(text: &str) -> Result<bool, InvalidField> {
     }
 }
 
-impl Subject for Coupons {
+impl RecordKind for Coupons {
     type Value = CouponLoad;
 
     const FIELDS: &'static [&'static str] = &[
@@ -161,7 +161,7 @@ pub(in super::super) struct CouponItems {
     item: Field<ItemId>,
 }
 
-impl Subject for CouponItems {
+impl RecordKind for CouponItems {
     type Value = CouponItemLoad;
 
     const FIELDS: &'static [&'static str] = &["coupon_id", "item_id"];

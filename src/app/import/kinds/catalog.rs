@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{Amount, Unit, boolean, currency, optional};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
@@ -22,7 +22,7 @@ pub(in super::super) struct Items {
     listed: Option<Field<bool>>,
 }
 
-impl Subject for Items {
+impl RecordKind for Items {
     type Value = ItemPatch;
 
     const FIELDS: &'static [&'static str] = &[
@@ -101,7 +101,7 @@ pub(in super::super) struct Merchants {
     name: Option<Field<String>>,
 }
 
-impl Subject for Merchants {
+impl RecordKind for Merchants {
     type Value = MerchantPatch;
 
     const FIELDS: &'static [&'static str] = &["merchant_id", "name"];

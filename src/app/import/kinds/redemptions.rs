@@ -1,11 +1,11 @@
-//! Redemptions that another system has made.
+//! Redemptions that another system has recorded.
 
 use sha2::{Digest, Sha256};
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{at_least, event_time, optional};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
@@ -23,7 +23,7 @@ pub(in super::super) struct Redemptions {
     amount_minor: Option<Field<i64>>,
 }
 
-impl Subject for Redemptions {
+impl RecordKind for Redemptions {
     type Value = RedemptionLoad;
 
     const FIELDS: &'static [&'static str] = &[
@@ -66,7 +66,7 @@ impl Subject for Redemptions {
         })
     }
 
-    /// Users are loaded side by side: which of them gets the last of a cap is not told by the order of the lines.
+    /// Users are stored in parallel, so that the order of the lines does not decide who gets the last of a cap.
     fn owner(value: &RedemptionLoad) -> &str {
         value.user.as_str()
     }
@@ -76,7 +76,7 @@ impl Subject for Redemptions {
     }
 }
 
-/// The same for the same coupon, user and instant, so that a file can be imported again.
+/// Derives the same id from the same coupon, user and instant, so that a file can be imported again.
 fn derived_id(coupon: &CouponId, user: &UserId, redeemed_at: Timestamp) -> Result<RedemptionId, InvalidField> {
     let mut hasher = Sha256::new();
     let at = redeemed_at.timestamp_micros().to_be_bytes();

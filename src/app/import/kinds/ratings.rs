@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
 use super::values::{event_time, optional, rating_value};
-use super::{Rules, Subject, Written};
+use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
@@ -21,7 +21,7 @@ pub(in super::super) struct Ratings {
     now: Timestamp,
 }
 
-impl Subject for Ratings {
+impl RecordKind for Ratings {
     type Value = Rating;
 
     const FIELDS: &'static [&'static str] = &["user_id", "item_id", "value", "rated_at"];
@@ -31,7 +31,7 @@ impl Subject for Ratings {
         let rated_at = columns.optional("rated_at", event_time("rated_at", rules))?;
         if rated_at.is_none() {
             let now = rules.now;
-            tracing::info!(rated_at = %now, "the file has no rated_at: every rating is dated {now}");
+            tracing::info!(rated_at = %now, "the file has no rated_at, so every rating is dated {now}");
         }
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,

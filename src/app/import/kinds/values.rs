@@ -1,4 +1,4 @@
-//! Texts of single fields to values.
+//! Reads the texts of single fields into values.
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::records::Record;
@@ -9,7 +9,7 @@ use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
 use domain::time::{Timestamp, check_event_time, to_micros};
 
-/// Money in one of the ways that files give it.
+/// An amount of money, in the unit that the file uses.
 pub(super) struct Amount {
     pub name: &'static str,
     unit: Unit,
@@ -18,16 +18,16 @@ pub(super) struct Amount {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Minor units of the currency, without a fraction.
+    /// Whole minor units of the currency.
     Minor,
-    /// Major units, rounded to minor ones.
+    /// Major units, which are rounded to minor units.
     Major,
-    /// Major units for one piece: multiplied exactly, then rounded.
+    /// Major units for one piece, which are multiplied exactly and then rounded.
     MajorPerPiece,
 }
 
 impl Amount {
-    /// The one of `choices` that the file has.
+    /// Takes the one of `choices` that the file has.
     pub fn new(columns: &Columns, choices: &[(&'static str, Unit)]) -> Result<Option<Self>, ColumnError> {
         let names: Vec<&'static str> = choices.iter().map(|(name, _)| *name).collect();
         let chosen = columns.one_of(&names)?;
@@ -38,6 +38,7 @@ impl Amount {
         Ok(Some(Self { name, unit, number }))
     }
 
+    /// Returns `None` where the record has no amount.
     pub fn get(
         &self,
         record: &Record<'_>,
@@ -82,7 +83,7 @@ pub(super) fn integer(field: &str, text: &str) -> Result<i32, InvalidField> {
     whole(field, Decimal::parse(field, text.trim_ascii())?)
 }
 
-/// `6.0` is a whole number, too: so files write it that have passed through floating point.
+/// Accepts `6.0` as a whole number too, because files that have passed through floating point write it so.
 pub(super) fn whole<T: TryFrom<i64>>(field: &str, number: Decimal) -> Result<T, InvalidField> {
     let Some(integer) = number.integer() else {
         return Err(InvalidField::new(field, "INVALID_NUMBER", "must be a whole number"));
@@ -91,7 +92,7 @@ pub(super) fn whole<T: TryFrom<i64>>(field: &str, number: Decimal) -> Result<T, 
         InvalidField::new(
             field,
             "OUT_OF_RANGE",
-            format!("is larger than can be stored: {integer}"),
+            format!("must fit the number range of the field, is {integer}"),
         )
     })
 }
@@ -123,7 +124,7 @@ pub(super) fn event_time(
     move |text| check_event_time(field, times.read(field, text.trim_ascii())?, now)
 }
 
-/// A time that may lie ahead, such as the end of a campaign.
+/// Reads a time that may lie in the future, such as the end of a campaign.
 pub(super) fn instant(
     field: &'static str,
     rules: &Rules,
@@ -132,7 +133,7 @@ pub(super) fn instant(
     move |text| Ok(to_micros(times.read(field, text.trim_ascii())?))
 }
 
-/// A count or an amount that is at least `least`.
+/// Reads a count or an amount that is at least `least`.
 pub(super) fn at_least<T>(field: &'static str, least: T) -> impl Fn(&str) -> Result<T, InvalidField> + Send + 'static
 where
     T: TryFrom<i64> + PartialOrd + std::fmt::Display + Send + 'static,

@@ -1,0 +1,297 @@
+//! One training run, phase by phase: read, evaluate, fit, judge, write, activate.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::store::postgres::leases::Lease;
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
+use coupons::backtest::{BacktestOptions, backtest};
+use coupons::propensity::fit::{FitOptions, past_campaigns};
+use coupons::{affinity, propensity};
+use recommender::evaluation::error::EvaluationError;
+use recommender::evaluation::evaluate::{Evaluated, evaluate};
+use recommender::evaluation::gate::{Evidence, SnapshotCounts, judge};
+use recommender::evaluation::held_out::HeldOutParts;
+use recommender::evaluation::report::{Evaluation, GateVerdict, ParametersOf};
+use recommender::evaluation::split::Cut;
+use recommender::snapshot::Snapshot;
+use recommender::snapshot::codec::{self, Checksum};
+use recommender::snapshot::parameters::{BlendWeights, TrainingParameters};
+use recommender::snapshot::propensity::{Propensity, PropensityQuality};
+use recommender::training::error::TrainingError;
+use recommender::training::fit::{FitEvent, ModelOptions, fit};
+use recommender::training::input::TrainingInput;
+use recommender::training::matrix::effective_ratings;
+
+use super::{Phase, Progress, Report, TrainError, TrainOptions, Trained, compute};
+use crate::app::training_input;
+
+/// The propensity is measured on this many past campaigns, the latest: each needs a model of the data before it.
+const BACKTESTED_CAMPAIGNS: usize = 10;
+
+/// A run under a lease.
+pub(super) struct Run<'a> {
+    pool: &'a Pool,
+    lease: &'a Lease,
+    options: &'a TrainOptions,
+    report: Report,
+}
+
+/// The data of a run and the version that it builds.
+struct Begun {
+    version: i64,
+    /// Dropped once the model is fitted, before it is written.
+    input: Arc<TrainingInput>,
+    /// The snapshot that is active when the run begins.
+    active: Option<SnapshotRecord>,
+}
+
+/// The figures that the gate judges by.
+struct Measured {
+    candidate: Evaluated,
+    /// The active snapshot's parameters, fitted and measured on the same data as the candidate's.
+    active: Option<Evaluated>,
+    propensity: Option<PropensityQuality>,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(pool: &'a Pool, lease: &'a Lease, options: &'a TrainOptions, report: Report) -> Self {
+        Self {
+            pool,
+            lease,
+            options,
+            report,
+        }
+    }
+
+    pub async fn train(&self) -> Result<Trained, TrainError> {
+        let Begun { version, input, active } = self.read().await?;
+        let measured = self.measure(input.clone(), active.as_ref()).await?;
+        let snapshot = self.fit(input, measured.candidate.weights).await?;
+        let counts = SnapshotCounts::of(snapshot.parts());
+        let evaluation = self.judge(measured, counts, active.as_ref());
+        self.write(version, snapshot, counts, &evaluation).await?;
+        let snapshot = self.activate(version, evaluation.verdict).await?;
+        Ok(Trained { snapshot, evaluation })
+    }
+
+    fn begin(&self, phase: Phase) {
+        (self.report)(Progress::begin(phase));
+    }
+
+    /// Reads everything that the model is trained on, and begins a version.
+    async fn read(&self) -> Result<Begun, TrainError> {
+        self.begin(Phase::Reading);
+        let (input, watermark) = training_input::read(self.pool, &self.options.privacy).await?;
+        let version = snapshots::begin(self.pool, self.lease, &self.options.parameters, &watermark).await?;
+        tracing::info!(
+            version,
+            users = input.users.len(),
+            items = input.items.len(),
+            ratings = input.ratings.len(),
+            orders = input.orders.len(),
+            "training snapshot {version}"
+        );
+        let active = match snapshots::active_version(self.pool).await? {
+            Some(active) => snapshots::get(self.pool, active).await?,
+            None => None,
+        };
+        let input = Arc::new(input);
+        Ok(Begun { version, input, active })
+    }
+
+    /// Fits the candidate's and the active parameters on the earlier part of the data, and measures both on the later part.
+    async fn measure(
+        &self,
+        input: Arc<TrainingInput>,
+        active: Option<&SnapshotRecord>,
+    ) -> Result<Measured, TrainError> {
+        self.begin(Phase::Evaluating);
+        let active = active.map(|active| active.parameters.clone());
+        let parameters = self.options.parameters.clone();
+        let options = self.options.evaluation.clone();
+        let backtest_options = BacktestOptions {
+            max_campaigns: BACKTESTED_CAMPAIGNS,
+            rankers: &[],
+            ..BacktestOptions::new(self.propensity_options(), parameters.options.seed)
+        };
+        let measured = compute(move || {
+            let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &options)?;
+            let candidate = evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)?;
+            // The active snapshot itself was trained on the held-out data, so only its parameters are compared.
+            let active = match active {
+                None => None,
+                Some(active) if active == parameters => Some(candidate.clone().relabeled(ParametersOf::Active)),
+                Some(active) => Some(evaluate(&input, &held_out, &active, ParametersOf::Active)?),
+            };
+            let propensity = backtest(&input, &parameters, &backtest_options)?.propensity;
+            Ok::<_, EvaluationError>(Measured {
+                candidate,
+                active,
+                propensity,
+            })
+        });
+        Ok(measured.await??)
+    }
+
+    /// Fits the model on everything.
+    async fn fit(&self, input: Arc<TrainingInput>, weights: BlendWeights) -> Result<Snapshot, TrainError> {
+        let parameters = self.options.parameters.clone();
+        let propensity_options = self.propensity_options();
+        let report = self.report.clone();
+        let snapshot = compute(move || {
+            report(Progress::begin(Phase::Rating));
+            let effective = effective_ratings(&input, &parameters, |_, _| true)?;
+            let observe = |event| match event {
+                FitEvent::Progress { stage, done, total } => report(Progress {
+                    phase: Phase::Fitting(stage),
+                    done,
+                    total,
+                }),
+                FitEvent::Computed { stage, path } => {
+                    let phase = Phase::Fitting(stage).as_str();
+                    tracing::info!(phase, %path, "{phase}: {path}");
+                }
+            };
+            let options = ModelOptions {
+                parameters: &parameters,
+                weights,
+                listed_users: None,
+            };
+            let parts = fit(&input, effective, &options, &observe)?;
+            report(Progress::begin(Phase::Checking));
+            let snapshot = Snapshot::new(parts)?;
+            let propensity = fit_propensity(&input, &parameters, &snapshot, &propensity_options)?;
+            Ok::<_, TrainError>(snapshot.with_propensity(propensity)?)
+        });
+        snapshot.await?
+    }
+
+    /// Asks the gate whether the snapshot may become the active one.
+    fn judge(&self, measured: Measured, counts: SnapshotCounts, active: Option<&SnapshotRecord>) -> Evaluation {
+        let evidence = Evidence {
+            candidate: &measured.candidate,
+            active: measured.active.as_ref(),
+            counts,
+            active_counts: active.and_then(|active| active.counts),
+        };
+        let judgment = judge(&evidence, &self.options.gate);
+        let evaluated = [Some(measured.candidate), measured.active].into_iter().flatten();
+        let (ranking, rating): (Vec<_>, Vec<_>) =
+            evaluated.map(|evaluated| (evaluated.ranking, evaluated.rating)).unzip();
+        Evaluation {
+            verdict: judgment.verdict,
+            reasons: judgment.reasons,
+            ranking: ranking.concat(),
+            rating: rating.concat(),
+            propensity: measured.propensity,
+        }
+    }
+
+    /// Stores the snapshot as a candidate, or as rejected.
+    async fn write(
+        &self,
+        version: i64,
+        snapshot: Snapshot,
+        counts: SnapshotCounts,
+        evaluation: &Evaluation,
+    ) -> Result<(), TrainError> {
+        self.begin(Phase::Writing);
+        let (checksum, size_bytes) = write_parts(self.pool, version, snapshot).await?;
+        let finished = Finished {
+            evaluation: evaluation.clone(),
+            counts,
+            size_bytes,
+            checksum,
+        };
+        let state = match evaluation.verdict {
+            GateVerdict::Rejected => SnapshotState::Rejected,
+            GateVerdict::Passed | GateVerdict::InsufficientEvaluation => SnapshotState::Candidate,
+        };
+        Ok(snapshots::finish(self.pool, self.lease, version, &finished, state).await?)
+    }
+
+    /// Activates the snapshot unless it was rejected; a rejected one too if that is forced. Returns it as it is stored then.
+    async fn activate(&self, version: i64, verdict: GateVerdict) -> Result<SnapshotRecord, TrainError> {
+        let is_rejected = verdict == GateVerdict::Rejected;
+        if !is_rejected || self.options.force.is_some() {
+            self.begin(Phase::Activating);
+            let note = match &self.options.force {
+                Some(reason) if is_rejected => format!("forced: {reason}"),
+                _ => String::new(),
+            };
+            let by = Activation::Trainer {
+                lease: self.lease,
+                actor: &self.options.holder,
+            };
+            snapshots::activate(self.pool, version, by, &note).await?;
+        }
+        let snapshot = snapshots::get(self.pool, version).await?;
+        snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))
+    }
+
+    fn propensity_options(&self) -> FitOptions {
+        FitOptions::new(self.options.min_redemptions)
+    }
+}
+
+/// Fits the propensity on all known campaigns, with the neighbor lists of `snapshot`, which will be used to score.
+fn fit_propensity(
+    input: &TrainingInput,
+    parameters: &TrainingParameters,
+    snapshot: &Snapshot,
+    options: &FitOptions,
+) -> Result<Propensity, TrainingError> {
+    let until = input.known_until().unwrap_or(input.as_of);
+    let campaigns = past_campaigns(input, parameters, until, options)?;
+    let weights = |covered: &_| affinity::weights(snapshot, covered);
+    let propensity = propensity::fit::fit(&campaigns, &weights, until, options);
+    match &propensity {
+        Propensity::Fitted(model) => tracing::info!(
+            campaigns = model.evidence.campaigns,
+            redemptions = model.evidence.redemptions,
+            "fitted the propensity on {} redemptions of {} campaigns",
+            model.evidence.redemptions,
+            model.evidence.campaigns
+        ),
+        Propensity::NotFitted { reason } => tracing::info!(%reason, "the propensity is not fitted: {reason}"),
+    }
+    Ok(propensity)
+}
+
+/// Stores the parts of `snapshot`. Encodes one part while the one before is stored, so that no more than three are in
+/// memory. Returns checksum and size in bytes.
+async fn write_parts(pool: &Pool, version: i64, snapshot: Snapshot) -> Result<([u8; 16], u64), TrainError> {
+    let (sender, mut parts) = tokio::sync::mpsc::channel(1);
+    let encoder = compute(move || {
+        let mut encoding = Duration::ZERO;
+        let mut began = Instant::now();
+        for part in codec::encode(snapshot.parts()) {
+            encoding += began.elapsed();
+            if sender.blocking_send(part).is_err() {
+                break;
+            }
+            began = Instant::now();
+        }
+        encoding
+    });
+    let store = async {
+        let mut checksum = Checksum::default();
+        let mut size_bytes = 0;
+        while let Some(part) = parts.recv().await {
+            checksum.add(part.name, &part.bytes);
+            size_bytes += part.bytes.len() as u64;
+            snapshots::write_part(pool, version, &part).await?;
+        }
+        Ok((checksum.finish(), size_bytes))
+    };
+    let (encoding, (checksum, size_bytes)) = tokio::try_join!(encoder, store)?;
+    let encoding_ms = encoding.as_millis() as u64;
+    tracing::info!(
+        size_bytes,
+        encoding_ms,
+        "wrote {size_bytes} bytes, {encoding_ms} ms of it encoding them"
+    );
+    Ok((checksum, size_bytes))
+}

@@ -69,7 +69,7 @@ pub struct TrainOptions {
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
     pub trainer: TrainerOptions,
-    /// Whose data may be used for training.
+    /// Decides whose data may be used for training.
     pub privacy: PrivacyOptions,
     /// The host and process of this trainer, shown to others while it holds the lease.
     pub holder: String,

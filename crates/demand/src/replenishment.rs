@@ -140,7 +140,7 @@ pub struct StockLevels {
     pub order_up_to: f64,
     /// Below this position an order is due.
     pub reorder_point: f64,
-    /// What `order_up_to` holds beyond the expected demand of lead time and review period.
+    /// The units in `order_up_to` beyond the expected demand of lead time and review period.
     pub safety_stock: f64,
 }
 

@@ -70,7 +70,7 @@ pub struct Rating {
     pub item: ItemId,
     /// Within the [`RatingScale`].
     pub value: f32,
-    /// Of several ratings of an item by a user, the latest holds.
+    /// The latest rating of an item by a user wins.
     pub rated_at: Timestamp,
 }
 

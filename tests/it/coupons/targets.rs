@@ -565,7 +565,7 @@ async fn a_merchants_key_lists_only_its_own_coupons_and_explains_only_by_its_own
         .await
         .unwrap();
     let (_, theirs) = ask(&all, "c").await.unwrap();
-    // Of the covered items only i02 and i06 belong to the merchant.
+    // Only i02 and i06 of the covered items belong to the merchant.
     let expected = affinities(&server, Some(&all), &[2, 6]).await;
     assert_eq!(users_of(&mine), users_of(&theirs));
     for (target, full) in mine.iter().zip(&theirs) {

@@ -284,7 +284,7 @@ async fn the_summary_of_a_stream_counts_outcomes_and_names_the_first_100_errors(
     let messages: Vec<Vec<Rating>> = vec![users(0, 1_000), users(500, 1_500), Vec::new(), users(1_500, 1_501)];
     assert_eq!(ingest(&client, messages).await.unwrap(), summary(1_501, 500, 0));
 
-    // Of 500 ratings 250 are bad; the first 100 are named by their place in the stream.
+    // Half of the 500 ratings are bad; the first 100 are named by their place in the stream.
     let messages: Vec<Vec<Rating>> = (0..5)
         .map(|message| {
             (0..100)

@@ -200,7 +200,7 @@ mod tests {
         check(&[0, 0, 0, 1, 1, 1, 2, 2, 2, 2], [3, 3, 4]);
         check(&[0, 1, 2, 2, 2, 2, 2, 2, 2, 3], [2, 7, 1]);
         check(&[0, 1, 1, 1, 1, 1, 2, 2, 3, 3], [6, 2, 2]);
-        // Of two gaps equally near, the later one leaves more to fit on.
+        // The later of two gaps that are equally near leaves more to fit on.
         check(&[0, 1, 2, 3, 4, 5, 6, 7, 7, 8], [7, 2, 1]);
         // Two orders leave no gap for a validation part.
         check(&[0, 0, 0, 5, 5, 5, 5, 5, 5, 5], [3, 0, 7]);

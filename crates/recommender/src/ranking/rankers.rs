@@ -47,7 +47,7 @@ pub enum Role {
     Reference,
     /// Evaluated for people to read only.
     Reported,
-    /// The gate judges the one of these rankers that does best on the validation part.
+    /// The gate judges one ranker: the competing ranker with the best result on the validation part.
     Competing,
 }
 

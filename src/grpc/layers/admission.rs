@@ -83,12 +83,25 @@ where
 mod tests {
     use std::pin::Pin;
 
-    use http_body::Body as _;
+    use http_body::{Body as HttpBody, Frame};
+    use tonic::codegen::Bytes;
     use tower::service_fn;
 
     use super::super::tests::access;
     use super::*;
     use crate::grpc::options::ServerOptions;
+
+    /// A stream that ends without a row, which shows only when it is read.
+    struct NoRows;
+
+    impl HttpBody for NoRows {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(None)
+        }
+    }
 
     #[tokio::test]
     async fn a_stream_is_under_way_until_its_end() {
@@ -97,7 +110,7 @@ mod tests {
             ..ServerOptions::default()
         };
         let access = access(&options);
-        let rows = service_fn(|_| -> Answer { Box::pin(ready(Ok(Response::new(Body::empty())))) });
+        let rows = service_fn(|_| -> Answer { Box::pin(ready(Ok(Response::new(Body::new(NoRows))))) });
         let mut admitting = Admitting::new(rows, access.clone(), Arc::default());
         let mut begin = async || {
             let mut request = Request::new(Body::empty());

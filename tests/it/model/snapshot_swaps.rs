@@ -289,7 +289,7 @@ async fn a_load_that_makes_no_progress_begins_anew() {
         reason: String::new(),
     };
     caller.models.clone().activate_snapshot(request).await.unwrap();
-    server.program.wait_for_log("begun anew");
+    server.program.wait_for_log("loading it anew");
     assert_eq!(ask_all(&caller).await, expected[&2]);
     execute(&mut lock, "COMMIT").await;
     caller.wait_until_serves(1).await;

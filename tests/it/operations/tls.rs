@@ -22,8 +22,8 @@ use crate::support::postgres::TestDatabase;
 use crate::support::program::{Server, command, output, run};
 use crate::support::waiting::{PATIENCE, eventually};
 
-const REFUSED: &str = "the changed files of TLS cannot be used";
-const CHANGED: &str = "new connections use the changed files of TLS";
+const REFUSED: &str = "the changed TLS files cannot be used";
+const CHANGED: &str = "new connections use the changed TLS files";
 
 /// The TLS files of one server.
 struct Files(TempDir);

@@ -624,7 +624,7 @@ async fn the_targets_command_lists_the_same_rows_as_the_rpc() {
         ],
     );
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("of 200 users 200 are eligible"), "{said}");
+    assert!(said.contains("200 users, of whom 200 are eligible"), "{said}");
     let rows: Vec<serde_json::Value> = printed
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -24,10 +24,13 @@ const TYPICAL_BYTES: usize = 2_048;
 /// replaces it or it is evicted.
 pub struct AnswerCache {
     /// `None` if nothing is cached.
-    entries: Option<Cache<Box<[u8]>, Arc<Entry>, EntryBytes, RandomState>>,
+    entries: Option<EntriesByRequest>,
     hits: Counter,
     misses: Counter,
 }
+
+/// Entries by the bytes of their request.
+type EntriesByRequest = Cache<Box<[u8]>, Arc<Entry>, EntryBytes, RandomState>;
 
 struct Entry {
     user: Option<UserId>,

@@ -2,7 +2,7 @@
 
 mod filter;
 mod options;
-mod subject;
+mod recipient;
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ use crate::admission;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, not_found};
 
-use self::subject::{RequestedSubject, subject};
+use self::recipient::{RequestedRecipient, recipient};
 
 /// Most items that PredictRatings takes.
 const MAX_PREDICTIONS: usize = 1_000;
@@ -135,19 +135,19 @@ fn limit(requested: i32) -> Result<usize, InvalidField> {
 }
 
 pub struct RankRequest {
-    subject: RequestedSubject,
+    recipient: RequestedRecipient,
     pub options: RankOptions,
 }
 
 impl RankRequest {
     pub fn new(request: v1::RecommendRequest, scale: &RatingScale) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let subject = subject(&mut violations, request.subject, scale);
+        let recipient = recipient(&mut violations, request.subject, scale);
         let limit = violations.check(limit(request.limit));
         let basis = violations.check(options::basis(request.basis));
         let filter = filter::item_filter(&mut violations, request.filter);
-        let request = subject.zip(limit).zip(basis).map(|((subject, limit), basis)| Self {
-            subject,
+        let request = recipient.zip(limit).zip(basis).map(|((recipient, limit), basis)| Self {
+            recipient,
             options: RankOptions {
                 limit,
                 basis,
@@ -162,23 +162,23 @@ impl RankRequest {
 
     /// Returns the user whom the answer is about; `None` for an anonymous session.
     pub fn user(&self) -> Option<&UserId> {
-        match &self.subject {
-            RequestedSubject::User(user) => Some(user),
-            RequestedSubject::Session(_) => None,
+        match &self.recipient {
+            RequestedRecipient::User(user) => Some(user),
+            RequestedRecipient::Session(_) => None,
         }
     }
 
     /// Returns the number of items in the session; 0 for a user.
     pub fn n_session_items(&self) -> usize {
-        match &self.subject {
-            RequestedSubject::User(_) => 0,
-            RequestedSubject::Session(items) => items.len(),
+        match &self.recipient {
+            RequestedRecipient::User(_) => 0,
+            RequestedRecipient::Session(items) => items.len(),
         }
     }
 
     /// Resolves the recipient in `view`.
     pub fn recipient(&self, view: &View) -> Recipient<'_> {
-        self.subject.resolve(view)
+        self.recipient.resolve(view)
     }
 }
 

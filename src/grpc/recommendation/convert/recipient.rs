@@ -1,4 +1,4 @@
-//! Converts the subject of a request: the user or the anonymous session to recommend to.
+//! Converts the recipient of a recommendation: a user or an anonymous session.
 
 use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
@@ -13,20 +13,20 @@ use crate::grpc::status::Violations;
 /// Most items that a session may have.
 const MAX_SESSION_ITEMS: usize = 1_000;
 
-/// The subject before it is looked up in a snapshot.
-pub enum RequestedSubject {
+/// The recipient before it is looked up in a snapshot.
+pub enum RequestedRecipient {
     User(UserId),
     Session(Vec<(ItemId, f32)>),
 }
 
 /// Adds what is wrong to `violations`.
-pub fn subject(
+pub fn recipient(
     violations: &mut Violations,
     subject: Option<v1::recommend_request::Subject>,
     scale: &RatingScale,
-) -> Option<RequestedSubject> {
+) -> Option<RequestedRecipient> {
     match violations.check(required("subject", subject))? {
-        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(RequestedSubject::User),
+        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(RequestedRecipient::User),
         v1::recommend_request::Subject::Session(session) => {
             if session.items.is_empty() || session.items.len() > MAX_SESSION_ITEMS {
                 let message = format!(
@@ -44,14 +44,14 @@ pub fn subject(
                 let id = violations.check(ItemId::new(item.item_id).map_err(within));
                 id.zip(violations.check(rating.map_err(within)))
             };
-            Some(RequestedSubject::Session(
+            Some(RequestedRecipient::Session(
                 session.items.into_iter().enumerate().filter_map(item).collect(),
             ))
         }
     }
 }
 
-impl RequestedSubject {
+impl RequestedRecipient {
     /// Resolves the recipient in `view`; session items that are not in the snapshot are ignored.
     pub fn resolve(&self, view: &View) -> Recipient<'_> {
         match self {

@@ -77,8 +77,9 @@ pub struct ScoreExplanation {
 /// Returns the best `limit` items for `recipient` that pass the filter and the exclusions.
 ///
 /// The item-based score of item i is Σ sim(i, j)·R[u, j] over the j of the history that stand in i's own list. The
-/// user-based score is Σ sim(u, v)·R[v, i] over u's neighbors v. The blended score divides each by its maximum over the
-/// user's candidates and weighs them as fitted; where only one side has candidates it counts alone, with weight 1.
+/// user-based score is Σ sim(u, v)·R[v, i] over u's neighbors v. The blended score divides each by its maximum over all
+/// items of the snapshot and weighs them as fitted; where only one side has a sum above 0 it counts alone, with weight 1. The
+/// maxima are taken before filtering, so that leaving items out never changes the order of the others.
 ///
 /// A candidate has a score above 0. If there is none, the answer is the most popular items. Ties are broken by item id.
 ///
@@ -94,7 +95,7 @@ pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scra
     let passes = |item: ItemIndex| filter.passes(item) && !shopper.is_excluded(item, exclusion);
 
     let sums = scratch.add_up(snapshot, &shopper, options.basis);
-    let factors = sums.factors(options.basis, snapshot.weights().ranking, passes);
+    let factors = sums.factors(options.basis, snapshot.weights().ranking);
     let ranked = sums.top(options.limit, factors, passes);
     drop(sums);
 
@@ -170,7 +171,7 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
     let sums = scratch.add_up(&view.snapshot, &Shopper::of_index(view, user), Basis::Blended);
     let rank = |ranking: &Ranking| {
         let passes = |item: ItemIndex| listed.get(item.at()) && ranking.excluded.binary_search(&item).is_err();
-        let factors = sums.factors(ranking.basis, ranking.weight, passes);
+        let factors = sums.factors(ranking.basis, ranking.weight);
         let ranked = sums.top(ranking.limit, factors, passes);
         ranked.into_iter().map(|scored| scored.item).collect()
     };

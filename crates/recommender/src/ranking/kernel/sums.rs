@@ -169,14 +169,17 @@ impl Scratch {
 
 impl Sums<'_> {
     /// Returns the factors that turn sums into scores: 1 for a basis of one side; for a blend, each side's share divided by
-    /// its largest sum among the items that pass.
+    /// its largest sum.
+    ///
+    /// The largest sums are those of all items of the snapshot, whatever may be shown of them, so that the order of two
+    /// items never depends on whether a third is filtered out.
     ///
     /// `weight`: the share of the item-based side, in [0, 1], where both sides have a sum above 0.
-    pub(crate) fn factors(&self, basis: Basis, weight: f64, passes: impl Fn(ItemIndex) -> bool) -> Factors {
+    pub(crate) fn factors(&self, basis: Basis, weight: f64) -> Factors {
         let (items, users) = match basis {
             Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
             Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
-            Basis::Blended => self.maxima(passes),
+            Basis::Blended => self.maxima(),
         };
         match (items > 0.0, users > 0.0) {
             (true, true) => Factors {
@@ -195,21 +198,11 @@ impl Sums<'_> {
         }
     }
 
-    /// Returns the largest sums of the items that pass. Only an item that would raise a maximum has to be checked.
-    fn maxima(&self, passes: impl Fn(ItemIndex) -> bool) -> (f64, f64) {
-        let (mut items, mut users) = (0.0, 0.0);
-        for run in &self.scratch.runs {
-            if run.items <= items && run.users <= users {
-                continue;
-            }
-            for (rank, by_items, by_users) in self.of_run(run) {
-                if (by_items > items || by_users > users) && passes(self.popularity.item(rank)) {
-                    items = by_items.max(items);
-                    users = by_users.max(users);
-                }
-            }
-        }
-        (items, users)
+    /// Returns the largest sum of each side, over all items.
+    fn maxima(&self) -> (f64, f64) {
+        self.scratch.runs.iter().fold((0.0, 0.0), |(items, users), run| {
+            (run.items.max(items), run.users.max(users))
+        })
     }
 
     /// Returns the best `limit` items with a score above 0 that pass. Only an item with a score high enough is checked.

@@ -63,8 +63,9 @@ fn gives_the_sums_of_the_worked_example() {
     let by_users = [1.69598724, 1.63299316, 1.63299316, 0.18898224, 0.12598816];
     check(Basis::UserBased, false, &["i3", "i0", "i4", "i2", "i1"], &by_users);
     check(Basis::UserBased, true, &["i2", "i1"], &by_users[3..]);
-    // Each side divided by its maximum over the items that may be recommended, then half of each.
-    check(Basis::Blended, true, &["i2", "i1"], &[1.0, 0.5 + 0.5 * 2.0 / 3.0]);
+    // Each side divided by its maximum over all items, also those that are not recommended, then half of each.
+    let blended = |item: usize, user: usize| 0.5 * by_items[item] / by_items[0] + 0.5 * by_users[user] / by_users[0];
+    check(Basis::Blended, true, &["i2", "i1"], &[blended(4, 3), blended(3, 4)]);
 }
 
 /// Computes both sums of an item with plain loops.
@@ -83,12 +84,9 @@ fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64)
 /// Returns the score of every item, `None` for those that may not be recommended.
 fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl Fn(usize) -> bool) -> Vec<Option<f64>> {
     let n = parts.items.len();
-    let sums: Vec<Option<(f64, f64)>> = (0..n)
-        .map(|item| may(item).then(|| plain_sums(parts, person, item)))
-        .collect();
-    let of_candidates = || sums.iter().flatten();
-    let max_items = of_candidates().map(|sums| sums.0).fold(0.0, f64::max);
-    let max_users = of_candidates().map(|sums| sums.1).fold(0.0, f64::max);
+    let sums: Vec<(f64, f64)> = (0..n).map(|item| plain_sums(parts, person, item)).collect();
+    let max_items = sums.iter().map(|sums| sums.0).fold(0.0, f64::max);
+    let max_users = sums.iter().map(|sums| sums.1).fold(0.0, f64::max);
     let weight = match (max_items > 0.0, max_users > 0.0) {
         (true, true) => parts.weights.ranking,
         (true, false) => 1.0,
@@ -100,7 +98,8 @@ fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl 
         Basis::UserBased => users,
         Basis::Blended => weight * share(items, max_items) + (1.0 - weight) * share(users, max_users),
     };
-    sums.into_iter().map(|sums| sums.map(score)).collect()
+    let shown = |(item, sums): (usize, (f64, f64))| may(item).then(|| score(sums));
+    sums.into_iter().enumerate().map(shown).collect()
 }
 
 /// Checks that `found` are the `limit` best of `scores` in order, or of the most popular items when no score is above 0.
@@ -229,6 +228,40 @@ proptest! {
                 check_list(&found, &plain_scores(parts, person, basis, may), snapshot, limit)?;
                 terms_sum_to_the_score(&found)?;
                 prop_assert!(scratch.is_clear());
+            }
+        }
+    }
+
+    #[test]
+    fn leaving_items_out_never_changes_the_order_or_the_scores_of_the_others(
+        parts in any_parts(),
+        changes in any_changes(),
+        excluded in prop::collection::vec(0usize..8, 1..4),
+        exclude_history: bool,
+    ) {
+        let change = |&(item, rating, orders): &Change| interaction("u0", &format!("i{item}"), rating, orders);
+        let view = changed(view(parts), changes.iter().map(change));
+        let some = RankOptions {
+            exclude_history,
+            filter: ItemFilter {
+                excluded: excluded.iter().map(|item| item_id(&format!("i{item}"))).collect(),
+                ..ItemFilter::default()
+            },
+            ..RankOptions::default()
+        };
+        for user in ["u0", "u1"] {
+            for basis in BASES {
+                let list = |options: &RankOptions| {
+                    let found = to_user(&view, user, &RankOptions { limit: 20, basis, ..options.clone() });
+                    let is_personal = found.personalization == Personalization::Personalized;
+                    let items = found.items.into_iter().map(|shown| (shown.item, shown.score.to_bits()));
+                    is_personal.then(|| items.collect::<Vec<_>>())
+                };
+                let (Some(all), Some(rest)) = (list(&RankOptions::default()), list(&some)) else {
+                    continue;
+                };
+                let left: Vec<_> = all.into_iter().filter(|shown| rest.contains(shown)).collect();
+                prop_assert_eq!(left, rest);
             }
         }
     }

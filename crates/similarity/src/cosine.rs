@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::arithmetic::Arithmetic;
 use super::by_row;
+use super::duplicates::Distinct;
 use super::integer::Integers;
 use super::kernel::Kernel;
 pub use super::layout::Observer;
@@ -110,6 +111,8 @@ pub struct TopK {
 /// Runs on the current rayon pool. The result is the same, byte by byte, for any number of threads, any instruction set
 /// and any way of selecting rows.
 ///
+/// Most of many equal rows are taken out before; see [`Distinct`].
+///
 /// Time: tiles visit every pair with a selected row once, and pairs within a tile twice. Row by row, the pairs that share a
 /// column are visited, twice if both rows are selected. Memory beyond the matrices: 6 bytes per entry (14 if real),
 /// 20 · `neighbors` per selected row, 4 per column and tile, and some MB per thread.
@@ -165,30 +168,40 @@ fn top_k_by(
     check_shapes(rows, columns)?;
     let selected = selection.rows(rows.n_rows())?;
     let keep = options.neighbors.min(rows.n_rows());
-    let path = |products| KernelPath {
-        products,
-        instructions: config.instructions,
+    let Some(distinct) = Distinct::of(rows, keep) else {
+        return Ok(config.top_k(rows, columns, &selected, keep));
     };
-    if by_row::is_faster(columns) {
-        return Ok(TopK {
-            lists: by_row::best(rows, columns, &selected, keep, by_row::BLOCK_ROWS, config.observe),
-            path: path(Products::ByRow),
-        });
-    }
-    let (lists, products) = match Integers::of(rows) {
-        Some(integers) => (
-            config.lists(&integers, rows, columns, &selected, keep),
-            Products::Integer,
-        ),
-        None => (config.lists(&Reals, rows, columns, &selected, keep), Products::Real),
-    };
+    let computed = distinct.selected(&selected);
+    let TopK { lists, path } = config.top_k(&distinct.rows, &distinct.columns, &computed, keep);
     Ok(TopK {
-        lists,
-        path: path(products),
+        lists: distinct.whole_lists(&lists, &computed, &selected),
+        path,
     })
 }
 
 impl KernelConfig<'_> {
+    /// Computes the lists of the selected rows by the path that is the fastest.
+    fn top_k(&self, rows: &CsrMatrix, columns: &CsrMatrix, selected: &[u32], keep: usize) -> TopK {
+        let path = |products| KernelPath {
+            products,
+            instructions: self.instructions,
+        };
+        if by_row::is_faster(columns) {
+            return TopK {
+                lists: by_row::best(rows, columns, selected, keep, by_row::BLOCK_ROWS, self.observe),
+                path: path(Products::ByRow),
+            };
+        }
+        let (lists, products) = match Integers::of(rows) {
+            Some(integers) => (self.lists(&integers, rows, columns, selected, keep), Products::Integer),
+            None => (self.lists(&Reals, rows, columns, selected, keep), Products::Real),
+        };
+        TopK {
+            lists,
+            path: path(products),
+        }
+    }
+
     /// Computes the lists of the selected rows by tiles.
     fn lists<A: Arithmetic>(
         &self,

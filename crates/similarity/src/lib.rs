@@ -69,6 +69,8 @@
 //!
 //! - Where hardly any two of very many rows share a column, comparing dot products with thresholds would be nearly all of
 //!   the work. Then each row visits only the rows that it shares a column with (`by_row`).
+//! - Of many equal rows, such as the items that only one and the same user has rated, the first few stand for all
+//!   (`duplicates`): all their pairs are equally similar, so that no threshold would rule any out.
 //! - If only some rows are selected, they come first in the order and are paired with each other as above. The other rows
 //!   serve as lanes only.
 
@@ -76,6 +78,7 @@ mod arithmetic;
 mod best;
 mod by_row;
 pub mod cosine;
+mod duplicates;
 mod grid;
 mod integer;
 mod kernel;

@@ -12,6 +12,7 @@ mod cpu_pool;
 pub mod encoded_rpc;
 pub mod health;
 mod layers;
+mod message_size;
 pub mod model;
 pub mod options;
 mod page;

@@ -75,9 +75,10 @@ impl CampaignService for CampaignHandler {
         let caller = caller(&request)?;
         let list = ListCampaigns::new(request.into_inner(), &caller)?;
         let rows = campaigns::list(&self.pool, list.merchant.as_ref(), &list.after, list.page_size + 1).await?;
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.campaign.id.to_string());
+        let (campaigns, next_page_token) =
+            page::cut(rows, list.page_size, &list.key(), |row| row.campaign.id.to_string());
         Ok(Response::new(ListCampaignsResponse {
-            campaigns: rows.into_iter().map(Into::into).collect(),
+            campaigns,
             next_page_token,
         }))
     }
@@ -140,9 +141,9 @@ impl CampaignService for CampaignHandler {
         let campaign = campaigns::get(&self.pool, &list.campaign, caller.merchant.as_ref()).await?;
         campaign.ok_or_else(|| status::no_campaign(&list.campaign))?;
         let rows = coupons::list(&self.pool, &list.campaign, &list.after, list.page_size + 1).await?;
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.coupon.id.to_string());
+        let (coupons, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.coupon.id.to_string());
         Ok(Response::new(ListCouponsResponse {
-            coupons: rows.into_iter().map(Into::into).collect(),
+            coupons,
             next_page_token,
         }))
     }

@@ -14,8 +14,8 @@ use super::batch::{self, Batch};
 use super::caller::caller;
 use super::proto::v1::catalog_service_server::CatalogService;
 use super::proto::v1::{
-    GetItemRequest, GetItemResponse, Item, ListItemsRequest, ListItemsResponse, UpsertItemsRequest,
-    UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
+    GetItemRequest, GetItemResponse, ListItemsRequest, ListItemsResponse, UpsertItemsRequest, UpsertItemsResponse,
+    UpsertMerchantsRequest, UpsertMerchantsResponse,
 };
 use super::{page, status};
 
@@ -68,10 +68,7 @@ impl CatalogService for CatalogHandler {
         let list = ListItems::new(request.into_inner(), &caller)?;
         let rows = catalog::list_items(&self.pool, &list.selection, &list.after, list.page_size + 1).await?;
         let key = convert::selection_key(&list.selection);
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());
-        Ok(Response::new(ListItemsResponse {
-            items: rows.into_iter().map(Item::from).collect(),
-            next_page_token,
-        }))
+        let (items, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());
+        Ok(Response::new(ListItemsResponse { items, next_page_token }))
     }
 }

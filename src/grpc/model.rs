@@ -14,7 +14,7 @@ use super::proto::v1::model_service_server::ModelService;
 use super::proto::v1::{
     ActivateSnapshotRequest, ActivateSnapshotResponse, GetServingStatusRequest, GetServingStatusResponse,
     GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, RollbackSnapshotRequest,
-    RollbackSnapshotResponse, Snapshot,
+    RollbackSnapshotResponse,
 };
 use super::{page, status};
 
@@ -31,9 +31,9 @@ impl ModelService for ModelHandler {
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
         let list = ListSnapshots::try_from(request.into_inner())?;
         let rows = snapshots::list(&self.pool, list.before, list.page_size + 1).await?;
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.version);
+        let (snapshots, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.version);
         Ok(Response::new(ListSnapshotsResponse {
-            snapshots: rows.into_iter().map(Snapshot::from).collect(),
+            snapshots,
             next_page_token,
         }))
     }

@@ -2,11 +2,19 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use domain::error::InvalidField;
+
+use super::message_size::MAX_ANSWER_BYTES;
+
+/// Most bytes of the rows of a page. The rest of an answer is for the token, which holds a few ids.
+const MAX_ROW_BYTES: usize = MAX_ANSWER_BYTES - 64 * 1024;
+/// Most bytes that a row takes beside its own: the field's number, and its length.
+const ROW_PREFIX_BYTES: usize = 6;
 
 pub const DEFAULT_PAGE_SIZE: i64 = 100;
 pub const MAX_PAGE_SIZE: i32 = 1_000;
@@ -80,25 +88,31 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("strings and numbers always serialize"))
 }
 
-/// Cuts `rows` to the page and returns them with the token of the next page, which is empty for the last one.
+/// Converts the rows of one page into messages, and returns these with the token of the next page, which is empty for the last
+/// one. A page ends after `page_size` rows, or before the row with which it would be larger than clients accept.
 ///
 /// `rows`: read with one more than the page holds.
-pub fn cut<T, C: Serialize>(
-    mut rows: Vec<T>,
+pub fn cut<T: Into<M>, M: Message, C: Serialize>(
+    rows: Vec<T>,
     page_size: i64,
     request: &impl Serialize,
     cursor_of: impl Fn(&T) -> C,
-) -> (Vec<T>, String) {
-    let size = page_size as usize;
-    if rows.len() <= size {
-        return (rows, String::new());
+) -> (Vec<M>, String) {
+    let mut messages = Vec::with_capacity(rows.len());
+    let (mut bytes, mut last) = (0, None);
+    for row in rows {
+        let cursor = cursor_of(&row);
+        let message: M = row.into();
+        bytes += message.encoded_len() + ROW_PREFIX_BYTES;
+        // A page without any row would have no token.
+        let is_full = messages.len() >= page_size as usize || bytes > MAX_ROW_BYTES;
+        if let Some(last) = last.filter(|_| is_full) {
+            return (messages, token(request, &last));
+        }
+        messages.push(message);
+        last = Some(cursor);
     }
-    rows.truncate(size);
-    let next = rows
-        .last()
-        .map(|last| token(request, &cursor_of(last)))
-        .unwrap_or_default();
-    (rows, next)
+    (messages, String::new())
 }
 
 #[cfg(test)]
@@ -122,14 +136,47 @@ mod tests {
         check(("items", "b"), &own, Err("page_token"));
     }
 
+    struct Row(usize, String);
+
+    impl From<Row> for String {
+        fn from(row: Row) -> Self {
+            row.1
+        }
+    }
+
+    fn rows(n: usize, bytes: usize) -> Vec<Row> {
+        (0..n).map(|row| Row(row, "x".repeat(bytes))).collect()
+    }
+
+    fn page_of(n: usize, bytes: usize, page_size: i64) -> (Vec<String>, String) {
+        cut(rows(n, bytes), page_size, &"request", |row| row.0)
+    }
+
     #[test]
     fn the_last_page_has_no_token() {
         let check = |rows: usize, expected: usize, has_next: bool| {
-            let (page, next) = cut((0..rows).collect(), 3, &"request", |row| *row);
+            let (page, next) = page_of(rows, 1, 3);
             assert_eq!((page.len(), !next.is_empty()), (expected, has_next), "{rows}");
         };
         check(0, 0, false);
         check(3, 3, false);
         check(4, 3, true);
+    }
+
+    #[test]
+    fn a_page_ends_before_it_is_larger_than_clients_accept() {
+        let check = |row_bytes: usize, expected: usize| {
+            let (page, next) = page_of(101, row_bytes, 100);
+            assert_eq!(page.len(), expected, "{row_bytes}");
+            let bytes: usize = page.iter().map(|row| row.encoded_len() + ROW_PREFIX_BYTES).sum();
+            assert!(expected == 1 || bytes + next.len() < MAX_ANSWER_BYTES, "{bytes}");
+            let last = cursor(&"request", &next, |_: &usize| true).unwrap();
+            assert_eq!(last, Some(expected - 1));
+        };
+        check(1_000, 100);
+        check(100_000, 41);
+        check(1_000_000, 4);
+        // A row that is too large alone must not end the list.
+        check(5_000_000, 1);
     }
 }

@@ -72,10 +72,7 @@ impl PurchaseService for PurchaseHandler {
             item_id: line.item.to_string(),
             line_number: line.line_number,
         };
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &convert::owner_key(&list.owner), cursor);
-        Ok(Response::new(ListPurchasesResponse {
-            lines: rows.into_iter().map(PurchaseLine::from).collect(),
-            next_page_token,
-        }))
+        let (lines, next_page_token) = page::cut(rows, list.page_size, &convert::owner_key(&list.owner), cursor);
+        Ok(Response::new(ListPurchasesResponse { lines, next_page_token }))
     }
 }

@@ -76,9 +76,9 @@ impl RatingService for RatingHandler {
                 |rating| rating.user.to_string(),
             ),
         };
-        let (rows, next_page_token) = page::cut(rows, list.page_size, &list.owner.key(), after_id);
+        let (ratings, next_page_token) = page::cut(rows, list.page_size, &list.owner.key(), after_id);
         Ok(Response::new(ListRatingsResponse {
-            ratings: rows.into_iter().map(Rating::from).collect(),
+            ratings,
             next_page_token,
         }))
     }

@@ -27,7 +27,7 @@ use super::proto::v1::{
     ListSimilarUsersRequest, ListSimilarUsersResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
     RecommendResponse,
 };
-use super::{cpu_pool, status};
+use super::{cpu_pool, message_size, status};
 
 /// The buffers of ranking and prediction, which grow to the size of the snapshot.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl RecommendationHandler {
         let recommend = move || {
             let recipient = rank.recipient(&view);
             let ranked = with_scratch(|scratch| rank::recommend(&view, &recipient, &rank.options, &mut scratch.rank));
-            convert::recommendations(&view, ranked)
+            convert::recommendations(&view, ranked, rank.max_explanation_items)
         };
         cpu_pool::run(work, recommend).await
     }
@@ -116,6 +116,7 @@ impl RecommendationService for RecommendationHandler {
         let (view, user) = (view?, predict.user.clone());
         let answer = self.predict(view.clone(), predict).await?;
         let encoded = Encoded::new(&answer);
+        message_size::check(encoded.bytes().len(), "item_ids")?;
         // An unknown item may be added at any time, which would change the answer.
         if convert::are_all_rated(&answer) {
             let bytes = encoded.bytes().clone();
@@ -140,6 +141,7 @@ impl RecommendationService for RecommendationHandler {
         let rank = RankRequest::new(request.decode()?, &self.scale)?;
         let (view, user) = (view?, rank.user().cloned());
         let answer = Encoded::new(&self.rank(view.clone(), rank).await?);
+        message_size::check(answer.bytes().len(), "limit")?;
         let bytes = answer.bytes().clone();
         self.recommendations.put(&view, request.bytes(), user.as_ref(), bytes);
         Ok(Response::new(answer))

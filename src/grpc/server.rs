@@ -25,6 +25,7 @@ use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
 use super::health;
 use super::layers::Layers;
+use super::message_size::MAX_ANSWER_BYTES;
 use super::model::ModelHandler;
 use super::options::ServerOptions;
 use super::privacy::PrivacyHandler;
@@ -92,11 +93,12 @@ pub struct Services {
 }
 
 /// Lets `$service` take messages of up to `$limit` bytes, compressed or not, because bulk loaders are often far away. Answers
-/// are short and are not compressed.
+/// are short and are not compressed; one that clients would not accept is refused with OUT_OF_RANGE.
 macro_rules! accepting {
     ($service:expr, $limit:expr) => {
         $service
             .max_decoding_message_size($limit)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
     };

@@ -22,7 +22,8 @@ use crate::store::postgres::pool::{Connection, Pool, Tx};
 
 /// The most items that are read with a single coupon.
 const MAX_SHOWN_ITEMS: i64 = 1_000;
-/// The most items that are read with each coupon of a list, which could exceed the size of a message.
+/// The most items that are read with each coupon of a list, which could exceed the size of a message; also the most entries of
+/// each list in its rules.
 const MAX_LISTED_ITEMS: i64 = 10;
 
 /// A coupon and how much of it is used.
@@ -31,6 +32,8 @@ pub struct StoredCoupon {
     /// Its scope names only the first of its `item_count` items if there are many.
     pub coupon: Coupon,
     pub item_count: i64,
+    /// The number of names and values in all rules. In a list, the rules show only the first of each of their lists.
+    pub rule_value_count: i64,
     pub reserved: i64,
     pub redeemed: i64,
 }
@@ -277,7 +280,8 @@ async fn read(
     row.map(StoredCoupon::try_from).transpose()
 }
 
-/// Returns up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items.
+/// Returns up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items and of each
+/// list in its rules.
 pub async fn list(
     pool: &Pool,
     campaign: &CampaignId,
@@ -304,7 +308,7 @@ pub async fn list(
     .fetch_all(&mut *pool.acquire().await?)
     .await?
     .into_iter()
-    .map(StoredCoupon::try_from)
+    .map(|row| StoredCoupon::try_from(row).map(StoredCoupon::with_short_rules))
     .collect()
 }
 
@@ -337,6 +341,14 @@ impl StoredCoupon {
         let shown = self.coupon.scope.listed().map_or(0, |set| set.items.len());
         self.item_count == shown as i64
     }
+
+    /// Shortens the lists in the rules.
+    fn with_short_rules(mut self) -> Self {
+        for rule in &mut self.coupon.rules {
+            rule.truncate(MAX_LISTED_ITEMS as usize);
+        }
+        self
+    }
 }
 
 impl TryFrom<ShownRow> for StoredCoupon {
@@ -367,8 +379,10 @@ impl TryFrom<ShownRow> for StoredCoupon {
             reservation_ttl_seconds: row.reservation_ttl_seconds,
             rules: row.rules,
         };
+        let coupon = coupon.coupon(items)?;
         Ok(Self {
-            coupon: coupon.coupon(items)?,
+            rule_value_count: coupon.rules.iter().map(|rule| rule.n_values() as i64).sum(),
+            coupon,
             item_count: row.item_count,
             reserved: row.reserved,
             redeemed: row.redeemed,

@@ -117,6 +117,28 @@ impl Rule {
         }
     }
 
+    /// Returns the number of ids, categories, merchants and values that the rule lists.
+    pub fn n_values(&self) -> usize {
+        match self {
+            Self::Bought(set) | Self::NotBought(set) => set.items.len() + set.categories.len() + set.merchants.len(),
+            Self::Attribute { values, .. } => values.len(),
+            Self::CategoryAffinity { .. } | Self::MinAffinity { .. } | Self::NewUser | Self::LapsedUser { .. } => 0,
+        }
+    }
+
+    /// Keeps the first `n` entries of each list of the rule, to be shown.
+    pub fn truncate(&mut self, n: usize) {
+        match self {
+            Self::Bought(set) | Self::NotBought(set) => {
+                set.items.truncate(n);
+                set.categories.truncate(n);
+                set.merchants.truncate(n);
+            }
+            Self::Attribute { values, .. } => values.truncate(n),
+            Self::CategoryAffinity { .. } | Self::MinAffinity { .. } | Self::NewUser | Self::LapsedUser { .. } => {}
+        }
+    }
+
     /// Checks the values of the rule.
     ///
     /// # Errors

@@ -164,7 +164,8 @@ mod tests {
         let text = overview(&methods);
         for line in [
             "likemind.v1.RatingService: Keeps explicit ratings.",
-            "  Recommend         user_id | session, limit, basis, filter, exclude_purchased, exclude_history, explain\n",
+            "  Recommend         user_id | session, limit, basis, filter, exclude_purchased, exclude_history, explain, \
+             max_explanation_items\n",
             "  IngestRatings  stream of ratings[]\n",
             "  GetServingStatus\n",
             "grpc.health.v1.Health",

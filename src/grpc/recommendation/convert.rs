@@ -33,12 +33,15 @@ use self::recipient::{RequestedRecipient, recipient};
 const MAX_PREDICTIONS: usize = 1_000;
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: i32 = 1_000;
+const DEFAULT_EXPLANATION_ITEMS: usize = 10;
+const MAX_EXPLANATION_ITEMS: i32 = 1_000;
 
 pub struct PredictRequest {
     pub user: UserId,
     /// Valid and distinct ids, as texts because the answer returns them.
     pub items: Vec<String>,
     pub options: PredictOptions,
+    pub max_explanation_items: usize,
 }
 
 impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
@@ -53,7 +56,9 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
         check_item_ids(&mut violations, "item_ids", &request.item_ids, 1, MAX_PREDICTIONS);
         let estimator = violations.check(options::estimator(request.estimator));
         let basis = violations.check(options::basis(request.basis));
-        let request = user.zip(estimator).zip(basis).map(|((user, estimator), basis)| Self {
+        let max_explanation_items = violations.check(max_explanation_items(request.max_explanation_items));
+        let fields = user.zip(estimator).zip(basis).zip(max_explanation_items);
+        let request = fields.map(|(((user, estimator), basis), max_explanation_items)| Self {
             user,
             items: request.item_ids,
             options: PredictOptions {
@@ -62,6 +67,7 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
                 explain: request.explain,
                 ..PredictOptions::default()
             },
+            max_explanation_items,
         });
         violations.finish(request)
     }
@@ -134,9 +140,24 @@ fn limit(requested: i32) -> Result<usize, InvalidField> {
     }
 }
 
+fn max_explanation_items(requested: i32) -> Result<usize, InvalidField> {
+    match requested {
+        0 => Ok(DEFAULT_EXPLANATION_ITEMS),
+        1..=MAX_EXPLANATION_ITEMS => Ok(requested as usize),
+        _ => Err(InvalidField::new(
+            "max_explanation_items",
+            "LIMIT_OUT_OF_RANGE",
+            format!(
+                "must lie between 1 and {MAX_EXPLANATION_ITEMS} (0 means {DEFAULT_EXPLANATION_ITEMS}), is {requested}"
+            ),
+        )),
+    }
+}
+
 pub struct RankRequest {
     recipient: RequestedRecipient,
     pub options: RankOptions,
+    pub max_explanation_items: usize,
 }
 
 impl RankRequest {
@@ -146,8 +167,11 @@ impl RankRequest {
         let limit = violations.check(limit(request.limit));
         let basis = violations.check(options::basis(request.basis));
         let filter = filter::item_filter(&mut violations, request.filter);
-        let request = recipient.zip(limit).zip(basis).map(|((recipient, limit), basis)| Self {
+        let max_explanation_items = violations.check(max_explanation_items(request.max_explanation_items));
+        let fields = recipient.zip(limit).zip(basis).zip(max_explanation_items);
+        let request = fields.map(|(((recipient, limit), basis), max_explanation_items)| Self {
             recipient,
+            max_explanation_items,
             options: RankOptions {
                 limit,
                 basis,
@@ -321,7 +345,7 @@ pub fn predictions(
     let prediction = |(item, (known, found)): (String, (Option<ItemIndex>, Prediction))| match known.is_some()
         || view.overlay.has_new_item(&item)
     {
-        true => prediction(view, item, found),
+        true => prediction(view, item, found, predict.max_explanation_items),
         false => unknown_item(item),
     };
     v1::PredictRatingsResponse {
@@ -344,7 +368,7 @@ fn unknown_item(item_id: String) -> v1::Prediction {
     }
 }
 
-fn prediction(view: &View, item_id: String, prediction: Prediction) -> v1::Prediction {
+fn prediction(view: &View, item_id: String, prediction: Prediction, max_explanation_items: usize) -> v1::Prediction {
     let rating = v1::PredictedRating {
         value: prediction.value,
         support: prediction.support,
@@ -359,7 +383,7 @@ fn prediction(view: &View, item_id: String, prediction: Prediction) -> v1::Predi
         .into(),
         explanation: prediction
             .explanation
-            .map(|explanation| rating_explanation(view, explanation)),
+            .map(|explanation| rating_explanation(view, explanation, max_explanation_items)),
     };
     v1::Prediction {
         item_id,
@@ -367,14 +391,36 @@ fn prediction(view: &View, item_id: String, prediction: Prediction) -> v1::Predi
     }
 }
 
-fn rating_explanation(view: &View, explanation: RatingExplanation) -> v1::RatingExplanation {
+fn rating_explanation(view: &View, explanation: RatingExplanation, max_items: usize) -> v1::RatingExplanation {
+    let named = NamedItems::new(view, &explanation.items, max_items);
     v1::RatingExplanation {
         global_mean: explanation.global_mean,
         user_bias: explanation.user_bias,
         item_bias: explanation.item_bias,
-        items: explanation.items.iter().map(|item| contribution(view, item)).collect(),
+        items: named.items,
         similar_users: explanation.similar_users.map(similar_users),
         clamping: explanation.clamping,
+        other_items_contribution: named.other_items_contribution,
+        other_items: named.other_items,
+    }
+}
+
+/// The items that an explanation names, and the sum of the others.
+struct NamedItems {
+    items: Vec<v1::ItemContribution>,
+    other_items_contribution: f64,
+    other_items: u32,
+}
+
+impl NamedItems {
+    /// Names the first `max_items` of `items`, which are ordered by absolute contribution, the largest first.
+    fn new(view: &View, items: &[ItemContribution], max_items: usize) -> Self {
+        let (named, others) = items.split_at(max_items.min(items.len()));
+        Self {
+            items: named.iter().map(|item| contribution(view, item)).collect(),
+            other_items_contribution: others.iter().map(|item| item.contribution).sum(),
+            other_items: others.len() as u32,
+        }
     }
 }
 
@@ -395,10 +441,20 @@ fn similar_users(similar: SimilarUsers) -> v1::SimilarUsersContribution {
     }
 }
 
-pub fn recommendations(view: &View, recommendations: Recommendations) -> v1::RecommendResponse {
-    let score_explanation = |explanation: ScoreExplanation| v1::ScoreExplanation {
-        items: explanation.items.iter().map(|item| contribution(view, item)).collect(),
-        similar_users: explanation.similar_users.map(similar_users),
+/// `max_explanation_items`: the most items that one explanation names.
+pub fn recommendations(
+    view: &View,
+    recommendations: Recommendations,
+    max_explanation_items: usize,
+) -> v1::RecommendResponse {
+    let score_explanation = |explanation: ScoreExplanation| {
+        let named = NamedItems::new(view, &explanation.items, max_explanation_items);
+        v1::ScoreExplanation {
+            items: named.items,
+            similar_users: explanation.similar_users.map(similar_users),
+            other_items_contribution: named.other_items_contribution,
+            other_items: named.other_items,
+        }
     };
     let items = recommendations
         .items

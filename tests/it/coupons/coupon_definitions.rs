@@ -97,6 +97,7 @@ async fn a_coupon_reads_back_as_created_and_its_unknown_items_are_created_bare()
         (86_400, full.discount)
     );
     assert_eq!(created.usage.unwrap().total_cap, Some(0));
+    assert_eq!(created.rule_value_count, 8);
     assert_eq!(
         created.rules.as_ref().unwrap().rules[1..],
         all_rules().unwrap().rules[1..]
@@ -146,6 +147,7 @@ async fn a_change_of_a_coupon_keeps_the_fields_that_it_does_not_name() {
         discount: off(discount::Kind::FreeShipping(true)),
         scope: covering(a_set(&["i00", "i02"], &[], &[])),
         scope_item_count: 2,
+        rule_value_count: 0,
         rules: rules([rule::Kind::NewUser(true)]),
         ..created
     };
@@ -176,6 +178,7 @@ async fn limits_and_scope_of_a_coupon_can_be_cleared_but_not_cleared_and_set_at_
     let cleared = Coupon {
         scope: everything(),
         scope_item_count: 0,
+        rule_value_count: 0,
         rules: rules([]),
         max_discount_minor: None,
         per_user_cap: None,
@@ -411,4 +414,50 @@ async fn pages_of_coupons_hold_every_coupon_once_with_the_first_ten_items() {
     }
     let status = client.list_coupons("no", 4, String::new()).await.unwrap_err();
     assert_status(&status, Code::NotFound, "CAMPAIGN_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_list_shows_the_first_ten_of_each_list_in_a_rule_and_how_many_there_are() {
+    let (_database, _server, client) = serve_with_campaign().await;
+    let names: Vec<String> = (0..12).map(|number| format!("n{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let rules_of = |names: &[&str]| {
+        rules([
+            rule::Kind::NotBought(a_set(names, names, &[])),
+            rule::Kind::Attribute(AttributeRule {
+                name: "age".to_owned(),
+                values: names.iter().map(ToString::to_string).collect(),
+            }),
+        ])
+    };
+    let spec = CouponSpec {
+        rules: rules_of(&names),
+        ..a_coupon("c", "k")
+    };
+    let created = client.create_coupon(spec).await.unwrap();
+    assert_eq!((&created.rules, created.rule_value_count), (&rules_of(&names), 36));
+    assert_eq!(client.get_coupon("c").await.unwrap(), created);
+    let (listed, _) = client.list_coupons("k", 0, String::new()).await.unwrap();
+    let shortened = Coupon {
+        rules: rules_of(&names[..10]),
+        ..created
+    };
+    assert_eq!(listed, [shortened]);
+}
+
+#[tokio::test]
+async fn a_default_page_of_large_coupons_stays_below_the_limit_of_clients() {
+    let (_database, _server, client) = serve_with_campaign().await;
+    let categories: Vec<String> = (0..1_000).map(|number| format!("{number:0>120}")).collect();
+    let categories: Vec<&str> = categories.iter().map(String::as_str).collect();
+    for number in 0..40 {
+        let spec = CouponSpec {
+            scope: covering(a_set(&[], &categories, &[])),
+            ..a_coupon(&format!("c{number:02}"), "k")
+        };
+        client.create_coupon(spec).await.unwrap();
+    }
+    let (coupons, pages) = all_pages(async |token| client.list_coupons("k", 0, token).await.unwrap()).await;
+    assert_eq!((coupons.len(), pages), (40, 2));
+    assert!(coupons.is_sorted_by(|a, b| a.coupon_id < b.coupon_id));
 }

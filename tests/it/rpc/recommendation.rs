@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::support::answers::assert_status;
+use crate::support::answers::{assert_invalid, assert_status};
 use crate::support::postgres::TestDatabase;
 use crate::support::program::{Server, succeed};
 use crate::support::times::at;
@@ -332,9 +332,14 @@ fn assert_explains(item: &RecommendedItem, by: usize, basis: Basis) {
         number_of(&item.item_id),
         format!("{basis:?} for user {by}: {}", item.item_id),
     );
-    let ScoreExplanation { items, similar_users } = item.explanation.clone().unwrap();
+    let ScoreExplanation {
+        items,
+        similar_users,
+        other_items_contribution,
+        ..
+    } = item.explanation.clone().unwrap();
     let of_users = similar_users.as_ref().map_or(0.0, |similar| similar.contribution);
-    let sum = items.iter().map(|item| item.contribution).sum::<f64>() + of_users;
+    let sum = items.iter().map(|item| item.contribution).sum::<f64>() + other_items_contribution + of_users;
     assert_sum(sum, item.score, &what);
 
     assert!(
@@ -385,6 +390,124 @@ async fn the_contributions_of_an_explanation_sum_to_the_score() {
             explained.items.iter_mut().for_each(|item| item.explanation = None);
             assert_eq!(explained, recommend(&client, request(false)).await);
         }
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_names_the_largest_contributions_and_sums_up_the_others() {
+    let server = Server::start(shop().await);
+    let client = server.recommendations().await;
+    let scores = async |max_explanation_items| {
+        let request = RecommendRequest {
+            explain: true,
+            max_explanation_items,
+            ..for_user(&user(0))
+        };
+        let items = recommend(&client, request).await.items;
+        items
+            .into_iter()
+            .map(|item| item.explanation.unwrap())
+            .collect::<Vec<_>>()
+    };
+    let ratings = async |max_explanation_items| {
+        let request = PredictRatingsRequest {
+            user_id: user(0),
+            item_ids: (0..ITEMS).map(item).collect(),
+            explain: true,
+            max_explanation_items,
+            ..PredictRatingsRequest::default()
+        };
+        let answer = client.clone().predict_ratings(request).await.unwrap().into_inner();
+        let explanation = |prediction| rated(prediction).explanation.unwrap();
+        answer.predictions.into_iter().map(explanation).collect::<Vec<_>>()
+    };
+    let (all_of_scores, all_of_ratings) = (scores(1_000).await, ratings(1_000).await);
+    let most = all_of_scores.iter().map(|all| all.items.len()).max();
+    assert!(most > Some(10), "{most:?}");
+    for (max, named) in [(0, 10), (1, 1), (3, 3), (1_000, ITEMS)] {
+        let (of_scores, of_ratings) = (scores(max).await, ratings(max).await);
+        assert_eq!(of_scores.len(), all_of_scores.len());
+        for (found, all) in of_scores.iter().zip(&all_of_scores) {
+            let (first, others) = all.items.split_at(named.min(all.items.len()));
+            assert_eq!((&*found.items, found.other_items as usize), (first, others.len()));
+            let sum = others.iter().map(|item| item.contribution).sum();
+            assert_sum(found.other_items_contribution, sum, "score");
+        }
+        for (found, all) in of_ratings.iter().zip(&all_of_ratings) {
+            let (first, others) = all.items.split_at(named.min(all.items.len()));
+            assert_eq!((&*found.items, found.other_items as usize), (first, others.len()));
+            let sum = others.iter().map(|item| item.contribution).sum();
+            assert_sum(found.other_items_contribution, sum, "rating");
+        }
+    }
+    for max_explanation_items in [-1, 1_001] {
+        let request = RecommendRequest {
+            max_explanation_items,
+            ..for_user(&user(0))
+        };
+        let status = client.clone().recommend(request).await.unwrap_err();
+        assert_invalid(&status, "LIMIT_OUT_OF_RANGE", &["max_explanation_items"]);
+    }
+}
+
+/// Each of three users has rated all of 100 items, whose titles are as long as they may be.
+#[tokio::test]
+async fn an_answer_above_the_limit_of_clients_is_refused_by_name() {
+    const LONG: usize = 100;
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let items = (0..LONG).map(|number| Item {
+        item_id: item(number),
+        title: Some("x".repeat(1_024)),
+        ..Item::default()
+    });
+    let request = UpsertItemsRequest { items: items.collect() };
+    server.catalog().await.upsert_items(request).await.unwrap();
+    let pairs = (0..3).flat_map(|by| (0..LONG).map(move |of| (by, of)));
+    let ratings = pairs.map(|(by, of)| Rating {
+        user_id: user(by),
+        item_id: item(of),
+        value: 1.0 + ((by + of) % 5) as f32,
+        rated_at: at(of as i64),
+    });
+    let request = UpsertRatingsRequest {
+        ratings: ratings.collect(),
+    };
+    server.ratings().await.upsert_ratings(request).await.unwrap();
+    drop(server);
+    succeed(&database, &["train", "--force", "a test"]);
+    let server = Server::start(&database);
+    let mut client = server.recommendations().await;
+    let mut ask = async |max_explanation_items| {
+        let request = RecommendRequest {
+            explain: true,
+            max_explanation_items,
+            ..for_user(&user(0))
+        };
+        let recommended = client
+            .recommend(request)
+            .await
+            .map(|answer| answer.into_inner().items.len());
+        let request = PredictRatingsRequest {
+            user_id: user(0),
+            item_ids: (0..LONG).map(item).collect(),
+            explain: true,
+            max_explanation_items,
+            ..PredictRatingsRequest::default()
+        };
+        let predicted = client.predict_ratings(request).await;
+        (
+            recommended,
+            predicted.map(|answer| answer.into_inner().predictions.len()),
+        )
+    };
+    let (recommended, predicted) = ask(0).await;
+    assert_eq!((recommended.unwrap(), predicted.unwrap()), (LONG, LONG));
+    let (recommended, predicted) = ask(1_000).await;
+    for (answer, field) in [(recommended, "limit"), (predicted, "item_ids")] {
+        let status = answer.unwrap_err();
+        assert_invalid(&status, "ANSWER_TOO_LARGE", &[field]);
+        assert!(status.message().contains("4194304"), "{status:?}");
     }
 }
 
@@ -734,6 +857,7 @@ async fn predict(client: &Client, by: &str, items: &[String], estimator: Estimat
         estimator: estimator.into(),
         basis: basis.into(),
         explain,
+        ..PredictRatingsRequest::default()
     };
     let answer = client
         .clone()
@@ -832,6 +956,7 @@ fn assert_terms_sum_up(rating: &PredictedRating, what: &str) {
     let of_items: f64 = terms.items.iter().map(|item| item.contribution).sum();
     let of_users = terms.similar_users.as_ref().map_or(0.0, |similar| similar.contribution);
     let base = terms.global_mean + terms.user_bias + terms.item_bias;
+    let of_items = of_items + terms.other_items_contribution;
     assert_sum(base + of_items + of_users + terms.clamping, rating.value, what);
     assert_eq!(rating.clamped, terms.clamping != 0.0, "{what}");
     let by_size =

@@ -54,7 +54,7 @@ async fn predict(server: &Server, user: &str, basis: Basis) -> Scores {
         item_ids: (0..5).map(|item| format!("i{item}")).collect(),
         estimator: Estimator::WeightedSum.into(),
         basis: basis.into(),
-        explain: false,
+        ..PredictRatingsRequest::default()
     };
     let answer = server.recommendations().await.predict_ratings(request).await;
     let answer = answer.unwrap().into_inner();

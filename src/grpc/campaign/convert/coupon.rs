@@ -392,6 +392,7 @@ impl From<StoredCoupon> for v1::Coupon {
                 redeemed: stored.redeemed,
             }),
             scope_item_count: stored.item_count,
+            rule_value_count: stored.rule_value_count,
         }
     }
 }

@@ -75,6 +75,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             estimator,
             basis,
             explain,
+            ..v1::PredictRatingsRequest::default()
         },
     );
     prop_oneof![
@@ -122,7 +123,9 @@ impl Message {
                     &mut rank::Scratch::default(),
                 );
                 Computed {
-                    answer: convert::recommendations(view, ranked).encode_to_vec().into(),
+                    answer: convert::recommendations(view, ranked, rank.max_explanation_items)
+                        .encode_to_vec()
+                        .into(),
                     user: rank.user().cloned(),
                     may_be_cached: true,
                 }

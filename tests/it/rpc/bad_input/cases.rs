@@ -275,7 +275,12 @@ pub(super) fn enumeration(field: &str, last: i32) -> Case {
 }
 
 pub(super) fn limit() -> Case {
-    Case::free("limit")
+    up_to_1_000("limit")
+}
+
+/// A number that has a default.
+fn up_to_1_000(field: &str) -> Case {
+    Case::free(field)
         .bad("LIMIT_OUT_OF_RANGE", i32s([-1, 1_001, i32::MIN, i32::MAX]))
         .good(i32s([0, 1, 1_000]))
 }
@@ -493,6 +498,7 @@ fn recommendation_cases(method: &str) -> Option<Vec<Case>> {
                 id("item_ids[]"),
                 enumeration("estimator", 3),
                 enumeration("basis", 3),
+                up_to_1_000("max_explanation_items"),
             ]
         }
         "RecommendationService/Recommend" => {
@@ -507,6 +513,7 @@ fn recommendation_cases(method: &str) -> Option<Vec<Case>> {
                 id("session.items[].item_id"),
                 rating_value("session.items[].rating").or_absent(),
                 limit(),
+                up_to_1_000("max_explanation_items"),
                 enumeration("basis", 3),
             ]);
             cases

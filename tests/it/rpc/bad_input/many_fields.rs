@@ -97,6 +97,7 @@ async fn every_bad_field_of_predict_ratings_is_named_at_once() {
         estimator: -1,
         basis: Basis::Blended as i32 + 1,
         explain: true,
+        max_explanation_items: -1,
     };
     let status = server
         .recommendations()
@@ -112,6 +113,7 @@ async fn every_bad_field_of_predict_ratings_is_named_at_once() {
         "item_ids[5]",
         "estimator",
         "basis",
+        "max_explanation_items",
     ];
     assert_invalid(&status, "EMPTY_ID", &fields);
     assert_serves(&server).await;

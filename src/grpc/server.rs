@@ -213,12 +213,14 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         .add(accepting!(ModelServiceServer::new(model), limit))
 }
 
-/// Adds the reflection service in both versions: grpcio-reflection and other clients still ask for the older one.
+/// Adds the reflection service in both versions: grpcio-reflection and other clients still ask for the older one. It also
+/// describes the types of error details, without which clients cannot decode these.
 fn add_reflection(routes: RoutesBuilder) -> Result<RoutesBuilder, ServerError> {
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let current = described().build_v1().map_err(ServerError::Reflection)?;
     let older = described().build_v1alpha().map_err(ServerError::Reflection)?;

@@ -29,6 +29,7 @@ mod rpc {
     mod python_client;
     mod ratings;
     mod recommendation;
+    mod reflection;
     mod worked_example;
 }
 

@@ -74,6 +74,12 @@ impl Access {
         })
     }
 
+    /// Returns the caller with this value of the header `authorization`, whatever they may call; `None` without a valid key.
+    pub fn known_caller(&self, authorization: &[u8]) -> Option<Arc<Caller>> {
+        let key = self.authenticate(authorization).ok()?;
+        Some(key.caller.clone())
+    }
+
     fn authenticate(&self, authorization: &[u8]) -> Result<Arc<Key>, Refusal> {
         let key = bearer(authorization)
             .and_then(ApiKey::parse)

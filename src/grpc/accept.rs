@@ -36,8 +36,7 @@ pub fn connections(listener: TcpListener, tls: Option<Arc<Tls>>) -> impl Stream<
         .filter_map(ready)
 }
 
-/// Returns `None` when the handshake fails. The cause is on the client's side and may be an attack, so that it is logged
-/// only at the level debug.
+/// Returns `None` when the handshake fails. The cause is on the client's side, so that it is logged at the level info.
 async fn secured(connection: TcpStream, tls: Option<Arc<Tls>>, failures: Counter) -> Option<Connection> {
     let Some(tls) = tls else {
         return Some(Connection::Plain(connection));
@@ -52,10 +51,10 @@ async fn secured(connection: TcpStream, tls: Option<Arc<Tls>>, failures: Counter
         Err(error) => error.to_string(),
     };
     failures.increment(1);
-    tracing::debug!(
+    tracing::info!(
         client = client.map(tracing::field::display),
         error,
-        "a TLS handshake failed: {error}"
+        "a TLS handshake failed"
     );
     None
 }

@@ -8,6 +8,7 @@
 //!
 //! A layer calls the next one at once and only then returns its future, so that all of them see the call when it arrives.
 
+mod access_log;
 mod admission;
 mod background;
 mod body;

@@ -4,19 +4,23 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
 use tower::Service;
 
 use crate::admission::rpc::{Rpc, Work};
 use crate::admission::{Access, StreamAuthorization};
 use crate::grpc::routes::Answer;
 
+use super::access_log::{self, AccessLine};
 use super::body::WithEnd;
 use super::instruments::Instruments;
+use super::request_id::RequestId;
 
 /// Puts into the request's extensions the [`Rpc`], the `Arc<Caller>` and, for a stream, its [`StreamAuthorization`].
 #[derive(Clone)]
@@ -33,6 +37,25 @@ impl<S> Admitting<S> {
             access,
             instruments,
         }
+    }
+}
+
+impl<S> Admitting<S> {
+    fn log_refused(&self, request: &Request<Body>, rpc: Rpc, code: Code, reason: &str) {
+        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = authorization.and_then(|authorization| self.access.known_caller(authorization));
+        let extensions = request.extensions();
+        let line = AccessLine {
+            method: rpc.name(),
+            code,
+            caller: caller.as_ref().map(|caller| &*caller.name),
+            client: extensions.get().and_then(TcpConnectInfo::remote_addr),
+            request_id: extensions.get().and_then(RequestId::text),
+            // It is refused at once.
+            took: Duration::ZERO,
+            refusal: Some(reason),
+        };
+        line.log();
     }
 }
 
@@ -54,8 +77,12 @@ where
         let admission = match self.access.admit(rpc, authorization) {
             Ok(admission) => admission,
             Err(refusal) => {
+                let reason = refusal.to_string();
                 let status = Status::from(refusal);
                 self.instruments.count_refused(rpc, status.code());
+                if access_log::is_logged(status.code()) {
+                    self.log_refused(&request, rpc, status.code(), &reason);
+                }
                 return Box::pin(ready(Ok(status.into_http())));
             }
         };

@@ -21,7 +21,14 @@ pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// The id of a call. This layer puts it into the request's extensions.
 #[derive(Debug, Clone)]
-pub struct RequestId(pub HeaderValue);
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Returns the id, which is always text.
+    pub fn text(&self) -> Option<&str> {
+        self.0.to_str().ok()
+    }
+}
 
 #[derive(Clone)]
 pub struct RequestIds<S> {

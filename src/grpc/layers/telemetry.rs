@@ -1,6 +1,7 @@
 //! Counts, times and logs every call that is admitted, and answers INTERNAL for a handler that panics.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,14 +11,16 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use tonic::Code;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 use tracing::{Instrument, Level, Span};
 
 use crate::admission::rpc::{Rpc, Work};
 use crate::grpc::routes::Answer;
-use crate::grpc::status::{self, code_name};
+use crate::grpc::status;
 use domain::access::Caller;
 
+use super::access_log::{self, AccessLine};
 use super::body::WithEnd;
 use super::deadline::client_timeout;
 use super::instruments::Instruments;
@@ -91,6 +94,7 @@ struct Call {
     rpc: Rpc,
     id: Option<RequestId>,
     caller: Option<Arc<Caller>>,
+    client: Option<SocketAddr>,
     started: Instant,
     /// The client's own deadline.
     client_deadline: Option<Instant>,
@@ -110,6 +114,7 @@ impl Call {
                 .unwrap_or_else(|| Rpc::at(request.uri().path())),
             id: extensions.get().cloned(),
             caller: extensions.get().cloned(),
+            client: extensions.get().and_then(TcpConnectInfo::remote_addr),
             started,
             client_deadline: client_timeout(request.headers()).and_then(|timeout| started.checked_add(timeout)),
             code: None,
@@ -125,7 +130,7 @@ impl Call {
         tracing::info_span!(
             "rpc",
             method = self.rpc.name(),
-            request_id = self.id.as_ref().map_or("", |id| id.0.to_str().unwrap_or("")),
+            request_id = self.id.as_ref().and_then(RequestId::text).unwrap_or(""),
             caller = self.caller.as_ref().map(|caller| &*caller.name)
         )
     }
@@ -144,11 +149,18 @@ impl Drop for Call {
         });
         self.instruments.in_flight.decrement(1.0);
         self.instruments.latency(self.rpc, code).record(took.as_secs_f64());
-        tracing::debug!(
-            code = code_name(code),
-            took_us = took.as_micros() as u64,
-            "request answered"
-        );
+        if access_log::is_logged(code) {
+            let line = AccessLine {
+                method: self.rpc.name(),
+                code,
+                caller: self.caller.as_ref().map(|caller| &*caller.name),
+                client: self.client,
+                request_id: self.id.as_ref().and_then(RequestId::text),
+                took,
+                refusal: None,
+            };
+            line.log();
+        }
     }
 }
 

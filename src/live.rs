@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::SnapshotState;
 use crate::store::snapshots::changes::Watermark;
 use coupons::offer_catalog::OfferCatalog;
 use domain::consent::PrivacyOptions;
@@ -105,6 +106,37 @@ pub struct ServingStatus {
     pub loading: Option<i64>,
     /// The reason why the active version could not be loaded.
     pub load_error: Option<String>,
+    /// While no version is active: the newest one that did not fail, or else the newest one.
+    pub inactive: Option<(i64, SnapshotState)>,
+}
+
+impl ServingStatus {
+    /// Says why no snapshot is active, and what to do.
+    pub fn without_active_snapshot(&self) -> String {
+        let Some((version, state)) = self.inactive else {
+            return "no snapshot is active yet; run `likemind train`".to_owned();
+        };
+        match state {
+            SnapshotState::Rejected => format!(
+                "no snapshot is active: the gate rejected snapshot {version}, and `likemind snapshots show {version}` says \
+                 why; activate it with `likemind snapshots activate {version} --reason REASON`, or train with \
+                 `likemind train --force REASON`"
+            ),
+            SnapshotState::Building => {
+                format!(
+                    "no snapshot is active yet: snapshot {version} is being trained; try again when it is activated"
+                )
+            }
+            SnapshotState::Failed => format!(
+                "no snapshot is active: training snapshot {version} failed, and `likemind snapshots show {version}` says \
+                 why; then run `likemind train` again"
+            ),
+            SnapshotState::Candidate | SnapshotState::Active | SnapshotState::Retired => format!(
+                "no snapshot is active, although snapshot {version} is complete; activate it with \
+                 `likemind snapshots activate {version}`"
+            ),
+        }
+    }
 }
 
 impl Live {

@@ -58,6 +58,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
         true => {
             let figures = json!({
                 "weights": evaluated.weights,
+                "choice": evaluated.choice,
                 "ranking": evaluated.ranking,
                 "rating": evaluated.rating,
             });
@@ -66,6 +67,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
         false => {
             report::print_ranking(&evaluated.ranking);
             report::print_rating(&evaluated.rating);
+            report::print_choices(Some(&evaluated.weights), Some(&evaluated.choice));
         }
     }
     database.close().await?;

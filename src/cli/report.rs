@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::store::snapshots::SnapshotRecord;
-use recommender::evaluation::report::{RankingMetrics, RatingMetrics};
+use recommender::evaluation::report::{RankerChoice, RankingMetrics, RatingMetrics, four_digits};
+use recommender::snapshot::parameters::BlendWeights;
 use recommender::snapshot::propensity::PropensityQuality;
 
 /// Shows the current phase: as a bar or spinner on a terminal, otherwise in log lines.
@@ -112,21 +113,21 @@ pub(super) fn print_ranking(metrics: &[RankingMetrics]) {
         return;
     }
     println!(
-        "{:<10} {:<11} {:<5} {:>7} {:>8} {:>9} {:>11} {:>6} {:>11}",
+        "{:<10} {:<11} {:<5} {:>7} {:>9} {:>9} {:>11} {:>9} {:>11}",
         "parameters", "ranker", "items", "users", "NDCG@10", "Recall@20", "coverage@20", "Gini", "popularity"
     );
     for row in metrics {
         println!(
-            "{:<10} {:<11} {:<5} {:>7} {:>8.4} {:>9.4} {:>11.4} {:>6.3} {:>11.1}",
+            "{:<10} {:<11} {:<5} {:>7} {:>9} {:>9} {:>11} {:>9} {:>11}",
             name(&row.parameters),
             name(&row.ranker),
             name(&row.items),
             row.users,
-            row.ndcg_at_10,
-            row.recall_at_20,
-            row.coverage_at_20,
-            row.gini,
-            row.mean_popularity
+            four_digits(row.ndcg_at_10),
+            four_digits(row.recall_at_20),
+            four_digits(row.coverage_at_20),
+            four_digits(row.gini),
+            four_digits(row.mean_popularity)
         );
     }
 }
@@ -141,13 +142,29 @@ pub(super) fn print_rating(metrics: &[RatingMetrics]) {
     );
     for row in metrics {
         println!(
-            "{:<10} {:<11} {:>13} {:>8.4} {:>8.4}",
+            "{:<10} {:<11} {:>13} {:>8} {:>8}",
             name(&row.parameters),
             name(&row.predictor),
             row.ratings,
-            row.rmse,
-            row.mae
+            four_digits(row.rmse),
+            four_digits(row.mae)
         );
+    }
+}
+
+/// Prints what was fitted on the validation part, as far as the evaluation has it.
+pub(super) fn print_choices(weights: Option<&BlendWeights>, choice: Option<&RankerChoice>) {
+    if let Some(weights) = weights {
+        println!(
+            "blend weights of the item-based side: ranking {}, baseline {}, weighted mean {}, weighted sum {}",
+            four_digits(weights.ranking),
+            four_digits(weights.baseline),
+            four_digits(weights.weighted_mean),
+            four_digits(weights.weighted_sum)
+        );
+    }
+    if let Some(choice) = choice {
+        println!("{}", choice.sentence());
     }
 }
 
@@ -228,6 +245,7 @@ pub(super) fn print_snapshot(record: &SnapshotRecord) {
         }
         print_ranking(&evaluation.ranking);
         print_rating(&evaluation.rating);
+        print_choices(evaluation.weights.as_ref(), evaluation.choice.as_ref());
         if let Some(quality) = &evaluation.propensity {
             print_propensity(quality);
         }

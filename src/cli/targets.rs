@@ -106,8 +106,9 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
             Exit::Refused
         }
         Err(error) if matches!(error.downcast_ref(), Some(TargetsError::NoSnapshot(_))) => {
-            let reason = live.status().load_error.clone();
-            anyhow::bail!(reason.unwrap_or_else(|| "no snapshot is active yet; run `likemind train`".to_owned()));
+            let status = live.status();
+            let reason = status.load_error.clone();
+            anyhow::bail!(reason.unwrap_or_else(|| status.without_active_snapshot()));
         }
         listed => listed?,
     };

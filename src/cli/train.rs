@@ -34,7 +34,14 @@ pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit>
                 false => print(&trained),
             }
             match trained.snapshot.state {
-                SnapshotState::Rejected => Exit::Refused,
+                SnapshotState::Rejected => {
+                    let version = trained.snapshot.version;
+                    eprintln!(
+                        "the gate rejected snapshot {version}; to serve it all the same, run \
+                         `likemind snapshots activate {version} --reason REASON`, or train with `--force REASON`"
+                    );
+                    Exit::Refused
+                }
                 _ => Exit::Done,
             }
         }
@@ -84,6 +91,7 @@ pub(super) async fn train_with_progress(
 pub(super) fn print(trained: &Trained) {
     report::print_ranking(&trained.evaluation.ranking);
     report::print_rating(&trained.evaluation.rating);
+    report::print_choices(trained.evaluation.weights.as_ref(), trained.evaluation.choice.as_ref());
     for reason in &trained.evaluation.reasons {
         println!("{reason}");
     }

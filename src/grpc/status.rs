@@ -105,16 +105,18 @@ pub fn not_found(reason: &str, message: impl Into<String>) -> Status {
 pub fn no_snapshot(serving: &ServingStatus) -> Status {
     const LOADING: Duration = Duration::from_secs(1);
     let (message, retry_after) = if serving.loading.is_some() {
-        ("the active snapshot is being loaded; try again", Some(LOADING))
-    } else if serving.load_error.is_some() {
-        ("the active snapshot cannot be served; GetServingStatus says why", None)
-    } else if !serving.database_available {
         (
-            "no snapshot is loaded and the database is not available; try again",
+            "the active snapshot is being loaded; try again".to_owned(),
             Some(LOADING),
         )
+    } else if serving.load_error.is_some() {
+        let message = "the active snapshot cannot be served; GetServingStatus says why";
+        (message.to_owned(), None)
+    } else if !serving.database_available {
+        let message = "no snapshot is loaded and the database is not available; try again";
+        (message.to_owned(), Some(LOADING))
     } else {
-        ("no snapshot is active yet; run `likemind train`", None)
+        (serving.without_active_snapshot(), None)
     };
     with_reason(Code::FailedPrecondition, "NO_SNAPSHOT", message, retry_after)
 }
@@ -444,9 +446,10 @@ pub fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::snapshots::SnapshotState;
 
     #[test]
-    fn a_missing_snapshot_has_a_reason() {
+    fn a_missing_snapshot_has_a_reason_and_advice_that_is_right() {
         let check = |serving: ServingStatus, expected: &str, retry: bool| {
             let status = no_snapshot(&serving);
             assert!(status.message().contains(expected), "{status:?}");
@@ -466,7 +469,22 @@ mod tests {
             ..there.clone()
         };
         check(away, "the database is not available", true);
-        check(there, "likemind train", false);
+        let with = |version, state| ServingStatus {
+            inactive: Some((version, state)),
+            ..there.clone()
+        };
+        let rejected = with(3, SnapshotState::Rejected);
+        let candidate = with(4, SnapshotState::Candidate);
+        let failed = with(5, SnapshotState::Failed);
+        check(there, "no snapshot is active yet; run `likemind train`", false);
+        check(
+            rejected.clone(),
+            "`likemind snapshots activate 3 --reason REASON`",
+            false,
+        );
+        check(rejected, "the gate rejected snapshot 3", false);
+        check(candidate, "`likemind snapshots activate 4`", false);
+        check(failed, "`likemind snapshots show 5` says why", false);
         check(loading, "is being loaded", true);
         check(damaged, "cannot be served", false);
     }

@@ -9,7 +9,7 @@ use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::snapshots::changes::Watermark;
-use crate::store::snapshots::{self, Hints};
+use crate::store::snapshots::{self, Hints, SnapshotState};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
 
@@ -28,6 +28,9 @@ const LOAD_LIMIT: Duration = Duration::from_secs(600);
 const FREE_LIMIT: Duration = Duration::from_secs(1);
 /// The longest wait until the database accepts a listener.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many of the newest versions are looked at while none is active.
+const MAX_INACTIVE: i64 = 20;
 
 pub(super) struct Reload {
     shared: Arc<Shared>,
@@ -90,8 +93,10 @@ impl Reload {
     pub(super) async fn run_once(&mut self) {
         let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
         // The refresh loop reports errors of the database; it asks as often.
-        let Ok(Some(version)) = within::<_, LoadError>(ROW_LIMIT, supervised(active)).await else {
-            return;
+        let version = match within::<_, LoadError>(ROW_LIMIT, supervised(active)).await {
+            Ok(Some(version)) => version,
+            Ok(None) => return self.note_inactive().await,
+            Err(_) => return,
         };
         if self.shared.status.load().snapshot_version == Some(version) {
             self.recovered();
@@ -107,6 +112,20 @@ impl Reload {
         match result {
             Ok(()) => self.recovered(),
             Err(error) => self.failed(version, &error),
+        }
+    }
+
+    /// Notes which version could be activated, for whoever asks while none is.
+    async fn note_inactive(&self) {
+        let newest = async { Ok(snapshots::list(&self.shared.pool, i64::MAX, MAX_INACTIVE).await?) };
+        let Ok(newest) = within::<_, LoadError>(ROW_LIMIT, supervised(newest)).await else {
+            return;
+        };
+        let mut records = newest.iter();
+        let found = records.find(|record| record.state != SnapshotState::Failed);
+        let found = found.or(newest.first()).map(|record| (record.version, record.state));
+        if self.shared.status.load().inactive != found {
+            self.shared.update_status(|status| status.inactive = found);
         }
     }
 
@@ -218,6 +237,7 @@ impl Reload {
             status.fresh_entries_dropped = fresh_entries_dropped;
             status.database_available = true;
             status.load_error = None;
+            status.inactive = None;
         });
         self.shared.version.send_replace(Some(version));
     }

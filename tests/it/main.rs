@@ -59,6 +59,7 @@ mod access {
 /// The trainer and its snapshots.
 mod model {
     mod damaged_snapshots;
+    mod default_ranker;
     mod restored_database;
     mod snapshot_swaps;
     mod snapshots;

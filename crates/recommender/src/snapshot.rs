@@ -26,7 +26,7 @@ use self::activity::Activity;
 use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
-use self::parameters::{BlendWeights, TrainingParameters};
+use self::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
 /// Generated from the list of parts; the type belongs to [`Snapshot`].
 pub use self::parts::SnapshotParts;
 use self::parts::{Absence, PARTS};
@@ -108,6 +108,10 @@ impl Snapshot {
 
     pub fn weights(&self) -> &BlendWeights {
         &self.parts.weights
+    }
+
+    pub fn default_ranker(&self) -> DefaultRanker {
+        self.parts.default_ranker
     }
 
     pub fn users(&self) -> &Dictionary<UserIndex> {

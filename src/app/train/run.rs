@@ -15,10 +15,10 @@ use recommender::evaluation::gate::{Evidence, SnapshotCounts, judge};
 use recommender::evaluation::held_out::HeldOutParts;
 use recommender::evaluation::report::{Evaluation, GateVerdict, ParametersOf};
 use recommender::evaluation::split::Cut;
-use recommender::snapshot::Snapshot;
 use recommender::snapshot::codec::{self, Checksum};
-use recommender::snapshot::parameters::{BlendWeights, TrainingParameters};
+use recommender::snapshot::parameters::TrainingParameters;
 use recommender::snapshot::propensity::{Propensity, PropensityQuality};
+use recommender::snapshot::{Snapshot, SnapshotParts};
 use recommender::training::error::TrainingError;
 use recommender::training::fit::{FitEvent, ModelOptions, fit};
 use recommender::training::input::TrainingInput;
@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
     pub async fn train(&self) -> Result<Trained, TrainError> {
         let Begun { version, input, active } = self.read().await?;
         let measured = self.measure(input.clone(), active.as_ref()).await?;
-        let snapshot = self.fit(input, measured.candidate.weights).await?;
+        let snapshot = self.fit(input, &measured.candidate).await?;
         let counts = SnapshotCounts::of(snapshot.parts());
         let evaluation = self.judge(measured, counts, active.as_ref());
         self.write(version, snapshot, counts, &evaluation).await?;
@@ -136,13 +136,14 @@ impl<'a> Run<'a> {
     }
 
     /// Fits the model on everything.
-    async fn fit(&self, input: Arc<TrainingInput>, weights: BlendWeights) -> Result<Snapshot, TrainError> {
+    async fn fit(&self, input: Arc<TrainingInput>, candidate: &Evaluated) -> Result<Snapshot, TrainError> {
+        let (weights, default_ranker) = (candidate.weights, candidate.ranker.as_default());
         let parameters = self.options.parameters.clone();
         let propensity_options = self.propensity_options();
         let report = self.report.clone();
         let snapshot = compute(move || {
             report(Progress::begin(Phase::Rating));
-            let effective = effective_ratings(&input, &parameters, |_, _| true)?;
+            let effective = effective_ratings(&input, &parameters, |_, _, _| true)?;
             let observe = |event| match event {
                 FitEvent::Progress { stage, done, total } => report(Progress {
                     phase: Phase::Fitting(stage),
@@ -159,7 +160,10 @@ impl<'a> Run<'a> {
                 weights,
                 listed_users: None,
             };
-            let parts = fit(&input, effective, &options, &observe)?;
+            let parts = SnapshotParts {
+                default_ranker,
+                ..fit(&input, effective, &options, &observe)?
+            };
             report(Progress::begin(Phase::Checking));
             let snapshot = Snapshot::new(parts)?;
             let propensity = fit_propensity(&input, &parameters, &snapshot, &propensity_options)?;
@@ -177,6 +181,7 @@ impl<'a> Run<'a> {
             active_counts: active.and_then(|active| active.counts),
         };
         let judgment = judge(&evidence, &self.options.gate);
+        let (weights, choice) = (measured.candidate.weights, measured.candidate.choice.clone());
         let evaluated = [Some(measured.candidate), measured.active].into_iter().flatten();
         let (ranking, rating): (Vec<_>, Vec<_>) =
             evaluated.map(|evaluated| (evaluated.ranking, evaluated.rating)).unzip();
@@ -185,6 +190,8 @@ impl<'a> Run<'a> {
             reasons: judgment.reasons,
             ranking: ranking.concat(),
             rating: rating.concat(),
+            weights: Some(weights),
+            choice: Some(choice),
             propensity: measured.propensity,
         }
     }

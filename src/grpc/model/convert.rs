@@ -7,9 +7,9 @@ use crate::store::snapshots::{SnapshotRecord, SnapshotState};
 use domain::error::InvalidField;
 use domain::item::check_text;
 use recommender::evaluation::report::{
-    Evaluation, GateVerdict, ItemScope, ParametersOf, RankingMetrics, RatingMetrics, RatingPredictor,
+    Evaluation, GateVerdict, ItemScope, ParametersOf, RankerChoice, RankingMetrics, RatingMetrics, RatingPredictor,
 };
-use recommender::snapshot::parameters::TrainingParameters;
+use recommender::snapshot::parameters::{BlendWeights, TrainingParameters};
 
 use crate::grpc::convert::timestamp;
 use crate::grpc::page;
@@ -131,6 +131,35 @@ impl From<Evaluation> for v1::Evaluation {
             reasons: evaluation.reasons,
             ranking: evaluation.ranking.into_iter().map(Into::into).collect(),
             rating: evaluation.rating.into_iter().map(Into::into).collect(),
+            weights: evaluation.weights.map(Into::into),
+            choice: evaluation.choice.map(Into::into),
+        }
+    }
+}
+
+impl From<BlendWeights> for v1::BlendWeights {
+    fn from(weights: BlendWeights) -> Self {
+        Self {
+            weighted_sum: weights.weighted_sum,
+            weighted_mean: weights.weighted_mean,
+            baseline: weights.baseline,
+            ranking: weights.ranking,
+        }
+    }
+}
+
+impl From<RankerChoice> for v1::RankerChoice {
+    fn from(choice: RankerChoice) -> Self {
+        let summary = choice.sentence();
+        let figures = choice.figures.into_iter().map(|figure| v1::RankerFigure {
+            ranker: figure.ranker,
+            ndcg_at_10: figure.ndcg_at_10,
+        });
+        Self {
+            ranker: choice.ranker,
+            users: choice.users,
+            figures: figures.collect(),
+            summary,
         }
     }
 }

@@ -63,7 +63,7 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
             items: request.item_ids,
             options: PredictOptions {
                 estimator,
-                basis,
+                basis: basis.unwrap_or_default(),
                 explain: request.explain,
                 ..PredictOptions::default()
             },

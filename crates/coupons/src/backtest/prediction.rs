@@ -34,7 +34,7 @@ impl<'a> PriorData<'a> {
         input: &TrainingInput,
         parameters: &'a TrainingParameters,
     ) -> Result<Self, TrainingError> {
-        let ratings = effective_ratings(input, parameters, |_, at| at < before)?.ratings;
+        let ratings = effective_ratings(input, parameters, |_, _, at| at < before)?.ratings;
         let by_item = ratings.transpose();
         Ok(Self {
             reverse_neighbors: neighbors(&by_item, &ratings, RowSelection::All, parameters)?.transpose(),

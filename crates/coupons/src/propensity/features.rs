@@ -84,7 +84,7 @@ impl<'a> PastCampaign<'a> {
         for (&user, row) in history.recipients.iter().zip(0..) {
             rows[user.at()] = Some(UserIndex(row));
         }
-        let is_known = |user: UserIndex, at| rows[user.at()].is_some() && at < start;
+        let is_known = |user: UserIndex, _, at| rows[user.at()].is_some() && at < start;
         let effective = effective_ratings(input, parameters, is_known)?;
 
         let mut covered = Bits::zeros(input.items.len());

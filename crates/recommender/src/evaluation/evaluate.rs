@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ranking::rankers::{BLENDED, Ranker, Role};
+use crate::ranking::rankers::{BLENDED, Ranker};
 use crate::snapshot::Snapshot;
 use crate::snapshot::overlay::Overlay;
 use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
@@ -16,7 +16,7 @@ use super::error::EvaluationError;
 use super::held_out::{HeldOutPart, HeldOutParts};
 use super::ranking::Listing;
 use super::rating::rated_cases;
-use super::report::{ItemScope, ParametersOf, RankingMetrics, RatingMetrics, RatingPredictor};
+use super::report::{ItemScope, ParametersOf, RankerChoice, RankingMetrics, RatingMetrics, RatingPredictor};
 use super::weights::{choose_ranker, fit_weights};
 use super::{ranking, rating};
 
@@ -25,8 +25,10 @@ use super::{ranking, rating};
 pub struct Evaluated {
     /// The blend weights, fitted on the validation part.
     pub weights: BlendWeights,
-    /// The ranker chosen on the validation part, among those that compete.
+    /// The ranker chosen on the validation part, where no other ranker that could be chosen does better.
     pub ranker: Ranker,
+    /// The choice of that ranker, as it is stored.
+    pub choice: RankerChoice,
     /// The number of users with a relevant new item in the test part. The gate needs enough of them.
     pub users: u64,
     /// The metrics of every ranker in both scopes; a scope without users has none.
@@ -68,7 +70,7 @@ pub fn evaluate(
     parameters: &TrainingParameters,
     of: ParametersOf,
 ) -> Result<Evaluated, EvaluationError> {
-    let (weights, ranker) = choices_on_validation(input, held_out, parameters)?;
+    let (weights, (ranker, choice)) = choices_on_validation(input, held_out, parameters)?;
     let view = model_before(&held_out.test, input, held_out, parameters, weights)?;
     let rated = rated_cases(input, held_out, &held_out.test, parameters, &view)?;
 
@@ -96,6 +98,7 @@ pub fn evaluate(
     Ok(Evaluated {
         weights,
         ranker,
+        choice,
         users: held_out.users() as u64,
         ranking: ranking.collect(),
         rating: rating.collect(),
@@ -107,24 +110,28 @@ fn choices_on_validation(
     input: &TrainingInput,
     held_out: &HeldOutParts,
     parameters: &TrainingParameters,
-) -> Result<(BlendWeights, Ranker), EvaluationError> {
+) -> Result<(BlendWeights, (Ranker, RankerChoice)), EvaluationError> {
     let weights = BlendWeights::default();
     if held_out.validation.cases.is_empty() {
-        return Ok((weights, BLENDED));
+        let choice = RankerChoice {
+            ranker: BLENDED.name.to_owned(),
+            users: 0,
+            figures: Vec::new(),
+        };
+        return Ok((weights, (BLENDED, choice)));
     }
     let view = model_before(&held_out.validation, input, held_out, parameters, weights)?;
     let rated = rated_cases(input, held_out, &held_out.validation, parameters, &view)?;
     let weights = fit_weights(&view, &input.users, &held_out.validation.cases, &rated);
-    let competing = Ranker::available(&view.snapshot).filter(|ranker| ranker.role == Role::Competing);
-    let competing: Vec<Ranker> = competing.collect();
-    let ranker = choose_ranker(
+    let contenders: Vec<Ranker> = Ranker::contenders(&view.snapshot).collect();
+    let choice = choose_ranker(
         &view,
         &input.users,
         &held_out.validation.cases,
-        &competing,
+        &contenders,
         weights.ranking,
     );
-    Ok((weights, ranker))
+    Ok((weights, choice))
 }
 
 /// Fits a model of all data before `part`, with the neighbors of the users whom it is asked about.
@@ -135,7 +142,8 @@ pub(super) fn model_before(
     parameters: &TrainingParameters,
     weights: BlendWeights,
 ) -> Result<View, EvaluationError> {
-    let effective = effective_ratings(input, parameters, |user, at| held_out.split.part(user, at) < part.part)?;
+    let is_before = |user, item, at| held_out.split.part(user, item, at) < part.part;
+    let effective = effective_ratings(input, parameters, is_before)?;
     let options = ModelOptions {
         parameters,
         weights,
@@ -238,7 +246,7 @@ mod tests {
         let found = evaluated(&all, &parameters, &cut);
 
         let earlier = input(4, 4, &before, &[]);
-        let effective = effective_ratings(&earlier, &parameters, |_, _| true).unwrap();
+        let effective = effective_ratings(&earlier, &parameters, |_, _, _| true).unwrap();
         let options = ModelOptions {
             parameters: &parameters,
             weights: BlendWeights::default(),
@@ -276,6 +284,35 @@ mod tests {
                 assert!(ndcg(ranker) > 0.5 && ndcg(ranker) > 3.0 * ndcg(POPULARITY), "{found:?}");
             }
         }
+    }
+
+    /// Orders of ten different items by every user, independent of one another; items of low numbers are ordered more often.
+    fn without_tastes() -> TrainingInput {
+        let mut orders = Vec::new();
+        for user in 0..200_u32 {
+            for hour in 0..10_u32 {
+                let mixed = u64::from(user * 10 + hour + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                let share = mixed as f64 / f64::from(1 << 24);
+                orders.push(order(user, (share * share * 60.0) as u32, 10 * hour + user % 10));
+            }
+        }
+        input(200, 60, &[], &orders)
+    }
+
+    #[test]
+    fn the_chosen_ranker_is_never_below_popularity_on_the_validation_part() {
+        let check = |input: &TrainingInput, expected: Ranker| {
+            let found = evaluated(input, &TrainingParameters::default(), &Cut::PerUser);
+            assert_eq!((found.ranker, &*found.choice.ranker), (expected, expected.name));
+            let figure = |name: &str| {
+                let mut figures = found.choice.figures.iter();
+                figures.find(|figure| figure.ranker == name).unwrap().ndcg_at_10
+            };
+            assert!(figure(expected.name) >= figure(POPULARITY.name), "{:?}", found.choice);
+            assert!(figure(expected.name) >= figure(BLENDED.name), "{:?}", found.choice);
+        };
+        check(&tastes(), BLENDED);
+        check(&without_tastes(), POPULARITY);
     }
 
     #[test]
@@ -320,6 +357,11 @@ mod tests {
         let nothing = Evaluated {
             weights: BlendWeights::default(),
             ranker: BLENDED,
+            choice: RankerChoice {
+                ranker: BLENDED.name.to_owned(),
+                users: 0,
+                figures: Vec::new(),
+            },
             users: 0,
             ranking: Vec::new(),
             rating: Vec::new(),

@@ -53,7 +53,8 @@ pub(super) struct EvaluationCase {
 impl HeldOutParts {
     /// Splits `input` and collects the cases of both held-out parts.
     ///
-    /// `reference`: its rating scale decides which items are relevant, and its seed which users are drawn.
+    /// `reference`: its rating scale decides which items are relevant, and its seed which users are drawn
+    /// and how ratings without times are split.
     ///
     /// # Errors
     /// As [`Split::new`], and [`TrainingError::Rating`] for a rating that is not finite and above 0.
@@ -63,7 +64,7 @@ impl HeldOutParts {
         cut: &Cut,
         options: &EvaluationOptions,
     ) -> Result<Self, EvaluationError> {
-        let split = Split::new(input, cut, options)?;
+        let split = Split::new(input, cut, options, reference.options.seed)?;
         let held_out = |part| HeldOutPart::new(input, reference, &split, part, options.max_users);
         Ok(Self {
             validation: held_out(Part::Validation)?,
@@ -102,8 +103,8 @@ impl HeldOutPart {
             },
         };
         let kept = |admits: &dyn Fn(Part) -> bool| {
-            effective_ratings(input, &interactions, |user, at| {
-                asked.get(user.at()) && admits(split.part(user, at))
+            effective_ratings(input, &interactions, |user, item, at| {
+                asked.get(user.at()) && admits(split.part(user, item, at))
             })
         };
         let before = kept(&|event_part| event_part < part)?;
@@ -117,9 +118,9 @@ impl HeldOutPart {
         })
     }
 
-    /// Returns whether an event belongs to the part: it is in its time, by one of the users asked about.
-    pub fn holds(&self, split: &Split, user: UserIndex, at: Timestamp) -> bool {
-        self.asked.get(user.at()) && split.part(user, at) == self.part
+    /// Returns whether an event belongs to the part: the split puts it there, and it is by one of the users asked about.
+    pub fn holds(&self, split: &Split, user: UserIndex, item: ItemIndex, at: Timestamp) -> bool {
+        self.asked.get(user.at()) && split.part(user, item, at) == self.part
     }
 }
 
@@ -162,8 +163,8 @@ impl EvaluationCase {
 fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
     let mut before = Bits::zeros(input.users.len());
     let mut within = Bits::zeros(input.users.len());
-    for (user, at) in events(input) {
-        let event_part = split.part(user, at);
+    for (user, item, at) in events(input) {
+        let event_part = split.part(user, item, at);
         if event_part < part {
             before.set(user.at(), true);
         } else if event_part == part {
@@ -315,8 +316,8 @@ mod tests {
         let held_out = HeldOutParts::new(&input, &reference, &Cut::PerUser, &options).unwrap();
         assert_eq!(held_out.test.cases.len(), 7);
         let mut held = vec![false; N_USERS as usize];
-        for (user, at) in events(&input) {
-            held[user.at()] |= held_out.test.holds(&held_out.split, user, at);
+        for (user, item, at) in events(&input) {
+            held[user.at()] |= held_out.test.holds(&held_out.split, user, item, at);
         }
         let asked: Vec<usize> = held_out.test.cases.iter().map(|case| case.user.at()).collect();
         assert_eq!((0..held.len()).filter(|&user| held[user]).collect::<Vec<_>>(), asked);

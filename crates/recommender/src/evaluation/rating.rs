@@ -31,7 +31,7 @@ pub(super) fn rated_cases(
     parameters: &TrainingParameters,
     view: &View,
 ) -> Result<Vec<RatedCase>, TrainingError> {
-    let keep = |user, at| part.holds(&held_out.split, user, at);
+    let keep = |user, item, at| part.holds(&held_out.split, user, item, at);
     let held_out = effective_ratings(input, parameters, keep)?.ratings;
     let rated = part.cases.iter().filter_map(|case| {
         let user = view.snapshot.users().find(input.users.id(case.user))?;

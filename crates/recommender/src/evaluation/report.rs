@@ -1,5 +1,7 @@
 //! The results of an evaluation, as they are stored with a snapshot.
 
+use crate::ranking::rankers::POPULARITY;
+use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::propensity::PropensityQuality;
 
 /// The gate's decision about a candidate.
@@ -71,6 +73,57 @@ pub struct RatingMetrics {
     pub mae: f64,
 }
 
+/// The ranker chosen on the validation part, with the figures behind the choice.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct RankerChoice {
+    /// The name of the chosen ranker.
+    pub ranker: String,
+    /// The number of users with a relevant new item in the validation part.
+    pub users: u64,
+    /// The figures of the rankers that could be chosen; empty with too few users to tell them apart.
+    pub figures: Vec<RankerFigure>,
+}
+
+/// The quality of a ranker on new items in the validation part, mean over users.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct RankerFigure {
+    pub ranker: String,
+    pub ndcg_at_10: f64,
+}
+
+impl RankerChoice {
+    /// Returns a sentence that says what was chosen and why.
+    pub fn sentence(&self) -> String {
+        let Self { ranker, users, .. } = self;
+        if self.figures.is_empty() {
+            return format!(
+                "the validation part has {users} users with new items, too few to choose a ranker by; {ranker} is the default"
+            );
+        }
+        let figure = |figure: &RankerFigure| format!("{} for {}", four_digits(figure.ndcg_at_10), figure.ranker);
+        let figures: Vec<String> = self.figures.iter().map(figure).collect();
+        let figures = figures.join(" and ");
+        let measured = format!("NDCG@10 on new items is {figures}, on the validation part of {users} users");
+        match *ranker == POPULARITY.name {
+            true => format!(
+                "personal ranking does not pay yet: {measured}; recommendations are by popularity unless a request \
+                 names a basis"
+            ),
+            false => format!("personal ranking pays: {measured}"),
+        }
+    }
+}
+
+/// Writes a figure with four significant digits.
+pub fn four_digits(value: f64) -> String {
+    let scientific = format!("{value:.3e}");
+    let exponent = scientific
+        .split_once('e')
+        .and_then(|(_, exponent)| exponent.parse().ok());
+    let decimals = 3_i32.saturating_sub(exponent.unwrap_or(0)).max(0);
+    format!("{value:.*}", decimals as usize)
+}
+
 /// The evaluation of a training run.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Evaluation {
@@ -79,7 +132,65 @@ pub struct Evaluation {
     pub reasons: Vec<String>,
     pub ranking: Vec<RankingMetrics>,
     pub rating: Vec<RatingMetrics>,
+    /// The fitted weights of the blends; `None` if another release made the evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<BlendWeights>,
+    /// The ranker that is the snapshot's default; `None` if another release made the evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<RankerChoice>,
     /// `None` if no past campaign could be predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propensity: Option<PropensityQuality>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_four_significant_digits() {
+        let check = |value, expected: &str| assert_eq!(four_digits(value), expected);
+        check(0.037_142_9, "0.03714");
+        check(0.041_9, "0.04190");
+        check(0.999_96, "1.000");
+        check(0.001_234_56, "0.001235");
+        check(12.345_6, "12.35");
+        check(123_456.7, "123457");
+        check(0.0, "0.000");
+        check(1.0, "1.000");
+    }
+
+    #[test]
+    fn the_choice_is_said_in_words_and_figures() {
+        let choice = |ranker: &str, blended, popularity| RankerChoice {
+            ranker: ranker.to_owned(),
+            users: 600,
+            figures: [("blended", blended), ("popularity", popularity)]
+                .map(|(ranker, ndcg_at_10)| RankerFigure {
+                    ranker: ranker.to_owned(),
+                    ndcg_at_10,
+                })
+                .to_vec(),
+        };
+        let check = |choice: RankerChoice, expected: &str| assert_eq!(choice.sentence(), expected);
+        check(
+            choice("popularity", 0.0371, 0.0419),
+            "personal ranking does not pay yet: NDCG@10 on new items is 0.03710 for blended and 0.04190 for popularity, \
+             on the validation part of 600 users; recommendations are by popularity unless a request names a basis",
+        );
+        check(
+            choice("blended", 0.0619, 0.0419),
+            "personal ranking pays: NDCG@10 on new items is 0.06190 for blended and 0.04190 for popularity, on the \
+             validation part of 600 users",
+        );
+        let unknown = RankerChoice {
+            figures: Vec::new(),
+            users: 7,
+            ..choice("blended", 0.0, 0.0)
+        };
+        check(
+            unknown,
+            "the validation part has 7 users with new items, too few to choose a ranker by; blended is the default",
+        );
+    }
 }

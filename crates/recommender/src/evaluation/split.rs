@@ -1,9 +1,13 @@
-//! Splits the data in time into three parts: one to fit on, one for the blend weights, one for the figures.
+//! Splits the data into three parts: one to fit on, one for the blend weights, one for the figures.
+//!
+//! The split is in time, except for users whose times say nothing: all their events are ratings of one instant, as an import
+//! without times dates them. Their ratings are split at random.
 
 use chrono::{DateTime, Utc};
 use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::snapshot::dictionary::UserIndex;
+use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 use crate::training::input::TrainingInput;
 use domain::time::Timestamp;
 
@@ -33,63 +37,99 @@ pub enum Part {
 pub struct Split {
     /// Per user.
     boundaries: Vec<Boundaries>,
+    /// A hash of every item's id and the seed; empty if no user is split at random.
+    item_hashes: Vec<u64>,
 }
 
 /// The least events of a user with held-out parts. With fewer, too little would be left to fit on.
 const MIN_EVENTS: usize = 5;
 
 impl Split {
-    /// Splits `input` in time.
+    /// Splits `input`.
     ///
     /// [`Cut::PerUser`]: the latest `test_share` of each user's events (ratings and items of orders) is the test part, and the
     /// `validation_share` before it the validation part. A boundary never falls between events of one instant, so that an order
     /// stays whole: it moves to the nearest gap, the later one of two. A part without such a gap before it is empty. Both parts
-    /// are empty for users with fewer than 5 events.
+    /// are empty for users with fewer than 5 events. Users with 5 or more ratings, all of one instant, and no orders are split
+    /// into the same shares at random.
     ///
     /// [`Cut::At`]: the validation part is as long as the test part, from `at` to the last event, but at most half of the time
     /// before `at`.
     ///
+    /// `seed`: of the random split.
+    ///
     /// # Errors
     /// For [`Cut::At`], [`EvaluationError::NoEvents`] without events, and [`EvaluationError::CutOutsideOfData`] if there are none
     /// before or after it.
-    pub fn new(input: &TrainingInput, cut: &Cut, options: &EvaluationOptions) -> Result<Self, EvaluationError> {
-        let boundaries = match *cut {
+    pub fn new(
+        input: &TrainingInput,
+        cut: &Cut,
+        options: &EvaluationOptions,
+        seed: u64,
+    ) -> Result<Self, EvaluationError> {
+        let mut boundaries = match *cut {
             Cut::PerUser => per_user(input, options),
             Cut::At { at } => vec![at_date(input, at)?; input.users.len()],
         };
-        Ok(Self { boundaries })
+        let item_hashes = match *cut {
+            Cut::PerUser => split_at_random(input, options, seed, &mut boundaries),
+            Cut::At { .. } => Vec::new(),
+        };
+        Ok(Self {
+            boundaries,
+            item_hashes,
+        })
     }
 
-    /// Returns the part of an event of `user` at an instant.
-    pub fn part(&self, user: UserIndex, at: Timestamp) -> Part {
-        let Boundaries { validation, test } = self.boundaries[user.at()];
-        if at < validation {
-            Part::Fit
-        } else if at < test {
-            Part::Validation
-        } else {
-            Part::Test
+    /// Returns the part of an event: that `user` rated or bought `item` at an instant.
+    pub fn part(&self, user: UserIndex, item: ItemIndex, at: Timestamp) -> Part {
+        match self.boundaries[user.at()] {
+            Boundaries::InTime { validation, test } => part_of(at, validation, test),
+            Boundaries::AtRandom {
+                user_hash,
+                validation,
+                test,
+            } => part_of(mixed(user_hash, self.item_hashes[item.at()]), validation, test),
         }
     }
 }
 
-/// Returns the user and the time of every rating and of every item of an order.
-pub(super) fn events(input: &TrainingInput) -> impl Iterator<Item = (UserIndex, Timestamp)> {
-    let ratings = input.ratings.iter().map(|event| (event.user, event.rated_at));
-    let orders = input.orders.iter().map(|event| (event.user, event.ordered_at));
+fn part_of<T: Ord>(position: T, validation: T, test: T) -> Part {
+    if position < validation {
+        Part::Fit
+    } else if position < test {
+        Part::Validation
+    } else {
+        Part::Test
+    }
+}
+
+/// Returns the user, the item and the time of every rating and of every item of an order.
+pub(super) fn events(input: &TrainingInput) -> impl Iterator<Item = (UserIndex, ItemIndex, Timestamp)> {
+    let ratings = input.ratings.iter();
+    let ratings = ratings.map(|event| (event.user, event.item, event.rated_at));
+    let orders = input.orders.iter();
+    let orders = orders.map(|event| (event.user, event.item, event.ordered_at));
     ratings.chain(orders)
 }
 
-/// The first instants of the two held-out parts.
+/// The beginnings of the two held-out parts of one user. That of the test part is not before that of the validation part.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Boundaries {
-    validation: Timestamp,
-    /// Not before `validation`.
-    test: Timestamp,
+enum Boundaries {
+    InTime {
+        validation: Timestamp,
+        test: Timestamp,
+    },
+    /// In the order of [`mixed`] hashes.
+    AtRandom {
+        user_hash: u64,
+        validation: u64,
+        test: u64,
+    },
 }
 
 fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, EvaluationError> {
-    let times = || events(input).map(|(_, at)| at);
+    let times = || events(input).map(|(_, _, at)| at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else {
         return Err(EvaluationError::NoEvents);
     };
@@ -97,7 +137,7 @@ fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, Evaluatio
         return Err(EvaluationError::CutOutsideOfData { at, first, last });
     }
     let validation = (last - at).min((at - first) / 2);
-    Ok(Boundaries {
+    Ok(Boundaries::InTime {
         validation: at - validation,
         test: at,
     })
@@ -105,7 +145,7 @@ fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, Evaluatio
 
 fn per_user(input: &TrainingInput, options: &EvaluationOptions) -> Vec<Boundaries> {
     let mut starts = vec![0; input.users.len() + 1];
-    for (user, _) in events(input) {
+    for (user, _, _) in events(input) {
         starts[user.at() + 1] += 1;
     }
     for user in 0..input.users.len() {
@@ -113,7 +153,7 @@ fn per_user(input: &TrainingInput, options: &EvaluationOptions) -> Vec<Boundarie
     }
     let mut next = starts.clone();
     let mut times = vec![DateTime::UNIX_EPOCH; next[input.users.len()]];
-    for (user, at) in events(input) {
+    for (user, _, at) in events(input) {
         times[next[user.at()]] = at;
         next[user.at()] += 1;
     }
@@ -128,16 +168,73 @@ fn per_user(input: &TrainingInput, options: &EvaluationOptions) -> Vec<Boundarie
         .collect()
 }
 
+/// Splits the ratings of users without orders, whose ratings are all of one instant, at random. Replaces the boundaries of
+/// these users, and returns the hashes of the items; none if there are no such users.
+fn split_at_random(
+    input: &TrainingInput,
+    options: &EvaluationOptions,
+    seed: u64,
+    boundaries: &mut [Boundaries],
+) -> Vec<u64> {
+    let mut items: Vec<Vec<ItemIndex>> = vec![Vec::new(); input.users.len()];
+    let mut instants: Vec<Option<Timestamp>> = vec![None; input.users.len()];
+    let mut has_times = vec![false; input.users.len()];
+    for event in &input.ratings {
+        let user = event.user.at();
+        has_times[user] |= *instants[user].get_or_insert(event.rated_at) != event.rated_at;
+        items[user].push(event.item);
+    }
+    for event in &input.orders {
+        has_times[event.user.at()] = true;
+    }
+    let is_random = |user: &usize| !has_times[*user] && items[*user].len() >= MIN_EVENTS;
+    let users: Vec<usize> = (0..input.users.len()).filter(is_random).collect();
+    if users.is_empty() {
+        return Vec::new();
+    }
+    let hash = |id: &str| xxh3_64_with_seed(id.as_bytes(), seed);
+    let item_hashes: Vec<u64> = (0..input.items.len() as u32)
+        .map(|item| hash(input.items.id(ItemIndex(item))))
+        .collect();
+    for user in users {
+        let user_hash = hash(input.users.id(UserIndex(user as u32)));
+        let mut hashes: Vec<u64> = items[user]
+            .iter()
+            .map(|item| mixed(user_hash, item_hashes[item.at()]))
+            .collect();
+        hashes.sort_unstable();
+        let n_test = share(options.test_share, hashes.len());
+        let n_validation = share(options.validation_share, hashes.len());
+        // At least 5 ratings, of which at most a half is tested, leave a place for each of these.
+        let test_at = hashes.len() - n_test;
+        boundaries[user] = Boundaries::AtRandom {
+            user_hash,
+            validation: hashes[test_at.saturating_sub(n_validation).max(1)],
+            test: hashes[test_at],
+        };
+    }
+    item_hashes
+}
+
+/// Combines the hashes of a user and an item, so that every user's items stand in another order.
+fn mixed(user_hash: u64, item_hash: u64) -> u64 {
+    xxh3_64_with_seed(&item_hash.to_le_bytes(), user_hash)
+}
+
+/// Returns how many of `n_events` a share is: at least 1.
+fn share(share: f64, n_events: usize) -> usize {
+    ((share * n_events as f64).round() as usize).max(1)
+}
+
 /// Returns the boundaries of one user. `times`: the times of their events, ascending.
 fn boundaries(times: &[Timestamp], options: &EvaluationOptions) -> Boundaries {
     const NEVER: Timestamp = DateTime::<Utc>::MAX_UTC;
-    let share = |share: f64| ((share * times.len() as f64).round() as usize).max(1);
     let test_at = match times.len() < MIN_EVENTS {
         true => None,
-        false => nearest_gap(times, times.len() - share(options.test_share)),
+        false => nearest_gap(times, times.len() - share(options.test_share, times.len())),
     };
     let Some(test_at) = test_at else {
-        return Boundaries {
+        return Boundaries::InTime {
             validation: NEVER,
             test: NEVER,
         };
@@ -145,9 +242,9 @@ fn boundaries(times: &[Timestamp], options: &EvaluationOptions) -> Boundaries {
     let test = times[test_at];
     let validation_at = nearest_gap(
         &times[..test_at],
-        test_at.saturating_sub(share(options.validation_share)),
+        test_at.saturating_sub(share(options.validation_share, times.len())),
     );
-    Boundaries {
+    Boundaries::InTime {
         validation: validation_at.map_or(test, |at| times[at]),
         test,
     }
@@ -177,7 +274,7 @@ mod tests {
     fn counts(split: &Split, hours: &[u32]) -> [usize; 3] {
         let mut counts = [0; 3];
         for &hour in hours {
-            counts[split.part(UserIndex(0), at(hour)) as usize] += 1;
+            counts[split.part(UserIndex(0), ItemIndex(0), at(hour)) as usize] += 1;
         }
         counts
     }
@@ -187,7 +284,7 @@ mod tests {
         let check = |hours: &[u32], expected: [usize; 3]| {
             let orders: Vec<_> = (0..).zip(hours).map(|(item, &hour)| order(0, item, hour)).collect();
             let input = input(1, hours.len(), &[], &orders);
-            let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
+            let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), 1).unwrap();
             assert_eq!(counts(&split, hours), expected, "{hours:?}");
         };
         // A tenth and a fifth of ten events are held out, in whatever order they are given.
@@ -216,19 +313,55 @@ mod tests {
             &[rating(0, 0, 3.0, 1), rating(0, 1, 3.0, 4), rating(1, 1, 3.0, 9)],
             &[order(0, 2, 2), order(0, 3, 3), order(0, 4, 5)],
         );
-        let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
+        let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), 1).unwrap();
         assert_eq!(counts(&split, &[1, 2, 3, 4, 5]), [3, 1, 1]);
-        assert_eq!(split.part(UserIndex(1), at(9)), Part::Fit);
+        assert_eq!(split.part(UserIndex(1), ItemIndex(1), at(9)), Part::Fit);
+    }
+
+    #[test]
+    fn ratings_of_one_instant_are_split_at_random_by_the_seed() {
+        // User 0 has ten ratings of one instant; user 1 has too few; user 2 has times; user 3 has an order besides.
+        let of_one_instant = |user, n| (0..n).map(move |item| rating(user, item, 3.0, 4));
+        let ratings: Vec<_> = of_one_instant(0, 10)
+            .chain(of_one_instant(1, 4))
+            .chain((0..10).map(|item| rating(2, item, 3.0, item)))
+            .chain(of_one_instant(3, 10))
+            .collect();
+        let input = input(4, 10, &ratings, &[order(3, 0, 4)]);
+        let parts = |seed| {
+            let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), seed).unwrap();
+            let parts = |user, hour: &dyn Fn(u32) -> u32| -> Vec<Part> {
+                let part = |item| split.part(UserIndex(user), ItemIndex(item), at(hour(item)));
+                (0..10).map(part).collect()
+            };
+            [
+                parts(0, &|_| 4),
+                parts(1, &|_| 4),
+                parts(2, &|item| item),
+                parts(3, &|_| 4),
+            ]
+        };
+        let sizes = |parts: &[Part]| {
+            [Part::Fit, Part::Validation, Part::Test].map(|part| parts.iter().filter(|&&found| found == part).count())
+        };
+        let first = parts(1);
+        assert_eq!(
+            first.each_ref().map(|parts| sizes(parts)),
+            [[7, 1, 2], [10, 0, 0], [7, 1, 2], [10, 0, 0]]
+        );
+        assert_eq!(parts(1), first);
+        assert!((2..9).any(|seed| parts(seed)[0] != first[0]));
+        assert!((2..9).all(|seed| parts(seed)[2] == first[2]));
     }
 
     #[test]
     fn a_date_cuts_all_users_at_once() {
         let input = input(2, 2, &[rating(0, 0, 3.0, 0)], &[order(1, 1, 100)]);
         let check = |hour, validation: Option<u32>| {
-            let found = Split::new(&input, &Cut::At { at: at(hour) }, &EvaluationOptions::default());
+            let found = Split::new(&input, &Cut::At { at: at(hour) }, &EvaluationOptions::default(), 1);
             let expected = match validation {
                 Some(validation) => Ok(vec![
-                    Boundaries {
+                    Boundaries::InTime {
                         validation: at(validation),
                         test: at(hour),
                     };
@@ -256,8 +389,8 @@ mod tests {
     fn a_date_needs_events_to_split() {
         let none = input(2, 2, &[], &[]);
         let options = EvaluationOptions::default();
-        let cut_at = Split::new(&none, &Cut::At { at: at(1) }, &options);
+        let cut_at = Split::new(&none, &Cut::At { at: at(1) }, &options, 1);
         assert_eq!(cut_at, Err(EvaluationError::NoEvents));
-        assert!(Split::new(&none, &Cut::PerUser, &options).is_ok());
+        assert!(Split::new(&none, &Cut::PerUser, &options, 1).is_ok());
     }
 }

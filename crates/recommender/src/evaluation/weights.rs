@@ -11,7 +11,7 @@ use crate::snapshot::view::View;
 use super::held_out::EvaluationCase;
 use super::ranking::{Listing, mean_ndcg, ranked_lists};
 use super::rating::{BlendSample, RatedCase, blend_samples};
-use super::report::ItemScope;
+use super::report::{ItemScope, RankerChoice, RankerFigure};
 
 /// The least users or ratings to fit a weight on. With fewer, it stays at its default.
 const MIN_SAMPLES: usize = 50;
@@ -69,38 +69,57 @@ fn best_ranking_weight(view: &View, users: &Dictionary<UserIndex>, cases: &[Eval
 
 /// Chooses the ranker with the highest NDCG@10 on new items; the first wins ties.
 ///
-/// Returns the first ranker if there are too few users to tell, and [`BLENDED`] if there are no rankers.
+/// Chooses the first ranker if there are too few users to tell, and [`BLENDED`] if there are no rankers.
 ///
 /// `weight`: the weight of the item-based side of a blend, 0 to 1.
 pub(super) fn choose_ranker(
     view: &View,
     users: &Dictionary<UserIndex>,
     cases: &[EvaluationCase],
-    competing: &[Ranker],
+    contenders: &[Ranker],
     weight: f64,
-) -> Ranker {
-    let first = competing.first().copied().unwrap_or(BLENDED);
-    if competing.len() < 2 || has_too_few_users(cases) {
-        return first;
+) -> (Ranker, RankerChoice) {
+    let first = contenders.first().copied().unwrap_or(BLENDED);
+    let choice = |ranker: Ranker, figures| {
+        let choice = RankerChoice {
+            ranker: ranker.name.to_owned(),
+            users: n_asked(cases) as u64,
+            figures,
+        };
+        (ranker, choice)
+    };
+    if contenders.len() < 2 || has_too_few_users(cases) {
+        return choice(first, Vec::new());
     }
     let listing = |&ranker: &Ranker| Listing {
         ranker,
         items: ItemScope::New,
         weight,
     };
-    let listings: Vec<Listing> = competing.iter().map(listing).collect();
+    let listings: Vec<Listing> = contenders.iter().map(listing).collect();
     let lists = ranked_lists(view, users, cases, &listings);
-    let figures = competing
+    let figures: Vec<(Ranker, f64)> = contenders
         .iter()
         .copied()
-        .zip(lists.iter().map(|lists| mean_ndcg(lists)));
+        .zip(lists.iter().map(|lists| mean_ndcg(lists)))
+        .collect();
     let better = |best: (Ranker, f64), next: (Ranker, f64)| if next.1 > best.1 { next } else { best };
-    figures.reduce(better).map_or(first, |best| best.0)
+    let best = figures.iter().copied().reduce(better).map_or(first, |best| best.0);
+    let figure = |(ranker, ndcg_at_10): (Ranker, f64)| RankerFigure {
+        ranker: ranker.name.to_owned(),
+        ndcg_at_10,
+    };
+    choice(best, figures.into_iter().map(figure).collect())
+}
+
+/// Returns the number of users with a relevant new item.
+fn n_asked(cases: &[EvaluationCase]) -> usize {
+    let asked = cases.iter().filter(|case| !case.relevant(ItemScope::New).is_empty());
+    asked.count()
 }
 
 fn has_too_few_users(cases: &[EvaluationCase]) -> bool {
-    let asked = cases.iter().filter(|case| !case.relevant(ItemScope::New).is_empty());
-    asked.count() < MIN_SAMPLES
+    n_asked(cases) < MIN_SAMPLES
 }
 
 fn blended(weight: f64) -> Listing {
@@ -214,7 +233,7 @@ mod tests {
         assert_eq!(found, first.0, "{figures:?}");
         assert!(figures.iter().any(|figure| figure.1 < best), "{figures:?}");
 
-        let chosen = |cases, competing: &[Ranker]| choose_ranker(&view, &input.users, cases, competing, found);
+        let chosen = |cases, contenders: &[Ranker]| choose_ranker(&view, &input.users, cases, contenders, found).0;
         assert_eq!(chosen(cases, &[POPULARITY, BLENDED]), BLENDED);
         assert_eq!(chosen(cases, &[BLENDED, POPULARITY]), BLENDED);
         assert_eq!(chosen(cases, &[POPULARITY]), POPULARITY);

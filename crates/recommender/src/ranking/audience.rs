@@ -103,7 +103,7 @@ mod tests {
     fn reference(view: &View, item: ItemIndex, users: &[UserId], exclude_purchased: bool) -> Vec<(String, f64)> {
         let rank = RankOptions {
             limit: usize::MAX,
-            basis: Basis::ItemBased,
+            basis: Some(Basis::ItemBased),
             exclude_purchased,
             ..RankOptions::default()
         };

@@ -2,6 +2,7 @@
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
+use crate::snapshot::parameters::DefaultRanker;
 use crate::snapshot::view::{History, View};
 use domain::id::UserId;
 
@@ -31,7 +32,8 @@ pub enum Recipient<'a> {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RankOptions {
     pub limit: usize,
-    pub basis: Basis,
+    /// `None` for the ranker that training has chosen, which may be popularity.
+    pub basis: Option<Basis>,
     pub filter: ItemFilter,
     /// Leaves out the items that the user has bought.
     pub exclude_purchased: bool,
@@ -45,7 +47,8 @@ pub struct RankOptions {
 pub enum Personalization {
     /// By similarity to the recipient's history, or to that of similar users.
     Personalized,
-    /// By popularity, because nothing more is known or may be used.
+    /// By popularity, because nothing more is known or may be used, or because training has chosen popularity and the request
+    /// names no basis.
     Popularity,
 }
 
@@ -81,6 +84,8 @@ pub struct ScoreExplanation {
 /// items of the snapshot and weighs them as fitted; where only one side has a sum above 0 it counts alone, with weight 1. The
 /// maxima are taken before filtering, so that leaving items out never changes the order of the others.
 ///
+/// Without a basis in the options, the snapshot's default ranker ranks: the blend, or popularity.
+///
 /// A candidate has a score above 0. If there is none, the answer is the most popular items. Ties are broken by item id.
 ///
 /// A user who objects to profiling also gets the most popular items. The exclusions hold for them all the same: they rank
@@ -94,17 +99,26 @@ pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scra
     let exclusion = recipient.exclusion(options);
     let passes = |item: ItemIndex| filter.passes(item) && !shopper.is_excluded(item, exclusion);
 
-    let sums = scratch.add_up(snapshot, &shopper, options.basis);
-    let factors = sums.factors(options.basis, snapshot.weights().ranking);
-    let ranked = sums.top(options.limit, factors, passes);
-    drop(sums);
-
-    if ranked.is_empty() {
-        let popular = most_popular(snapshot, options.limit, filter.candidates(), passes);
-        return Recommendations::popular(snapshot, popular);
+    if let Some(basis) = basis(snapshot, options.basis) {
+        let sums = scratch.add_up(snapshot, &shopper, basis);
+        let factors = sums.factors(basis, snapshot.weights().ranking);
+        let ranked = sums.top(options.limit, factors, passes);
+        drop(sums);
+        if !ranked.is_empty() {
+            let explain = |item| options.explain.then(|| explain(snapshot, &shopper, item, factors));
+            return Recommendations::personalized(ranked, explain);
+        }
     }
-    let explain = |item| options.explain.then(|| explain(snapshot, &shopper, item, factors));
-    Recommendations::personalized(ranked, explain)
+    let popular = most_popular(snapshot, options.limit, filter.candidates(), passes);
+    Recommendations::popular(snapshot, popular)
+}
+
+/// Returns the basis to rank on; `None` to rank by popularity. `requested`: `None` for the snapshot's default ranker.
+fn basis(snapshot: &Snapshot, requested: Option<Basis>) -> Option<Basis> {
+    requested.or(match snapshot.default_ranker() {
+        DefaultRanker::Blended => Some(Basis::Blended),
+        DefaultRanker::Popularity => None,
+    })
 }
 
 impl Recommendations {
@@ -179,8 +193,8 @@ pub fn rank_each(view: &View, user: UserIndex, rankings: &[Ranking], scratch: &m
 }
 
 /// Counts the multiply-adds that [`recommend`] does before it ranks; counting is far cheaper than doing them.
-pub fn estimated_work(view: &View, recipient: &Recipient, basis: Basis) -> usize {
-    n_terms(&view.snapshot, &recipient.shopper(view), basis)
+pub fn estimated_work(view: &View, recipient: &Recipient, requested: Option<Basis>) -> usize {
+    basis(&view.snapshot, requested).map_or(0, |basis| n_terms(&view.snapshot, &recipient.shopper(view), basis))
 }
 
 fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Factors) -> ScoreExplanation {

@@ -1,4 +1,4 @@
-//! The rankers that are evaluated, by name, and from which the gate chooses.
+//! The rankers that are evaluated, by name, and from which training chooses.
 //!
 //! # Adding a ranker
 //!
@@ -16,6 +16,7 @@
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::ItemIndex;
+use crate::snapshot::parameters::DefaultRanker;
 use crate::snapshot::parts::Absence;
 
 use super::Basis;
@@ -40,21 +41,21 @@ pub enum Scoring {
     ItemWeights,
 }
 
-/// The use that the gate makes of a ranker's figures.
+/// The use that is made of a ranker's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A candidate snapshot must rank no worse than this ranker.
-    Reference,
+    /// Competes as well, and is chosen only where it does better than all [`Role::Competing`] rankers.
+    Fallback,
     /// Evaluated for people to read only.
     Reported,
-    /// The gate judges one ranker: the competing ranker with the best result on the validation part.
+    /// Training chooses the ranker that does best on the validation part; the gate judges that one.
     Competing,
 }
 
 pub const POPULARITY: Ranker = Ranker {
     name: "popularity",
     scoring: Scoring::Popularity,
-    role: Role::Reference,
+    role: Role::Fallback,
 };
 pub const ITEM_BASED: Ranker = Ranker {
     name: "item_based",
@@ -85,6 +86,20 @@ impl Ranker {
     pub fn available(snapshot: &Snapshot) -> impl Iterator<Item = Self> {
         let is_available = |ranker: &Self| ranker.check_available(snapshot).is_ok();
         RANKERS.iter().copied().filter(is_available)
+    }
+
+    /// Returns the available entries from which training chooses: those that compete, then the fallbacks.
+    pub fn contenders(snapshot: &Snapshot) -> impl Iterator<Item = Self> {
+        let rankers = Self::with_role(Role::Competing).chain(Self::with_role(Role::Fallback));
+        rankers.filter(|ranker| ranker.check_available(snapshot).is_ok())
+    }
+
+    /// Returns the ranker that a snapshot has as its default where this one is chosen.
+    pub fn as_default(&self) -> DefaultRanker {
+        match self.scoring {
+            Scoring::Popularity => DefaultRanker::Popularity,
+            Scoring::Similarity(_) | Scoring::ItemWeights => DefaultRanker::Blended,
+        }
     }
 
     /// # Errors
@@ -142,6 +157,14 @@ mod tests {
         let names: std::collections::BTreeSet<_> = RANKERS.iter().map(|ranker| ranker.name).collect();
         assert_eq!(names.len(), RANKERS.len());
         assert_ne!(Ranker::with_role(Role::Competing).count(), 0);
+    }
+
+    #[test]
+    fn popularity_is_the_last_of_the_rankers_that_training_chooses_from() {
+        let snapshot = Snapshot::new(snapshot_parts(&EXAMPLE)).unwrap();
+        assert!(Ranker::contenders(&snapshot).eq([BLENDED, POPULARITY]));
+        assert_eq!(POPULARITY.as_default(), DefaultRanker::Popularity);
+        assert_eq!(BLENDED.as_default(), DefaultRanker::Blended);
     }
 
     /// Item 0 has weights for 1 and 3, item 2 for 3.

@@ -22,7 +22,7 @@ use super::catalog::{Catalog, NONE};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, Texts};
 use super::overlay::Overlay;
-use super::parameters::{BlendWeights, ImplicitFeedback, TrainingOptions, TrainingParameters};
+use super::parameters::{BlendWeights, DefaultRanker, ImplicitFeedback, TrainingOptions, TrainingParameters};
 use super::parts::Optional;
 use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use super::ratings::Ratings;
@@ -183,9 +183,10 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
         let model = (any_ratings(m, n), any_lists(m), any_lists(n), any_biases(m, n));
         let rest = (any_parameters(), any_weights(), vec(any_facts(), n));
         let coupons = (any_activity(m), any_consents(), any_propensity());
-        let weights = prop::option::of(any_weight_lists(n));
-        (Just((users, items)), model, rest, coupons, weights).prop_map(
-            |((users, items), model, rest, coupons, lists)| {
+        let default_ranker = select(vec![DefaultRanker::Blended, DefaultRanker::Popularity]);
+        let rankers = (prop::option::of(any_weight_lists(n)), default_ranker);
+        (Just((users, items)), model, rest, coupons, rankers).prop_map(
+            |((users, items), model, rest, coupons, (lists, default_ranker))| {
                 let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
                 let (parameters, weights, facts) = rest;
                 let (activity, consents, propensity) = coupons;
@@ -207,6 +208,7 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                 };
                 SnapshotParts {
                     item_weights: lists.map_or_else(Optional::default, Optional::Present),
+                    default_ranker,
                     ..parts
                 }
             },

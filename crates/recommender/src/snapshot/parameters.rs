@@ -111,6 +111,17 @@ impl TrainingParameters {
     }
 }
 
+/// The ranker of recommendations for which the request names no basis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultRanker {
+    /// By similarity, item-based and user-based, weighted as fitted.
+    #[default]
+    Blended,
+    /// By popularity: personal ranking did no better on the validation part.
+    Popularity,
+}
+
 /// The share of the item-based part in a blend, 0 to 1; the user-based part has the rest.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

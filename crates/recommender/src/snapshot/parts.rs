@@ -26,7 +26,7 @@ use super::codec::CodecError;
 use super::codec::columns::{Reader, Writer};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
-use super::parameters::{BlendWeights, TrainingParameters};
+use super::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
 use super::propensity::Propensity;
 use super::ratings::Ratings;
 use super::{Biases, SnapshotError};
@@ -35,6 +35,7 @@ mod activity;
 mod biases;
 mod catalog;
 mod consents;
+mod default_ranker;
 mod item_neighbors;
 mod item_weights;
 mod items;
@@ -257,4 +258,6 @@ parts! {
     propensity::PropensityPart { propensity: Propensity }
     /// The n lists of learned weights, which may be below 0.
     item_weights::ItemWeightsPart { item_weights: Optional<WeightLists> }
+    /// The ranker of recommendations for which the request names no basis.
+    default_ranker::DefaultRankerPart { default_ranker: DefaultRanker }
 }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn parts_of(input: &TrainingInput, parameters: &TrainingParameters) -> SnapshotParts {
-        let effective = effective_ratings(input, parameters, |_, _| true).unwrap();
+        let effective = effective_ratings(input, parameters, |_, _, _| true).unwrap();
         fit(input, effective, &options(parameters), &|_| {}).unwrap()
     }
 
@@ -250,7 +250,7 @@ mod tests {
         let input = input(5, 3, &events, &[]);
         let parameters = TrainingParameters::default();
         let all = parts_of(&input, &parameters);
-        let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
+        let effective = effective_ratings(&input, &parameters, |_, _, _| true).unwrap();
         let listed: Bits = [false, true, true, false, true].into_iter().collect();
         let few = ModelOptions {
             listed_users: Some(&listed),
@@ -271,7 +271,7 @@ mod tests {
     fn every_stage_is_observed_once() {
         let input = input(1, 1, &[rating(0, 0, 3.0, 1)], &[]);
         let parameters = TrainingParameters::default();
-        let effective = effective_ratings(&input, &parameters, |_, _| true).unwrap();
+        let effective = effective_ratings(&input, &parameters, |_, _, _| true).unwrap();
         let seen = Mutex::new(Vec::new());
         fit(&input, effective, &options(&parameters), &|event| {
             seen.lock().unwrap().push(event)

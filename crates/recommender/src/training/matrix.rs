@@ -20,7 +20,7 @@ pub struct EffectiveRatings {
     pub purchased: Bits,
 }
 
-/// Computes effective ratings from the events that `keep` admits by their user and time.
+/// Computes effective ratings from the events that `keep` admits by their user, item and time.
 ///
 /// An effective rating is the explicit rating if that is kept, and otherwise follows from the number of kept orders.
 ///
@@ -34,7 +34,7 @@ pub struct EffectiveRatings {
 pub fn effective_ratings(
     input: &TrainingInput,
     parameters: &TrainingParameters,
-    keep: impl Fn(UserIndex, Timestamp) -> bool,
+    keep: impl Fn(UserIndex, ItemIndex, Timestamp) -> bool,
 ) -> Result<EffectiveRatings, TrainingError> {
     let (row_starts, events) = events_by_user(input, keep)?;
 
@@ -90,10 +90,20 @@ impl PackedEvent {
 /// Returns where each user's events begin (m + 1 positions), and the kept events, ascending for each user.
 fn events_by_user(
     input: &TrainingInput,
-    keep: impl Fn(UserIndex, Timestamp) -> bool,
+    keep: impl Fn(UserIndex, ItemIndex, Timestamp) -> bool,
 ) -> Result<(Vec<usize>, Vec<PackedEvent>), TrainingError> {
-    let ratings = || input.ratings.iter().filter(|event| keep(event.user, event.rated_at));
-    let orders = || input.orders.iter().filter(|event| keep(event.user, event.ordered_at));
+    let ratings = || {
+        input
+            .ratings
+            .iter()
+            .filter(|event| keep(event.user, event.item, event.rated_at))
+    };
+    let orders = || {
+        input
+            .orders
+            .iter()
+            .filter(|event| keep(event.user, event.item, event.ordered_at))
+    };
 
     let mut starts = vec![0; input.users.len() + 1];
     for event in ratings() {
@@ -196,7 +206,7 @@ mod tests {
             ],
         );
         let check = |implicit, until, expected: &[(u32, u32, f32, bool)]| {
-            let found = effective_ratings(&input, &parameters(implicit), |_, time| time < at(until)).unwrap();
+            let found = effective_ratings(&input, &parameters(implicit), |_, _, time| time < at(until)).unwrap();
             assert_eq!(entries(&found), expected, "{implicit:?} until {until}");
             assert_eq!((found.ratings.n_rows(), found.ratings.n_columns()), (3, 4));
         };
@@ -219,10 +229,10 @@ mod tests {
     fn an_invalid_rating_is_refused_by_user_and_item() {
         for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let input = input(2, 2, &[rating(1, 0, value, 1)], &[]);
-            let error = effective_ratings(&input, &TrainingParameters::default(), |_, _| true).unwrap_err();
+            let error = effective_ratings(&input, &TrainingParameters::default(), |_, _, _| true).unwrap_err();
             let expected = format!("the rating of item i0 by user u1 is {value}; it must be finite and above 0");
             assert_eq!(error.to_string(), expected);
-            assert!(effective_ratings(&input, &TrainingParameters::default(), |_, _| false).is_ok());
+            assert!(effective_ratings(&input, &TrainingParameters::default(), |_, _, _| false).is_ok());
         }
     }
 
@@ -238,7 +248,7 @@ mod tests {
             let order_events: Vec<_> = orders.iter().map(|&(u, i, t)| order(u, i, t)).collect();
             let parameters = TrainingParameters::default();
             let input = input(6, 9, &rating_events, &order_events);
-            let found = effective_ratings(&input, &parameters, |_, time| time < at(until)).unwrap();
+            let found = effective_ratings(&input, &parameters, |_, _, time| time < at(until)).unwrap();
 
             let mut pairs: BTreeMap<(u32, u32), (Option<f32>, u32)> = BTreeMap::new();
             for (&(u, i), &(half_stars, _)) in ratings.iter().filter(|(_, event)| event.1 < until) {

@@ -6,12 +6,13 @@ use recommender::ranking::Basis;
 
 use crate::grpc::proto::v1;
 
-pub fn basis(basis: i32) -> Result<Basis, InvalidField> {
+/// Returns the requested basis; `None` if the request leaves it open.
+pub fn basis(basis: i32) -> Result<Option<Basis>, InvalidField> {
     match v1::Basis::try_from(basis) {
-        Ok(v1::Basis::Unspecified) => Ok(Basis::default()),
-        Ok(v1::Basis::UserBased) => Ok(Basis::UserBased),
-        Ok(v1::Basis::ItemBased) => Ok(Basis::ItemBased),
-        Ok(v1::Basis::Blended) => Ok(Basis::Blended),
+        Ok(v1::Basis::Unspecified) => Ok(None),
+        Ok(v1::Basis::UserBased) => Ok(Some(Basis::UserBased)),
+        Ok(v1::Basis::ItemBased) => Ok(Some(Basis::ItemBased)),
+        Ok(v1::Basis::Blended) => Ok(Some(Basis::Blended)),
         Err(_) => Err(unknown("basis", basis)),
     }
 }

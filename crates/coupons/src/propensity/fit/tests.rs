@@ -10,7 +10,7 @@ use similarity::cosine::RowSelection;
 
 fn fit_before(input: &TrainingInput, until: Timestamp, options: &FitOptions) -> Propensity {
     let parameters = TrainingParameters::default();
-    let ratings = effective_ratings(input, &parameters, |_, at| at < until)
+    let ratings = effective_ratings(input, &parameters, |_, _, at| at < until)
         .unwrap()
         .ratings;
     let lists = neighbors(&ratings.transpose(), &ratings, RowSelection::All, &parameters).unwrap();

@@ -14,7 +14,7 @@ const BASES: [Basis; 3] = [Basis::ItemBased, Basis::UserBased, Basis::Blended];
 fn options(limit: usize, basis: Basis) -> RankOptions {
     RankOptions {
         limit,
-        basis,
+        basis: Some(basis),
         explain: true,
         ..RankOptions::default()
     }
@@ -39,6 +39,39 @@ fn scores_are(recommendations: &Recommendations, expected: &[f64]) {
     for (score, &expected) in scores.iter().zip(expected) {
         near(*score, expected, 1e-6);
     }
+}
+
+#[test]
+fn the_default_ranker_answers_requests_without_a_basis_only() {
+    let with_default = |default_ranker| {
+        view(SnapshotParts {
+            default_ranker,
+            ..snapshot_parts(&EXAMPLE)
+        })
+    };
+    let (blended, popularity) = (
+        with_default(DefaultRanker::Blended),
+        with_default(DefaultRanker::Popularity),
+    );
+    let ask = |view: &View, basis| {
+        let options = RankOptions {
+            basis,
+            exclude_history: true,
+            ..options(9, Basis::Blended)
+        };
+        let work = estimated_work(view, &Recipient::User(&user_id("u0")), basis);
+        (to_user(view, "u0", &options), work)
+    };
+    for basis in BASES {
+        assert_eq!(ask(&popularity, Some(basis)), ask(&blended, Some(basis)));
+    }
+    assert_eq!(ask(&blended, None), ask(&blended, Some(Basis::Blended)));
+    assert_eq!(ask(&blended, None).0.personalization, Personalization::Personalized);
+    let (by_popularity, work) = ask(&popularity, None);
+    assert_eq!((by_popularity.personalization, work), (Personalization::Popularity, 0));
+    // The filter and the exclusions hold; items 1 and 2 have one rater each.
+    assert_eq!(items(&popularity, &by_popularity), ["i1", "i2"]);
+    scores_are(&by_popularity, &[1.0, 1.0]);
 }
 
 #[test]
@@ -278,7 +311,7 @@ proptest! {
                 .count();
             let by_users: usize = person.neighbors.iter().map(|&(user, _)| parts.ratings.row(user).len()).sum();
             let recipient = Recipient::UserIndex(UserIndex(user as u32));
-            let work = |basis| estimated_work(&view, &recipient, basis);
+            let work = |basis| estimated_work(&view, &recipient, Some(basis));
             prop_assert_eq!(work(Basis::ItemBased), by_items);
             prop_assert_eq!(work(Basis::UserBased), by_users);
             prop_assert_eq!(work(Basis::Blended), by_items + by_users);
@@ -540,7 +573,7 @@ fn a_user_who_objects_to_profiling_gets_popular_items_without_their_own() {
             let found = to_user(&view, user, options);
             assert_eq!(found.personalization, Personalization::Popularity, "{user}");
             assert_eq!(items(&view, &found), expected, "{user}");
-            assert_eq!(estimated_work(&view, &Recipient::User(&user_id(user)), basis), 0);
+            assert_eq!(estimated_work(&view, &Recipient::User(&user_id(user)), Some(basis)), 0);
         };
         let all = options(9, basis);
         check("u0", &all, &["i3", "i0", "i4", "i1", "i2"]);

@@ -5,7 +5,7 @@ use crate::snapshot::bits::Bits;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalog, item_facts, snapshot_parts};
-use crate::snapshot::parameters::TrainingOptions;
+use crate::snapshot::parameters::{DefaultRanker, TrainingOptions};
 use crate::snapshot::parts::{Absence, Optional};
 use crate::snapshot::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use crate::snapshot::ratings::RankSlice;
@@ -29,9 +29,10 @@ const ACTIVITY: &str = "activity";
 const CONSENTS: &str = "consents";
 const PROPENSITY: &str = "propensity";
 const ITEM_WEIGHTS: &str = "item_weights";
+const DEFAULT_RANKER: &str = "default_ranker";
 
 /// Parts without which a snapshot is served.
-const OPTIONAL: [&str; 2] = [PROPENSITY, ITEM_WEIGHTS];
+const OPTIONAL: [&str; 3] = [PROPENSITY, ITEM_WEIGHTS, DEFAULT_RANKER];
 
 mod allocations;
 mod mutations;
@@ -76,6 +77,7 @@ fn full_parts() -> SnapshotParts {
     let lists = WeightLists::new(5, vec![0, 2, 2, 2, 3, 3], vec![1, 3, 0], vec![-0.5, 1.5, -1e-3]);
     SnapshotParts {
         item_weights: Optional::Present(lists.unwrap()),
+        default_ranker: DefaultRanker::Popularity,
         ..rich_parts()
     }
 }
@@ -321,7 +323,7 @@ fn every_error_names_the_part() {
             with(header),
             &format!("part {name} ends before the end of its checksum"),
         );
-        if name != PARAMETERS && name != PROPENSITY {
+        if ![PARAMETERS, PROPENSITY, DEFAULT_RANKER].contains(&name.as_str()) {
             let cut = &contents(bytes)[..contents(bytes).len() - 1];
             let error = decoded(with(part_of(name, cut).1)).unwrap_err();
             assert!(

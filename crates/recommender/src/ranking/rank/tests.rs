@@ -285,7 +285,7 @@ proptest! {
         for user in ["u0", "u1"] {
             for basis in BASES {
                 let list = |options: &RankOptions| {
-                    let found = to_user(&view, user, &RankOptions { limit: 20, basis, ..options.clone() });
+                    let found = to_user(&view, user, &RankOptions { limit: 20, basis: Some(basis), ..options.clone() });
                     let is_personal = found.personalization == Personalization::Personalized;
                     let items = found.items.into_iter().map(|shown| (shown.item, shown.score.to_bits()));
                     is_personal.then(|| items.collect::<Vec<_>>())

@@ -11,10 +11,14 @@ use crate::store::coupons::exposures;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
-use coupons::eligibility::{Assessment, AssessmentInput, Failure, Policy, Reader, Usage, Verdict, assess, needs_view};
+use coupons::cart::CartAmounts;
+use coupons::eligibility::{
+    Assessment, AssessmentInput, Failure, Policy, Reader, Usage, Verdict, assess, covers_by_facts, needs_view,
+};
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::history::History;
 use coupons::rules::{CompiledRules, Users};
+use coupons::stacking::left_by_applied;
 use domain::access::{Caller, Role};
 use domain::campaign::CampaignState;
 use domain::consent::Purpose;
@@ -91,13 +95,16 @@ impl EligibilityService {
         };
         let view = self.live.view();
         let offers = || chosen.iter().filter_map(|(_, offer)| offer.as_deref());
-        if view.is_none() && offers().any(|offer| needs_view(offer, request.cart.as_ref())) {
+        let applied = applied(&offer_catalog, request.cart.as_ref(), &request.caller);
+        let need_view = offers().any(|offer| needs_view(offer, request.cart.as_ref()))
+            || applied.iter().any(|offer| covers_by_facts(offer));
+        if view.is_none() && need_view {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
         let user = eligibility::read(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
         Ok(EligibilityInputs {
-            others: other_offers(&user, &offer_catalog, request.cart.as_ref(), &request.caller),
+            others: OtherOffers::new(applied, &user, &offer_catalog),
             request: request.clone(),
             policy: self.policy,
             chosen,
@@ -126,7 +133,9 @@ impl EligibilityService {
             .offer(coupon)
             .filter(|offer| caller.sees(offer.merchant()));
         let Some(offer) = offer else { return Ok(None) };
-        if self.live.view().is_none() && needs_view(offer, Some(cart)) {
+        let applied = applied(&offer_catalog, Some(cart), caller);
+        let need_view = needs_view(offer, Some(cart)) || applied.iter().any(|offer| covers_by_facts(offer));
+        if self.live.view().is_none() && need_view {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         Ok(Some(offer.clone()))
@@ -157,7 +166,7 @@ pub struct EligibilityInputs {
     chosen: Vec<(CouponId, Option<Arc<Offer>>)>,
     view: Option<Arc<View>>,
     user: UserCouponState,
-    others: Vec<Arc<Offer>>,
+    others: OtherOffers,
 }
 
 #[derive(Debug, Clone)]
@@ -321,22 +330,25 @@ pub(super) struct UserAssessor<'a> {
     view: Option<&'a View>,
     history: Option<History<'a>>,
     cart: Option<&'a Cart>,
-    others: &'a [Arc<Offer>],
+    /// What the applied coupons leave of the cart.
+    left: Option<CartAmounts>,
+    others: &'a OtherOffers,
 }
 
 impl<'a> UserAssessor<'a> {
-    /// `others`: see [`other_offers`].
     pub fn new(
         user: &'a UserCouponState,
         view: Option<&'a View>,
         cart: Option<&'a Cart>,
-        others: &'a [Arc<Offer>],
+        others: &'a OtherOffers,
     ) -> Self {
+        let applied: Vec<&Offer> = others.applied.iter().map(AsRef::as_ref).collect();
         Self {
             user,
             view,
             history: view.map(|view| History::of_user(view, &user.user.id)),
             cart,
+            left: cart.map(|cart| left_by_applied(cart, view, &[], &applied, |_| None)),
             others,
         }
     }
@@ -350,27 +362,40 @@ impl<'a> UserAssessor<'a> {
             history: self.history.as_ref(),
             view: self.view,
             cart: self.cart,
-            others: self.others,
+            left: self.left.as_ref(),
+            others: &self.others.all,
             now: self.user.now,
         };
         assess(&facts, policy)
     }
 }
 
-/// Returns the offers that may conflict with the assessed one: those applied in the cart, except for offers that the caller
-/// may not see, and those reserved for the user.
-pub(super) fn other_offers(
-    user: &UserCouponState,
-    offer_catalog: &OfferCatalog,
-    cart: Option<&Cart>,
-    caller: &Caller,
-) -> Vec<Arc<Offer>> {
-    let applied = cart.into_iter().flat_map(|cart| &cart.applied);
-    let applied = applied
+/// The offers that stand beside the assessed one.
+pub(super) struct OtherOffers {
+    /// See [`applied`].
+    applied: Vec<Arc<Offer>>,
+    /// The applied ones, and those that are reserved for the user.
+    all: Vec<Arc<Offer>>,
+}
+
+impl OtherOffers {
+    /// `applied`: see [`applied`].
+    pub fn new(applied: Vec<Arc<Offer>>, user: &UserCouponState, offer_catalog: &OfferCatalog) -> Self {
+        let reserved = user.user.reserved.iter().map(|(id, _)| id);
+        let known = reserved.filter_map(|id| offer_catalog.offer(id));
+        let all = applied.iter().chain(known).cloned().collect();
+        Self { applied, all }
+    }
+}
+
+/// Returns the offers that `cart` names as applied, except for those that the caller may not see.
+pub(super) fn applied(offer_catalog: &OfferCatalog, cart: Option<&Cart>, caller: &Caller) -> Vec<Arc<Offer>> {
+    let named = cart.into_iter().flat_map(|cart| &cart.applied);
+    named
         .filter_map(|id| offer_catalog.offer(id))
-        .filter(|offer| caller.sees(offer.merchant()));
-    let reserved = user.user.reserved.iter().filter_map(|(id, _)| offer_catalog.offer(id));
-    applied.chain(reserved).cloned().collect()
+        .filter(|offer| caller.sees(offer.merchant()))
+        .cloned()
+        .collect()
 }
 
 /// Returns which parts of an assessment the caller may see.

@@ -13,7 +13,7 @@ use domain::coupon::Cart;
 use domain::id::{CouponId, RedemptionId, ReservationId, UserId};
 use domain::redemption::Reservation;
 
-use super::eligibility::{EligibilityError, EligibilityService, UserAssessor, other_offers, reader};
+use super::eligibility::{EligibilityError, EligibilityService, OtherOffers, UserAssessor, applied, reader};
 use super::random::random_bytes;
 use super::sweep::release_expired;
 
@@ -75,7 +75,8 @@ impl EligibilityService {
             let (offer_catalog, view) = (self.live.offer_catalog(), self.live.view());
             let reserved = redemptions::reserve(&self.pool, &request.request, &wanted, |user| {
                 let cart = Some(&request.cart);
-                let others = other_offers(user, &offer_catalog, cart, &request.caller);
+                let applied = applied(&offer_catalog, cart, &request.caller);
+                let others = OtherOffers::new(applied, user, &offer_catalog);
                 let assessor = UserAssessor::new(user, view.as_deref(), cart, &others);
                 let Some(usage) = user.usages.get(&request.coupon) else {
                     return Err(Assessment::unknown_coupon());

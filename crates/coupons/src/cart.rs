@@ -1,4 +1,4 @@
-//! The lines of a cart that a coupon covers, and the discount on them.
+//! The lines of a cart that a coupon covers, what is left of them, and the discount on that.
 
 use domain::coupon::{Cart, Discount, MAX_BASIS_POINTS};
 use domain::id::ItemId;
@@ -8,27 +8,77 @@ use recommender::snapshot::view::View;
 use super::affinity::covers;
 use super::offer_catalog::Offer;
 
-/// The covered lines of a cart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The lines of a cart that a coupon covers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Covered {
-    /// The number of covered lines.
-    pub lines: usize,
-    /// The sum of their prices.
-    pub total_minor: i64,
+    /// Whether each line of the cart is covered.
+    pub is_covered: Vec<bool>,
+}
+
+impl Covered {
+    /// Returns whether the coupon covers a line at all.
+    pub fn any(&self) -> bool {
+        self.is_covered.contains(&true)
+    }
+}
+
+/// An amount for each line of a cart and one for its shipping, in minor units, 0 or more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CartAmounts {
+    /// In the order of the cart's lines.
+    pub lines_minor: Vec<i64>,
+    pub shipping_minor: i64,
+}
+
+impl CartAmounts {
+    /// Returns what `cart` costs.
+    pub fn of(cart: &Cart) -> Self {
+        Self {
+            lines_minor: cart.lines.iter().map(|line| line.total_minor).collect(),
+            shipping_minor: cart.shipping_minor,
+        }
+    }
+
+    /// Returns the sum of all amounts, at most `i64::MAX`.
+    pub fn total_minor(&self) -> i64 {
+        let lines: i128 = self.lines_minor.iter().map(|&line| i128::from(line)).sum();
+        i64::try_from(lines + i128::from(self.shipping_minor)).unwrap_or(i64::MAX)
+    }
+
+    /// Takes `taken` away, which must have an amount for each line and none that is larger than what is left.
+    pub fn subtract(&mut self, taken: &Self) {
+        for (left, taken) in self.lines_minor.iter_mut().zip(&taken.lines_minor) {
+            *left -= taken;
+        }
+        self.shipping_minor -= taken.shipping_minor;
+    }
+
+    /// Returns the amounts of the covered lines, and 0 for every other line.
+    pub fn of_covered_lines(&self, covered: &Covered) -> Vec<i64> {
+        let lines = self.lines_minor.iter().zip(&covered.is_covered);
+        lines
+            .map(|(&left, &is_covered)| if is_covered { left } else { 0 })
+            .collect()
+    }
+
+    /// Returns the sum of the covered lines.
+    pub fn covered_minor(&self, covered: &Covered) -> i128 {
+        let lines = self.lines_minor.iter().zip(&covered.is_covered);
+        lines
+            .filter(|&(_, &is_covered)| is_covered)
+            .map(|(&left, _)| i128::from(left))
+            .sum()
+    }
 }
 
 /// Returns the lines of `cart` that `offer` covers, by the present facts about the items.
 ///
 /// Without a view, only the items' ids are known.
 pub fn covered_lines(offer: &Offer, cart: &Cart, view: Option<&View>) -> Covered {
-    let mut covered = Covered::default();
-    for line in &cart.lines {
-        if covers_item(offer, &line.item, view) {
-            covered.lines += 1;
-            covered.total_minor = covered.total_minor.saturating_add(line.total_minor);
-        }
+    let lines = cart.lines.iter();
+    Covered {
+        is_covered: lines.map(|line| covers_item(offer, &line.item, view)).collect(),
     }
-    covered
 }
 
 fn covers_item(offer: &Offer, item: &ItemId, view: Option<&View>) -> bool {
@@ -42,21 +92,23 @@ fn covers_item(offer: &Offer, item: &ItemId, view: Option<&View>) -> bool {
     }
 }
 
-/// Returns the discount of `offer` on a cart, in minor units, at most the coupon's `max_discount_minor`.
+/// Returns the discount of `offer` on what is left of a cart, in minor units, at most the coupon's `max_discount_minor`.
 ///
-/// The discount is a percentage of the covered total, rounded to the minor unit, halves up; or an amount, at most the covered
-/// total; or the shipping.
-pub fn discount_minor(offer: &Offer, cart: &Cart, covered: Covered) -> i64 {
+/// The discount is a percentage of what is left of the covered lines, rounded once, on their sum, to the minor unit, halves up; or
+/// an amount, at most what is left of them; or what is left of the shipping. `left` has an amount for each line of the cart.
+pub fn discount_minor(offer: &Offer, covered: &Covered, left: &CartAmounts) -> i64 {
+    let covered_minor = left.covered_minor(covered);
     let discount = match offer.coupon.discount {
         Discount::Percent { basis_points } => {
             let whole = i128::from(MAX_BASIS_POINTS);
-            let share = (i128::from(covered.total_minor) * i128::from(basis_points) + whole / 2) / whole;
-            i64::try_from(share).unwrap_or(covered.total_minor)
+            (covered_minor * i128::from(basis_points) + whole / 2) / whole
         }
-        Discount::Amount { amount_minor } => amount_minor.min(covered.total_minor),
-        Discount::FreeShipping => cart.shipping_minor,
+        Discount::Amount { amount_minor } => covered_minor.min(amount_minor.into()),
+        Discount::FreeShipping => left.shipping_minor.into(),
     };
-    discount.min(offer.coupon.max_discount_minor.unwrap_or(i64::MAX))
+    let max_minor = offer.coupon.max_discount_minor.unwrap_or(i64::MAX);
+    // Only a discount above the largest amount does not fit.
+    i64::try_from(discount).unwrap_or(i64::MAX).min(max_minor)
 }
 
 #[cfg(test)]
@@ -95,6 +147,13 @@ mod tests {
         }
     }
 
+    /// Returns the number of covered lines, and the sum of their prices.
+    fn covered_sum(offer: &Offer, cart: &Cart, view: Option<&View>) -> (usize, i128) {
+        let covered = covered_lines(offer, cart, view);
+        let lines = covered.is_covered.iter().filter(|&&is_covered| is_covered).count();
+        (lines, CartAmounts::of(cart).covered_minor(&covered))
+    }
+
     #[test]
     fn discounts_are_rounded_and_limited() {
         let check = |discount: Discount, max: Option<i64>, total: i64, expected: i64| {
@@ -104,9 +163,10 @@ mod tests {
             });
             let cart = cart(&[("i0", total)], 495);
             let covered = covered_lines(&offer, &cart, None);
-            assert_eq!(covered.total_minor, total);
+            let left = CartAmounts::of(&cart);
+            assert_eq!(left.covered_minor(&covered), total.into());
             assert_eq!(
-                discount_minor(&offer, &cart, covered),
+                discount_minor(&offer, &covered, &left),
                 expected,
                 "{discount:?} of {total}"
             );
@@ -134,7 +194,7 @@ mod tests {
             &[("i0", 1), ("i1", 10), ("i2", 100), ("i4", 1_000), ("other", 10_000)],
             0,
         );
-        let check = |merchant: Option<&str>, items: Option<&[&str]>, expected: (usize, i64)| {
+        let check = |merchant: Option<&str>, items: Option<&[&str]>, expected: (usize, i128)| {
             let mut campaign = campaign("k");
             campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
             let mut coupon = coupon("c");
@@ -145,8 +205,11 @@ mod tests {
                 coupon,
                 campaign: Arc::new(campaign),
             };
-            let covered = covered_lines(&offer, &cart, Some(&view));
-            assert_eq!((covered.lines, covered.total_minor), expected, "{merchant:?} {items:?}");
+            assert_eq!(
+                covered_sum(&offer, &cart, Some(&view)),
+                expected,
+                "{merchant:?} {items:?}"
+            );
         };
         check(None, None, (5, 11_111));
         check(None, Some(&["i2", "other"]), (2, 10_100));
@@ -174,7 +237,7 @@ mod tests {
         }
         view.overlay = Arc::new(overlay);
         let cart = cart(&[("i0", 1), ("i1", 20), ("j0", 300), ("unheard-of", 4_000)], 0);
-        let check = |merchant: Option<&str>, category: &str, expected: (usize, i64)| {
+        let check = |merchant: Option<&str>, category: &str, expected: (usize, i128)| {
             let mut campaign = campaign("k");
             campaign.merchant = merchant.map(|id| MerchantId::new(id).unwrap());
             let mut coupon = coupon("c");
@@ -186,13 +249,12 @@ mod tests {
                 coupon,
                 campaign: Arc::new(campaign),
             };
-            let covered = covered_lines(&offer, &cart, Some(&view));
             assert_eq!(
-                (covered.lines, covered.total_minor),
+                covered_sum(&offer, &cart, Some(&view)),
                 expected,
                 "{merchant:?} {category}"
             );
-            assert_eq!(covered_lines(&offer, &cart, None), Covered::default());
+            assert!(!covered_lines(&offer, &cart, None).any());
         };
         check(None, "tea", (2, 21));
         check(None, "mugs", (1, 300));
@@ -204,7 +266,9 @@ mod tests {
     #[test]
     fn totals_do_not_overflow() {
         let cart = cart(&[("i0", i64::MAX), ("i0", 1)], 0);
-        let covered = covered_lines(&offer(|_| {}), &cart, None);
-        assert_eq!((covered.lines, covered.total_minor), (2, i64::MAX));
+        let offer = offer(|coupon| coupon.discount = Discount::Percent { basis_points: 10_000 });
+        assert_eq!(covered_sum(&offer, &cart, None), (2, i128::from(i64::MAX) + 1));
+        let covered = covered_lines(&offer, &cart, None);
+        assert_eq!(discount_minor(&offer, &covered, &CartAmounts::of(&cart)), i64::MAX);
     }
 }

@@ -18,7 +18,8 @@ use domain::money::Currency;
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;
 
-use self::checks::{CartFacts, check_cart, check_limits, exclusive_conflict, frequency_cap};
+use self::checks::{CartFacts, already_applied, check_cart, check_limits, exclusive_conflict, frequency_cap};
+use super::cart::CartAmounts;
 use super::holdout::is_held_out;
 use super::offer_catalog::Offer;
 use super::options::CouponOptions;
@@ -145,6 +146,7 @@ pub enum Failure {
         days: u32,
     },
     HeldOut,
+    AlreadyApplied,
 }
 
 /// The code of a failure. Reasons are given in this order.
@@ -171,6 +173,7 @@ pub enum Code {
     Suppressed,
     FrequencyCapped,
     HeldOut,
+    AlreadyApplied,
 }
 
 /// The result of an assessment.
@@ -217,6 +220,8 @@ pub struct AssessmentInput<'a> {
     /// The view with the facts about the items in the cart.
     pub view: Option<&'a View>,
     pub cart: Option<&'a Cart>,
+    /// What the applied coupons leave of the cart; `None` if they take nothing.
+    pub left: Option<&'a CartAmounts>,
     /// The known offers among the coupons that are applied to the cart or reserved for the user.
     pub others: &'a [Arc<Offer>],
     pub now: Timestamp,
@@ -319,6 +324,7 @@ pub fn assess(input: &AssessmentInput<'_>, policy: &Policy) -> Assessment {
     if holdout.basis_points > 0 && is_held_out(&holdout.salt, &input.user.id, holdout.basis_points) {
         failures.push(Failure::HeldOut);
     }
+    failures.extend(already_applied(cart.as_ref()));
     let verdict = match (failures.is_empty(), &cart) {
         (false, _) => Verdict::Ineligible,
         (true, None) if needs_cart(input.offer) => Verdict::Indeterminate,
@@ -336,9 +342,13 @@ pub fn assess(input: &AssessmentInput<'_>, policy: &Policy) -> Assessment {
 /// Returns whether `offer` cannot be assessed without a view: a rule looks at the history, or the covered lines of the cart
 /// depend on facts about its items.
 pub fn needs_view(offer: &Offer, cart: Option<&Cart>) -> bool {
-    let covers_by_facts = offer.merchant().is_some()
-        || matches!(&offer.coupon.scope, Scope::Listed(set) if !set.categories.is_empty() || !set.merchants.is_empty());
-    offer.coupon.rules.iter().any(Rule::needs_history) || cart.is_some() && covers_by_facts
+    offer.coupon.rules.iter().any(Rule::needs_history) || cart.is_some() && covers_by_facts(offer)
+}
+
+/// Returns whether the covered lines of a cart depend on facts about its items.
+pub fn covers_by_facts(offer: &Offer) -> bool {
+    offer.merchant().is_some()
+        || matches!(&offer.coupon.scope, Scope::Listed(set) if !set.categories.is_empty() || !set.merchants.is_empty())
 }
 
 /// Returns whether a cart decides; it does not if every cart qualifies.

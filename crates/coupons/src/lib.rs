@@ -11,6 +11,7 @@ pub mod options;
 pub mod propensity;
 pub mod rules;
 pub mod scoring;
+pub mod stacking;
 pub mod targeting;
 #[cfg(test)]
 mod testing;

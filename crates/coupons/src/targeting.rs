@@ -309,6 +309,7 @@ fn assess_user(
         history: Some(&history),
         view: Some(input.view),
         cart: None,
+        left: None,
         others: &others,
         now: input.now,
     };

@@ -81,6 +81,7 @@ pub fn code(code: Code) -> v1::ReasonCode {
         Code::Suppressed => v1::ReasonCode::Suppressed,
         Code::FrequencyCapped => v1::ReasonCode::FrequencyCapped,
         Code::HeldOut => v1::ReasonCode::HeldOut,
+        Code::AlreadyApplied => v1::ReasonCode::AlreadyApplied,
     }
 }
 

@@ -6,13 +6,16 @@ use domain::id::CouponId;
 use domain::money::Currency;
 
 use super::{AssessmentInput, Failure, Policy};
-use crate::cart::{Covered, covered_lines, discount_minor};
+use crate::cart::{CartAmounts, covered_lines, discount_minor};
 use crate::offer_catalog::Offer;
 
-/// The covered lines of a cart, and the discount on them.
+/// The facts of a cart that decide about a coupon.
 pub(super) struct CartFacts {
     currency: Currency,
-    covered: Covered,
+    is_any_covered: bool,
+    /// The sum of the covered lines, which a minimum is compared with.
+    basis_minor: i64,
+    is_applied: bool,
     /// 0 for a cart in another currency, whose amounts cannot be compared.
     pub discount_minor: i64,
 }
@@ -20,12 +23,16 @@ pub(super) struct CartFacts {
 impl CartFacts {
     pub fn new(input: &AssessmentInput<'_>, cart: &Cart) -> Self {
         let covered = covered_lines(input.offer, cart, input.view);
-        let is_comparable = cart.currency == input.offer.campaign.currency && covered.lines > 0;
+        let whole = CartAmounts::of(cart);
+        let left = input.left.unwrap_or(&whole);
+        let is_any_covered = covered.any();
         Self {
             currency: cart.currency,
-            covered,
-            discount_minor: match is_comparable {
-                true => discount_minor(input.offer, cart, covered),
+            is_any_covered,
+            basis_minor: i64::try_from(whole.covered_minor(&covered)).unwrap_or(i64::MAX),
+            is_applied: cart.applied.contains(&input.offer.coupon.id),
+            discount_minor: match cart.currency == input.offer.campaign.currency && is_any_covered {
+                true => discount_minor(input.offer, &covered, left),
                 false => 0,
             },
         }
@@ -34,14 +41,14 @@ impl CartFacts {
 
 pub(super) fn check_cart(offer: &Offer, cart: &CartFacts, failures: &mut Vec<Failure>) {
     let (currency, required_minor) = (offer.campaign.currency, offer.coupon.min_cart_minor);
-    if cart.currency == currency && cart.covered.total_minor < required_minor {
+    if cart.currency == currency && cart.basis_minor < required_minor {
         failures.push(Failure::MinCartNotMet {
             required_minor,
-            seen_minor: cart.covered.total_minor,
+            seen_minor: cart.basis_minor,
             currency,
         });
     }
-    if cart.covered.lines == 0 {
+    if !cart.is_any_covered {
         failures.push(Failure::NoQualifyingItem);
     }
     if cart.currency != currency {
@@ -50,6 +57,12 @@ pub(super) fn check_cart(offer: &Offer, cart: &CartFacts, failures: &mut Vec<Fai
             seen: cart.currency,
         });
     }
+}
+
+/// Returns the failure of a coupon that is applied to the cart already.
+pub(super) fn already_applied(cart: Option<&CartFacts>) -> Option<Failure> {
+    cart.is_some_and(|cart| cart.is_applied)
+        .then_some(Failure::AlreadyApplied)
 }
 
 /// Checks the budget, the caps and the assignment.

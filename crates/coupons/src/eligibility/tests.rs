@@ -99,6 +99,7 @@ impl World {
                 history: Some(&history),
                 view: Some(&self.view),
                 cart: self.cart.as_ref(),
+                left: None,
                 others: &self.others,
                 now: self.now,
             };
@@ -768,7 +769,10 @@ fn all_failures_at_once_are_in_the_order_of_the_codes() {
         world.coupon.rules = vec![Rule::Bought(item_set(&["i0"])), attribute];
         world.coupon.scope = listed(&["i0"]);
         world.coupon.min_cart_minor = 500;
-        world.cart = cart(&[("i1", 900)]);
+        world.cart = cart(&[("i1", 900)]).map(|cart| Cart {
+            applied: vec![world.coupon.id.clone()],
+            ..cart
+        });
         world.campaign.is_exclusive = true;
         world.user.reserved = vec![(CouponId::new("other").unwrap(), CampaignId::new("l").unwrap())];
         let consents = world.user.consents.with(Purpose::Marketing, Some(false));

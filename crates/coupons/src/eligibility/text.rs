@@ -14,7 +14,7 @@ use crate::rules::Seen;
 const MAX_NAMES: usize = 3;
 
 impl Code {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CouponUnknown,
         Self::CampaignDraft,
         Self::CampaignNotStarted,
@@ -36,6 +36,7 @@ impl Code {
         Self::Suppressed,
         Self::FrequencyCapped,
         Self::HeldOut,
+        Self::AlreadyApplied,
     ];
 
     /// Returns the stable name in upper snake case, by which programs may decide.
@@ -62,6 +63,7 @@ impl Code {
             Self::Suppressed => "SUPPRESSED",
             Self::FrequencyCapped => "FREQUENCY_CAPPED",
             Self::HeldOut => "HELD_OUT",
+            Self::AlreadyApplied => "ALREADY_APPLIED",
         }
     }
 
@@ -69,7 +71,7 @@ impl Code {
     pub fn needs_cart(self) -> bool {
         matches!(
             self,
-            Self::MinCartNotMet | Self::NoQualifyingItem | Self::CurrencyMismatch
+            Self::MinCartNotMet | Self::NoQualifyingItem | Self::CurrencyMismatch | Self::AlreadyApplied
         )
     }
 }
@@ -98,6 +100,7 @@ impl Failure {
             Self::Suppressed => Code::Suppressed,
             Self::FrequencyCapped { .. } => Code::FrequencyCapped,
             Self::HeldOut => Code::HeldOut,
+            Self::AlreadyApplied => Code::AlreadyApplied,
         }
     }
 
@@ -133,6 +136,7 @@ impl Failure {
             Self::NoMarketingConsent { .. } => "consent to marketing".to_owned(),
             Self::Suppressed => "a user who is not suppressed".to_owned(),
             Self::FrequencyCapped { max, days, .. } => format!("fewer than {max} coupons offered in {days} days"),
+            Self::AlreadyApplied => "a coupon that is not applied to the cart".to_owned(),
         }
     }
 
@@ -167,6 +171,7 @@ impl Failure {
             Self::Suppressed => "the user is suppressed".to_owned(),
             Self::FrequencyCapped { seen, .. } => format!("{seen} offered"),
             Self::HeldOut => "held out".to_owned(),
+            Self::AlreadyApplied => "applied already".to_owned(),
         }
     }
 }

@@ -212,6 +212,7 @@ impl World {
             history: Some(&History::of_user(view, &facts.id)),
             view: Some(view),
             cart: None,
+            left: None,
             others: &others,
             now: noon(15),
         };

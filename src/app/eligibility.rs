@@ -3,6 +3,7 @@
 //! Definitions and history come from memory. The state that changes with every redemption comes from the database, in one
 //! query. First everything is gathered; then it is assessed without I/O.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::live::{Live, ServingStatus};
@@ -11,19 +12,19 @@ use crate::store::coupons::exposures;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
-use coupons::cart::CartAmounts;
+use coupons::cart::{CartAmounts, covered_lines};
 use coupons::eligibility::{
     Assessment, AssessmentInput, Failure, Policy, Reader, Usage, Verdict, assess, covers_by_facts, needs_view,
 };
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::history::History;
 use coupons::rules::{CompiledRules, Users};
-use coupons::stacking::left_by_applied;
+use coupons::stacking::{HeldDiscount, discount, left_by_applied, shares};
 use domain::access::{Caller, Role};
 use domain::campaign::CampaignState;
 use domain::consent::Purpose;
 use domain::coupon::Cart;
-use domain::id::{CouponId, UserId};
+use domain::id::{CouponId, ItemId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::view::View;
 
@@ -102,7 +103,9 @@ impl EligibilityService {
             return Err(EligibilityError::NoSnapshot(self.live.status()));
         }
         let known: Vec<CouponId> = offers().map(|offer| offer.coupon.id.clone()).collect();
-        let user = eligibility::read(&self.pool, &request.user, &known, self.policy.exposure_window_days).await?;
+        let cart = request.cart.as_ref().and_then(|cart| cart.id.as_ref());
+        let days = self.policy.exposure_window_days;
+        let user = eligibility::read(&self.pool, &request.user, &known, cart, days).await?;
         Ok(EligibilityInputs {
             others: OtherOffers::new(applied, &user, &offer_catalog),
             request: request.clone(),
@@ -329,7 +332,8 @@ pub(super) struct UserAssessor<'a> {
     user: &'a UserCouponState,
     view: Option<&'a View>,
     history: Option<History<'a>>,
-    cart: Option<&'a Cart>,
+    /// The cart, with all coupons that are applied to it, named or not.
+    cart: Option<Cow<'a, Cart>>,
     /// What the applied coupons leave of the cart.
     left: Option<CartAmounts>,
     others: &'a OtherOffers,
@@ -342,13 +346,26 @@ impl<'a> UserAssessor<'a> {
         cart: Option<&'a Cart>,
         others: &'a OtherOffers,
     ) -> Self {
-        let applied: Vec<&Offer> = others.applied.iter().map(AsRef::as_ref).collect();
+        let is_held = |coupon: &CouponId| user.held.iter().any(|held| held.coupon == *coupon);
+        let applied: Vec<&Offer> = others
+            .applied
+            .iter()
+            .filter(|offer| !is_held(&offer.coupon.id))
+            .map(AsRef::as_ref)
+            .collect();
+        let left = cart.map(|cart| {
+            let known = |coupon: &CouponId| {
+                let offer = others.all.iter().find(|offer| offer.coupon.id == *coupon)?;
+                Some(covered_lines(offer, cart, view))
+            };
+            left_by_applied(cart, view, &user.held, &applied, known)
+        });
         Self {
             user,
             view,
             history: view.map(|view| History::of_user(view, &user.user.id)),
-            cart,
-            left: cart.map(|cart| left_by_applied(cart, view, &[], &applied, |_| None)),
+            cart: cart.map(|cart| with_held(cart, &user.held)),
+            left,
             others,
         }
     }
@@ -361,20 +378,39 @@ impl<'a> UserAssessor<'a> {
             usage,
             history: self.history.as_ref(),
             view: self.view,
-            cart: self.cart,
+            cart: self.cart.as_deref(),
             left: self.left.as_ref(),
             others: &self.others.all,
             now: self.user.now,
         };
         assess(&facts, policy)
     }
+
+    /// Returns what `offer` takes off each line of the cart; nothing without a cart.
+    pub fn shares(&self, offer: &Offer) -> Vec<(ItemId, i64)> {
+        let (Some(cart), Some(left)) = (&self.cart, &self.left) else {
+            return Vec::new();
+        };
+        shares(cart, &discount(offer, &covered_lines(offer, cart, self.view), left))
+    }
+}
+
+/// Returns the cart with the coupons that hold a discount for it among the applied ones.
+fn with_held<'a>(cart: &'a Cart, held: &[HeldDiscount]) -> Cow<'a, Cart> {
+    let mut cart = Cow::Borrowed(cart);
+    for HeldDiscount { coupon, .. } in held {
+        if !cart.applied.contains(coupon) {
+            cart.to_mut().applied.push(coupon.clone());
+        }
+    }
+    cart
 }
 
 /// The offers that stand beside the assessed one.
 pub(super) struct OtherOffers {
     /// See [`applied`].
     applied: Vec<Arc<Offer>>,
-    /// The applied ones, and those that are reserved for the user.
+    /// The applied ones, and those that are reserved for the user or hold a discount for the cart.
     all: Vec<Arc<Offer>>,
 }
 
@@ -382,7 +418,8 @@ impl OtherOffers {
     /// `applied`: see [`applied`].
     pub fn new(applied: Vec<Arc<Offer>>, user: &UserCouponState, offer_catalog: &OfferCatalog) -> Self {
         let reserved = user.user.reserved.iter().map(|(id, _)| id);
-        let known = reserved.filter_map(|id| offer_catalog.offer(id));
+        let held = user.held.iter().map(|held| &held.coupon);
+        let known = reserved.chain(held).filter_map(|id| offer_catalog.offer(id));
         let all = applied.iter().chain(known).cloned().collect();
         Self { applied, all }
     }

@@ -348,6 +348,8 @@ impl From<ReserveError> for Status {
         match error {
             ReserveError::UnknownCoupon(_) => not_found("COUPON_NOT_FOUND", message),
             ReserveError::NotEligible { assessment, offer } => not_eligible(&assessment, &offer),
+            ReserveError::CartIdMissing => with_reason(Code::FailedPrecondition, "CART_ID_MISSING", message, None),
+            ReserveError::NotApplied(_) => with_reason(Code::FailedPrecondition, "COUPON_NOT_APPLIED", message, None),
             ReserveError::Contended => {
                 let retry_after = Some(Duration::from_millis(100));
                 with_reason(Code::Aborted, "CONFLICT", message, retry_after)

@@ -11,7 +11,7 @@ mod rollback;
 mod stored;
 mod sweep;
 
-use domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
+use domain::id::{CartId, CouponId, ItemId, OrderId, RedemptionId, ReservationId, UserId};
 use domain::money::Currency;
 use domain::redemption::{Redemption, Reservation};
 use domain::time::Timestamp;
@@ -32,13 +32,17 @@ pub struct Wanted {
     pub reservation: ReservationId,
     pub user: UserId,
     pub coupon: CouponId,
+    /// `None` for a cart without an identity.
+    pub cart: Option<CartId>,
     pub exposure_window_days: u32,
 }
 
 /// The caller's permission to reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub amount_minor: i64,
+    /// What the amount takes off the lines of the cart. The rest of the amount is taken off the shipping.
+    pub shares: Vec<(ItemId, i64)>,
     /// The cap on the user's redemptions; `None` is no limit.
     pub user_cap: Option<i64>,
     pub by_assignment: bool,
@@ -76,7 +80,14 @@ pub async fn reserve<R: Send>(
         }
         lock_user(&mut tx, &wanted.user).await?;
         let coupons = std::slice::from_ref(&wanted.coupon);
-        let state = eligibility::read_in(&mut tx, &wanted.user, coupons, wanted.exposure_window_days).await?;
+        let state = eligibility::read_in(
+            &mut tx,
+            &wanted.user,
+            coupons,
+            wanted.cart.as_ref(),
+            wanted.exposure_window_days,
+        )
+        .await?;
         let grant = match decide(&state) {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(ReserveError::Refused(refusal))),
@@ -112,6 +123,10 @@ async fn take(
     user_key: i64,
     grant: &Grant,
 ) -> Result<Option<Reservation>, StoreError> {
+    // The shares are needed only to compute other coupons of the same cart.
+    let shares = if wanted.cart.is_some() { &grant.shares[..] } else { &[] };
+    let share_items: Vec<String> = shares.iter().map(|(item, _)| item.to_string()).collect();
+    let share_minors: Vec<i64> = shares.iter().map(|(_, share_minor)| *share_minor).collect();
     // Each step checks that the one before has found its row, which fixes their order.
     let taken = sqlx::query!(
         r#"WITH wanted AS (
@@ -139,9 +154,10 @@ async fn take(
                RETURNING campaign_id, clock_timestamp() AS now
            ), stored AS (
                INSERT INTO reservations
-                   (external_id, user_id, coupon_id, campaign_id, amount_minor, state, by_assignment, reserved_at, expires_at)
+                   (external_id, user_id, coupon_id, campaign_id, amount_minor, state, by_assignment, reserved_at, expires_at,
+                    cart_id, share_items, share_minors)
                SELECT $5, $2, coupon_id, campaign_id, $4, 'reserved', $6, now,
-                      now + make_interval(secs => reservation_ttl_seconds)
+                      now + make_interval(secs => reservation_ttl_seconds), $7, $8::text[], $9::bigint[]
                FROM paid JOIN wanted USING (campaign_id)
                RETURNING id, user_id, coupon_id, campaign_id, amount_minor, reserved_at, expires_at
            ), logged AS (
@@ -157,6 +173,9 @@ async fn take(
         grant.amount_minor,
         wanted.reservation.as_str(),
         grant.by_assignment,
+        wanted.cart.as_ref().map(CartId::as_str),
+        &share_items,
+        &share_minors,
     )
     .fetch_optional(connection)
     .await?;

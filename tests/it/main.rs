@@ -41,6 +41,7 @@ mod coupons {
     mod eligibility;
     mod propensity;
     mod redemption;
+    mod stacking;
     mod targets;
 }
 

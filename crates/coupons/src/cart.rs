@@ -131,6 +131,7 @@ mod tests {
             total_minor,
         };
         Cart {
+            id: None,
             currency: Currency::new("USD").unwrap(),
             lines: lines.iter().map(line).collect(),
             shipping_minor,

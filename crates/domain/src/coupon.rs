@@ -1,7 +1,7 @@
 //! Coupons: what they take off, which items they cover, which users may have them; and carts.
 
 use super::error::InvalidField;
-use super::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
+use super::id::{CampaignId, CartId, Category, CouponId, ItemId, MerchantId};
 use super::money::Currency;
 
 /// The most rules of a coupon.
@@ -240,6 +240,8 @@ pub struct CartLine {
 /// The cart of a user: what they are about to buy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cart {
+    /// `None` for a cart without an identity, whose reservations are not known.
+    pub id: Option<CartId>,
     pub currency: Currency,
     pub lines: Vec<CartLine>,
     pub shipping_minor: i64,

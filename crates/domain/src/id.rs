@@ -135,6 +135,11 @@ external_id!(
     "request_id"
 );
 external_id!(
+    /// The id of a cart, chosen by its shop: the coupons of one user's cart are used together.
+    CartId,
+    "cart_id"
+);
+external_id!(
     /// The name of a category of items; a category has no other property.
     Category,
     "category"

@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 
 use coupons::eligibility::{Usage, UserFacts};
+use coupons::stacking::HeldDiscount;
 use domain::campaign::Window;
 use domain::consent::{Consents, Purpose};
-use domain::id::{CampaignId, CouponId, UserId};
+use domain::id::{CampaignId, CartId, CouponId, ItemId, UserId};
+use domain::money::Currency;
 use domain::time::Timestamp;
 
 use super::rows::coupon_id;
@@ -21,21 +23,25 @@ pub struct UserCouponState {
     pub usages: HashMap<CouponId, Usage>,
     /// The coupons that the user was ever exposed to, in either arm.
     pub exposed: HashSet<CouponId>,
+    /// The discounts that the user's open reservations and redemptions hold for the cart, in the order of the reservations.
+    pub held: Vec<HeldDiscount>,
     /// The database's clock.
     pub now: Timestamp,
     /// `None` when the user is unknown.
     pub(in crate::store) user_key: Option<i64>,
 }
 
-/// Reads the present state of `user` and `coupons`. It lists the exposures of the last `exposure_window_days` days.
+/// Reads the present state of `user` and `coupons`, and the discounts that are held for `cart`. It lists the exposures of the last
+/// `exposure_window_days` days.
 pub async fn read(
     pool: &Pool,
     user: &UserId,
     coupons: &[CouponId],
+    cart: Option<&CartId>,
     exposure_window_days: u32,
 ) -> Result<UserCouponState, StoreError> {
     let mut connection = pool.acquire().await?;
-    read_in(&mut connection, user, coupons, exposure_window_days).await
+    read_in(&mut connection, user, coupons, cart, exposure_window_days).await
 }
 
 /// Does the same as [`read`], on a connection of the caller.
@@ -43,6 +49,7 @@ pub(in crate::store) async fn read_in(
     connection: &mut Connection,
     user: &UserId,
     coupons: &[CouponId],
+    cart: Option<&CartId>,
     exposure_window_days: u32,
 ) -> Result<UserCouponState, StoreError> {
     let ids: Vec<String> = coupons.iter().map(ToString::to_string).collect();
@@ -66,6 +73,19 @@ pub(in crate::store) async fn read_in(
                         JOIN campaigns ON campaigns.id = reservations.campaign_id
                         WHERE user_id = users.id AND state = 'reserved' AND expires_at > clock_timestamp()
                         ORDER BY reservations.id) AS "reserved!: Vec<(String, String)>",
+                  -- Without a redemption the reservation is open. One that is rolled back as a whole is no longer applied.
+                  ARRAY(SELECT (coupons.external_id, currency_code,
+                                COALESCE(redemptions.amount_minor - rolled_back_minor, reservations.amount_minor),
+                                share_items, share_minors)
+                        FROM reservations
+                        JOIN coupons ON coupons.id = reservations.coupon_id
+                        JOIN campaigns ON campaigns.id = reservations.campaign_id
+                        LEFT JOIN redemptions ON reservation_id = reservations.id
+                        WHERE reservations.user_id = users.id AND cart_id = $4
+                          AND (state = 'reserved' AND expires_at > clock_timestamp()
+                               OR state = 'confirmed' AND NOT is_cap_restored
+                                  AND (rolled_back_minor = 0 OR rolled_back_minor < redemptions.amount_minor))
+                        ORDER BY reservations.id) AS "held!: Vec<HeldRow>",
                   ARRAY(SELECT (SELECT (coupons.external_id, state, starts_at, ends_at, limit_minor, reserved_minor,
                                         spent_minor, total_cap, counters.reserved, counters.redeemed,
                                         EXISTS (SELECT FROM assignments
@@ -85,6 +105,7 @@ pub(in crate::store) async fn read_in(
         user.as_str(),
         days,
         &ids,
+        cart.map(CartId::as_str),
     )
     .fetch_one(connection)
     .await?;
@@ -103,6 +124,7 @@ pub(in crate::store) async fn read_in(
         },
         usages: HashMap::with_capacity(row.usages.len()),
         exposed: HashSet::new(),
+        held: row.held.into_iter().map(HeldRow::discount).collect::<Result<_, _>>()?,
         now: row.now,
         user_key: row.id,
     };
@@ -137,6 +159,31 @@ fn consents(records: Vec<(String, bool)>) -> Result<Consents, StoreError> {
 fn reserved((coupon, campaign): (String, String)) -> Result<(CouponId, CampaignId), StoreError> {
     let campaign = CampaignId::new(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
     Ok((coupon_id(coupon)?, campaign))
+}
+
+/// The fields stand in the order of the query.
+#[derive(Debug, sqlx::Type)]
+#[sqlx(type_name = "record")]
+struct HeldRow {
+    coupon: String,
+    currency_code: String,
+    amount_minor: i64,
+    share_items: Vec<String>,
+    share_minors: Vec<i64>,
+}
+
+impl HeldRow {
+    fn discount(self) -> Result<HeldDiscount, StoreError> {
+        let corrupt = |error| StoreError::corrupt("reservations", error);
+        let shares = self.share_items.into_iter().zip(self.share_minors);
+        let shares = shares.map(|(item, share_minor)| Ok((ItemId::new(item).map_err(corrupt)?, share_minor)));
+        Ok(HeldDiscount {
+            coupon: coupon_id(self.coupon)?,
+            currency: Currency::new(&self.currency_code).map_err(corrupt)?,
+            amount_minor: self.amount_minor,
+            shares: shares.collect::<Result<_, StoreError>>()?,
+        })
+    }
 }
 
 /// The fields stand in the order of the query.

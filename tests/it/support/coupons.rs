@@ -127,6 +127,7 @@ pub fn cart(lines: &[(usize, i64)]) -> Cart {
         lines: lines.iter().map(line).collect(),
         shipping_minor: 0,
         applied_coupon_ids: Vec::new(),
+        cart_id: String::new(),
     }
 }
 

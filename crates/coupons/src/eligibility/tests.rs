@@ -130,6 +130,7 @@ fn cart(lines: &[(&str, i64)]) -> Option<Cart> {
         total_minor,
     };
     Some(Cart {
+        id: None,
         currency: usd(),
         lines: lines.iter().map(line).collect(),
         shipping_minor: 0,

@@ -18,6 +18,7 @@ fn cart(lines: &[(&str, i64)], shipping_minor: i64) -> Cart {
         total_minor,
     };
     Cart {
+        id: None,
         currency: Currency::new("USD").unwrap(),
         lines: lines.iter().map(line).collect(),
         shipping_minor,

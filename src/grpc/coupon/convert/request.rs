@@ -16,7 +16,7 @@ use crate::store::redemptions::{Confirmation, Rollback};
 use domain::access::Caller;
 use domain::coupon::{Cart, CartLine};
 use domain::error::InvalidField;
-use domain::id::{CouponId, ItemId, OrderId, RedemptionId, RequestId, ReservationId, UserId};
+use domain::id::{CartId, CouponId, ItemId, OrderId, RedemptionId, RequestId, ReservationId, UserId};
 use domain::money::Currency;
 
 /// Most coupons that CheckEligibility takes.
@@ -245,7 +245,10 @@ fn cart(violations: &mut Violations, cart: v1::Cart) -> Option<Cart> {
         cart.applied_coupon_ids,
         MAX_APPLIED,
     );
-    currency.zip(shipping).map(|(currency, _)| Cart {
+    let id = (!cart.cart_id.is_empty()).then(|| CartId::new(&cart.cart_id).map_err(|error| error.within("cart")));
+    let id = violations.check(id.transpose());
+    currency.zip(shipping).zip(id).map(|((currency, _), id)| Cart {
+        id,
         currency,
         lines,
         shipping_minor: cart.shipping_minor,

@@ -172,6 +172,13 @@ pub(super) fn id(field: &str) -> Case {
         .good(ODD.map(text))
 }
 
+/// An id that may be empty.
+pub(super) fn optional_id(field: &str) -> Case {
+    let mut case = id(field);
+    case.bad.retain(|bad| bad.reason != "EMPTY_ID");
+    case.good([text("")])
+}
+
 pub(super) fn free_text(field: &str) -> Case {
     Case::free(field)
         .bad("TEXT_TOO_LONG", [text(&"x".repeat(1_025)), text(&"é".repeat(513))])

@@ -11,8 +11,8 @@ use likemind::grpc::proto::v1::{
 use prost_reflect::Value;
 
 use super::cases::{
-    Case, Change, Tokens, currency, encoded, enumeration, f64s, free_text, i32s, i64s, id, limit, names, required,
-    text, texts, time,
+    Case, Change, Tokens, currency, encoded, enumeration, f64s, free_text, i32s, i64s, id, limit, names, optional_id,
+    required, text, texts, time,
 };
 
 use crate::support::times::at;
@@ -308,6 +308,7 @@ fn cart(is_required: bool) -> Vec<Case> {
         number("cart.shipping_minor", 0),
         distinct_coupons("cart.applied_coupon_ids", 100),
         id("cart.applied_coupon_ids[]"),
+        optional_id("cart.cart_id"),
     ]
 }
 
@@ -519,5 +520,6 @@ fn a_cart() -> Option<Cart> {
         }],
         shipping_minor: 100,
         applied_coupon_ids: vec!["d".to_owned()],
+        cart_id: "cart".to_owned(),
     })
 }

@@ -9,3 +9,8 @@ ALTER TABLE reservations
     ADD COLUMN share_minors bigint[] NOT NULL DEFAULT '{}',
     ADD CONSTRAINT shares_are_of_items CHECK (cardinality(share_items) = cardinality(share_minors));
 CREATE INDEX reservations_by_cart ON reservations (user_id, cart_id) WHERE cart_id IS NOT NULL;
+
+-- Whether a coupon's minimum is compared with the cart before or after the discounts of other coupons.
+ALTER TABLE coupons
+    ADD COLUMN min_cart_basis text NOT NULL DEFAULT 'before_discounts'
+        CHECK (min_cart_basis IN ('before_discounts', 'after_discounts'));

@@ -56,8 +56,9 @@ pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -
         let created = sqlx::query_scalar!(
             "INSERT INTO coupons
                  (external_id, campaign_id, title, discount, percent_basis_points, amount_minor, max_discount_minor,
-                  min_cart_minor, covers_all, categories, merchants, per_user_cap, reservation_ttl_seconds, rules)
-             SELECT $1, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM campaigns WHERE external_id = $2
+                  min_cart_minor, covers_all, categories, merchants, per_user_cap, reservation_ttl_seconds, rules,
+                  min_cart_basis)
+             SELECT $1, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM campaigns WHERE external_id = $2
              ON CONFLICT (external_id) DO NOTHING RETURNING id",
             coupon.id.as_str(),
             coupon.campaign.as_str(),
@@ -73,6 +74,7 @@ pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -
             coupon.per_user_cap,
             coupon.reservation_ttl_seconds,
             rules_to_json(&coupon.rules),
+            coupon.min_cart_basis.as_str(),
         )
         .fetch_optional(&mut *tx)
         .await?;
@@ -162,7 +164,7 @@ async fn overwrite(
     sqlx::query!(
         "UPDATE coupons SET title = $2, discount = $3, percent_basis_points = $4, amount_minor = $5,
                     max_discount_minor = $6, min_cart_minor = $7, covers_all = $8, categories = $9, merchants = $10,
-                    per_user_cap = $11, reservation_ttl_seconds = $12, rules = $13
+                    per_user_cap = $11, reservation_ttl_seconds = $12, rules = $13, min_cart_basis = $14
              WHERE id = $1",
         coupon_key,
         new.title,
@@ -177,6 +179,7 @@ async fn overwrite(
         new.per_user_cap,
         new.reservation_ttl_seconds,
         rules_to_json(&new.rules),
+        new.min_cart_basis.as_str(),
     )
     .execute(&mut *connection)
     .await?;
@@ -263,7 +266,7 @@ async fn read(
         ShownRow,
         r#"SELECT coupons.id, coupons.external_id, campaigns.external_id AS campaign_id, title, discount,
                   percent_basis_points, amount_minor, max_discount_minor, min_cart_minor, covers_all, categories, merchants,
-                  per_user_cap, total_cap, reservation_ttl_seconds, rules, reserved, redeemed,
+                  per_user_cap, total_cap, reservation_ttl_seconds, rules, min_cart_basis, reserved, redeemed,
                   (SELECT count(*) FROM coupon_items WHERE coupon_items.coupon_id = coupons.id) AS "item_count!",
                   ARRAY(SELECT items.external_id FROM coupon_items JOIN items ON items.id = item_id
                         WHERE coupon_items.coupon_id = coupons.id ORDER BY items.external_id LIMIT $3) AS "items!"
@@ -292,7 +295,7 @@ pub async fn list(
         ShownRow,
         r#"SELECT coupons.id, coupons.external_id, campaigns.external_id AS campaign_id, title, discount,
                   percent_basis_points, amount_minor, max_discount_minor, min_cart_minor, covers_all, categories, merchants,
-                  per_user_cap, total_cap, reservation_ttl_seconds, rules, reserved, redeemed,
+                  per_user_cap, total_cap, reservation_ttl_seconds, rules, min_cart_basis, reserved, redeemed,
                   (SELECT count(*) FROM coupon_items WHERE coupon_items.coupon_id = coupons.id) AS "item_count!",
                   ARRAY(SELECT items.external_id FROM coupon_items JOIN items ON items.id = item_id
                         WHERE coupon_items.coupon_id = coupons.id ORDER BY items.external_id LIMIT $4) AS "items!"
@@ -322,6 +325,7 @@ struct ShownRow {
     amount_minor: Option<i64>,
     max_discount_minor: Option<i64>,
     min_cart_minor: i64,
+    min_cart_basis: String,
     covers_all: bool,
     categories: Vec<String>,
     merchants: Vec<String>,
@@ -371,6 +375,7 @@ impl TryFrom<ShownRow> for StoredCoupon {
             amount_minor: row.amount_minor,
             max_discount_minor: row.max_discount_minor,
             min_cart_minor: row.min_cart_minor,
+            min_cart_basis: row.min_cart_basis,
             covers_all: row.covers_all,
             categories: row.categories,
             merchants: row.merchants,

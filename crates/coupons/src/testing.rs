@@ -5,7 +5,7 @@ pub mod past;
 use chrono::{TimeZone, Utc};
 
 use domain::campaign::{Audience, Campaign, CampaignState, Holdout, Window};
-use domain::coupon::{Coupon, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, Scope};
+use domain::coupon::{Coupon, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MinCartBasis, Scope};
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::money::Currency;
 use domain::time::Timestamp;
@@ -44,6 +44,7 @@ pub fn coupon(id: &str) -> Coupon {
         discount: Discount::Amount { amount_minor: 100 },
         max_discount_minor: None,
         min_cart_minor: 0,
+        min_cart_basis: MinCartBasis::BeforeDiscounts,
         scope: Scope::All,
         per_user_cap: None,
         total_cap: None,

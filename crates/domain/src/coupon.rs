@@ -1,5 +1,7 @@
 //! Coupons: what they take off, which items they cover, which users may have them; and carts.
 
+use std::str::FromStr;
+
 use super::error::InvalidField;
 use super::id::{CampaignId, CartId, Category, CouponId, ItemId, MerchantId};
 use super::money::Currency;
@@ -33,6 +35,42 @@ impl Discount {
             Self::Percent { .. } => "percent",
             Self::Amount { .. } => "amount",
             Self::FreeShipping => "free_shipping",
+        }
+    }
+}
+
+/// The moment at which the covered lines of a cart are compared with a coupon's minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MinCartBasis {
+    /// Before the discounts of other coupons.
+    #[default]
+    BeforeDiscounts,
+    /// After the discounts of the coupons that are applied to the cart.
+    AfterDiscounts,
+}
+
+impl MinCartBasis {
+    /// Returns the name in storage.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeDiscounts => "before_discounts",
+            Self::AfterDiscounts => "after_discounts",
+        }
+    }
+}
+
+impl FromStr for MinCartBasis {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        match text {
+            "before_discounts" => Ok(Self::BeforeDiscounts),
+            "after_discounts" => Ok(Self::AfterDiscounts),
+            _ => Err(InvalidField::new(
+                "min_cart_basis",
+                "UNKNOWN_MIN_CART_BASIS",
+                format!("must be before_discounts or after_discounts, is {text:?}"),
+            )),
         }
     }
 }
@@ -182,6 +220,7 @@ pub struct Coupon {
     pub max_discount_minor: Option<i64>,
     /// The least that the covered lines of the cart must cost.
     pub min_cart_minor: i64,
+    pub min_cart_basis: MinCartBasis,
     pub scope: Scope,
     /// The most redemptions by one user; `None` for no limit.
     pub per_user_cap: Option<i32>,
@@ -201,6 +240,7 @@ pub struct CouponPatch {
     /// `Some(None)` removes the limit.
     pub max_discount_minor: Option<Option<i64>>,
     pub min_cart_minor: Option<i64>,
+    pub min_cart_basis: Option<MinCartBasis>,
     pub scope: Option<Scope>,
     /// `Some(None)` removes the limit.
     pub per_user_cap: Option<Option<i32>>,
@@ -218,6 +258,7 @@ impl CouponPatch {
             discount: self.discount.unwrap_or(coupon.discount),
             max_discount_minor: self.max_discount_minor.unwrap_or(coupon.max_discount_minor),
             min_cart_minor: self.min_cart_minor.unwrap_or(coupon.min_cart_minor),
+            min_cart_basis: self.min_cart_basis.unwrap_or(coupon.min_cart_basis),
             scope: self.scope.clone().unwrap_or_else(|| coupon.scope.clone()),
             per_user_cap: self.per_user_cap.unwrap_or(coupon.per_user_cap),
             total_cap: self.total_cap.unwrap_or(coupon.total_cap),

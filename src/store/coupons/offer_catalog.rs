@@ -56,7 +56,7 @@ pub(in crate::store) async fn read_coupons(connection: &mut Connection) -> Resul
         CouponRow,
         r#"SELECT coupons.id, coupons.external_id, campaigns.external_id AS campaign_id, title, discount,
                   percent_basis_points, amount_minor, max_discount_minor, min_cart_minor, covers_all, categories, merchants,
-                  per_user_cap, total_cap, reservation_ttl_seconds, rules
+                  per_user_cap, total_cap, reservation_ttl_seconds, rules, min_cart_basis
            FROM coupons JOIN campaigns ON campaigns.id = campaign_id
            JOIN coupon_counters ON coupon_counters.coupon_id = coupons.id"#
     )

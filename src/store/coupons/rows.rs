@@ -60,6 +60,7 @@ pub(super) struct CouponRow {
     pub amount_minor: Option<i64>,
     pub max_discount_minor: Option<i64>,
     pub min_cart_minor: i64,
+    pub min_cart_basis: String,
     pub covers_all: bool,
     pub categories: Vec<String>,
     pub merchants: Vec<String>,
@@ -94,6 +95,10 @@ impl CouponRow {
             discount: discount.ok_or_else(|| StoreError::corrupt("coupons", "discount"))?,
             max_discount_minor: self.max_discount_minor,
             min_cart_minor: self.min_cart_minor,
+            min_cart_basis: self
+                .min_cart_basis
+                .parse()
+                .map_err(|error| StoreError::corrupt("coupons", error))?,
             scope,
             per_user_cap: self.per_user_cap,
             total_cap: self.total_cap,

@@ -1,8 +1,8 @@
 //! Coupons as merchants define them: created, changed and listed.
 
 use likemind::grpc::proto::v1::{
-    AttributeRule, CampaignSpec, CampaignState, CategoryAffinity, Coupon, CouponSpec, Discount, GetItemRequest, Rules,
-    Scope, UpdateCouponRequest, Usage, discount, rule,
+    AttributeRule, CampaignSpec, CampaignState, CategoryAffinity, Coupon, CouponSpec, Discount, GetItemRequest,
+    MinCartBasis, Rules, Scope, UpdateCouponRequest, Usage, discount, rule,
 };
 use tonic::{Code, Status};
 
@@ -41,6 +41,7 @@ fn a_full_coupon() -> CouponSpec {
         discount: off(discount::Kind::PercentBasisPoints(5_000)),
         max_discount_minor: Some(1_000),
         min_cart_minor: Some(500),
+        min_cart_basis: Some(MinCartBasis::AfterDiscounts.into()),
         scope: covering(a_set(
             &["new one", "i01", "i00", "i01"],
             &["games", "books"],
@@ -74,6 +75,7 @@ async fn a_coupon_has_defaults_for_every_field_that_is_not_given() {
         scope: everything(),
         reservation_ttl_seconds: 900,
         rules: rules([]),
+        min_cart_basis: MinCartBasis::BeforeDiscounts.into(),
         usage: Some(Usage::default()),
         ..Coupon::default()
     };
@@ -92,6 +94,7 @@ async fn a_coupon_reads_back_as_created_and_its_unknown_items_are_created_bare()
         ("Half the price", Some(1_000))
     );
     assert_eq!((created.min_cart_minor, created.per_user_cap), (500, Some(2)));
+    assert_eq!(created.min_cart_basis(), MinCartBasis::AfterDiscounts);
     assert_eq!(
         (created.reservation_ttl_seconds, created.discount),
         (86_400, full.discount)

@@ -147,6 +147,26 @@ async fn applied_coupons_must_be_reserved_for_the_same_cart() {
 }
 
 #[tokio::test]
+async fn a_minimum_is_compared_before_or_after_other_discounts() {
+    let before = "amount_minor = 100, min_cart_minor = 500";
+    let after = "amount_minor = 100, min_cart_minor = 401, min_cart_basis = 'after_discounts'";
+    let (_database, _connection, _server, client) =
+        serve(&[("a", PERCENT_60), ("before", before), ("after", after)]).await;
+    assert_eq!(
+        check(&client, "after", basket("", &[])).await.verdict(),
+        Verdict::Eligible
+    );
+    reserve(&client, "r1", "a", basket("x", &[])).await.unwrap();
+    assert_eq!(
+        check(&client, "before", basket("x", &[])).await.verdict(),
+        Verdict::Eligible
+    );
+    let found = check(&client, "after", basket("x", &[])).await;
+    assert_eq!(found.reasons[0].code(), ReasonCode::MinCartNotMet);
+    assert_eq!(found.reasons[0].seen, "4.00 GBP");
+}
+
+#[tokio::test]
 async fn redeemed_coupons_keep_their_amounts_until_they_are_given_back() {
     let (_database, mut connection, _server, client) =
         serve(&[("a", PERCENT_60), ("b", PERCENT_60), ("c", "amount_minor = 5000")]).await;

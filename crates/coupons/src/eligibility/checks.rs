@@ -1,7 +1,7 @@
 //! The checks of an assessment, each with its failures.
 
 use domain::campaign::Audience;
-use domain::coupon::Cart;
+use domain::coupon::{Cart, MinCartBasis};
 use domain::id::CouponId;
 use domain::money::Currency;
 
@@ -26,10 +26,14 @@ impl CartFacts {
         let whole = CartAmounts::of(cart);
         let left = input.left.unwrap_or(&whole);
         let is_any_covered = covered.any();
+        let basis = match input.offer.coupon.min_cart_basis {
+            MinCartBasis::BeforeDiscounts => &whole,
+            MinCartBasis::AfterDiscounts => left,
+        };
         Self {
             currency: cart.currency,
             is_any_covered,
-            basis_minor: i64::try_from(whole.covered_minor(&covered)).unwrap_or(i64::MAX),
+            basis_minor: i64::try_from(basis.covered_minor(&covered)).unwrap_or(i64::MAX),
             is_applied: cart.applied.contains(&input.offer.coupon.id),
             discount_minor: match cart.currency == input.offer.campaign.currency && is_any_covered {
                 true => discount_minor(input.offer, &covered, left),

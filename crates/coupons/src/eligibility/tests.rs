@@ -7,7 +7,7 @@ use super::super::rules::Users;
 use super::super::testing::{campaign, coupon, item_set, listed, noon};
 use super::*;
 use domain::campaign::{Audience, Campaign};
-use domain::coupon::{CartLine, Coupon, Discount, ItemSet, Rule};
+use domain::coupon::{CartLine, Coupon, Discount, ItemSet, MinCartBasis, Rule};
 use domain::id::{Category, MerchantId};
 use recommender::snapshot::activity::Activity;
 use recommender::snapshot::fixture::{self, EXAMPLE, item_facts, item_id, snapshot_parts, user_id};
@@ -23,6 +23,7 @@ struct World {
     user: UserFacts,
     usage: Usage,
     cart: Option<Cart>,
+    left: Option<CartAmounts>,
     others: Vec<Arc<Offer>>,
     policy: Policy,
     view: View,
@@ -73,6 +74,7 @@ impl World {
                 reserved: Vec::new(),
             },
             cart: None,
+            left: None,
             others: Vec::new(),
             policy: Policy {
                 privacy: PrivacyOptions::default(),
@@ -99,7 +101,7 @@ impl World {
                 history: Some(&history),
                 view: Some(&self.view),
                 cart: self.cart.as_ref(),
-                left: None,
+                left: self.left.as_ref(),
                 others: &self.others,
                 now: self.now,
             };
@@ -343,6 +345,23 @@ fn carts_must_qualify() {
         world.cart = cart(&[("i0", 995)]);
     };
     assert_eq!(verdict(bought), (Verdict::Eligible, Some(100)));
+}
+
+#[test]
+fn a_minimum_is_checked_before_or_after_other_discounts() {
+    let with = |min_cart_basis, left_minor: i64| {
+        move |world: &mut World| {
+            world.cart = cart(&[("i0", 900)]);
+            world.left = Some(CartAmounts {
+                lines_minor: vec![left_minor],
+                shipping_minor: 0,
+            });
+            (world.coupon.min_cart_minor, world.coupon.min_cart_basis) = (500, min_cart_basis);
+        }
+    };
+    check(with(MinCartBasis::BeforeDiscounts, 499), &[]);
+    check(with(MinCartBasis::AfterDiscounts, 500), &[]);
+    check(with(MinCartBasis::AfterDiscounts, 499), &["MIN_CART_NOT_MET"]);
 }
 
 #[test]

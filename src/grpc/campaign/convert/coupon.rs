@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::at_least;
+use super::{at_least, unknown};
 use crate::admission;
 use crate::admission::refusal::Refusal;
 use crate::grpc::convert::required;
@@ -12,7 +12,7 @@ use crate::store::coupons::StoredCoupon;
 use domain::access::Caller;
 use domain::coupon::{
     Coupon, CouponPatch, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MAX_BASIS_POINTS,
-    MAX_RESERVATION_TTL_SECONDS, MAX_RULES, MAX_VALUES, Rule, Scope,
+    MAX_RESERVATION_TTL_SECONDS, MAX_RULES, MAX_VALUES, MinCartBasis, Rule, Scope,
 };
 use domain::error::InvalidField;
 use domain::id::{CampaignId, Category, CouponId, ItemId, MerchantId};
@@ -37,6 +37,7 @@ fn spec(violations: &mut Violations, spec: v1::CouponSpec, caller: &Caller) -> R
     let discount = field.check(spec.discount.map(discount).transpose());
     let max_discount = field.check(at_least("max_discount_minor", spec.max_discount_minor, 1));
     let min_cart = field.check(at_least("min_cart_minor", spec.min_cart_minor, 0));
+    let basis = field.check(spec.min_cart_basis.map(min_cart_basis).transpose());
     let scope = field.all(spec.scope.map(scope));
     let user_cap = field.check(at_least("per_user_cap", spec.per_user_cap.map(i64::from), 1));
     let total_cap = field.check(at_least("total_cap", spec.total_cap, 0));
@@ -47,10 +48,11 @@ fn spec(violations: &mut Violations, spec: v1::CouponSpec, caller: &Caller) -> R
         .zip(title)
         .zip(discount)
         .zip(max_discount)
-        .zip(min_cart);
+        .zip(min_cart)
+        .zip(basis);
     let limits = scope.zip(user_cap).zip(total_cap).zip(ttl).zip(rules);
     let spec = fields.zip(limits).map(|(fields, limits)| {
-        let (((((id, campaign), title), discount), max_discount_minor), min_cart_minor) = fields;
+        let ((((((id, campaign), title), discount), max_discount_minor), min_cart_minor), min_cart_basis) = fields;
         let ((((scope, user_cap), total_cap), reservation_ttl_seconds), rules) = limits;
         Spec {
             campaign,
@@ -60,6 +62,7 @@ fn spec(violations: &mut Violations, spec: v1::CouponSpec, caller: &Caller) -> R
                 discount,
                 max_discount_minor: max_discount_minor.map(Some),
                 min_cart_minor,
+                min_cart_basis,
                 scope,
                 // An i32 before.
                 per_user_cap: user_cap.map(|cap| i32::try_from(cap).ok()),
@@ -70,6 +73,14 @@ fn spec(violations: &mut Violations, spec: v1::CouponSpec, caller: &Caller) -> R
         }
     });
     Ok(spec)
+}
+
+fn min_cart_basis(basis: i32) -> Result<MinCartBasis, InvalidField> {
+    match v1::MinCartBasis::try_from(basis) {
+        Ok(v1::MinCartBasis::Unspecified | v1::MinCartBasis::BeforeDiscounts) => Ok(MinCartBasis::BeforeDiscounts),
+        Ok(v1::MinCartBasis::AfterDiscounts) => Ok(MinCartBasis::AfterDiscounts),
+        Err(_) => Err(unknown("min_cart_basis", basis)),
+    }
 }
 
 /// Checks the merchants in the scope and in every rule.
@@ -312,6 +323,7 @@ pub fn new_coupon(request: v1::CreateCouponRequest, caller: &Caller) -> Result<C
         discount,
         max_discount_minor: patch.max_discount_minor.flatten(),
         min_cart_minor: patch.min_cart_minor.unwrap_or(0),
+        min_cart_basis: patch.min_cart_basis.unwrap_or_default(),
         scope: patch.scope.unwrap_or(Scope::All),
         per_user_cap: patch.per_user_cap.flatten(),
         total_cap: patch.total_cap.flatten(),
@@ -375,6 +387,11 @@ impl From<StoredCoupon> for v1::Coupon {
             }),
             max_discount_minor: coupon.max_discount_minor,
             min_cart_minor: coupon.min_cart_minor,
+            min_cart_basis: match coupon.min_cart_basis {
+                MinCartBasis::BeforeDiscounts => v1::MinCartBasis::BeforeDiscounts,
+                MinCartBasis::AfterDiscounts => v1::MinCartBasis::AfterDiscounts,
+            }
+            .into(),
             scope: Some(v1::Scope {
                 of: Some(match coupon.scope {
                     Scope::All => v1::scope::Of::Everything(true),

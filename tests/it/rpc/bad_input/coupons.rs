@@ -210,6 +210,7 @@ fn coupon(is_new: bool) -> Vec<Case> {
         number("coupon.discount.amount_minor", 1),
         number("coupon.max_discount_minor", 1).or_absent(),
         number("coupon.min_cart_minor", 0).or_absent(),
+        enumeration("coupon.min_cart_basis", 2).or_absent(),
         Case::free("coupon.scope").or_absent(),
         required("coupon.scope.of"),
         Case::free("coupon.per_user_cap")
@@ -498,6 +499,7 @@ fn coupon_specs(id: &str, campaign_id: &str) -> impl Iterator<Item = CouponSpec>
         }),
         max_discount_minor: Some(500),
         min_cart_minor: Some(0),
+        min_cart_basis: Some(0),
         scope: Some(Scope {
             of: Some(scope::Of::Items(set())),
         }),

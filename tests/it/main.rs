@@ -4,6 +4,7 @@
 mod support {
     pub mod answers;
     pub mod api_keys;
+    pub mod authority;
     pub mod caller;
     pub mod campaigns;
     pub mod coupons;
@@ -88,6 +89,7 @@ mod operations {
     mod logs;
     mod metrics;
     mod outage;
+    mod postgres_tls;
     mod quickstart;
     mod shutdown;
     mod startup;

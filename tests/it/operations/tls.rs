@@ -1,7 +1,5 @@
 //! TLS: handshakes, refusals, and the change of certificates while a server runs.
 
-mod authority;
-
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -15,8 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use self::authority::{Authority, Identity};
-
+use crate::support::authority::{Authority, Identity};
 use crate::support::metrics::{free_port, scrape, value};
 use crate::support::postgres::TestDatabase;
 use crate::support::program::{Server, command, output, run};

@@ -28,6 +28,13 @@ impl Authority {
         self.identity(CertificateParams::new(["127.0.0.1".to_owned()]).unwrap())
     }
 
+    /// Signs a certificate for a client that is called `name`.
+    pub fn sign_client(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        self.identity(params)
+    }
+
     /// Signs a certificate that has expired.
     pub fn sign_expired(&self) -> Identity {
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();

@@ -1,5 +1,9 @@
 //! The commands, one file each.
 
+// Its macros take the place of the standard library's in all commands.
+#[macro_use]
+mod output;
+
 pub mod call;
 mod config;
 mod database;
@@ -130,10 +134,14 @@ pub fn run() -> ExitCode {
         runtime.shutdown_background();
         result
     });
-    match result {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
+    match (result, output::failure()) {
+        (Ok(Exit::Done), Some(error)) => {
+            eprintln!("error: standard output cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+        (Ok(exit), _) => exit.into(),
+        (Err(error), _) => {
+            eprintln!("error: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }

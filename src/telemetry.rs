@@ -73,6 +73,8 @@ pub fn init_logs(options: &TelemetryOptions) {
     let filter = EnvFilter::try_new(&options.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // Such an error would be printed to standard error, which panics when nobody reads it any more.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     let result = match options.log_format {

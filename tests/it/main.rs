@@ -94,6 +94,7 @@ mod operations {
     mod shutdown;
     mod startup;
     mod tls;
+    mod unread_output;
 }
 
 mod private_postgres;

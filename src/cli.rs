@@ -28,6 +28,7 @@ use tokio::runtime::Runtime;
 
 use self::call::CallOutcome;
 use crate::config::{Config, Sources};
+use crate::store::postgres::options::without_passwords;
 use crate::telemetry;
 use domain::error::chain;
 
@@ -127,7 +128,7 @@ impl From<Exit> for ExitCode {
 ///
 /// The runtime is created here and not in `main`, so that the commands are compiled once, with the library.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| exit_for_usage(&error));
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(dispatch(cli));
         // Blocking computations that were abandoned need not finish.
@@ -143,6 +144,20 @@ pub fn run() -> ExitCode {
         (Err(error), _) => {
             eprintln!("error: {}", chain(&*error));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the help, the version, or what is wrong with the arguments, and ends the process.
+fn exit_for_usage(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let shown = without_passwords(&text);
+    // The library prints in color, but quotes the arguments as they are.
+    match shown == text {
+        true => error.exit(),
+        false => {
+            eprintln!("{}", shown.trim_end());
+            std::process::exit(error.exit_code())
         }
     }
 }

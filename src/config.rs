@@ -10,7 +10,7 @@ use crate::app::train::TrainerOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;
-use crate::store::postgres::options::DatabaseOptions;
+use crate::store::postgres::options::{DatabaseOptions, without_passwords};
 use crate::telemetry::TelemetryOptions;
 use coupons::options::CouponOptions;
 use domain::consent::PrivacyOptions;
@@ -65,8 +65,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the configuration is not valid")]
-    Load(#[source] config::ConfigError),
+    /// The library quotes the values that it refuses, and whole lines of a file, so this is its text without passwords.
+    #[error("the configuration is not valid: {0}")]
+    Load(String),
     #[error("the configuration is not valid")]
     Value(#[from] InvalidField),
 }
@@ -85,10 +86,10 @@ impl Config {
             .source(Some(sources.environment.clone().into_iter().collect()));
         builder = builder.add_source(environment);
         for (key, value) in &sources.flags {
-            builder = builder.set_override(key, value.as_str()).map_err(ConfigError::Load)?;
+            builder = builder.set_override(key, value.as_str()).map_err(refused)?;
         }
-        let loaded = builder.build().map_err(ConfigError::Load)?;
-        let config: Self = loaded.try_deserialize().map_err(ConfigError::Load)?;
+        let loaded = builder.build().map_err(refused)?;
+        let config: Self = loaded.try_deserialize().map_err(refused)?;
         config.validate()?;
         Ok(config)
     }
@@ -150,6 +151,10 @@ fn push_entry(text: &mut String, key: &str, value: &serde_json::Value) {
         serde_json::Value::Null => text.push_str(&format!("# {key} is not set\n")),
         value => text.push_str(&format!("{key} = {value}\n")),
     }
+}
+
+fn refused(error: config::ConfigError) -> ConfigError {
+    ConfigError::Load(without_passwords(&error.to_string()))
 }
 
 fn read_file(named: Option<&Path>) -> Result<Option<String>, ConfigError> {
@@ -258,6 +263,18 @@ mod tests {
                 assert!(is_documented, "{key} is missing in the tables of docs/configuration.md");
             }
         }
+    }
+
+    #[test]
+    fn errors_quote_no_password() {
+        let check = |toml: &str, environment: &[(&str, &str)]| {
+            let error = load(toml, environment, &[]).unwrap_err();
+            assert!(error.contains("postgres://me:[redacted]@db/x"), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        };
+        check("", &[("LIKEMIND__DATABASE", "postgres://me:s3cret@db/x")]);
+        check("database = 'postgres://me:s3cret@db/x'", &[]);
+        check("[database]\nurl = 'postgres://me:s3cret@db/x", &[]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::store::postgres::databases;
 use crate::store::postgres::migrations::{self, Schema};
 use crate::store::postgres::options::DatabaseOptions;
 use crate::store::postgres::pool::Pool;
+use domain::error::chain;
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 
 /// An open database. A private PostgreSQL runs until this is closed or dropped.
@@ -38,10 +39,16 @@ impl Database {
         let Some(url) = &config.database.url else {
             return Self::open_private(config, purpose).await;
         };
-        let url = url.expose().to_owned();
+        let (redacted, url) = (url, url.expose().to_owned());
         let pool = Pool::lazy(&url, &options(config, purpose))?;
-        if purpose != Purpose::Migrating {
-            check_schema(&pool, purpose).await?;
+        match check(&pool, purpose).await {
+            Ok(Schema::Current) => {}
+            Ok(other) => anyhow::bail!(remedy(other)),
+            Err(error @ StoreError::Unavailable(_)) if purpose == Purpose::Serving => {
+                tracing::warn!(error = %chain(&error), "serving begins when the database is available");
+                tokio::spawn(check_schema_later(pool.clone()));
+            }
+            Err(error) => return Err(anyhow::Error::from(error).context(format!("database.url {redacted:?}"))),
         }
         Ok(Self {
             pool,
@@ -119,16 +126,12 @@ async fn start_private(config: &Config) -> anyhow::Result<PrivatePostgres> {
         .context("database.url is not set, and no private PostgreSQL could be started in its place")
 }
 
-async fn check_schema(pool: &Pool, purpose: Purpose) -> anyhow::Result<()> {
-    match migrations::schema(pool).await {
-        Ok(Schema::Current) => Ok(()),
-        Ok(other) => anyhow::bail!(remedy(other)),
-        Err(error @ StoreError::Unavailable(_)) if purpose == Purpose::Serving => {
-            tracing::warn!(%error, "the database is not available yet; requests are answered once it is");
-            tokio::spawn(check_schema_later(pool.clone()));
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+/// Checks that the database accepts connections and, unless it is to be migrated, compares its schema.
+async fn check(pool: &Pool, purpose: Purpose) -> Result<Schema, StoreError> {
+    pool.probe().await?;
+    match purpose {
+        Purpose::Migrating => Ok(Schema::Current),
+        Purpose::Serving | Purpose::Job => migrations::schema(pool).await,
     }
 }
 

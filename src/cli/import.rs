@@ -18,7 +18,7 @@ use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, Progress, import};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
-use domain::error::InvalidField;
+use domain::error::{InvalidField, chain};
 use domain::rating::RatingScale;
 
 #[derive(Debug, clap::Args)]
@@ -185,7 +185,7 @@ pub(super) async fn run(args: ImportArgs, config: Config) -> anyhow::Result<Exit
         Ok(summary) if summary.interrupted => Ok(Exit::Interrupted),
         Ok(_) => Ok(Exit::Done),
         Err(error) if is_usage(&error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", chain(&*error));
             Ok(Exit::Usage)
         }
         Err(error) => Err(error),

@@ -17,6 +17,7 @@ use coupons::eligibility::Policy;
 use coupons::propensity::FeatureContribution;
 use coupons::scoring::{Explanation, RankBy};
 use domain::access::{Caller, Role};
+use domain::error::chain;
 use domain::id::CouponId;
 use recommender::snapshot::Snapshot;
 
@@ -102,7 +103,7 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
     };
     let exit = match listed {
         Err(error) if is_refusal(&error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", chain(&*error));
             Exit::Refused
         }
         Err(error) if matches!(error.downcast_ref(), Some(TargetsError::NoSnapshot(_))) => {

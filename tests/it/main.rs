@@ -91,6 +91,7 @@ mod operations {
     mod outage;
     mod postgres_tls;
     mod quickstart;
+    mod refused_databases;
     mod shutdown;
     mod startup;
     mod tls;

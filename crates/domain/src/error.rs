@@ -28,13 +28,17 @@ impl InvalidField {
     }
 }
 
-/// Returns the texts of an error and of its causes in one line, separated by colons.
+/// Returns the texts of an error and of its causes in one line, separated by colons. A cause is left out where the error
+/// above it has ended with the same text, as the errors of some libraries do.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -4,6 +4,8 @@ use std::fmt;
 
 use domain::error::InvalidField;
 
+const REDACTED: &str = "[redacted]";
+
 /// A connection URL, which is shown, logged and serialized without its password.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
@@ -19,8 +21,26 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// Refuses what the library that connects would let pass, or would log.
+    fn validate(&self) -> Result<(), InvalidField> {
+        let refused = |message: String| Err(InvalidField::new("database.url", "INVALID_URL", message));
+        let is_scheme = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        };
+        match self.0.split_once("://") {
+            Some(("postgres" | "postgresql", rest)) if rest.contains("sslpassword=") => {
+                refused("sslpassword is not supported: sslkey must name a key without a password".to_owned())
+            }
+            Some(("postgres" | "postgresql", _)) => Ok(()),
+            Some((scheme, _)) if is_scheme(scheme) => refused(format!(
+                "must begin with postgres://, not with {scheme}://: Likemind keeps its data in PostgreSQL"
+            )),
+            _ => refused("must be postgres://user:password@host:port/database".to_owned()),
+        }
+    }
+
     fn redacted(&self) -> String {
-        const REDACTED: &str = "[redacted]";
         // A password that is not percent-encoded may hold any character; the last @ ends it.
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return REDACTED.to_owned();
@@ -61,6 +81,35 @@ impl serde::Serialize for DatabaseUrl {
     }
 }
 
+/// Returns `text` with every password of a URL replaced. It replaces rather too much than too little.
+pub fn without_passwords(text: &str) -> String {
+    text.split('\n')
+        .map(line_without_passwords)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn line_without_passwords(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("://") else {
+        return line.to_owned();
+    };
+    // A password that is not percent-encoded may hold any character; the last @ ends it.
+    let rest = match rest.rsplit_once('@') {
+        Some((user, location)) => match user.split_once(':') {
+            Some((name, _)) => format!("{name}:{REDACTED}@{location}"),
+            None => rest.to_owned(),
+        },
+        None => rest.to_owned(),
+    };
+    let mut pieces = rest.split("password=");
+    let mut redacted = format!("{before}://{}", pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let end = piece.find(|c: char| c == '&' || c == '"' || c == '\'' || c.is_whitespace());
+        redacted.push_str(&format!("password={REDACTED}{}", &piece[end.unwrap_or(piece.len())..]));
+    }
+    redacted
+}
+
 /// Section `database`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -97,6 +146,7 @@ impl DatabaseOptions {
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
+        self.url.as_ref().map_or(Ok(()), DatabaseUrl::validate)?;
         if self.max_connections < Self::MIN_CONNECTIONS {
             return Err(InvalidField::new(
                 "database.max_connections",
@@ -149,5 +199,52 @@ mod tests {
             "postgres:///x?password=[redacted]&sslpassword=[redacted]&password=[redacted]",
         );
         check("host=db password=s3cret", "[redacted]");
+    }
+
+    #[test]
+    fn only_urls_of_postgresql_are_accepted() {
+        let check = |url: &str, part: Option<&str>| {
+            let options = DatabaseOptions {
+                url: Some(DatabaseUrl::new(url)),
+                ..DatabaseOptions::default()
+            };
+            let message = options.validate().map_err(|error| error.to_string());
+            match part {
+                None => assert_eq!(message, Ok(()), "{url}"),
+                Some(part) => {
+                    let message = message.unwrap_err();
+                    assert!(
+                        message.contains("database.url") && message.contains(part) && !message.contains("s3cret"),
+                        "{message}"
+                    );
+                }
+            }
+        };
+        check("postgres://me:s3cret@db/x", None);
+        check(
+            "postgresql://me:s3cret@db/x?sslmode=require&channel_binding=require",
+            None,
+        );
+        check("mysql://me:s3cret@db/x", Some("mysql://"));
+        check("sqlite:///x", Some("sqlite://"));
+        check("me:s3cret@db://x", Some("postgres://user"));
+        check("host=db password=s3cret", Some("postgres://user"));
+        check("", Some("postgres://user"));
+        check("postgres://db/x?sslkey=a&sslpassword=s3cret", Some("sslpassword"));
+    }
+
+    #[test]
+    fn texts_lose_the_passwords_of_their_urls() {
+        let check = |text: &str, expected: &str| assert_eq!(without_passwords(text), expected);
+        check("no URL at all, a@b", "no URL at all, a@b");
+        check("see https://example.com/x", "see https://example.com/x");
+        check(
+            "1 | url = \"postgres://me:s3@cret@db/x\n  | ^ unclosed",
+            "1 | url = \"postgres://me:[redacted]@db/x\n  | ^ unclosed",
+        );
+        check(
+            "string \"postgres:///x?password=s3cret\", expected",
+            "string \"postgres:///x?password=[redacted]\", expected",
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgPool, Postgres};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 
 use crate::store::error::StoreError;
 use crate::store::postgres::options::DatabaseOptions;
@@ -113,6 +113,28 @@ impl Pool {
         begun.map_err(|error| self.refused(error, before))
     }
 
+    /// Checks that the database accepts connections. While connections are refused, the pool tries again until its time is
+    /// up and forgets why, so this then connects once more without it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with the reason.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        match self.acquire().await {
+            Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)) => {}
+            acquired => return acquired.map(drop),
+        }
+        let limit = self.inner.options().get_acquire_timeout();
+        let options = self.inner.connect_options();
+        match tokio::time::timeout(limit, PgConnection::connect_with(&options)).await {
+            Ok(connected) => Ok(connected.map(drop)?),
+            Err(_) => {
+                let message = format!("no answer within {limit:?}");
+                let silent = io::Error::new(io::ErrorKind::TimedOut, message);
+                Err(StoreError::Unavailable(sqlx::Error::Io(silent)))
+            }
+        }
+    }
+
     /// Converts the error of the pool, which is the same for a busy database and for one that is away. If it is away, either
     /// nobody gets a connection, or the caller was opening one itself, so that the pool is not full: this is the case at
     /// the beginning and at the end of an outage.
@@ -131,7 +153,7 @@ impl Pool {
     /// [`StoreError::InvalidUrl`]; [`StoreError::Unavailable`] when the database does not answer.
     pub async fn connect(url: &str, options: &DatabaseOptions) -> Result<Self, StoreError> {
         let pool = Self::lazy(url, options)?;
-        drop(pool.inner.acquire().await?);
+        pool.probe().await?;
         Ok(pool)
     }
 

@@ -88,6 +88,7 @@ mod operations {
     mod limits;
     mod logs;
     mod metrics;
+    mod migrations;
     mod outage;
     mod postgres_tls;
     mod quickstart;

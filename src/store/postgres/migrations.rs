@@ -17,10 +17,23 @@ static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// [`StoreError::Migration`] also when the database is newer than this program.
 pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
     let mut connection = pool.inner.acquire().await?;
-    let before = applied(&mut connection).await?;
-    // sqlx guards the run with a lock, so that two servers may start at once.
+    // The run takes the same lock again. It is taken here so that what others apply meanwhile is not counted.
+    connection.lock().await.map_err(StoreError::Migration)?;
+    let applied = migrate_locked(&mut connection).await;
+    match connection.unlock().await {
+        Ok(()) => applied,
+        // The lock would go back to the pool with its connection.
+        Err(error) => {
+            connection.close_on_drop();
+            applied.and(Err(StoreError::Migration(error)))
+        }
+    }
+}
+
+async fn migrate_locked(connection: &mut sqlx::PgConnection) -> Result<usize, StoreError> {
+    let before = applied(connection).await?;
     MIGRATOR.run(&mut *connection).await.map_err(StoreError::Migration)?;
-    Ok(applied(&mut connection).await? - before)
+    Ok(applied(connection).await? - before)
 }
 
 /// The schema of the database, compared with that of this program.

@@ -37,6 +37,11 @@ impl TestDatabase {
         Self::copy_of(TEMPLATE).await
     }
 
+    /// Creates a database without any table.
+    pub async fn without_schema() -> Self {
+        Self::copy_of("template0").await
+    }
+
     /// Creates another database with the same content. Nobody may be connected to this one.
     pub async fn copy(&self) -> Self {
         Self::copy_of(&self.name).await

@@ -83,12 +83,19 @@ async fn show_and_serve(
         }
     };
     match (&shown, args.exit) {
-        (Ok(()), false) => println!("\nServing on {address} until Ctrl-C."),
+        (Ok(commands), false) => {
+            commands.print(&key);
+            println!("\nServing on {address} until Ctrl-C.");
+        }
         _ => shutdown.cancel(),
     }
     serving.await.context(PANICKED)??;
     pool.close().await;
-    shown.map(|()| Exit::Done)
+    shown?;
+    if args.exit {
+        Commands::print_how_to_start_again();
+    }
+    Ok(Exit::Done)
 }
 
 /// Creates a key for this run and revokes those of earlier runs, which nobody uses any more.
@@ -112,13 +119,12 @@ async fn new_key(pool: &Pool) -> anyhow::Result<String> {
     Ok(key.expose())
 }
 
-/// Calls the running server over gRPC and prints its answers, then commands to try.
-async fn show(config: &Config, address: &str, key: &str) -> anyhow::Result<()> {
+/// Calls the running server over gRPC and prints its answers. Returns the commands to try next.
+async fn show(config: &Config, address: &str, key: &str) -> anyhow::Result<Commands> {
     let mut demo = Demo::connect(address, key).await?;
     demo.wait_for_snapshot().await?;
     let mut commands = Commands::new(config, address);
     recommendations::show(&mut demo, &mut commands).await?;
     coupons::show(&mut demo, &mut commands).await?;
-    commands.print(key);
-    Ok(())
+    Ok(commands)
 }

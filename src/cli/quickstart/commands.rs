@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::cli::call::{KEY_VARIABLE, command_line, quoted};
 use crate::cli::database::data_dir;
 use crate::config::Config;
+use crate::store::postgres::options::without_passwords;
 
 pub(super) struct Commands {
     /// The path of this program for the user's shell.
@@ -73,6 +74,19 @@ impl Commands {
         self.add(line);
     }
 
+    /// Prints how to begin again when the server, and with it every command that asks it, has ended.
+    pub(super) fn print_how_to_start_again() {
+        let mut words = std::env::args().filter(|word| word != "--exit");
+        let program = words.next().unwrap_or_else(|| "likemind".to_owned());
+        let words: Vec<String> = std::iter::once(program)
+            .chain(words.map(|word| without_passwords(&word)))
+            .map(|word| quoted(&word))
+            .collect();
+        println!("\nThe server has ended, and with it its API key. To serve this again and to see how to ask it:");
+        println!("  {}", words.join(" "));
+    }
+
+    /// Prints the commands for whoever has `key`.
     pub(super) fn print(&self, key: &str) {
         for (position, section) in self.sections.iter().enumerate() {
             println!("\n{}", section.title);

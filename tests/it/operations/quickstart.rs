@@ -85,7 +85,10 @@ fn assert_answers(printed: &str) {
     let similar = section(printed, "Which items are bought by the same customers as ");
     assert_eq!(ranked(&similar).len(), 5, "{similar:?}");
     assert!(ranked(&similar)[0] <= 1.0, "{similar:?}");
+}
 
+/// Checks that a quickstart that serves prints how to ask it.
+fn assert_commands(printed: &str) {
     let commands = section(printed, "Try it from another terminal");
     for rpc in [
         "Recommend",
@@ -188,12 +191,28 @@ fn import_and_train(data_dir: &Path) {
         "{printed}"
     );
     assert!(!printed.contains("until Ctrl-C"), "{printed}");
+    assert_only_says_how_to_start_again(&printed, data_dir);
     assert_answers(&printed);
     assert_coupon_answers(&printed, 0);
     // data/README.md states the same number.
     assert!(printed.contains("rejected 372: ZERO_QUANTITY"), "{printed}");
     assert_eq!(printed.matches("  rejected ").count(), 1, "{printed}");
     assert_ended(data_dir);
+}
+
+/// The server and its key are gone, so no command may be printed that needs them.
+fn assert_only_says_how_to_start_again(printed: &str, data_dir: &Path) {
+    assert!(
+        !printed.contains("LIKEMIND_API_KEY") && !printed.contains(" call "),
+        "{printed}"
+    );
+    let again = printed.trim_end().lines().last().unwrap();
+    let (program, data_dir) = (env!("CARGO_BIN_EXE_likemind"), data_dir.to_str().unwrap());
+    assert!(
+        again.contains(program) && again.contains("quickstart") && again.contains(data_dir),
+        "{again}"
+    );
+    assert!(!again.contains("--exit"), "{again}");
 }
 
 /// A quickstart that serves, and what it printed.
@@ -225,6 +244,7 @@ fn kill_and_serve_again(data_dir: &Path) -> Serving {
         "{printed}"
     );
     assert_answers(&printed);
+    assert_commands(&printed);
     assert_coupon_answers(&printed, 0);
     let export = section(&printed, "Try it from another terminal")[0].trim().to_owned();
     assert!(export.starts_with("export LIKEMIND_API_KEY=lm_"), "{export}");

@@ -8,6 +8,7 @@ pub mod call;
 mod config;
 mod database;
 mod evaluate;
+mod figures;
 mod import;
 mod keys;
 mod migrate;

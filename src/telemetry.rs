@@ -1,5 +1,7 @@
 //! Sets up logs on standard error and metrics on an HTTP port of their own.
 
+mod text;
+
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
@@ -8,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::text::EachFactOnce;
 use domain::error::InvalidField;
 
 /// Section `telemetry`.
@@ -78,7 +81,9 @@ pub fn init_logs(options: &TelemetryOptions) {
         .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     let result = match options.log_format {
-        LogFormat::Text => registry.with(layer.with_target(false)).try_init(),
+        LogFormat::Text => registry
+            .with(layer.with_target(false).fmt_fields(EachFactOnce))
+            .try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
     // It fails only if logs were set up before, which then stay as they are.

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::database::{Database, Purpose};
+use super::figures::Figure;
 use super::{Exit, process};
 use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest};
 use crate::config::Config;
@@ -198,7 +199,11 @@ fn columns(explain: bool) -> Vec<String> {
 }
 
 fn csv_row(snapshot: &Snapshot, target: &Target, explain: bool) -> anyhow::Result<String> {
-    let mut fields = vec![target.rank.to_string(), target.user.clone(), target.score.to_string()];
+    let mut fields = vec![
+        target.rank.to_string(),
+        target.user.clone(),
+        Figure(target.score).to_string(),
+    ];
     if explain {
         let explanation = target.explanation.as_ref();
         fields.push(explanation.map_or_else(String::new, |explanation| in_words(snapshot, explanation)));
@@ -223,18 +228,19 @@ fn in_words(snapshot: &Snapshot, explanation: &Explanation) -> String {
                 "" => snapshot.items().id(term.item).to_owned(),
                 title => title.to_owned(),
             };
-            let item = |term: &AffinityTerm| format!("{} {:.4}", name(term), term.contribution);
+            let item = |term: &AffinityTerm| format!("{} {:.4}", name(term), Figure(term.contribution));
             let mut parts: Vec<String> = affinity.items.iter().map(item).collect();
             if affinity.other_items > 0 {
                 let (others, contribution) = (affinity.other_items, affinity.other_items_contribution);
-                parts.push(format!("{others} others {contribution:.4}"));
+                parts.push(format!("{others} others {:.4}", Figure(contribution)));
             }
             parts.join("; ")
         }
         Explanation::Propensity(propensity) => {
-            let feature =
-                |feature: &FeatureContribution| format!("{} {:+.4}", feature.feature.as_str(), feature.contribution);
-            let base = std::iter::once(format!("base {:+.4}", propensity.base_log_odds));
+            let feature = |feature: &FeatureContribution| {
+                format!("{} {:+.4}", feature.feature.as_str(), Figure(feature.contribution))
+            };
+            let base = std::iter::once(format!("base {:+.4}", Figure(propensity.base_log_odds)));
             base.chain(propensity.features.iter().map(feature))
                 .collect::<Vec<_>>()
                 .join("; ")

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::campaign::{self, YOGURT};
 use super::commands::Commands;
 use super::demo::{Demo, array, named, number, text};
+use crate::cli::figures::Figure;
 
 /// A past coupon of the sample, and a household that was not assigned to its campaign.
 const PAST_COUPON: &str = "cj-8:10000085364";
@@ -92,7 +93,7 @@ async fn show_targets(demo: &mut Demo, commands: &mut Commands) -> anyhow::Resul
                 "  {:>2}. {:<40} {:.4}",
                 number(&target["rank"]),
                 text(&target["user_id"]),
-                number(&target["score"])
+                Figure(number(&target["score"]))
             );
             println!("      {}", target_reason(target));
         }
@@ -155,14 +156,14 @@ fn measure_in_words(by: &str) -> &'static str {
 /// Describes the largest parts of a target's score.
 fn target_reason(target: &Value) -> String {
     let items = array(&target["affinity"]["items"]).iter();
-    let bought = |item: &Value| format!("{} {:+.4}", named(item), number(&item["contribution"]));
+    let bought = |item: &Value| format!("{} {:+.4}", named(item), Figure(number(&item["contribution"])));
     let features = array(&target["propensity"]["features"]).iter();
     let feature = |feature: &Value| {
         let name = text(&feature["feature"]).replace('_', " ");
         let (value, contribution) = (number(&feature["value"]), number(&feature["contribution"]));
         // Most values are counts.
         let decimals = if value.fract() == 0.0 { 0 } else { 2 };
-        format!("{name} {value:.decimals$}: {contribution:+.2}")
+        format!("{name} {:.decimals$}: {:+.2}", Figure(value), Figure(contribution))
     };
     let parts: Vec<String> = items.map(bought).chain(features.map(feature)).take(MAX_PARTS).collect();
     match (parts.is_empty(), target["affinity"].is_object()) {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::commands::Commands;
 use super::demo::{Demo, array, named, number};
+use crate::cli::figures::Figure;
 
 /// The number of items of an explanation that are shown one by one.
 const MAX_TERMS: usize = 6;
@@ -29,7 +30,7 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
             "  {:>2}. {:<40} {:.4}",
             number(&item["rank"]),
             named(item),
-            number(&item["score"])
+            Figure(number(&item["score"]))
         );
         println!("      {}", reason(&item["explanation"]));
     }
@@ -39,7 +40,7 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
             "  {:>2}. {:<40} {:.4}",
             number(&item["rank"]),
             named(item),
-            number(&item["score"])
+            Figure(number(&item["score"]))
         );
     }
 
@@ -62,10 +63,10 @@ fn print_prediction(rating: &Value) {
     let explanation = &rating["explanation"];
     println!(
         "  {:.2} from {} neighbors:",
-        number(&rating["value"]),
+        Figure(number(&rating["value"])),
         number(&rating["support"])
     );
-    let term = |value: f64, what: String| println!("  {value:>+8.3}  {what}");
+    let term = |value: f64, what: String| println!("  {:>+8.3}  {what}", Figure(value));
     term(number(&explanation["global_mean"]), "mean of all ratings".to_owned());
     term(
         number(&explanation["user_bias"]),

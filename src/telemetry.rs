@@ -1,10 +1,14 @@
-//! Sets up logs on standard error and metrics on an HTTP port of their own.
+//! Sets up logs on standard error, and metrics and probes on an HTTP port of their own.
 
+mod http;
+mod process;
 mod text;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -62,8 +66,10 @@ pub enum TelemetryError {
     Metrics {
         listen: SocketAddr,
         #[source]
-        source: BuildError,
+        source: std::io::Error,
     },
+    #[error("metrics cannot be recorded")]
+    Recorder(#[source] BuildError),
 }
 
 /// The upper bounds of the buckets of RPC latencies, in seconds.
@@ -90,21 +96,91 @@ pub fn init_logs(options: &TelemetryOptions) {
     drop(result);
 }
 
-/// Starts the HTTP listener of the metrics on the current runtime.
+/// Whether the server should get calls, as `/readyz` answers it. The server says how to find out when it has started.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<OnceLock<Check>>);
+
+type Check = Box<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
+
+impl Readiness {
+    /// `check` returns why the server should get no calls. Of several calls the first counts.
+    pub fn set(&self, check: impl Fn() -> Result<(), &'static str> + Send + Sync + 'static) {
+        // Whoever was first stays.
+        let _ = self.0.set(Box::new(check));
+    }
+
+    fn get(&self) -> Result<(), &'static str> {
+        self.0.get().map_or(Err("the server is starting"), |check| check())
+    }
+}
+
+/// Starts the HTTP listener for metrics and probes on the current runtime.
 ///
 /// # Errors
 /// [`TelemetryError::Metrics`] when the address cannot be bound.
-pub fn init_metrics(options: &TelemetryOptions) -> Result<(), TelemetryError> {
+pub fn init_metrics(options: &TelemetryOptions) -> Result<Readiness, TelemetryError> {
+    let readiness = Readiness::default();
     if !options.metrics {
-        return Ok(());
+        return Ok(readiness);
     }
     let listen = options.metrics_listen;
-    let error = |source| TelemetryError::Metrics { listen, source };
-    PrometheusBuilder::new()
-        .with_http_listener(listen)
+    let listener = http::bind(listen).map_err(|source| TelemetryError::Metrics { listen, source })?;
+    let recorded = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("likemind_rpc_seconds".to_owned()), &LATENCY_BUCKETS)
-        .and_then(PrometheusBuilder::install)
-        .map_err(error)?;
-    tracing::info!(%listen, "serving metrics on http://{listen}/metrics");
-    Ok(())
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(TelemetryError::Recorder)?;
+    describe();
+    tokio::spawn(http::serve(listener, recorded, readiness.clone()));
+    tracing::info!("serving metrics on http://{listen}/metrics");
+    Ok(readiness)
+}
+
+/// Gives every metric its HELP line.
+fn describe() {
+    describe_histogram!(
+        "likemind_rpc_seconds",
+        "Latency of calls in seconds, by method and code."
+    );
+    describe_gauge!("likemind_rpc_in_flight", "Calls under way.");
+    describe_counter!(
+        "likemind_rpc_shed_total",
+        "Calls that were refused because a limit was reached."
+    );
+    describe_counter!(
+        "likemind_answer_cache_total",
+        "Answers looked up in the cache, by method and result (hit, miss)."
+    );
+    describe_counter!(
+        "likemind_tls_handshake_failures_total",
+        "Connections whose TLS handshake failed."
+    );
+    describe_gauge!(
+        "likemind_snapshot_version",
+        "Version of the snapshot that is served; 0 for none."
+    );
+    describe_gauge!(
+        "likemind_snapshot_age_seconds",
+        "Age of the snapshot that is served, in seconds."
+    );
+    describe_counter!(
+        "likemind_snapshot_load_failures_total",
+        "Snapshots that could not be loaded."
+    );
+    describe_gauge!(
+        "likemind_fresh_lag_seconds",
+        "Time in seconds since the last read of what is written."
+    );
+    describe_gauge!("likemind_fresh_entries", "Entries of the overlay.");
+    describe_counter!(
+        "likemind_fresh_dropped_total",
+        "Entries that the overlay had no room for."
+    );
+    describe_counter!(
+        "likemind_reservations_expired_total",
+        "Reservations that have expired and gave back what they held."
+    );
+    describe_gauge!(
+        "likemind_pool_connections",
+        "Connections to the database, by state (busy, idle)."
+    );
 }

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::grpc::server::{self, Listener};
 use crate::store::access::keys::{self, NewKey};
 use crate::store::postgres::pool::Pool;
-use crate::telemetry;
+use crate::telemetry::{self, Readiness};
 use domain::access::Role;
 use domain::error::chain;
 
@@ -65,14 +65,15 @@ async fn show_and_serve(
     address: &str,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Exit> {
-    if let Err(error) = telemetry::init_metrics(&config.telemetry) {
+    let readiness = telemetry::init_metrics(&config.telemetry).unwrap_or_else(|error| {
         tracing::warn!(error = %chain(&error), "metrics are not available");
-    }
+        Readiness::default()
+    });
     let pool = database.pool_for(config, Purpose::Serving)?;
     let key = new_key(&database.pool).await?;
     let mut serving = tokio::spawn({
         let (config, pool, shutdown) = (config.clone(), pool.clone(), shutdown.clone());
-        async move { serve::serve(listener, &config, pool, shutdown).await }
+        async move { serve::serve(listener, &config, pool, readiness, shutdown).await }
     });
     const PANICKED: &str = "the server ended with a panic";
     let shown = tokio::select! {

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
-use crate::telemetry;
+use crate::telemetry::{self, Readiness};
 use coupons::eligibility::Policy;
 
 #[derive(Debug, clap::Args)]
@@ -27,9 +27,9 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let shutdown = process::shutdown_requested();
     let listener = server::bind(&config.server, &config.tls).await?;
-    telemetry::init_metrics(&config.telemetry)?;
+    let readiness = telemetry::init_metrics(&config.telemetry)?;
     let database = Database::open(&config, Purpose::Serving).await?;
-    serve(listener, &config, database.pool.clone(), shutdown).await?;
+    serve(listener, &config, database.pool.clone(), readiness, shutdown).await?;
     database.close().await?;
     Ok(Exit::Done)
 }
@@ -39,6 +39,7 @@ pub(super) async fn serve(
     listener: Listener,
     config: &Config,
     pool: Pool,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     if config.server.allow_unauthenticated && !config.server.listen.ip().is_loopback() {
@@ -63,6 +64,14 @@ pub(super) async fn serve(
         capacity: config.server.capacity(),
     };
     let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
+    readiness.set({
+        let (live, shutdown) = (live.clone(), shutdown.clone());
+        move || match (shutdown.is_cancelled(), live.view()) {
+            (true, _) => Err("the server is stopping"),
+            (false, None) => Err("no snapshot is loaded"),
+            (false, Some(_)) => Ok(()),
+        }
+    });
     let interval = Duration::from_millis(config.coupons.sweep_interval_ms);
     let sweeping = tokio::spawn(sweep::run(pool.clone(), interval, shutdown.clone()));
     let services = Services {

@@ -7,8 +7,8 @@ use tonic::Code;
 
 use crate::support::caller::Caller;
 use crate::support::held_rating::HeldRating;
-use crate::support::metrics::{scrape, server_with_metrics, value};
-use crate::support::postgres::execute;
+use crate::support::metrics::{get, scrape, server_with_metrics, value};
+use crate::support::postgres::{TestDatabase, execute};
 use crate::support::shop::{self, item};
 use crate::support::snapshot_damage::{LOSE, damaged_copy, parts};
 use crate::support::waiting::soon;
@@ -60,6 +60,51 @@ async fn metrics_count_requests_and_measure_snapshot_overlay_and_pool() {
     for counter in [SHED, LOAD_FAILURES] {
         assert!(value(&text, counter).is_none_or(|count| count == 0.0), "{text}");
     }
+}
+
+#[tokio::test]
+async fn every_metric_has_a_help_line_and_the_process_has_metrics() {
+    let database = shop::open().await;
+    let (server, address) = server_with_metrics(&database, &[("live.refresh_interval_ms", "100")]);
+    let caller = Caller::of(&server).await;
+    caller.scores("stranger").await;
+    let has_gauges = |text: &String| value(text, "likemind_snapshot_version") == Some(1.0);
+    let text = soon("the gauges are set", async || scrape(address).await, has_gauges).await;
+    let typed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(typed.len() > 15, "{text}");
+    for name in typed.iter().map(|line| line.split(' ').next().unwrap()) {
+        assert!(
+            text.contains(&format!("# HELP {name} ")),
+            "{name} has no help in\n{text}"
+        );
+    }
+    let process = |name: &str| value(&text, name).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    assert!(process("process_cpu_seconds_total") > 0.0, "{text}");
+    assert!(process("process_resident_memory_bytes") > 1e6, "{text}");
+    assert!(process("process_open_fds") > 3.0 && process("process_open_fds") <= process("process_max_fds"));
+    assert!(process("process_threads") > 1.0, "{text}");
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let age = now - process("process_start_time_seconds");
+    assert!((-5.0..600.0).contains(&age), "{age}");
+}
+
+#[tokio::test]
+async fn probes_say_whether_the_server_lives_and_should_get_calls() {
+    let database = shop::open().await;
+    let (_server, address) = server_with_metrics(&database, &[]);
+    assert_eq!(get(address, "/livez").await.0, 200);
+    assert_eq!(get(address, "/readyz").await.0, 200);
+    for path in ["/", "/metric", "/metrics/x", "/health"] {
+        let (status, answer) = get(address, path).await;
+        assert_eq!(status, 404, "{path}: {answer}");
+    }
+
+    let empty = TestDatabase::create().await;
+    let (_server, address) = server_with_metrics(&empty, &[]);
+    assert_eq!(get(address, "/livez").await.0, 200);
+    let (status, answer) = get(address, "/readyz").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("no snapshot is loaded"), "{answer}");
 }
 
 #[tokio::test]

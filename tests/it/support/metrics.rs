@@ -24,13 +24,20 @@ pub fn server_with_metrics(database: &TestDatabase, settings: &[(&str, &str)]) -
 
 /// Returns the text of `/metrics`.
 pub async fn scrape(address: SocketAddr) -> String {
+    let (status, answer) = get(address, "/metrics").await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+/// Returns the status and the text of the answer for `path`.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    answer
+    let status = answer.strip_prefix("HTTP/1.1 ").unwrap().split(' ').next().unwrap();
+    (status.parse().unwrap(), answer)
 }
 
 /// Returns the value of the series `name`, with its labels, in `text`.

@@ -71,6 +71,8 @@ struct Shared {
     loaded: tokio::sync::Mutex<Option<Loaded>>,
     refresh_requests: mpsc::UnboundedSender<oneshot::Sender<()>>,
     version: watch::Sender<Option<i64>>,
+    /// Whether the last look at the database has succeeded; true before the first.
+    is_database_available: watch::Sender<bool>,
 }
 
 /// The served snapshot, as the loops know it.
@@ -189,6 +191,7 @@ impl Live {
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
             version: watch::channel(None).0,
+            is_database_available: watch::channel(true).0,
         });
         (Self { shared }, requests)
     }
@@ -234,6 +237,11 @@ impl Live {
     /// Watches the version that is served.
     pub fn version(&self) -> watch::Receiver<Option<i64>> {
         self.shared.version.subscribe()
+    }
+
+    /// Watches whether the database is available.
+    pub fn database_available(&self) -> watch::Receiver<bool> {
+        self.shared.is_database_available.subscribe()
     }
 
     /// Waits until [`Self::view`] shows everything that is committed now, or until reading it has failed, which the loop

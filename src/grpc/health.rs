@@ -1,4 +1,5 @@
-//! grpc.health.v1. Every service is SERVING; the recommendation service needs a snapshot for that.
+//! grpc.health.v1. The server as a whole and the recommendation service are SERVING when a snapshot is loaded, and the
+//! services that need the database while it is available.
 
 use std::time::Duration;
 
@@ -26,56 +27,59 @@ use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
 
-/// The server as a whole (the empty name) and the services that need no snapshot.
-const ALWAYS: [&str; 8] = [
-    "",
+/// The server as a whole, and the service that answers from the snapshot.
+const WITH_SNAPSHOT: [&str; 2] = ["", RecommendationServiceServer::<RecommendationHandler>::NAME];
+/// The services whose calls need the database.
+const WITH_DATABASE: [&str; 6] = [
     CatalogServiceServer::<CatalogHandler>::NAME,
     RatingServiceServer::<RatingHandler>::NAME,
     PurchaseServiceServer::<PurchaseHandler>::NAME,
-    ModelServiceServer::<ModelHandler>::NAME,
     CampaignServiceServer::<CampaignHandler>::NAME,
     CouponServiceServer::<CouponHandler>::NAME,
     PrivacyServiceServer::<PrivacyHandler>::NAME,
 ];
-const WITH_SNAPSHOT: &str = RecommendationServiceServer::<RecommendationHandler>::NAME;
+/// It says what the server serves, most of all while something is missing.
+const ALWAYS: [&str; 1] = [ModelServiceServer::<ModelHandler>::NAME];
 
 /// How long a draining server still answers NOT_SERVING to Check. Watchers are told at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 /// Sets the first status of every service.
 pub async fn begin(reporter: &HealthReporter, live: &Live) {
-    for name in ALWAYS {
-        reporter.set_service_status(name, ServingStatus::Serving).await;
-    }
-    let status = with_snapshot(*live.version().borrow());
-    reporter.set_service_status(WITH_SNAPSHOT, status).await;
+    let (has_snapshot, has_database) = (live.version().borrow().is_some(), *live.database_available().borrow());
+    set(reporter, &ALWAYS, true).await;
+    set(reporter, &WITH_SNAPSHOT, has_snapshot).await;
+    set(reporter, &WITH_DATABASE, has_database).await;
 }
 
-fn with_snapshot(version: Option<i64>) -> ServingStatus {
-    match version {
-        Some(_) => ServingStatus::Serving,
-        None => ServingStatus::NotServing,
+async fn set(reporter: &HealthReporter, services: &[&str], is_serving: bool) {
+    let status = match is_serving {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
+    };
+    for name in services {
+        reporter.set_service_status(name, status).await;
     }
 }
 
 /// Keeps the statuses up to date until `shutdown`. Then it sets all of them to NOT_SERVING, so that load balancers send
 /// their calls elsewhere, and soon after ends the streams of watchers, which would keep the server from draining.
 pub async fn report(mut reporter: HealthReporter, live: Live, shutdown: CancellationToken) {
-    let mut version = live.version();
+    let (mut version, mut database) = (live.version(), live.database_available());
     loop {
-        let status = with_snapshot(*version.borrow_and_update());
-        reporter.set_service_status(WITH_SNAPSHOT, status).await;
+        let (has_snapshot, has_database) = (version.borrow_and_update().is_some(), *database.borrow_and_update());
+        set(&reporter, &WITH_SNAPSHOT, has_snapshot).await;
+        set(&reporter, &WITH_DATABASE, has_database).await;
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = version.changed() => if changed.is_err() { break },
+            changed = database.changed() => if changed.is_err() { break },
         }
     }
-    let all = || ALWAYS.into_iter().chain([WITH_SNAPSHOT]);
-    for name in all() {
-        reporter.set_service_status(name, ServingStatus::NotServing).await;
-    }
+    let all = [&WITH_SNAPSHOT[..], &WITH_DATABASE, &ALWAYS].concat();
+    set(&reporter, &all, false).await;
     tokio::time::sleep(LAST_ANSWERS).await;
-    for name in all() {
+    for name in all {
         reporter.clear_service_status(name).await;
     }
 }
@@ -131,9 +135,10 @@ mod tests {
             assert_eq!(response.status, expected as i32, "{service}");
             client.watch(request).await.unwrap().into_inner()
         };
-        check("likemind.v1.CatalogService", ServingStatus::Serving).await;
-        check(WITH_SNAPSHOT, ServingStatus::NotServing).await;
-        let mut watched = check("", ServingStatus::Serving).await;
+        for name in WITH_SNAPSHOT {
+            check(name, ServingStatus::NotServing).await;
+        }
+        let mut watched = check("likemind.v1.ModelService", ServingStatus::Serving).await;
 
         shutdown.cancel();
         let drained = async {

@@ -124,6 +124,11 @@ fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mu
             status.refreshed_at = Some(now);
         }
     });
+    shared.is_database_available.send_if_modified(|is_available| {
+        let has_changed = *is_available != result.is_ok();
+        *is_available = result.is_ok();
+        has_changed
+    });
     if let Err(error) = result
         && *was_available
     {

@@ -51,6 +51,14 @@ const COUPON: &str = "tenner";
 const CAMPAIGN: &str = "k-tenner";
 
 const RECOMMENDATIONS: &str = "likemind.v1.RecommendationService";
+const NEED_THE_DATABASE: [&str; 6] = [
+    "likemind.v1.CampaignService",
+    "likemind.v1.CatalogService",
+    "likemind.v1.CouponService",
+    "likemind.v1.PrivacyService",
+    "likemind.v1.PurchaseService",
+    "likemind.v1.RatingService",
+];
 
 /// A PostgreSQL that a test may stop, because no other test uses it.
 struct Postgres {
@@ -660,12 +668,21 @@ async fn servers_answer_from_memory_while_postgresql_is_away() {
     assert_unavailable(&caller).await;
     caller.wait_until_database_is(false).await;
     assert_serving(&server, RECOMMENDATIONS).await;
-    assert_serving(&server, "likemind.v1.RatingService").await;
+    assert_serving(&server, "").await;
+    assert_serving(&server, "likemind.v1.ModelService").await;
+    for service in NEED_THE_DATABASE {
+        let health = async || server.health(service).await;
+        soon(service, health, |status| *status == Some(ServingStatus::NotServing)).await;
+    }
     assert!(equal(&caller.scores("before").await, &before));
     load.wait_for_an_answer().await;
 
     postgres.resume().await;
     assert_recovered(&caller).await;
+    for service in NEED_THE_DATABASE {
+        let health = async || server.health(service).await;
+        soon(service, health, |status| *status == Some(ServingStatus::Serving)).await;
+    }
     load.stop().await;
     writes.stop().await;
     let (exit, log) = server.drain().await;
@@ -825,15 +842,24 @@ async fn a_server_takes_writes_and_refuses_recommendations_until_its_first_snaps
     execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks").await;
     let server = Server::start(&database);
     let caller = Caller::of(&server).await;
-    assert_eq!(server.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
-    assert_serving(&server, "").await;
+    for service in ["", RECOMMENDATIONS] {
+        assert_eq!(
+            server.health(service).await,
+            Some(ServingStatus::NotServing),
+            "{service}"
+        );
+    }
+    assert_serving(&server, "likemind.v1.RatingService").await;
     let refused = from_memory(&caller, 0).await.unwrap_err();
     assert!(refused.message().contains("is being loaded"), "{refused:?}");
     assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
     caller.rate("early", &item(5), 4.0).await;
     execute(&mut lock, "COMMIT").await;
     caller.wait_until_serves(1).await;
-    assert_serving(&server, RECOMMENDATIONS).await;
+    for service in ["", RECOMMENDATIONS] {
+        let health = async || server.health(service).await;
+        soon("it serves", health, |status| *status == Some(ServingStatus::Serving)).await;
+    }
     let similar = caller.similar(&item(5)).await;
     let expected = plus(&Scores::new(), 4.0, &similar);
     assert!(equal(&caller.scores("early").await, &expected));

@@ -120,6 +120,7 @@ async fn main() {
         Routes::new(RecommendationServiceServer::new(constant)).prepare(),
         threads::number(0),
         accept::connections(listener, None),
+        None,
         CancellationToken::new(),
     )
     .await

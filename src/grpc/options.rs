@@ -1,6 +1,7 @@
 //! Configuration of the gRPC server.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::tls::options::TlsOptions;
 use domain::error::InvalidField;
@@ -35,6 +36,11 @@ pub struct ServerOptions {
     pub request_timeout_ms: u64,
     /// Bytes for cached answers: 25 % for PredictRatings, 75 % for Recommend; 0 caches nothing.
     pub answer_cache_bytes: usize,
+    /// Age at which a client is asked to open a new connection, so that clients spread over servers that were started later;
+    /// 0 means never.
+    pub max_connection_age_ms: u64,
+    /// How long the requests under way on such a connection may still take before it is cut off.
+    pub max_connection_age_grace_ms: u64,
     /// How long a stopping server waits for requests under way.
     pub drain_timeout_ms: u64,
 }
@@ -51,6 +57,8 @@ impl Default for ServerOptions {
             max_concurrent_database_requests: 128,
             request_timeout_ms: 10_000,
             answer_cache_bytes: 64 * 1024 * 1024,
+            max_connection_age_ms: 0,
+            max_connection_age_grace_ms: 60_000,
             drain_timeout_ms: 10_000,
         }
     }
@@ -68,6 +76,17 @@ impl ServerOptions {
         }
         let scheme = if tls.is_on() { "https" } else { "http" };
         format!("{scheme}://{address}")
+    }
+
+    /// Returns the age at which a connection is to be closed; `None` for never.
+    pub fn max_connection_age(&self) -> Option<Duration> {
+        (self.max_connection_age_ms > 0).then(|| Duration::from_millis(self.max_connection_age_ms))
+    }
+
+    /// Returns the age at which a connection is cut off; `None` for never.
+    pub fn longest_connection(&self) -> Option<Duration> {
+        let grace = Duration::from_millis(self.max_connection_age_grace_ms);
+        self.max_connection_age().map(|age| age.saturating_add(grace))
     }
 
     /// Whether other machines reach the port and their messages travel unencrypted.

@@ -120,10 +120,14 @@ pub async fn serve(
     let layers = Layers::new(services.access.clone(), options, Handle::current());
     let routes = add_services(Routes::builder(), services, options).add(health_service);
     let routes = add_reflection(routes)?.build();
-    let server = Server::builder()
+    let mut server = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .layer(layers);
+    if let Some(age) = options.max_connection_age() {
+        // tonic's own grace period is not used: with it, version 0.14 never asks the client to leave, but only cuts it off.
+        server = server.max_connection_age(age);
+    }
 
     let (tls, watching) = match listener.tls {
         Some((tls, watch)) => (Some(tls), Some(AbortOnDropHandle::new(tokio::spawn(watch.follow())))),
@@ -133,7 +137,8 @@ pub async fn serve(
     let stop = shutdown.clone().cancelled_owned();
     let connections = accept::connections(listener.listener, tls);
     let n_threads = threads::number(options.threads);
-    let served = threads::serve(server, routes, n_threads, connections, shutdown.clone());
+    let longest = options.longest_connection();
+    let served = threads::serve(server, routes, n_threads, connections, longest, shutdown.clone());
     let draining = tokio::spawn(async {
         stop.await;
         tracing::info!("draining: no new requests are taken");

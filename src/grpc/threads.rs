@@ -7,6 +7,7 @@ use std::io;
 use std::num::NonZero;
 use std::pin::pin;
 use std::thread;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt};
@@ -41,7 +42,8 @@ pub fn number(threads: usize) -> usize {
 }
 
 /// Answers calls to `service` on `connections`, which it gives to `n_threads` in turn, until `shutdown` and until the calls
-/// under way have ended. Dropping the future cuts them off.
+/// under way have ended. Dropping the future cuts them off. A connection is cut off when it is older than
+/// `longest_connection`.
 ///
 /// The kernel could spread the connections (`SO_REUSEPORT`), but it does so by a hash: a few connections, as those of
 /// other services are, would leave threads idle.
@@ -53,6 +55,7 @@ pub async fn serve<L, S, B>(
     service: S,
     n_threads: usize,
     connections: impl Stream<Item = Connection>,
+    longest_connection: Option<Duration>,
     shutdown: CancellationToken,
 ) -> Result<(), ThreadError>
 where
@@ -69,7 +72,8 @@ where
     let (mut threads, mut ended) = (Vec::new(), Vec::new());
     for number in 0..n_threads {
         let (sender, receiver) = mpsc::unbounded_channel::<Connection>();
-        let incoming = UnboundedReceiverStream::new(receiver).map(Connection::adopted);
+        let incoming =
+            UnboundedReceiverStream::new(receiver).map(move |connection| connection.adopted(longest_connection));
         let stop = shutdown.clone().cancelled_owned();
         let served = server
             .clone()
@@ -134,7 +138,6 @@ fn start(
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use tokio::net::TcpListener;
     use tokio::time::timeout;
@@ -173,7 +176,7 @@ mod tests {
         let server = Server::builder().layer(note);
         let shutdown = CancellationToken::new();
         let connections = accept::connections(listener, None);
-        let served = tokio::spawn(serve(server, health, 3, connections, shutdown.clone()));
+        let served = tokio::spawn(serve(server, health, 3, connections, None, shutdown.clone()));
         for _ in 0..6 {
             let mut client = HealthClient::new(connect(&address).await.unwrap());
             client.check(HealthCheckRequest::default()).await.unwrap();
@@ -199,6 +202,7 @@ mod tests {
             health,
             1,
             connections,
+            None,
             CancellationToken::new(),
         ));
         let mut client = HealthClient::new(connect(&address).await.unwrap());

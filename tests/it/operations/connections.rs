@@ -1,14 +1,19 @@
-//! A server that has no file descriptor left for a new connection.
+//! Connections: a server without a file descriptor for a new one, and the age that one may reach.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use likemind::grpc::proto::v1::GetServingStatusRequest;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
+use tokio::time::timeout;
 use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::postgres::TestDatabase;
 use crate::support::program::Server;
-use crate::support::waiting::eventually;
+use crate::support::waiting::{PATIENCE, eventually};
 
 #[tokio::test]
 async fn without_free_file_descriptors_a_server_keeps_serving_and_accepts_again_later() {
@@ -45,6 +50,50 @@ async fn without_free_file_descriptors_a_server_keeps_serving_and_accepts_again_
     let log = server.program.log();
     let count = |message: &str| log.matches(message).count();
     assert!(count("cannot be accepted") <= count("accepted again") + 1, "{log}");
+}
+
+#[tokio::test]
+async fn an_old_connection_is_given_up_without_a_failed_call_and_its_stream_is_cut_off_after_a_grace_period() {
+    let database = TestDatabase::create().await;
+    let server = Server::with(
+        &database,
+        &[
+            ("server.max_connection_age_ms", "200"),
+            ("server.max_connection_age_grace_ms", "300"),
+        ],
+    );
+    let started = Instant::now();
+    let mut watch = HealthClient::new(server.channel().await)
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    // A client that keeps calling moves to a new connection, and none of its calls fails.
+    let mut client = server.models().await;
+    while started.elapsed() < Duration::from_secs(1) {
+        client.get_serving_status(GetServingStatusRequest {}).await.unwrap();
+    }
+    // The stream has outlived the age of its connection and ends with the grace period.
+    let end = timeout(PATIENCE, async {
+        loop {
+            match watch.message().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    });
+    let end = end.await.expect("the stream outlives its connection");
+    assert!(end.is_err(), "{end:?}");
+    // So does an idle client.
+    let mut idle = TcpStream::connect(server.address.trim_start_matches("http://")).unwrap();
+    idle.set_read_timeout(Some(PATIENCE)).unwrap();
+    idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    let mut rest = Vec::new();
+    match idle.read_to_end(&mut rest) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 fn limit_files(server: &Server, files: u64) {

@@ -116,6 +116,8 @@ impl RankerChoice {
 
 /// Writes a figure with four significant digits.
 pub fn four_digits(value: f64) -> String {
+    // A zero has no sign: the sum of nothing is a negative one.
+    let value = value + 0.0;
     let scientific = format!("{value:.3e}");
     let exponent = scientific
         .split_once('e')
@@ -150,6 +152,7 @@ mod tests {
     #[test]
     fn figures_have_four_significant_digits() {
         let check = |value, expected: &str| assert_eq!(four_digits(value), expected);
+        check(-0.0, "0.000");
         check(0.037_142_9, "0.03714");
         check(0.041_9, "0.04190");
         check(0.999_96, "1.000");

@@ -39,7 +39,7 @@ fn is_refused_caller(code: Code) -> bool {
 impl AccessLine<'_> {
     /// The line stands outside of the call's span, which holds some of the same facts.
     pub fn log(&self) {
-        macro_rules! line {
+        macro_rules! log_call {
             ($level:expr) => {
                 tracing::event!(
                     parent: None,
@@ -56,8 +56,8 @@ impl AccessLine<'_> {
             };
         }
         match is_refused_caller(self.code) {
-            true => line!(Level::INFO),
-            false => line!(Level::DEBUG),
+            true => log_call!(Level::INFO),
+            false => log_call!(Level::DEBUG),
         }
     }
 }

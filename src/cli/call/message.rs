@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_field_are_read_and_defaults_are_shown() {
-        let all = r#"{"user_id":"u","item_ids":["i"],"estimator":"ESTIMATOR_BASELINE","basis":"BASIS_UNSPECIFIED","explain":false}"#;
+        let all = r#"{"user_id":"u","item_ids":["i"],"estimator":"ESTIMATOR_BASELINE","basis":"BASIS_UNSPECIFIED","explain":false,"max_explanation_items":0}"#;
         check(
             "PredictRatings",
             r#"{"user_id": "u", "item_ids": ["i"], "estimator": "ESTIMATOR_BASELINE"}"#,

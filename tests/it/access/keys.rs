@@ -278,7 +278,7 @@ async fn bad_arguments_of_the_keys_commands_are_named() {
     check(
         &["keys", "create", "--role", "service", "--merchant", "m1"],
         2,
-        "only for the role marketer",
+        "needs the role marketer",
     );
     check(
         &["keys", "create", "--role", "marketer", "--merchant", "m9"],

@@ -277,16 +277,16 @@ async fn files_without_header_or_lines_get_a_message_of_their_own() {
     let problem = async |text: &str| database.import(text, &ratings).await.unwrap_err().to_string();
     assert_eq!(
         problem("").await,
-        "test is empty: it needs a first line that names its columns"
+        "test is empty, but must have a first line with the names of its columns"
     );
     assert_eq!(
         problem("\r\n\n").await,
-        "test is empty: it needs a first line that names its columns"
+        "test is empty, but must have a first line with the names of its columns"
     );
     assert!(
         problem("\"user_id")
             .await
-            .starts_with("test has no header of column names")
+            .starts_with("test has a malformed header line")
     );
     assert!(
         problem("user_id;item_id;value\n")

@@ -82,6 +82,8 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            // A server that is stopping closes a new connection before it has said whether it speaks TLS.
+            sqlx::Error::Protocol(message) if message.contains("SSLRequest") => Self::Unavailable(error),
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some("40001" | "40P01") => Self::Conflict(error),
                 Some("57014") => Self::Timeout(error),
@@ -108,5 +110,11 @@ mod tests {
         assert_eq!(error.for_callers(), "a stored value is not valid");
         let error = StoreError::from(sqlx::Error::Protocol("as asked".to_owned()));
         assert_eq!(error.for_callers(), "the database answered with an error");
+    }
+
+    #[test]
+    fn a_connection_closed_before_tls_is_an_outage() {
+        let closed = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
+        assert!(matches!(StoreError::from(closed), StoreError::Unavailable(_)));
     }
 }

@@ -75,6 +75,6 @@ async fn no_secret_is_logged() {
     let secret = secret_of(&key);
     let leak = log
         .lines()
-        .find(|line| line.contains(secret) || line.contains("Bearer"));
+        .find(|line| line.contains(secret) || line.contains("Bearer lm_"));
     assert_eq!(leak, None);
 }

@@ -128,7 +128,7 @@ async fn each_past_campaign_is_predicted_from_the_campaigns_before_it() {
     let text = succeed(&database, &evaluate);
     for part in [
         "affinity (item-based)",
-        "propensity refused: 0 redemptions",
+        "the propensity cannot be fitted: 0 redemptions",
         "Reliability",
         "k2",
     ] {

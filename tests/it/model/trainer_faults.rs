@@ -182,9 +182,9 @@ async fn served_snapshot_survives_a_trainer_killed_while_computing() {
 async fn paused_between(database: &TestDatabase, phase: &str, next: &str) -> Program {
     for _ in 0..20 {
         let mut trainer = Program::start(command(database, &["train"]).env("RAYON_NUM_THREADS", "1"));
-        trainer.wait_for_log(&format!("phase=\"{phase}\""));
+        trainer.wait_for_log(&format!("INFO {phase}"));
         trainer.signal(libc::SIGSTOP);
-        if !trainer.log().contains(&format!("phase=\"{next}\"")) {
+        if !trainer.log().contains(&format!("INFO {next}")) {
             return trainer;
         }
         trainer.kill();
@@ -200,11 +200,11 @@ async fn paused_between(database: &TestDatabase, phase: &str, next: &str) -> Pro
 async fn an_interrupted_trainer_exits_at_once_and_frees_its_lease() {
     let database = databases::trained_online_retail().await;
     let mut trainer = Program::start(trainer(&database).env("RAYON_NUM_THREADS", "1"));
-    trainer.wait_for_log("phase=\"evaluating\"");
+    trainer.wait_for_log("INFO evaluating");
     trainer.signal(libc::SIGTERM);
     let (status, log) = trainer.wait();
     assert_eq!(status.code(), Some(130), "{log}");
-    assert!(!log.contains("phase=\"effective ratings\""), "{log}");
+    assert!(!log.contains("INFO effective ratings"), "{log}");
     assert_eq!(
         states(&database).await,
         [(1, "active".to_owned()), (2, "failed".to_owned())]

@@ -291,12 +291,19 @@ mod tests {
         let mut orders = Vec::new();
         for user in 0..200_u32 {
             for hour in 0..10_u32 {
-                let mixed = u64::from(user * 10 + hour + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-                let share = mixed as f64 / f64::from(1 << 24);
+                let share = (mixed(u64::from(user * 10 + hour)) >> 40) as f64 / f64::from(1 << 24);
                 orders.push(order(user, (share * share * 60.0) as u32, 10 * hour + user % 10));
             }
         }
         input(200, 60, &[], &orders)
+    }
+
+    /// Source: Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators" (SplitMix64).
+    fn mixed(number: u64) -> u64 {
+        let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     #[test]

@@ -51,8 +51,7 @@ pub fn replay(replay: Replay, order_up_to: &[f64], demand: &[f64], unit_value: f
     let mut on_order = vec![0.0; replay.lead_time_weeks];
     let mut outcome = Outcome::default();
     let mut n_counted = 0.0;
-    for week in replay.first..=replay.last {
-        let at = week - replay.first;
+    for (at, &wanted) in demand[replay.first..=replay.last].iter().enumerate() {
         if replay.lead_time_weeks > 0 {
             on_hand += on_order.remove(0);
         }
@@ -62,9 +61,9 @@ pub fn replay(replay: Replay, order_up_to: &[f64], demand: &[f64], unit_value: f
             0 => on_hand += ordered,
             _ => on_order.push(ordered),
         }
-        let sold = demand[week].min(on_hand);
+        let sold = wanted.min(on_hand);
         if at >= replay.warm_up_weeks {
-            outcome.demanded_units += demand[week];
+            outcome.demanded_units += wanted;
             outcome.sold_units += sold;
             outcome.stock_units += on_hand - sold / 2.0;
             n_counted += 1.0;

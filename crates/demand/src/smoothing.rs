@@ -173,7 +173,7 @@ fn squared_error(units: &[f64], alpha: f64) -> f64 {
 /// sales; infinite where there are fewer than three.
 ///
 /// `nonzero`: the weeks with sales, overwritten.
-fn winsor_cap(nonzero: &mut Vec<f64>) -> f64 {
+fn winsor_cap(nonzero: &mut [f64]) -> f64 {
     /// Makes the median absolute deviation of a normal distribution its standard deviation.
     const NORMAL_CONSISTENCY: f64 = 1.4826;
     if nonzero.len() < 3 {

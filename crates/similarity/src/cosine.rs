@@ -111,7 +111,7 @@ pub struct TopK {
 /// Runs on the current rayon pool. The result is the same, byte by byte, for any number of threads, any instruction set
 /// and any way of selecting rows.
 ///
-/// Most of many equal rows are taken out before; see [`Distinct`].
+/// Most of many equal rows are taken out before; see `duplicates.rs`.
 ///
 /// Time: tiles visit every pair with a selected row once, and pairs within a tile twice. Row by row, the pairs that share a
 /// column are visited, twice if both rows are selected. Memory beyond the matrices: 6 bytes per entry (14 if real),

@@ -106,7 +106,7 @@ impl Pool {
         acquired.map_err(|error| self.refused(error, before))
     }
 
-    /// Begins a transaction. Errors are those of [`acquire`](Self::acquire).
+    /// Begins a transaction. Errors are those of taking a connection.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         let before = self.given_out.load(Ordering::Relaxed);
         let begun = self.inner.begin().await;

@@ -1,7 +1,7 @@
 //! The bytes of a snapshot.
 //!
 //! A snapshot is stored as named parts. This page describes the container, which every part has, and the columns that
-//! contents are made of. [`parts`](super::parts) lists the parts and says how to add one; each part's own file there
+//! contents are made of. [`parts`] lists the parts and says how to add one; each part's own file there
 //! describes its contents. All numbers are little-endian; nothing is aligned; "n × 4" is n times 4 bytes.
 //!
 //! # The container

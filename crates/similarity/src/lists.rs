@@ -98,6 +98,7 @@ impl NeighborLists {
     }
 
     /// Returns the row's neighbors, best first, and their similarities.
+    #[inline]
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = row_range(&self.offsets, row);
         (&self.neighbors[range.clone()], &self.similarities[range])
@@ -281,6 +282,7 @@ impl WeightLists {
     }
 
     /// Returns the row's targets, ascending, and their weights.
+    #[inline]
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = row_range(&self.offsets, row);
         (&self.targets[range.clone()], &self.weights[range])
@@ -351,6 +353,7 @@ impl<R> InvertedLists<R> {
     }
 
     /// Returns the names of the rows that name this target, in order of the rows, and their similarities or weights.
+    #[inline]
     pub fn row(&self, target: usize) -> (&[R], &[f32]) {
         let range = row_range(&self.offsets, target);
         (&self.rows[range.clone()], &self.values[range])

@@ -160,12 +160,14 @@ impl CsrMatrix {
     }
 
     /// Returns the row's columns, ascending, and their values.
+    #[inline]
     pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = self.row_range(row);
         (&self.columns[range.clone()], &self.values[range])
     }
 
     /// Returns the positions of the row's entries in [`columns`](Self::columns) and [`values`](Self::values).
+    #[inline]
     pub fn row_range(&self, row: usize) -> Range<usize> {
         row_range(&self.offsets, row)
     }
@@ -270,6 +272,7 @@ fn check_row_count(n_rows: usize) -> Result<(), SparseError> {
     }
 }
 
+#[inline]
 pub(super) fn row_range(offsets: &[u64], row: usize) -> Range<usize> {
     offsets[row] as usize..offsets[row + 1] as usize
 }

@@ -66,16 +66,19 @@ impl Popularity {
 
     /// `rank` < `len`.
     #[inline]
+    #[inline]
     pub fn item(&self, rank: u32) -> ItemIndex {
         self.items[rank as usize]
     }
 
+    #[inline]
     #[inline]
     pub fn rank(&self, item: ItemIndex) -> u32 {
         self.ranks[item.at()]
     }
 
     /// Returns how many users have rated `item`.
+    #[inline]
     pub fn raters(&self, item: ItemIndex) -> u32 {
         self.raters[self.rank(item) as usize]
     }

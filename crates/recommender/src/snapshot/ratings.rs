@@ -183,6 +183,7 @@ impl Ratings {
         &self.values
     }
 
+    #[inline]
     pub fn row(&self, user: usize) -> Rated<'_> {
         let range = self.row_range(user);
         Rated {
@@ -193,6 +194,7 @@ impl Ratings {
     }
 
     /// Returns the positions of the row's entries among all entries.
+    #[inline]
     pub fn row_range(&self, user: usize) -> Range<usize> {
         self.offsets[user] as usize..self.offsets[user + 1] as usize
     }

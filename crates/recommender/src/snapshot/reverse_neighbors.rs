@@ -37,12 +37,14 @@ impl ReverseNeighbors {
     }
 
     /// Returns the ranks of the items that have `item` in their list, by ascending index, and its similarity or weight there.
+    #[inline]
     pub fn row(&self, item: ItemIndex) -> (RankSlice<'_>, &[f32]) {
         let range = self.row_range(item);
         (self.ranks.as_slice().slice(range.clone()), &self.values[range])
     }
 
     /// Returns the positions of the row's entries among all entries.
+    #[inline]
     pub fn row_range(&self, item: ItemIndex) -> Range<usize> {
         self.offsets[item.at()] as usize..self.offsets[item.at() + 1] as usize
     }

@@ -334,7 +334,7 @@ pub(super) struct UserAssessor<'a> {
     history: Option<History<'a>>,
     /// The cart, with all coupons that are applied to it, named or not.
     cart: Option<Cow<'a, Cart>>,
-    /// What the applied coupons leave of the cart.
+    /// The amounts of the cart that the applied coupons leave.
     left: Option<CartAmounts>,
     others: &'a OtherOffers,
 }

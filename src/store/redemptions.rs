@@ -41,7 +41,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub amount_minor: i64,
-    /// What the amount takes off the lines of the cart. The rest of the amount is taken off the shipping.
+    /// The shares of the amount that come off the lines of the cart. The rest comes off the shipping.
     pub shares: Vec<(ItemId, i64)>,
     /// The cap on the user's redemptions; `None` is no limit.
     pub user_cap: Option<i64>,

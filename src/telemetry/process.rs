@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What `/proc/self` says about this process.
+/// The figures that `/proc/self` gives of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct ProcessStatus {
     cpu_seconds: f64,

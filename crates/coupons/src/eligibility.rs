@@ -220,7 +220,7 @@ pub struct AssessmentInput<'a> {
     /// The view with the facts about the items in the cart.
     pub view: Option<&'a View>,
     pub cart: Option<&'a Cart>,
-    /// What the applied coupons leave of the cart; `None` if they take nothing.
+    /// The amounts of the cart that the applied coupons leave; `None` if they take nothing.
     pub left: Option<&'a CartAmounts>,
     /// The known offers among the coupons that are applied to the cart or reserved for the user.
     pub others: &'a [Arc<Offer>],

@@ -90,7 +90,7 @@ fn take_held(cart: &Cart, held: &[HeldDiscount], known: impl Fn(&CouponId) -> Op
     for discount in held.iter().filter(|discount| discount.currency == cart.currency) {
         let mut rest_minor = discount.amount_minor;
         let mut displaced_minor = 0;
-        // What was given back counts as taken off the last lines. So no share grows when an amount shrinks, and a coupon that
+        // An amount that was given back comes off the last lines, so that no share grows when an amount shrinks, and a coupon that
         // has since taken what was left of a line still fits.
         for (item, share_minor) in &discount.shares {
             let share_minor = rest_minor.min(*share_minor);

@@ -170,7 +170,7 @@ fn a_held_discount_keeps_its_shares() {
     assert_eq!(left(&cart(&[("i1", 400), ("i0", 1_000)], 0), &kept), [150, 750]);
     // The share of a line that is gone moves to the other covered lines.
     assert_eq!(left(&cart(&[("i0", 1_000), ("i2", 1_000)], 0), &kept), [643, 857]);
-    // What was given back is left again.
+    // The amounts that were given back are left again.
     kept.amount_minor = 300;
     assert_eq!(left(&whole, &kept), [750, 950]);
 }
@@ -225,7 +225,7 @@ fn any_lines() -> impl Strategy<Value = (Vec<(&'static str, i64)>, i64)> {
     (prop::collection::vec(line, 1..7), 0..600_i64)
 }
 
-/// What happens to the coupon of this number: it is reserved, or a part of its discount is given back.
+/// The step of a coupon, by its number: it is reserved, or a part of its discount is given back.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Reserve(usize),

@@ -66,12 +66,10 @@ impl Popularity {
 
     /// `rank` < `len`.
     #[inline]
-    #[inline]
     pub fn item(&self, rank: u32) -> ItemIndex {
         self.items[rank as usize]
     }
 
-    #[inline]
     #[inline]
     pub fn rank(&self, item: ItemIndex) -> u32 {
         self.ranks[item.at()]

@@ -16,7 +16,7 @@ use super::training_input;
 
 /// Fits `parameters` on the data before a cut in time and measures on the data after it.
 ///
-/// `split_at`: one date for all users; if absent, the latest part of every user's history is held out. `privacy`: whose
+/// `split_at`: the date of the cut; if absent, the last weeks are held out as in training. `privacy`: whose
 /// data may be used.
 pub async fn evaluate(
     pool: &Pool,
@@ -26,7 +26,7 @@ pub async fn evaluate(
     privacy: &PrivacyOptions,
 ) -> Result<Evaluated, TrainError> {
     let (input, _) = training_input::read(pool, privacy).await?;
-    let cut = split_at.map_or(Cut::PerUser, |at| Cut::At { at });
+    let cut = split_at.map_or(Cut::Latest, |at| Cut::At { at });
     let evaluated = compute(move || {
         let held_out = HeldOutParts::new(&input, &parameters, &cut, &options)?;
         evaluate::evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)

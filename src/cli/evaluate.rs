@@ -17,8 +17,8 @@ use domain::time::Timestamp;
 pub(super) struct EvaluateArgs {
     #[command(subcommand)]
     command: Option<EvaluateCommand>,
-    /// Hold out all data from this instant on, a date (2011-08-15) or RFC 3339 [default: hold out the latest part of
-    /// every user's history]
+    /// Hold out all data from this instant on, a date (2011-08-15) or RFC 3339 [default: hold out the last
+    /// weeks, as training does; see evaluation.test_weeks]
     #[arg(long, value_name = "DATE", value_parser = instant)]
     split_at: Option<Timestamp>,
     /// Print the figures as JSON

@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
             ..BacktestOptions::new(self.propensity_options(), parameters.options.seed)
         };
         let measured = compute(move || {
-            let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &options)?;
+            let held_out = HeldOutParts::new(&input, &parameters, &Cut::Latest, &options)?;
             let candidate = evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)?;
             // The active snapshot itself was trained on the held-out data, so only its parameters are compared.
             let active = match active {

@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn lists_by_taste_beat_popularity() {
-        for cut in [Cut::PerUser, Cut::At { at: at(90) }] {
+        for cut in [Cut::Latest, Cut::At { at: at(90) }] {
             let found = evaluated(&tastes(), &TrainingParameters::default(), &cut);
             assert_eq!(found.users, 120);
             let ndcg = |ranker| found.ranking(ranker, ItemScope::New).unwrap().ndcg_at_10;
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn the_chosen_ranker_is_never_below_popularity_on_the_validation_part() {
         let check = |input: &TrainingInput, expected: Ranker| {
-            let found = evaluated(input, &TrainingParameters::default(), &Cut::PerUser);
+            let found = evaluated(input, &TrainingParameters::default(), &Cut::Latest);
             assert_eq!((found.ranker, &*found.choice.ranker), (expected, expected.name));
             let figure = |name: &str| {
                 let mut figures = found.choice.figures.iter();
@@ -350,7 +350,7 @@ mod tests {
             },
             ..TrainingParameters::default()
         };
-        let found = evaluated(&tastes(), &parameters, &Cut::PerUser);
+        let found = evaluated(&tastes(), &parameters, &Cut::Latest);
         assert_eq!((found.users, found.ranking.len(), found.rating.len()), (120, 8, 0));
         let figures = |ranker| {
             let row = found.ranking(ranker, ItemScope::New).unwrap();
@@ -375,7 +375,7 @@ mod tests {
         };
         for orders in [&[order(0, 0, 1), order(1, 1, 2)][..], &[]] {
             let input = input(2, 2, &[], orders);
-            let found = evaluated(&input, &TrainingParameters::default(), &Cut::PerUser);
+            let found = evaluated(&input, &TrainingParameters::default(), &Cut::Latest);
             assert_eq!(found, nothing);
         }
     }
@@ -385,7 +385,7 @@ mod tests {
         let input = tastes();
         let with_threads = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| evaluated(&input, &TrainingParameters::default(), &Cut::PerUser))
+            pool.install(|| evaluated(&input, &TrainingParameters::default(), &Cut::Latest))
         };
         let one = with_threads(1);
         for threads in [2, 5] {

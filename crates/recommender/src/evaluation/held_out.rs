@@ -313,7 +313,7 @@ mod tests {
             ..EvaluationOptions::default()
         };
         let reference = TrainingParameters::default();
-        let held_out = HeldOutParts::new(&input, &reference, &Cut::PerUser, &options).unwrap();
+        let held_out = HeldOutParts::new(&input, &reference, &Cut::Latest, &options).unwrap();
         assert_eq!(held_out.test.cases.len(), 7);
         let mut held = vec![false; N_USERS as usize];
         for (user, item, at) in events(&input) {

@@ -6,18 +6,25 @@ use domain::error::InvalidField;
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationOptions {
-    /// The share of every user's events, the latest, that is held out for the figures; above 0, at most 0.5.
+    /// The last weeks, for all users, that are held out for the figures, but at most a quarter of the data's time. As long a
+    /// time before them serves to fit on. 1 to 520.
+    pub test_weeks: u32,
+    /// The share of a user's ratings that is held out for the figures where their times say nothing; above 0, at most 0.5.
     pub test_share: f64,
-    /// The share of every user's events, just before those, that the blend weights are fitted on; above 0, at most 0.5.
+    /// The share of a user's ratings that the weights are fitted on where their times say nothing; above 0, at most 0.5.
     pub validation_share: f64,
     /// The most users that a model is asked about, drawn by `training.seed`; 0 for all. With fewer than `gate.min_users` no
     /// run can be judged.
     pub max_users: usize,
 }
 
+/// Ten years.
+const MAX_TEST_WEEKS: u32 = 520;
+
 impl Default for EvaluationOptions {
     fn default() -> Self {
         Self {
+            test_weeks: 8,
             test_share: 0.2,
             validation_share: 0.1,
             max_users: 10_000,
@@ -31,6 +38,10 @@ impl EvaluationOptions {
     /// # Errors
     /// `OUT_OF_RANGE`, naming the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
+        if !(1..=MAX_TEST_WEEKS).contains(&self.test_weeks) {
+            let message = format!("must lie between 1 and {MAX_TEST_WEEKS}, is {}", self.test_weeks);
+            return Err(InvalidField::new("evaluation.test_weeks", "OUT_OF_RANGE", message));
+        }
         for (key, share) in [
             ("evaluation.test_share", self.test_share),
             ("evaluation.validation_share", self.validation_share),
@@ -47,6 +58,23 @@ impl EvaluationOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_must_be_weeks_to_test_on() {
+        let check = |test_weeks, is_valid: bool| {
+            let options = EvaluationOptions {
+                test_weeks,
+                ..EvaluationOptions::default()
+            };
+            let found = options.validate().err().map(|error| error.field);
+            let expected = (!is_valid).then_some("evaluation.test_weeks");
+            assert_eq!(found.as_deref(), expected, "{test_weeks}");
+        };
+        check(1, true);
+        check(520, true);
+        check(0, false);
+        check(521, false);
+    }
 
     #[test]
     fn shares_must_leave_something_to_fit_on() {

@@ -1,12 +1,14 @@
 //! Splits the data into three parts: one to fit on, one for the blend weights, one for the figures.
 //!
-//! The split is in time, except for users whose times say nothing: all their events are ratings of one instant, as an import
-//! without times dates them. Their ratings are split at random.
+//! One date separates the parts of all users, because a trend that is learned from what others did later would be a leak. Ratings
+//! whose times say nothing are split user by user: in time, or at random if all are of one instant, as an import without times
+//! dates them.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::snapshot::bits::Bits;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 use crate::training::input::TrainingInput;
 use domain::time::Timestamp;
@@ -17,9 +19,11 @@ use super::options::EvaluationOptions;
 /// The rule by which the data is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Holds out the latest share of every user's history. The model still learns from what other users did later, so the
-    /// figures are better than those of a single date.
-    PerUser,
+    /// Holds out the last `evaluation.test_weeks` weeks, for all users, so that nothing is learned from what others did later.
+    ///
+    /// Where the times of ratings say nothing about an order in time, every user's own history is cut instead, and at random
+    /// where all its ratings are of one instant.
+    Latest,
     /// Holds out everything at `at` or later, for all users.
     At { at: Timestamp },
 }
@@ -44,14 +48,21 @@ pub struct Split {
 /// The least events of a user with held-out parts. With fewer, too little would be left to fit on.
 const MIN_EVENTS: usize = 5;
 
+/// Where nobody has ordered anything, the least share of the users with [`MIN_EVENTS`] whose ratings lie on both sides of the
+/// test date. With fewer, users give all their ratings in one sitting, and a date would separate users, not past and future.
+const MIN_SHARE_AROUND_DATE: f64 = 0.1;
+
 impl Split {
     /// Splits `input`.
     ///
-    /// [`Cut::PerUser`]: the latest `test_share` of each user's events (ratings and items of orders) is the test part, and the
-    /// `validation_share` before it the validation part. A boundary never falls between events of one instant, so that an order
-    /// stays whole: it moves to the nearest gap, the later one of two. A part without such a gap before it is empty. Both parts
-    /// are empty for users with fewer than 5 events. Users with 5 or more ratings, all of one instant, and no orders are split
-    /// into the same shares at random.
+    /// [`Cut::Latest`]: the test part is the last `test_weeks` weeks, but at most a quarter of the time that the events span,
+    /// and the validation part is as long a time before it. The span leaves out users with 5 or more ratings, all of one
+    /// instant, and no orders: these ratings are split at random, a `test_share` and a `validation_share` of each user's.
+    ///
+    /// If nobody has ordered anything, and fewer than a tenth of the users with 5 or more events have some on both sides of the
+    /// test date, every history is cut for itself, into the same shares by time. A boundary never falls between events of one
+    /// instant: it moves to the nearest gap, the later one of two. A part without such a gap before it is empty. Both parts are
+    /// empty for users with fewer than 5 events.
     ///
     /// [`Cut::At`]: the validation part is as long as the test part, from `at` to the last event, but at most half of the time
     /// before `at`.
@@ -67,13 +78,9 @@ impl Split {
         options: &EvaluationOptions,
         seed: u64,
     ) -> Result<Self, EvaluationError> {
-        let mut boundaries = match *cut {
-            Cut::PerUser => per_user(input, options),
-            Cut::At { at } => vec![at_date(input, at)?; input.users.len()],
-        };
-        let item_hashes = match *cut {
-            Cut::PerUser => split_at_random(input, options, seed, &mut boundaries),
-            Cut::At { .. } => Vec::new(),
+        let (boundaries, item_hashes) = match *cut {
+            Cut::Latest => latest(input, options, seed),
+            Cut::At { at } => (vec![at_date(input, at)?; input.users.len()], Vec::new()),
         };
         Ok(Self {
             boundaries,
@@ -128,6 +135,63 @@ enum Boundaries {
     },
 }
 
+/// Returns the boundaries of every user, and the hashes of the items for users who are split at random.
+fn latest(input: &TrainingInput, options: &EvaluationOptions, seed: u64) -> (Vec<Boundaries>, Vec<u64>) {
+    let timeless = timeless_users(input);
+    let mut boundaries = match latest_weeks(input, options, &timeless) {
+        Some(of_all) => vec![of_all; input.users.len()],
+        None => per_user(input, options),
+    };
+    let item_hashes = split_at_random(input, options, seed, &timeless, &mut boundaries);
+    (boundaries, item_hashes)
+}
+
+/// Returns the boundaries by date for all users; `None` where times do not tell past and future apart.
+///
+/// `timeless`: the users whose events have no say, one bit per user.
+fn latest_weeks(input: &TrainingInput, options: &EvaluationOptions, timeless: &Bits) -> Option<Boundaries> {
+    let timed = || events(input).filter(|(user, _, _)| !timeless.get(user.at()));
+    let (first, last) = (timed().map(|event| event.2).min()?, timed().map(|event| event.2).max()?);
+    let length = Duration::weeks(i64::from(options.test_weeks)).min((last - first) / 4);
+    if length <= Duration::zero() {
+        return None;
+    }
+    let test = last - length;
+    let by_date = Boundaries::InTime {
+        validation: test - length,
+        test,
+    };
+    if !input.orders.is_empty() {
+        return Some(by_date);
+    }
+    let mut counts = vec![[0_usize; 2]; input.users.len()];
+    for (user, _, at) in timed() {
+        counts[user.at()][usize::from(at >= test)] += 1;
+    }
+    let asked = counts.iter().filter(|[before, after]| before + after >= MIN_EVENTS);
+    let around = asked.clone().filter(|[before, after]| *before > 0 && *after > 0);
+    (around.count() as f64 >= MIN_SHARE_AROUND_DATE * asked.count() as f64).then_some(by_date)
+}
+
+/// Returns the users with 5 or more ratings, all of one instant, and no orders: one bit per user.
+fn timeless_users(input: &TrainingInput) -> Bits {
+    let mut counts = vec![0; input.users.len()];
+    let mut instants: Vec<Option<Timestamp>> = vec![None; input.users.len()];
+    let mut has_times = vec![false; input.users.len()];
+    for event in &input.ratings {
+        let user = event.user.at();
+        has_times[user] |= *instants[user].get_or_insert(event.rated_at) != event.rated_at;
+        counts[user] += 1;
+    }
+    for event in &input.orders {
+        has_times[event.user.at()] = true;
+    }
+    let users = counts.into_iter().zip(has_times);
+    users
+        .map(|(count, has_times)| !has_times && count >= MIN_EVENTS)
+        .collect()
+}
+
 fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, EvaluationError> {
     let times = || events(input).map(|(_, _, at)| at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else {
@@ -168,29 +232,22 @@ fn per_user(input: &TrainingInput, options: &EvaluationOptions) -> Vec<Boundarie
         .collect()
 }
 
-/// Splits the ratings of users without orders, whose ratings are all of one instant, at random. Replaces the boundaries of
-/// these users, and returns the hashes of the items; none if there are no such users.
+/// Splits the ratings of the `timeless` users, one bit per user, at random. Replaces the boundaries of these users, and returns
+/// the hashes of the items; none if there are no such users.
 fn split_at_random(
     input: &TrainingInput,
     options: &EvaluationOptions,
     seed: u64,
+    timeless: &Bits,
     boundaries: &mut [Boundaries],
 ) -> Vec<u64> {
-    let mut items: Vec<Vec<ItemIndex>> = vec![Vec::new(); input.users.len()];
-    let mut instants: Vec<Option<Timestamp>> = vec![None; input.users.len()];
-    let mut has_times = vec![false; input.users.len()];
-    for event in &input.ratings {
-        let user = event.user.at();
-        has_times[user] |= *instants[user].get_or_insert(event.rated_at) != event.rated_at;
-        items[user].push(event.item);
-    }
-    for event in &input.orders {
-        has_times[event.user.at()] = true;
-    }
-    let is_random = |user: &usize| !has_times[*user] && items[*user].len() >= MIN_EVENTS;
-    let users: Vec<usize> = (0..input.users.len()).filter(is_random).collect();
+    let users: Vec<usize> = (0..input.users.len()).filter(|&user| timeless.get(user)).collect();
     if users.is_empty() {
         return Vec::new();
+    }
+    let mut items: Vec<Vec<ItemIndex>> = vec![Vec::new(); input.users.len()];
+    for event in input.ratings.iter().filter(|event| timeless.get(event.user.at())) {
+        items[event.user.at()].push(event.item);
     }
     let hash = |id: &str| xxh3_64_with_seed(id.as_bytes(), seed);
     let item_hashes: Vec<u64> = (0..input.items.len() as u32)
@@ -279,13 +336,67 @@ mod tests {
         counts
     }
 
+    fn split_per_user(input: &TrainingInput) -> Split {
+        Split {
+            boundaries: per_user(input, &EvaluationOptions::default()),
+            item_hashes: Vec::new(),
+        }
+    }
+
+    fn latest(input: &TrainingInput, test_weeks: u32) -> Split {
+        let options = EvaluationOptions {
+            test_weeks,
+            ..EvaluationOptions::default()
+        };
+        Split::new(input, &Cut::Latest, &options, 1).unwrap()
+    }
+
+    #[test]
+    fn the_last_weeks_of_all_users_are_held_out() {
+        let week = 7 * 24;
+        let check = |test_weeks, last_hour, validation: u32, test: u32| {
+            // Nobody but user 1 has ordered anything late.
+            let input = input(2, 2, &[rating(0, 0, 3.0, 0)], &[order(0, 1, 5), order(1, 1, last_hour)]);
+            let expected = Boundaries::InTime {
+                validation: at(validation),
+                test: at(test),
+            };
+            assert_eq!(latest(&input, test_weeks).boundaries, vec![expected; 2]);
+        };
+        check(8, 40 * week, 24 * week, 32 * week);
+        check(2, 40 * week, 36 * week, 38 * week);
+        // At most a quarter of a short history.
+        check(8, 8 * week, 4 * week, 6 * week);
+        check(8, 100, 50, 75);
+        // Everything of one instant cannot be cut.
+        let input = input(1, 9, &[], &[order(0, 1, 5), order(0, 2, 5)]);
+        assert_eq!(counts(&latest(&input, 8), &[5]), [1, 0, 0]);
+    }
+
+    #[test]
+    fn ratings_are_cut_by_date_only_if_users_rate_on_both_sides_of_it() {
+        let check = |n_returning: u32, orders: &[_], is_by_date: bool| {
+            // Twenty users give six ratings within an hour each, one user after the other; some return at the end.
+            let sittings =
+                (0..20).flat_map(|user| (0..6).map(move |item| rating(user, item, 3.0, 10 * user + item % 2)));
+            let returns = (0..n_returning).map(|user| rating(user, 6, 3.0, 190));
+            let ratings: Vec<_> = sittings.chain(returns).collect();
+            let split = latest(&input(20, 7, &ratings, orders), 8);
+            let distinct = split.boundaries.iter().any(|found| *found != split.boundaries[0]);
+            assert_eq!(!distinct, is_by_date, "{n_returning} users return");
+        };
+        check(0, &[], false);
+        check(1, &[], false);
+        check(2, &[], true);
+        check(0, &[order(0, 6, 100)], true);
+    }
+
     #[test]
     fn every_user_is_cut_by_their_own_history_between_instants() {
         let check = |hours: &[u32], expected: [usize; 3]| {
             let orders: Vec<_> = (0..).zip(hours).map(|(item, &hour)| order(0, item, hour)).collect();
             let input = input(1, hours.len(), &[], &orders);
-            let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), 1).unwrap();
-            assert_eq!(counts(&split, hours), expected, "{hours:?}");
+            assert_eq!(counts(&split_per_user(&input), hours), expected, "{hours:?}");
         };
         // A tenth and a fifth of ten events are held out, in whatever order they are given.
         check(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [7, 1, 2]);
@@ -313,7 +424,7 @@ mod tests {
             &[rating(0, 0, 3.0, 1), rating(0, 1, 3.0, 4), rating(1, 1, 3.0, 9)],
             &[order(0, 2, 2), order(0, 3, 3), order(0, 4, 5)],
         );
-        let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), 1).unwrap();
+        let split = split_per_user(&input);
         assert_eq!(counts(&split, &[1, 2, 3, 4, 5]), [3, 1, 1]);
         assert_eq!(split.part(UserIndex(1), ItemIndex(1), at(9)), Part::Fit);
     }
@@ -329,7 +440,7 @@ mod tests {
             .collect();
         let input = input(4, 10, &ratings, &[order(3, 0, 4)]);
         let parts = |seed| {
-            let split = Split::new(&input, &Cut::PerUser, &EvaluationOptions::default(), seed).unwrap();
+            let split = Split::new(&input, &Cut::Latest, &EvaluationOptions::default(), seed).unwrap();
             let parts = |user, hour: &dyn Fn(u32) -> u32| -> Vec<Part> {
                 let part = |item| split.part(UserIndex(user), ItemIndex(item), at(hour(item)));
                 (0..10).map(part).collect()
@@ -347,7 +458,7 @@ mod tests {
         let first = parts(1);
         assert_eq!(
             first.each_ref().map(|parts| sizes(parts)),
-            [[7, 1, 2], [10, 0, 0], [7, 1, 2], [10, 0, 0]]
+            [[7, 1, 2], [10, 0, 0], [5, 2, 3], [10, 0, 0]]
         );
         assert_eq!(parts(1), first);
         assert!((2..9).any(|seed| parts(seed)[0] != first[0]));
@@ -391,6 +502,6 @@ mod tests {
         let options = EvaluationOptions::default();
         let cut_at = Split::new(&none, &Cut::At { at: at(1) }, &options, 1);
         assert_eq!(cut_at, Err(EvaluationError::NoEvents));
-        assert!(Split::new(&none, &Cut::PerUser, &options, 1).is_ok());
+        assert!(Split::new(&none, &Cut::Latest, &options, 1).is_ok());
     }
 }

@@ -199,7 +199,7 @@ mod tests {
     fn the_ranking_weight_and_the_ranker_are_the_best() {
         let input = tastes();
         let parameters = TrainingParameters::default();
-        let held_out = HeldOutParts::new(&input, &parameters, &Cut::PerUser, &EvaluationOptions::default()).unwrap();
+        let held_out = HeldOutParts::new(&input, &parameters, &Cut::Latest, &EvaluationOptions::default()).unwrap();
         let weights = BlendWeights::default();
         let view = model_before(&held_out.validation, &input, &held_out, &parameters, weights).unwrap();
         let cases = &held_out.validation.cases;

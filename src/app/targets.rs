@@ -11,7 +11,9 @@ use futures_util::{TryFutureExt, try_join};
 use tokio::sync::Semaphore;
 
 use crate::live::{Live, ServingStatus};
-use crate::store::coupons::audience::{self, AudienceQuery, AudienceRead, Conflicts, Listing, OfferKeys, Recheck};
+use crate::store::coupons::audience::{
+    self, AudienceQuery, AudienceRead, Conflicts, ListedRows, Listing, OfferKeys, Recheck,
+};
 use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
@@ -134,7 +136,7 @@ struct Batch {
 }
 
 impl Targets {
-    /// Assesses and ranks all users.
+    /// Assesses and ranks all users. The audit tells of the list before any row of it can leave.
     pub async fn open(pool: &Pool, live: &Live, policy: Policy, request: TargetsRequest) -> Result<Self, TargetsError> {
         let offer = find_offer(live, &request).await?;
         // Everything committed by now is taken into account. If the database is not available, reading it below fails.
@@ -158,7 +160,7 @@ impl Targets {
             .after
             .as_ref()
             .map_or(0, |after| ranking.position_after(after.score, &after.user));
-        Ok(Self {
+        let targets = Self {
             pool: pool.clone(),
             header,
             snapshot,
@@ -176,7 +178,10 @@ impl Targets {
             sent: 0,
             ranking,
             request,
-        })
+        };
+        let most = targets.left().min((targets.ranking.len() - targets.next) as u64);
+        targets.log(ListedRows::AtMost(most)).await?;
+        Ok(targets)
     }
 
     pub fn header(&self) -> &Header {
@@ -204,11 +209,15 @@ impl Targets {
 
     /// Logs how many rows were listed.
     pub async fn close(self) -> Result<(), StoreError> {
+        self.log(ListedRows::Sent(self.sent)).await
+    }
+
+    async fn log(&self, rows: ListedRows) -> Result<(), StoreError> {
         let listing = Listing {
             actor: &self.request.caller.name,
             coupon: &self.request.coupon,
             note: if self.request.preview { "preview" } else { "" },
-            rows: self.sent,
+            rows,
             snapshot_version: self.header.snapshot_version,
         };
         audience::log_listing(&self.pool, listing).await

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
+use crate::store::postgres::refusals;
 use crate::store::snapshots;
 use crate::store::snapshots::changes;
 use recommender::snapshot::overlay::Overlay;
@@ -116,8 +117,10 @@ fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mu
         .as_ref()
         .map_or((0, 0), |view| (view.overlay.len(), view.overlay.dropped()));
     let now = Utc::now();
+    // What is read here may be read while writes are refused.
+    let database_available = result.is_ok() && !refusals::is_recent();
     shared.update_status(|status| {
-        status.database_available = result.is_ok();
+        status.database_available = database_available;
         status.fresh_entries = entries;
         status.fresh_entries_dropped = dropped;
         if result.is_ok() {
@@ -125,8 +128,8 @@ fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mu
         }
     });
     shared.is_database_available.send_if_modified(|is_available| {
-        let has_changed = *is_available != result.is_ok();
-        *is_available = result.is_ok();
+        let has_changed = *is_available != database_available;
+        *is_available = database_available;
         has_changed
     });
     if let Err(error) = result

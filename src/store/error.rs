@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use crate::store::postgres::refusals;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// PostgreSQL cannot be reached, or is starting or stopping. The caller may try again.
+    /// PostgreSQL cannot be reached, is starting or stopping, or refuses work for now: it is read-only, or out of disk space
+    /// or memory. The caller may try again.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
     /// All connections are in use, and none became free within `database.acquire_timeout_ms`. The caller may try again.
@@ -87,10 +90,14 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some("40001" | "40P01") => Self::Conflict(error),
                 Some("57014") => Self::Timeout(error),
-                // Connection exceptions, too many connections, shutting down, starting up, idle for too long.
-                Some(code)
-                    if code.starts_with("08") || code.starts_with("57P") || ["53300", "25P03"].contains(&code) =>
-                {
+                // Too many connections: a new one is refused, and nothing is wrong with those that are open.
+                Some("53300") => Self::Unavailable(error),
+                Some(code) if refusals::is_refusal(code) => {
+                    refusals::note(database.as_ref());
+                    Self::Unavailable(error)
+                }
+                // Connection exceptions, shutting down, starting up, idle for too long.
+                Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
                     Self::Unavailable(error)
                 }
                 _ => Self::Unexpected(error),

@@ -7,3 +7,4 @@ pub mod leases;
 pub mod migrations;
 pub mod options;
 pub mod pool;
+pub mod refusals;

@@ -85,6 +85,7 @@ mod operations {
     mod config;
     mod connections;
     mod deadlines;
+    mod frozen_server;
     mod limits;
     mod logs;
     mod metrics;
@@ -93,6 +94,7 @@ mod operations {
     mod postgres_tls;
     mod quickstart;
     mod refused_databases;
+    mod refused_work;
     mod shutdown;
     mod startup;
     mod tls;

@@ -29,11 +29,12 @@ pub fn stream(targets: Targets, rows: Rows, authorization: StreamAuthorization) 
     let send = async move {
         let mut targets = targets;
         let ended = send_all(&mut targets, &rows, &authorization, &sender).await;
-        // The audit row is written before the client sees the end, and the ranked targets are freed.
-        if let Err(error) = targets.close().await {
-            tracing::error!(error = %chain(&error), "a list of targets could not be written to the audit log");
+        // The number of rows is written to the audit before the client sees the end, and the ranked targets are freed.
+        let closed = targets.close().await;
+        if let Err(error) = &closed {
+            tracing::error!(error = %chain(error), "the end of a list of targets could not be written to the audit");
         }
-        if let Err(status) = ended {
+        if let Err(status) = ended.and(closed.map_err(Status::from)) {
             // This fails when the client is gone, which does not matter.
             let _ = sender.send(Err(status)).await;
         }

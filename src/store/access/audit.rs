@@ -11,6 +11,9 @@ pub(in crate::store) enum Action {
     /// Activated against the verdict of the gate.
     SnapshotForced,
     SnapshotRolledBack,
+    /// Written before the first row of a list of targets leaves, with the most rows that may.
+    TargetsOpened,
+    /// Written at the end of the list, with the rows that did.
     TargetsListed,
 }
 
@@ -22,6 +25,7 @@ impl Action {
             Self::SnapshotActivated => "SNAPSHOT_ACTIVATED",
             Self::SnapshotForced => "SNAPSHOT_FORCED",
             Self::SnapshotRolledBack => "SNAPSHOT_ROLLED_BACK",
+            Self::TargetsOpened => "TARGETS_OPENED",
             Self::TargetsListed => "TARGETS_LISTED",
         }
     }

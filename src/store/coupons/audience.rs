@@ -360,25 +360,38 @@ pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Rec
     })
 }
 
-/// A list of targets that was handed out, for the audit.
+/// A list of targets that is handed out, for the audit.
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a> {
-    /// The caller who got it.
+    /// The caller who gets it.
     pub actor: &'a str,
     pub coupon: &'a CouponId,
     pub note: &'a str,
-    pub rows: u64,
+    pub rows: ListedRows,
     pub snapshot_version: i64,
 }
 
-/// Records in the audit that targets were listed.
+/// The number of rows of a list.
+#[derive(Debug, Clone, Copy)]
+pub enum ListedRows {
+    /// None has left yet, and no more than these may.
+    AtMost(u64),
+    /// These have left.
+    Sent(u64),
+}
+
+/// Records in the audit that targets are listed.
 pub async fn log_listing(pool: &Pool, listing: Listing<'_>) -> Result<(), StoreError> {
+    let (action, rows) = match listing.rows {
+        ListedRows::AtMost(rows) => (Action::TargetsOpened, rows),
+        ListedRows::Sent(rows) => (Action::TargetsListed, rows),
+    };
     let entry = audit::Entry {
         actor: listing.actor,
-        action: Action::TargetsListed,
+        action,
         subject: listing.coupon.as_str(),
         note: listing.note,
-        row_count: i64::try_from(listing.rows).unwrap_or(i64::MAX),
+        row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         snapshot_version: Some(listing.snapshot_version),
     };
     audit::record(&mut *pool.acquire().await?, entry).await

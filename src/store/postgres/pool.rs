@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
+use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 
 use crate::store::error::StoreError;
 use crate::store::postgres::options::DatabaseOptions;
+use crate::store::postgres::refusals;
 
 pub use sqlx::PgConnection as Connection;
 
@@ -54,11 +55,7 @@ impl Pool {
         let connect_options = PgConnectOptions::from_str(url)
             .map_err(StoreError::InvalidUrl)?
             .application_name("likemind")
-            .options([
-                ("statement_timeout", options.statement_timeout_ms.to_string().as_str()),
-                // JIT compilation took 0.8 s at every read of fresh data, for a statement that then finds a few rows.
-                ("jit", "off"),
-            ]);
+            .options(session_settings(options));
         let given_out = Arc::new(AtomicU64::new(0));
         let [opened, reused] = [given_out.clone(), given_out.clone()];
         let inner = PgPoolOptions::new()
@@ -68,27 +65,24 @@ impl Pool {
                 opened.fetch_add(1, Ordering::Relaxed);
                 Box::pin(async { Ok(()) })
             })
-            .before_acquire(move |_, _| {
-                reused.fetch_add(1, Ordering::Relaxed);
-                Box::pin(async { Ok(true) })
+            .before_acquire(move |_, metadata| {
+                let is_usable = !refusals::concerns(metadata.age);
+                reused.fetch_add(u64::from(is_usable), Ordering::Relaxed);
+                Box::pin(async move { Ok(is_usable) })
             })
+            .after_release(|connection, metadata| Box::pin(returned(connection, metadata)))
             .connect_lazy_with(connect_options);
         Ok(Self { inner, given_out })
     }
 
-    /// Makes a pool of `max_connections` further connections to the same database, which no other work can use up.
+    /// Makes a pool of `max_connections` further connections to the same database, which no other work can use up. They may
+    /// pause while they read much, as they keep nobody waiting.
     pub fn dedicated(&self, max_connections: u32) -> Self {
         let options = self.inner.options().clone();
+        let connect_options = PgConnectOptions::clone(&self.inner.connect_options());
         let inner = options
             .max_connections(max_connections)
-            // There are so few that none may be lost to a database that has stopped answering.
-            .after_release(|connection, _| {
-                Box::pin(async {
-                    let answer = tokio::time::timeout(LONGEST_RETURN, connection.ping()).await;
-                    answer.map_err(|_| silence())?.map(|()| true)
-                })
-            })
-            .connect_lazy_with(PgConnectOptions::clone(&self.inner.connect_options()));
+            .connect_lazy_with(connect_options.options([("tcp_user_timeout", "0")]));
         Self {
             inner,
             given_out: self.given_out.clone(),
@@ -211,6 +205,34 @@ impl Pool {
     }
 }
 
+/// Returns the settings of every session.
+fn session_settings(options: &DatabaseOptions) -> [(&'static str, String); 7] {
+    let keepalive_s = options.tcp_keepalive_ms.div_ceil(1_000);
+    [
+        ("statement_timeout", options.statement_timeout_ms.to_string()),
+        (
+            "idle_in_transaction_session_timeout",
+            options.idle_in_transaction_timeout_ms.to_string(),
+        ),
+        ("tcp_user_timeout", options.tcp_user_timeout_ms.to_string()),
+        ("tcp_keepalives_idle", keepalive_s.to_string()),
+        ("tcp_keepalives_interval", keepalive_s.to_string()),
+        ("tcp_keepalives_count", "3".to_owned()),
+        // JIT compilation took 0.8 s at every read of fresh data, for a statement that then finds a few rows.
+        ("jit", "off".to_owned()),
+    ]
+}
+
+/// Returns whether a connection may be used again. Gives it up when the database does not answer on it any more: the pool
+/// itself would wait for as long as TCP does, and have one connection less until then.
+async fn returned(connection: &mut PgConnection, metadata: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
+    if refusals::concerns(metadata.age) {
+        return Ok(false);
+    }
+    let answer = tokio::time::timeout(LONGEST_RETURN, connection.ping()).await;
+    answer.map_err(|_| silence())?.map(|()| true)
+}
+
 /// Gives `work` up when it takes longer than `limit`: a connection that was lost unnoticed never answers.
 pub(in crate::store) async fn within<T>(
     limit: Duration,
@@ -224,10 +246,12 @@ fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }
 
-/// Lifts the time limit of the statements of this transaction, and has them planned for their parameters every time.
+/// Lifts the time limit of the statements of this transaction, which only reads, and has them planned for their parameters
+/// every time. The transaction may also pause between them, as it keeps nobody waiting.
 pub(in crate::store) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,
+                set_config('idle_in_transaction_session_timeout', '60s', true) AS idle_timeout,
                 set_config('plan_cache_mode', 'force_custom_plan', true) AS plan_cache_mode"
     )
     .fetch_one(connection)

@@ -110,6 +110,9 @@ fn line_without_passwords(line: &str) -> String {
     redacted
 }
 
+/// The longest limit, which is the longest that PostgreSQL takes.
+const MAX_TIMEOUT_MS: u64 = i32::MAX as u64;
+
 /// Section `database`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -124,6 +127,15 @@ pub struct DatabaseOptions {
     /// The longest statement of a request; 0 is no limit, which is what training and migrations use. This should be less
     /// than `server.request_timeout_ms`: a statement whose request was given up would keep its connection.
     pub statement_timeout_ms: u64,
+    /// The longest pause of a server in the middle of a transaction, after which PostgreSQL ends it: a server that is frozen
+    /// or unreachable keeps the rows that it holds for no longer. 0 is no limit, which is what commands use.
+    pub idle_in_transaction_timeout_ms: u64,
+    /// The time after which PostgreSQL ends the connection of a server that does not take its answers; 0 leaves it to the
+    /// operating system, which commands do.
+    pub tcp_user_timeout_ms: u64,
+    /// The time after which PostgreSQL checks whether a silent connection still exists, in whole seconds, rounded up. After
+    /// three checks without an answer, as far apart, it ends the connection. 0 leaves it to the operating system.
+    pub tcp_keepalive_ms: u64,
 }
 
 impl Default for DatabaseOptions {
@@ -133,6 +145,9 @@ impl Default for DatabaseOptions {
             max_connections: 16,
             acquire_timeout_ms: 2_000,
             statement_timeout_ms: 8_000,
+            idle_in_transaction_timeout_ms: 3_000,
+            tcp_user_timeout_ms: 10_000,
+            tcp_keepalive_ms: 5_000,
         }
     }
 }
@@ -162,13 +177,30 @@ impl DatabaseOptions {
                 message,
             ));
         }
-        Ok(())
+        let limits = [
+            ("database.statement_timeout_ms", self.statement_timeout_ms),
+            (
+                "database.idle_in_transaction_timeout_ms",
+                self.idle_in_transaction_timeout_ms,
+            ),
+            ("database.tcp_user_timeout_ms", self.tcp_user_timeout_ms),
+            ("database.tcp_keepalive_ms", self.tcp_keepalive_ms),
+        ];
+        match limits.into_iter().find(|(_, limit_ms)| *limit_ms > MAX_TIMEOUT_MS) {
+            Some((key, limit_ms)) => {
+                let message = format!("must be {MAX_TIMEOUT_MS} or less, is {limit_ms}");
+                Err(InvalidField::new(key, "OUT_OF_RANGE", message))
+            }
+            None => Ok(()),
+        }
     }
 
-    /// Returns options for work that may take long, without a limit on statements.
+    /// Returns options for work that may take long, without a limit on statements and on pauses between them.
     pub fn for_jobs(&self) -> Self {
         Self {
             statement_timeout_ms: 0,
+            idle_in_transaction_timeout_ms: 0,
+            tcp_user_timeout_ms: 0,
             ..self.clone()
         }
     }

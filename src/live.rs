@@ -96,6 +96,8 @@ struct LoadedSnapshot {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServingStatus {
     pub snapshot_version: Option<i64>,
+    /// Another version is served because the active one cannot be loaded.
+    pub is_fallback: bool,
     pub snapshot_created_at: Option<Timestamp>,
     pub loaded_at: Option<Timestamp>,
     pub previous_version: Option<i64>,
@@ -106,7 +108,7 @@ pub struct ServingStatus {
     pub database_available: bool,
     /// The version that is being loaded.
     pub loading: Option<i64>,
-    /// The reason why the active version could not be loaded.
+    /// The reason why the active version could not be loaded, and which one is served in its place.
     pub load_error: Option<String>,
     /// While no version is active: the newest one that did not fail, or else the newest one.
     pub inactive: Option<(i64, SnapshotState)>,
@@ -257,6 +259,30 @@ impl Live {
             // The sender is dropped when the loop has ended, as the process is shutting down.
             let _ = tokio::time::timeout(wait, refreshed).await;
         }
+    }
+}
+
+/// The reason why a stored snapshot cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Its bytes are not those that were written, or another release wrote them.
+    #[error("{message}")]
+    Unusable { message: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Checks that a server could load the stored snapshot `version`: every byte is read. Needs the memory of its largest part.
+///
+/// # Errors
+/// [`VerifyError`].
+pub async fn verify(pool: &Pool, version: i64) -> Result<(), VerifyError> {
+    match load::verify(pool, version).await {
+        Ok(()) => Ok(()),
+        Err(load::LoadError::Store(error)) => Err(error.into()),
+        Err(error) => Err(VerifyError::Unusable {
+            message: error.for_callers(version),
+        }),
     }
 }
 

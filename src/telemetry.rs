@@ -159,6 +159,10 @@ fn describe() {
         "Version of the snapshot that is served; 0 for none."
     );
     describe_gauge!(
+        "likemind_snapshot_fallback",
+        "1 while another snapshot is served because the active one cannot be loaded, else 0."
+    );
+    describe_gauge!(
         "likemind_snapshot_age_seconds",
         "Age of the snapshot that is served, in seconds."
     );

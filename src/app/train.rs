@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::live::VerifyError;
 use crate::store::error::StoreError;
 use crate::store::postgres::leases::{self, Held, Lease};
 use crate::store::postgres::pool::Pool;
@@ -109,6 +110,17 @@ pub enum TrainError {
     Store(#[from] StoreError),
     #[error("the snapshot cannot be published")]
     Transition(#[source] TransitionError),
+    #[error("the snapshot was not stored as it was trained, and is not activated: {message}")]
+    Unusable { message: String },
+}
+
+impl From<VerifyError> for TrainError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Unusable { message } => Self::Unusable { message },
+            VerifyError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<TransitionError> for TrainError {
@@ -119,7 +131,8 @@ impl From<TransitionError> for TrainError {
             error @ (TransitionError::Unknown { .. }
             | TransitionError::NotActivatable { .. }
             | TransitionError::ReasonRequired { .. }
-            | TransitionError::NothingBefore) => Self::Transition(error),
+            | TransitionError::NothingBefore
+            | TransitionError::Overtaken) => Self::Transition(error),
         }
     }
 }

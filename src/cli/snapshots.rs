@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::database::{Database, Purpose};
 use super::{Exit, process, report};
+use crate::app::activation;
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes;
@@ -85,9 +86,9 @@ async fn act(pool: &Pool, args: SnapshotsArgs, config: &Config) -> anyhow::Resul
             show(&record.ok_or_else(|| anyhow::anyhow!("there is no snapshot {snapshot}"))?);
         }
         Action::Activate { snapshot, reason } => {
-            show(&snapshots::activate(pool, snapshot, Activation::Operator { actor: &actor }, &reason).await?);
+            show(&activation::activate(pool, snapshot, Activation::Operator { actor: &actor }, &reason).await?);
         }
-        Action::Rollback { reason } => show(&snapshots::rollback(pool, &actor, &reason).await?),
+        Action::Rollback { reason } => show(&activation::rollback(pool, &actor, &reason).await?),
         Action::Prune { keep } => {
             let versions = snapshots::prune(pool, keep.unwrap_or(config.trainer.keep_snapshots)).await?;
             let changes = changes::prune(pool).await?;

@@ -4,6 +4,7 @@ mod convert;
 
 use tonic::{Request, Response, Status};
 
+use crate::app::activation;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::{self, Activation};
@@ -57,7 +58,7 @@ impl ModelService for ModelHandler {
         let caller = caller(&request)?;
         let ActivateSnapshot { version, reason } = request.into_inner().try_into()?;
         let by = Activation::Operator { actor: &caller.name };
-        let record = snapshots::activate(&self.pool, version, by, &reason).await?;
+        let record = activation::activate(&self.pool, version, by, &reason).await?;
         tracing::info!(version, reason, "snapshot {version} activated by request");
         Ok(Response::new(ActivateSnapshotResponse {
             snapshot: Some(record.into()),
@@ -70,7 +71,7 @@ impl ModelService for ModelHandler {
     ) -> Result<Response<RollbackSnapshotResponse>, Status> {
         let caller = caller(&request)?;
         let reason = convert::reason(request.into_inner().reason)?;
-        let record = snapshots::rollback(&self.pool, &caller.name, &reason).await?;
+        let record = activation::rollback(&self.pool, &caller.name, &reason).await?;
         tracing::info!(
             version = record.version,
             reason,

@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::admission::key_limits::Overuse;
 use crate::admission::refusal::Refusal;
+use crate::app::activation::ActivationError;
 use crate::app::eligibility::EligibilityError;
 use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
@@ -278,8 +279,24 @@ impl From<TransitionError> for Status {
             TransitionError::NothingBefore => {
                 with_reason(Code::FailedPrecondition, "NO_PREVIOUS_SNAPSHOT", message, None)
             }
+            TransitionError::Overtaken => {
+                let retry_after = Some(Duration::from_millis(100));
+                with_reason(Code::Aborted, "CONFLICT", message, retry_after)
+            }
             TransitionError::LeaseLost => with_reason(Code::Aborted, "LEASE_LOST", message, None),
             TransitionError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ActivationError> for Status {
+    fn from(error: ActivationError) -> Self {
+        let message = error.to_string();
+        match error {
+            ActivationError::Transition(error) => error.into(),
+            ActivationError::Unusable { .. } => {
+                with_reason(Code::FailedPrecondition, "SNAPSHOT_UNUSABLE", message, None)
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ fn set(shared: &Shared, pool: &Pool, started: Timestamp, now: Timestamp) {
     gauge!("likemind_fresh_lag_seconds").set(seconds_since(status.refreshed_at.unwrap_or(started)));
     gauge!("likemind_fresh_entries").set(status.fresh_entries as f64);
     gauge!("likemind_snapshot_version").set(status.snapshot_version.unwrap_or(0) as f64);
+    gauge!("likemind_snapshot_fallback").set(f64::from(u8::from(status.is_fallback)));
     // It is not set without a snapshot, as 0 would mean a new one.
     if let Some(created_at) = status.snapshot_created_at {
         gauge!("likemind_snapshot_age_seconds").set(seconds_since(created_at));

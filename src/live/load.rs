@@ -26,11 +26,11 @@ use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 pub(super) enum LoadError {
     #[error("snapshot {version} is gone")]
     Gone { version: i64 },
-    #[error("snapshot {version} is damaged: {source}; roll back to another snapshot or train a new one")]
+    #[error("snapshot {version} is damaged: {source}; activate another snapshot or train a new one")]
     Damaged { version: i64, source: CodecError },
     #[error("snapshot {version} is of another release: {source}; `likemind train` makes one that it can serve")]
     OtherFormat { version: i64, source: CodecError },
-    #[error("snapshot {version} is inconsistent: {source}; roll back to another snapshot or train a new one")]
+    #[error("snapshot {version} is inconsistent: {source}; activate another snapshot or train a new one")]
     Inconsistent { version: i64, source: SnapshotError },
     #[error("decoding snapshot {version} ended with a panic")]
     Panicked { version: i64 },
@@ -110,6 +110,28 @@ pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<Lo
         input_watermark: record.input_watermark,
         snapshot: Arc::new(snapshot),
     })
+}
+
+/// Checks that `version` can be served. Reads and decodes one part after another and keeps none of them.
+pub(super) async fn verify(pool: &Pool, version: i64) -> Result<(), LoadError> {
+    let record = snapshots::get(pool, version)
+        .await?
+        .ok_or(LoadError::Gone { version })?;
+    let given_up = CancellationToken::new();
+    let _given_up_when_dropped = given_up.clone().drop_guard();
+    let mut parts = Vec::new();
+    for part in snapshots::parts(pool, version).await? {
+        let stored = Stored {
+            pool: pool.clone(),
+            version,
+            part,
+            given_up: given_up.clone(),
+        };
+        let runtime = Handle::current();
+        let decode = move || Ok(stored.decode(&runtime)?.without_contents());
+        parts.push(compute(Priority::Equal, version, decode).await?);
+    }
+    codec::check_together(parts, &record.checksum).map_err(|source| unreadable(version, source))
 }
 
 async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Result<Snapshot, LoadError> {

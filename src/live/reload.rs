@@ -31,6 +31,8 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many of the newest versions are looked at while none is active.
 const MAX_INACTIVE: i64 = 20;
+/// How many of the newest versions are looked at when the active one cannot be served.
+const MAX_FALLBACKS: i64 = 100;
 
 pub(super) struct Reload {
     shared: Arc<Shared>,
@@ -111,7 +113,44 @@ impl Reload {
         self.shared.update_status(|status| status.loading = None);
         match result {
             Ok(()) => self.recovered(),
-            Err(error) => self.failed(version, &error),
+            Err(error) => {
+                self.failed(version, &error);
+                if !error.is_transient() && self.shared.view.load().is_none() {
+                    self.fall_back(version).await;
+                }
+            }
+        }
+    }
+
+    /// Serves the newest intact snapshot that the gate let pass, in the place of `active`, which cannot be served.
+    async fn fall_back(&self, active: i64) {
+        let newest = async { Ok(snapshots::list(&self.shared.pool, i64::MAX, MAX_FALLBACKS).await?) };
+        let Ok(newest) = within::<_, LoadError>(ROW_LIMIT, supervised(newest)).await else {
+            return;
+        };
+        let is_complete = |state| matches!(state, SnapshotState::Retired | SnapshotState::Candidate);
+        for record in newest.iter().filter(|record| is_complete(record.state)) {
+            let version = record.version;
+            match supervised(self.switch_to(version)).await {
+                Ok(()) => {
+                    tracing::error!(
+                        version,
+                        active,
+                        "serving snapshot {version}, because the active snapshot {active} cannot be served"
+                    );
+                    self.shared.update_status(|status| {
+                        let reason = self.failure.as_ref().map_or("", |failure| &failure.message);
+                        status.load_error = Some(format!("{reason}; snapshot {version} is served in its place"));
+                        status.is_fallback = true;
+                    });
+                    return;
+                }
+                Err(error) if error.is_transient() => return,
+                Err(error) => {
+                    let error = error.for_log();
+                    tracing::error!(version, error, "snapshot {version} cannot be served either: {error}");
+                }
+            }
         }
     }
 
@@ -131,7 +170,10 @@ impl Reload {
 
     fn recovered(&mut self) {
         if self.failure.take().is_some() {
-            self.shared.update_status(|status| status.load_error = None);
+            self.shared.update_status(|status| {
+                status.load_error = None;
+                status.is_fallback = false;
+            });
         }
     }
 
@@ -150,8 +192,12 @@ impl Reload {
             );
         }
         metrics::counter!("likemind_snapshot_load_failures_total").increment(1);
-        self.shared
-            .update_status(|status| status.load_error = Some(message.clone()));
+        self.shared.update_status(|status| {
+            status.load_error = Some(match (status.is_fallback, status.snapshot_version) {
+                (true, Some(served)) => format!("{message}; snapshot {served} is served in its place"),
+                _ => message.clone(),
+            });
+        });
         self.failure = Some(Failure {
             version,
             message,
@@ -229,6 +275,7 @@ impl Reload {
 
         self.shared.update_status(|status| {
             status.snapshot_version = Some(version);
+            status.is_fallback = false;
             status.snapshot_created_at = Some(created_at);
             status.loaded_at = Some(loaded_at);
             status.refreshed_at = Some(loaded_at);

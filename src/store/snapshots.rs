@@ -110,6 +110,9 @@ pub enum TransitionError {
     ReasonRequired { version: i64 },
     #[error("there is no earlier snapshot to go back to")]
     NothingBefore,
+    /// The version to go back to is another one by now.
+    #[error("other activations came first; try again")]
+    Overtaken,
     /// The lease ran out, or another trainer has it.
     #[error("the training lease is lost, so nothing may be published")]
     LeaseLost,
@@ -292,14 +295,18 @@ pub async fn activate(
 }
 
 /// Activates the version that was active before the present one. `actor`: for the audit.
-pub async fn rollback(pool: &Pool, actor: &str, note: &str) -> Result<SnapshotRecord, TransitionError> {
-    switch(pool, Target::Previous, Activation::Operator { actor }, note).await
+///
+/// # Errors
+/// [`TransitionError::Overtaken`] when that is no longer `version`.
+pub async fn rollback(pool: &Pool, version: i64, actor: &str, note: &str) -> Result<SnapshotRecord, TransitionError> {
+    switch(pool, Target::Previous(version), Activation::Operator { actor }, note).await
 }
 
 #[derive(Clone, Copy)]
 enum Target {
     Version(i64),
-    Previous,
+    /// The version that was active before the present one.
+    Previous(i64),
 }
 
 async fn switch(
@@ -344,11 +351,12 @@ async fn transition(
     .execute(&mut *connection)
     .await?;
     let version = match target {
-        Target::Version(version) => Some(version),
-        Target::Previous => previous_version(connection).await?,
-    };
-    let Some(version) = version else {
-        return Ok(Err(TransitionError::NothingBefore));
+        Target::Version(version) => version,
+        Target::Previous(expected) => match previous_version(connection).await? {
+            Some(version) if version == expected => version,
+            Some(_) => return Ok(Err(TransitionError::Overtaken)),
+            None => return Ok(Err(TransitionError::NothingBefore)),
+        },
     };
     let state = sqlx::query_scalar!("SELECT state FROM snapshots WHERE version = $1 FOR UPDATE", version)
         .fetch_optional(&mut *connection)
@@ -381,7 +389,7 @@ async fn transition(
     let entry = audit::Entry {
         actor: by.actor(),
         action: match (target, state) {
-            (Target::Previous, _) => Action::SnapshotRolledBack,
+            (Target::Previous(_), _) => Action::SnapshotRolledBack,
             (Target::Version(_), SnapshotState::Rejected) => Action::SnapshotForced,
             (Target::Version(_), _) => Action::SnapshotActivated,
         },
@@ -399,6 +407,10 @@ async fn transition(
 }
 
 /// Returns the version that was active last before the present one.
+pub async fn previous(pool: &Pool) -> Result<Option<i64>, StoreError> {
+    previous_version(&mut *pool.acquire().await?).await
+}
+
 async fn previous_version(connection: &mut Connection) -> Result<Option<i64>, StoreError> {
     let previous = sqlx::query_scalar!(
         "SELECT version FROM snapshots WHERE state = 'retired' ORDER BY activated_at DESC, version DESC LIMIT 1"

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::store::postgres::leases::Lease;
+use crate::live::{self, VerifyError};
+use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use coupons::backtest::{BacktestOptions, backtest};
@@ -232,10 +233,21 @@ impl<'a> Run<'a> {
                 lease: self.lease,
                 actor: &self.options.holder,
             };
+            self.verify(version).await?;
             snapshots::activate(self.pool, version, by, &note).await?;
         }
         let snapshot = snapshots::get(self.pool, version).await?;
         snapshot.ok_or(TrainError::Transition(TransitionError::Unknown { version }))
+    }
+
+    /// Reads back what is stored. Another trainer, which has taken the lease, may have deleted it.
+    async fn verify(&self, version: i64) -> Result<(), TrainError> {
+        match live::verify(self.pool, version).await {
+            Err(VerifyError::Unusable { .. }) if !leases::renew(self.pool, self.lease).await? => {
+                Err(TrainError::LeaseLost)
+            }
+            verified => Ok(verified?),
+        }
     }
 
     fn propensity_options(&self) -> FitOptions {

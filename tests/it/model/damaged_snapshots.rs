@@ -1,10 +1,11 @@
-//! A snapshot whose stored bytes are not those that were written is never served, and the served one stays.
+//! A snapshot whose stored bytes are not those that were written is neither activated nor served, and the served one stays.
 
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
 use likemind::grpc::proto::v1::recommend_request::Subject;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, GetServingStatusRequest, GetServingStatusResponse, RecommendRequest, RecommendResponse,
+    RollbackSnapshotRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -12,10 +13,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::support::answers::assert_status;
 use crate::support::databases;
-use crate::support::postgres::TestDatabase;
-use crate::support::program::{Server, succeed};
-use crate::support::snapshot_damage::{LOSE, damaged_copy, parts};
+use crate::support::postgres::{TestDatabase, number};
+use crate::support::program::{Server, run, succeed};
+use crate::support::snapshot_damage::{LOSE, activate_unseen, damaged_copy, parts};
 use crate::support::waiting::eventually;
 
 fn server(database: &TestDatabase) -> Server {
@@ -60,13 +62,18 @@ async fn health(channel: &Channel) -> ServingStatus {
     answer.into_inner().status()
 }
 
-async fn activate(channel: &Channel, version: i64) {
+async fn activate(channel: &Channel, version: i64) -> Result<(), Status> {
     let request = ActivateSnapshotRequest {
         version,
         reason: String::new(),
     };
     let mut client = ModelServiceClient::new(channel.clone());
-    client.activate_snapshot(request).await.unwrap();
+    client.activate_snapshot(request).await.map(drop)
+}
+
+async fn active_version(database: &TestDatabase) -> i64 {
+    let active = "SELECT version FROM snapshots WHERE state = 'active'";
+    number(&mut database.connect().await, active).await
 }
 
 const FLIP_FIRST: &str =
@@ -110,7 +117,12 @@ async fn a_running_server_refuses_a_damaged_snapshot_and_keeps_serving_the_old_o
     let mut expected_log_lines = 0;
     for (part, damage) in everywhere.chain(all_kinds) {
         let version = damaged_copy(&database, damage, part).await;
-        activate(&channel, version).await;
+        let refused = activate(&channel, version).await.unwrap_err();
+        assert_status(&refused, Code::FailedPrecondition, "SNAPSHOT_UNUSABLE");
+        assert!(refused.message().contains(&format!("snapshot {version} ")) && refused.message().contains(part));
+        assert_eq!(active_version(&database).await, 1, "{refused:?}");
+
+        activate_unseen(&database, version).await;
         let found = wait_for_load_error(&channel).await;
         let names = [format!("snapshot {version} "), part.clone()];
         assert!(
@@ -123,7 +135,7 @@ async fn a_running_server_refuses_a_damaged_snapshot_and_keeps_serving_the_old_o
         expected_log_lines += 1;
 
         // The active snapshot is the served one again, so that there is nothing to report.
-        activate(&channel, 1).await;
+        activate(&channel, 1).await.unwrap();
         let look = async || status(&channel).await.load_error;
         eventually("there is no load error", look, String::is_empty).await;
     }
@@ -139,7 +151,7 @@ async fn a_good_snapshot_is_served_after_a_damaged_one() {
     let channel = server.channel().await;
     let parts = parts(&database).await;
     let version = damaged_copy(&database, FLIP_MIDDLE, &parts[0]).await;
-    activate(&channel, version).await;
+    activate_unseen(&database, version).await;
     wait_for_load_error(&channel).await;
     succeed(&database, &["train"]);
     let found = wait_until_served(&channel, version + 1).await;
@@ -148,29 +160,79 @@ async fn a_good_snapshot_is_served_after_a_damaged_one() {
 }
 
 #[tokio::test]
-async fn a_server_that_starts_with_a_damaged_snapshot_waits_for_a_good_one() {
+async fn a_server_that_starts_with_a_damaged_snapshot_serves_the_newest_intact_one() {
     let database = databases::example().await;
     for part in parts(&database).await {
+        // Two damaged versions: the one before the active one is not intact either.
+        let before = damaged_copy(&database, LOSE, &part).await;
+        activate_unseen(&database, before).await;
         let version = damaged_copy(&database, FLIP_MIDDLE, &part).await;
-        succeed(&database, &["snapshots", "activate", &version.to_string()]);
+        activate_unseen(&database, version).await;
         let server = server(&database);
         let channel = server.channel().await;
         let found = wait_for_load_error(&channel).await;
-        assert_eq!(found.snapshot_version, None);
-        assert!(found.load_error.contains(&part), "{found:?}");
-        assert_eq!(health(&channel).await, ServingStatus::NotServing);
-        let refused = recommend(&channel).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
-
-        activate(&channel, 1).await;
-        let look = async || health(&channel).await;
-        eventually("the service is healthy", look, |health| {
-            *health == ServingStatus::Serving
-        })
-        .await;
+        let found = match found.snapshot_version {
+            Some(_) => found,
+            None => wait_until_served(&channel, 1).await,
+        };
+        assert_eq!(found.snapshot_version, Some(1));
+        let look = async || status(&channel).await.load_error;
+        let is_named = |error: &String| {
+            error.starts_with(&format!("snapshot {version} "))
+                && error.contains(&part)
+                && error.ends_with("; snapshot 1 is served in its place")
+        };
+        eventually("the status names both versions", look, is_named).await;
+        assert_eq!(health(&channel).await, ServingStatus::Serving);
         assert_eq!(recommend(&channel).await.unwrap().snapshot_version, 1);
-        assert_eq!(status(&channel).await.load_error, "");
+        let log = server.program.log();
+        let line = format!("serving snapshot 1, because the active snapshot {version} cannot be served");
+        assert!(
+            log.lines().any(|log| log.contains("ERROR") && log.contains(&line)),
+            "{log}"
+        );
+
+        activate(&channel, 1).await.unwrap();
+        let look = async || status(&channel).await.load_error;
+        eventually("there is no load error", look, String::is_empty).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_snapshots_are_all_damaged_waits_for_a_good_one() {
+    let database = databases::example().await;
+    let part = &parts(&database).await[0];
+    let version = damaged_copy(&database, FLIP_MIDDLE, part).await;
+    activate_unseen(&database, version).await;
+    let mut connection = database.connect().await;
+    sqlx::query(LOSE)
+        .bind(1_i64)
+        .bind(part)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let server = server(&database);
+    let channel = server.channel().await;
+    let found = wait_for_load_error(&channel).await;
+    assert_eq!(found.snapshot_version, None);
+    assert!(
+        found.load_error.contains(part) && !found.load_error.contains("in its place"),
+        "{found:?}"
+    );
+    assert_eq!(health(&channel).await, ServingStatus::NotServing);
+    let refused = recommend(&channel).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    // Going back is no way out either, and says so.
+    let refused = ModelServiceClient::new(channel.clone())
+        .rollback_snapshot(RollbackSnapshotRequest::default())
+        .await
+        .unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "SNAPSHOT_UNUSABLE");
+
+    succeed(&database, &["train"]);
+    let found = wait_until_served(&channel, version + 1).await;
+    assert_eq!(found.load_error, "");
+    assert_eq!(health(&channel).await, ServingStatus::Serving);
 }
 
 #[tokio::test]
@@ -178,15 +240,20 @@ async fn a_snapshot_of_another_release_is_reported_as_such_until_there_is_a_new_
     let database = databases::example().await;
     let part = &parts(&database).await[0];
     let version = damaged_copy(&database, OLD_FORMAT, part).await;
-    succeed(&database, &["snapshots", "activate", &version.to_string()]);
+    let (code, _, said) = run(&database, &["snapshots", "activate", &version.to_string()]);
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("is of another release"), "{said}");
+    activate_unseen(&database, version).await;
     let server = server(&database);
     let channel = server.channel().await;
-    let found = wait_for_load_error(&channel).await;
+    let found = wait_until_served(&channel, 1).await;
     let expected = format!(
         "snapshot {version} is of another release: part {part} has format version 1, but this program reads 3; \
-         `likemind train` makes one that it can serve"
+         `likemind train` makes one that it can serve; snapshot 1 is served in its place"
     );
-    assert_eq!(found.load_error, expected);
+    let look = async || status(&channel).await.load_error;
+    eventually("both versions are named", look, |error| *error == expected).await;
+    assert_eq!(found.snapshot_version, Some(1));
 
     succeed(&database, &["train"]);
     wait_until_served(&channel, version + 1).await;
@@ -205,7 +272,9 @@ async fn damage_to_any_chunk_of_a_long_part_is_found() {
     let channel = server.channel().await;
     for damage in [LOSE_LAST_CHUNK, LOSE_SECOND_CHUNK, CUT_LAST_CHUNK, EXCHANGE_CHUNKS] {
         let version = damaged_copy(&database, damage, &part).await;
-        activate(&channel, version).await;
+        let refused = activate(&channel, version).await.unwrap_err();
+        assert_status(&refused, Code::FailedPrecondition, "SNAPSHOT_UNUSABLE");
+        activate_unseen(&database, version).await;
         let look = async || status(&channel).await;
         let names_version =
             |status: &GetServingStatusResponse| status.load_error.contains(&format!("snapshot {version} "));
@@ -233,7 +302,9 @@ async fn a_snapshot_with_a_part_of_another_version_is_not_served() {
          WHERE snapshot_chunks.version = $1 AND snapshot_chunks.part = $2
            AND other.version = 2 AND other.part = snapshot_chunks.part AND other.chunk = snapshot_chunks.chunk";
     let version = damaged_copy(&database, exchange, &other).await;
-    activate(&channel, version).await;
+    let refused = activate(&channel, version).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "SNAPSHOT_UNUSABLE");
+    activate_unseen(&database, version).await;
     let found = wait_for_load_error(&channel).await;
     assert!(found.load_error.contains("every part is intact"), "{found:?}");
     assert_eq!(recommend(&channel).await.unwrap().snapshot_version, 2);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use likemind::grpc::proto::v1::{ActivateSnapshotRequest, GetItemRequest};
+use likemind::grpc::proto::v1::GetItemRequest;
 use tonic::Code;
 
 use crate::support::caller::Caller;
@@ -10,7 +10,7 @@ use crate::support::held_rating::HeldRating;
 use crate::support::metrics::{get, scrape, server_with_metrics, value};
 use crate::support::postgres::{TestDatabase, execute};
 use crate::support::shop::{self, item};
-use crate::support::snapshot_damage::{LOSE, damaged_copy, parts};
+use crate::support::snapshot_damage::{LOSE, activate_unseen, damaged_copy, parts};
 use crate::support::waiting::soon;
 
 const SHED: &str = "likemind_rpc_shed_total";
@@ -150,11 +150,7 @@ async fn metrics_count_snapshots_that_cannot_be_loaded_and_follow_the_next_good_
     let look = async || scrape(address).await;
 
     let part = &parts(&database).await[0];
-    let activate = ActivateSnapshotRequest {
-        version: damaged_copy(&database, LOSE, part).await,
-        reason: String::new(),
-    };
-    caller.models.clone().activate_snapshot(activate).await.unwrap();
+    activate_unseen(&database, damaged_copy(&database, LOSE, part).await).await;
     let is_counted = |text: &String| value(text, LOAD_FAILURES) == Some(1.0);
     soon("the failure is counted", look, is_counted).await;
     caller.switch_to(1).await;

@@ -1,6 +1,6 @@
 //! Snapshots whose stored bytes are not those that the trainer wrote.
 
-use super::postgres::TestDatabase;
+use super::postgres::{TestDatabase, execute};
 
 /// Deletes a part: its version is $1, its name $2, as in every statement for [`damaged_copy`].
 pub const LOSE: &str = "DELETE FROM snapshot_chunks WHERE version = $1 AND part = $2";
@@ -36,4 +36,18 @@ pub async fn damaged_copy(database: &TestDatabase, damage: &'static str, part: &
         .unwrap();
     assert_ne!(damaged.rows_affected(), 0, "{damage}");
     version
+}
+
+/// Makes a version the active one without a look at its bytes, as if they were damaged after it was activated.
+pub async fn activate_unseen(database: &TestDatabase, version: i64) {
+    let mut connection = database.connect().await;
+    execute(
+        &mut connection,
+        &format!(
+            "BEGIN; UPDATE snapshots SET state = 'retired' WHERE state = 'active';
+             UPDATE snapshots SET state = 'active', activated_at = clock_timestamp() WHERE version = {version};
+             NOTIFY snapshots; COMMIT"
+        ),
+    )
+    .await;
 }

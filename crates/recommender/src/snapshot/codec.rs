@@ -208,12 +208,20 @@ impl DecodedPart {
     pub fn left_out(&self) -> Option<String> {
         let Self { name, contents, .. } = self;
         match contents {
-            DecodedContents::Known(_, StoredContents::Decoded(_)) => None,
+            DecodedContents::Known(_, StoredContents::Decoded(_) | StoredContents::Checked) => None,
             DecodedContents::Known(_, StoredContents::UnknownVersion(version)) => Some(format!(
                 "part {name} is left out: this program does not read its layout version {version}"
             )),
             DecodedContents::UnknownName => Some(format!("part {name} is left out: this program does not know it")),
         }
+    }
+
+    /// Frees the contents. The rest is enough for [`check_together`].
+    pub fn without_contents(mut self) -> Self {
+        if let DecodedContents::Known(_, contents @ StoredContents::Decoded(_)) = &mut self.contents {
+            *contents = StoredContents::Checked;
+        }
+        self
     }
 }
 
@@ -258,26 +266,56 @@ pub fn decode_part(
 /// # Errors
 /// A part is given twice, one that is not optional is missing, or they were not written together.
 pub fn assemble(parts: impl IntoIterator<Item = DecodedPart>, checksum: &[u8]) -> Result<SnapshotParts, CodecError> {
-    let mut actual_checksum = Checksum::default();
+    let known = join(parts)?;
+    let (checksum_is_right, absent) = (known.checksum == checksum, known.absent());
+    let parts = parts::assemble(known.contents)?;
+    match checksum_is_right {
+        true => Ok(parts),
+        false => Err(CodecError::Exchanged { absent }),
+    }
+}
+
+/// Checks decoded parts, in any order and without their contents, as [`assemble`] does.
+///
+/// # Errors
+/// Those of [`assemble`].
+pub fn check_together(parts: impl IntoIterator<Item = DecodedPart>, checksum: &[u8]) -> Result<(), CodecError> {
+    let known = join(parts)?;
+    parts::check_complete(&known.contents)?;
+    match known.checksum == checksum {
+        true => Ok(()),
+        false => Err(CodecError::Exchanged { absent: known.absent() }),
+    }
+}
+
+/// The known ones of the parts of a snapshot, and the checksum of all.
+struct Joined {
+    contents: BTreeMap<&'static str, StoredContents>,
+    checksum: [u8; CHECKSUM_BYTES],
+}
+
+impl Joined {
+    fn absent(&self) -> Vec<&'static str> {
+        let names = PARTS.iter().map(|part| part.name);
+        names.filter(|name| !self.contents.contains_key(name)).collect()
+    }
+}
+
+fn join(parts: impl IntoIterator<Item = DecodedPart>) -> Result<Joined, CodecError> {
+    let mut checksum = Checksum::default();
     let mut known = BTreeMap::new();
     for part in parts {
-        if actual_checksum.parts.insert(part.name.clone(), part.checksum).is_some() {
+        if checksum.parts.insert(part.name.clone(), part.checksum).is_some() {
             return Err(CodecError::Duplicate { part: part.name });
         }
         if let DecodedContents::Known(name, contents) = part.contents {
             known.insert(name, contents);
         }
     }
-    let absent = PARTS
-        .iter()
-        .map(|part| part.name)
-        .filter(|name| !known.contains_key(name));
-    let absent = absent.collect();
-    let parts = parts::assemble(known)?;
-    match actual_checksum.finish() == checksum {
-        true => Ok(parts),
-        false => Err(CodecError::Exchanged { absent }),
-    }
+    Ok(Joined {
+        contents: known,
+        checksum: checksum.finish(),
+    })
 }
 
 /// Decodes each of `parts` and joins them: [`decode_part`] and [`assemble`].

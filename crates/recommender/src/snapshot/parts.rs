@@ -131,6 +131,8 @@ pub(super) struct PartEntry {
     pub encode: fn(&SnapshotParts, &mut Writer),
     pub decode: fn(u16, &mut Reader<'_>) -> Result<Contents, CodecError>,
     pub validate: fn(&SnapshotParts) -> Result<(), SnapshotError>,
+    /// Whether a snapshot can be served without the part.
+    pub spare: fn(Absence) -> Result<(), CodecError>,
 }
 
 impl PartEntry {
@@ -147,7 +149,20 @@ impl PartEntry {
 #[derive(Debug)]
 pub(super) enum StoredContents {
     Decoded(Box<Contents>),
+    /// Decoded, and freed again.
+    Checked,
     UnknownVersion(u16),
+}
+
+/// Checks that no part is missing without which a snapshot cannot be served.
+///
+/// # Errors
+/// Those of [`assemble`].
+pub(super) fn check_complete(stored: &BTreeMap<&'static str, StoredContents>) -> Result<(), CodecError> {
+    PARTS.iter().try_for_each(|part| match stored.get(part.name) {
+        Some(StoredContents::Decoded(_) | StoredContents::Checked) => Ok(()),
+        other => (part.spare)(absence(other)),
+    })
 }
 
 fn absence(stored: Option<&StoredContents>) -> Absence {
@@ -206,6 +221,7 @@ macro_rules! parts {
                 encode: <$module::$Part as Part>::encode,
                 decode: |version, from| <$module::$Part as Part>::decode(version, from).map(Contents::$Part),
                 validate: <$module::$Part as Part>::validate,
+                spare: |absence| without::<$module::$Part>(absence).map(drop),
             }, )+
         ];
 

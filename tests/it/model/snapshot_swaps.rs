@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, Basis, Item, ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest,
-    PredictRatingsResponse, RecommendRequest, RecommendResponse, RollbackSnapshotRequest,
+    Basis, Item, ListSimilarItemsRequest, ListSimilarItemsResponse, PredictRatingsRequest, PredictRatingsResponse,
+    RecommendRequest, RecommendResponse, RollbackSnapshotRequest,
 };
 use sqlx::Connection;
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use crate::support::answers::assert_status;
 use crate::support::caller::{Caller, for_user};
 use crate::support::postgres::{TestDatabase, execute};
 use crate::support::program::Server;
 use crate::support::shop;
 use crate::support::shop::{item, user};
+use crate::support::snapshot_damage::activate_unseen;
 use crate::support::waiting::soon;
 
 /// Set to try more swaps by hand: `LIKEMIND_SWAPS=1000 cargo test --test it -- --nocapture snapshot_swaps::swaps`.
@@ -225,7 +227,7 @@ async fn delete_bytes(database: &TestDatabase, version: i64) {
 }
 
 #[tokio::test]
-async fn a_rollback_to_the_kept_snapshot_needs_no_stored_bytes() {
+async fn a_switch_to_the_kept_snapshot_reads_no_stored_bytes() {
     let database = two_snapshots().await;
     let server = Server::with(&database, &[("live.keep_previous", "1")]);
     let caller = Caller::of(&server).await;
@@ -234,7 +236,7 @@ async fn a_rollback_to_the_kept_snapshot_needs_no_stored_bytes() {
 
     delete_bytes(&database, 1).await;
     delete_bytes(&database, 2).await;
-    assert_eq!(roll_back(&caller).await, 1);
+    activate_unseen(&database, 1).await;
     caller.wait_until_serves(1).await;
     assert_eq!(ask_all(&caller).await, expected[&1]);
     assert_eq!(caller.status().await.previous_version, Some(2));
@@ -245,7 +247,8 @@ async fn a_rollback_to_the_kept_snapshot_needs_no_stored_bytes() {
         ..Item::default()
     };
     caller.put(renamed).await;
-    caller.switch_to(2).await;
+    activate_unseen(&database, 2).await;
+    caller.wait_until_serves(2).await;
     let answer = caller.ranked("stranger").await;
     assert!(answer.items.iter().any(|found| found.title == "Renamed"));
 }
@@ -261,16 +264,22 @@ async fn without_a_kept_snapshot_a_rollback_loads_it_again_or_reports_why_it_can
         assert_eq!(ask_all(&caller).await, expected[&version]);
         assert_eq!(caller.status().await.previous_version, None);
     }
-    // A snapshot that cannot be loaded is reported, and the served one stays.
+    // A snapshot that cannot be loaded is refused. One that is lost later is reported, and the served one stays.
     delete_bytes(&database, 1).await;
-    roll_back(&caller).await;
+    let refused = caller
+        .models
+        .clone()
+        .rollback_snapshot(RollbackSnapshotRequest::default())
+        .await;
+    assert_status(&refused.unwrap_err(), Code::FailedPrecondition, "SNAPSHOT_UNUSABLE");
+    activate_unseen(&database, 1).await;
     let look = async || caller.status().await.load_error;
     soon("the load error names snapshot 1", look, |error| {
         error.contains("snapshot 1")
     })
     .await;
     assert_eq!(ask_all(&caller).await, expected[&2]);
-    roll_back(&caller).await;
+    assert_eq!(roll_back(&caller).await, 2);
     soon("there is no load error", look, String::is_empty).await;
     assert_eq!(ask_all(&caller).await, expected[&2]);
 }
@@ -284,11 +293,7 @@ async fn a_load_that_makes_no_progress_begins_anew() {
 
     let mut lock = database.connect().await;
     execute(&mut lock, "BEGIN; LOCK TABLE snapshot_chunks IN ACCESS EXCLUSIVE MODE").await;
-    let request = ActivateSnapshotRequest {
-        version: 1,
-        reason: String::new(),
-    };
-    caller.models.clone().activate_snapshot(request).await.unwrap();
+    activate_unseen(&database, 1).await;
     server.program.wait_for_log("loading it anew");
     assert_eq!(ask_all(&caller).await, expected[&2]);
     execute(&mut lock, "COMMIT").await;

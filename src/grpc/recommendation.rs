@@ -77,7 +77,12 @@ impl RecommendationHandler {
         let recommend = move || {
             let recipient = rank.recipient(&view);
             let ranked = with_scratch(|scratch| rank::recommend(&view, &recipient, &rank.options, &mut scratch.rank));
-            convert::recommendations(&view, ranked, rank.max_explanation_items)
+            convert::recommendations(
+                &view,
+                ranked,
+                rank.max_explanation_items,
+                rank.options.adjustments.as_ref(),
+            )
         };
         cpu_pool::run(work, recommend).await
     }

@@ -22,6 +22,7 @@ mod support {
 
 /// Each RPC with good requests and with bad ones.
 mod rpc {
+    mod adjusted_recommendations;
     pub mod bad_input;
     mod catalog;
     mod freshness;

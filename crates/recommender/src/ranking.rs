@@ -4,6 +4,7 @@
 //! mean on the rating scale. The two are never mixed: ranking by the predicted rating is a known failure, because it favors
 //! items with one enthusiastic neighbor.
 
+pub mod adjust;
 pub mod audience;
 pub mod explain;
 pub mod filter;

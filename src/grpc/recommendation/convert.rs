@@ -1,5 +1,6 @@
 //! Converts the messages of RecommendationService.
 
+mod adjustments;
 mod filter;
 mod options;
 mod recipient;
@@ -15,6 +16,7 @@ use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
 use domain::rating::RatingScale;
 use recommender::prediction::{self, Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
+use recommender::ranking::adjust::Adjustments;
 use recommender::ranking::audience::AudienceOptions;
 use recommender::ranking::explain::{ItemContribution, SimilarUsers};
 use recommender::ranking::filter::ItemFilter;
@@ -163,6 +165,7 @@ pub struct RankRequest {
 impl RankRequest {
     pub fn new(request: v1::RecommendRequest, scale: &RatingScale) -> Result<Self, Status> {
         let mut violations = Violations::default();
+        let adjustments = adjustments::adjustments(&mut violations, &request);
         let recipient = recipient(&mut violations, request.subject, scale);
         let limit = violations.check(limit(request.limit));
         let basis = violations.check(options::basis(request.basis));
@@ -179,6 +182,7 @@ impl RankRequest {
                 exclude_purchased: request.exclude_purchased,
                 exclude_history: request.exclude_history,
                 explain: request.explain,
+                adjustments,
             },
         });
         violations.finish(request)
@@ -441,11 +445,12 @@ fn similar_users(similar: SimilarUsers) -> v1::SimilarUsersContribution {
     }
 }
 
-/// `max_explanation_items`: the most items that one explanation names.
+/// `max_explanation_items`: the most items that one explanation names. `adjustments`: those of the request.
 pub fn recommendations(
     view: &View,
     recommendations: Recommendations,
     max_explanation_items: usize,
+    adjustments: Option<&Adjustments>,
 ) -> v1::RecommendResponse {
     let score_explanation = |explanation: ScoreExplanation| {
         let named = NamedItems::new(view, &explanation.items, max_explanation_items);
@@ -454,6 +459,7 @@ pub fn recommendations(
             similar_users: explanation.similar_users.map(similar_users),
             other_items_contribution: named.other_items_contribution,
             other_items: named.other_items,
+            adjustments: adjustments::explained(adjustments, explanation.adjustments),
         }
     };
     let items = recommendations

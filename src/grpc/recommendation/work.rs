@@ -1,6 +1,7 @@
 //! Estimates how long an answer will take, in multiply-adds. An estimate costs far less than the answer.
 
 use crate::grpc::cpu_pool::MAX_INLINE_WORK;
+use recommender::ranking::adjust::Adjustments;
 use recommender::ranking::filter::ItemFilter;
 use recommender::ranking::rank;
 use recommender::snapshot::view::View;
@@ -15,6 +16,8 @@ const READ: usize = 10;
 const NAME: usize = 200;
 /// Checking one item against a filter.
 const CHECK: usize = 10;
+/// Considering one candidate for one place of an adjusted list.
+const CHOICE: usize = 4;
 
 pub fn of_predictions(view: &View, predict: &PredictRequest) -> usize {
     let explanation = if predict.options.explain { searches(view) } else { 0 };
@@ -29,7 +32,12 @@ pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
     }
     let scores = rank::estimated_work(view, &rank.recipient(view), rank.options.basis);
     let explanations = if rank.options.explain { rank.options.limit } else { 0 };
-    names + scores + explanations * searches(view) + checks(view, &rank.options.filter) * CHECK
+    // Every item of an adjusted list is chosen among all candidates.
+    let choices = match rank.options.adjustments {
+        Some(_) => rank.options.limit * Adjustments::pool(rank.options.limit) * CHOICE,
+        None => 0,
+    };
+    names + scores + explanations * searches(view) + checks(view, &rank.options.filter) * CHECK + choices
 }
 
 /// The histories of all users are scanned.

@@ -30,7 +30,7 @@ const BASES: [Basis; 3] = [Basis::ItemBased, Basis::UserBased, Basis::Blended];
 
 type Client = RecommendationServiceClient<Channel>;
 
-fn user(number: usize) -> String {
+pub(super) fn user(number: usize) -> String {
     format!("u{number:02}")
 }
 
@@ -38,7 +38,7 @@ fn item(number: usize) -> String {
     format!("i{number:02}")
 }
 
-fn number_of(item_id: &str) -> usize {
+pub(super) fn number_of(item_id: &str) -> usize {
     item_id[1..].parse().unwrap()
 }
 
@@ -78,7 +78,7 @@ fn effective_rating(user: usize, item: usize) -> f64 {
     f64::from(rating(user, item).unwrap_or(implicit))
 }
 
-fn facts(number: usize) -> Item {
+pub(super) fn facts(number: usize) -> Item {
     let currency = ["GBP", "EUR"][number % 2];
     let price = Money {
         amount_minor: 100 * number as i64,
@@ -95,7 +95,7 @@ fn facts(number: usize) -> Item {
 }
 
 /// Returns the shop with a snapshot, for tests that only read.
-async fn shop() -> &'static TestDatabase {
+pub(super) async fn shop() -> &'static TestDatabase {
     static SHOP: OnceCell<TestDatabase> = OnceCell::const_new();
     SHOP.get_or_init(open_shop).await
 }
@@ -214,7 +214,7 @@ fn assert_sum(found: f64, expected: f64, what: &str) {
     );
 }
 
-fn for_user(user_id: &str) -> RecommendRequest {
+pub(super) fn for_user(user_id: &str) -> RecommendRequest {
     RecommendRequest {
         subject: Some(Subject::UserId(user_id.to_owned())),
         limit: 1_000,

@@ -7,6 +7,7 @@ use crate::snapshot::view::{History, View};
 use domain::id::UserId;
 
 use super::Basis;
+use super::adjust::{Adjusted, AdjustmentTerms, Adjustments, adjust};
 use super::explain::{ItemContribution, SimilarUsers, item_contributions, similar_users};
 use super::filter::{CompiledFilter, ItemFilter};
 pub use super::kernel::sums::Scratch;
@@ -40,6 +41,8 @@ pub struct RankOptions {
     /// Leaves out the items that the user has rated or bought.
     pub exclude_history: bool,
     pub explain: bool,
+    /// `None` to rank by the score alone.
+    pub adjustments: Option<Adjustments>,
 }
 
 /// Tells how the items of an answer were chosen.
@@ -62,7 +65,8 @@ pub struct Recommendations {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recommended {
     pub item: ItemIndex,
-    /// The ranking score, above 0, of a personalized item; else the number of users who have rated the item.
+    /// The ranking score, above 0, of a personalized item; else the number of users who have rated the item. Adjustments change
+    /// it, in its units, and may make it 0 or less.
     pub score: f64,
     /// Present when it was requested and the item is personalized.
     pub explanation: Option<ScoreExplanation>,
@@ -75,6 +79,8 @@ pub struct ScoreExplanation {
     pub items: Vec<ItemContribution>,
     /// `None` when the basis has no users, or no similar user has rated the item.
     pub similar_users: Option<SimilarUsers>,
+    /// All 0 where no adjustments were requested.
+    pub adjustments: AdjustmentTerms,
 }
 
 /// Returns the best `limit` items for `recipient` that pass the filter and the exclusions.
@@ -91,6 +97,8 @@ pub struct ScoreExplanation {
 /// A user who objects to profiling also gets the most popular items. The exclusions hold for them all the same: they rank
 /// nothing, and nobody wants to be shown again what they have just bought.
 ///
+/// Adjustments choose anew among the best items, personal or popular: see [`Adjustments`].
+///
 /// Source: docs/formulas.md, "Ranking".
 pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scratch: &mut Scratch) -> Recommendations {
     let snapshot = &*view.snapshot;
@@ -98,6 +106,14 @@ pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scra
     let filter = CompiledFilter::new(&options.filter, view);
     let exclusion = recipient.exclusion(options);
     let passes = |item: ItemIndex| filter.passes(item) && !shopper.is_excluded(item, exclusion);
+    if let Some(adjustments) = &options.adjustments {
+        let candidates = Candidates {
+            shopper: &shopper,
+            filter: &filter,
+            passes,
+        };
+        return recommend_adjusted(view, &candidates, options, adjustments, scratch);
+    }
 
     if let Some(basis) = basis(snapshot, options.basis) {
         let sums = scratch.add_up(snapshot, &shopper, basis);
@@ -111,6 +127,68 @@ pub fn recommend(view: &View, recipient: &Recipient, options: &RankOptions, scra
     }
     let popular = most_popular(snapshot, options.limit, filter.candidates(), passes);
     Recommendations::popular(snapshot, popular)
+}
+
+/// The recipient, and the items that may be recommended to them.
+struct Candidates<'a, P> {
+    shopper: &'a Shopper<'a>,
+    filter: &'a CompiledFilter<'a>,
+    passes: P,
+}
+
+/// Ranks as [`recommend`] does, with `adjustments`.
+fn recommend_adjusted<P: Fn(ItemIndex) -> bool>(
+    view: &View,
+    candidates: &Candidates<'_, P>,
+    options: &RankOptions,
+    adjustments: &Adjustments,
+    scratch: &mut Scratch,
+) -> Recommendations {
+    let snapshot = &*view.snapshot;
+    let Candidates {
+        shopper,
+        filter,
+        passes,
+    } = candidates;
+    let history = || shopper.ratings().map(|(item, _)| item);
+    if let Some(basis) = basis(snapshot, options.basis) {
+        let sums = scratch.add_up(snapshot, shopper, basis);
+        let factors = sums.factors(basis, snapshot.weights().ranking);
+        let ranked = |limit| sums.top(limit, factors, passes);
+        let adjusted = adjust(view, ranked, history(), options.limit, adjustments);
+        if !adjusted.is_empty() {
+            let recommended = |adjusted: Adjusted| Recommended {
+                item: adjusted.item,
+                score: adjusted.score,
+                explanation: options.explain.then(|| ScoreExplanation {
+                    adjustments: adjusted.terms,
+                    ..explain(snapshot, shopper, adjusted.item, factors)
+                }),
+            };
+            return Recommendations {
+                personalization: Personalization::Personalized,
+                items: adjusted.into_iter().map(recommended).collect(),
+            };
+        }
+    }
+    let popular = |limit| {
+        let items = most_popular(snapshot, limit, filter.candidates(), passes).into_iter();
+        let scored = |item| Scored {
+            score: f64::from(snapshot.popularity().raters(item)),
+            item,
+        };
+        items.map(scored).collect()
+    };
+    let adjusted = adjust(view, popular, history(), options.limit, adjustments);
+    let recommended = |Adjusted { item, score, .. }| Recommended {
+        item,
+        score,
+        explanation: None,
+    };
+    Recommendations {
+        personalization: Personalization::Popularity,
+        items: adjusted.into_iter().map(recommended).collect(),
+    }
 }
 
 /// Returns the basis to rank on; `None` to rank by popularity. `requested`: `None` for the snapshot's default ranker.
@@ -209,5 +287,6 @@ fn explain(snapshot: &Snapshot, shopper: &Shopper, item: ItemIndex, factors: Fac
             true => similar_users(snapshot, shopper, item, users),
             false => None,
         },
+        adjustments: AdjustmentTerms::default(),
     }
 }

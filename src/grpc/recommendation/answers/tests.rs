@@ -58,14 +58,19 @@ fn any_step() -> impl Strategy<Value = Step> {
             v1::recommend_request::Subject::Session(v1::SessionItems { items: vec![item] })
         }),
     ];
-    let ask = (subject, 1i32..4, any::<bool>(), any::<bool>());
-    let ask = ask.prop_map(|(subject, limit, explain, exclude_history)| v1::RecommendRequest {
-        subject: Some(subject),
-        limit,
-        explain,
-        exclude_history,
-        ..v1::RecommendRequest::default()
-    });
+    let adjusted = || prop_oneof![Just(0.0), Just(0.5)];
+    let ask = (subject, 1i32..4, any::<bool>(), any::<bool>(), adjusted(), adjusted());
+    let ask = ask.prop_map(
+        |(subject, limit, explain, exclude_history, diversity, popularity_penalty)| v1::RecommendRequest {
+            subject: Some(subject),
+            limit,
+            explain,
+            exclude_history,
+            diversity,
+            popularity_penalty,
+            ..v1::RecommendRequest::default()
+        },
+    );
     let items = prop::collection::btree_set((0usize..9).prop_map(|item| format!("i{item}")), 1..4);
     let predict = (user(), items, 0i32..3, 0i32..4, any::<bool>());
     let predict = predict.prop_map(
@@ -123,9 +128,14 @@ impl Message {
                     &mut rank::Scratch::default(),
                 );
                 Computed {
-                    answer: convert::recommendations(view, ranked, rank.max_explanation_items)
-                        .encode_to_vec()
-                        .into(),
+                    answer: convert::recommendations(
+                        view,
+                        ranked,
+                        rank.max_explanation_items,
+                        rank.options.adjustments.as_ref(),
+                    )
+                    .encode_to_vec()
+                    .into(),
                     user: rank.user().cloned(),
                     may_be_cached: true,
                 }

@@ -4,6 +4,7 @@
 #[macro_use]
 mod output;
 
+mod bias;
 pub mod call;
 mod config;
 mod database;
@@ -75,6 +76,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, show, activate, roll back or prune snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// Show how a snapshot treats items, merchants and groups of users
+    Bias(bias::BiasArgs),
     /// List the users who should get a coupon, best first
     Targets(targets::TargetsArgs),
     /// Create, list or revoke API keys
@@ -180,6 +183,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Train(args) => train::run(args, config).await,
         Command::Evaluate(args) => evaluate::run(args, config).await,
         Command::Snapshots(args) => snapshots::run(args, config).await,
+        Command::Bias(args) => bias::run(args, config).await,
         Command::Targets(args) => targets::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),

@@ -16,6 +16,7 @@ use coupons::options::CouponOptions;
 use domain::consent::PrivacyOptions;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
+use recommender::evaluation::bias::options::BiasOptions;
 use recommender::evaluation::gate::GateOptions;
 use recommender::evaluation::options::EvaluationOptions;
 use recommender::snapshot::parameters::{TrainingOptions, TrainingParameters};
@@ -41,6 +42,7 @@ pub struct Config {
     pub trainer: TrainerOptions,
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
+    pub bias: BiasOptions,
     pub privacy: PrivacyOptions,
     pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,
@@ -105,8 +107,19 @@ impl Config {
         self.trainer.validate()?;
         self.evaluation.validate()?;
         self.gate.validate()?;
+        self.bias.validate()?;
+        self.validate_group_ratio()?;
         self.coupons.validate()?;
         self.telemetry.validate()
+    }
+
+    /// A limit on the ratio of groups holds nothing without groups.
+    fn validate_group_ratio(&self) -> Result<(), InvalidField> {
+        if self.gate.min_group_ratio.is_some() && self.bias.attributes.is_empty() {
+            let message = "needs bias.attributes, which names the attributes whose groups are compared";
+            return Err(InvalidField::new("gate.min_group_ratio", "MISSING", message));
+        }
+        Ok(())
     }
 
     /// Returns everything that determines a model besides its data.
@@ -201,6 +214,7 @@ mod tests {
         let mut config = Config::default();
         config.training.neighbors = 7;
         config.data_dir = Some("/srv/a \"quoted\" folder".into());
+        config.bias.attributes = vec!["age".to_owned(), "income, \"net\"".to_owned()];
         assert_eq!(load(&config.to_toml(), &[], &[]), Ok(config));
     }
 
@@ -218,6 +232,12 @@ mod tests {
         );
         let config = load(toml, &environment, &[("training.neighbors", "30")]).unwrap();
         assert_eq!((config.training.neighbors, config.training.seed), (30, 2));
+    }
+
+    #[test]
+    fn the_environment_gives_lists_with_commas() {
+        let environment = [("LIKEMIND__BIAS__ATTRIBUTES", "age, income")];
+        assert_eq!(load("", &environment, &[]).unwrap().bias.attributes, ["age", "income"]);
     }
 
     #[test]
@@ -244,6 +264,9 @@ mod tests {
             "live.refresh_interval_ms",
         );
         check("[gate]\nmax_shrink = 2", &[], "gate.max_shrink");
+        check("[gate]\nmax_gini = 2", &[], "gate.max_gini");
+        check("[gate]\nmin_group_ratio = 0.8", &[], "bias.attributes");
+        check("[bias]\nmin_group = 1", &[], "bias.min_group");
         check("not toml", &[], "TOML");
     }
 

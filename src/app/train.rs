@@ -15,6 +15,7 @@ use crate::store::snapshots::changes;
 use crate::store::snapshots::{self, SnapshotRecord, TransitionError};
 use domain::consent::PrivacyOptions;
 use domain::error::{InvalidField, chain};
+use recommender::evaluation::bias::options::BiasOptions;
 use recommender::evaluation::error::EvaluationError;
 use recommender::evaluation::gate::GateOptions;
 use recommender::evaluation::options::EvaluationOptions;
@@ -69,6 +70,7 @@ pub struct TrainOptions {
     pub parameters: TrainingParameters,
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
+    pub bias: BiasOptions,
     pub trainer: TrainerOptions,
     /// Decides whose data may be used for training.
     pub privacy: PrivacyOptions,

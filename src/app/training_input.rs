@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::store::coupons::attributes;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes::Watermark;
@@ -9,6 +10,7 @@ use crate::store::snapshots::training::{self, PastCampaign};
 use coupons::affinity::covered_by_any;
 use coupons::offer_catalog::Offer;
 use domain::consent::PrivacyOptions;
+use recommender::evaluation::bias::shown::UserAttribute;
 use recommender::training::input::{CampaignHistory, TrainingInput};
 
 /// Reads everything as of one moment, and works out which items past campaigns covered, by the facts that the catalog has
@@ -22,6 +24,31 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<(TrainingInpu
     let histories = data.campaigns.into_iter().map(|past| history(past, &input));
     input.campaigns = histories.collect();
     Ok((input, data.watermark))
+}
+
+/// Reads the values of `names` that the users of `input` have now.
+///
+/// # Errors
+/// [`StoreError`] when the database cannot be read.
+pub async fn attributes(
+    pool: &Pool,
+    input: &TrainingInput,
+    names: &[String],
+) -> Result<Vec<UserAttribute>, StoreError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = attributes::values(pool, names).await?;
+    let attribute = |name: &String| {
+        let values = rows.iter().filter(|row| row.name == *name);
+        UserAttribute {
+            name: name.clone(),
+            values: values
+                .filter_map(|row| Some((input.users.find(&row.user)?, row.value.clone())))
+                .collect(),
+        }
+    };
+    Ok(names.iter().map(attribute).collect())
 }
 
 fn history(past: PastCampaign, input: &TrainingInput) -> CampaignHistory {

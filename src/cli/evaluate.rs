@@ -1,6 +1,7 @@
 //! `likemind evaluate`: measures parameters on past data.
 
 mod coupons;
+mod trade_offs;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::json;
@@ -21,6 +22,8 @@ pub(super) struct EvaluateArgs {
     /// weeks, as training does; see evaluation.test_weeks]
     #[arg(long, value_name = "DATE", value_parser = instant)]
     split_at: Option<Timestamp>,
+    #[command(flatten)]
+    grids: trade_offs::Grids,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -51,9 +54,19 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
     progress.begin("evaluating");
     let parameters = config.training_parameters();
     let options = config.evaluation.clone();
-    let evaluated = evaluate(&database.pool, parameters, args.split_at, options, &config.privacy).await;
+    let settings = args.grids.settings();
+    let evaluated = evaluate(
+        &database.pool,
+        parameters,
+        args.split_at,
+        options,
+        &config.privacy,
+        settings,
+    )
+    .await;
     progress.end();
-    let evaluated = evaluated?;
+    let (evaluated, measured) = evaluated?;
+    args.grids.write_csv(&measured)?;
     match args.json {
         true => {
             let figures = json!({
@@ -61,6 +74,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
                 "choice": evaluated.choice,
                 "ranking": evaluated.ranking,
                 "rating": evaluated.rating,
+                "trade_offs": trade_offs::to_json(&measured),
             });
             println!("{}", serde_json::to_string_pretty(&figures)?);
         }
@@ -68,6 +82,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
             report::print_ranking(&evaluated.ranking);
             report::print_rating(&evaluated.rating);
             report::print_choices(Some(&evaluated.weights), Some(&evaluated.choice));
+            trade_offs::print(evaluated.ranker.name, &measured);
         }
     }
     database.close().await?;

@@ -101,7 +101,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Returns the name of an enum without fields, as in JSON.
-fn name(value: &impl serde::Serialize) -> String {
+pub(super) fn name(value: &impl serde::Serialize) -> String {
     match json!(value) {
         Value::String(name) => name,
         other => other.to_string(),

@@ -74,6 +74,7 @@ pub(super) async fn train_with_progress(
         parameters: config.training_parameters(),
         evaluation: config.evaluation.clone(),
         gate: config.gate.clone(),
+        bias: config.bias.clone(),
         trainer: config.trainer.clone(),
         privacy: config.privacy,
         min_redemptions: config.coupons.min_redemptions,

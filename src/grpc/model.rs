@@ -1,5 +1,6 @@
 //! ModelService.
 
+mod bias;
 mod convert;
 
 use tonic::{Request, Response, Status};
@@ -13,9 +14,9 @@ use self::convert::{ActivateSnapshot, ListSnapshots};
 use super::caller::caller;
 use super::proto::v1::model_service_server::ModelService;
 use super::proto::v1::{
-    ActivateSnapshotRequest, ActivateSnapshotResponse, GetServingStatusRequest, GetServingStatusResponse,
-    GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, RollbackSnapshotRequest,
-    RollbackSnapshotResponse,
+    ActivateSnapshotRequest, ActivateSnapshotResponse, GetBiasReportRequest, GetBiasReportResponse,
+    GetServingStatusRequest, GetServingStatusResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, RollbackSnapshotRequest, RollbackSnapshotResponse,
 };
 use super::{page, status};
 
@@ -49,6 +50,16 @@ impl ModelService for ModelHandler {
         Ok(Response::new(GetSnapshotResponse {
             snapshot: Some(found.ok_or_else(missing)?.into()),
         }))
+    }
+
+    async fn get_bias_report(
+        &self,
+        request: Request<GetBiasReportRequest>,
+    ) -> Result<Response<GetBiasReportResponse>, Status> {
+        let version = bias::requested_version(request.into_inner().version)?;
+        let found = snapshots::get_or_active(&self.pool, version).await?;
+        let record = found.ok_or_else(|| bias::no_snapshot(version))?;
+        Ok(Response::new(bias::report(record)))
     }
 
     async fn activate_snapshot(

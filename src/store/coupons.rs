@@ -1,5 +1,6 @@
 //! Creates, changes and reads coupons.
 
+pub mod attributes;
 pub mod audience;
 pub mod campaigns;
 pub mod eligibility;

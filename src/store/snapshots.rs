@@ -428,6 +428,18 @@ pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
     )
 }
 
+/// Returns the snapshot of a version, or the active one; `None` if there is none.
+pub async fn get_or_active(pool: &Pool, version: Option<i64>) -> Result<Option<SnapshotRecord>, StoreError> {
+    let version = match version {
+        Some(version) => Some(version),
+        None => active_version(pool).await?,
+    };
+    match version {
+        Some(version) => get(pool, version).await,
+        None => Ok(None),
+    }
+}
+
 pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, StoreError> {
     sqlx::query_as!(
         Row,

@@ -61,6 +61,7 @@ mod access {
 
 /// The trainer and its snapshots.
 mod model {
+    mod bias;
     mod damaged_snapshots;
     mod default_ranker;
     mod restored_database;

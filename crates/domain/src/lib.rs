@@ -16,4 +16,5 @@ pub mod money;
 pub mod purchase;
 pub mod rating;
 pub mod redemption;
+pub mod text_list;
 pub mod time;

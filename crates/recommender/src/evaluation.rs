@@ -4,12 +4,14 @@
 //! model's parameters. [`evaluate`] fits a model with some parameters on the earlier part and measures its answers. [`gate`]
 //! decides by the figures.
 
+pub mod bias;
 pub mod error;
 pub mod evaluate;
 pub mod gate;
 pub mod held_out;
 pub mod metrics;
 pub mod options;
+mod random;
 mod ranking;
 mod rating;
 pub mod report;
@@ -17,4 +19,5 @@ pub mod split;
 pub mod synthetic;
 #[cfg(test)]
 mod testing;
+pub mod trade_offs;
 mod weights;

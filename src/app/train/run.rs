@@ -10,6 +10,7 @@ use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, Snapsh
 use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
+use recommender::evaluation::bias::{self, report::RankerBias};
 use recommender::evaluation::error::EvaluationError;
 use recommender::evaluation::evaluate::{Evaluated, evaluate};
 use recommender::evaluation::gate::{Evidence, SnapshotCounts, judge};
@@ -54,6 +55,7 @@ struct Measured {
     /// The active snapshot's parameters, fitted and measured on the same data as the candidate's.
     active: Option<Evaluated>,
     propensity: Option<PropensityQuality>,
+    bias: Vec<RankerBias>,
 }
 
 impl<'a> Run<'a> {
@@ -94,10 +96,7 @@ impl<'a> Run<'a> {
             orders = input.orders.len(),
             "training snapshot {version}"
         );
-        let active = match snapshots::active_version(self.pool).await? {
-            Some(active) => snapshots::get(self.pool, active).await?,
-            None => None,
-        };
+        let active = snapshots::get_or_active(self.pool, None).await?;
         let input = Arc::new(input);
         Ok(Begun { version, input, active })
     }
@@ -111,7 +110,8 @@ impl<'a> Run<'a> {
         self.begin(Phase::Evaluating);
         let active = active.map(|active| active.parameters.clone());
         let parameters = self.options.parameters.clone();
-        let options = self.options.evaluation.clone();
+        let (options, bias_options) = (self.options.evaluation.clone(), self.options.bias.clone());
+        let attributes = training_input::attributes(self.pool, &input, &bias_options.attributes).await?;
         let backtest_options = BacktestOptions {
             max_campaigns: BACKTESTED_CAMPAIGNS,
             rankers: &[],
@@ -127,10 +127,13 @@ impl<'a> Run<'a> {
                 Some(active) => Some(evaluate(&input, &held_out, &active, ParametersOf::Active)?),
             };
             let propensity = backtest(&input, &parameters, &backtest_options)?.propensity;
+            let seed = parameters.options.seed;
+            let bias = bias::shown::report(&candidate.shown, &input, &held_out, &attributes, &bias_options, seed);
             Ok::<_, EvaluationError>(Measured {
                 candidate,
                 active,
                 propensity,
+                bias,
             })
         });
         Ok(measured.await??)
@@ -178,6 +181,7 @@ impl<'a> Run<'a> {
         let evidence = Evidence {
             candidate: &measured.candidate,
             active: measured.active.as_ref(),
+            bias: &measured.bias,
             counts,
             active_counts: active.and_then(|active| active.counts),
         };
@@ -194,6 +198,7 @@ impl<'a> Run<'a> {
             weights: Some(weights),
             choice: Some(choice),
             propensity: measured.propensity,
+            bias: measured.bias,
         }
     }
 

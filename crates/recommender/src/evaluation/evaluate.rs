@@ -12,6 +12,7 @@ use crate::training::input::TrainingInput;
 use crate::training::matrix::effective_ratings;
 use domain::consent::PrivacyOptions;
 
+use super::bias::shown::ShownLists;
 use super::error::EvaluationError;
 use super::held_out::{HeldOutPart, HeldOutParts};
 use super::ranking::Listing;
@@ -35,6 +36,8 @@ pub struct Evaluated {
     pub ranking: Vec<RankingMetrics>,
     /// The metrics of every predictor; empty without held-out ratings of new items.
     pub rating: Vec<RatingMetrics>,
+    /// The lists that were measured, for the bias report.
+    pub shown: ShownLists,
 }
 
 impl Evaluated {
@@ -84,6 +87,7 @@ pub fn evaluate(
         .flat_map(|items| Ranker::available(&view.snapshot).map(move |ranker| listing(items, ranker)))
         .collect();
     let lists = ranking::ranked_lists(&view, &input.users, &held_out.test.cases, &listings);
+    let shown = ranking::shown_lists(&view, &listings, &lists);
     let ranking = listings.into_iter().zip(&lists);
     let ranking = ranking.filter_map(|(listing, lists)| ranking::measure(&view, lists, of, listing));
 
@@ -102,6 +106,7 @@ pub fn evaluate(
         users: held_out.users() as u64,
         ranking: ranking.collect(),
         rating: rating.collect(),
+        shown,
     })
 }
 
@@ -372,11 +377,14 @@ mod tests {
             users: 0,
             ranking: Vec::new(),
             rating: Vec::new(),
+            shown: ShownLists::default(),
         };
         for orders in [&[order(0, 0, 1), order(1, 1, 2)][..], &[]] {
             let input = input(2, 2, &[], orders);
             let found = evaluated(&input, &TrainingParameters::default(), &Cut::Latest);
-            assert_eq!(found, nothing);
+            assert!(found.shown.rankers.iter().all(|ranker| ranker.lists.is_empty()));
+            let shown = ShownLists::default();
+            assert_eq!(Evaluated { shown, ..found }, nothing);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::snapshot::SnapshotParts;
 use domain::error::InvalidField;
 
+use super::bias::report::RankerBias;
 use super::evaluate::Evaluated;
 use super::report::{GateVerdict, ItemScope, four_digits};
 
@@ -16,6 +17,13 @@ pub struct GateOptions {
     pub max_shrink: f64,
     /// The least evaluated users; with fewer, the figures mean too little to judge by. At least 1.
     pub min_users: u64,
+    /// The largest Gini index of how often listed items are recommended among the first 20, 0 to 1; `None` for no limit.
+    pub max_gini: Option<f64>,
+    /// The least share of the listed items that are among anybody's first 20, 0 to 1; `None` for no limit.
+    pub min_coverage: Option<f64>,
+    /// The least ratio of NDCG@10 of the least favored group of users to that of the most favored, for every attribute of
+    /// `bias.attributes`, 0 to 1; `None` for no limit.
+    pub min_group_ratio: Option<f64>,
 }
 
 impl Default for GateOptions {
@@ -24,6 +32,9 @@ impl Default for GateOptions {
             tolerance: 0.05,
             max_shrink: 0.2,
             min_users: 100,
+            max_gini: None,
+            min_coverage: None,
+            min_group_ratio: None,
         }
     }
 }
@@ -34,7 +45,14 @@ impl GateOptions {
     /// # Errors
     /// `OUT_OF_RANGE`, naming the key.
     pub fn validate(&self) -> Result<(), InvalidField> {
-        for (key, share) in [("gate.tolerance", self.tolerance), ("gate.max_shrink", self.max_shrink)] {
+        let limits = [
+            ("gate.max_gini", self.max_gini),
+            ("gate.min_coverage", self.min_coverage),
+            ("gate.min_group_ratio", self.min_group_ratio),
+        ];
+        let limits = limits.into_iter().filter_map(|(key, limit)| Some((key, limit?)));
+        let shares = [("gate.tolerance", self.tolerance), ("gate.max_shrink", self.max_shrink)];
+        for (key, share) in shares.into_iter().chain(limits) {
             if !(0.0..=1.0).contains(&share) {
                 let message = format!("must lie between 0 and 1, is {share}");
                 return Err(InvalidField::new(key, "OUT_OF_RANGE", message));
@@ -77,6 +95,8 @@ pub struct Evidence<'a> {
     pub candidate: &'a Evaluated,
     /// The active snapshot's parameters, fitted on the same part; `None` without an active snapshot.
     pub active: Option<&'a Evaluated>,
+    /// The bias report of the candidate.
+    pub bias: &'a [RankerBias],
     /// The size of the candidate, the model fitted on everything.
     pub counts: SnapshotCounts,
     /// The size of the active snapshot.
@@ -96,8 +116,9 @@ pub struct GateDecision {
 /// The candidate is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected if it
 ///
 /// - is empty,
-/// - ranks worse than the active parameters by more than the tolerance, or
-/// - has lost more than the allowed share of users, items or ratings.
+/// - ranks worse than the active parameters by more than the tolerance,
+/// - has lost more than the allowed share of users, items or ratings, or
+/// - is beyond a limit on how evenly it recommends items or serves groups of users, where such limits are set.
 ///
 /// Popularity is one of the rankers from which the chosen one comes, so that a shop that has data always gets its first snapshot.
 ///
@@ -117,6 +138,7 @@ pub fn judge(evidence: &Evidence, options: &GateOptions) -> GateDecision {
     }
     if is_evaluated {
         reasons.extend(ranks_worse(evidence, options));
+        reasons.extend(beyond_limits(evidence, options));
     }
     let verdict = if !reasons.is_empty() {
         GateVerdict::Rejected
@@ -194,8 +216,46 @@ fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
     reasons
 }
 
+/// Returns the reasons why a model whose recommendations are too uneven is rejected.
+fn beyond_limits(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
+    let ranker = evidence.candidate.ranker;
+    let mut reasons = Vec::new();
+    if let Some(metrics) = evidence.candidate.ranking(ranker, ItemScope::New) {
+        if let Some(max) = options.max_gini.filter(|&max| metrics.gini > max) {
+            reasons.push(format!(
+                "the Gini index of recommended new items is {}; gate.max_gini allows {max}",
+                four_digits(metrics.gini)
+            ));
+        }
+        if let Some(min) = options.min_coverage.filter(|&min| metrics.coverage_at_20 < min) {
+            reasons.push(format!(
+                "recommendations of new items cover {} of the listed items; gate.min_coverage demands {min}",
+                four_digits(metrics.coverage_at_20)
+            ));
+        }
+    }
+    let judged = |bias: &&RankerBias| bias.ranker == ranker.name && bias.top == 10;
+    let attributes = evidence.bias.iter().filter(judged).flat_map(|bias| &bias.attributes);
+    for (attribute, ratio) in attributes.filter_map(|bias| Some((&bias.attribute, bias.ndcg_ratio.as_ref()?))) {
+        if let Some(min) = options.min_group_ratio.filter(|&min| ratio.ratio < min) {
+            reasons.push(format!(
+                "NDCG@10 of users whose {attribute} is {} is {} of that of users whose {attribute} is {} (95 % interval: {} \
+                 to {}); gate.min_group_ratio demands {min}",
+                ratio.least_favored,
+                four_digits(ratio.ratio),
+                ratio.most_favored,
+                four_digits(ratio.low),
+                four_digits(ratio.high)
+            ));
+        }
+    }
+    reasons
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::bias::report::{AttributeBias, Exposure, GroupRatio, LongTail, Merchants};
+    use super::super::bias::shown::ShownLists;
     use super::super::report::{ParametersOf, RankerChoice, RankingMetrics};
     use super::*;
     use crate::ranking::rankers::{BLENDED, POPULARITY, Ranker};
@@ -231,6 +291,7 @@ mod tests {
             users,
             ranking: if users > 0 { ranking } else { Vec::new() },
             rating: Vec::new(),
+            shown: ShownLists::default(),
         }
     }
 
@@ -252,6 +313,7 @@ mod tests {
             let evidence = Evidence {
                 candidate: &candidate,
                 active: active.as_ref(),
+                bias: &[],
                 counts: counts(500, 50, 5_000),
                 active_counts: active.as_ref().map(|_| counts(500, 50, 5_000)),
             };
@@ -286,6 +348,7 @@ mod tests {
             let evidence = Evidence {
                 candidate: &good,
                 active: Some(&good),
+                bias: &[],
                 counts: now,
                 active_counts: Some(counts(1_000, 100, 10_000)),
             };
@@ -321,6 +384,7 @@ mod tests {
                 let evidence = Evidence {
                     candidate: &candidate,
                     active: None,
+                    bias: &[],
                     counts,
                     active_counts: None,
                 };
@@ -344,6 +408,7 @@ mod tests {
             let evidence = Evidence {
                 candidate: &candidate,
                 active: Some(&active),
+                bias: &[],
                 counts: now,
                 active_counts,
             };
@@ -376,6 +441,7 @@ mod tests {
                 tolerance,
                 max_shrink,
                 min_users,
+                ..GateOptions::default()
             };
             assert_eq!(options.validate().err().map(|error| error.field).as_deref(), field);
         };
@@ -386,5 +452,115 @@ mod tests {
             check(0.05, bad, 100, Some("gate.max_shrink"));
         }
         check(0.05, 0.2, 0, Some("gate.min_users"));
+        let check = |options: GateOptions, field: Option<&str>| {
+            assert_eq!(options.validate().err().map(|error| error.field).as_deref(), field);
+        };
+        for (limit, is_bad) in [(0.0, false), (1.0, false), (-0.1, true), (1.1, true), (f64::NAN, true)] {
+            let limit = Some(limit);
+            let field = |key| is_bad.then_some(key);
+            let options = GateOptions::default;
+            check(
+                GateOptions {
+                    max_gini: limit,
+                    ..options()
+                },
+                field("gate.max_gini"),
+            );
+            check(
+                GateOptions {
+                    min_coverage: limit,
+                    ..options()
+                },
+                field("gate.min_coverage"),
+            );
+            check(
+                GateOptions {
+                    min_group_ratio: limit,
+                    ..options()
+                },
+                field("gate.min_group_ratio"),
+            );
+        }
+    }
+
+    /// Returns a bias report in which the groups of "age" have this ratio of NDCG.
+    fn age_bias(ranker: Ranker, top: u32, ratio: f64) -> RankerBias {
+        let ratio = GroupRatio {
+            least_favored: "25-34".to_owned(),
+            most_favored: "65+".to_owned(),
+            ratio,
+            low: ratio / 2.0,
+            high: ratio * 2.0,
+        };
+        RankerBias {
+            ranker: ranker.name.to_owned(),
+            top,
+            users: 100,
+            ndcg: 0.1,
+            hit_rate: 0.2,
+            exposure: Exposure {
+                gini: 0.0,
+                coverage: 0.0,
+                mean_popularity: 0.0,
+                long_tail: LongTail {
+                    items: 0,
+                    exposure_share: 0.0,
+                    rating_share: 0.0,
+                },
+            },
+            popularity_groups: Vec::new(),
+            activity_quartiles: Vec::new(),
+            calibration: None,
+            merchants: Merchants::default(),
+            attributes: vec![AttributeBias {
+                attribute: "age".to_owned(),
+                groups: Vec::new(),
+                hidden_users: 0,
+                ndcg_ratio: Some(ratio),
+                hit_rate_ratio: None,
+                selection_rate_ratio: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn limits_on_unevenness_hold_only_where_they_are_set() {
+        let mut candidate = evaluated(100, 0.04, 0.1);
+        for row in &mut candidate.ranking {
+            // Only the chosen ranker's new items count.
+            let is_judged = row.ranker == BLENDED.name && row.items == ItemScope::New;
+            (row.gini, row.coverage_at_20) = if is_judged { (0.7, 0.3) } else { (0.99, 0.01) };
+        }
+        let bias = [
+            age_bias(BLENDED, 10, 0.8),
+            age_bias(BLENDED, 20, 0.1),
+            age_bias(POPULARITY, 10, 0.1),
+        ];
+        let check = |options: GateOptions, expected: &[&str]| {
+            let evidence = Evidence {
+                candidate: &candidate,
+                active: None,
+                bias: &bias,
+                counts: counts(500, 50, 5_000),
+                active_counts: None,
+            };
+            assert_eq!(judge(&evidence, &options).reasons, expected);
+        };
+        let options = |max_gini, min_coverage, min_group_ratio| GateOptions {
+            max_gini,
+            min_coverage,
+            min_group_ratio,
+            ..GateOptions::default()
+        };
+        check(GateOptions::default(), &[]);
+        check(options(Some(0.7), Some(0.3), Some(0.8)), &[]);
+        let gini = "the Gini index of recommended new items is 0.7000; gate.max_gini allows 0.69";
+        check(options(Some(0.69), None, None), &[gini]);
+        let coverage = "recommendations of new items cover 0.3000 of the listed items; gate.min_coverage demands 0.31";
+        check(options(None, Some(0.31), None), &[coverage]);
+        let ratio = "NDCG@10 of users whose age is 25-34 is 0.8000 of that of users whose age is 65+ (95 % interval: 0.4000 to \
+                     1.600); gate.min_group_ratio demands 0.81";
+        check(options(None, None, Some(0.81)), &[ratio]);
+        check(options(Some(0.69), Some(0.31), Some(0.81)), &[gini, coverage, ratio]);
     }
 }

@@ -9,6 +9,7 @@ use crate::ranking::rankers::{Ranker, Scoring, rank_by_weights};
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::snapshot::view::View;
 
+use super::bias::shown::{RankerLists, ShownList, ShownLists};
 use super::held_out::EvaluationCase;
 use super::metrics::{coverage, gini, mean, ndcg, recall};
 use super::report::{ItemScope, ParametersOf, RankingMetrics};
@@ -69,6 +70,34 @@ pub(super) struct RankedList<'a> {
     items: Vec<ItemIndex>,
     /// Not empty.
     relevant: &'a [ItemIndex],
+    /// Whether the list was made for the user, and not of the most popular items.
+    is_personal: bool,
+}
+
+/// Returns the lists of new items, by ranker, and how many users each item has.
+///
+/// `lists`: one for each of `listings`.
+pub(super) fn shown_lists(view: &View, listings: &[Listing], lists: &[Vec<RankedList>]) -> ShownLists {
+    let popularity = view.snapshot.popularity();
+    let list = |list: &RankedList| ShownList {
+        items: list.items.clone(),
+        is_personal: list.is_personal,
+    };
+    let new = listings
+        .iter()
+        .zip(lists)
+        .filter(|(listing, _)| listing.items == ItemScope::New);
+    ShownLists {
+        item_users: (0..popularity.len() as u32)
+            .map(|item| popularity.raters(ItemIndex(item)))
+            .collect(),
+        rankers: new
+            .map(|(listing, lists)| RankerLists {
+                ranker: listing.ranker.name.to_owned(),
+                lists: lists.iter().map(list).collect(),
+            })
+            .collect(),
+    }
 }
 
 /// Returns, for each listing, one list for each user with relevant items, in the order of `cases`.
@@ -137,6 +166,7 @@ fn lists_of<'a>(
                 (Scoring::Popularity, _) | (_, None) => Vec::new(),
             };
             RankedList {
+                is_personal: !items.is_empty(),
                 items: match items.is_empty() {
                     true => popular(view, excluded),
                     false => items,

@@ -1,5 +1,6 @@
 //! The results of an evaluation, as they are stored with a snapshot.
 
+use super::bias::report::RankerBias;
 use crate::ranking::rankers::POPULARITY;
 use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::propensity::PropensityQuality;
@@ -143,6 +144,9 @@ pub struct Evaluation {
     /// `None` if no past campaign could be predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propensity: Option<PropensityQuality>,
+    /// The bias report of the candidate; empty if nobody was measured, or if another release made the evaluation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bias: Vec<RankerBias>,
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use similarity::sparse::{CsrMatrix, SparseError};
 
+use super::random::SplitMix;
+
 /// The number of tastes.
 const TASTES: u64 = 16;
 
@@ -294,33 +296,6 @@ impl AliasTable {
         } else {
             other
         }
-    }
-}
-
-/// A random generator.
-///
-/// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
-#[derive(Debug, Clone)]
-struct SplitMix {
-    state: u64,
-}
-
-impl SplitMix {
-    fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.state;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ bits >> 31
-    }
-
-    /// Returns a number in 0..n, for n far below 2³².
-    fn below(&mut self, n: u64) -> u64 {
-        ((self.next() >> 32) * n) >> 32
     }
 }
 

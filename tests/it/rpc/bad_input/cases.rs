@@ -3,10 +3,10 @@
 use std::fmt;
 
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, DeleteRatingRequest, GetItemRequest, GetServingStatusRequest, GetSnapshotRequest,
-    IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, Merchant, Money,
-    PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest,
+    ActivateSnapshotRequest, DeleteRatingRequest, GetBiasReportRequest, GetItemRequest, GetServingStatusRequest,
+    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListItemsRequest,
+    ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
+    Merchant, Money, PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest,
     RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest, UpsertMerchantsRequest,
     UpsertRatingsRequest, list_purchases_request, list_ratings_request, recommend_request::Subject,
 };
@@ -292,6 +292,20 @@ fn up_to_1_000(field: &str) -> Case {
         .good(i32s([0, 1, 1_000]))
 }
 
+/// A weight between 0 and 1.
+fn share(field: &str) -> Case {
+    Case::free(field)
+        .bad("OUT_OF_RANGE", f64s([-0.1, 1.1, f64::NAN, f64::INFINITY, f64::MIN]))
+        .good(f64s([0.0, -0.0, 0.5, 1.0]))
+}
+
+/// A cap where 0 means none.
+fn cap(field: &str) -> Case {
+    Case::free(field)
+        .bad("LIMIT_OUT_OF_RANGE", i32s([-1, i32::MIN]))
+        .good(i32s([0, 1, i32::MAX]))
+}
+
 fn version() -> Case {
     Case::free("version")
         .bad("VERSION_OUT_OF_RANGE", i64s([0, -1, i64::MIN]))
@@ -522,6 +536,11 @@ fn recommendation_cases(method: &str) -> Option<Vec<Case>> {
                 limit(),
                 up_to_1_000("max_explanation_items"),
                 enumeration("basis", 3),
+                share("diversity"),
+                share("popularity_penalty"),
+                share("calibrate"),
+                cap("max_per_merchant"),
+                cap("max_per_category"),
             ]);
             cases
         }
@@ -539,6 +558,11 @@ fn model_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
     Some(match method {
         "ModelService/ListSnapshots" => tokens.page(&tokens.snapshots[0]),
         "ModelService/GetSnapshot" => vec![version()],
+        "ModelService/GetBiasReport" => vec![
+            Case::free("version")
+                .bad("VERSION_OUT_OF_RANGE", i64s([-1, i64::MIN]))
+                .good(i64s([0, 1, 2, i64::MAX])),
+        ],
         "ModelService/ActivateSnapshot" => vec![version(), free_text("reason")],
         "ModelService/RollbackSnapshot" => vec![free_text("reason")],
         "ModelService/GetServingStatus" => Vec::new(),
@@ -679,6 +703,7 @@ fn model_requests(method: &str) -> Option<Vec<Vec<u8>>> {
             page_token: String::new(),
         })],
         "ModelService/GetSnapshot" => vec![encoded(GetSnapshotRequest { version: 1 })],
+        "ModelService/GetBiasReport" => vec![encoded(GetBiasReportRequest { version: 1 })],
         "ModelService/ActivateSnapshot" => vec![encoded(ActivateSnapshotRequest {
             version: 1,
             reason: "because".to_owned(),

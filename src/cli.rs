@@ -68,8 +68,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Migrate the database schema to the version of this program
     Migrate,
-    /// Import ratings, purchases, items, campaigns and other records from a CSV file
-    Import(import::ImportArgs),
+    /// Import ratings, purchases, items, campaigns and other records from a file
+    Import(Box<import::ImportArgs>),
     /// Train a snapshot on the stored data, and activate it if it passes the gate
     Train(train::TrainArgs),
     /// Measure how well the configured parameters predict past data; store nothing
@@ -101,6 +101,7 @@ Exit codes:
      targets: the propensity is not fitted, or the campaign has stopped; rows printed before remain valid
   4  train: another trainer is at work
   5  train: the lease was lost, and nothing was published
+  6  import: no line was accepted, or more were rejected than allowed
 130  interrupted";
 
 /// How a command ended that did not fail.
@@ -112,6 +113,8 @@ pub enum Exit {
     Refused,
     AnotherTrainer,
     LeaseLost,
+    /// No line of a file was accepted, or too many were rejected.
+    Rejected,
     Interrupted,
 }
 
@@ -123,6 +126,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 3,
             Exit::AnotherTrainer => 4,
             Exit::LeaseLost => 5,
+            Exit::Rejected => 6,
             Exit::Interrupted => 130,
         })
     }
@@ -179,7 +183,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Quickstart(args) => quickstart::run(args, config).await,
         Command::Serve(_) => serve::run(config).await,
         Command::Migrate => migrate::run(config).await,
-        Command::Import(args) => import::run(args, config).await,
+        Command::Import(args) => import::run(*args, config).await,
         Command::Train(args) => train::run(args, config).await,
         Command::Evaluate(args) => evaluate::run(args, config).await,
         Command::Snapshots(args) => snapshots::run(args, config).await,

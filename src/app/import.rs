@@ -1,15 +1,16 @@
-//! Imports a CSV file of ratings, purchases, items, campaigns and other records into the store.
+//! Imports a file of ratings, purchases, items, campaigns and other records into the store.
 //!
 //! A thread reads and checks lines ahead of the task that stores them. Batches are stored one after the other, each over
 //! several connections at once, and lines that concern the same row in the order of the file. All writes are idempotent:
 //! whatever ends an import early, importing the file again from its beginning ends as one whole import would have ended.
 
 pub mod columns;
-pub mod input;
+mod conclusion;
+pub mod findings;
 mod kinds;
+pub mod numbers;
 mod order_lines;
 mod reader;
-mod records;
 mod rejects;
 mod run;
 pub mod times;
@@ -25,13 +26,17 @@ use tokio_util::sync::CancellationToken;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use domain::rating::RatingScale;
+use tabular::cells::{CellRules, RuleError};
+use tabular::input::Input;
+use tabular::open::ReadOptions;
 
 use self::columns::{ColumnError, ColumnMap};
-use self::input::Input;
+use self::findings::Contents;
 use self::kinds::{
     Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
     RecordKind, Redemptions, Suppressions,
 };
+use self::numbers::NumberFormat;
 use self::rejects::Reject;
 use self::run::run;
 use self::times::TimeFormats;
@@ -82,15 +87,19 @@ impl ImportKind {
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     pub kind: ImportKind,
+    pub read: ReadOptions,
+    pub cells: CellRules,
+    pub numbers: NumberFormat,
     pub column_map: ColumnMap,
     pub times: TimeFormats,
     pub scale: RatingScale,
-    pub delimiter: u8,
-    /// Candidates for the file of rejected lines: the first that can be written takes them. Without candidates rejected
-    /// lines are only counted.
-    pub rejects: Vec<PathBuf>,
-    /// The import stops after the batch in which more lines than this have been rejected.
+    /// The file of rejected lines. `None`: rejected lines are only counted.
+    pub rejects: Option<PathBuf>,
+    /// The import stops at the line with which more lines than this are rejected.
     pub max_rejects: Option<u64>,
+    /// The import fails when more than this share of the lines is rejected, from 0 to 1. If that is so for the first
+    /// [`JUDGED_LINES`], nothing is stored.
+    pub max_reject_share: f64,
     /// How many transactions store a batch at the same time. 0 counts as 1.
     pub connections: usize,
     /// The number of lines of a batch for every connection.
@@ -103,12 +112,15 @@ impl ImportOptions {
     pub fn new(kind: ImportKind) -> Self {
         Self {
             kind,
+            read: ReadOptions::default(),
+            cells: CellRules::default(),
+            numbers: NumberFormat::default(),
             column_map: ColumnMap::default(),
             times: TimeFormats::default(),
             scale: RatingScale::default(),
-            delimiter: b',',
-            rejects: Vec::new(),
+            rejects: None,
             max_rejects: None,
+            max_reject_share: 0.1,
             connections: 4,
             transaction_lines: 10_000,
             patience: Duration::from_secs(60),
@@ -129,17 +141,30 @@ impl ImportOptions {
     }
 }
 
+/// How many lines are read before the first is stored, so that a file that does not fit stores nothing.
+pub const JUDGED_LINES: u64 = 10_000;
+
 /// The counts of an import, where `read = stored + merged + rejected`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ImportSummary {
-    /// Lines that are not empty, without the header.
+    /// Lines that are not empty, without the header and those that a filter has left out.
     pub read: u64,
+    /// Lines that a filter has left out.
+    pub filtered: u64,
     /// Lines that created or changed something.
     pub stored: u64,
     /// Lines without effect: already stored, older than what is stored, or superseded by a later line.
     pub merged: u64,
     pub rejected: u64,
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
+    /// The empty name stands for lines that are no records.
+    pub rejects_by_field: BTreeMap<String, u64>,
+    /// What the accepted lines hold.
+    pub contents: Contents,
+    /// Optional fields that were read only because a column has their name, with that column.
+    pub columns_by_name: BTreeMap<&'static str, String>,
+    /// Sentences about what is doubtful in the file.
+    pub warnings: Vec<String>,
     /// The file of rejected lines, if one was written.
     pub rejects_file: Option<PathBuf>,
     /// The last line of the file that was read.
@@ -164,6 +189,10 @@ impl ImportSummary {
         self.rejected += rejects.len() as u64;
         for reject in rejects {
             *self.rejects_by_reason.entry(reject.reason).or_default() += 1;
+            match self.rejects_by_field.get_mut(&reject.field) {
+                Some(count) => *count += 1,
+                None => _ = self.rejects_by_field.insert(reject.field.clone(), 1),
+            }
         }
         self.last_line = last_line;
     }
@@ -188,14 +217,21 @@ pub enum ImportError {
         source: io::Error,
     },
     #[error("{name} {problem}")]
-    NoCsv { name: String, problem: String },
+    Unsuitable { name: String, problem: String },
     #[error(transparent)]
     Columns(#[from] ColumnError),
+    #[error(transparent)]
+    Rules(RuleError),
     #[error("the rejected lines cannot be written to {}", .path.display())]
     Rejects {
         path: PathBuf,
         #[source]
         source: io::Error,
+    },
+    #[error("{cause}")]
+    Rejected {
+        cause: RejectCause,
+        summary: Box<ImportSummary>,
     },
     #[error(
         "the import stopped after line {}; the lines up to there are stored, and it is safe to import the file again",
@@ -217,10 +253,36 @@ pub enum StopCause {
     Store(#[from] StoreError),
     #[error("the rejected lines cannot be written")]
     Rejects(#[source] io::Error),
-    #[error("more than {max} lines were rejected")]
-    TooManyRejects { max: u64 },
     #[error("the reading thread ended with a panic")]
     Panicked,
+}
+
+/// The reason why too much of a file was rejected.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RejectCause {
+    #[error("none of the {read} lines was accepted, so nothing was stored")]
+    NoneAccepted { read: u64 },
+    #[error("none of the {filtered} lines meets the conditions, so nothing was stored")]
+    NoneLeft { filtered: u64 },
+    #[error(
+        "{rejected} of the first {read} lines were rejected, and {max_share} of the lines may be (--max-reject-share); \
+         nothing was stored"
+    )]
+    ShareAtFirst { rejected: u64, read: u64, max_share: f64 },
+    #[error(
+        "{rejected} of {read} lines were rejected, and {max_share} of the lines may be (--max-reject-share); the other lines \
+         are stored"
+    )]
+    Share { rejected: u64, read: u64, max_share: f64 },
+    #[error("the import stopped at line {line}, because more than {max} lines were rejected; {}", stored(*.is_stored))]
+    TooMany { max: u64, line: u64, is_stored: bool },
+}
+
+fn stored(is_stored: bool) -> &'static str {
+    match is_stored {
+        true => "the accepted lines before it are stored",
+        false => "nothing was stored",
+    }
 }
 
 /// Imports `input` from its beginning. Ends early, after the current batch, when `interrupt` is cancelled.
@@ -228,7 +290,8 @@ pub enum StopCause {
 /// `report` is called after every batch.
 ///
 /// # Errors
-/// [`ImportError::Stopped`] has the counts until then. With every other error nothing was stored.
+/// [`ImportError::Stopped`] and [`ImportError::Rejected`] have the counts until then. With every other error nothing was
+/// stored.
 pub async fn import(
     pool: &Pool,
     input: Input,

@@ -75,9 +75,11 @@ mod model {
 mod import {
     mod campaigns;
     mod content;
+    mod files;
     mod interruptions;
     mod lines;
     mod rating_batches;
+    mod recipes;
     mod samples;
 }
 

@@ -12,11 +12,12 @@ pub struct Decimal {
 impl Decimal {
     /// The most digits of a number. With more, [`times`](Self::times) could overflow.
     const MAX_DIGITS: usize = 27;
+    const MAX: i128 = 10i128.pow(Self::MAX_DIGITS as u32) - 1;
 
-    /// Parses an optional sign, digits, and an optional point with more digits: `2.55`, `-3`, `.5`.
+    /// Parses an optional sign, digits, an optional point with more digits, and an optional exponent: `2.55`, `-3`, `.5`,
+    /// `4.44e-16`.
     ///
-    /// It accepts no exponent, no thousands separator and no currency sign: their meaning depends on where the file comes
-    /// from.
+    /// It accepts no thousands separator and no currency sign: their meaning depends on where the file comes from.
     ///
     /// # Errors
     /// `INVALID_NUMBER`, naming `field`.
@@ -36,6 +37,10 @@ impl Decimal {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
+        let (unsigned, exponent) = match unsigned.find(['e', 'E']) {
+            Some(at) => (&unsigned[..at], exponent(&unsigned[at + 1..])?),
+            None => (unsigned, 0),
+        };
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
         let length = whole.len() + fraction.len();
         if length == 0 || length > Self::MAX_DIGITS {
@@ -48,10 +53,34 @@ impl Decimal {
             }
             digits = digits * 10 + i128::from(byte - b'0');
         }
+        let mut scale = fraction.len() as i32 - exponent;
+        while scale < 0 {
+            digits *= 10;
+            scale += 1;
+            if digits > Self::MAX {
+                return None;
+            }
+        }
         Some(Self {
             digits: if negative { -digits } else { digits },
-            scale: fraction.len() as u32,
+            scale: scale as u32,
         })
+    }
+
+    /// Returns whether the number has at most `places` decimals. What is left of a computation in binary, such as
+    /// `0.30000000000000004` or `4.44e-16`, does not count: less than a millionth of the last place.
+    pub fn has_decimals_within(self, places: u32) -> bool {
+        let Some(excess) = self.scale.checked_sub(places).filter(|excess| *excess > 0) else {
+            return true;
+        };
+        match 10i128.checked_pow(excess) {
+            Some(unit) => {
+                let rest = self.digits.rem_euclid(unit);
+                rest.min(unit - rest) <= unit / 1_000_000
+            }
+            // The digits are far fewer than those of the unit.
+            None => (self.digits as f64).abs() * 1e6 <= 10f64.powi(excess as i32),
+        }
     }
 
     /// Returns `self` · `factor`, exactly.
@@ -67,21 +96,33 @@ impl Decimal {
     pub fn scaled(self, places: u32) -> Option<i64> {
         let scaled = match places.checked_sub(self.scale) {
             Some(missing) => self.digits.checked_mul(10i128.checked_pow(missing)?)?,
-            None => {
-                let divisor = 10i128.checked_pow(self.scale - places)?;
-                (self.digits + self.digits.signum() * (divisor / 2)) / divisor
-            }
+            None => match 10i128.checked_pow(self.scale - places) {
+                Some(divisor) => (self.digits + self.digits.signum() * (divisor / 2)) / divisor,
+                // Less than half of the last place.
+                None => 0,
+            },
         };
         i64::try_from(scaled).ok()
     }
 
     /// Returns the number if it is an integer, as `6.0` is, and fits into 64 bits.
     pub fn integer(self) -> Option<i64> {
-        let divisor = 10i128.checked_pow(self.scale)?;
+        let Some(divisor) = 10i128.checked_pow(self.scale) else {
+            return (self.digits == 0).then_some(0);
+        };
         match self.digits % divisor {
             0 => i64::try_from(self.digits / divisor).ok(),
             _ => None,
         }
+    }
+}
+
+/// Reads the digits of an exponent with an optional sign.
+fn exponent(text: &str) -> Option<i32> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    match digits.len() <= 3 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().ok(),
+        false => None,
     }
 }
 
@@ -114,6 +155,11 @@ mod tests {
         check("92233720368547758.08", 2, None);
         check("999999999999999999999999999", 4, None);
         check("0.00000000000000000000000001", 0, Some(0));
+        check("1e3", 2, Some(100_000));
+        check("1.5E+2", 0, Some(150));
+        check("4.44e-16", 2, Some(0));
+        check("-4.44e-160", 2, Some(0));
+        check("25e-1", 1, Some(25));
     }
 
     #[test]
@@ -123,7 +169,11 @@ mod tests {
             "-",
             ".",
             "+.",
-            "1e3",
+            "1e",
+            "e3",
+            "1e3.5",
+            "1e9999",
+            "1e27",
             "1,5",
             "1 000",
             "£5",
@@ -152,6 +202,26 @@ mod tests {
         check("-6.000", Some(-6));
         check("6.5", None);
         check("99999999999999999999", None);
+    }
+
+    #[test]
+    fn noise_of_binary_fractions_is_no_decimal() {
+        let check = |text: &str, places, want| {
+            let number = Decimal::parse("n", text).unwrap();
+            assert_eq!(number.has_decimals_within(places), want, "{text} {places}");
+        };
+        check("9.99", 2, true);
+        check("9.990", 2, true);
+        check("9", 0, true);
+        check("9.999", 2, false);
+        check("-9.999", 2, false);
+        check("0.005", 2, false);
+        check("9.5", 0, false);
+        check("0.30000000000000004", 2, true);
+        check("-9.989999999999998", 2, true);
+        check("4.44e-16", 0, true);
+        check("4.44e-160", 2, true);
+        check("1.2300001", 2, false);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Instants in UTC, to the microsecond, which is PostgreSQL's resolution.
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, Datelike, TimeZone, Utc};
 
 use super::error::InvalidField;
 
@@ -48,6 +48,22 @@ pub fn check_event_time(field: &str, at: Timestamp, now: Timestamp) -> Result<Ti
         ));
     }
     Ok(to_micros(at))
+}
+
+/// Checks a time that may lie in the future, such as the end of a campaign, and cuts it to whole microseconds: from 1900
+/// until the end of 9999.
+///
+/// # Errors
+/// `TIME_OUT_OF_RANGE`, naming `field`.
+pub fn check_instant(field: &str, at: Timestamp) -> Result<Timestamp, InvalidField> {
+    match (1900..=9999).contains(&at.year()) {
+        true => Ok(to_micros(at)),
+        false => Err(InvalidField::new(
+            field,
+            "TIME_OUT_OF_RANGE",
+            format!("must lie between the years 1900 and 9999, is in {}", at.year()),
+        )),
+    }
 }
 
 /// Cuts `at` to whole microseconds, the resolution of storage, so that a value read back equals the one written.

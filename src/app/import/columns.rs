@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::error::InvalidField;
-
-use super::records::Record;
+use tabular::encoding;
+use tabular::header::{self, Found, trimmed};
+use tabular::record::Record;
 
 /// Says where each field comes from; the field stands first in a pair. A field that is not named here is read from the
 /// column of its own name.
@@ -15,6 +18,8 @@ pub struct ColumnMap {
     pub columns: Vec<(String, String)>,
     /// Fields that have the same text on every line.
     pub constants: Vec<(String, String)>,
+    /// Columns that are not read although a field has their name.
+    pub unmapped: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,12 +51,18 @@ pub enum ColumnError {
     Exclusive { fields: Vec<&'static str> },
     #[error("the constant for {} is not valid: {}", .0.field, .0.message)]
     InvalidConstant(InvalidField),
+    #[error("{column:?} cannot be unmapped: it is neither a field nor one of the file's columns, which are {}", quoted(.header))]
+    UnknownUnmapped { column: String, header: Vec<String> },
 }
 
 fn quoted(names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let is_numbered = names.iter().zip(1..).all(|(name, number)| *name == number.to_string());
     let hint = match names {
         [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter right?)",
+        _ if !is_numbered && header::looks_like_data(names) => {
+            " (they look like data: if the file has no header, say --no-header and name the columns by number)"
+        }
         _ => "",
     };
     quoted.join(", ") + hint
@@ -64,6 +75,10 @@ pub(super) struct Columns {
     sources: BTreeMap<&'static str, Source>,
     /// The fields that the map names; others are only found in the header.
     named: Vec<&'static str>,
+    /// The fields without which no record can be read.
+    required: Vec<&'static str>,
+    /// How many ids of each field look like numbers in floating point.
+    float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +102,8 @@ impl Columns {
             header,
             sources: BTreeMap::new(),
             named: Vec::new(),
+            required: Vec::new(),
+            float_ids: BTreeMap::new(),
         };
         let known = |field: &str| {
             let found = fields.iter().copied().find(|known| *known == field);
@@ -103,13 +120,40 @@ impl Columns {
         for (field, constant) in &map.constants {
             columns.name(known(field)?, Source::Constant(constant.clone()))?;
         }
+        let unmapped: Vec<String> = map.unmapped.iter().map(|name| header::simplified(name)).collect();
+        for (name, simplified) in map.unmapped.iter().zip(&unmapped) {
+            let known = fields.iter().copied().chain(columns.header.iter().map(String::as_str));
+            if known.into_iter().all(|known| header::simplified(known) != *simplified) {
+                let (column, header) = (name.clone(), columns.header.clone());
+                return Err(ColumnError::UnknownUnmapped { column, header });
+            }
+        }
         for &field in fields {
-            if !columns.sources.contains_key(field) && columns.header.iter().any(|column| column == field) {
+            if columns.sources.contains_key(field) || unmapped.contains(&header::simplified(field)) {
+                continue;
+            }
+            if header::find(&columns.header, field) != Found::None {
                 let source = Source::Column(columns.index(field, field)?);
                 columns.sources.insert(field, source);
             }
         }
         Ok(columns)
+    }
+
+    /// Returns the optional fields that are read only because a column has their name, with that column.
+    pub fn taken_by_name(&self) -> BTreeMap<&'static str, String> {
+        let is_optional = |field| !self.named.contains(field) && !self.required.contains(field);
+        let unnamed = self.sources.iter().filter(|(field, _)| is_optional(*field));
+        let columns = unnamed.filter_map(|(field, source)| match source {
+            Source::Column(index) => Some((*field, self.header[*index].clone())),
+            _ => None,
+        });
+        columns.collect()
+    }
+
+    /// Returns the counters of ids that end in `.0`, by field. They count while records are read.
+    pub fn float_ids(&self) -> BTreeMap<&'static str, Arc<AtomicU64>> {
+        self.float_ids.clone()
     }
 
     fn name(&mut self, field: &'static str, source: Source) -> Result<(), ColumnError> {
@@ -121,7 +165,7 @@ impl Columns {
     }
 
     fn source(&self, field: &'static str, text: &str) -> Result<Source, ColumnError> {
-        if self.header.iter().any(|column| column == text) || !text.contains('{') {
+        if header::find(&self.header, text) != Found::None || !text.contains('{') {
             return Ok(Source::Column(self.index(field, text)?));
         }
         let mut parts = Vec::new();
@@ -154,19 +198,13 @@ impl Columns {
     }
 
     fn index(&self, field: &'static str, column: &str) -> Result<usize, ColumnError> {
-        let mut found = self
-            .header
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| *name == column)
-            .map(|(index, _)| index);
-        match (found.next(), found.next()) {
-            (Some(index), None) => Ok(index),
-            (Some(_), Some(_)) => Err(ColumnError::AmbiguousColumn {
+        match header::find(&self.header, column) {
+            Found::One(index) => Ok(index),
+            Found::Several => Err(ColumnError::AmbiguousColumn {
                 field,
                 column: column.to_owned(),
             }),
-            (None, _) => Err(ColumnError::UnknownColumn {
+            Found::None => Err(ColumnError::UnknownColumn {
                 field,
                 column: column.to_owned(),
                 header: self.header.clone(),
@@ -176,28 +214,33 @@ impl Columns {
 
     /// Returns the field if the file or the map has a source for it.
     pub fn optional<T>(
-        &self,
+        &mut self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
     ) -> Result<Option<Field<T>>, ColumnError> {
         let value = match self.sources.get(name) {
             None => return Ok(None),
-            Some(Source::Constant(text)) => Value::Constant(read(text).map_err(ColumnError::InvalidConstant)?),
+            Some(Source::Constant(text)) => Value::Constant(read(trimmed(text)).map_err(ColumnError::InvalidConstant)?),
             Some(source) => Value::Cell {
                 source: source.clone(),
                 read: Box::new(read),
             },
         };
-        Ok(Some(Field { name, value }))
+        let float_ids = match name.ends_with("_id") {
+            true => Some(self.float_ids.entry(name).or_default().clone()),
+            false => None,
+        };
+        Ok(Some(Field { name, value, float_ids }))
     }
 
     /// # Errors
     /// [`ColumnError::Missing`] when neither the file nor the map has a source for the field.
     pub fn required<T>(
-        &self,
+        &mut self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
     ) -> Result<Field<T>, ColumnError> {
+        self.required.push(name);
         self.optional(name, read)?.ok_or_else(|| self.missing(&[name]))
     }
 
@@ -233,6 +276,8 @@ impl Columns {
 pub(super) struct Field<T> {
     name: &'static str,
     value: Value<T>,
+    /// Counts ids that end in `.0`.
+    float_ids: Option<Arc<AtomicU64>>,
 }
 
 enum Value<T> {
@@ -243,7 +288,7 @@ enum Value<T> {
 type Read<T> = Box<dyn Fn(&str) -> Result<T, InvalidField> + Send>;
 
 impl<T: Clone> Field<T> {
-    /// Returns `None` where the record has nothing, or only spaces.
+    /// Returns `None` where the record has nothing, or only blanks. Blanks around a text are not part of it.
     ///
     /// # Errors
     /// `INVALID_UTF8`, or the error of the field's own reader.
@@ -252,16 +297,22 @@ impl<T: Clone> Field<T> {
             Value::Constant(value) => Ok(Some(value.clone())),
             Value::Cell { source, read } => {
                 let text = source.text(self.name, record)?;
-                match text.trim_ascii().is_empty() {
-                    true => Ok(None),
-                    false => read(&text).map(Some),
+                if text.is_empty() {
+                    return Ok(None);
                 }
+                if let Some(float_ids) = &self.float_ids
+                    && text.ends_with(".0")
+                    && text[..text.len() - 2].bytes().all(|byte| byte.is_ascii_digit())
+                {
+                    float_ids.fetch_add(1, Ordering::Relaxed);
+                }
+                read(&text).map(Some)
             }
         }
     }
 
     /// # Errors
-    /// `MISSING` where the record has nothing, or only spaces.
+    /// `MISSING` where the record has nothing, or only blanks.
     pub fn require(&self, record: &Record<'_>) -> Result<T, InvalidField> {
         self.get(record)?.ok_or_else(|| missing(self.name))
     }
@@ -284,7 +335,7 @@ impl Source {
                         Part::Text(literal) => text.push_str(literal),
                         Part::Column(index) => {
                             let cell = cell(field, record, *index)?;
-                            is_empty &= cell.trim_ascii().is_empty();
+                            is_empty &= cell.is_empty();
                             text.push_str(cell);
                         }
                     }
@@ -292,7 +343,7 @@ impl Source {
                 // The template's own text means nothing where all its columns are empty.
                 Ok(Cow::Owned(match is_empty {
                     true => String::new(),
-                    false => text.trim_ascii().to_owned(),
+                    false => trimmed(&text).to_owned(),
                 }))
             }
         }
@@ -300,15 +351,28 @@ impl Source {
 }
 
 fn cell<'a>(field: &str, record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
-    std::str::from_utf8(record.field(index)).map_err(|error| {
-        let message = format!("must be UTF-8, but byte {} of the field is not", error.valid_up_to());
-        InvalidField::new(field, "INVALID_UTF8", message)
-    })
+    let bytes = record.field(index);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(trimmed(text)),
+        Err(error) => {
+            let byte = error.valid_up_to();
+            let guess = encoding::guess(bytes).unwrap_or("windows-1252");
+            let message = format!(
+                "must be UTF-8, but byte {byte} of the field is not; if the file is in another encoding, say so, for \
+                 example --encoding {guess}"
+            );
+            Err(InvalidField::new(field, "INVALID_UTF8", message))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::Records;
+    use std::io::Cursor;
+
+    use tabular::input::Input;
+    use tabular::open::{ReadOptions, open};
+
     use super::*;
 
     const FIELDS: [&str; 4] = ["user_id", "title", "price", "price_minor"];
@@ -324,6 +388,7 @@ mod tests {
         let map = ColumnMap {
             columns: pairs(map),
             constants: pairs(set),
+            unmapped: Vec::new(),
         };
         Columns::new(header.split(',').map(str::to_owned).collect(), &FIELDS, &map)
     }
@@ -339,12 +404,12 @@ mod tests {
     #[test]
     fn fields_are_read_from_where_the_map_says() {
         let check = |header: &str, map: &[(&str, &str)], set: &[(&str, &str)], line: &str, want: Option<&str>| {
-            let columns = columns(header, map, set).unwrap();
+            let mut columns = columns(header, map, set).unwrap();
             let title = columns.optional("title", read).unwrap();
             let text = format!("{header}\n{line}\n");
-            let mut records = Records::new(text.as_bytes(), b',');
-            records.next().unwrap().unwrap().unwrap();
-            let record = records.next().unwrap().unwrap().unwrap();
+            let input = Input::new("test", Cursor::new(text), None);
+            let mut source = open(input, &ReadOptions::default()).unwrap();
+            let record = source.rows.next().unwrap().unwrap().unwrap();
             let got = title.and_then(|title| title.get(&record).unwrap());
             assert_eq!(got.as_deref(), want, "{header} {map:?} {set:?} {line}");
         };
@@ -354,7 +419,10 @@ mod tests {
         check("title,b", &[], &[("title", "z")], "x,y", Some("z"));
         check("title,b", &[], &[], ",y", None);
         check("title,b", &[], &[], "  ,y", None);
-        check("title,b", &[], &[], " x ,y", Some(" x "));
+        check("title,b", &[], &[], " x \u{a0},y", Some("x"));
+        check("Ti Tle,b", &[], &[], "x,y", Some("x"));
+        check("a,B_b", &[("title", "bb")], &[], "x,y", Some("y"));
+        check("a,b", &[("title", "{a}-{b}")], &[], "x ,y", Some("x-y"));
         check("a,b", &[("title", "{a} {b}")], &[], "x,y", Some("x y"));
         check("a,b", &[("title", "{a} {b}")], &[], "x,", Some("x"));
         check("a,b", &[("title", "{a} {b}")], &[], ",", None);
@@ -363,9 +431,40 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_looks_like_data_is_said_to_look_so() {
+        let missing = columns("196,242,3,881250949", &[], &[])
+            .unwrap()
+            .missing(&["user_id"])
+            .to_string();
+        assert!(missing.contains("they look like data"), "{missing}");
+        let numbered = columns("1,2,3", &[], &[]).unwrap().missing(&["user_id"]).to_string();
+        assert!(!numbered.contains("look like data"), "{numbered}");
+    }
+
+    #[test]
+    fn an_unmapped_column_is_not_read() {
+        let new = |unmapped: &str| {
+            let map = ColumnMap {
+                unmapped: vec![unmapped.to_owned()],
+                ..ColumnMap::default()
+            };
+            Columns::new(vec!["user_id".to_owned(), "Title".to_owned()], &FIELDS, &map)
+        };
+        let taken = |unmapped| new(unmapped).unwrap().taken_by_name().into_keys().collect::<Vec<_>>();
+        assert_eq!(taken("title"), ["user_id"]);
+        assert_eq!(taken("price"), ["title", "user_id"]);
+        assert!(
+            new("colour")
+                .unwrap_err()
+                .to_string()
+                .starts_with("\"colour\" cannot be unmapped")
+        );
+    }
+
+    #[test]
     fn a_map_is_checked_before_anything_is_read() {
         let check = |header: &str, map: &[(&str, &str)], set: &[(&str, &str)], want: &str| {
-            let got = columns(header, map, set).and_then(|columns| {
+            let got = columns(header, map, set).and_then(|mut columns| {
                 columns.required("user_id", read)?;
                 columns.optional("title", read)?;
                 columns.one_of(&["price", "price_minor"])

@@ -18,6 +18,7 @@ use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 use domain::time::Timestamp;
+use tabular::record::Record;
 
 pub(super) use self::campaigns::Campaigns;
 pub(super) use self::catalog::{Items, Merchants};
@@ -28,7 +29,8 @@ pub(super) use self::ratings::Ratings;
 pub(super) use self::redemptions::Redemptions;
 
 use super::columns::{ColumnError, Columns};
-use super::records::Record;
+use super::findings::Findings;
+use super::numbers::NumberFormat;
 use super::times::TimeFormats;
 
 /// Options that records are validated with.
@@ -36,6 +38,7 @@ use super::times::TimeFormats;
 pub(super) struct Rules {
     pub scale: RatingScale,
     pub times: Arc<TimeFormats>,
+    pub numbers: NumberFormat,
     /// When the import began.
     pub now: Timestamp,
 }
@@ -50,13 +53,16 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// the store has answered.
     const MAY_BE_REFUSED: bool = false;
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError>;
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError>;
 
     /// Reads one record.
     ///
     /// # Errors
     /// [`InvalidField`] names the first bad field.
     fn read(&mut self, record: &Record<'_>) -> Result<Self::Value, InvalidField>;
+
+    /// Adds `value` to what the file holds.
+    fn observe(value: &Self::Value, findings: &mut Findings);
 
     /// Returns the id of the value's owner. Values of different owners concern different rows.
     fn owner(value: &Self::Value) -> &str;

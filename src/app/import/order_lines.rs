@@ -108,10 +108,10 @@ fn hash_of(parts: [&str; 3]) -> u128 {
 }
 
 /// Leaves keys as they are, because they are hashes already.
-type AlreadyHashed = BuildHasherDefault<Identity>;
+pub(super) type AlreadyHashed = BuildHasherDefault<Identity>;
 
-#[derive(Default)]
-struct Identity(u64);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {

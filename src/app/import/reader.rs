@@ -3,18 +3,24 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::Utc;
 use tokio::sync::mpsc;
 
 use domain::error::InvalidField;
+use tabular::cells::CellChanger;
+use tabular::input::Input;
+use tabular::open::{Format, OpenError, Source, open as open_source};
+use tabular::record::{Malformed, Record, Rows};
 
 use super::columns::Columns;
-use super::input::{Input, OpenError};
+use super::conclusion::{Conclusion, FileNotes};
+use super::findings::Findings;
 use super::kinds::{RecordKind, Rules};
-use super::records::{Record, Records};
 use super::rejects::Reject;
-use super::{ImportError, ImportOptions};
+use super::times::TimeFormats;
+use super::{ImportError, ImportOptions, JUDGED_LINES};
 
 /// Consecutive lines of the file.
 pub(super) struct Batch<V> {
@@ -23,6 +29,8 @@ pub(super) struct Batch<V> {
     /// The line of each value if the store may refuse it; otherwise empty.
     pub origins: Vec<Origin>,
     pub rejects: Vec<Reject>,
+    /// How many records a filter has left out.
+    pub filtered: u64,
     pub last_line: u64,
     /// How much of the file, before decompression, was read up to the end of this batch or somewhat beyond.
     pub bytes_read: u64,
@@ -35,6 +43,7 @@ impl<V> Batch<V> {
             n_values: 0,
             origins: Vec::new(),
             rejects: Vec::new(),
+            filtered: 0,
             last_line: 0,
             bytes_read: 0,
         }
@@ -61,6 +70,10 @@ pub(super) enum FromReader<V> {
     Batch(Batch<V>),
     /// The rest of the file cannot be read.
     Broken(io::Error),
+    /// More lines than `max_rejects` were rejected. The last of them ends the batch before this.
+    TooManyRejects {
+        max: u64,
+    },
     End,
 }
 
@@ -71,18 +84,25 @@ const BATCHES_AHEAD: usize = 1;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Reads `input` in a thread of its own. The thread may go on waiting for standard input after the import has ended.
-pub(super) fn read_ahead<K: RecordKind>(input: Input, options: &ImportOptions) -> mpsc::Receiver<FromReader<K::Value>> {
+///
+/// `conclusion` is kept up to date with the batches.
+pub(super) fn read_ahead<K: RecordKind>(
+    input: Input,
+    options: &ImportOptions,
+    conclusion: Arc<Mutex<Conclusion>>,
+) -> mpsc::Receiver<FromReader<K::Value>> {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let options = options.clone();
     std::thread::spawn(move || {
-        let last = match open::<K>(input, &options) {
+        let last = match open::<K>(input, &options, conclusion) {
             Err(error) => FromReader::Refused(error),
             Ok(file) => {
                 if sender.blocking_send(FromReader::Opened).is_err() {
                     return;
                 }
-                match file.read(options.batch_lines(), &sender) {
-                    Ok(()) => FromReader::End,
+                match file.read(options.batch_lines(), options.max_rejects, &sender) {
+                    Ok(End::File) => FromReader::End,
+                    Ok(End::TooManyRejects { max }) => FromReader::TooManyRejects { max },
                     Err(error) => FromReader::Broken(error),
                 }
             }
@@ -95,77 +115,114 @@ pub(super) fn read_ahead<K: RecordKind>(input: Input, options: &ImportOptions) -
 
 /// A file whose header has been read and understood.
 struct OpenFile<K> {
-    records: Records<Box<dyn io::Read + Send>>,
+    rows: Box<dyn Rows>,
+    changer: Option<CellChanger>,
     bytes_read: Arc<AtomicU64>,
     kind: K,
+    findings: Findings,
+    notes: FileNotes,
+    conclusion: Arc<Mutex<Conclusion>>,
 }
 
-fn open<K: RecordKind>(input: Input, options: &ImportOptions) -> Result<OpenFile<K>, ImportError> {
+fn open<K: RecordKind>(
+    input: Input,
+    options: &ImportOptions,
+    conclusion: Arc<Mutex<Conclusion>>,
+) -> Result<OpenFile<K>, ImportError> {
     let name = input.name.clone();
-    let no_csv = |problem: String| ImportError::NoCsv {
-        name: name.clone(),
-        problem,
-    };
-    let (text, bytes_read) = input.open().map_err(|error| match error {
+    let source = open_source(input, &options.read).map_err(|error| match error {
         OpenError::Read(source) => unreadable(name.clone(), source),
-        error @ OpenError::Format { .. } => no_csv(error.to_string()),
+        error => ImportError::Unsuitable {
+            name: name.clone(),
+            problem: error.to_string(),
+        },
     })?;
-    let mut records = Records::new(text, options.delimiter);
-    let header = match records.next().map_err(|source| unreadable(name.clone(), source))? {
-        None => {
-            return Err(no_csv(
-                "is empty, but must have a first line with the names of its columns".to_owned(),
-            ));
-        }
-        Some(Err(malformed)) => return Err(no_csv(format!("has a malformed header line: {}", malformed.message))),
-        Some(Ok(record)) => column_names(&record).map_err(no_csv)?,
-    };
+    let Source {
+        format,
+        header,
+        header_looks_like_data,
+        rows,
+        bytes_read,
+    } = source;
+    let changer = CellChanger::new(&options.cells, &header).map_err(ImportError::Rules)?;
+    let times = Arc::new(times(&options.times, format));
     let rules = Rules {
         scale: options.scale,
-        times: Arc::new(options.times.clone()),
+        times: times.clone(),
+        numbers: options.numbers,
         now: Utc::now(),
     };
-    let columns = Columns::new(header, K::FIELDS, &options.column_map)?;
-    let kind = K::new(&columns, &rules)?;
+    let mut columns = Columns::new(header, K::FIELDS, &options.column_map)?;
+    let kind = K::new(&mut columns, &rules)?;
     Ok(OpenFile {
-        records,
+        rows,
+        changer,
         bytes_read,
         kind,
+        findings: Findings::default(),
+        notes: FileNotes {
+            times,
+            float_ids: columns.float_ids(),
+            taken_by_name: columns.taken_by_name(),
+            header_looks_like_data,
+        },
+        conclusion,
     })
+}
+
+/// Returns the formats of times for a file. In formats that have times of their own, these are ISO 8601.
+fn times(times: &TimeFormats, format: Format) -> TimeFormats {
+    match format {
+        Format::Csv | Format::JsonLines => times.afresh(),
+        Format::Parquet | Format::Workbook => times.with_iso(),
+    }
 }
 
 pub(super) fn unreadable(name: String, source: io::Error) -> ImportError {
     ImportError::Unreadable { name, source }
 }
 
-fn column_names(header: &Record<'_>) -> Result<Vec<String>, String> {
-    let name = |index| match std::str::from_utf8(header.field(index)) {
-        Ok(name) => Ok(name.trim_ascii().to_owned()),
-        Err(_) => Err("has a header line that is not UTF-8".to_owned()),
-    };
-    (0..header.width()).map(name).collect()
+/// How the lines of a file ended.
+enum End {
+    File,
+    TooManyRejects { max: u64 },
 }
 
 impl<K: RecordKind> OpenFile<K> {
-    /// Sends the records in batches, until the file ends or nobody receives.
-    fn read(mut self, batch_lines: usize, sender: &mpsc::Sender<FromReader<K::Value>>) -> io::Result<()> {
-        let mut batch = Batch::new(batch_lines);
-        let mut bytes = 0;
+    /// Sends the records in batches, until the file ends, too many are rejected, or nobody receives.
+    fn read(
+        mut self,
+        batch_lines: usize,
+        max_rejects: Option<u64>,
+        sender: &mpsc::Sender<FromReader<K::Value>>,
+    ) -> io::Result<End> {
+        // The first batch has the lines that are judged before anything is stored.
+        let mut limit = batch_lines.min(JUDGED_LINES as usize);
+        let mut batch = Batch::new(limit);
+        let (mut bytes, mut rejected) = (0, 0);
         loop {
+            let rejects = batch.rejects.len();
             let length = match self.read_record(&mut batch) {
                 Ok(Some(length)) => length,
                 end => {
                     // If nobody receives any more, the next send notices.
                     let _ = self.send(batch, sender);
-                    return end.map(|_| ());
+                    return end.map(|_| End::File);
                 }
             };
             bytes += length;
-            if batch.values.len() + batch.rejects.len() >= batch_lines || bytes >= BATCH_BYTES {
-                bytes = 0;
-                let full = std::mem::replace(&mut batch, Batch::new(batch_lines));
+            rejected += (batch.rejects.len() - rejects) as u64;
+            if let Some(max) = max_rejects.filter(|max| rejected > *max) {
+                let _ = self.send(batch, sender);
+                return Ok(End::TooManyRejects { max });
+            }
+            let lines = batch.values.len() + batch.rejects.len();
+            // A filter may leave out any number of records.
+            if lines >= limit || bytes >= BATCH_BYTES || batch.filtered >= 10 * limit as u64 {
+                (bytes, limit) = (0, batch_lines);
+                let full = std::mem::replace(&mut batch, Batch::new(limit));
                 if self.send(full, sender).is_err() {
-                    return Ok(());
+                    return Ok(End::File);
                 }
             }
         }
@@ -174,32 +231,41 @@ impl<K: RecordKind> OpenFile<K> {
     /// Adds the next record, or the reason why it is rejected, to `batch`. Returns its length in bytes, or `None` at the
     /// end of the file.
     fn read_record(&mut self, batch: &mut Batch<K::Value>) -> io::Result<Option<usize>> {
-        let (line, raw) = match self.records.next()? {
+        let record = match self.rows.next()? {
             None => return Ok(None),
-            Some(Ok(record)) => {
-                match self.kind.read(&record) {
-                    Ok(value) => {
-                        batch.values.push(value);
-                        batch.n_values += 1;
-                        if K::MAY_BE_REFUSED {
-                            batch.origins.push(Origin {
-                                line: record.line,
-                                record: text(record.raw),
-                            });
-                        }
-                    }
-                    Err(error) => batch.rejects.push(reject(record.line, record.raw, error)),
-                }
-                (record.line, record.raw)
-            }
             Some(Err(malformed)) => {
-                let error = InvalidField::new("", malformed.reason, malformed.message);
-                batch.rejects.push(reject(malformed.line, malformed.raw, error));
-                (malformed.line, malformed.raw)
+                batch.last_line = malformed.line;
+                let length = malformed.raw.len();
+                batch.rejects.push(malformed_line(malformed));
+                return Ok(Some(length));
             }
+            Some(Ok(record)) => record,
         };
+        let (line, length) = (record.line, record.length());
         batch.last_line = line;
-        Ok(Some(raw.len()))
+        let record = match &mut self.changer {
+            None => record,
+            Some(changer) => match changer.apply(record) {
+                Some(record) => record,
+                None => {
+                    batch.filtered += 1;
+                    return Ok(Some(length));
+                }
+            },
+        };
+        match self.kind.read(&record) {
+            Ok(value) => {
+                K::observe(&value, &mut self.findings);
+                batch.values.push(value);
+                batch.n_values += 1;
+                if K::MAY_BE_REFUSED {
+                    let record = text(&record);
+                    batch.origins.push(Origin { line, record });
+                }
+            }
+            Err(error) => batch.rejects.push(rejected(line, text(&record), error)),
+        }
+        Ok(Some(length))
     }
 
     fn send(
@@ -207,7 +273,9 @@ impl<K: RecordKind> OpenFile<K> {
         mut batch: Batch<K::Value>,
         sender: &mpsc::Sender<FromReader<K::Value>>,
     ) -> Result<(), mpsc::error::SendError<FromReader<K::Value>>> {
-        if batch.values.is_empty() && batch.rejects.is_empty() {
+        let conclusion = self.notes.conclusion(&self.findings, self.rows.notes());
+        *self.conclusion.lock().unwrap_or_else(PoisonError::into_inner) = conclusion;
+        if batch.values.is_empty() && batch.rejects.is_empty() && batch.filtered == 0 {
             return Ok(());
         }
         batch.bytes_read = self.bytes_read.load(Ordering::Relaxed);
@@ -215,12 +283,14 @@ impl<K: RecordKind> OpenFile<K> {
     }
 }
 
-fn reject(line: u64, raw: &[u8], error: InvalidField) -> Reject {
-    rejected(line, text(raw), error)
+fn malformed_line(malformed: Malformed<'_>) -> Reject {
+    let record = String::from_utf8_lossy(malformed.raw).into_owned();
+    let error = InvalidField::new("", malformed.reason, malformed.message);
+    rejected(malformed.line, record, error)
 }
 
-fn text(raw: &[u8]) -> String {
-    String::from_utf8_lossy(raw).into_owned()
+fn text(record: &Record<'_>) -> String {
+    record.text().into_owned()
 }
 
 fn rejected(line: u64, record: String, error: InvalidField) -> Reject {

@@ -1,7 +1,8 @@
 //! Writes the rejected lines to a file of their own.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const HEADER: [&str; 5] = ["line", "field", "reason", "message", "record"];
@@ -26,22 +27,14 @@ pub(super) struct RejectsFile {
 }
 
 impl RejectsFile {
-    /// Chooses the first of `candidates` where a file can be created, and removes the rejects of a former import there.
+    /// Removes the rejects of a former import at `path`.
     ///
     /// # Errors
-    /// Names the candidate and its problem. A file that holds anything but rejects is never replaced.
-    pub fn new(candidates: &[PathBuf]) -> Result<Option<Self>, (PathBuf, io::Error)> {
-        for (position, path) in candidates.iter().enumerate() {
-            match prepare(path) {
-                Ok(()) => {
-                    let path = path.clone();
-                    return Ok(Some(Self { path, writer: None }));
-                }
-                Err(error) if is_about_the_folder(&error) && position + 1 < candidates.len() => {}
-                Err(error) => return Err((path.clone(), error)),
-            }
-        }
-        Ok(None)
+    /// No file can be created at `path`, or it holds anything but rejects and is therefore not replaced.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        prepare(path)?;
+        let path = path.to_owned();
+        Ok(Self { path, writer: None })
     }
 
     pub fn write(&mut self, rejects: &[Reject]) -> io::Result<()> {
@@ -49,7 +42,7 @@ impl RejectsFile {
             return Ok(());
         }
         if self.writer.is_none() {
-            let mut writer = csv::Writer::from_writer(BufWriter::new(File::create(&self.path)?));
+            let mut writer = csv::Writer::from_writer(BufWriter::new(create(&self.path)?));
             writer.write_record(HEADER)?;
             self.writer = Some(writer);
         }
@@ -76,21 +69,26 @@ fn prepare(path: &Path) -> io::Result<()> {
                 let message = "the file exists and does not hold rejected lines; choose another file for them";
                 return Err(io::Error::new(ErrorKind::AlreadyExists, message));
             }
-            std::fs::remove_file(path)?;
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // A file that cannot be created is better reported now than at the first reject.
-    File::create_new(path)?;
-    std::fs::remove_file(path)
+    // A folder that cannot be written to is better reported now than at the first reject. Another import of a file with the
+    // same name may run in the same folder.
+    let mut probe = path.as_os_str().to_owned();
+    probe.push(format!(".{}", std::process::id()));
+    create(Path::new(&probe))?;
+    std::fs::remove_file(probe)
 }
 
-fn is_about_the_folder(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
-    )
+/// Opens a file for rejects, which only its owner may read: it holds whole records.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn is_rejects_file(file: File) -> io::Result<bool> {
@@ -119,7 +117,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ratings.csv.rejects.csv");
 
-        let new = || RejectsFile::new(std::slice::from_ref(&path)).unwrap().unwrap();
+        let new = || RejectsFile::new(&path).unwrap();
         let mut rejects = new();
         rejects.write(&[]).unwrap();
         assert!(!path.exists());
@@ -128,6 +126,8 @@ mod tests {
             .unwrap();
         rejects.write(&[reject(9, "é")]).unwrap();
         assert_eq!(rejects.written(), Some(path.clone()));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
         let mut reader = csv::Reader::from_path(&path).unwrap();
         let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
         assert_eq!(reader.headers().unwrap(), HEADER.as_slice());
@@ -139,27 +139,7 @@ mod tests {
         let rejects = new();
         assert!(!path.exists());
         assert_eq!(rejects.written(), None);
-        assert!(RejectsFile::new(&[]).unwrap().is_none());
-        assert!(RejectsFile::new(&["/dev/null".into()]).is_ok());
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_written_gives_way_to_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let other = folder.path().join("rejects.csv");
-        let rejects = RejectsFile::new(&["/proc/rejects.csv".into(), other.clone()]);
-        // /proc answers that there is no such file, which concerns the path and not the permission.
-        assert!(rejects.is_err());
-        let read_only = folder.path().join("read_only");
-        std::fs::create_dir(&read_only).unwrap();
-        let mut permissions = std::fs::metadata(&read_only).unwrap().permissions();
-        permissions.set_readonly(true);
-        std::fs::set_permissions(&read_only, permissions).unwrap();
-        let rejects = RejectsFile::new(&[read_only.join("rejects.csv"), other.clone()])
-            .unwrap()
-            .unwrap();
-        // Root may write to the read-only folder.
-        assert!([other.as_path(), &read_only.join("rejects.csv")].contains(&rejects.path.as_path()));
+        assert!(RejectsFile::new(Path::new("/dev/null")).is_ok());
     }
 
     #[test]
@@ -168,10 +148,8 @@ mod tests {
         let path = folder.path().join("precious.csv");
         for content in ["", "user_id,item_id\n", "line,field,reason,message,record,more\n"] {
             std::fs::write(&path, content).unwrap();
-            let (at, error) = RejectsFile::new(&[path.clone(), folder.path().join("other")])
-                .map(drop)
-                .unwrap_err();
-            assert_eq!((at.as_path(), error.kind()), (path.as_path(), ErrorKind::AlreadyExists));
+            let error = RejectsFile::new(&path).map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Receiver;
@@ -10,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
+use tabular::input::Input;
 
-use super::input::Input;
+use super::conclusion::Conclusion;
 use super::kinds::{RecordKind, Written};
 use super::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
 use super::rejects::{Reject, RejectsFile};
 use super::writer::{Pending, Writer};
-use super::{ImportError, ImportOptions, ImportSummary, Progress, StopCause};
+use super::{ImportError, ImportOptions, ImportSummary, JUDGED_LINES, Progress, RejectCause, StopCause};
 
 pub(super) async fn run<K: RecordKind>(
     pool: &Pool,
@@ -27,14 +29,20 @@ pub(super) async fn run<K: RecordKind>(
 ) -> Result<ImportSummary, ImportError> {
     let started = Instant::now();
     let (name, bytes) = (input.name.clone(), input.bytes);
-    let mut batches = read_ahead::<K>(input, options);
+    let conclusion = Arc::default();
+    let mut batches = read_ahead::<K>(input, options, Arc::clone(&conclusion));
     if !open(&mut batches, name, interrupt).await? {
         return Ok(ImportSummary {
             interrupted: true,
             ..ImportSummary::default()
         });
     }
-    let rejects = RejectsFile::new(&options.rejects).map_err(|(path, source)| ImportError::Rejects { path, source })?;
+    let rejects = options.rejects.as_deref().map(|path| {
+        RejectsFile::new(path).map_err(|source| ImportError::Rejects {
+            path: path.to_owned(),
+            source,
+        })
+    });
     let mut run = Run {
         options,
         interrupt,
@@ -42,11 +50,16 @@ pub(super) async fn run<K: RecordKind>(
         writer: Writer::<K>::new(pool, options, interrupt),
         pending: VecDeque::new(),
         last: None,
-        rejects,
+        held: VecDeque::new(),
+        rejects: rejects.transpose()?,
         summary: ImportSummary::default(),
+        conclusion,
         started,
     };
-    let end = run.store_batches(bytes, &mut report).await;
+    let end = match run.judge().await {
+        Ok(()) => run.store_batches(bytes, &mut report).await,
+        Err(cause) => Err(cause),
+    };
     run.finish(end)
 }
 
@@ -73,26 +86,113 @@ enum End {
     Interrupted,
 }
 
+/// Why an import failed.
+enum Failure {
+    Stopped(StopCause),
+    Rejected(RejectCause),
+}
+
+impl From<StopCause> for Failure {
+    fn from(cause: StopCause) -> Self {
+        Self::Stopped(cause)
+    }
+}
+
 struct Run<'a, K: RecordKind> {
     options: &'a ImportOptions,
     interrupt: &'a CancellationToken,
     batches: Receiver<FromReader<K::Value>>,
+    /// Batches that have been read to be judged, oldest first, and what came after them.
+    held: VecDeque<FromReader<K::Value>>,
     writer: Writer<K>,
     /// Batches that have been handed to the writer, oldest first.
     pending: VecDeque<(Pending, Batch<K::Value>)>,
     /// Why no further batch is handed over.
-    last: Option<Result<End, StopCause>>,
+    last: Option<Result<End, Failure>>,
     rejects: Option<RejectsFile>,
     summary: ImportSummary,
+    conclusion: Arc<Mutex<Conclusion>>,
     started: Instant,
 }
 
 impl<K: RecordKind> Run<'_, K> {
+    /// Reads the first lines, and refuses the file when too many of them are rejected.
+    async fn judge(&mut self) -> Result<(), Failure> {
+        let (mut read, mut rejected, mut last_line) = (0, 0, 0);
+        let mut is_whole = false;
+        while read < JUDGED_LINES && !is_whole {
+            let Some(next) = self.receive().await else {
+                return Ok(());
+            };
+            match &next {
+                FromReader::Batch(batch) if batch.n_values + batch.rejects.len() == 0 => {
+                    self.summary.filtered += batch.filtered;
+                    continue;
+                }
+                FromReader::Batch(batch) => {
+                    rejected += batch.rejects.len() as u64;
+                    read += (batch.n_values + batch.rejects.len()) as u64;
+                    last_line = batch.last_line;
+                }
+                FromReader::TooManyRejects { max } => {
+                    let (max, line) = (*max, last_line);
+                    self.count_rejects_alone()?;
+                    return Err(Failure::Rejected(RejectCause::TooMany {
+                        max,
+                        line,
+                        is_stored: false,
+                    }));
+                }
+                _ => is_whole = true,
+            }
+            self.held.push_back(next);
+        }
+        let max_share = self.options.max_reject_share;
+        let cause = match read {
+            0 if self.summary.filtered > 0 && is_whole => RejectCause::NoneLeft {
+                filtered: self.summary.filtered,
+            },
+            1.. if read == rejected => RejectCause::NoneAccepted { read },
+            _ if rejected as f64 > max_share * read as f64 => RejectCause::ShareAtFirst {
+                rejected,
+                read,
+                max_share,
+            },
+            _ => return Ok(()),
+        };
+        self.count_rejects_alone()?;
+        Err(Failure::Rejected(cause))
+    }
+
+    /// Counts the rejected lines of the held batches, none of which is stored.
+    fn count_rejects_alone(&mut self) -> Result<(), StopCause> {
+        for held in std::mem::take(&mut self.held) {
+            let FromReader::Batch(batch) = held else { continue };
+            self.summary.add(0, 0, &batch.rejects, batch.last_line);
+            self.summary.filtered += batch.filtered;
+            if let Some(rejects) = &mut self.rejects {
+                rejects.write(&batch.rejects).map_err(StopCause::Rejects)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what the reading thread sends next, or `None` when the import is interrupted.
+    async fn receive(&mut self) -> Option<FromReader<K::Value>> {
+        tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => None,
+            next = self.batches.recv() => Some(next.unwrap_or(FromReader::Broken(io::Error::other(
+                "the reading thread ended with a panic",
+            )))),
+        }
+    }
+
     async fn store_batches(
         &mut self,
         bytes: Option<u64>,
         report: &mut impl FnMut(Progress<'_>),
-    ) -> Result<End, StopCause> {
+    ) -> Result<End, Failure> {
         loop {
             self.hand_over_batches().await;
             let Some((pending, batch)) = self.pending.pop_front() else {
@@ -111,7 +211,11 @@ impl<K: RecordKind> Run<'_, K> {
             if let Some(max) = self.options.max_rejects
                 && self.summary.rejected > max
             {
-                return Err(StopCause::TooManyRejects { max });
+                return Err(Failure::Rejected(RejectCause::TooMany {
+                    max,
+                    line: self.summary.last_line,
+                    is_stored: true,
+                }));
             }
         }
     }
@@ -133,24 +237,31 @@ impl<K: RecordKind> Run<'_, K> {
     }
 
     /// Hands the next batch to the writer, unless there is none or the import is interrupted.
-    async fn hand_over(&mut self) -> ControlFlow<Result<End, StopCause>, (Pending, Batch<K::Value>)> {
-        let next = tokio::select! {
-            biased;
-            () = self.interrupt.cancelled() => return ControlFlow::Break(Ok(End::Interrupted)),
-            next = self.batches.recv() => next,
+    async fn hand_over(&mut self) -> ControlFlow<Result<End, Failure>, (Pending, Batch<K::Value>)> {
+        if self.interrupt.is_cancelled() {
+            return ControlFlow::Break(Ok(End::Interrupted));
+        }
+        let next = match self.held.pop_front() {
+            Some(held) => held,
+            None => match self.receive().await {
+                Some(next) => next,
+                None => return ControlFlow::Break(Ok(End::Interrupted)),
+            },
         };
         let mut batch = match next {
-            Some(FromReader::Batch(batch)) => batch,
-            Some(FromReader::End) => return ControlFlow::Break(Ok(End::Complete)),
-            Some(FromReader::Broken(error)) => return ControlFlow::Break(Err(StopCause::Read(error))),
-            Some(FromReader::Opened | FromReader::Refused(_)) | None => {
-                return ControlFlow::Break(Err(StopCause::Panicked));
+            FromReader::Batch(batch) => batch,
+            FromReader::End => return ControlFlow::Break(Ok(End::Complete)),
+            FromReader::Broken(error) => return ControlFlow::Break(Err(StopCause::Read(error).into())),
+            // Its batches are stored and counted first.
+            FromReader::TooManyRejects { .. } => return ControlFlow::Break(Ok(End::Complete)),
+            FromReader::Opened | FromReader::Refused(_) => {
+                return ControlFlow::Break(Err(StopCause::Panicked.into()));
             }
         };
         match self.writer.store(std::mem::take(&mut batch.values)).await {
             Ok(Some(pending)) => ControlFlow::Continue((pending, batch)),
             Ok(None) => ControlFlow::Break(Ok(End::Interrupted)),
-            Err(error) => ControlFlow::Break(Err(error.into())),
+            Err(error) => ControlFlow::Break(Err(StopCause::from(error).into())),
         }
     }
 
@@ -159,6 +270,7 @@ impl<K: RecordKind> Run<'_, K> {
         let accepted = batch.n_values as u64 - written.refused.len() as u64;
         let rejected = merged(batch.rejects, batch.origins, written.refused);
         self.summary.add(accepted, written.stored, &rejected, batch.last_line);
+        self.summary.filtered += batch.filtered;
         self.summary.seconds = self.started.elapsed().as_secs_f64();
         match &mut self.rejects {
             Some(rejects) => rejects.write(&rejected).map_err(StopCause::Rejects),
@@ -166,21 +278,44 @@ impl<K: RecordKind> Run<'_, K> {
         }
     }
 
-    fn finish(self, end: Result<End, StopCause>) -> Result<ImportSummary, ImportError> {
+    fn finish(self, end: Result<End, Failure>) -> Result<ImportSummary, ImportError> {
         let mut summary = self.summary;
         summary.seconds = self.started.elapsed().as_secs_f64();
         summary.rejects_file = self.rejects.and_then(RejectsFile::written);
-        match end {
-            Ok(end) => {
-                summary.interrupted = end == End::Interrupted;
-                Ok(summary)
+        let conclusion = std::mem::take(&mut *self.conclusion.lock().unwrap_or_else(PoisonError::into_inner));
+        summary.contents = conclusion.contents;
+        summary.columns_by_name = conclusion.columns_by_name;
+        summary.warnings = conclusion.warnings;
+        let failure = match end {
+            Ok(End::Complete) => match excess(&summary, self.options.max_reject_share) {
+                Some(cause) => Failure::Rejected(cause),
+                None => return Ok(summary),
+            },
+            Ok(End::Interrupted) => {
+                summary.interrupted = true;
+                return Ok(summary);
             }
-            Err(cause) => Err(ImportError::Stopped {
-                cause,
-                summary: Box::new(summary),
-            }),
-        }
+            Err(failure) => failure,
+        };
+        let summary = Box::new(summary);
+        Err(match failure {
+            Failure::Stopped(cause) => ImportError::Stopped { cause, summary },
+            Failure::Rejected(cause) => ImportError::Rejected { cause, summary },
+        })
     }
+}
+
+/// Returns why too many lines of a whole file were rejected, if they were.
+fn excess(summary: &ImportSummary, max_share: f64) -> Option<RejectCause> {
+    let (rejected, read) = (summary.rejected, summary.read);
+    if read > 0 && rejected == read {
+        return Some(RejectCause::NoneAccepted { read });
+    }
+    (rejected as f64 > max_share * read as f64).then_some(RejectCause::Share {
+        rejected,
+        read,
+        max_share,
+    })
 }
 
 /// Returns the lines that could not be read and those that the store has refused, in the order of the file.

@@ -1,6 +1,9 @@
 //! Reads the times in files.
 
-use chrono::format::{Fixed, Item, Parsed, StrftimeItems, parse};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::format::{Fixed, Item, Numeric, Parsed, StrftimeItems, parse};
 use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 
@@ -24,25 +27,31 @@ const ISO_8601: [&str; 7] = [
 pub struct TimeFormats {
     formats: Vec<Format>,
     zone: Tz,
+    /// Shared by clones.
+    seen: Arc<Seen>,
 }
 
 #[derive(Debug, Clone)]
 enum Format {
-    Strftime(Vec<Item<'static>>),
-    /// A count since 1970. `places` is the number of decimal places from its unit to microseconds: 6 for seconds.
-    Unix {
-        places: u32,
+    Strftime {
+        items: Vec<Item<'static>>,
+        /// `None` where the day and the month cannot be confused.
+        order: Option<DayMonth>,
     },
+    /// A count since 1970. `places` is the number of decimal places from its unit to microseconds: 6 for seconds.
+    Unix { places: u32 },
 }
 
 impl Default for TimeFormats {
     fn default() -> Self {
-        let formats = ISO_8601
-            .iter()
-            .map(|format| Format::Strftime(StrftimeItems::new(format).collect()));
+        let formats = ISO_8601.iter().map(|format| Format::Strftime {
+            items: StrftimeItems::new(format).collect(),
+            order: None,
+        });
         Self {
             formats: formats.collect(),
             zone: Tz::UTC,
+            seen: Arc::default(),
         }
     }
 }
@@ -67,7 +76,11 @@ impl TimeFormats {
                 zone,
                 ..Self::default()
             }),
-            false => Ok(Self { formats, zone }),
+            false => Ok(Self {
+                formats,
+                zone,
+                seen: Arc::default(),
+            }),
         }
     }
 
@@ -76,7 +89,7 @@ impl TimeFormats {
     /// # Errors
     /// `INVALID_TIMESTAMP` names `field`, also for a time that the clocks of the zone skip.
     pub fn read(&self, field: &str, text: &str) -> Result<Timestamp, InvalidField> {
-        let Some(local) = self.formats.iter().find_map(|format| format.read(text)) else {
+        let Some(local) = self.formats.iter().find_map(|format| format.read(text, &self.seen)) else {
             let message = format!("must be a time in one of the given formats (by default ISO 8601), is {text:?}");
             return Err(InvalidField::new(field, "INVALID_TIMESTAMP", message));
         };
@@ -96,6 +109,41 @@ impl TimeFormats {
         }
     }
 
+    /// Returns the same formats, and after them ISO 8601, with nothing seen.
+    pub(super) fn with_iso(&self) -> Self {
+        let iso = Self::default();
+        Self {
+            formats: self.formats.iter().cloned().chain(iso.formats).collect(),
+            zone: self.zone,
+            seen: iso.seen,
+        }
+    }
+
+    /// Returns the same formats with nothing seen.
+    pub(super) fn afresh(&self) -> Self {
+        Self {
+            seen: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Says what is doubtful about the order of day and month in the times read so far.
+    pub(super) fn doubts(&self) -> Option<String> {
+        let [either, day_first, month_first] = self.seen.counts();
+        if day_first > 0 && month_first > 0 {
+            return Some(format!(
+                "{day_first} times fit only with the day before the month, and {month_first} only with the month before the \
+                 day: the file has both orders."
+            ));
+        }
+        (either > 0 && day_first + month_first == 0).then(|| {
+            format!(
+                "In all {either} times that tell, the day could be the month and the month the day: check that the file \
+                 has them in the order of --time-format."
+            )
+        })
+    }
+
     /// Returns the first instant of the day after the day of `at`, in the zone.
     pub fn day_after(&self, at: Timestamp) -> Timestamp {
         let day = at.with_timezone(&self.zone).date_naive();
@@ -105,6 +153,57 @@ impl TimeFormats {
             self.zone.from_local_datetime(&local).earliest()
         });
         starts.map(|start| start.with_timezone(&Utc)).next().unwrap_or(at)
+    }
+}
+
+/// The order of the day and the month in a format that has both as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DayMonth {
+    DayFirst,
+    MonthFirst,
+}
+
+/// Counts times by what they tell about the order of day and month.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Times that are valid in either order, with another meaning.
+    either: AtomicU64,
+    day_first: AtomicU64,
+    month_first: AtomicU64,
+}
+
+impl Seen {
+    fn add(&self, order: DayMonth, day: u32, month: u32) {
+        let counter = match order {
+            _ if day == month => return,
+            _ if day <= 12 => &self.either,
+            DayMonth::DayFirst => &self.day_first,
+            DayMonth::MonthFirst => &self.month_first,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> [u64; 3] {
+        [&self.either, &self.day_first, &self.month_first].map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+/// Returns the order of the day and the month in a format. A year that stands first tells that the month comes next.
+fn day_month(items: &[Item<'_>]) -> Option<DayMonth> {
+    let numbers: Vec<&Numeric> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Numeric(numeric, _) => Some(numeric),
+            _ => None,
+        })
+        .collect();
+    let at = |wanted: &Numeric| numbers.iter().position(|numeric| *numeric == wanted);
+    let (day, month) = (at(&Numeric::Day)?, at(&Numeric::Month)?);
+    let is_year_first = at(&Numeric::Year).is_some_and(|year| year < day.min(month));
+    match (is_year_first, day < month) {
+        (true, _) => None,
+        (false, true) => Some(DayMonth::DayFirst),
+        (false, false) => Some(DayMonth::MonthFirst),
     }
 }
 
@@ -134,8 +233,9 @@ impl Format {
             ));
         }
         let example = DateTime::UNIX_EPOCH.format_with_items(items.iter()).to_string();
-        let format = Self::Strftime(items);
-        match format.read(&example) {
+        let order = day_month(&items);
+        let format = Self::Strftime { items, order };
+        match format.read(&example, &Seen::default()) {
             Some(_) => Ok(format),
             None => Err(invalid(&format!(
                 "does not hold a whole date: it would write 1970-01-01 as {example:?}"
@@ -143,16 +243,23 @@ impl Format {
         }
     }
 
-    fn read(&self, text: &str) -> Option<Moment> {
-        let items = match self {
+    fn read(&self, text: &str, seen: &Seen) -> Option<Moment> {
+        let (items, order) = match self {
             Self::Unix { places } => {
                 let micros = Decimal::parse("", text).ok()?.scaled(*places)?;
                 return DateTime::from_timestamp_micros(micros).map(Moment::Instant);
             }
-            Self::Strftime(items) => items,
+            Self::Strftime { items, order } => (items, *order),
         };
         let mut parsed = Parsed::new();
         parse(&mut parsed, text, items.iter()).ok()?;
+        // The library also takes years of fewer digits, so that 13 would be the year 13.
+        if parsed.year().is_some_and(|year| !(1000..=9999).contains(&year)) {
+            return None;
+        }
+        if let (Some(order), Some(day), Some(month)) = (order, parsed.day(), parsed.month()) {
+            seen.add(order, day, month);
+        }
         if parsed.offset().is_some() || parsed.timestamp().is_some() {
             let instant = parsed.to_datetime().ok()?;
             return Some(Moment::Instant(instant.with_timezone(&Utc)));
@@ -255,8 +362,36 @@ mod tests {
             "1313403630500",
             Some("2011-08-15T10:20:30.500+00:00"),
         );
-        check(&["unix"], "UTC", "1e9", None);
+        check(&["unix"], "UTC", "1e9", Some("2001-09-09T01:46:40+00:00"));
+        check(&["%d/%m/%Y"], "UTC", "15/08/13", None);
+        check(&["%d/%m/%y"], "UTC", "15/08/13", Some("2013-08-15T00:00:00+00:00"));
         check(&["unix"], "UTC", "99999999999999999999", None);
+    }
+
+    #[test]
+    fn doubtful_orders_of_day_and_month_are_pointed_out() {
+        let check = |formats: &[&str], texts: &[&str], part: Option<&str>| {
+            let times = times(formats, "UTC").unwrap();
+            for text in texts {
+                times.read("rated_at", text).unwrap();
+            }
+            let doubts = times.doubts();
+            assert_eq!(doubts.is_some(), part.is_some(), "{formats:?} {texts:?} {doubts:?}");
+            assert!(doubts.unwrap_or_default().contains(part.unwrap_or_default()));
+        };
+        let day_first = "%d/%m/%Y";
+        check(&[day_first], &["10/02/2011", "11/02/2011"], Some("In all 2 times"));
+        check(&["%m/%d/%y %H:%M"], &["10/02/11 10:00"], Some("In all 1 times"));
+        check(&[day_first], &["10/02/2011", "13/02/2011"], None);
+        check(&[day_first], &["02/02/2011"], None);
+        check(
+            &[day_first, "%m/%d/%Y"],
+            &["13/02/2011", "02/13/2011"],
+            Some("both orders"),
+        );
+        check(&["%Y-%m-%d"], &["2011-02-10"], None);
+        check(&["%d %b %Y"], &["10 Feb 2011"], None);
+        check(&[], &["2011-02-10"], None);
     }
 
     #[test]

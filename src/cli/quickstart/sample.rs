@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 use chrono::Utc;
+use tabular::input::Input;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::import::columns::ColumnMap;
-use crate::app::import::input::Input;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportKind, ImportOptions};
 use crate::app::train::{TrainError, Trained};
@@ -206,6 +206,7 @@ async fn import_file(
         column_map: ColumnMap {
             columns: pairs(file.columns),
             constants: pairs(file.constants),
+            unmapped: Vec::new(),
         },
         times: TimeFormats::new(&[], sample.time_zone)?,
         scale: config.rating,
@@ -214,7 +215,7 @@ async fn import_file(
     let input = Input::new(file.name, file.bytes, Some(file.bytes.len() as u64));
     let summary = import::import_with_progress(pool, input, &options, interrupt).await?;
     print!("{}: ", file.name);
-    import::print(&summary, false)?;
+    import::print_counts(&summary);
     Ok(match summary.interrupted {
         true => Exit::Interrupted,
         false => Exit::Done,

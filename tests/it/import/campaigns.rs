@@ -45,16 +45,21 @@ impl Files {
     fn import(&self, what: &str, text: &str, args: &[&str]) -> (Value, Vec<[String; 3]>) {
         let file = self.path("file.csv");
         std::fs::write(&file, text).unwrap();
-        let mut all = vec!["import", what, file.to_str().unwrap(), "--json"];
+        let path = self.path("file.csv.rejects.csv");
+        let mut all = vec!["import", what, file.to_str().unwrap(), "--json", "--max-reject-share=1"];
+        all.extend(["--rejects", path.to_str().unwrap()]);
         all.extend(args);
-        let summary: Value = serde_json::from_str(&succeed(&self.database, &all)).unwrap();
+        let (code, output, errors) = run(&self.database, &all);
+        // 6 where no line was accepted.
+        assert!([0, 6].contains(&code), "{output}{errors}");
+        let summary: Value = serde_json::from_str(&output).unwrap();
         let count = |key: &str| summary[key].as_u64().unwrap();
         assert_eq!(
             count("read"),
             count("stored") + count("merged") + count("rejected"),
             "{summary}"
         );
-        let rejects = rejects(&self.path("file.csv.rejects.csv"));
+        let rejects = rejects(&path);
         assert_eq!(rejects.len() as u64, count("rejected"), "{summary}");
         (summary, rejects)
     }

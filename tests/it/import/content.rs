@@ -4,11 +4,11 @@ use std::io::Cursor;
 use std::path::Path;
 
 use likemind::app::import::columns::ColumnMap;
-use likemind::app::import::input::Input;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, import};
 use likemind::store::postgres::pool::Pool;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use tabular::input::Input;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::TestDatabase;
@@ -19,7 +19,7 @@ pub struct Content {
     /// One connection.
     pub sql: PgPool,
     /// The last field, so that it is dropped when nobody is connected to it any more.
-    _database: TestDatabase,
+    pub database: TestDatabase,
 }
 
 pub async fn fresh_database() -> Content {
@@ -31,7 +31,7 @@ pub async fn fresh_database() -> Content {
             .connect(database.url())
             .await
             .unwrap(),
-        _database: database,
+        database,
     }
 }
 
@@ -121,6 +121,7 @@ pub fn options(kind: ImportKind, map: &str, set: &str) -> ImportOptions {
         column_map: ColumnMap {
             columns: pairs(map),
             constants: pairs(set),
+            unmapped: Vec::new(),
         },
         ..ImportOptions::new(kind)
     }
@@ -131,6 +132,7 @@ pub fn small_batches(kind: ImportKind) -> ImportOptions {
     ImportOptions {
         connections: 3,
         transaction_lines: 7,
+        max_reject_share: 1.0,
         ..ImportOptions::new(kind)
     }
 }

@@ -8,11 +8,11 @@ use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
-use likemind::app::import::input::Input;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, Progress, StopCause, import};
 use likemind::store::error::StoreError;
 use likemind::store::postgres::options::DatabaseOptions;
 use likemind::store::postgres::pool::Pool;
+use tabular::input::Input;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +112,7 @@ async fn a_file_that_breaks_off_is_imported_up_to_its_last_whole_line() {
 }
 
 #[tokio::test]
-async fn an_import_stops_at_the_batch_that_exceeds_the_limit_of_rejects() {
+async fn an_import_stops_at_the_line_that_exceeds_the_limit_of_rejects() {
     let database = fresh_database().await;
     let folder = scratch();
     let path = folder.path().join("rejects.csv");
@@ -120,27 +120,20 @@ async fn an_import_stops_at_the_batch_that_exceeds_the_limit_of_rejects() {
     let text = format!("user_id,item_id,value\n{lines}");
     let limited = |max| ImportOptions {
         max_rejects: Some(max),
-        rejects: vec![path.clone()],
+        rejects: Some(path.clone()),
         ..small_batches(ImportKind::Ratings)
     };
-    // Half of the lines are bad, so the 40th bad one is in the fourth batch.
+    // Half of the lines are bad: the 41st of them is the first of the ninth ten. So early nothing is stored.
     let error = database.import(text.as_str(), &limited(40)).await.unwrap_err();
     let message = error.to_string();
-    let ImportError::Stopped {
-        cause: StopCause::TooManyRejects { max: 40 },
-        summary,
-    } = error
-    else {
+    let ImportError::Rejected { summary, .. } = error else {
         panic!("{error:?}")
     };
     assert_adds_up(&summary);
-    assert_eq!((summary.read, summary.last_line), (84, 85));
-    assert!(message.contains("stopped after line 85"), "{message}");
-    assert_eq!(rejects(&path).len() as u64, summary.rejected);
-    assert_eq!(
-        database.number("SELECT count(*) FROM ratings").await as u64,
-        summary.stored
-    );
+    assert_eq!((summary.rejected, summary.last_line), (41, 82));
+    assert!(message.contains("stopped at line 82"), "{message}");
+    assert_eq!(rejects(&path).len(), 41);
+    assert_eq!(database.number("SELECT count(*) FROM ratings").await, 0);
 
     let enough = database.import(text.as_str(), &limited(150)).await.unwrap();
     assert_eq!((enough.read, enough.rejected), (300, 150));

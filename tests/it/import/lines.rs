@@ -2,8 +2,8 @@
 
 use std::io::{Cursor, Read, Write};
 
-use likemind::app::import::input::Input;
 use likemind::app::import::{ImportKind, ImportOptions, import};
+use tabular::input::Input;
 use tokio_util::sync::CancellationToken;
 
 use super::content::{counts, fresh_database, many_purchases, many_ratings, options, rejects, small_batches};
@@ -81,7 +81,7 @@ async fn bad_lines_are_reported_with_field_and_reason_and_good_ones_stored() {
     text.extend(good(99));
 
     let purchases = ImportOptions {
-        rejects: vec![path.clone()],
+        rejects: Some(path.clone()),
         ..small_batches(ImportKind::Purchases)
     };
     let summary = database.import(text, &purchases).await.unwrap();

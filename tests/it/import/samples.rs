@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use likemind::app::import::input::Input;
 use likemind::app::import::times::TimeFormats;
 use likemind::app::import::{ImportKind, ImportOptions, ImportSummary, Progress, import};
+use tabular::input::Input;
 use tokio_util::sync::CancellationToken;
 
 use super::content::{Content, assert_adds_up, counts, fresh_database, options};

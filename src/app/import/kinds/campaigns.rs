@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::findings::Findings;
+use super::super::numbers::NumberFormat;
 use super::super::times::TimeFormats;
 use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
 use super::{RecordKind, Rules, Written};
@@ -19,6 +20,7 @@ use domain::id::{CampaignId, MerchantId};
 use domain::item::check_text;
 use domain::money::{Currency, Money};
 use domain::time::Timestamp;
+use tabular::record::Record;
 
 pub(in super::super) struct Campaigns {
     campaign: Field<CampaignId>,
@@ -53,9 +55,9 @@ impl End {
     }
 }
 
-fn holdout_basis_points(text: &str) -> Result<u16, InvalidField> {
+fn holdout_basis_points(numbers: NumberFormat, text: &str) -> Result<u16, InvalidField> {
     const FIELD: &str = "holdout_basis_points";
-    match u16::try_from(integer(FIELD, text)?) {
+    match u16::try_from(integer(numbers, FIELD, text)?) {
         Ok(points @ 0..=MAX_BASIS_POINTS) => Ok(points),
         _ => {
             let message = format!("must lie between 0 and {MAX_BASIS_POINTS}, is {text:?}");
@@ -86,8 +88,9 @@ impl RecordKind for Campaigns {
 
     const MAY_BE_REFUSED: bool = true;
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         const ENDS: [&str; 2] = ["ends_at", "ends_on"];
+        let numbers = rules.numbers;
         let end = match columns.one_of(&ENDS)? {
             Some("ends_on") => {
                 let day = columns.required("ends_on", instant("ends_on", rules))?;
@@ -100,15 +103,20 @@ impl RecordKind for Campaigns {
             campaign: columns.required("campaign_id", |id| CampaignId::new(id))?,
             merchant: columns.optional("merchant_id", |id| MerchantId::new(id))?,
             name: columns.optional("name", |text| check_text("name", text.to_owned()))?,
-            state: columns.optional("state", |text| text.trim_ascii().parse())?,
+            state: columns.optional("state", |text| text.parse())?,
             starts_at: columns.required("starts_at", instant("starts_at", rules))?,
             end,
             currency: columns.required("currency", currency)?,
-            budget: Amount::new(columns, &[("budget_minor", Unit::Minor), ("budget", Unit::Major)])?,
-            priority: columns.optional("priority", |text| integer("priority", text))?,
+            budget: Amount::new(
+                columns,
+                numbers,
+                &[("budget_minor", Unit::Minor), ("budget", Unit::Major)],
+            )?,
+            priority: columns.optional("priority", move |text| integer(numbers, "priority", text))?,
             exclusive: columns.optional("exclusive", |text| boolean("exclusive", text))?,
-            audience: columns.optional("audience", |text| text.trim_ascii().parse())?,
-            holdout_basis_points: columns.optional("holdout_basis_points", holdout_basis_points)?,
+            audience: columns.optional("audience", |text| text.parse())?,
+            holdout_basis_points: columns
+                .optional("holdout_basis_points", move |text| holdout_basis_points(numbers, text))?,
             now: rules.now,
         })
     }
@@ -134,6 +142,11 @@ impl RecordKind for Campaigns {
             audience: optional(&self.audience, record)?,
             holdout_basis_points: optional(&self.holdout_basis_points, record)?,
         })
+    }
+
+    fn observe(value: &CampaignLoad, findings: &mut Findings) {
+        findings.time(value.window.starts_at);
+        findings.time(value.window.ends_at);
     }
 
     fn owner(value: &CampaignLoad) -> &str {

@@ -1,7 +1,7 @@
 //! Items and merchants.
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::findings::Findings;
 use super::values::{Amount, Unit, boolean, currency, optional};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
@@ -12,6 +12,7 @@ use domain::error::InvalidField;
 use domain::id::{Category, ItemId, MerchantId};
 use domain::item::{ItemPatch, MerchantPatch, check_text};
 use domain::money::{Currency, Money};
+use tabular::record::Record;
 
 pub(in super::super) struct Items {
     item: Field<ItemId>,
@@ -36,8 +37,12 @@ impl RecordKind for Items {
         "listed",
     ];
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
-        let price = match Amount::new(columns, &[("price_minor", Unit::Minor), ("price", Unit::Major)])? {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        let price = match Amount::new(
+            columns,
+            rules.numbers,
+            &[("price_minor", Unit::Minor), ("price", Unit::Major)],
+        )? {
             Some(amount) => Some((amount, columns.required("currency", currency)?)),
             None => None,
         };
@@ -60,6 +65,13 @@ impl RecordKind for Items {
             price: self.price(record)?,
             listed: optional(&self.listed, record)?,
         })
+    }
+
+    fn observe(value: &ItemPatch, findings: &mut Findings) {
+        findings.items.add(value.id.as_str());
+        if let Some(price) = value.price {
+            findings.amount(price);
+        }
     }
 
     fn owner(value: &ItemPatch) -> &str {
@@ -106,7 +118,7 @@ impl RecordKind for Merchants {
 
     const FIELDS: &'static [&'static str] = &["merchant_id", "name"];
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             merchant: columns.required("merchant_id", |id| MerchantId::new(id))?,
             name: columns.optional("name", |text| check_text("name", text.to_owned()))?,
@@ -119,6 +131,8 @@ impl RecordKind for Merchants {
             name: optional(&self.name, record)?,
         })
     }
+
+    fn observe(_: &MerchantPatch, _: &mut Findings) {}
 
     fn owner(value: &MerchantPatch) -> &str {
         value.id.as_str()

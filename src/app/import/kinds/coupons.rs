@@ -1,7 +1,8 @@
 //! Coupons and the items that they cover.
 
 use super::super::columns::{ColumnError, Columns, Field, missing};
-use super::super::records::Record;
+use super::super::findings::Findings;
+use super::super::numbers::NumberFormat;
 use super::values::{Amount, Unit, at_least, boolean, currency, optional};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
@@ -10,11 +11,11 @@ use crate::store::coupons::loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use domain::coupon::{Discount, MAX_BASIS_POINTS};
-use domain::decimal::Decimal;
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::item::check_text;
 use domain::money::Currency;
+use tabular::record::Record;
 
 pub(in super::super) struct Coupons {
     coupon: Field<CouponId>,
@@ -36,20 +37,25 @@ enum DiscountFields {
     FreeShipping(Field<bool>),
 }
 
-/// Reads a percentage with up to two decimal places.
-fn basis_points(text: &str) -> Result<u16, InvalidField> {
-    let points = Decimal::parse("percent", text.trim_ascii())?.scaled(2);
-    match points.map(u16::try_from) {
+/// Reads a percentage with at most two decimals.
+fn basis_points(numbers: NumberFormat, text: &str) -> Result<u16, InvalidField> {
+    const FIELD: &str = "percent";
+    let percent = numbers.decimal(FIELD, text.strip_suffix('%').unwrap_or(text))?;
+    if !percent.has_decimals_within(2) {
+        let message = format!("must have at most two decimals, is {text:?}");
+        return Err(InvalidField::new(FIELD, "TOO_MANY_DECIMALS", message));
+    }
+    match percent.scaled(2).map(u16::try_from) {
         Some(Ok(points @ 1..=MAX_BASIS_POINTS)) => Ok(points),
         _ => {
             let message = format!("must lie between 0.01 and 100, is {text:?}");
-            Err(InvalidField::new("percent", "OUT_OF_RANGE", message))
+            Err(InvalidField::new(FIELD, "OUT_OF_RANGE", message))
         }
     }
 }
 
 fn covers_all(text: &str) -> Result<bool, InvalidField> {
-    match text.trim_ascii() {
+    match text {
         "all" => Ok(true),
         "items" => Ok(false),
         other => {
@@ -80,16 +86,23 @@ impl RecordKind for Coupons {
 
     const MAY_BE_REFUSED: bool = true;
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        let numbers = rules.numbers;
         const DISCOUNTS: [&str; 4] = ["percent", "amount", "amount_minor", "free_shipping"];
         let discount = match columns.one_of(&DISCOUNTS)? {
-            Some("percent") => DiscountFields::Percent(columns.required("percent", basis_points)?),
+            Some("percent") => {
+                DiscountFields::Percent(columns.required("percent", move |text| basis_points(numbers, text))?)
+            }
             Some("free_shipping") => {
                 let is_free = |text: &str| boolean("free_shipping", text);
                 DiscountFields::FreeShipping(columns.required("free_shipping", is_free)?)
             }
             _ => {
-                let amount = Amount::new(columns, &[("amount_minor", Unit::Minor), ("amount", Unit::Major)])?;
+                let amount = Amount::new(
+                    columns,
+                    numbers,
+                    &[("amount_minor", Unit::Minor), ("amount", Unit::Major)],
+                )?;
                 DiscountFields::Amount(amount.ok_or_else(|| columns.missing(&DISCOUNTS))?)
             }
         };
@@ -99,11 +112,11 @@ impl RecordKind for Coupons {
             title: columns.optional("title", |text| check_text("title", text.to_owned()))?,
             discount,
             currency: columns.required("currency", currency)?,
-            max_discount_minor: columns.optional("max_discount_minor", at_least("max_discount_minor", 1))?,
-            min_cart_minor: columns.optional("min_cart_minor", at_least("min_cart_minor", 0))?,
+            max_discount_minor: columns.optional("max_discount_minor", at_least(numbers, "max_discount_minor", 1))?,
+            min_cart_minor: columns.optional("min_cart_minor", at_least(numbers, "min_cart_minor", 0))?,
             covers_all: columns.optional("covers", covers_all)?,
-            per_user_cap: columns.optional("per_user_cap", at_least("per_user_cap", 1))?,
-            total_cap: columns.optional("total_cap", at_least("total_cap", 0))?,
+            per_user_cap: columns.optional("per_user_cap", at_least(numbers, "per_user_cap", 1))?,
+            total_cap: columns.optional("total_cap", at_least(numbers, "total_cap", 0))?,
         })
     }
 
@@ -124,6 +137,8 @@ impl RecordKind for Coupons {
             total_cap: optional(&self.total_cap, record)?,
         })
     }
+
+    fn observe(_: &CouponLoad, _: &mut Findings) {}
 
     fn owner(value: &CouponLoad) -> &str {
         value.id.as_str()
@@ -168,7 +183,7 @@ impl RecordKind for CouponItems {
 
     const MAY_BE_REFUSED: bool = true;
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
             item: columns.required("item_id", |id| ItemId::new(id))?,
@@ -180,6 +195,10 @@ impl RecordKind for CouponItems {
             coupon: self.coupon.require(record)?,
             item: self.item.require(record)?,
         })
+    }
+
+    fn observe(value: &CouponItemLoad, findings: &mut Findings) {
+        findings.items.add(value.item.as_str());
     }
 
     fn owner(value: &CouponItemLoad) -> &str {

@@ -1,7 +1,7 @@
 //! Records about users: campaign assignments, attributes, consents and suppressions.
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::findings::Findings;
 use super::values::{boolean, event_time, optional};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
@@ -14,6 +14,7 @@ use domain::error::InvalidField;
 use domain::id::{CampaignId, UserId};
 use domain::item::check_text;
 use domain::time::{EventTime, Timestamp};
+use tabular::record::Record;
 
 pub(in super::super) struct Assignments {
     campaign: Field<CampaignId>,
@@ -27,7 +28,7 @@ impl RecordKind for Assignments {
 
     const MAY_BE_REFUSED: bool = true;
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             campaign: columns.required("campaign_id", |id| CampaignId::new(id))?,
             user: columns.required("user_id", |id| UserId::new(id))?,
@@ -39,6 +40,10 @@ impl RecordKind for Assignments {
             campaign: self.campaign.require(record)?,
             user: self.user.require(record)?,
         })
+    }
+
+    fn observe(value: &AssignmentLoad, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
     }
 
     fn owner(value: &AssignmentLoad) -> &str {
@@ -61,8 +66,8 @@ impl RecordKind for Attributes {
 
     const FIELDS: &'static [&'static str] = &["user_id", "name", "value"];
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
-        let text = |field: &'static str| move |text: &str| check_text(field, text.trim_ascii().to_owned());
+    fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
+        let text = |field: &'static str| move |text: &str| check_text(field, text.to_owned());
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
             name: columns.required("name", text("name"))?,
@@ -76,6 +81,10 @@ impl RecordKind for Attributes {
             name: self.name.require(record)?,
             value: self.value.require(record)?,
         })
+    }
+
+    fn observe(value: &AttributeLoad, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
     }
 
     fn owner(value: &AttributeLoad) -> &str {
@@ -101,10 +110,10 @@ impl RecordKind for Consents {
 
     const FIELDS: &'static [&'static str] = &["user_id", "purpose", "granted", "decided_at", "source"];
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
-            purpose: columns.required("purpose", |text| text.trim_ascii().parse())?,
+            purpose: columns.required("purpose", |text| text.parse())?,
             granted: columns.required("granted", |text| boolean("granted", text))?,
             decided_at: columns.optional("decided_at", event_time("decided_at", rules))?,
             source: columns.optional("source", |text| check_text("source", text.to_owned()))?,
@@ -123,6 +132,11 @@ impl RecordKind for Consents {
             },
             source: optional(&self.source, record)?.unwrap_or_default(),
         })
+    }
+
+    fn observe(value: &ConsentDecision, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
+        findings.time(value.decided_at.at());
     }
 
     fn owner(value: &ConsentDecision) -> &str {
@@ -144,7 +158,7 @@ impl RecordKind for Suppressions {
 
     const FIELDS: &'static [&'static str] = &["user_id", "reason"];
 
-    fn new(columns: &Columns, _: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
             reason: columns.optional("reason", |text| check_text("reason", text.to_owned()))?,
@@ -154,6 +168,10 @@ impl RecordKind for Suppressions {
     fn read(&mut self, record: &Record<'_>) -> Result<(UserId, String), InvalidField> {
         let user = self.user.require(record)?;
         Ok((user, optional(&self.reason, record)?.unwrap_or_default()))
+    }
+
+    fn observe((user, _): &(UserId, String), findings: &mut Findings) {
+        findings.users.add(user.as_str());
     }
 
     fn owner((user, _): &(UserId, String)) -> &str {

@@ -1,8 +1,8 @@
 //! Purchases: one order line per record.
 
 use super::super::columns::{ColumnError, Columns, Field, missing};
+use super::super::findings::Findings;
 use super::super::order_lines::LineNumbers;
-use super::super::records::Record;
 use super::values::{Amount, Unit, currency, event_time, integer};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
@@ -12,8 +12,9 @@ use crate::store::purchases;
 use domain::error::InvalidField;
 use domain::id::{ItemId, OrderId, UserId};
 use domain::money::Currency;
-use domain::purchase::{PurchaseLine, check_coupon_discount, check_line_number, check_quantity};
+use domain::purchase::{PurchaseLine, check_line_number, check_quantity};
 use domain::time::{EventTime, Timestamp};
+use tabular::record::Record;
 
 pub(in super::super) struct Purchases {
     order: Field<OrderId>,
@@ -26,6 +27,8 @@ pub(in super::super) struct Purchases {
     currency: Field<Currency>,
     purchased_at: Field<Timestamp>,
     coupon_discount: Option<Amount>,
+    /// The sign of the first discount of a line that is no return; 0 before it. Files write discounts either way.
+    discount_sign: i64,
 }
 
 impl RecordKind for Purchases {
@@ -46,7 +49,7 @@ impl RecordKind for Purchases {
         "coupon_discount_minor",
     ];
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         const AMOUNTS: [(&str, Unit); 3] = [
             ("line_total_minor", Unit::Minor),
             ("line_total", Unit::Major),
@@ -56,12 +59,16 @@ impl RecordKind for Purchases {
         let order = columns.required("order_id", |id| OrderId::new(id))?;
         let user = columns.required("user_id", |id| UserId::new(id))?;
         let item = columns.required("item_id", |id| ItemId::new(id))?;
-        let quantity = columns.required("quantity", |text| integer("quantity", text).and_then(check_quantity))?;
-        let amount = Amount::new(columns, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
+        let numbers = rules.numbers;
+        let quantity = columns.required("quantity", move |text| {
+            integer(numbers, "quantity", text).and_then(check_quantity)
+        })?;
+        let amount =
+            Amount::new(columns, numbers, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
         Ok(Self {
             order,
-            line_number: columns.optional("line_number", |text| {
-                integer("line_number", text).and_then(check_line_number)
+            line_number: columns.optional("line_number", move |text| {
+                integer(numbers, "line_number", text).and_then(check_line_number)
             })?,
             line_numbers: LineNumbers::default(),
             user,
@@ -70,7 +77,8 @@ impl RecordKind for Purchases {
             amount,
             currency: columns.required("currency", currency)?,
             purchased_at: columns.required("purchased_at", event_time("purchased_at", rules))?,
-            coupon_discount: Amount::new(columns, &DISCOUNTS)?,
+            coupon_discount: Amount::new(columns, numbers, &DISCOUNTS)?,
+            discount_sign: 0,
         })
     }
 
@@ -85,6 +93,7 @@ impl RecordKind for Purchases {
         };
         let quantity = self.quantity.require(record)?;
         let line_total = self.amount.get(record, || self.currency.require(record), quantity)?;
+        let coupon_discount_minor = self.coupon_discount_minor(record, quantity)?;
         Ok(PurchaseLine {
             order,
             line_number,
@@ -93,8 +102,15 @@ impl RecordKind for Purchases {
             quantity,
             line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
             purchased_at: EventTime::Given(self.purchased_at.require(record)?),
-            coupon_discount_minor: self.coupon_discount_minor(record)?,
+            coupon_discount_minor,
         })
+    }
+
+    fn observe(value: &PurchaseLine, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
+        findings.items.add(value.item.as_str());
+        findings.time(value.purchased_at.at());
+        findings.amount(value.line_total);
     }
 
     fn owner(value: &PurchaseLine) -> &str {
@@ -108,12 +124,27 @@ impl RecordKind for Purchases {
 }
 
 impl Purchases {
-    /// Returns 0 where the file has no discount.
-    fn coupon_discount_minor(&self, record: &Record<'_>) -> Result<i64, InvalidField> {
+    /// Returns the discount without its sign, which must be the same for all lines that are no returns; 0 where the file has
+    /// no discount.
+    fn coupon_discount_minor(&mut self, record: &Record<'_>, quantity: i32) -> Result<i64, InvalidField> {
         let Some(discount) = &self.coupon_discount else {
             return Ok(0);
         };
         let discount_minor = discount.get(record, || self.currency.require(record), 1)?;
-        check_coupon_discount(discount.name, discount_minor.map_or(0, |money| money.amount_minor))
+        let discount_minor = discount_minor.map_or(0, |money| money.amount_minor);
+        if quantity >= 0 && self.discount_sign == 0 {
+            self.discount_sign = discount_minor.signum();
+        }
+        if quantity >= 0 && self.discount_sign * discount_minor < 0 {
+            let message = format!("must have the sign of the discounts before it, is {discount_minor} minor units");
+            return Err(InvalidField::new(discount.name, "MIXED_DISCOUNT_SIGNS", message));
+        }
+        discount_minor.checked_abs().ok_or_else(|| {
+            InvalidField::new(
+                discount.name,
+                "AMOUNT_OUT_OF_RANGE",
+                "must fit into 64 bits as minor units",
+            )
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Ratings.
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::findings::Findings;
 use super::values::{event_time, optional, rating_value};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
@@ -12,6 +12,7 @@ use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
 use domain::rating::Rating;
 use domain::time::Timestamp;
+use tabular::record::Record;
 
 pub(in super::super) struct Ratings {
     user: Field<UserId>,
@@ -26,8 +27,8 @@ impl RecordKind for Ratings {
 
     const FIELDS: &'static [&'static str] = &["user_id", "item_id", "value", "rated_at"];
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
-        let scale = rules.scale;
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        let (scale, numbers) = (rules.scale, rules.numbers);
         let rated_at = columns.optional("rated_at", event_time("rated_at", rules))?;
         if rated_at.is_none() {
             let now = rules.now;
@@ -36,7 +37,7 @@ impl RecordKind for Ratings {
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
             item: columns.required("item_id", |id| ItemId::new(id))?,
-            value: columns.required("value", move |text| rating_value(&scale, text))?,
+            value: columns.required("value", move |text| rating_value(&scale, numbers, text))?,
             rated_at,
             now: rules.now,
         })
@@ -49,6 +50,13 @@ impl RecordKind for Ratings {
             value: self.value.require(record)?,
             rated_at: optional(&self.rated_at, record)?.unwrap_or(self.now),
         })
+    }
+
+    fn observe(value: &Rating, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
+        findings.items.add(value.item.as_str());
+        findings.time(value.rated_at);
+        findings.value(value.value);
     }
 
     fn owner(value: &Rating) -> &str {

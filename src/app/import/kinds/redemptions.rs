@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::findings::Findings;
 use super::values::{at_least, event_time, optional};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
@@ -13,6 +13,7 @@ use crate::store::redemptions::loads::{self, RedemptionLoad};
 use domain::error::InvalidField;
 use domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use domain::time::Timestamp;
+use tabular::record::Record;
 
 pub(in super::super) struct Redemptions {
     redemption: Option<Field<RedemptionId>>,
@@ -37,14 +38,14 @@ impl RecordKind for Redemptions {
 
     const MAY_BE_REFUSED: bool = true;
 
-    fn new(columns: &Columns, rules: &Rules) -> Result<Self, ColumnError> {
+    fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             redemption: columns.optional("redemption_id", |id| RedemptionId::new(id))?,
             coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
             user: columns.required("user_id", |id| UserId::new(id))?,
             redeemed_at: columns.required("redeemed_at", event_time("redeemed_at", rules))?,
             order: columns.optional("order_id", |id| OrderId::new(id))?,
-            amount_minor: columns.optional("amount_minor", at_least("amount_minor", 0))?,
+            amount_minor: columns.optional("amount_minor", at_least(rules.numbers, "amount_minor", 0))?,
         })
     }
 
@@ -64,6 +65,11 @@ impl RecordKind for Redemptions {
             order: optional(&self.order, record)?,
             amount_minor: optional(&self.amount_minor, record)?.unwrap_or(0),
         })
+    }
+
+    fn observe(value: &RedemptionLoad, findings: &mut Findings) {
+        findings.users.add(value.user.as_str());
+        findings.time(value.redeemed_at);
     }
 
     /// Users are stored in parallel, so that the order of the lines does not decide who gets the last of a cap.

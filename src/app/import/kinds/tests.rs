@@ -1,15 +1,17 @@
 use chrono::{DateTime, TimeZone, Utc};
 
 use super::super::columns::ColumnMap;
-use super::super::records::Records;
 use super::*;
 use domain::item::MerchantPatch;
 use domain::rating::Rating;
+use tabular::input::Input;
+use tabular::open::{ReadOptions, open};
 
 fn rules() -> Rules {
     Rules {
         scale: RatingScale::default(),
         times: Arc::new(TimeFormats::default()),
+        numbers: NumberFormat::default(),
         now: Utc.with_ymd_and_hms(2020, 1, 1, 0, 0, 0).unwrap(),
     }
 }
@@ -19,19 +21,19 @@ fn kind<K: RecordKind>(header: &str, constants: &[(&str, &str)]) -> Result<K, Co
         .iter()
         .map(|(field, text)| ((*field).to_owned(), (*text).to_owned()));
     let column_map = ColumnMap {
-        columns: Vec::new(),
         constants: constants.collect(),
+        ..ColumnMap::default()
     };
     let header = header.split(',').map(str::to_owned).collect();
-    K::new(&Columns::new(header, K::FIELDS, &column_map)?, &rules())
+    K::new(&mut Columns::new(header, K::FIELDS, &column_map)?, &rules())
 }
 
 /// Reads the lines after `header`. Returns each value as `show` prints it, or the field and the reason of its rejection.
 fn read<K: RecordKind>(header: &str, lines: &[u8], show: impl Fn(K::Value) -> String) -> Vec<String> {
     let mut kind: K = kind(header, &[]).unwrap();
     let text = [header.as_bytes(), b"\n", lines].concat();
-    let mut records = Records::new(text.as_slice(), b',');
-    records.next().unwrap().unwrap().unwrap();
+    let input = Input::new("test", std::io::Cursor::new(text), None);
+    let mut records = open(input, &ReadOptions::default()).unwrap().rows;
     let mut seen = Vec::new();
     while let Some(record) = records.next().unwrap() {
         seen.push(match kind.read(&record.unwrap()) {
@@ -61,7 +63,7 @@ fn ratings_are_read() {
         assert_eq!(seen, [want], "{}", line.escape_ascii());
     };
     check(b"ann,tea,4.5,2019-05-01", "ann tea 4.5 2019-05-01T00:00:00+00:00");
-    check(b" ann,tea, 5 , 2019-05-01 ", " ann tea 5 2019-05-01T00:00:00+00:00");
+    check(b" ann,tea, 5 , 2019-05-01 ", "ann tea 5 2019-05-01T00:00:00+00:00");
     check(b"ann,tea,1,", "ann tea 1 2020-01-01T00:00:00+00:00");
     check(b",tea,1,", "user_id MISSING");
     check(b"ann,  ,1,", "item_id MISSING");

@@ -1,19 +1,21 @@
 //! Reads the texts of single fields into values.
 
 use super::super::columns::{ColumnError, Columns, Field};
-use super::super::records::Record;
+use super::super::numbers::NumberFormat;
 use super::Rules;
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
 use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
-use domain::time::{Timestamp, check_event_time, to_micros};
+use domain::time::{Timestamp, check_event_time, check_instant};
+use tabular::record::Record;
 
 /// An amount of money, in the unit that the file uses.
 pub(super) struct Amount {
     pub name: &'static str,
     unit: Unit,
     number: Field<Decimal>,
+    numbers: NumberFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +30,23 @@ pub(super) enum Unit {
 
 impl Amount {
     /// Takes the one of `choices` that the file has.
-    pub fn new(columns: &Columns, choices: &[(&'static str, Unit)]) -> Result<Option<Self>, ColumnError> {
+    pub fn new(
+        columns: &mut Columns,
+        numbers: NumberFormat,
+        choices: &[(&'static str, Unit)],
+    ) -> Result<Option<Self>, ColumnError> {
         let names: Vec<&'static str> = choices.iter().map(|(name, _)| *name).collect();
         let chosen = columns.one_of(&names)?;
         let Some(&(name, unit)) = choices.iter().find(|(name, _)| Some(*name) == chosen) else {
             return Ok(None);
         };
-        let number = columns.required(name, move |text| Decimal::parse(name, text.trim_ascii()))?;
-        Ok(Some(Self { name, unit, number }))
+        let number = columns.optional(name, move |text| numbers.decimal(name, text))?;
+        Ok(number.map(|number| Self {
+            name,
+            unit,
+            number,
+            numbers,
+        }))
     }
 
     /// Returns `None` where the record has no amount.
@@ -49,6 +60,14 @@ impl Amount {
             return Ok(None);
         };
         let currency = currency()?;
+        let digits = currency.minor_digits();
+        if self.unit != Unit::Minor && !self.numbers.rounds && !number.has_decimals_within(digits) {
+            let message = format!(
+                "must have at most {digits} decimals, as {currency} has; if the file writes decimal commas, say \
+                 --decimal ,; to round the amounts, --round"
+            );
+            return Err(InvalidField::new(self.name, "TOO_MANY_DECIMALS", message));
+        }
         match self.unit {
             Unit::Minor => {
                 let amount_minor = whole(self.name, number)?;
@@ -68,19 +87,12 @@ pub(super) fn optional<T: Clone>(field: &Option<Field<T>>, record: &Record<'_>) 
     }
 }
 
-pub(super) fn rating_value(scale: &RatingScale, text: &str) -> Result<f32, InvalidField> {
-    let value = text.trim_ascii().parse().map_err(|_| {
-        InvalidField::new(
-            "value",
-            "INVALID_NUMBER",
-            format!("must be a number, for example 4.5, is {text:?}"),
-        )
-    })?;
-    scale.check("value", value)
+pub(super) fn rating_value(scale: &RatingScale, numbers: NumberFormat, text: &str) -> Result<f32, InvalidField> {
+    scale.check("value", numbers.float("value", text)?)
 }
 
-pub(super) fn integer(field: &str, text: &str) -> Result<i32, InvalidField> {
-    whole(field, Decimal::parse(field, text.trim_ascii())?)
+pub(super) fn integer(numbers: NumberFormat, field: &str, text: &str) -> Result<i32, InvalidField> {
+    whole(field, numbers.decimal(field, text)?)
 }
 
 /// Accepts `6.0` as a whole number too, because files that have passed through floating point write it so.
@@ -98,7 +110,7 @@ pub(super) fn whole<T: TryFrom<i64>>(field: &str, number: Decimal) -> Result<T, 
 }
 
 pub(super) fn boolean(field: &str, text: &str) -> Result<bool, InvalidField> {
-    match text.trim_ascii().to_ascii_lowercase().as_str() {
+    match text.to_ascii_lowercase().as_str() {
         "true" | "t" | "yes" | "y" | "1" => Ok(true),
         "false" | "f" | "no" | "n" | "0" => Ok(false),
         _ => Err(InvalidField::new(
@@ -110,7 +122,7 @@ pub(super) fn boolean(field: &str, text: &str) -> Result<bool, InvalidField> {
 }
 
 pub(super) fn currency(code: &str) -> Result<Currency, InvalidField> {
-    Currency::new(code.trim_ascii()).map_err(|error| InvalidField {
+    Currency::new(code).map_err(|error| InvalidField {
         field: "currency".to_owned(),
         ..error
     })
@@ -121,7 +133,7 @@ pub(super) fn event_time(
     rules: &Rules,
 ) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
     let (times, now) = (rules.times.clone(), rules.now);
-    move |text| check_event_time(field, times.read(field, text.trim_ascii())?, now)
+    move |text| check_event_time(field, times.read(field, text)?, now)
 }
 
 /// Reads a time that may lie in the future, such as the end of a campaign.
@@ -130,16 +142,20 @@ pub(super) fn instant(
     rules: &Rules,
 ) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
     let times = rules.times.clone();
-    move |text| Ok(to_micros(times.read(field, text.trim_ascii())?))
+    move |text| check_instant(field, times.read(field, text)?)
 }
 
 /// Reads a count or an amount that is at least `least`.
-pub(super) fn at_least<T>(field: &'static str, least: T) -> impl Fn(&str) -> Result<T, InvalidField> + Send + 'static
+pub(super) fn at_least<T>(
+    numbers: NumberFormat,
+    field: &'static str,
+    least: T,
+) -> impl Fn(&str) -> Result<T, InvalidField> + Send + 'static
 where
     T: TryFrom<i64> + PartialOrd + std::fmt::Display + Send + 'static,
 {
     move |text| {
-        let value: T = whole(field, Decimal::parse(field, text.trim_ascii())?)?;
+        let value: T = whole(field, numbers.decimal(field, text)?)?;
         match value < least {
             false => Ok(value),
             true => {

@@ -1,4 +1,4 @@
-//! Opens a file, standard input or memory, and decompresses it. The first bytes tell the compression.
+//! Opens a file, standard input or any other source of bytes, and decompresses it. The first bytes tell the compression.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -15,6 +15,8 @@ pub struct Input {
     /// The size before decompression, if it is known.
     pub bytes: Option<u64>,
     reader: Box<dyn Read + Send>,
+    /// The same bytes, if they are a regular file.
+    file: Option<File>,
 }
 
 impl Input {
@@ -23,6 +25,7 @@ impl Input {
             name: name.into(),
             bytes,
             reader: Box::new(reader),
+            file: None,
         }
     }
 
@@ -31,68 +34,100 @@ impl Input {
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        let bytes = metadata.is_file().then_some(metadata.len());
-        Ok(Self::new(path.display().to_string(), file, bytes))
+        let is_regular = metadata.is_file();
+        let again = match is_regular {
+            true => Some(file.try_clone()?),
+            false => None,
+        };
+        Ok(Self {
+            file: again,
+            ..Self::new(path.display().to_string(), file, is_regular.then_some(metadata.len()))
+        })
     }
 
     pub fn stdin() -> Self {
         Self::new("standard input", io::stdin(), None)
     }
 
-    /// Returns the decompressed text, and a counter of the bytes read before decompression.
+    /// Decompresses the bytes, and reads the beginning of the result.
     ///
     /// # Errors
-    /// [`OpenError::Format`] when the first bytes are those of a format that cannot be read.
-    pub(super) fn open(mut self) -> Result<(Box<dyn Read + Send>, Arc<AtomicU64>), OpenError> {
-        let mut magic = Vec::with_capacity(MAGIC_BYTES);
-        self.reader.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
-        let format = Format::of(&magic);
+    /// The beginning cannot be read, or is that of a compression that cannot be undone.
+    pub(crate) fn decompressed(mut self) -> io::Result<Decompressed> {
+        let head = read_head(&mut self.reader)?;
+        let compression = Compression::of(&head);
         let consumed = Arc::new(AtomicU64::new(0));
         let reader = Counting {
-            reader: Cursor::new(magic).chain(self.reader),
+            reader: Cursor::new(head.clone()).chain(self.reader),
             consumed: consumed.clone(),
         };
-        let text: Box<dyn Read + Send> = match format {
-            Format::Plain => Box::new(reader),
-            Format::Gzip => Box::new(MultiGzDecoder::new(reader)),
-            Format::Zstd => Box::new(zstd::Decoder::new(reader)?),
-            Format::Unreadable(format) => return Err(OpenError::Format { format }),
+        let mut reader: Box<dyn Read + Send> = match compression {
+            Compression::None => {
+                return Ok(Decompressed {
+                    head,
+                    reader: Box::new(reader),
+                    file: self.file,
+                    consumed,
+                });
+            }
+            Compression::Gzip => Box::new(MultiGzDecoder::new(reader)),
+            Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
         };
-        Ok((text, consumed))
+        let head = read_head(&mut reader)?;
+        Ok(Decompressed {
+            reader: Box::new(Cursor::new(head.clone()).chain(reader)),
+            head,
+            file: None,
+            consumed,
+        })
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
-    #[error(transparent)]
-    Read(#[from] io::Error),
-    #[error("is {format}, but must be CSV in UTF-8, plain or compressed with gzip or zstd")]
-    Format { format: &'static str },
+/// What an input holds, without its compression.
+pub(crate) struct Decompressed {
+    /// Some of the first bytes, at least [`MAGIC_BYTES`] if there are as many.
+    pub head: Vec<u8>,
+    /// All bytes, those of `head` included.
+    pub reader: Box<dyn Read + Send>,
+    /// The same bytes, if they are a regular file as it is.
+    pub file: Option<File>,
+    /// Counts the bytes that have been read before decompression.
+    pub consumed: Arc<AtomicU64>,
 }
 
-const MAGIC_BYTES: usize = 6;
+const MAGIC_BYTES: usize = 8;
+
+/// Reads what comes at once, but enough to tell a format.
+fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    const HEAD_BYTES: usize = 1 << 16;
+    let mut head = vec![0; HEAD_BYTES];
+    let mut length = 0;
+    while length < MAGIC_BYTES {
+        match reader.read(&mut head[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    head.truncate(length);
+    Ok(head)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Plain,
+enum Compression {
+    None,
     Gzip,
     Zstd,
-    /// A known format that cannot be read.
-    Unreadable(&'static str),
 }
 
-impl Format {
-    fn of(magic: &[u8]) -> Self {
-        match magic {
+impl Compression {
+    fn of(head: &[u8]) -> Self {
+        match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or a skippable frame before it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Unreadable("text in UTF-16"),
-            [b'P', b'K', 3, 4, ..] => Self::Unreadable("a ZIP archive or an Excel workbook"),
-            [b'B', b'Z', b'h', ..] => Self::Unreadable("compressed with bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Self::Unreadable("compressed with xz"),
-            [b'P', b'A', b'R', b'1', ..] => Self::Unreadable("a Parquet file"),
-            _ => Self::Plain,
+            _ => Self::None,
         }
     }
 }
@@ -114,7 +149,6 @@ impl<R: Read> Read for Counting<R> {
 mod tests {
     use std::io::Write;
 
-    use flate2::Compression;
     use flate2::write::GzEncoder;
 
     use super::*;
@@ -122,7 +156,7 @@ mod tests {
     const TEXT: &[u8] = b"user_id,item_id,value\nann,tea,5\n";
 
     fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
@@ -138,7 +172,9 @@ mod tests {
         }
         let length = bytes.len() as u64;
         let input = Input::new("test", OneByOne(Cursor::new(bytes)), None);
-        let (mut reader, consumed) = input.open().map_err(|error| error.to_string())?;
+        let Decompressed {
+            mut reader, consumed, ..
+        } = input.decompressed().map_err(|error| error.to_string())?;
         let mut text = Vec::new();
         reader.read_to_end(&mut text).map_err(|error| error.to_string())?;
         assert_eq!(consumed.load(Ordering::Relaxed), length);
@@ -159,19 +195,6 @@ mod tests {
         check("zstd after a skippable frame", skippable);
         assert_eq!(read(Vec::new()), Ok(Vec::new()));
         assert_eq!(read(b"a".to_vec()), Ok(b"a".to_vec()));
-    }
-
-    #[test]
-    fn other_formats_are_named() {
-        let check = |bytes: &[u8], name: &str| {
-            let error = read(bytes.to_vec()).unwrap_err();
-            assert!(error.contains(name), "{error}");
-        };
-        check(b"\xff\xfeu\0s\0", "UTF-16");
-        check(b"PK\x03\x04....", "Excel");
-        check(b"BZh91AY", "bzip2");
-        check(b"\xfd7zXZ\0...", "xz");
-        check(b"PAR1....", "Parquet");
     }
 
     #[test]

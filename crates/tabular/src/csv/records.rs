@@ -2,6 +2,7 @@
 //!
 //! `csv-core` splits a record into fields: RFC 4180 with any one-byte delimiter. This module adds what the parser leaves
 //! open: LF or CRLF at the end of a line, an optional byte order mark, a greatest length, and the rejection of bad lines.
+//! Dialects that the parser does not know are split by [`split`](super::split).
 //!
 //! An unclosed quote costs one line, not the rest of the file. `csv-core` accepts any text and would read on until the
 //! next quote. A record whose quotes are wrong, or that spans several lines and has not the width of the header, is
@@ -11,15 +12,18 @@ use std::io::{self, Read};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
 
-/// The greatest length of a record, in bytes.
-pub(super) const MAX_RECORD_BYTES: usize = 1 << 20;
+use super::Dialect;
+use super::split::{Split, split};
+use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
 
 const READ_BYTES: usize = 1 << 16;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-pub(super) struct Records<R> {
+pub(crate) struct Records<R> {
     input: R,
-    delimiter: u8,
+    dialect: Dialect,
+    /// The delimiter if `csv-core` knows the dialect.
+    simple: Option<u8>,
     /// The text read so far. Everything before `start` has been returned.
     text: Vec<u8>,
     start: usize,
@@ -34,94 +38,54 @@ pub(super) struct Records<R> {
     /// Where each field ends in `unquoted`; only the first `n_fields` are in use.
     ends: Vec<usize>,
     n_fields: usize,
+    /// The fields of the current record in a dialect that `csv-core` does not know.
+    fields: RowBuffer,
     /// The beginning of a record that was too long to keep.
     excerpt: Vec<u8>,
 }
 
-/// A line that is not a record of the header's width.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed<'a> {
-    pub line: u64,
-    pub raw: &'a [u8],
-    pub reason: &'static str,
-    pub message: String,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Record<'a> {
-    /// The line on which it begins, from 1.
-    pub line: u64,
-    /// The record as it stands in the file, without the line end.
-    pub raw: &'a [u8],
-    unquoted: &'a [u8],
-    ends: &'a [usize],
-}
-
-impl<'a> Record<'a> {
-    /// Returns a field without its quotes. `index` must be below the width.
-    pub fn field(&self, index: usize) -> &'a [u8] {
-        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.unquoted[begin..self.ends[index]]
-    }
-
-    pub fn width(&self) -> usize {
-        self.ends.len()
-    }
-}
-
 impl<R: Read> Records<R> {
-    pub fn new(input: R, delimiter: u8) -> Self {
+    pub fn new(input: R, dialect: Dialect) -> Self {
+        let simple = dialect.simple_delimiter();
         Self {
             input,
-            delimiter,
+            simple,
             text: Vec::new(),
             start: 0,
             at_end: false,
             line: 1,
             width: None,
-            parser: new_parser(delimiter),
+            parser: new_parser(&dialect),
+            dialect,
             unquoted: vec![0; READ_BYTES],
             ends: vec![0; 16],
             n_fields: 0,
+            fields: RowBuffer::default(),
             excerpt: Vec::new(),
         }
     }
 
-    /// Returns the next record that is not an empty line, or `None` at the end. The first record sets the width of all
-    /// others.
-    pub fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Malformed<'_>>>> {
-        if !self.skip_empty_lines()? {
+    /// Returns the number of fields of the first record, without consuming it, or `None` if there is none.
+    pub fn peek_width(&mut self) -> io::Result<Option<usize>> {
+        if !self.skip_empty_lines()? || self.parse()?.is_none() {
             return Ok(None);
         }
-        let Some(next) = self.parse()? else {
-            return self.too_long().map(|malformed| Some(Err(malformed)));
-        };
-        let (line, start) = (self.line, self.start);
-        let end = start + without_line_end(&self.text[start..next]).len();
-        let raw_lines = 1 + self.text[start..end].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let is_well_quoted = is_well_quoted(&self.text[start..end], self.delimiter);
-        let found = self.n_fields;
-        if !is_well_quoted || (raw_lines > 1 && self.width.is_some_and(|width| width != found)) {
-            return self.bad_line().map(|malformed| Some(Err(malformed)));
+        self.parser = new_parser(&self.dialect);
+        Ok(Some(match self.simple {
+            Some(_) => self.n_fields,
+            None => self.fields.ends.len(),
+        }))
+    }
+
+    /// Skips the first line, which is no record.
+    pub fn skip_line(&mut self) -> io::Result<()> {
+        if self.skip_empty_lines()?
+            && let Some(end) = self.line_end()?
+        {
+            self.start = self.text.len().min(end + 1);
+            self.line += 1;
         }
-        let width = *self.width.get_or_insert(found);
-        self.start = next;
-        self.line += raw_lines;
-        let raw = &self.text[start..end];
-        if found != width {
-            return Ok(Some(Err(Malformed {
-                line,
-                raw,
-                reason: "WRONG_FIELD_COUNT",
-                message: format!("must have {width} fields like the header, has {found}"),
-            })));
-        }
-        Ok(Some(Ok(Record {
-            line,
-            raw,
-            unquoted: &self.unquoted,
-            ends: &self.ends[..found],
-        })))
+        Ok(())
     }
 
     /// Returns whether there is something left.
@@ -149,9 +113,28 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Parses the record at `start` into fields. Returns where the next record begins, or `None` when this one is longer
-    /// than [`MAX_RECORD_BYTES`].
-    fn parse(&mut self) -> io::Result<Option<usize>> {
+    /// Parses the record at `start` into fields. Returns `None` when it is longer than [`MAX_RECORD_BYTES`].
+    fn parse(&mut self) -> io::Result<Option<Parsed>> {
+        if self.simple.is_some() {
+            return self.parse_simple();
+        }
+        loop {
+            match split(&self.text[self.start..], self.at_end, &self.dialect, &mut self.fields) {
+                Split::Record { length, is_well_quoted } => {
+                    let line = without_line_end(&self.text[self.start..self.start + length]);
+                    return Ok((line.len() <= MAX_RECORD_BYTES).then_some(Parsed {
+                        next: self.start + length,
+                        is_well_quoted,
+                    }));
+                }
+                Split::Incomplete if self.text.len() - self.start > MAX_RECORD_BYTES + "\r".len() => return Ok(None),
+                Split::Incomplete => _ = self.fill()?,
+            }
+        }
+    }
+
+    /// Parses the record at `start` with `csv-core`.
+    fn parse_simple(&mut self) -> io::Result<Option<Parsed>> {
         let (mut at, mut n_bytes, mut n_ends) = (self.start, 0, 0);
         loop {
             let (unquoted, ends) = (&mut self.unquoted[n_bytes..], &mut self.ends[n_ends..]);
@@ -175,7 +158,11 @@ impl<R: Read> Records<R> {
             // The parser ends a record at LF alone, so that the last field has the CR.
             *end -= 1;
         }
-        Ok((without_line_end(line).len() <= MAX_RECORD_BYTES).then_some(at))
+        let line = without_line_end(line);
+        Ok((line.len() <= MAX_RECORD_BYTES).then(|| Parsed {
+            next: at,
+            is_well_quoted: is_well_quoted(line, &self.dialect),
+        }))
     }
 
     /// Rejects the line at `start`, which is not a record by itself.
@@ -215,7 +202,7 @@ impl<R: Read> Records<R> {
 
     /// Rejects the record at `start`, which is longer than [`MAX_RECORD_BYTES`], and skips it.
     fn too_long(&mut self) -> io::Result<Malformed<'_>> {
-        self.parser = new_parser(self.delimiter);
+        self.parser = new_parser(&self.dialect);
         let window = &self.text[self.start..self.text.len().min(self.start + MAX_RECORD_BYTES)];
         if window.contains(&b'\n') {
             // It has several lines, most likely because a quote is never closed.
@@ -277,11 +264,64 @@ impl<R: Read> Records<R> {
     }
 }
 
-fn new_parser(delimiter: u8) -> Reader {
-    let mut parser = ReaderBuilder::new()
-        .delimiter(delimiter)
-        .terminator(Terminator::Any(b'\n'))
-        .build();
+/// Where the next record begins, and whether the quotes of this one are right.
+struct Parsed {
+    next: usize,
+    is_well_quoted: bool,
+}
+
+impl<R: Read + Send> Rows for Records<R> {
+    /// The first record sets the width of all others, unless it is known.
+    fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Malformed<'_>>>> {
+        if !self.skip_empty_lines()? {
+            return Ok(None);
+        }
+        let Some(Parsed { next, is_well_quoted }) = self.parse()? else {
+            return self.too_long().map(|malformed| Some(Err(malformed)));
+        };
+        let (line, start) = (self.line, self.start);
+        let end = start + without_line_end(&self.text[start..next]).len();
+        let raw_lines = 1 + self.text[start..end].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let found = match self.simple {
+            Some(_) => self.n_fields,
+            None => self.fields.ends.len(),
+        };
+        if !is_well_quoted || (raw_lines > 1 && self.width.is_some_and(|width| width != found)) {
+            return self.bad_line().map(|malformed| Some(Err(malformed)));
+        }
+        let width = *self.width.get_or_insert(found);
+        self.start = next;
+        self.line += raw_lines;
+        let raw = &self.text[start..end];
+        if found != width {
+            return Ok(Some(Err(Malformed {
+                line,
+                raw,
+                reason: "WRONG_FIELD_COUNT",
+                message: format!("must have {width} fields like the first line, has {found}"),
+            })));
+        }
+        Ok(Some(Ok(match self.simple {
+            Some(_) => Record {
+                line,
+                raw: Some(raw),
+                bytes: &self.unquoted,
+                ends: &self.ends[..found],
+                changed: &[],
+            },
+            None => self.fields.record(line, Some(raw)),
+        })))
+    }
+}
+
+fn new_parser(dialect: &Dialect) -> Reader {
+    let mut builder = ReaderBuilder::new();
+    builder.delimiter(dialect.simple_delimiter().unwrap_or(b','));
+    match dialect.quote {
+        Some(quote) => builder.quote(quote),
+        None => builder.quoting(false),
+    };
+    let mut parser = builder.terminator(Terminator::Any(b'\n')).build();
     // A parser that has never read would drop a byte order mark, also in the middle of the file.
     parser.read_record(&[], &mut [], &mut []);
     parser
@@ -293,7 +333,7 @@ fn without_line_end(line: &[u8]) -> &[u8] {
 }
 
 /// Returns whether every field of `record` that begins with a quote also ends with one. `csv-core` does not ask for it.
-fn is_well_quoted(record: &[u8], delimiter: u8) -> bool {
+fn is_well_quoted(record: &[u8], dialect: &Dialect) -> bool {
     enum State {
         FieldStart,
         Unquoted,
@@ -301,14 +341,17 @@ fn is_well_quoted(record: &[u8], delimiter: u8) -> bool {
         /// After a quote in a quoted field, which closes the field or is the first of two.
         QuoteInQuoted,
     }
-    if !record.contains(&b'"') {
+    let (Some(quote), Some(delimiter)) = (dialect.quote, dialect.simple_delimiter()) else {
+        return true;
+    };
+    if !record.contains(&quote) {
         return true;
     }
     let mut state = State::FieldStart;
     for &byte in record {
         state = match (state, byte) {
-            (State::FieldStart, b'"') | (State::QuoteInQuoted, b'"') => State::Quoted,
-            (State::Quoted, b'"') => State::QuoteInQuoted,
+            (State::FieldStart | State::QuoteInQuoted, byte) if byte == quote => State::Quoted,
+            (State::Quoted, byte) if byte == quote => State::QuoteInQuoted,
             (State::Quoted, _) => State::Quoted,
             (_, byte) if byte == delimiter => State::FieldStart,
             (State::FieldStart | State::Unquoted, _) => State::Unquoted,
@@ -324,6 +367,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::Delimiter;
     use super::*;
 
     /// Returns at most `step` bytes at a time.
@@ -339,10 +383,17 @@ mod tests {
         }
     }
 
+    fn dialect(delimiter: u8) -> Dialect {
+        Dialect {
+            delimiter: Delimiter::Byte(delimiter),
+            ..Dialect::default()
+        }
+    }
+
     /// Shows every record as `line: field|field` and every malformed one as `line! REASON raw`.
     fn read_in_steps(text: &[u8], delimiter: u8, step: usize) -> Vec<String> {
         let input = Cursor::new(text.to_vec());
-        let mut records = Records::new(Steps { input, step }, delimiter);
+        let mut records = Records::new(Steps { input, step }, dialect(delimiter));
         let mut seen = Vec::new();
         while let Some(next) = records.next().unwrap() {
             let lossy = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -464,7 +515,7 @@ mod tests {
                 input: Cursor::new(input),
                 step: usize::MAX,
             },
-            b',',
+            Dialect::default(),
         );
         while records.next().unwrap().is_some() {
             assert!(records.text.len() <= 3 * READ_BYTES, "{}", records.text.len());

@@ -1,0 +1,196 @@
+//! Reads a sheet of an Excel workbook row by row. Only the texts that the workbook keeps apart from its sheets are in memory
+//! as a whole.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use calamine::{DataRef, Reader, Xlsx, XlsxError};
+
+use crate::open::OpenError;
+use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
+
+/// The greatest size of the texts that a workbook keeps apart from its sheets.
+const MAX_SHARED_BYTES: u64 = 256 << 20;
+
+/// No sheet has more columns.
+const MAX_COLUMNS: usize = 16_384;
+
+const ROWS_AHEAD: usize = 256;
+
+/// A row with anything in it: its number, from 1, and its cells.
+type SheetRow = (u64, Vec<String>);
+
+pub(crate) struct WorkbookRows {
+    rows: Receiver<Result<SheetRow, String>>,
+    first: Option<SheetRow>,
+    width: usize,
+    row: RowBuffer,
+}
+
+impl WorkbookRows {
+    /// Opens the sheet called `sheet`, or the first.
+    pub fn open(file: File, sheet: Option<String>) -> Result<Self, OpenError> {
+        check_size(&file)?;
+        let mut workbook: Xlsx<_> = Xlsx::new(BufReader::new(file))
+            .map_err(|error| OpenError::Content(format!("is no Excel workbook that can be read: {error}")))?;
+        let names = workbook.sheet_names();
+        let name = match sheet {
+            None => names
+                .first()
+                .cloned()
+                .ok_or_else(|| OpenError::Content("has no sheet".to_owned()))?,
+            Some(sheet) if names.contains(&sheet) => sheet,
+            Some(sheet) => {
+                let names = names.join(", ");
+                return Err(OpenError::Content(format!(
+                    "has no sheet {sheet:?}; its sheets are {names}"
+                )));
+            }
+        };
+        let (sender, rows) = sync_channel(ROWS_AHEAD);
+        // The reader of cells borrows the workbook, so both live in a thread.
+        std::thread::spawn(move || {
+            if let Err(error) = send_rows(&mut workbook, &name, &sender) {
+                // Nobody receives after an import that has ended early.
+                let _ = sender.send(Err(format!("the sheet {name:?} cannot be read: {error}")));
+            }
+        });
+        let mut rows = Self {
+            rows,
+            first: None,
+            width: 0,
+            row: RowBuffer::default(),
+        };
+        rows.first = rows.receive()?;
+        match &rows.first {
+            None => return Err(OpenError::Empty),
+            Some((_, cells)) => rows.width = cells.len(),
+        }
+        Ok(rows)
+    }
+
+    /// Takes the first row as the names of the columns.
+    pub fn header(&mut self) -> Result<Vec<String>, OpenError> {
+        self.first.take().map(|(_, names)| names).ok_or(OpenError::Empty)
+    }
+
+    pub fn n_columns(&self) -> usize {
+        self.width
+    }
+
+    fn receive(&mut self) -> io::Result<Option<SheetRow>> {
+        match self.rows.recv() {
+            Ok(Ok(row)) => Ok(Some(row)),
+            Ok(Err(problem)) => Err(io::Error::new(io::ErrorKind::InvalidData, problem)),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Rows for WorkbookRows {
+    fn next(&mut self) -> io::Result<Option<Result<Record<'_>, Malformed<'_>>>> {
+        let next = match self.first.take() {
+            Some(row) => Some(row),
+            None => self.receive()?,
+        };
+        let Some((line, cells)) = next else { return Ok(None) };
+        self.row.clear();
+        for cell in cells
+            .iter()
+            .map(String::as_str)
+            .chain(std::iter::repeat(""))
+            .take(self.width)
+        {
+            self.row.push(cell);
+        }
+        let (width, found) = (self.width, cells.len());
+        if found > width || self.row.bytes.len() > MAX_RECORD_BYTES {
+            return Ok(Some(Err(Malformed {
+                line,
+                raw: &self.row.bytes[..self.row.bytes.len().min(1024)],
+                reason: "WRONG_FIELD_COUNT",
+                message: format!(
+                    "must have at most {width} cells like the first row, and 1 MiB of text; has {found} cells"
+                ),
+            })));
+        }
+        Ok(Some(Ok(self.row.record(line, None))))
+    }
+}
+
+/// Refuses a workbook whose texts would not fit into memory, or that is another kind of ZIP archive.
+fn check_size(file: &File) -> Result<(), OpenError> {
+    let content = |text: String| OpenError::Content(text);
+    let mut archive = zip::ZipArchive::new(BufReader::new(file))
+        .map_err(|error| content(format!("is no Excel workbook that can be read: {error}")))?;
+    if archive.index_for_name("xl/workbook.xml").is_none() {
+        return Err(content(
+            "is a ZIP archive, but no Excel workbook: unpack it first".to_owned(),
+        ));
+    }
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index_raw(index)
+            .map_err(|error| content(format!("is no Excel workbook that can be read: {error}")))?;
+        let is_sheet = entry.name().is_ok_and(|name| name.starts_with("xl/worksheets/"));
+        if !is_sheet && entry.size() > MAX_SHARED_BYTES {
+            return Err(content(format!(
+                "has {} MB of text outside of its sheets, and at most {} can be read: save the sheet as CSV",
+                entry.size() >> 20,
+                MAX_SHARED_BYTES >> 20
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Sends the rows of a sheet that have anything in them.
+fn send_rows(
+    workbook: &mut Xlsx<BufReader<File>>,
+    sheet: &str,
+    rows: &SyncSender<Result<SheetRow, String>>,
+) -> Result<(), XlsxError> {
+    let mut reader = workbook.worksheet_cells_reader(sheet)?;
+    let mut row: SheetRow = (0, Vec::new());
+    while let Some(cell) = reader.next_cell()? {
+        let (index, column) = cell.get_position();
+        let text = text(cell.get_value());
+        if text.is_empty() || column as usize >= MAX_COLUMNS {
+            continue;
+        }
+        let number = u64::from(index) + 1;
+        if number != row.0 {
+            let full = std::mem::replace(&mut row, (number, Vec::new()));
+            if !full.1.is_empty() && rows.send(Ok(full)).is_err() {
+                return Ok(());
+            }
+        }
+        if row.1.len() <= column as usize {
+            row.1.resize(column as usize + 1, String::new());
+        }
+        row.1[column as usize] = text;
+    }
+    if !row.1.is_empty() {
+        let _ = rows.send(Ok(row));
+    }
+    Ok(())
+}
+
+fn text(value: &DataRef<'_>) -> String {
+    match value {
+        DataRef::Empty => String::new(),
+        DataRef::Int(number) => number.to_string(),
+        // Excel has no integers; up to 2^53 a number without fraction is one.
+        DataRef::Float(number) => number.to_string(),
+        DataRef::String(text) => text.clone(),
+        DataRef::SharedString(text) => (*text).to_owned(),
+        DataRef::Bool(value) => value.to_string(),
+        DataRef::DateTime(moment) => match moment.as_datetime() {
+            Some(local) if !moment.is_duration() => local.format("%Y-%m-%dT%H:%M:%S%.f").to_string(),
+            _ => moment.as_f64().to_string(),
+        },
+        DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
+        DataRef::Error(error) => error.to_string(),
+    }
+}

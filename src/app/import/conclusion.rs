@@ -1,0 +1,63 @@
+//! Puts together what a user should know about a file that has been read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::Datelike;
+
+use super::findings::{Contents, Findings};
+use super::times::TimeFormats;
+
+/// What is known about a file, as far as it has been read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Conclusion {
+    pub contents: Contents,
+    /// Optional fields that are read only because a column has their name, with that column.
+    pub columns_by_name: BTreeMap<&'static str, String>,
+    /// Sentences about what is doubtful.
+    pub warnings: Vec<String>,
+}
+
+/// What reading a file leaves to be said at its end.
+pub(super) struct FileNotes {
+    pub times: Arc<TimeFormats>,
+    pub float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,
+    pub taken_by_name: BTreeMap<&'static str, String>,
+    pub header_looks_like_data: bool,
+}
+
+impl FileNotes {
+    /// `notes`: the sentences that the source of the rows has.
+    pub fn conclusion(&self, findings: &Findings, notes: Vec<String>) -> Conclusion {
+        let contents = findings.contents();
+        let mut warnings = notes;
+        if self.header_looks_like_data {
+            let message = "The first line was read as the names of the columns, but looks like data: if the file has no \
+                           header, import it with --no-header and name the columns by number.";
+            warnings.push(message.to_owned());
+        }
+        for (field, count) in &self.float_ids {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                warnings.push(format!(
+                    "{count} ids in {field} end in .0, as numbers do that have passed through floating point: are they the \
+                     ids that other files have?"
+                ));
+            }
+        }
+        warnings.extend(self.times.doubts());
+        if let Some((first, last)) = contents.times
+            && first.year() == 1970
+            && last.year() == 1970
+        {
+            let message = "All times lie in 1970: their unit is likely to be another, such as unix_ms for unix.";
+            warnings.push(message.to_owned());
+        }
+        Conclusion {
+            contents,
+            columns_by_name: self.taken_by_name.clone(),
+            warnings,
+        }
+    }
+}

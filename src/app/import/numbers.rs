@@ -1,0 +1,242 @@
+//! Reads numbers as files write them: with a decimal point or comma, thousands separators and currency signs.
+
+use domain::decimal::Decimal;
+use domain::error::InvalidField;
+
+/// How the numbers of a file are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NumberFormat {
+    /// `None`: a point, and a comma between thousands only where it can be nothing else.
+    pub decimal: Option<DecimalSign>,
+    /// Whether an amount with more decimals than its currency has is rounded, halves away from zero, instead of rejected.
+    pub rounds: bool,
+}
+
+/// The sign before the decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecimalSign {
+    Point,
+    Comma,
+}
+
+impl NumberFormat {
+    /// # Errors
+    /// `INVALID_NUMBER`, naming `field`.
+    pub fn decimal(&self, field: &str, text: &str) -> Result<Decimal, InvalidField> {
+        if self.decimal != Some(DecimalSign::Comma)
+            && let Ok(number) = Decimal::parse(field, text)
+        {
+            return Ok(number);
+        }
+        let plain = self.plain(text);
+        let number = plain.as_deref().and_then(|plain| Decimal::parse(field, plain).ok());
+        number.ok_or_else(|| self.invalid(field, text))
+    }
+
+    /// Reads a number in binary floating point.
+    ///
+    /// # Errors
+    /// `INVALID_NUMBER`, naming `field`.
+    pub fn float(&self, field: &str, text: &str) -> Result<f32, InvalidField> {
+        if self.decimal != Some(DecimalSign::Comma)
+            && let Ok(number) = text.parse()
+        {
+            return Ok(number);
+        }
+        let number = self.plain(text).and_then(|plain| plain.parse().ok());
+        number.ok_or_else(|| self.invalid(field, text))
+    }
+
+    fn invalid(&self, field: &str, text: &str) -> InvalidField {
+        let hint = match (self.decimal, text.contains(',')) {
+            (None | Some(DecimalSign::Point), true) => "; if its comma stands before the decimals, say --decimal ,",
+            (Some(DecimalSign::Comma), _) if text.contains('.') => "; its point does not stand between thousands",
+            _ => "",
+        };
+        let message = format!("must be a number, for example 12.50, is {text:?}{hint}");
+        InvalidField::new(field, "INVALID_NUMBER", message)
+    }
+
+    /// Returns the number in plain notation: a minus, digits, a point, digits, an exponent.
+    fn plain(&self, text: &str) -> Option<String> {
+        let (is_negative, unsigned) = without_signs(text)?;
+        let (digits, exponent) = match unsigned.find(['e', 'E']) {
+            Some(at) => unsigned.split_at(at),
+            None => (unsigned, ""),
+        };
+        let sign = match self.decimal {
+            Some(DecimalSign::Comma) => ',',
+            _ => '.',
+        };
+        let (whole, fraction) = digits.split_once(sign).unwrap_or((digits, ""));
+        let has_fraction = whole.len() < digits.len();
+        let groups = ungrouped(whole, sign)?;
+        if self.decimal.is_none() && groups.separator == Some(',') && groups.n_separators == 1 && !has_fraction {
+            // `1,299` may be 1.299 where decimals follow a comma.
+            return None;
+        }
+        let minus = if is_negative { "-" } else { "" };
+        let point = if has_fraction { "." } else { "" };
+        Some(format!("{minus}{}{point}{fraction}{exponent}", groups.digits))
+    }
+}
+
+/// Removes a sign and a currency sign at either end. Returns whether the number is negative, and the rest.
+fn without_signs(text: &str) -> Option<(bool, &str)> {
+    let is_blank = |c: char| c.is_whitespace();
+    let (mut rest, mut sign, mut has_currency) = (text.trim_matches(is_blank), None, false);
+    loop {
+        let first = rest.chars().next()?;
+        match first {
+            '-' | '\u{2212}' if sign.is_none() => sign = Some(true),
+            '+' if sign.is_none() => sign = Some(false),
+            c if is_currency_sign(c) && !has_currency => has_currency = true,
+            _ => break,
+        }
+        rest = rest[first.len_utf8()..].trim_start_matches(is_blank);
+    }
+    if let Some(amount) = rest.strip_suffix(is_currency_sign)
+        && !has_currency
+    {
+        rest = amount.trim_end_matches(is_blank);
+    }
+    (!rest.is_empty()).then_some((sign.unwrap_or(false), rest))
+}
+
+fn is_currency_sign(c: char) -> bool {
+    matches!(c, '$' | '¢'..='¥' | '฿' | '\u{20a0}'..='\u{20cf}' | '＄' | '￡' | '￥')
+}
+
+/// The digits of a whole number, and what separates its groups.
+struct Groups {
+    digits: String,
+    separator: Option<char>,
+    n_separators: usize,
+}
+
+/// Removes one kind of separator between groups of digits. The last group must have three digits, those before it two or
+/// three, the first one to three. `decimal`: no separator of groups.
+fn ungrouped(whole: &str, decimal: char) -> Option<Groups> {
+    let is_separator =
+        |c: char| c != decimal && matches!(c, ',' | '.' | '\'' | '’' | ' ' | '\u{a0}' | '\u{202f}' | '\u{2009}');
+    let separator = whole.chars().find(|c| !c.is_ascii_digit());
+    let Some(separator) = separator else {
+        return Some(Groups {
+            digits: whole.to_owned(),
+            separator: None,
+            n_separators: 0,
+        });
+    };
+    let groups: Vec<&str> = whole.split(separator).collect();
+    let last = groups.len() - 1;
+    let fits = |(position, group): (usize, &&str)| match position {
+        0 => (1..=3).contains(&group.len()),
+        position if position == last => group.len() == 3,
+        _ => (2..=3).contains(&group.len()),
+    };
+    let is_number = groups
+        .iter()
+        .all(|group| group.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_separator(separator) && is_number && groups.iter().enumerate().all(fits)).then(|| Groups {
+        digits: groups.concat(),
+        separator: Some(separator),
+        n_separators: last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: Option<DecimalSign> = None;
+    const POINT: Option<DecimalSign> = Some(DecimalSign::Point);
+    const COMMA: Option<DecimalSign> = Some(DecimalSign::Comma);
+
+    fn check(decimal: Option<DecimalSign>, text: &str, want: Option<i64>) {
+        let format = NumberFormat {
+            decimal,
+            ..NumberFormat::default()
+        };
+        let got = format.decimal("price", text);
+        assert_eq!(
+            got.ok().and_then(|number| number.scaled(3)),
+            want,
+            "{decimal:?} {text:?}"
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_as_files_write_them() {
+        for (text, want) in [
+            ("9.99", 9_990),
+            ("€9.99", 9_990),
+            ("9.99 €", 9_990),
+            ("-£1,299.00", -1_299_000),
+            ("$-5", -5_000),
+            ("\u{2212}5", -5_000),
+            ("1,299.00", 1_299_000),
+            ("1,234,567", 1_234_567_000),
+            ("1'299.00", 1_299_000),
+            ("1\u{202f}299", 1_299_000),
+            ("1,00,000.00", 100_000_000),
+            ("4.44e-16", 0),
+            ("1e3", 1_000_000),
+        ] {
+            check(DEFAULT, text, Some(want));
+            check(POINT, text, Some(want));
+        }
+        for (text, want) in [
+            ("9,99", 9_990),
+            ("1.299,00", 1_299_000),
+            ("1.234", 1_234_000),
+            ("1.234.567,5", 1_234_567_500),
+            ("1 299,00 €", 1_299_000),
+            ("€ 9,9", 9_900),
+            ("12", 12_000),
+            ("-,5", -500),
+        ] {
+            check(COMMA, text, Some(want));
+        }
+    }
+
+    #[test]
+    fn numbers_that_may_mean_another_are_refused() {
+        for text in [
+            "9,99",
+            "1,299",
+            "1.299,00",
+            "1,29,9",
+            "1,2345.00",
+            "12 34",
+            "$",
+            "",
+            "5 EUR x",
+            "--5",
+            "$5$",
+            "1,",
+        ] {
+            check(DEFAULT, text, None);
+        }
+        check(POINT, "1,299", Some(1_299_000));
+        for text in ["9.99", "1,299.00", "1.23,4.5", "1,2,3", ".5"] {
+            check(COMMA, text, None);
+        }
+        let error = NumberFormat::default().decimal("price", "9,99").unwrap_err();
+        assert_eq!((error.field.as_str(), error.reason), ("price", "INVALID_NUMBER"));
+        assert!(error.message.contains("--decimal ,"), "{}", error.message);
+    }
+
+    #[test]
+    fn floats_are_read_alike() {
+        let comma = NumberFormat {
+            decimal: COMMA,
+            ..NumberFormat::default()
+        };
+        assert_eq!(comma.float("value", "4,5"), Ok(4.5));
+        assert_eq!(NumberFormat::default().float("value", "4.5"), Ok(4.5));
+        assert_eq!(
+            NumberFormat::default().float("value", "4,5").unwrap_err().reason,
+            "INVALID_NUMBER"
+        );
+    }
+}

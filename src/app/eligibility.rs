@@ -19,6 +19,7 @@ use coupons::eligibility::{
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::history::History;
 use coupons::rules::{CompiledRules, Users};
+use coupons::scope;
 use coupons::stacking::{HeldDiscount, discount, left_by_applied, shares};
 use domain::access::{Caller, Role};
 use domain::campaign::CampaignState;
@@ -376,6 +377,7 @@ impl<'a> UserAssessor<'a> {
             rules: &CompiledRules::new(offer, self.view, Users::One),
             user: &self.user.user,
             usage,
+            is_scope_empty: self.cart.is_none() && self.view.is_some_and(|view| scope::is_empty(offer, view)),
             history: self.history.as_ref(),
             view: self.view,
             cart: self.cart.as_deref(),

@@ -20,6 +20,7 @@ use crate::store::postgres::pool::Pool;
 use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, Users};
+use coupons::scope;
 use coupons::scoring::{Explanation, NotFitted, RankBy, Scorer, Scores};
 use coupons::targeting::{Counts, RankedTargets, RankedUser, TargetingInput};
 use coupons::user_set::{UserSet, UserSetError};
@@ -418,6 +419,7 @@ impl RankingTask {
             policy: &self.policy,
             view: &self.view,
             usage: &read.usage,
+            is_scope_empty: scope::is_empty(&self.offer, &self.view),
             scores: &self.scores,
             min_score: self.min_score,
             reader: self.reader,

@@ -8,7 +8,7 @@ use crate::app::lift;
 use crate::app::random::random_bytes;
 use crate::live::Live;
 use crate::store::coupons;
-use crate::store::coupons::campaigns;
+use crate::store::coupons::{campaigns, stored};
 use crate::store::postgres::pool::Pool;
 
 use self::convert::{ListCampaigns, ListCoupons};
@@ -105,6 +105,7 @@ impl CampaignService for CampaignHandler {
         let stored = coupons::create(&self.pool, &coupon, caller.merchant.as_ref()).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCouponResponse {
+            warnings: convert::warnings(&stored),
             coupon: Some(stored.into()),
         }))
     }
@@ -118,6 +119,7 @@ impl CampaignService for CampaignHandler {
         let stored = coupons::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(UpdateCouponResponse {
+            warnings: convert::warnings(&stored),
             coupon: Some(stored.into()),
         }))
     }
@@ -125,9 +127,10 @@ impl CampaignService for CampaignHandler {
     async fn get_coupon(&self, request: Request<GetCouponRequest>) -> Result<Response<GetCouponResponse>, Status> {
         let caller = caller(&request)?;
         let id = convert::coupon_id(request.into_inner().coupon_id)?;
-        let stored = coupons::get(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let stored = stored::get(&self.pool, &id, caller.merchant.as_ref()).await?;
         let stored = stored.ok_or_else(|| status::no_coupon(&id))?;
         Ok(Response::new(GetCouponResponse {
+            warnings: convert::warnings(&stored),
             coupon: Some(stored.into()),
         }))
     }
@@ -140,7 +143,7 @@ impl CampaignService for CampaignHandler {
         let list = ListCoupons::try_from(request.into_inner())?;
         let campaign = campaigns::get(&self.pool, &list.campaign, caller.merchant.as_ref()).await?;
         campaign.ok_or_else(|| status::no_campaign(&list.campaign))?;
-        let rows = coupons::list(&self.pool, &list.campaign, &list.after, list.page_size + 1).await?;
+        let rows = stored::list(&self.pool, &list.campaign, &list.after, list.page_size + 1).await?;
         let (coupons, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.coupon.id.to_string());
         Ok(Response::new(ListCouponsResponse {
             coupons,

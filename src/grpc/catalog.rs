@@ -5,17 +5,17 @@ mod convert;
 use tonic::{Request, Response, Status};
 
 use crate::live::Live;
-use crate::store::catalog;
+use crate::store::catalog::{self, categories};
 use crate::store::postgres::pool::Pool;
 use domain::id::MerchantId;
 
-use self::convert::ListItems;
+use self::convert::{ListCategories, ListItems};
 use super::batch::{self, Batch};
 use super::caller::caller;
 use super::proto::v1::catalog_service_server::CatalogService;
 use super::proto::v1::{
-    GetItemRequest, GetItemResponse, ListItemsRequest, ListItemsResponse, UpsertItemsRequest, UpsertItemsResponse,
-    UpsertMerchantsRequest, UpsertMerchantsResponse,
+    GetItemRequest, GetItemResponse, ListCategoriesRequest, ListCategoriesResponse, ListItemsRequest,
+    ListItemsResponse, UpsertItemsRequest, UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
 };
 use super::{page, status};
 
@@ -70,5 +70,20 @@ impl CatalogService for CatalogHandler {
         let key = convert::selection_key(&list.selection);
         let (items, next_page_token) = page::cut(rows, list.page_size, &key, |item| item.id.to_string());
         Ok(Response::new(ListItemsResponse { items, next_page_token }))
+    }
+
+    async fn list_categories(
+        &self,
+        request: Request<ListCategoriesRequest>,
+    ) -> Result<Response<ListCategoriesResponse>, Status> {
+        let caller = caller(&request)?;
+        let list = ListCategories::new(request.into_inner(), &caller)?;
+        let rows = categories::list(&self.pool, list.merchant.as_ref(), &list.after, list.page_size + 1).await?;
+        let (categories, next_page_token) =
+            page::cut(rows, list.page_size, &list.key(), |row| row.category.to_string());
+        Ok(Response::new(ListCategoriesResponse {
+            categories,
+            next_page_token,
+        }))
     }
 }

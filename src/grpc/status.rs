@@ -337,7 +337,9 @@ impl From<DefineError> for Status {
         match error {
             DefineError::UnknownCampaign(id) => no_campaign(&id),
             DefineError::UnknownCoupon(id) => no_coupon(&id),
-            DefineError::UnknownMerchant(_) => not_found("MERCHANT_NOT_FOUND", message),
+            DefineError::UnknownMerchant(_) | DefineError::UnknownMerchants(_) => {
+                not_found("MERCHANT_NOT_FOUND", message)
+            }
             DefineError::ForeignMerchant { .. } => failed("FOREIGN_MERCHANT"),
             DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
             DefineError::CouponExists(_) => exists("COUPON_EXISTS"),

@@ -1,5 +1,6 @@
 //! Stores and lists merchants and items.
 
+pub mod categories;
 pub mod ids;
 pub mod key_cache;
 

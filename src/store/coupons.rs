@@ -1,4 +1,4 @@
-//! Creates, changes and reads coupons.
+//! Creates and changes coupons.
 
 pub mod attributes;
 pub mod audience;
@@ -10,37 +10,21 @@ pub mod loads;
 pub mod offer_catalog;
 pub mod revision;
 mod rows;
+mod scopes;
+pub mod stored;
 
 use domain::campaign::Campaign;
 use domain::coupon::{Coupon, CouponPatch, Discount, Rule, Scope};
-use domain::id::{CampaignId, CouponId, ItemId, MerchantId};
+use domain::id::{CouponId, ItemId, MerchantId};
 
 use self::campaigns::DefineError;
-use self::rows::{CouponRow, corrupt, rules_to_json};
-use crate::store::catalog::ids;
+use self::rows::rules_to_json;
+use self::stored::StoredCoupon;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, Tx};
 
-/// The most items that are read with a single coupon.
-const MAX_SHOWN_ITEMS: i64 = 1_000;
-/// The most items that are read with each coupon of a list, which could exceed the size of a message; also the most entries of
-/// each list in its rules.
-const MAX_LISTED_ITEMS: i64 = 10;
-
-/// A coupon and how much of it is used.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredCoupon {
-    /// Its scope names only the first of its `item_count` items if there are many.
-    pub coupon: Coupon,
-    pub item_count: i64,
-    /// The number of names and values in all rules. In a list, the rules show only the first of each of their lists.
-    pub rule_value_count: i64,
-    pub reserved: i64,
-    pub redeemed: i64,
-}
-
 /// Creates `coupon` in a campaign that `viewer` may see. Returns the stored one if it exists already and is the same.
-/// Creates unknown items bare.
+/// Keeps the names of unknown items until these exist.
 ///
 /// `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees all.
 pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -> Result<StoredCoupon, DefineError> {
@@ -80,9 +64,12 @@ pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -
         .fetch_optional(&mut *tx)
         .await?;
         let Some(id) = created else {
-            let stored = read(&mut tx, &coupon.id, viewer).await?;
+            let stored = stored::read(&mut tx, &coupon.id, viewer).await?;
             let same = stored.filter(|stored| stored.is_complete() && stored.coupon == *coupon);
-            return Ok(same.ok_or_else(|| DefineError::CouponExists(coupon.id.clone())));
+            return match same {
+                Some(stored) => Ok(Ok(stored.compared_with_catalog(&mut tx).await?)),
+                None => Ok(Err(DefineError::CouponExists(coupon.id.clone()))),
+            };
         };
         sqlx::query!(
             "INSERT INTO coupon_counters (coupon_id, total_cap) VALUES ($1, $2)",
@@ -113,7 +100,7 @@ pub async fn update(
         )
         .fetch_optional(&mut *tx)
         .await?;
-        let stored = read(&mut tx, &patch.id, viewer).await?;
+        let stored = stored::read(&mut tx, &patch.id, viewer).await?;
         let Some((locked, stored)) = locked.zip(stored) else {
             return Ok(Err(DefineError::UnknownCoupon(patch.id.clone())));
         };
@@ -130,7 +117,7 @@ pub async fn update(
             return Ok(Err(error));
         }
         if new == stored.coupon && patch.scope.is_none() {
-            return Ok(Ok(stored));
+            return Ok(Ok(stored.compared_with_catalog(&mut tx).await?));
         }
         overwrite(&mut tx, locked.id, &new, patch.scope.is_some()).await?;
         finish(tx, &patch.id).await
@@ -220,25 +207,40 @@ async fn check_merchants(
     let known = sqlx::query_scalar!("SELECT external_id FROM merchants WHERE external_id = ANY($1)", &ids)
         .fetch_all(connection)
         .await?;
-    let unknown = named
+    let mut unknown: Vec<MerchantId> = named
         .into_iter()
-        .find(|merchant| !known.iter().any(|id| id == merchant.as_str()));
-    Ok(match unknown {
-        None => Ok(()),
-        Some(merchant) => Err(DefineError::UnknownMerchant(merchant.clone())),
+        .filter(|merchant| !known.iter().any(|id| id == merchant.as_str()))
+        .cloned()
+        .collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    Ok(match unknown.len() {
+        0 => Ok(()),
+        1 => Err(DefineError::UnknownMerchant(unknown.remove(0))),
+        _ => Err(DefineError::UnknownMerchants(unknown)),
     })
 }
 
+/// Adds `items` to those that the coupon names. Keeps the names of items that do not exist with the coupon itself.
 async fn add_items(connection: &mut Connection, coupon_key: i64, items: &[ItemId]) -> Result<(), StoreError> {
-    if items.is_empty() {
-        return Ok(());
-    }
-    let keys = ids::ensure_items(connection, items.iter().map(ItemId::as_str)).await?;
-    let item_ids: Vec<i64> = items.iter().map(|item| keys.key(item.as_str())).collect();
+    let named: Vec<String> = items.iter().map(ToString::to_string).collect();
     sqlx::query!(
-        "INSERT INTO coupon_items (coupon_id, item_id) SELECT $1, * FROM UNNEST($2::bigint[]) ON CONFLICT DO NOTHING",
+        "INSERT INTO coupon_items (coupon_id, item_id) SELECT $1, id FROM items WHERE external_id = ANY($2::text[])
+         ON CONFLICT DO NOTHING",
         coupon_key,
-        &item_ids
+        &named
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE coupons
+         SET unseen_items = ARRAY(SELECT name FROM UNNEST($2::text[]) AS named (name)
+                                  WHERE NOT EXISTS (SELECT FROM coupon_items JOIN items ON items.id = item_id
+                                                    WHERE coupon_id = $1 AND items.external_id = name)
+                                  ORDER BY name)
+         WHERE id = $1",
+        coupon_key,
+        &named
     )
     .execute(connection)
     .await?;
@@ -247,153 +249,13 @@ async fn add_items(connection: &mut Connection, coupon_key: i64, items: &[ItemId
 
 /// Raises the revision of the definitions and commits. Returns the coupon as it is then.
 async fn finish(mut tx: Tx, id: &CouponId) -> Result<Result<StoredCoupon, DefineError>, StoreError> {
-    let stored = read(&mut tx, id, None).await?;
+    let Some(stored) = stored::read(&mut tx, id, None).await? else {
+        return Ok(Err(DefineError::UnknownCoupon(id.clone())));
+    };
+    let stored = stored.compared_with_catalog(&mut tx).await?;
     revision::raise(&mut tx).await?;
     tx.commit().await?;
-    Ok(stored.ok_or_else(|| DefineError::UnknownCoupon(id.clone())))
-}
-
-/// Reads a coupon. `viewer`: see [`create`].
-pub async fn get(pool: &Pool, id: &CouponId, viewer: Option<&MerchantId>) -> Result<Option<StoredCoupon>, StoreError> {
-    read(&mut *pool.acquire().await?, id, viewer).await
-}
-
-async fn read(
-    connection: &mut Connection,
-    id: &CouponId,
-    viewer: Option<&MerchantId>,
-) -> Result<Option<StoredCoupon>, StoreError> {
-    let row = sqlx::query_as!(
-        ShownRow,
-        r#"SELECT coupons.id, coupons.external_id, campaigns.external_id AS campaign_id, title, discount,
-                  percent_basis_points, amount_minor, max_discount_minor, min_cart_minor, covers_all, categories, merchants,
-                  per_user_cap, total_cap, reservation_ttl_seconds, rules, min_cart_basis, reserved, redeemed,
-                  (SELECT count(*) FROM coupon_items WHERE coupon_items.coupon_id = coupons.id) AS "item_count!",
-                  ARRAY(SELECT items.external_id FROM coupon_items JOIN items ON items.id = item_id
-                        WHERE coupon_items.coupon_id = coupons.id ORDER BY items.external_id LIMIT $3) AS "items!"
-           FROM coupons JOIN campaigns ON campaigns.id = campaign_id
-           JOIN coupon_counters ON coupon_counters.coupon_id = coupons.id
-           LEFT JOIN merchants AS owners ON owners.id = campaigns.merchant_id
-           WHERE coupons.external_id = $1 AND ($2::text IS NULL OR owners.external_id = $2)"#,
-        id.as_str(),
-        viewer.map(MerchantId::as_str),
-        MAX_SHOWN_ITEMS,
-    )
-    .fetch_optional(connection)
-    .await?;
-    row.map(StoredCoupon::try_from).transpose()
-}
-
-/// Returns up to `limit` coupons of `campaign` after `after`, ascending by id, each with the first 10 of its items and of each
-/// list in its rules.
-pub async fn list(
-    pool: &Pool,
-    campaign: &CampaignId,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<StoredCoupon>, StoreError> {
-    sqlx::query_as!(
-        ShownRow,
-        r#"SELECT coupons.id, coupons.external_id, campaigns.external_id AS campaign_id, title, discount,
-                  percent_basis_points, amount_minor, max_discount_minor, min_cart_minor, covers_all, categories, merchants,
-                  per_user_cap, total_cap, reservation_ttl_seconds, rules, min_cart_basis, reserved, redeemed,
-                  (SELECT count(*) FROM coupon_items WHERE coupon_items.coupon_id = coupons.id) AS "item_count!",
-                  ARRAY(SELECT items.external_id FROM coupon_items JOIN items ON items.id = item_id
-                        WHERE coupon_items.coupon_id = coupons.id ORDER BY items.external_id LIMIT $4) AS "items!"
-           FROM coupons JOIN campaigns ON campaigns.id = campaign_id
-           JOIN coupon_counters ON coupon_counters.coupon_id = coupons.id
-           WHERE campaigns.external_id = $1 AND coupons.external_id > $2
-           ORDER BY coupons.external_id LIMIT $3"#,
-        campaign.as_str(),
-        after,
-        limit,
-        MAX_LISTED_ITEMS,
-    )
-    .fetch_all(&mut *pool.acquire().await?)
-    .await?
-    .into_iter()
-    .map(|row| StoredCoupon::try_from(row).map(StoredCoupon::with_short_rules))
-    .collect()
-}
-
-struct ShownRow {
-    id: i64,
-    external_id: String,
-    campaign_id: String,
-    title: String,
-    discount: String,
-    percent_basis_points: Option<i32>,
-    amount_minor: Option<i64>,
-    max_discount_minor: Option<i64>,
-    min_cart_minor: i64,
-    min_cart_basis: String,
-    covers_all: bool,
-    categories: Vec<String>,
-    merchants: Vec<String>,
-    per_user_cap: Option<i32>,
-    total_cap: Option<i64>,
-    reservation_ttl_seconds: i32,
-    rules: serde_json::Value,
-    reserved: i64,
-    redeemed: i64,
-    item_count: i64,
-    items: Vec<String>,
-}
-
-impl StoredCoupon {
-    /// Returns whether the scope names all items.
-    fn is_complete(&self) -> bool {
-        let shown = self.coupon.scope.listed().map_or(0, |set| set.items.len());
-        self.item_count == shown as i64
-    }
-
-    /// Shortens the lists in the rules.
-    fn with_short_rules(mut self) -> Self {
-        for rule in &mut self.coupon.rules {
-            rule.truncate(MAX_LISTED_ITEMS as usize);
-        }
-        self
-    }
-}
-
-impl TryFrom<ShownRow> for StoredCoupon {
-    type Error = StoreError;
-
-    fn try_from(row: ShownRow) -> Result<Self, StoreError> {
-        let items = row
-            .items
-            .into_iter()
-            .map(ItemId::new)
-            .collect::<Result<_, _>>()
-            .map_err(corrupt)?;
-        let coupon = CouponRow {
-            id: row.id,
-            external_id: row.external_id,
-            campaign_id: row.campaign_id,
-            title: row.title,
-            discount: row.discount,
-            percent_basis_points: row.percent_basis_points,
-            amount_minor: row.amount_minor,
-            max_discount_minor: row.max_discount_minor,
-            min_cart_minor: row.min_cart_minor,
-            min_cart_basis: row.min_cart_basis,
-            covers_all: row.covers_all,
-            categories: row.categories,
-            merchants: row.merchants,
-            per_user_cap: row.per_user_cap,
-            total_cap: row.total_cap,
-            reservation_ttl_seconds: row.reservation_ttl_seconds,
-            rules: row.rules,
-        };
-        let coupon = coupon.coupon(items)?;
-        Ok(Self {
-            rule_value_count: coupon.rules.iter().map(|rule| rule.n_values() as i64).sum(),
-            coupon,
-            item_count: row.item_count,
-            reserved: row.reserved,
-            redeemed: row.redeemed,
-        })
-    }
+    Ok(Ok(stored))
 }
 
 /// The fields of a coupon that are split over several columns.

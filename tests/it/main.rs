@@ -43,6 +43,7 @@ mod coupons {
     mod eligibility;
     mod propensity;
     mod redemption;
+    mod scopes;
     mod stacking;
     mod targets;
 }

@@ -123,6 +123,8 @@ pub enum Failure {
         currency: Currency,
     },
     NoQualifyingItem,
+    /// The coupon covers no item of the catalog.
+    EmptyScope,
     CurrencyMismatch {
         required: Currency,
         seen: Currency,
@@ -214,6 +216,8 @@ pub struct AssessmentInput<'a> {
     pub rules: &'a CompiledRules<'a>,
     pub user: &'a UserFacts,
     pub usage: &'a Usage,
+    /// Whether the offer covers no item at all (`scope::is_empty`). It decides where no cart is given.
+    pub is_scope_empty: bool,
     /// The user's history. `None` while no snapshot is loaded; then only offers that do not [need a view](needs_view) can be
     /// assessed.
     pub history: Option<&'a History<'a>>,
@@ -306,8 +310,11 @@ pub fn assess(input: &AssessmentInput<'_>, policy: &Policy) -> Assessment {
             failures.push(Failure::RuleFailed { rule, seen });
         }
     }
-    if let Some(cart) = &cart {
-        check_cart(input.offer, cart, &mut failures);
+    match &cart {
+        // The shop may sell a named item that the catalog does not have, so that a cart with it qualifies all the same.
+        Some(cart) => check_cart(input.offer, cart, &mut failures),
+        None if input.is_scope_empty => failures.push(Failure::EmptyScope),
+        None => {}
     }
     failures.extend(exclusive_conflict(input));
     if !policy.privacy.allows(input.user.consents, Purpose::Marketing) {

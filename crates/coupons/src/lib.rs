@@ -10,6 +10,7 @@ pub mod offer_catalog;
 pub mod options;
 pub mod propensity;
 pub mod rules;
+pub mod scope;
 pub mod scoring;
 pub mod stacking;
 pub mod targeting;

@@ -47,6 +47,8 @@ pub struct TargetingInput<'a> {
     pub view: &'a View,
     /// The usage of a user without a record.
     pub usage: &'a Usage,
+    /// Whether the offer covers no item at all (`scope::is_empty`), so that it has no targets.
+    pub is_scope_empty: bool,
     /// The scores, from the snapshot of the user set.
     pub scores: &'a Scores,
     /// The least score of a target; `None` for no limit.
@@ -306,6 +308,7 @@ fn assess_user(
         rules: input.rules,
         user,
         usage: own.as_ref().unwrap_or(input.usage),
+        is_scope_empty: input.is_scope_empty,
         history: Some(&history),
         view: Some(input.view),
         cart: None,

@@ -10,6 +10,7 @@ pub mod dictionary;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 pub mod floats;
+pub mod item_counts;
 pub mod overlay;
 pub mod parameters;
 pub mod parts;
@@ -26,6 +27,7 @@ use self::activity::Activity;
 use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
+use self::item_counts::ItemCounts;
 use self::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
 /// Generated from the list of parts; the type belongs to [`Snapshot`].
 pub use self::parts::SnapshotParts;
@@ -56,6 +58,7 @@ pub struct Snapshot {
     /// Transposed item weights, where the snapshot has any.
     reverse_item_weights: Option<ReverseNeighbors>,
     user_consents: Vec<Consents>,
+    item_counts: ItemCounts,
 }
 
 /// The reason why parts do not fit together.
@@ -84,6 +87,7 @@ impl Snapshot {
             reverse_item_neighbors: ReverseNeighbors::new(parts.item_neighbors.entries(), popularity),
             reverse_item_weights: item_weights.map(|lists| ReverseNeighbors::new(lists.entries(), popularity)),
             user_consents: user_consents(&parts),
+            item_counts: ItemCounts::new(&parts.catalog),
             parts,
         })
     }
@@ -124,6 +128,11 @@ impl Snapshot {
 
     pub fn catalog(&self) -> &Catalog {
         &self.parts.catalog
+    }
+
+    /// Returns how many items of the catalog each category and merchant has.
+    pub fn item_counts(&self) -> &ItemCounts {
+        &self.item_counts
     }
 
     /// Effective ratings, [users, items].

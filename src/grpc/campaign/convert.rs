@@ -2,6 +2,7 @@
 
 mod coupon;
 mod lift;
+mod warnings;
 
 use tonic::Status;
 
@@ -21,6 +22,7 @@ use domain::money::Currency;
 
 pub use self::coupon::{coupon_patch, new_coupon};
 pub use self::lift::lift_report;
+pub use self::warnings::warnings;
 
 pub fn campaign_id(id: String) -> Result<CampaignId, Status> {
     CampaignId::new(id).map_err(|error| invalid_argument(vec![error]))

@@ -3,6 +3,7 @@
 use tonic::Status;
 
 use crate::store::catalog::ItemSelection;
+use crate::store::catalog::categories::CategoryCount;
 use domain::access::Caller;
 use domain::error::InvalidField;
 use domain::id::{Category, ItemId, MerchantId};
@@ -99,5 +100,50 @@ impl ListItems {
                 page_size,
             });
         violations.finish(list)
+    }
+}
+
+pub struct ListCategories {
+    /// The merchant whose items count; `None` for all.
+    pub merchant: Option<MerchantId>,
+    pub after: String,
+    pub page_size: i64,
+}
+
+impl ListCategories {
+    /// Counts no items that `caller` may not see.
+    pub fn new(request: v1::ListCategoriesRequest, caller: &Caller) -> Result<Self, Status> {
+        let named = request.merchant_id.iter().map(String::as_str);
+        admission::check_merchants(caller, "merchant_id", named)?;
+        let mut violations = Violations::default();
+        let merchant = violations.check(request.merchant_id.map(MerchantId::new).transpose());
+        let page_size = violations.check(page::page_size(request.page_size));
+        let Some((merchant, page_size)) = merchant.zip(page_size) else {
+            return violations.finish(None);
+        };
+        let mut list = Self {
+            merchant: merchant.or_else(|| caller.merchant.clone()),
+            after: String::new(),
+            page_size,
+        };
+        let is_category = |name: &String| Category::new(name).is_ok();
+        let after = violations.check(page::cursor(&list.key(), &request.page_token, is_category));
+        list.after = after.flatten().unwrap_or_default();
+        violations.finish(Some(list))
+    }
+
+    /// Returns what a page token is bound to.
+    pub fn key(&self) -> (&'static str, Option<&str>) {
+        ("ListCategories", self.merchant.as_ref().map(MerchantId::as_str))
+    }
+}
+
+impl From<CategoryCount> for v1::Category {
+    fn from(count: CategoryCount) -> Self {
+        Self {
+            category: count.category.to_string(),
+            item_count: count.items,
+            listed_item_count: count.listed_items,
+        }
     }
 }

@@ -28,6 +28,8 @@ pub enum DefineError {
     UnknownCoupon(CouponId),
     #[error("there is no merchant {0}")]
     UnknownMerchant(MerchantId),
+    #[error("there are no merchants {}", first_names(.0))]
+    UnknownMerchants(Vec<MerchantId>),
     #[error("the campaign belongs to merchant {owner} and cannot refer to merchant {named}")]
     ForeignMerchant { owner: MerchantId, named: MerchantId },
     #[error("campaign {0} exists already, with other content")]
@@ -46,6 +48,17 @@ pub enum DefineError {
     Invalid(#[from] InvalidField),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Joins the first ten of `merchants`, and says how many more there are.
+fn first_names(merchants: &[MerchantId]) -> String {
+    const MAX_NAMES: usize = 10;
+    let names: Vec<&str> = merchants.iter().take(MAX_NAMES).map(MerchantId::as_str).collect();
+    let names = names.join(", ");
+    match merchants.len().saturating_sub(MAX_NAMES) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
 }
 
 /// Creates `campaign`. Returns the stored one if it exists already and differs at most in its salt.

@@ -30,7 +30,7 @@ pub async fn outcomes(pool: &Pool, campaign: &CampaignId) -> Result<(ArmOutcome,
                FROM exposures WHERE campaign_id = (SELECT id FROM campaign)
                ORDER BY user_id, exposed_at, coupon_id
            ), offers AS MATERIALIZED (
-               SELECT id, covers_all, categories, merchants FROM coupons
+               SELECT id, covers_all, categories, merchants, unseen_items FROM coupons
                WHERE campaign_id = (SELECT id FROM campaign)
            ), covered AS MATERIALIZED (
                SELECT items.id
@@ -38,6 +38,7 @@ pub async fn outcomes(pool: &Pool, campaign: &CampaignId) -> Result<(ArmOutcome,
                WHERE (campaign.merchant_id IS NULL OR items.merchant_id = campaign.merchant_id)
                  AND (EXISTS (SELECT FROM offers WHERE covers_all)
                       OR items.id IN (SELECT item_id FROM coupon_items WHERE coupon_id IN (SELECT id FROM offers))
+                      OR items.external_id IN (SELECT UNNEST(unseen_items) FROM offers)
                       OR items.category IN (SELECT UNNEST(categories) FROM offers)
                       OR merchants.external_id IN (SELECT UNNEST(merchants) FROM offers))
            ), orders AS (

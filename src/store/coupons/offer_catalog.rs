@@ -44,7 +44,10 @@ pub(in crate::store) async fn read_campaigns(connection: &mut Connection) -> Res
 pub(in crate::store) async fn read_coupons(connection: &mut Connection) -> Result<Vec<Coupon>, StoreError> {
     let mut items: HashMap<i64, Vec<ItemId>> = HashMap::new();
     let rows = sqlx::query!(
-        "SELECT coupon_id, items.external_id FROM coupon_items JOIN items ON items.id = item_id ORDER BY external_id"
+        r#"SELECT coupon_id AS "coupon_id!", items.external_id AS "external_id!"
+           FROM coupon_items JOIN items ON items.id = item_id
+           UNION SELECT id, UNNEST(unseen_items) FROM coupons
+           ORDER BY 2"#
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -24,7 +24,9 @@ const ROLES: [&str; 5] = ["service", "ingest", "marketer", "operator", "admin"];
 fn allowed(method: &str) -> &'static [&'static str] {
     match method {
         "CatalogService/UpsertMerchants" | "CatalogService/UpsertItems" => &["ingest"],
-        "CatalogService/GetItem" | "CatalogService/ListItems" => &["service", "ingest", "marketer", "operator"],
+        "CatalogService/GetItem" | "CatalogService/ListItems" | "CatalogService/ListCategories" => {
+            &["service", "ingest", "marketer", "operator"]
+        }
         "RatingService/UpsertRatings"
         | "RatingService/IngestRatings"
         | "RatingService/DeleteRating"

@@ -3,7 +3,7 @@
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use likemind::grpc::proto::v1::{
-    GetItemRequest, ItemFilter, ListItemsRequest, ListItemsResponse, ListSimilarItemsRequest,
+    GetItemRequest, ItemFilter, ListCategoriesRequest, ListItemsRequest, ListItemsResponse, ListSimilarItemsRequest,
 };
 use tonic::{Code, Status};
 
@@ -129,6 +129,34 @@ async fn a_merchants_key_lists_only_that_merchants_items() {
         assert!(!token.is_empty());
         let status = own.list(None, &token).await.unwrap_err();
         assert_invalid(&status, "INVALID_PAGE_TOKEN", &["page_token"]);
+    }
+}
+
+#[tokio::test]
+async fn a_merchants_key_counts_only_that_merchants_items_by_category() {
+    let Callers { own, all, .. } = &Callers::start().await;
+    let list = async |clients: &KeyedClients, merchant: Option<&str>| {
+        let request = ListCategoriesRequest {
+            merchant_id: merchant.map(str::to_owned),
+            ..ListCategoriesRequest::default()
+        };
+        let answer = clients.catalog.clone().list_categories(request).await?;
+        let counts = answer.into_inner().categories.into_iter();
+        Ok::<_, Status>(
+            counts
+                .map(|count| (count.category, count.item_count))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let half = shop::ITEMS as i64 / 2;
+    let (books, games) = (("books".to_owned(), half), ("games".to_owned(), half));
+    assert_eq!(list(all, None).await.unwrap(), [books.clone(), games]);
+    for merchant in [None, Some("m0")] {
+        assert_eq!(list(own, merchant).await.unwrap(), std::slice::from_ref(&books));
+    }
+    for foreign in ["m1", "nobody-is-called-this"] {
+        let status = list(own, Some(foreign)).await.unwrap_err();
+        assert_status(&status, Code::PermissionDenied, "FOREIGN_MERCHANT");
     }
 }
 

@@ -73,6 +73,7 @@ async fn a_coupon_has_defaults_for_every_field_that_is_not_given() {
         campaign_id: "k".to_owned(),
         discount: off(discount::Kind::AmountMinor(100)),
         scope: everything(),
+        scope_item_count: shop::ITEMS as i64,
         reservation_ttl_seconds: 900,
         rules: rules([]),
         min_cart_basis: MinCartBasis::BeforeDiscounts.into(),
@@ -83,12 +84,13 @@ async fn a_coupon_has_defaults_for_every_field_that_is_not_given() {
 }
 
 #[tokio::test]
-async fn a_coupon_reads_back_as_created_and_its_unknown_items_are_created_bare() {
+async fn a_coupon_reads_back_as_created_with_items_that_do_not_exist_yet() {
     let (_database, server, client) = serve_with_campaign().await;
     let full = a_full_coupon();
     let created = client.create_coupon(full.clone()).await.unwrap();
     let scope = covering(a_set(&["i00", "i01", "new one"], &["books", "games"], &["m0", "m1"]));
-    assert_eq!((created.scope.clone(), created.scope_item_count), (scope, 3));
+    assert_eq!((created.scope.clone(), created.scope_named_item_count), (scope, 3));
+    assert_eq!(created.scope_item_count, shop::ITEMS as i64);
     assert_eq!(
         (created.title.as_str(), created.max_discount_minor),
         ("Half the price", Some(1_000))
@@ -109,8 +111,8 @@ async fn a_coupon_reads_back_as_created_and_its_unknown_items_are_created_bare()
     let new_item = GetItemRequest {
         item_id: "new one".to_owned(),
     };
-    let found = server.catalog().await.get_item(new_item).await;
-    found.expect("the item is created without title and price");
+    let status = server.catalog().await.get_item(new_item).await.unwrap_err();
+    assert_status(&status, Code::NotFound, "ITEM_NOT_FOUND");
 }
 
 #[tokio::test]
@@ -150,6 +152,7 @@ async fn a_change_of_a_coupon_keeps_the_fields_that_it_does_not_name() {
         discount: off(discount::Kind::FreeShipping(true)),
         scope: covering(a_set(&["i00", "i02"], &[], &[])),
         scope_item_count: 2,
+        scope_named_item_count: 2,
         rule_value_count: 0,
         rules: rules([rule::Kind::NewUser(true)]),
         ..created
@@ -180,7 +183,8 @@ async fn limits_and_scope_of_a_coupon_can_be_cleared_but_not_cleared_and_set_at_
     let answer = client.rpc.clone().update_coupon(change.clone()).await.unwrap();
     let cleared = Coupon {
         scope: everything(),
-        scope_item_count: 0,
+        scope_item_count: shop::ITEMS as i64,
+        scope_named_item_count: 0,
         rule_value_count: 0,
         rules: rules([]),
         max_discount_minor: None,
@@ -400,8 +404,12 @@ async fn pages_of_coupons_hold_every_coupon_once_with_the_first_ten_items() {
     let (coupons, pages) = all_pages(async |token| client.list_coupons("a", 4, token).await.unwrap()).await;
     let found: Vec<&str> = coupons.iter().map(|coupon| coupon.coupon_id.as_str()).collect();
     assert_eq!((found, pages), (ids.to_vec(), 2));
-    let counts: Vec<i64> = coupons.iter().map(|coupon| coupon.scope_item_count).collect();
+    let counts: Vec<i64> = coupons.iter().map(|coupon| coupon.scope_named_item_count).collect();
     assert_eq!(counts, [12, 2, 4, 6, 8, 10]);
+    // The books are half of all items, and every other named item is one of them.
+    let covered: Vec<i64> = coupons.iter().map(|coupon| coupon.scope_item_count).collect();
+    let books = shop::ITEMS as i64 / 2;
+    assert_eq!(covered, [12, books + 1, books + 2, books + 3, books + 4, books + 5]);
     let first: Vec<&str> = more[..10].to_vec();
     assert_eq!(coupons[0].scope, covering(a_set(&first, &[], &[])));
     assert_eq!(

@@ -15,12 +15,13 @@ use likemind::grpc::proto::v1::{
     ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, DeleteRatingRequest, Discount,
     GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
     GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item,
-    ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, ListUserCouponsRequest,
-    Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
-    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
-    SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest, UpsertItemsRequest,
-    UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request, list_ratings_request,
+    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest,
+    ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
+    ListUserCouponsRequest, Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest,
+    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
+    SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest,
+    UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request,
+    list_ratings_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -354,6 +355,7 @@ fn catalog_calls(caller: &Caller) -> Calls {
         call!(caller.catalog.upsert_items(UpsertItemsRequest { items: vec![bare] })),
         call!(caller.catalog.get_item(GetItemRequest { item_id: item(0) })),
         call!(caller.catalog.list_items(ListItemsRequest::default())),
+        call!(caller.catalog.list_categories(ListCategoriesRequest::default())),
     ]
 }
 

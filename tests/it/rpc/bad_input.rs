@@ -27,7 +27,7 @@ use crate::support::postgres::TestDatabase;
 use crate::support::program::{Server, succeed};
 use crate::support::times::at;
 
-/// Starts a server with a snapshot of two users and two items, and more than one row in every list.
+/// Starts a server with a snapshot of two users and three items, and more than one row in every list.
 async fn serve() -> (TestDatabase, Server) {
     static TEMPLATE: OnceCell<TestDatabase> = OnceCell::const_new();
     let make = async || {
@@ -48,10 +48,10 @@ async fn serve() -> (TestDatabase, Server) {
 }
 
 async fn write_items_ratings_and_purchases(server: &Server) {
-    let items = ["x", "y"].map(|id| Item {
+    let items = ["x", "y", "z"].map(|id| Item {
         item_id: id.to_owned(),
         merchant_id: Some("acme".to_owned()),
-        category: Some("mugs".to_owned()),
+        category: Some(if id == "z" { "cups" } else { "mugs" }.to_owned()),
         ..Item::default()
     });
     let request = UpsertItemsRequest { items: items.to_vec() };

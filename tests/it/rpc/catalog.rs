@@ -2,8 +2,9 @@
 
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
 use likemind::grpc::proto::v1::{
-    EntryOutcome, EntryResult, GetItemRequest, Item, ListItemsRequest, Merchant, Money, PurchaseLine, Rating,
-    RecordPurchasesRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    Category, EntryOutcome, EntryResult, GetItemRequest, Item, ListCategoriesRequest, ListItemsRequest, Merchant,
+    Money, PurchaseLine, Rating, RecordPurchasesRequest, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest,
 };
 use tonic::Code;
 use tonic::transport::Channel;
@@ -287,6 +288,60 @@ async fn pages_of_items_hold_every_matching_item_once_in_byte_order() {
                 let size = if page_size == 0 { 100 } else { page_size as usize };
                 assert_eq!(pages, expected.len().div_ceil(size).max(1));
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_categories_count_their_items_in_byte_order() {
+    let database = TestDatabase::create().await;
+    let server = Server::start(&database);
+    let client = server.catalog().await;
+    // Item number n is of merchant n % 3 and category n % 5, none for 0, and listed unless n % 7 is 0.
+    let (merchants, categories) = (["acme", "other", "none"], ["", "cups", "Z", "é", "m"]);
+    let items: Vec<(usize, Item)> = (0..70)
+        .map(|number| {
+            let item = Item {
+                merchant_id: Some(merchants[number % 3].to_owned()),
+                category: Some(categories[number % 5].to_owned()).filter(|category| !category.is_empty()),
+                listed: Some(number % 7 > 0),
+                ..bare(&format!("n{number}"))
+            };
+            (number, item)
+        })
+        .collect();
+    put(&client, items.iter().map(|(_, item)| item.clone()).collect()).await;
+    for merchant in [None, Some("acme"), Some("nobody")] {
+        let count = |category: &str| {
+            let of = items.iter().filter(|(_, item)| {
+                item.category.as_deref() == Some(category)
+                    && merchant.is_none_or(|merchant| item.merchant_id.as_deref() == Some(merchant))
+            });
+            let (all, listed) = of.fold((0, 0), |(all, listed), (number, _)| {
+                (all + 1, listed + i64::from(number % 7 > 0))
+            });
+            Category {
+                category: category.to_owned(),
+                item_count: all,
+                listed_item_count: listed,
+            }
+        };
+        let counts = ["Z", "cups", "m", "é"].map(count).into_iter();
+        let expected: Vec<Category> = counts.filter(|category| category.item_count > 0).collect();
+        for page_size in [0, 1, 3] {
+            let (found, pages) = all_pages(async |page_token| {
+                let request = ListCategoriesRequest {
+                    page_size,
+                    page_token,
+                    merchant_id: merchant.map(str::to_owned),
+                };
+                let answer = client.clone().list_categories(request).await.unwrap().into_inner();
+                (answer.categories, answer.next_page_token)
+            })
+            .await;
+            assert_eq!(found, expected, "{merchant:?} by {page_size}");
+            let size = if page_size == 0 { 100 } else { page_size as usize };
+            assert_eq!(pages, expected.len().div_ceil(size).max(1));
         }
     }
 }

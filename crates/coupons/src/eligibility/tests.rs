@@ -4,6 +4,7 @@ use chrono::Duration;
 
 use super::super::holdout::arm_number;
 use super::super::rules::Users;
+use super::super::scope;
 use super::super::testing::{campaign, coupon, item_set, listed, noon};
 use super::*;
 use domain::campaign::{Audience, Campaign};
@@ -98,6 +99,7 @@ impl World {
                 rules: &CompiledRules::new(&offer, Some(&self.view), users),
                 user: &self.user,
                 usage: &self.usage,
+                is_scope_empty: scope::is_empty(&offer, &self.view),
                 history: Some(&history),
                 view: Some(&self.view),
                 cart: self.cart.as_ref(),

@@ -67,7 +67,8 @@ impl Code {
         }
     }
 
-    /// Returns whether only a cart can cause the failure. A budget may be too small for a cart, but also be used up.
+    /// Returns whether only a cart can cause the failure, unless the coupon covers no item at all. A budget may be too small for a
+    /// cart, but also be used up.
     pub fn needs_cart(self) -> bool {
         matches!(
             self,
@@ -92,7 +93,7 @@ impl Failure {
             Self::UserUnknown => Code::UserUnknown,
             Self::RuleFailed { .. } => Code::RuleFailed,
             Self::MinCartNotMet { .. } => Code::MinCartNotMet,
-            Self::NoQualifyingItem => Code::NoQualifyingItem,
+            Self::NoQualifyingItem | Self::EmptyScope => Code::NoQualifyingItem,
             Self::CurrencyMismatch { .. } => Code::CurrencyMismatch,
             Self::ExclusiveConflict { .. } => Code::ExclusiveConflict,
             Self::NoMarketingConsent { .. } => Code::NoMarketingConsent,
@@ -131,6 +132,7 @@ impl Failure {
                 ..
             } => format!("at least {} of covered items", money(*required_minor, *currency)),
             Self::NoQualifyingItem => "an item that the coupon covers".to_owned(),
+            Self::EmptyScope => "a coupon that covers an item of the catalog".to_owned(),
             Self::CurrencyMismatch { required, .. } => format!("a cart in {required}"),
             Self::ExclusiveConflict { .. } => "no coupon of another campaign together with an exclusive one".to_owned(),
             Self::NoMarketingConsent { .. } => "consent to marketing".to_owned(),
@@ -162,6 +164,7 @@ impl Failure {
                 seen_minor, currency, ..
             } => money(*seen_minor, *currency),
             Self::NoQualifyingItem => "the cart does not qualify: it holds no covered item".to_owned(),
+            Self::EmptyScope => "the coupon covers no item".to_owned(),
             Self::CurrencyMismatch { seen, .. } => format!("a cart in {seen}"),
             Self::ExclusiveConflict { with: Some(coupon) } => format!("coupon {coupon} is in use"),
             Self::ExclusiveConflict { with: None } => "another coupon is in use".to_owned(),

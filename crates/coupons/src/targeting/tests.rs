@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::Users;
+use crate::scope;
 use crate::scoring::{Explanation, RankBy, Scorer};
 use crate::testing::{campaign, coupon, listed, noon};
 use domain::campaign::{Campaign, Holdout};
@@ -209,6 +210,7 @@ impl World {
             rules: &CompiledRules::new(offer, Some(view), Users::One),
             user: &facts,
             usage: &usage,
+            is_scope_empty: scope::is_empty(offer, view),
             history: Some(&History::of_user(view, &facts.id)),
             view: Some(view),
             cart: None,
@@ -243,6 +245,7 @@ proptest! {
             policy: &policy,
             view: &view,
             usage: &world.usage(),
+            is_scope_empty: scope::is_empty(offer, &view),
             scores: &scores,
             min_score: world.min_score,
             reader: world.reader,

@@ -208,6 +208,21 @@ impl Overlay {
         self.new_items.get(item).map(|facts| borrow(facts))
     }
 
+    /// Returns the items of the snapshot whose facts have changed, in no order.
+    pub fn changed_items(&self) -> impl Iterator<Item = (ItemIndex, Facts<'_>)> {
+        self.known_items.iter().map(|(&item, facts)| (item, borrow(facts)))
+    }
+
+    /// The number of [`changed_items`](Self::changed_items).
+    pub fn n_changed_items(&self) -> usize {
+        self.known_items.len()
+    }
+
+    /// Returns the items that were added after the snapshot, in no order.
+    pub fn new_items(&self) -> impl Iterator<Item = (&ItemId, Facts<'_>)> {
+        self.new_items.iter().map(|(item, facts)| (item, borrow(facts)))
+    }
+
     /// Whether an item of this id was added after the snapshot.
     pub fn has_new_item(&self, item: &str) -> bool {
         self.new_items.contains_key(item)

@@ -8,7 +8,7 @@ use crate::admission::refusal::Refusal;
 use crate::grpc::convert::required;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
-use crate::store::coupons::StoredCoupon;
+use crate::store::coupons::stored::StoredCoupon;
 use domain::access::Caller;
 use domain::coupon::{
     Coupon, CouponPatch, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MAX_BASIS_POINTS,
@@ -408,7 +408,8 @@ impl From<StoredCoupon> for v1::Coupon {
                 reserved: stored.reserved,
                 redeemed: stored.redeemed,
             }),
-            scope_item_count: stored.item_count,
+            scope_item_count: stored.covered_count,
+            scope_named_item_count: stored.item_count,
             rule_value_count: stored.rule_value_count,
         }
     }

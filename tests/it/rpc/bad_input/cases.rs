@@ -4,11 +4,12 @@ use std::fmt;
 
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, DeleteRatingRequest, GetBiasReportRequest, GetItemRequest, GetServingStatusRequest,
-    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListItemsRequest,
-    ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
-    Merchant, Money, PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest,
-    RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest, UpsertMerchantsRequest,
-    UpsertRatingsRequest, list_purchases_request, list_ratings_request, recommend_request::Subject,
+    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListCategoriesRequest,
+    ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest,
+    ListSnapshotsRequest, Merchant, Money, PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest,
+    RecordPurchasesRequest, RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest,
+    UpsertMerchantsRequest, UpsertRatingsRequest, list_purchases_request, list_ratings_request,
+    recommend_request::Subject,
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
@@ -351,6 +352,8 @@ pub struct Tokens {
     pub purchases: Vec<String>,
     /// The tokens of all items, of a merchant, of a category, and of both.
     pub items: Vec<String>,
+    /// The tokens of merchant acme and of all merchants.
+    pub categories: Vec<String>,
     pub snapshots: Vec<String>,
     /// The tokens of merchant acme and of all merchants.
     pub campaigns: Vec<String>,
@@ -364,6 +367,7 @@ impl Tokens {
             &self.ratings,
             &self.purchases,
             &self.items,
+            &self.categories,
             &self.snapshots,
             &self.campaigns,
             &self.coupons,
@@ -440,6 +444,11 @@ fn catalog_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
         "CatalogService/ListItems" => {
             let mut cases = tokens.page(&tokens.items[3]);
             cases.extend([id("merchant_id").or_absent(), id("category").or_absent()]);
+            cases
+        }
+        "CatalogService/ListCategories" => {
+            let mut cases = tokens.page(&tokens.categories[0]);
+            cases.push(id("merchant_id").or_absent());
             cases
         }
         _ => return None,
@@ -609,6 +618,11 @@ fn catalog_requests(method: &str) -> Option<Vec<Vec<u8>>> {
             page_token: String::new(),
             merchant_id: Some("acme".to_owned()),
             category: Some("mugs".to_owned()),
+        })],
+        "CatalogService/ListCategories" => vec![encoded(ListCategoriesRequest {
+            page_size: 1,
+            page_token: String::new(),
+            merchant_id: Some("acme".to_owned()),
         })],
         _ => return None,
     })

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use likemind::grpc::proto::v1::{
-    ListCampaignsRequest, ListCouponsRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
-    ListSnapshotsRequest, list_purchases_request, list_ratings_request,
+    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListItemsRequest, ListPurchasesRequest,
+    ListRatingsRequest, ListSnapshotsRequest, list_purchases_request, list_ratings_request,
 };
 use serde_json::{Value, json};
 use tonic::Status;
@@ -44,6 +44,16 @@ async fn items_token(server: &Server, merchant_id: Option<&str>, category: Optio
         ..ListItemsRequest::default()
     };
     let answer = server.catalog().await.list_items(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn categories_token(server: &Server, merchant_id: Option<&str>) -> String {
+    let request = ListCategoriesRequest {
+        page_size: 1,
+        merchant_id: merchant_id.map(str::to_owned),
+        ..ListCategoriesRequest::default()
+    };
+    let answer = server.catalog().await.list_categories(request).await;
     answer.unwrap().into_inner().next_page_token
 }
 
@@ -100,6 +110,10 @@ pub async fn tokens(server: &Server) -> Tokens {
             items_token(server, Some("acme"), None).await,
             items_token(server, None, Some("mugs")).await,
             items_token(server, Some("acme"), Some("mugs")).await,
+        ],
+        categories: vec![
+            categories_token(server, Some("acme")).await,
+            categories_token(server, None).await,
         ],
         snapshots: vec![snapshots_token(server).await],
     };

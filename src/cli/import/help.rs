@@ -11,7 +11,7 @@ Fields (those with * are required: map them, set them, or have a column of the s
   merchants  merchant_id* name
   campaigns  campaign_id* merchant_id name state starts_at* currency* priority exclusive audience
              holdout_basis_points, one of ends_at and ends_on*, and budget or budget_minor
-  coupons    coupon_id* campaign_id* title currency* max_discount_minor min_cart_minor covers
+  coupons    coupon_id* campaign_id* title currency* max_discount_minor min_cart_minor min_cart_basis covers
              per_user_cap total_cap, and one of percent, amount, amount_minor and free_shipping*
   coupon-items  coupon_id* item_id*
   assignments   campaign_id* user_id*
@@ -32,7 +32,8 @@ Values:
   state is draft, scheduled, active, paused or ended. Without state, a new campaign has ended if its
   window is over, and is a draft otherwise. ends_on is the last day of a campaign, ends_at the first
   instant after its end. audience is all or assigned. covers is all or items; items are those imported
-  as coupon-items.
+  as coupon-items. min_cart_basis is before_discounts or after_discounts: whether min_cart_minor is
+  compared with the cart before or after the discounts of other coupons.
   Import campaigns before their coupons and assignments, and coupons before their items and
   redemptions: lines that refer to unknown records are rejected. A redemption without redemption_id
   is identified by coupon, user and instant.

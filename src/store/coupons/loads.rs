@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::campaign::{Audience, CampaignState, Window};
-use domain::coupon::{DEFAULT_RESERVATION_TTL_SECONDS, Discount};
+use domain::coupon::{DEFAULT_RESERVATION_TTL_SECONDS, Discount, MinCartBasis};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;
@@ -47,6 +47,7 @@ pub struct CouponLoad {
     pub currency: Currency,
     pub max_discount_minor: Option<i64>,
     pub min_cart_minor: Option<i64>,
+    pub min_cart_basis: Option<MinCartBasis>,
     /// Whether the coupon covers every item that its campaign may cover, instead of the items that it names.
     pub covers_all: Option<bool>,
     pub per_user_cap: Option<i32>,
@@ -298,6 +299,7 @@ struct CouponColumns {
     amounts: Vec<Option<i64>>,
     max_discounts: Vec<Option<i64>>,
     min_carts: Vec<Option<i64>>,
+    min_cart_bases: Vec<Option<String>>,
     covers_all: Vec<Option<bool>>,
     per_user_caps: Vec<Option<i32>>,
     total_caps: Vec<Option<i64>>,
@@ -320,6 +322,9 @@ impl CouponColumns {
             amounts: column(coupons, |coupon| amount_of(coupon.discount)),
             max_discounts: column(coupons, |coupon| coupon.max_discount_minor),
             min_carts: column(coupons, |coupon| coupon.min_cart_minor),
+            min_cart_bases: column(coupons, |coupon| {
+                coupon.min_cart_basis.map(|basis| basis.as_str().to_owned())
+            }),
             covers_all: column(coupons, |coupon| coupon.covers_all),
             per_user_caps: column(coupons, |coupon| coupon.per_user_cap),
             total_caps: column(coupons, |coupon| coupon.total_cap),
@@ -334,18 +339,21 @@ impl CouponColumns {
              percent_basis_points = given.percent, amount_minor = given.amount,
              max_discount_minor = COALESCE(given.max_discount, old.max_discount_minor),
              min_cart_minor = COALESCE(given.min_cart, old.min_cart_minor),
+             min_cart_basis = COALESCE(given.min_cart_basis, old.min_cart_basis),
              covers_all = COALESCE(given.covers_all, old.covers_all),
              per_user_cap = COALESCE(given.per_user_cap, old.per_user_cap)
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
-                     $8::boolean[], $9::integer[])
-             AS given (external_id, title, discount, percent, amount, max_discount, min_cart, covers_all, per_user_cap)
+                     $8::boolean[], $9::integer[], $10::text[])
+             AS given (external_id, title, discount, percent, amount, max_discount, min_cart, covers_all, per_user_cap,
+                       min_cart_basis)
          WHERE old.external_id = given.external_id
            AND (old.title, old.discount, old.percent_basis_points, old.amount_minor, old.max_discount_minor,
-                old.min_cart_minor, old.covers_all, old.per_user_cap)
+                old.min_cart_minor, old.covers_all, old.per_user_cap, old.min_cart_basis)
                IS DISTINCT FROM
                (COALESCE(given.title, old.title), given.discount, given.percent, given.amount,
                 COALESCE(given.max_discount, old.max_discount_minor), COALESCE(given.min_cart, old.min_cart_minor),
-                COALESCE(given.covers_all, old.covers_all), COALESCE(given.per_user_cap, old.per_user_cap))
+                COALESCE(given.covers_all, old.covers_all), COALESCE(given.per_user_cap, old.per_user_cap),
+                COALESCE(given.min_cart_basis, old.min_cart_basis))
          RETURNING old.external_id",
             &self.ids,
             &self.titles as &[Option<String>],
@@ -356,6 +364,7 @@ impl CouponColumns {
             &self.min_carts as &[Option<i64>],
             &self.covers_all as &[Option<bool>],
             &self.per_user_caps as &[Option<i32>],
+            &self.min_cart_bases as &[Option<String>],
         )
         .fetch_all(connection)
         .await?)
@@ -366,13 +375,14 @@ impl CouponColumns {
         Ok(sqlx::query_scalar!(
             "INSERT INTO coupons
              (external_id, campaign_id, title, discount, percent_basis_points, amount_minor, max_discount_minor,
-              min_cart_minor, covers_all, per_user_cap, reservation_ttl_seconds)
+              min_cart_minor, covers_all, per_user_cap, reservation_ttl_seconds, min_cart_basis)
          SELECT external_id, campaign_id, COALESCE(title, ''), discount, percent, amount, max_discount,
-                COALESCE(min_cart, 0), COALESCE(covers_all, false), per_user_cap, $11
+                COALESCE(min_cart, 0), COALESCE(covers_all, false), per_user_cap, $11,
+                COALESCE(min_cart_basis, 'before_discounts')
          FROM UNNEST($1::text[], $2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[],
-                     $8::bigint[], $9::boolean[], $10::integer[])
+                     $8::bigint[], $9::boolean[], $10::integer[], $12::text[])
              AS given (external_id, campaign_id, title, discount, percent, amount, max_discount, min_cart, covers_all,
-                       per_user_cap)
+                       per_user_cap, min_cart_basis)
          ON CONFLICT (external_id) DO NOTHING RETURNING external_id",
             &self.ids,
             &self.campaign_ids,
@@ -385,6 +395,7 @@ impl CouponColumns {
             &self.covers_all as &[Option<bool>],
             &self.per_user_caps as &[Option<i32>],
             DEFAULT_RESERVATION_TTL_SECONDS,
+            &self.min_cart_bases as &[Option<String>],
         )
         .fetch_all(connection)
         .await?)

@@ -182,6 +182,20 @@ async fn coupons_and_their_items_are_stored_and_bad_ones_rejected() {
         7
     );
 
+    let bases = "coupon_id,campaign_id,percent,currency,min_cart_minor,min_cart_basis\n\
+                 b1,l,10,USD,500,after_discounts\n\
+                 b2,l,10,USD,500,\n\
+                 b3,l,10,USD,500,sometimes\n";
+    let rejected = [["4", "min_cart_basis", "UNKNOWN_MIN_CART_BASIS"]];
+    files.check("coupons", bases, [2, 0, 1], &rejected);
+    // An empty cell keeps what is stored.
+    let again = "coupon_id,campaign_id,percent,currency,min_cart_basis\nb1,l,10,USD,\nb2,l,10,USD,before_discounts\n";
+    files.check("coupons", again, [0, 2, 0], &[]);
+    let after = "SELECT count(*) FROM coupons WHERE min_cart_basis = 'after_discounts' AND external_id = 'b1'";
+    assert_eq!(files.number(after).await, 1);
+    let after = "SELECT count(*) FROM coupons WHERE min_cart_basis = 'after_discounts'";
+    assert_eq!(files.number(after).await, 1);
+
     let items = "coupon_id,item_id\nk1,green\nk1,black\nnone,black\nk1,green\nl1,green\n";
     files.check(
         "coupon-items",

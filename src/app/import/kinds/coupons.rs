@@ -10,7 +10,7 @@ use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, CouponItemLoad, CouponLoad};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use domain::coupon::{Discount, MAX_BASIS_POINTS};
+use domain::coupon::{Discount, MAX_BASIS_POINTS, MinCartBasis};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::item::check_text;
@@ -25,6 +25,7 @@ pub(in super::super) struct Coupons {
     currency: Field<Currency>,
     max_discount_minor: Option<Field<i64>>,
     min_cart_minor: Option<Field<i64>>,
+    min_cart_basis: Option<Field<MinCartBasis>>,
     covers_all: Option<Field<bool>>,
     per_user_cap: Option<Field<i32>>,
     total_cap: Option<Field<i64>>,
@@ -79,6 +80,7 @@ impl RecordKind for Coupons {
         "currency",
         "max_discount_minor",
         "min_cart_minor",
+        "min_cart_basis",
         "covers",
         "per_user_cap",
         "total_cap",
@@ -114,6 +116,7 @@ impl RecordKind for Coupons {
             currency: columns.required("currency", currency)?,
             max_discount_minor: columns.optional("max_discount_minor", at_least(numbers, "max_discount_minor", 1))?,
             min_cart_minor: columns.optional("min_cart_minor", at_least(numbers, "min_cart_minor", 0))?,
+            min_cart_basis: columns.optional("min_cart_basis", |text| text.trim_ascii().parse())?,
             covers_all: columns.optional("covers", covers_all)?,
             per_user_cap: columns.optional("per_user_cap", at_least(numbers, "per_user_cap", 1))?,
             total_cap: columns.optional("total_cap", at_least(numbers, "total_cap", 0))?,
@@ -132,6 +135,7 @@ impl RecordKind for Coupons {
             currency,
             max_discount_minor: optional(&self.max_discount_minor, record)?,
             min_cart_minor: optional(&self.min_cart_minor, record)?,
+            min_cart_basis: optional(&self.min_cart_basis, record)?,
             covers_all: optional(&self.covers_all, record)?,
             per_user_cap: optional(&self.per_user_cap, record)?,
             total_cap: optional(&self.total_cap, record)?,

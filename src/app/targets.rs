@@ -17,7 +17,7 @@ use crate::store::coupons::audience::{
 use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use coupons::eligibility::{Failure, Policy, Reader, campaign_failures};
+use coupons::eligibility::{Failure, Policy, campaign_failures};
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, Users};
 use coupons::scope;
@@ -32,7 +32,6 @@ use recommender::snapshot::Snapshot;
 use recommender::snapshot::dictionary::ItemIndex;
 use recommender::snapshot::view::View;
 
-use super::eligibility::reader;
 
 /// The size of the first batch, small so that the first row comes soon. Each batch is twice as long as the one before.
 const FIRST_BATCH: usize = 64;
@@ -390,7 +389,6 @@ async fn rank_audience(
         policy,
         scores,
         min_score: request.min_score,
-        reader: reader(&request.caller),
     };
     let ranking = compute(move || task.rank(read)).await??;
     Ok(RankedAudience { scorer, keys, ranking })
@@ -405,7 +403,6 @@ struct RankingTask {
     policy: Policy,
     scores: Scores,
     min_score: Option<f64>,
-    reader: Reader,
 }
 
 impl RankingTask {
@@ -422,7 +419,6 @@ impl RankingTask {
             is_scope_empty: scope::is_empty(&self.offer, &self.view),
             scores: &self.scores,
             min_score: self.min_score,
-            reader: self.reader,
             now: read.now,
         };
         Ok(RankedTargets::new(audience, read.particulars, &question))

@@ -49,8 +49,9 @@ pub(super) struct TargetsArgs {
 }
 
 const AFTER_HELP: &str = "\
-Rows go to standard output; the numbers of eligible and excluded users go to standard error. Users who object to
-marketing or are suppressed while the command runs are left out of the remaining rows.
+Rows go to standard output; the numbers of eligible and excluded users go to standard error, for jsonl as one JSON
+object. Each excluded user counts once, by the first reason, and in a second column by every reason. Users who object
+to marketing or are suppressed while the command runs are left out of the remaining rows.
 
 Exit codes:
   0  success
@@ -92,7 +93,10 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
     let policy = Policy::new(config.privacy, &config.coupons);
     let listed = match Targets::open(&database.pool, &live, policy, request(args)).await {
         Ok(mut targets) => {
-            eprintln!("{}", describe(targets.header()));
+            match format {
+                Format::Csv => eprintln!("{}", describe(targets.header())),
+                Format::Jsonl => eprintln!("{}", header_json(targets.header())),
+            }
             let listed = tokio::select! {
                 listed = list(&mut targets, format, explain) => listed,
                 () = interrupt.cancelled() => Ok(Exit::Interrupted),
@@ -147,20 +151,50 @@ fn request(args: TargetsArgs) -> TargetsRequest {
     }
 }
 
-fn describe(header: &Header) -> String {
-    let by = match header.by {
+fn by_name(by: RankBy) -> &'static str {
+    match by {
         RankBy::Affinity => "affinity",
         RankBy::Propensity => "propensity",
-    };
+    }
+}
+
+/// Says in words how many users are eligible, and how many are not and why.
+fn describe(header: &Header) -> String {
     let counts = &header.counts;
     let mut text = format!(
-        "coupon {}, ranked by {by} with snapshot {}: {} users, of whom {} are eligible",
-        header.coupon, header.snapshot_version, counts.audience, counts.eligible
+        "coupon {}, ranked by {} with snapshot {}: {} users, of whom {} are eligible",
+        header.coupon,
+        by_name(header.by),
+        header.snapshot_version,
+        counts.audience,
+        counts.eligible
     );
-    for (code, users) in &counts.excluded {
-        text.push_str(&format!("\n  {:<22} {users}", code.name()));
+    if counts.excluded.is_empty() {
+        return text;
     }
+    let widest = counts.audience.to_string().len().max("by first reason".len());
+    text.push_str(&format!("\n  {:<22} {:>widest$}  {:>widest$}", "excluded", "by first reason", "by any reason"));
+    for (code, users) in &counts.excluded {
+        text.push_str(&format!("\n  {:<22} {:>widest$}  {:>widest$}", code.name(), users.first, users.all));
+    }
+    let excluded: usize = counts.excluded.values().map(|users| users.first).sum();
+    text.push_str(&format!("\n  {:<22} {excluded:>widest$}", "all reasons"));
     text
+}
+
+fn header_json(header: &Header) -> Value {
+    let counts = &header.counts;
+    let excluded = counts.excluded.iter().map(|(code, users)| {
+        json!({ "reason": code.name(), "users_by_first_reason": users.first, "users": users.all })
+    });
+    json!({
+        "coupon_id": header.coupon.as_str(),
+        "by": by_name(header.by),
+        "snapshot_version": header.snapshot_version,
+        "audience_count": counts.audience,
+        "eligible_count": counts.eligible,
+        "excluded": excluded.collect::<Vec<_>>(),
+    })
 }
 
 /// Prints the rows until the end, or until the reader closes the pipe.

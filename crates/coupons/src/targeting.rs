@@ -12,7 +12,7 @@ use domain::time::Timestamp;
 use recommender::snapshot::dictionary::UserIndex;
 use recommender::snapshot::view::View;
 
-use super::eligibility::{Assessment, AssessmentInput, Code, Failure, Policy, Reader, Usage, UserFacts, assess};
+use super::eligibility::{Assessment, AssessmentInput, Code, Failure, Policy, Usage, UserFacts, assess};
 use super::offer_catalog::{Offer, OfferCatalog};
 use super::rules::CompiledRules;
 use super::rules::history::History;
@@ -53,7 +53,6 @@ pub struct TargetingInput<'a> {
     pub scores: &'a Scores,
     /// The least score of a target; `None` for no limit.
     pub min_score: Option<f64>,
-    pub reader: Reader,
     pub now: Timestamp,
 }
 
@@ -64,15 +63,27 @@ pub struct Counts {
     pub audience: usize,
     /// The targets, before limit and minimum score.
     pub eligible: usize,
-    /// The other users, by reason. A user with several reasons counts for each.
-    pub excluded: BTreeMap<Code, usize>,
+    /// The other users, by reason. The control group is counted under its own name, whoever reads it: the counts tell of no user.
+    pub excluded: BTreeMap<Code, Excluded>,
+}
+
+/// The numbers of users with one reason to be excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Excluded {
+    /// The users for whom it is the first of their reasons, in the order of the codes. Over all reasons these are the users who
+    /// are not targets.
+    pub first: usize,
+    /// All users who have the reason, whatever else they have.
+    pub all: usize,
 }
 
 impl Counts {
     fn plus(mut self, other: Self) -> Self {
         self.eligible += other.eligible;
         for (code, users) in other.excluded {
-            *self.excluded.entry(code).or_default() += users;
+            let own = self.excluded.entry(code).or_default();
+            own.first += users.first;
+            own.all += users.all;
         }
         self
     }
@@ -256,7 +267,7 @@ fn assess_chunk(
         let arm = arm(&assessment);
         match arm {
             Arm::Offered => counts.eligible += 1,
-            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, assessment, input.reader),
+            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, &assessment),
         }
         let may_profile = input.view.privacy.allows(consents, Purpose::Profiling);
         let known = known.filter(|_| may_profile);
@@ -327,13 +338,14 @@ fn arm(assessment: &Assessment) -> Arm {
     }
 }
 
-fn count(excluded: &mut BTreeMap<Code, usize>, assessment: Assessment, reader: Reader) {
-    let failures = assessment.for_reader(reader).failures;
-    let mut codes: Vec<Code> = failures.iter().map(Failure::code).collect();
+fn count(excluded: &mut BTreeMap<Code, Excluded>, assessment: &Assessment) {
+    let mut codes: Vec<Code> = assessment.failures.iter().map(Failure::code).collect();
     // The failures are in the order of the codes, so equal codes are adjacent.
     codes.dedup();
-    for code in codes {
-        *excluded.entry(code).or_default() += 1;
+    for (position, code) in codes.into_iter().enumerate() {
+        let users = excluded.entry(code).or_default();
+        users.all += 1;
+        users.first += usize::from(position == 0);
     }
 }
 

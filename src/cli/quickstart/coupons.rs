@@ -107,10 +107,12 @@ fn header_in_words(header: &Value) -> String {
     let count = |value: &Value| HumanCount(value.as_u64().unwrap_or(0)).to_string();
     let excluded: Vec<String> = array(&header["excluded"])
         .iter()
+        // Users who have the reason, but another one before it, are counted there.
+        .filter(|reason| !reason["users_by_first_reason"].is_null())
         .map(|reason| {
             format!(
                 "{} {}",
-                count(&reason["users"]),
+                count(&reason["users_by_first_reason"]),
                 excluded_because(text(&reason["code"]))
             )
         })

@@ -32,7 +32,6 @@ struct World {
     attributes: BTreeSet<usize>,
     max_exposures: Option<u32>,
     min_score: Option<f64>,
-    reader: Reader,
 }
 
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -69,7 +68,6 @@ fn any_world() -> impl Strategy<Value = World> {
     let asked = (
         prop::option::of(1u32..3),
         prop::option::of(prop_oneof![Just(0.0), Just(0.5), Just(2.0)]),
-        prop_oneof![Just(Reader::Operator), Just(Reader::Other)],
     );
     (users(), definition, facts, asked).prop_map(|(audience, definition, facts, asked)| {
         let (rules, per_user_cap, is_exclusive, other_is_exclusive, basis_points) = definition;
@@ -101,7 +99,6 @@ fn any_world() -> impl Strategy<Value = World> {
             attributes,
             max_exposures: asked.0,
             min_score: asked.1,
-            reader: asked.2,
         }
     })
 }
@@ -248,7 +245,6 @@ proptest! {
             is_scope_empty: scope::is_empty(offer, &view),
             scores: &scores,
             min_score: world.min_score,
-            reader: world.reader,
             now: noon(15),
         });
 
@@ -258,9 +254,11 @@ proptest! {
             let assessment = world.assess_alone(user, &view, &policy);
             let (is_target, is_held_out) = (assessment.is_target(), assessment.is_held_out_target());
             counts.eligible += usize::from(is_target);
-            let codes = assessment.for_reader(world.reader).failures.iter().map(Failure::code).collect::<BTreeSet<_>>();
-            for code in codes {
-                *counts.excluded.entry(code).or_default() += 1;
+            let codes: BTreeSet<Code> = assessment.failures.iter().map(Failure::code).collect();
+            for code in &codes {
+                let users = counts.excluded.entry(*code).or_default();
+                users.all += 1;
+                users.first += usize::from(Some(code) == codes.first());
             }
             let consents = Consents::from_bits(world.consents[user]).unwrap();
             let index = view.snapshot.users().find(USERS[user])
@@ -272,6 +270,8 @@ proptest! {
         }
         expected.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(b.id)));
         prop_assert_eq!(ranking.counts(), &counts);
+        let left_out: usize = counts.excluded.values().map(|users| users.first).sum();
+        prop_assert_eq!(counts.eligible + left_out, counts.audience);
         let found: Vec<RankedUser> = (0..ranking.len()).map(|position| ranking.get(position)).collect();
         prop_assert_eq!(&found, &expected);
         for (position, ranked) in found.iter().enumerate() {

@@ -144,7 +144,8 @@ impl Rows {
     pub fn header(&self, header: &Header) -> v1::StreamCouponTargetsResponse {
         let excluded = header.counts.excluded.iter().map(|(&reason, &users)| v1::ReasonCount {
             code: code(reason).into(),
-            users: users as i64,
+            users: users.all as i64,
+            users_by_first_reason: users.first as i64,
         });
         message(v1::stream_coupon_targets_response::Message::Header(v1::TargetsHeader {
             snapshot_version: header.snapshot_version,

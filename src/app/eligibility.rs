@@ -199,6 +199,8 @@ pub struct Listed {
     /// Best first.
     pub coupons: Vec<ListedCoupon>,
     pub user: UserId,
+    /// Whether the coupons are logged as offered.
+    pub is_logged: bool,
     /// The coupons that the user is exposed to for the first time, which are to be logged, and whether the user is held out.
     pub exposures: Vec<(CouponId, bool)>,
 }
@@ -278,6 +280,7 @@ impl EligibilityInputs {
             personalized,
             coupons,
             user: self.request.user.clone(),
+            is_logged: !request.preview,
             exposures,
         }
     }

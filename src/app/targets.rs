@@ -73,6 +73,8 @@ pub struct Header {
     pub coupon: CouponId,
     pub by: RankBy,
     pub counts: Counts,
+    /// Whether the users are logged as offered and held out.
+    pub is_logged: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +157,7 @@ impl Targets {
             coupon: request.coupon.clone(),
             by: request.by,
             counts: ranking.counts().clone(),
+            is_logged: !request.preview,
         };
         let next = request
             .after

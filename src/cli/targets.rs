@@ -40,18 +40,28 @@ pub(super) struct TargetsArgs {
     /// The format of the rows
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
+    /// The format of the numbers of users on standard error
+    #[arg(long, value_enum, default_value_t = CountsFormat::Text)]
+    counts: CountsFormat,
     /// Explain each score
     #[arg(long)]
     explain: bool,
-    /// Do not log the targets as offered or held out
+    /// Log the listed users as offered, and those who are held out as such; without it nothing is logged
     #[arg(long)]
+    log: bool,
+    /// Log nobody; this is the default
+    #[arg(long, hide = true, conflicts_with = "log")]
     preview: bool,
 }
 
 const AFTER_HELP: &str = "\
-Rows go to standard output; the numbers of eligible and excluded users go to standard error, for jsonl as one JSON
-object. Each excluded user counts once, by the first reason, and in a second column by every reason. Users who object
+Rows go to standard output; the numbers of eligible and excluded users go to standard error, with whether the list is
+logged. Each excluded user counts once, by the first reason, and in a second column by every reason. Users who object
 to marketing or are suppressed while the command runs are left out of the remaining rows.
+
+Without --log the list is a preview: nobody counts as offered, neither for the cap on offers nor for the effect of the
+campaign. Use --log when the coupon is sent to the listed users; the rows that are printed are then logged, with the
+users held out among them.
 
 Exit codes:
   0  success
@@ -75,6 +85,13 @@ enum Format {
     Jsonl,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CountsFormat {
+    Text,
+    /// One JSON object
+    Json,
+}
+
 fn coupon(text: &str) -> Result<CouponId, String> {
     CouponId::new(text).map_err(|error| error.message)
 }
@@ -88,14 +105,14 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
     let interrupt = process::shutdown_requested();
     let database = Database::open(&config, Purpose::Job).await?;
     let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
-    let format = args.format;
+    let (format, counts) = (args.format, args.counts);
     let explain = args.explain;
     let policy = Policy::new(config.privacy, &config.coupons);
     let listed = match Targets::open(&database.pool, &live, policy, request(args)).await {
         Ok(mut targets) => {
-            match format {
-                Format::Csv => eprintln!("{}", describe(targets.header())),
-                Format::Jsonl => eprintln!("{}", header_json(targets.header())),
+            match counts {
+                CountsFormat::Text => eprintln!("{}", describe(targets.header())),
+                CountsFormat::Json => eprintln!("{}", header_json(targets.header())),
             }
             let listed = tokio::select! {
                 listed = list(&mut targets, format, explain) => listed,
@@ -141,7 +158,8 @@ fn request(args: TargetsArgs) -> TargetsRequest {
         min_score: args.min_score,
         after: None,
         explain: args.explain,
-        preview: args.preview,
+        // `--preview` says what holds without `--log` anyway.
+        preview: !args.log || args.preview,
         caller: Arc::new(Caller {
             key: None,
             name: process::actor().into(),
@@ -169,6 +187,10 @@ fn describe(header: &Header) -> String {
         counts.audience,
         counts.eligible
     );
+    text.push_str(match header.is_logged {
+        true => "; the listed users are logged as offered",
+        false => "; a preview, nobody is logged as offered (--log)",
+    });
     if counts.excluded.is_empty() {
         return text;
     }
@@ -193,6 +215,7 @@ fn header_json(header: &Header) -> Value {
         "snapshot_version": header.snapshot_version,
         "audience_count": counts.audience,
         "eligible_count": counts.eligible,
+        "logged": header.is_logged,
         "excluded": excluded.collect::<Vec<_>>(),
     })
 }

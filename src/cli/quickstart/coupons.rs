@@ -99,7 +99,7 @@ async fn show_targets(demo: &mut Demo, commands: &mut Commands) -> anyhow::Resul
         }
     }
     commands.call(TARGETS, &request);
-    commands.likemind(&["targets", YOGURT, "--by", by, "--limit", "10", "--explain", "--preview"]);
+    commands.likemind(&["targets", YOGURT, "--by", by, "--limit", "10", "--explain"]);
     Ok(first)
 }
 

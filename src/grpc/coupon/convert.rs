@@ -89,6 +89,7 @@ pub fn listed(listed: Listed) -> v1::ListUserCouponsResponse {
     v1::ListUserCouponsResponse {
         snapshot_version: listed.snapshot_version,
         personalized: listed.personalized,
+        logged: listed.is_logged,
         coupons: listed.coupons.into_iter().zip(1..).map(user_coupon).collect(),
     }
 }

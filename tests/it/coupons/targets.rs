@@ -93,6 +93,16 @@ fn excluded(header: &TargetsHeader) -> BTreeMap<ReasonCode, i64> {
     counts.map(|count| (count.code(), count.users)).collect()
 }
 
+/// Returns the number of users by the first of their reasons, and by any, and checks that the first add up.
+fn excluded_by_first_reason(header: &TargetsHeader) -> BTreeMap<ReasonCode, (i64, i64)> {
+    let counts = header.excluded.iter();
+    let by_reason = counts.map(|count| (count.code(), (count.users_by_first_reason, count.users)));
+    let by_reason: BTreeMap<ReasonCode, (i64, i64)> = by_reason.collect();
+    let left_out: i64 = by_reason.values().map(|(first, _)| first).sum();
+    assert_eq!(header.eligible_count + left_out, header.audience_count, "{header:?}");
+    by_reason
+}
+
 /// Returns the affinity of every user, from the similarities that the server tells and the ratings of the shop.
 async fn affinities(server: &Server, key: Option<&str>, covered: &[usize]) -> Vec<f64> {
     let mut client = RecommendationServiceClient::with_interceptor(server.channel().await, WithKey::new(key));
@@ -326,6 +336,16 @@ async fn the_header_counts_the_excluded_users_by_reason() {
     ]);
     assert_eq!(excluded(&header), counts);
     assert_eq!((header.audience_count, header.eligible_count), (10, 4));
+    // u000 is suppressed too, which counts among all reasons alone.
+    let counts = BTreeMap::from([
+        (ReasonCode::AlreadyRedeemed, (1, 1)),
+        (ReasonCode::UserCapReached, (1, 1)),
+        (ReasonCode::Suppressed, (1, 2)),
+        (ReasonCode::NoMarketingConsent, (1, 1)),
+        (ReasonCode::ExclusiveConflict, (1, 1)),
+        (ReasonCode::FrequencyCapped, (1, 1)),
+    ]);
+    assert_eq!(excluded_by_first_reason(&header), counts);
     let listed: BTreeSet<&str> = users_of(&targets).into_iter().collect();
     assert_eq!(listed, BTreeSet::from(["u004", "u005", "u008", "u009"]));
     // A user who objects to profiling is a target, but scored as if nothing were known.
@@ -378,9 +398,11 @@ async fn held_out_users_are_logged_and_not_listed() {
         BTreeMap::from([(ReasonCode::HeldOut, held_out as i64)])
     );
 
-    let (_, rows) = list(&server, StreamCouponTargetsRequest { limit: 20, ..asked() })
+    assert!(!header.logged);
+    let (header, rows) = list(&server, StreamCouponTargetsRequest { limit: 20, ..asked() })
         .await
         .unwrap();
+    assert!(header.logged);
     let last = users_of(&all).iter().position(|id| *id == rows[19].user_id).unwrap();
     let expected: BTreeMap<String, bool> = users_of(&all)[..=last]
         .iter()
@@ -591,9 +613,22 @@ async fn a_merchants_key_lists_only_its_own_coupons_and_explains_only_by_its_own
             full.items.len() + full.other_items as usize
         );
     }
-    // For a marketer a held-out user is one who is not assigned.
-    let excluded = excluded(&header);
-    assert_eq!(excluded.keys().copied().collect::<Vec<_>>(), [ReasonCode::NotAssigned]);
+    // A marketer sees how many users are held out, and of no single user that they are.
+    let held_out: Vec<String> = (0..USERS).map(user).filter(|id| !users_of(&mine).contains(&id.as_str())).collect();
+    let count = held_out.len() as i64;
+    assert!(count > 50);
+    assert_eq!(excluded_by_first_reason(&header), BTreeMap::from([(ReasonCode::HeldOut, (count, count))]));
+    let mut marketer = CouponServiceClient::with_interceptor(server.channel().await, WithKey::new(Some(&own)));
+    for user_id in held_out {
+        let request = CheckEligibilityRequest {
+            user_id,
+            coupon_ids: vec!["c".to_owned()],
+            cart: None,
+        };
+        let answer = marketer.check_eligibility(request).await.unwrap().into_inner();
+        let codes: Vec<ReasonCode> = answer.coupons[0].reasons.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes, [ReasonCode::NotAssigned]);
+    }
 }
 
 #[tokio::test]
@@ -638,18 +673,28 @@ async fn the_targets_command_lists_the_same_rows_as_the_rpc() {
         assert_eq!(row["score"].as_f64(), Some(target.score));
         assert!(row["explanation"]["items"][0]["contribution"].as_f64().unwrap() > 0.0);
     }
+    assert!(said.contains("a preview, nobody is logged as offered"), "{said}");
     let mut connection = database.connect().await;
-    assert!(exposed(&mut connection).await.is_empty());
     let (code, printed, _) = run(&database, &["targets", "c", "--limit", "3"]);
     let lines: Vec<String> = expected[..3]
         .iter()
         .map(|row| format!("{},{},{}", row.rank, row.user_id, row.score))
         .collect();
     assert_eq!(
-        (code, printed),
+        (code, printed.clone()),
         (0, format!("rank,user_id,score\n{}\n", lines.join("\n")))
     );
-    assert_eq!(exposed(&mut connection).await.len(), 3);
+    assert!(exposed(&mut connection).await.is_empty(), "without --log the list is a preview");
+    let (code, logged, said) = run(&database, &["targets", "c", "--limit", "3", "--log"]);
+    assert_eq!((code, logged), (0, printed));
+    assert!(said.contains("the listed users are logged as offered"), "{said}");
+    let listed = expected[..3].iter().map(|row| (row.user_id.clone(), false));
+    assert_eq!(exposed(&mut connection).await, listed.collect());
+    let notes: Vec<String> = sqlx::query_scalar("SELECT note FROM audit WHERE action = 'TARGETS_LISTED' ORDER BY id")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(notes, ["preview", "preview", "preview", ""]);
 
     let check = |args: &[&str], expected: i32, part: &str| {
         let (code, printed, said) = run(&database, args);
@@ -660,6 +705,50 @@ async fn the_targets_command_lists_the_same_rows_as_the_rpc() {
     check(&["targets", "unheard-of"], 1, "there is no coupon unheard-of");
     check(&["targets", "c", "--limit", "0"], 2, "--limit");
     check(&["targets", "c", "--min-score", "nan"], 2, "--min-score");
+    check(&["targets", "c", "--log", "--preview"], 2, "--preview");
+}
+
+#[tokio::test]
+async fn the_targets_command_counts_each_excluded_user_once_and_by_every_reason() {
+    let database = open().await;
+    execute(
+        &mut database.connect().await,
+        "INSERT INTO suppressions (user_id) VALUES (1), (3), (100);
+         INSERT INTO consents (user_id, purpose, is_granted, decided_at)
+         VALUES (1, 'marketing', false, now()), (4, 'marketing', false, now());
+         INSERT INTO changes (user_id) VALUES (1), (3), (4), (100)",
+    )
+    .await;
+    let (code, _, said) = run(&database, &["targets", "c", "--limit", "1"]);
+    let table = said.lines().skip_while(|line| !line.starts_with("coupon c")).skip(1);
+    let rows: Vec<Vec<&str>> = table.map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("200 users, of whom 196 are eligible"), "{said}");
+    assert_eq!(
+        rows,
+        [
+            vec!["excluded", "by", "first", "reason", "by", "any", "reason"],
+            vec!["NO_MARKETING_CONSENT", "2", "2"],
+            vec!["SUPPRESSED", "2", "3"],
+            vec!["all", "reasons", "4"],
+        ]
+    );
+    let (_, _, said) = run(&database, &["targets", "c", "--limit", "1", "--counts", "json"]);
+    let json = said.lines().find(|line| line.starts_with('{')).unwrap();
+    let counts: serde_json::Value = serde_json::from_str(json).unwrap();
+    let expected = serde_json::json!({
+        "coupon_id": "c",
+        "by": "affinity",
+        "snapshot_version": 1,
+        "audience_count": 200,
+        "eligible_count": 196,
+        "logged": false,
+        "excluded": [
+            { "reason": "NO_MARKETING_CONSENT", "users_by_first_reason": 2, "users": 2 },
+            { "reason": "SUPPRESSED", "users_by_first_reason": 2, "users": 3 },
+        ],
+    });
+    assert_eq!(counts, expected);
 }
 
 #[tokio::test]

@@ -156,6 +156,7 @@ impl Rows {
             }
             .into(),
             audience_count: header.counts.audience as i64,
+            logged: header.is_logged,
             eligible_count: header.counts.eligible as i64,
             excluded: excluded.collect(),
         }))

@@ -32,7 +32,6 @@ use recommender::snapshot::Snapshot;
 use recommender::snapshot::dictionary::ItemIndex;
 use recommender::snapshot::view::View;
 
-
 /// The size of the first batch, small so that the first row comes soon. Each batch is twice as long as the one before.
 const FIRST_BATCH: usize = 64;
 const MAX_BATCH: usize = 1_024;

@@ -195,9 +195,17 @@ fn describe(header: &Header) -> String {
         return text;
     }
     let widest = counts.audience.to_string().len().max("by first reason".len());
-    text.push_str(&format!("\n  {:<22} {:>widest$}  {:>widest$}", "excluded", "by first reason", "by any reason"));
+    text.push_str(&format!(
+        "\n  {:<22} {:>widest$}  {:>widest$}",
+        "excluded", "by first reason", "by any reason"
+    ));
     for (code, users) in &counts.excluded {
-        text.push_str(&format!("\n  {:<22} {:>widest$}  {:>widest$}", code.name(), users.first, users.all));
+        text.push_str(&format!(
+            "\n  {:<22} {:>widest$}  {:>widest$}",
+            code.name(),
+            users.first,
+            users.all
+        ));
     }
     let excluded: usize = counts.excluded.values().map(|users| users.first).sum();
     text.push_str(&format!("\n  {:<22} {excluded:>widest$}", "all reasons"));
@@ -206,9 +214,9 @@ fn describe(header: &Header) -> String {
 
 fn header_json(header: &Header) -> Value {
     let counts = &header.counts;
-    let excluded = counts.excluded.iter().map(|(code, users)| {
-        json!({ "reason": code.name(), "users_by_first_reason": users.first, "users": users.all })
-    });
+    let excluded = counts.excluded.iter().map(
+        |(code, users)| json!({ "reason": code.name(), "users_by_first_reason": users.first, "users": users.all }),
+    );
     json!({
         "coupon_id": header.coupon.as_str(),
         "by": by_name(header.by),

@@ -11,18 +11,21 @@ use crate::app::targets::Targets;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::redemptions;
+use crate::store::redemptions::records::{self, RecordCursor};
 use coupons::eligibility::Policy;
 
+use self::convert::records::{ListRedemptions, ListReservations};
 use self::targets::TargetsStream;
 use super::caller::{caller, stream_authorization};
 use super::proto::v1::coupon_service_server::CouponService;
 use super::proto::v1::{
     CheckEligibilityRequest, CheckEligibilityResponse, ConfirmRedemptionRequest, ConfirmRedemptionResponse,
-    ListUserCouponsRequest, ListUserCouponsResponse, ReleaseReservationRequest, ReleaseReservationResponse,
-    ReserveCouponRequest, ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse,
-    StreamCouponTargetsRequest,
+    GetRedemptionRequest, GetRedemptionResponse, GetReservationRequest, GetReservationResponse, ListRedemptionsRequest,
+    ListRedemptionsResponse, ListReservationsRequest, ListReservationsResponse, ListUserCouponsRequest,
+    ListUserCouponsResponse, ReleaseReservationRequest, ReleaseReservationResponse, ReserveCouponRequest,
+    ReserveCouponResponse, RollbackRedemptionRequest, RollbackRedemptionResponse, StreamCouponTargetsRequest,
 };
-use super::{cpu_pool, status};
+use super::{cpu_pool, page, status};
 
 pub struct CouponHandler {
     pub pool: Pool,
@@ -77,7 +80,7 @@ impl CouponService for CouponHandler {
         let reserve = convert::reserve(request.into_inner(), caller)?;
         let reservation = status::answer(self.eligibility.reserve(&reserve).await?)?;
         Ok(Response::new(ReserveCouponResponse {
-            reservation: Some(convert::reservation(reservation)),
+            reservation: Some(reservation.into()),
         }))
     }
 
@@ -89,7 +92,7 @@ impl CouponService for CouponHandler {
         let (request, confirmation) = convert::confirm(request.into_inner(), new_redemption_id()?, &caller)?;
         let redemption = redemptions::confirm(&self.pool, &request, &confirmation).await?;
         Ok(Response::new(ConfirmRedemptionResponse {
-            redemption: Some(convert::redemption(status::answer(redemption)?)),
+            redemption: Some(status::answer(redemption)?.into()),
         }))
     }
 
@@ -113,7 +116,76 @@ impl CouponService for CouponHandler {
         let (request, rollback) = convert::rollback(request.into_inner(), &caller)?;
         let redemption = redemptions::rollback(&self.pool, &request, &rollback).await?;
         Ok(Response::new(RollbackRedemptionResponse {
-            redemption: Some(convert::redemption(status::answer(redemption)?)),
+            redemption: Some(status::answer(redemption)?.into()),
+        }))
+    }
+
+    async fn get_reservation(
+        &self,
+        request: Request<GetReservationRequest>,
+    ) -> Result<Response<GetReservationResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::records::reservation_id(request.into_inner().reservation_id)?;
+        let found = records::reservation(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let unknown = || status::not_found("RESERVATION_NOT_FOUND", format!("there is no reservation {id}"));
+        Ok(Response::new(GetReservationResponse {
+            reservation: Some(found.ok_or_else(unknown)?.into()),
+        }))
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<ListReservationsRequest>,
+    ) -> Result<Response<ListReservationsResponse>, Status> {
+        let caller = caller(&request)?;
+        let list = ListReservations::new(request.into_inner(), &caller)?;
+        let (cursor, limit) = (list.cursor.as_ref(), list.page_size + 1);
+        let rows = records::reservations(&self.pool, &list.filter, &list.states, cursor, limit).await?;
+        let (reservations, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| RecordCursor {
+            at: row.reservation.reserved_at,
+            id: row.reservation.id.to_string(),
+        });
+        Ok(Response::new(ListReservationsResponse {
+            reservations,
+            next_page_token,
+        }))
+    }
+
+    async fn get_redemption(
+        &self,
+        request: Request<GetRedemptionRequest>,
+    ) -> Result<Response<GetRedemptionResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::records::redemption_id(request.into_inner().redemption_id)?;
+        let found = records::redemption(&self.pool, &id, caller.merchant.as_ref()).await?;
+        let unknown = || status::not_found("REDEMPTION_NOT_FOUND", format!("there is no redemption {id}"));
+        Ok(Response::new(GetRedemptionResponse {
+            redemption: Some(found.ok_or_else(unknown)?.into()),
+        }))
+    }
+
+    async fn list_redemptions(
+        &self,
+        request: Request<ListRedemptionsRequest>,
+    ) -> Result<Response<ListRedemptionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let list = ListRedemptions::new(request.into_inner(), &caller)?;
+        let rows = records::redemptions(
+            &self.pool,
+            &list.filter,
+            list.order.as_ref(),
+            &list.statuses,
+            list.cursor.as_ref(),
+            list.page_size + 1,
+        )
+        .await?;
+        let (redemptions, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| RecordCursor {
+            at: row.redeemed_at,
+            id: row.id.to_string(),
+        });
+        Ok(Response::new(ListRedemptionsResponse {
+            redemptions,
+            next_page_token,
         }))
     }
 }

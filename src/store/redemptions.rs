@@ -6,12 +6,13 @@
 //! makes the statement return no row: its transaction is then rolled back.
 
 pub mod loads;
+pub mod records;
 pub mod requests;
 mod rollback;
 mod stored;
 mod sweep;
 
-use domain::id::{CartId, CouponId, ItemId, OrderId, RedemptionId, ReservationId, UserId};
+use domain::id::{CampaignId, CartId, CouponId, ItemId, OrderId, RedemptionId, ReservationId, UserId};
 use domain::money::Currency;
 use domain::redemption::{Redemption, Reservation};
 use domain::time::Timestamp;
@@ -130,7 +131,8 @@ async fn take(
     // Each step checks that the one before has found its row, which fixes their order.
     let taken = sqlx::query!(
         r#"WITH wanted AS (
-               SELECT coupons.id AS coupon_id, campaigns.id AS campaign_id, currency_code, reservation_ttl_seconds
+               SELECT coupons.id AS coupon_id, campaigns.id AS campaign_id, campaigns.external_id AS campaign, currency_code,
+                      reservation_ttl_seconds
                FROM coupons JOIN campaigns ON campaigns.id = campaign_id WHERE coupons.external_id = $1
            ), own AS (
                INSERT INTO user_coupon_counters AS counters (user_id, coupon_id, cap, reserved)
@@ -165,7 +167,7 @@ async fn take(
                    (entry, campaign_id, coupon_id, user_id, reservation_id, reserved_minor, spent_minor, reserved, redeemed)
                SELECT 'reserve', campaign_id, coupon_id, user_id, id, amount_minor, 0, 1, 0 FROM stored
            )
-           SELECT currency_code AS "currency_code!", reserved_at AS "reserved_at!", expires_at AS "expires_at!"
+           SELECT campaign AS "campaign!", currency_code AS "currency_code!", reserved_at AS "reserved_at!", expires_at AS "expires_at!"
            FROM stored JOIN wanted USING (coupon_id)"#,
         wanted.coupon.as_str(),
         user_key,
@@ -184,6 +186,8 @@ async fn take(
         id: wanted.reservation.clone(),
         user: wanted.user.clone(),
         coupon: wanted.coupon.clone(),
+        campaign: CampaignId::new(row.campaign).map_err(|error| StoreError::corrupt("campaigns", error))?,
+        cart: wanted.cart.clone(),
         amount_minor: grant.amount_minor,
         currency: currency(&row.currency_code)?,
         reserved_at: row.reserved_at,
@@ -193,8 +197,8 @@ async fn take(
 
 async fn read_reservation(connection: &mut Connection, id: &str) -> Result<Reservation, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT users.external_id AS "user", coupons.external_id AS coupon, reservations.amount_minor, currency_code,
-                  reserved_at, expires_at
+        r#"SELECT users.external_id AS "user", coupons.external_id AS coupon, campaigns.external_id AS campaign,
+                  cart_id, reservations.amount_minor, currency_code, reserved_at, expires_at
            FROM reservations
            JOIN users ON users.id = reservations.user_id
            JOIN coupons ON coupons.id = reservations.coupon_id
@@ -209,6 +213,8 @@ async fn read_reservation(connection: &mut Connection, id: &str) -> Result<Reser
         id: ReservationId::new(id).map_err(corrupt)?,
         user: UserId::new(row.user).map_err(corrupt)?,
         coupon: CouponId::new(row.coupon).map_err(corrupt)?,
+        campaign: CampaignId::new(row.campaign).map_err(corrupt)?,
+        cart: row.cart_id.map(CartId::new).transpose().map_err(corrupt)?,
         amount_minor: row.amount_minor,
         currency: currency(&row.currency_code)?,
         reserved_at: row.reserved_at,
@@ -311,6 +317,8 @@ struct Held {
     external_id: String,
     user: String,
     coupon: String,
+    campaign: String,
+    cart_id: Option<String>,
     amount_minor: i64,
     currency: String,
     state: String,
@@ -355,6 +363,8 @@ impl Held {
             reservation: Some(self.external_id.clone()),
             user: self.user.clone(),
             coupon: self.coupon.clone(),
+            campaign: Some(self.campaign.clone()),
+            cart: self.cart_id.clone(),
             amount_minor,
             currency: self.currency.clone(),
             rolled_back_minor: 0,
@@ -386,8 +396,8 @@ async fn lock_reservation(
     let held = sqlx::query_as!(
         Held,
         r#"SELECT reservations.id, user_id, coupon_id, reservations.campaign_id, reservations.external_id,
-                  users.external_id AS "user", coupons.external_id AS coupon, reservations.amount_minor,
-                  currency_code AS currency, state, by_assignment, expires_at, clock_timestamp() AS "now!"
+                  users.external_id AS "user", coupons.external_id AS coupon, campaigns.external_id AS campaign, cart_id,
+                  reservations.amount_minor, currency_code AS currency, state, by_assignment, expires_at, clock_timestamp() AS "now!"
            FROM reservations
            JOIN users ON users.id = user_id
            JOIN coupons ON coupons.id = coupon_id

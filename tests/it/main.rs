@@ -42,6 +42,7 @@ mod coupons {
     mod coupon_definitions;
     mod eligibility;
     mod propensity;
+    mod records;
     mod redemption;
     mod scopes;
     mod stacking;

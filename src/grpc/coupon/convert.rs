@@ -1,5 +1,6 @@
 //! Converts the messages of CouponService, except those of its stream.
 
+pub mod records;
 mod request;
 
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use coupons::eligibility::{Code, Failure, Verdict};
 use coupons::offer_catalog::Offer;
 use domain::coupon::Discount;
 use domain::money::Money;
-use domain::redemption::{Redemption, Reservation};
 
 pub use self::request::{check, confirm, list, release, reserve, rollback};
 
@@ -121,36 +121,5 @@ fn offer_text(offer: &Offer) -> String {
             format!("{} off", Money { amount_minor, currency })
         }
         Discount::FreeShipping => "free shipping".to_owned(),
-    }
-}
-
-pub fn reservation(reservation: Reservation) -> v1::Reservation {
-    v1::Reservation {
-        reservation_id: reservation.id.to_string(),
-        user_id: reservation.user.to_string(),
-        coupon_id: reservation.coupon.to_string(),
-        amount: Some(v1::Money {
-            amount_minor: reservation.amount_minor,
-            currency_code: reservation.currency.to_string(),
-        }),
-        reserved_at: Some(timestamp(reservation.reserved_at)),
-        expires_at: Some(timestamp(reservation.expires_at)),
-    }
-}
-
-pub fn redemption(redemption: Redemption) -> v1::Redemption {
-    v1::Redemption {
-        redemption_id: redemption.id.to_string(),
-        reservation_id: redemption.reservation.map(|id| id.to_string()).unwrap_or_default(),
-        user_id: redemption.user.to_string(),
-        coupon_id: redemption.coupon.to_string(),
-        amount: Some(v1::Money {
-            amount_minor: redemption.amount_minor,
-            currency_code: redemption.currency.to_string(),
-        }),
-        rolled_back_minor: redemption.rolled_back_minor,
-        cap_restored: redemption.is_cap_restored,
-        order_id: redemption.order.map(|order| order.to_string()),
-        redeemed_at: Some(timestamp(redemption.redeemed_at)),
     }
 }

@@ -70,6 +70,8 @@ struct Used {
     reservation: Option<String>,
     user: String,
     coupon: String,
+    campaign: String,
+    cart_id: Option<String>,
     amount_minor: i64,
     currency: String,
     rolled_back_minor: i64,
@@ -102,6 +104,8 @@ impl Used {
             reservation: self.reservation.clone(),
             user: self.user.clone(),
             coupon: self.coupon.clone(),
+            campaign: Some(self.campaign.clone()),
+            cart: self.cart_id.clone(),
             amount_minor: self.amount_minor,
             currency: self.currency.clone(),
             rolled_back_minor: self.rolled_back_minor + amount_minor,
@@ -124,7 +128,7 @@ async fn lock_redemption(connection: &mut Connection, redemption: &RedemptionId)
         Used,
         r#"SELECT redemptions.id, redemptions.user_id, redemptions.coupon_id, redemptions.campaign_id,
                   redemptions.external_id, reservations.external_id AS "reservation?", users.external_id AS "user",
-                  coupons.external_id AS coupon, redemptions.amount_minor, currency_code AS currency, rolled_back_minor,
+                  coupons.external_id AS coupon, campaigns.external_id AS campaign, cart_id, redemptions.amount_minor, currency_code AS currency, rolled_back_minor,
                   is_cap_restored, order_id, redeemed_at
            FROM redemptions
            LEFT JOIN reservations ON reservations.id = reservation_id

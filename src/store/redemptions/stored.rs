@@ -1,7 +1,7 @@
 //! The format in which answered redemptions are kept.
 
 use crate::store::error::StoreError;
-use domain::id::{CouponId, OrderId, RedemptionId, ReservationId, UserId};
+use domain::id::{CampaignId, CartId, CouponId, OrderId, RedemptionId, ReservationId, UserId};
 use domain::money::Currency;
 use domain::redemption::Redemption;
 use domain::time::Timestamp;
@@ -14,6 +14,11 @@ pub(super) struct StoredRedemption {
     pub reservation: Option<String>,
     pub user: String,
     pub coupon: String,
+    /// Absent in rows of earlier versions, as is `cart`.
+    #[serde(default)]
+    pub campaign: Option<String>,
+    #[serde(default)]
+    pub cart: Option<String>,
     pub amount_minor: i64,
     pub currency: String,
     pub rolled_back_minor: i64,
@@ -36,6 +41,8 @@ impl TryFrom<StoredRedemption> for Redemption {
                 .map_err(corrupt)?,
             user: UserId::new(stored.user).map_err(corrupt)?,
             coupon: CouponId::new(stored.coupon).map_err(corrupt)?,
+            campaign: stored.campaign.map(CampaignId::new).transpose().map_err(corrupt)?,
+            cart: stored.cart.map(CartId::new).transpose().map_err(corrupt)?,
             amount_minor: stored.amount_minor,
             currency: Currency::new(&stored.currency).map_err(corrupt)?,
             rolled_back_minor: stored.rolled_back_minor,

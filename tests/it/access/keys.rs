@@ -38,7 +38,12 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "RecommendationService/Recommend"
         | "ModelService/GetServingStatus" => &["service", "operator"],
         "RecommendationService/ListSimilarItems" => &["service", "marketer", "operator"],
-        "CouponService/CheckEligibility" | "CouponService/ListUserCoupons" => &["service", "marketer", "operator"],
+        "CouponService/CheckEligibility"
+        | "CouponService/ListUserCoupons"
+        | "CouponService/GetReservation"
+        | "CouponService/ListReservations"
+        | "CouponService/GetRedemption"
+        | "CouponService/ListRedemptions" => &["service", "marketer", "operator"],
         "CouponService/ReserveCoupon"
         | "CouponService/ConfirmRedemption"
         | "CouponService/ReleaseReservation"

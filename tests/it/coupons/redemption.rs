@@ -4,7 +4,9 @@ mod parallel_clients;
 
 use chrono::DateTime;
 use futures_util::future::join_all;
-use likemind::grpc::proto::v1::{Cart, Money, Redemption, Reservation, ReserveCouponRequest};
+use likemind::grpc::proto::v1::{
+    Cart, Money, Redemption, RedemptionStatus, Reservation, ReservationState, ReserveCouponRequest,
+};
 use prost_types::Timestamp;
 use sqlx::PgConnection;
 use tonic::{Code, Status};
@@ -86,6 +88,9 @@ async fn a_confirmed_reservation_spends_its_amount_and_frees_the_rest() {
         amount: Some(pounds(1_000)),
         reserved_at: *reserved_at,
         expires_at: *expires_at,
+        campaign_id: "k-c".to_owned(),
+        state: ReservationState::Reserved.into(),
+        ..Reservation::default()
     };
     assert_eq!(reservation, expected);
     assert_eq!(usage(&mut connection, "c").await, used(1, 1_000, 0, 0));
@@ -111,6 +116,9 @@ async fn a_confirmed_reservation_spends_its_amount_and_frees_the_rest() {
         cap_restored: false,
         order_id: Some("an order".to_owned()),
         redeemed_at: redemption.redeemed_at,
+        campaign_id: "k-c".to_owned(),
+        cart_id: String::new(),
+        status: RedemptionStatus::Redeemed.into(),
     };
     assert_eq!(redemption, expected);
     assert_eq!(redemption.redemption_id.len(), 32);

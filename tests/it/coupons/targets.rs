@@ -614,10 +614,16 @@ async fn a_merchants_key_lists_only_its_own_coupons_and_explains_only_by_its_own
         );
     }
     // A marketer sees how many users are held out, and of no single user that they are.
-    let held_out: Vec<String> = (0..USERS).map(user).filter(|id| !users_of(&mine).contains(&id.as_str())).collect();
+    let held_out: Vec<String> = (0..USERS)
+        .map(user)
+        .filter(|id| !users_of(&mine).contains(&id.as_str()))
+        .collect();
     let count = held_out.len() as i64;
     assert!(count > 50);
-    assert_eq!(excluded_by_first_reason(&header), BTreeMap::from([(ReasonCode::HeldOut, (count, count))]));
+    assert_eq!(
+        excluded_by_first_reason(&header),
+        BTreeMap::from([(ReasonCode::HeldOut, (count, count))])
+    );
     let mut marketer = CouponServiceClient::with_interceptor(server.channel().await, WithKey::new(Some(&own)));
     for user_id in held_out {
         let request = CheckEligibilityRequest {
@@ -684,7 +690,10 @@ async fn the_targets_command_lists_the_same_rows_as_the_rpc() {
         (code, printed.clone()),
         (0, format!("rank,user_id,score\n{}\n", lines.join("\n")))
     );
-    assert!(exposed(&mut connection).await.is_empty(), "without --log the list is a preview");
+    assert!(
+        exposed(&mut connection).await.is_empty(),
+        "without --log the list is a preview"
+    );
     let (code, logged, said) = run(&database, &["targets", "c", "--limit", "3", "--log"]);
     assert_eq!((code, logged), (0, printed));
     assert!(said.contains("the listed users are logged as offered"), "{said}");

@@ -14,9 +14,10 @@ use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, CampaignSpec, CampaignState, CheckEligibilityRequest, ConfirmRedemptionRequest,
     ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, DeleteRatingRequest, Discount,
     GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
-    GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item,
-    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest,
-    ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
+    GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest,
+    IngestRatingsRequest, Item, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
+    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
+    ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
     ListUserCouponsRequest, Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest,
     ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
     SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest,
@@ -536,6 +537,14 @@ fn redemption_calls(caller: &Caller) -> Calls {
         call!(caller.coupons.confirm_redemption(confirm)),
         call!(caller.coupons.release_reservation(release)),
         call!(caller.coupons.rollback_redemption(roll_back)),
+        call!(caller.coupons.get_reservation(GetReservationRequest {
+            reservation_id: "no such reservation".to_owned(),
+        })),
+        call!(caller.coupons.list_reservations(ListReservationsRequest::default())),
+        call!(caller.coupons.get_redemption(GetRedemptionRequest {
+            redemption_id: "no such redemption".to_owned(),
+        })),
+        call!(caller.coupons.list_redemptions(ListRedemptionsRequest::default())),
     ]
 }
 
@@ -606,7 +615,9 @@ fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
     let expected = match rpc {
         "rollback_snapshot" => Code::FailedPrecondition,
         "create_campaign" | "create_coupon" => Code::AlreadyExists,
-        "confirm_redemption" | "release_reservation" | "rollback_redemption" => Code::NotFound,
+        "confirm_redemption" | "release_reservation" | "rollback_redemption" | "get_reservation" | "get_redemption" => {
+            Code::NotFound
+        }
         _ => return false,
     };
     status.code() == expected

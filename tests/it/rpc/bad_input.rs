@@ -10,9 +10,10 @@ mod page_tokens;
 
 use futures_util::future::join_all;
 use likemind::grpc::proto::v1::{
-    CampaignState, CouponSpec, CreateCampaignRequest, CreateCouponRequest, Discount, EntryOutcome, EntryResult,
-    IngestSummary, Item, Money, PurchaseLine, Rating, RecommendRequest, RecordPurchasesRequest, UpsertItemsRequest,
-    UpsertRatingsRequest, discount, recommend_request::Subject,
+    CampaignState, Cart, CartLine, ConfirmRedemptionRequest, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
+    Discount, EntryOutcome, EntryResult, IngestSummary, Item, Money, PurchaseLine, Rating, RecommendRequest,
+    RecordPurchasesRequest, ReserveCouponRequest, UpsertItemsRequest, UpsertRatingsRequest, discount,
+    recommend_request::Subject,
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -23,6 +24,7 @@ use self::cases::{Case, Tokens, cases, valid_requests};
 use self::dynamic::{DynamicClient, changed, method_name, methods, paths};
 use self::page_tokens::tokens;
 use crate::support::answers::{assert_invalid, assert_nothing_internal, assert_status};
+use crate::support::coupons::CouponClient;
 use crate::support::postgres::TestDatabase;
 use crate::support::program::{Server, succeed};
 use crate::support::times::at;
@@ -38,6 +40,7 @@ async fn serve() -> (TestDatabase, Server) {
             succeed(&database, &["train"]);
         }
         create_campaigns_and_coupons(&server).await;
+        redeem_twice(&server).await;
         // A database with connections cannot be copied.
         server.drain().await;
         database
@@ -109,6 +112,35 @@ async fn create_campaigns_and_coupons(server: &Server) {
         };
         let request = CreateCouponRequest { coupon: Some(coupon) };
         campaigns.create_coupon(request).await.unwrap();
+    }
+}
+
+/// Redeems coupon c for user a two times, in order o.
+async fn redeem_twice(server: &Server) {
+    let mut client = CouponClient::of(server).await.rpc;
+    for number in 1..=2 {
+        let reserve = ReserveCouponRequest {
+            request_id: format!("reserve {number}"),
+            user_id: "a".to_owned(),
+            coupon_id: "c".to_owned(),
+            cart: Some(Cart {
+                currency_code: "GBP".to_owned(),
+                lines: vec![CartLine {
+                    item_id: "x".to_owned(),
+                    quantity: 1,
+                    total_minor: 1_000,
+                }],
+                ..Cart::default()
+            }),
+        };
+        let reserved = client.reserve_coupon(reserve).await.unwrap().into_inner();
+        let confirm = ConfirmRedemptionRequest {
+            request_id: format!("confirm {number}"),
+            reservation_id: reserved.reservation.unwrap().reservation_id,
+            amount_minor: None,
+            order_id: Some("o".to_owned()),
+        };
+        client.confirm_redemption(confirm).await.unwrap();
     }
 }
 

@@ -359,6 +359,10 @@ pub struct Tokens {
     pub campaigns: Vec<String>,
     /// The tokens of campaigns k and l.
     pub coupons: Vec<String>,
+    /// The tokens of the valid request, and of all.
+    pub reservations: Vec<String>,
+    /// The same.
+    pub redemptions: Vec<String>,
 }
 
 impl Tokens {
@@ -371,6 +375,8 @@ impl Tokens {
             &self.snapshots,
             &self.campaigns,
             &self.coupons,
+            &self.reservations,
+            &self.redemptions,
         ];
         lists.into_iter().flatten()
     }

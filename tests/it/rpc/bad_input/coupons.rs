@@ -3,10 +3,11 @@
 use likemind::grpc::proto::v1::{
     AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity, CheckEligibilityRequest, ConfirmRedemptionRequest,
     ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, Discount, GetCampaignRequest,
-    GetConsentRequest, GetCouponRequest, GetLiftReportRequest, ItemSet, ListCampaignsRequest, ListCouponsRequest,
-    ListItemAudienceRequest, ListUserCouponsRequest, Purpose, ReleaseReservationRequest, ReserveCouponRequest,
-    RollbackRedemptionRequest, Rule, Rules, Scope, SetCampaignStateRequest, SetConsentRequest,
-    StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest, discount, rule, scope,
+    GetConsentRequest, GetCouponRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, ItemSet,
+    ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest, ListReservationsRequest,
+    ListUserCouponsRequest, Purpose, ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, Rule,
+    Rules, Scope, SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest,
+    UpdateCouponRequest, discount, rule, scope,
 };
 use prost_reflect::Value;
 
@@ -21,6 +22,7 @@ use crate::support::times::at;
 pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
     campaign_cases(method, tokens)
         .or_else(|| coupon_cases(method))
+        .or_else(|| record_cases(method, tokens))
         .or_else(|| privacy_cases(method))
         .or_else(|| match method {
             "RecommendationService/ListItemAudience" => Some(vec![id("item_id"), limit()]),
@@ -108,6 +110,56 @@ fn coupon_cases(method: &str) -> Option<Vec<Case>> {
         }
         _ => return None,
     })
+}
+
+fn record_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
+    Some(match method {
+        "CouponService/GetReservation" => vec![id("reservation_id")],
+        "CouponService/GetRedemption" => vec![id("redemption_id")],
+        "CouponService/ListReservations" => {
+            let mut cases = records("reserved", "states", 4);
+            cases.extend(tokens.page(&tokens.reservations[0]));
+            cases
+        }
+        "CouponService/ListRedemptions" => {
+            let mut cases = records("redeemed", "statuses", 3);
+            cases.push(id("order_id").or_absent());
+            cases.extend(tokens.page(&tokens.redemptions[0]));
+            cases
+        }
+        _ => return None,
+    })
+}
+
+/// The fields that the lists of reservations and of redemptions share.
+fn records(event: &str, states: &str, last: i32) -> Vec<Case> {
+    let number = |number| Change::To(Value::EnumNumber(number));
+    let mut cases = vec![
+        id("campaign_id").or_absent(),
+        id("coupon_id").or_absent(),
+        id("user_id").or_absent(),
+        Case::free(states).good([0, 1, 1_000].map(Change::Times)),
+        Case::free(&format!("{states}[]"))
+            .bad("UNKNOWN_ENUM_VALUE", [0, last + 1, -1, i32::MIN, i32::MAX].map(number))
+            .good((1..=last).map(number)),
+    ];
+    let (from, before) = (format!("{event}_from"), format!("{event}_before"));
+    for field in [&from, &before] {
+        cases.push(Case::free(field).or_absent());
+        cases.push(
+            Case::free(&format!("{field}.seconds"))
+                .bad("INVALID_TIMESTAMP", i64s([i64::MIN, i64::MAX]))
+                .bad("TIME_OUT_OF_RANGE", i64s([-100_000_000_000, 300_000_000_000]))
+                .said_of(field),
+        );
+        cases.push(
+            Case::free(&format!("{field}.nanos"))
+                .bad("INVALID_TIMESTAMP", i32s([-1, i32::MIN, 1_000_000_000, i32::MAX]))
+                .good(i32s([0, 999_999_999]))
+                .said_of(field),
+        );
+    }
+    cases
 }
 
 fn privacy_cases(method: &str) -> Option<Vec<Case>> {
@@ -414,6 +466,14 @@ fn coupon_requests(method: &str) -> Option<Vec<Vec<u8>>> {
             amount_minor: Some(1),
             restore_cap: true,
         })],
+        "CouponService/GetReservation" => vec![encoded(GetReservationRequest {
+            reservation_id: "x".to_owned(),
+        })],
+        "CouponService/GetRedemption" => vec![encoded(GetRedemptionRequest {
+            redemption_id: "x".to_owned(),
+        })],
+        "CouponService/ListReservations" => vec![encoded(a_list_of_reservations())],
+        "CouponService/ListRedemptions" => vec![encoded(a_list_of_redemptions())],
         _ => return None,
     })
 }
@@ -510,6 +570,35 @@ fn coupon_specs(id: &str, campaign_id: &str) -> impl Iterator<Item = CouponSpec>
             rules: vec![Rule { kind: Some(kind) }],
         }),
     })
+}
+
+/// Lists the reservations of coupon c by user a, one a page.
+pub fn a_list_of_reservations() -> ListReservationsRequest {
+    ListReservationsRequest {
+        campaign_id: Some("k".to_owned()),
+        coupon_id: Some("c".to_owned()),
+        user_id: Some("a".to_owned()),
+        reserved_from: at(0),
+        reserved_before: at(75 * 365 * 86_400),
+        states: vec![1, 2],
+        page_size: 1,
+        page_token: String::new(),
+    }
+}
+
+/// Lists the redemptions of coupon c by user a, one a page.
+pub fn a_list_of_redemptions() -> ListRedemptionsRequest {
+    ListRedemptionsRequest {
+        campaign_id: Some("k".to_owned()),
+        coupon_id: Some("c".to_owned()),
+        user_id: Some("a".to_owned()),
+        redeemed_from: at(0),
+        redeemed_before: at(75 * 365 * 86_400),
+        statuses: vec![1],
+        order_id: Some("o".to_owned()),
+        page_size: 1,
+        page_token: String::new(),
+    }
 }
 
 fn a_cart() -> Option<Cart> {

@@ -6,14 +6,17 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use likemind::grpc::proto::v1::{
     ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListSnapshotsRequest, list_purchases_request, list_ratings_request,
+    ListRatingsRequest, ListRedemptionsRequest, ListReservationsRequest, ListSnapshotsRequest, list_purchases_request,
+    list_ratings_request,
 };
 use serde_json::{Value, json};
 use tonic::Status;
 
 use super::cases::Tokens;
+use super::coupons::{a_list_of_redemptions, a_list_of_reservations};
 use super::{assert_serves, serve};
 use crate::support::answers::assert_invalid;
+use crate::support::coupons::CouponClient;
 use crate::support::program::Server;
 
 async fn ratings_token(server: &Server, of: list_ratings_request::Of) -> String {
@@ -54,6 +57,18 @@ async fn categories_token(server: &Server, merchant_id: Option<&str>) -> String 
         ..ListCategoriesRequest::default()
     };
     let answer = server.catalog().await.list_categories(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn reservations_token(server: &Server, request: ListReservationsRequest) -> String {
+    let client = CouponClient::of(server).await;
+    let answer = client.rpc.clone().list_reservations(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn redemptions_token(server: &Server, request: ListRedemptionsRequest) -> String {
+    let client = CouponClient::of(server).await;
+    let answer = client.rpc.clone().list_redemptions(request).await;
     answer.unwrap().into_inner().next_page_token
 }
 
@@ -114,6 +129,28 @@ pub async fn tokens(server: &Server) -> Tokens {
         categories: vec![
             categories_token(server, Some("acme")).await,
             categories_token(server, None).await,
+        ],
+        reservations: vec![
+            reservations_token(server, a_list_of_reservations()).await,
+            reservations_token(
+                server,
+                ListReservationsRequest {
+                    page_size: 1,
+                    ..ListReservationsRequest::default()
+                },
+            )
+            .await,
+        ],
+        redemptions: vec![
+            redemptions_token(server, a_list_of_redemptions()).await,
+            redemptions_token(
+                server,
+                ListRedemptionsRequest {
+                    page_size: 1,
+                    ..ListRedemptionsRequest::default()
+                },
+            )
+            .await,
         ],
         snapshots: vec![snapshots_token(server).await],
     };

@@ -276,7 +276,7 @@ impl TryFrom<Row> for Item {
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
         Ok(Self {
-            id: ItemId::new(row.external_id).map_err(|error| StoreError::corrupt("items", error))?,
+            id: ItemId::stored(row.external_id).map_err(|error| StoreError::corrupt("items", error))?,
             facts: facts(
                 row.title,
                 row.merchant_id,
@@ -301,8 +301,8 @@ pub(super) fn facts(
     let corrupt = |error| StoreError::corrupt("items", error);
     Ok(ItemFacts {
         title,
-        merchant: merchant_id.map(MerchantId::new).transpose().map_err(corrupt)?,
-        category: category.map(Category::new).transpose().map_err(corrupt)?,
+        merchant: merchant_id.map(MerchantId::stored).transpose().map_err(corrupt)?,
+        category: category.map(Category::stored).transpose().map_err(corrupt)?,
         price: match (price_minor, currency_code) {
             (Some(amount_minor), Some(code)) => Some(Money {
                 amount_minor,

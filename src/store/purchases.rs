@@ -259,10 +259,10 @@ impl TryFrom<Row> for PurchaseLine {
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
         Ok(Self {
-            order: OrderId::new(row.order_id).map_err(|error| StoreError::corrupt("purchases", error))?,
+            order: OrderId::stored(row.order_id).map_err(|error| StoreError::corrupt("purchases", error))?,
             line_number: row.line_number,
-            user: UserId::new(row.user_id).map_err(|error| StoreError::corrupt("users", error))?,
-            item: ItemId::new(row.item_id).map_err(|error| StoreError::corrupt("items", error))?,
+            user: UserId::stored(row.user_id).map_err(|error| StoreError::corrupt("users", error))?,
+            item: ItemId::stored(row.item_id).map_err(|error| StoreError::corrupt("items", error))?,
             quantity: row.quantity,
             line_total: Money {
                 amount_minor: row.line_total_minor,

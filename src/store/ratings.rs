@@ -276,8 +276,8 @@ impl TryFrom<Row> for Rating {
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
         Ok(Self {
-            user: UserId::new(row.user_id).map_err(|error| StoreError::corrupt("users", error))?,
-            item: ItemId::new(row.item_id).map_err(|error| StoreError::corrupt("items", error))?,
+            user: UserId::stored(row.user_id).map_err(|error| StoreError::corrupt("users", error))?,
+            item: ItemId::stored(row.item_id).map_err(|error| StoreError::corrupt("items", error))?,
             value: row.value,
             rated_at: row.rated_at,
         })

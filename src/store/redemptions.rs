@@ -186,7 +186,7 @@ async fn take(
         id: wanted.reservation.clone(),
         user: wanted.user.clone(),
         coupon: wanted.coupon.clone(),
-        campaign: CampaignId::new(row.campaign).map_err(|error| StoreError::corrupt("campaigns", error))?,
+        campaign: CampaignId::stored(row.campaign).map_err(|error| StoreError::corrupt("campaigns", error))?,
         cart: wanted.cart.clone(),
         amount_minor: grant.amount_minor,
         currency: currency(&row.currency_code)?,
@@ -210,11 +210,11 @@ async fn read_reservation(connection: &mut Connection, id: &str) -> Result<Reser
     .await?;
     let corrupt = |error| StoreError::corrupt("reservations", error);
     Ok(Reservation {
-        id: ReservationId::new(id).map_err(corrupt)?,
-        user: UserId::new(row.user).map_err(corrupt)?,
-        coupon: CouponId::new(row.coupon).map_err(corrupt)?,
-        campaign: CampaignId::new(row.campaign).map_err(corrupt)?,
-        cart: row.cart_id.map(CartId::new).transpose().map_err(corrupt)?,
+        id: ReservationId::stored(id).map_err(corrupt)?,
+        user: UserId::stored(row.user).map_err(corrupt)?,
+        coupon: CouponId::stored(row.coupon).map_err(corrupt)?,
+        campaign: CampaignId::stored(row.campaign).map_err(corrupt)?,
+        cart: row.cart_id.map(CartId::stored).transpose().map_err(corrupt)?,
         amount_minor: row.amount_minor,
         currency: currency(&row.currency_code)?,
         reserved_at: row.reserved_at,
@@ -333,7 +333,7 @@ impl Held {
     }
 
     fn closed(self) -> CloseError {
-        match ReservationId::new(self.external_id) {
+        match ReservationId::stored(self.external_id) {
             Ok(id) => CloseError::Closed { id, state: self.state },
             Err(error) => StoreError::corrupt("reservations", error).into(),
         }

@@ -250,7 +250,7 @@ fn assess_chunk(
     let is_current = Arc::ptr_eq(users.snapshot(), &input.view.snapshot);
     for (place, member) in users.members(first_place..first_place + candidates.len() as u32) {
         // This never fails: ids are checked when they are written.
-        let Ok(id) = UserId::new(users.id(member)) else {
+        let Ok(id) = UserId::stored(users.id(member)) else {
             continue;
         };
         let known = match member {

@@ -1,4 +1,7 @@
 //! External ids: strings of 1 to 128 bytes without control characters, ordered byte by byte.
+//!
+//! Characters that control the direction of text are refused too: they are invisible and make two ids look alike, or an id
+//! look like another one, in logs and on pages.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,11 +12,40 @@ use super::error::InvalidField;
 /// The length of the longest external id, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 128;
 
-/// Checks an external id.
+/// Checks an external id that comes from outside.
 ///
 /// # Errors
 /// `EMPTY_ID`, `ID_TOO_LONG` or `ID_HAS_CONTROL_CHARACTER`, naming `field`.
 fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
+    check_stored_id(field, id)?;
+    if is_printable_ascii(id) {
+        return Ok(());
+    }
+    if let Some((position, control)) = id.chars().enumerate().find(|&(_, c)| is_bidirectional_control(c)) {
+        let message = format!(
+            "must not contain control characters, has U+{:04X}, which controls the direction of text, at character {position}",
+            u32::from(control)
+        );
+        return Err(InvalidField::new(field, "ID_HAS_CONTROL_CHARACTER", message));
+    }
+    Ok(())
+}
+
+/// Nearly all ids are printable ASCII, which need not be decoded.
+fn is_printable_ascii(id: &str) -> bool {
+    id.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Source: Unicode Standard Annex #9, property `Bidi_Control`.
+fn is_bidirectional_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Checks an external id by the rules that every version of this program has had.
+///
+/// # Errors
+/// The same as [`check_id`].
+fn check_stored_id(field: &str, id: &str) -> Result<(), InvalidField> {
     if id.is_empty() {
         return Err(InvalidField::new(
             field,
@@ -28,8 +60,7 @@ fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
             format!("must be 1 to {MAX_ID_BYTES} bytes long, has {}", id.len()),
         ));
     }
-    // Nearly all ids are printable ASCII, which need not be decoded.
-    if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if is_printable_ascii(id) {
         return Ok(());
     }
     if let Some(position) = id.chars().position(char::is_control) {
@@ -59,6 +90,16 @@ macro_rules! external_id {
             pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidField> {
                 let id = id.as_ref();
                 Self::check(id)?;
+                Ok(Self(id.into()))
+            }
+
+            /// Makes an id of one that was accepted before, perhaps by an older version, which refused less.
+            ///
+            /// # Errors
+            /// [`InvalidField`] if no version would have accepted it.
+            pub fn stored(id: impl AsRef<str>) -> Result<Self, InvalidField> {
+                let id = id.as_ref();
+                check_stored_id($field, id)?;
                 Ok(Self(id.into()))
             }
 
@@ -164,5 +205,28 @@ mod tests {
         check("a\nb", Some("ID_HAS_CONTROL_CHARACTER"));
         check("a\u{0}", Some("ID_HAS_CONTROL_CHARACTER"));
         check("a\u{85}", Some("ID_HAS_CONTROL_CHARACTER"));
+    }
+
+    #[test]
+    fn characters_that_control_the_direction_of_text_are_refused_in_new_ids_only() {
+        let controls =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        assert_eq!(controls.chars().count(), 12);
+        for control in controls.chars() {
+            let id = format!("user{control}1");
+            let error = ItemId::new(&id).unwrap_err();
+            assert_eq!(error.reason, "ID_HAS_CONTROL_CHARACTER", "{id:?}");
+            let code = format!("U+{:04X}", u32::from(control));
+            assert!(
+                error.message.contains(&code) && error.message.contains("character 4"),
+                "{error}"
+            );
+            assert_eq!(ItemId::stored(&id).unwrap().as_str(), id);
+        }
+        // Text that runs from right to left is no control character, nor are its neighbors in Unicode.
+        for id in ["\u{5d0}\u{5d1}", "\u{634}\u{627}", "a\u{200d}b", "\u{2065}"] {
+            assert!(ItemId::new(id).is_ok(), "{id:?}");
+        }
+        assert!(ItemId::stored("a\n").is_err());
     }
 }

@@ -166,7 +166,7 @@ impl TryFrom<Row> for KeyRecord {
                 .map_err(|error| StoreError::corrupt("api_keys", error))?,
             merchant: row
                 .merchant_id
-                .map(MerchantId::new)
+                .map(MerchantId::stored)
                 .transpose()
                 .map_err(|error| StoreError::corrupt("merchants", error))?,
             note: row.note,

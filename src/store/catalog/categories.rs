@@ -35,7 +35,7 @@ pub async fn list(
     rows.into_iter()
         .map(|row| {
             Ok(CategoryCount {
-                category: Category::new(row.category).map_err(|error| StoreError::corrupt("items", error))?,
+                category: Category::stored(row.category).map_err(|error| StoreError::corrupt("items", error))?,
                 items: row.items,
                 listed_items: row.listed_items,
             })

@@ -193,7 +193,7 @@ async fn read_reserved(
     .fetch_all(connection)
     .await?;
     let row = |user: String, coupon: String, campaign: String| {
-        let campaign = CampaignId::new(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
+        let campaign = CampaignId::stored(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
         Ok((user, (coupon_id(coupon)?, campaign)))
     };
     rows.into_iter()

@@ -157,7 +157,7 @@ fn consents(records: Vec<(String, bool)>) -> Result<Consents, StoreError> {
 }
 
 fn reserved((coupon, campaign): (String, String)) -> Result<(CouponId, CampaignId), StoreError> {
-    let campaign = CampaignId::new(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
+    let campaign = CampaignId::stored(campaign).map_err(|error| StoreError::corrupt("campaigns", error))?;
     Ok((coupon_id(coupon)?, campaign))
 }
 
@@ -176,7 +176,7 @@ impl HeldRow {
     fn discount(self) -> Result<HeldDiscount, StoreError> {
         let corrupt = |error| StoreError::corrupt("reservations", error);
         let shares = self.share_items.into_iter().zip(self.share_minors);
-        let shares = shares.map(|(item, share_minor)| Ok((ItemId::new(item).map_err(corrupt)?, share_minor)));
+        let shares = shares.map(|(item, share_minor)| Ok((ItemId::stored(item).map_err(corrupt)?, share_minor)));
         Ok(HeldDiscount {
             coupon: coupon_id(self.coupon)?,
             currency: Currency::new(&self.currency_code).map_err(corrupt)?,

@@ -52,7 +52,7 @@ pub(in crate::store) async fn read_coupons(connection: &mut Connection) -> Resul
     .fetch_all(&mut *connection)
     .await?;
     for row in rows {
-        let item = ItemId::new(row.external_id).map_err(|error| StoreError::corrupt("items", error))?;
+        let item = ItemId::stored(row.external_id).map_err(|error| StoreError::corrupt("items", error))?;
         items.entry(row.coupon_id).or_default().push(item);
     }
     let rows = sqlx::query_as!(

@@ -32,8 +32,8 @@ impl TryFrom<CampaignRow> for Campaign {
         let salt = <[u8; 16]>::try_from(row.holdout_salt);
         let basis_points = u16::try_from(row.holdout_basis_points);
         Ok(Self {
-            id: CampaignId::new(row.external_id).map_err(corrupt)?,
-            merchant: row.merchant_id.map(MerchantId::new).transpose().map_err(corrupt)?,
+            id: CampaignId::stored(row.external_id).map_err(corrupt)?,
+            merchant: row.merchant_id.map(MerchantId::stored).transpose().map_err(corrupt)?,
             name: row.name,
             state: row.state.parse().map_err(corrupt)?,
             window: Window::new(row.starts_at, row.ends_at).map_err(corrupt)?,
@@ -90,7 +90,7 @@ impl CouponRow {
         };
         Ok(Coupon {
             id: coupon_id(self.external_id)?,
-            campaign: CampaignId::new(self.campaign_id).map_err(corrupt)?,
+            campaign: CampaignId::stored(self.campaign_id).map_err(corrupt)?,
             title: self.title,
             discount: discount.ok_or_else(|| StoreError::corrupt("coupons", "discount"))?,
             max_discount_minor: self.max_discount_minor,
@@ -174,7 +174,7 @@ fn rule(stored: StoredRule) -> Result<Rule, StoreError> {
         StoredRule::Bought(items) => Rule::Bought(set(items)?),
         StoredRule::NotBought(items) => Rule::NotBought(set(items)?),
         StoredRule::CategoryAffinity { category, min_share } => Rule::CategoryAffinity {
-            category: Category::new(category).map_err(corrupt)?,
+            category: Category::stored(category).map_err(corrupt)?,
             min_share,
         },
         StoredRule::MinAffinity { min_score } => Rule::MinAffinity { min_score },
@@ -188,17 +188,17 @@ fn item_set(items: Vec<String>, categories: Vec<String>, merchants: Vec<String>)
     Ok(ItemSet {
         items: items
             .into_iter()
-            .map(ItemId::new)
+            .map(ItemId::stored)
             .collect::<Result<_, _>>()
             .map_err(corrupt)?,
         categories: categories
             .into_iter()
-            .map(Category::new)
+            .map(Category::stored)
             .collect::<Result<_, _>>()
             .map_err(corrupt)?,
         merchants: merchants
             .into_iter()
-            .map(MerchantId::new)
+            .map(MerchantId::stored)
             .collect::<Result<_, _>>()
             .map_err(corrupt)?,
     })
@@ -210,5 +210,5 @@ pub(super) fn corrupt(problem: impl ToString) -> StoreError {
 
 /// Converts the id of a coupon in a row.
 pub(super) fn coupon_id(id: String) -> Result<CouponId, StoreError> {
-    CouponId::new(id).map_err(|error| StoreError::corrupt("coupons", error))
+    CouponId::stored(id).map_err(|error| StoreError::corrupt("coupons", error))
 }

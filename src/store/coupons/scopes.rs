@@ -103,9 +103,9 @@ pub(super) async fn unmatched(
     )
     .fetch_one(connection)
     .await?;
-    let items = found.items.into_iter().map(ItemId::new);
-    let categories = found.categories.into_iter().map(Category::new);
-    let merchants = found.merchants.into_iter().map(MerchantId::new);
+    let items = found.items.into_iter().map(ItemId::stored);
+    let categories = found.categories.into_iter().map(Category::stored);
+    let merchants = found.merchants.into_iter().map(MerchantId::stored);
     Ok(ItemSet {
         items: items.collect::<Result<_, _>>().map_err(corrupt)?,
         categories: categories.collect::<Result<_, _>>().map_err(corrupt)?,

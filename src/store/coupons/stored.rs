@@ -180,7 +180,7 @@ impl TryFrom<ShownRow> for StoredCoupon {
         let items = row
             .items
             .into_iter()
-            .map(ItemId::new)
+            .map(ItemId::stored)
             .collect::<Result<_, _>>()
             .map_err(corrupt)?;
         let coupon = CouponRow {
@@ -205,7 +205,7 @@ impl TryFrom<ShownRow> for StoredCoupon {
         let coupon = coupon.coupon(items)?;
         Ok(Self {
             key: row.id,
-            owner: row.owner.map(MerchantId::new).transpose().map_err(corrupt)?,
+            owner: row.owner.map(MerchantId::stored).transpose().map_err(corrupt)?,
             covered_count: 0,
             unmatched: ItemSet::default(),
             rule_value_count: coupon.rules.iter().map(|rule| rule.n_values() as i64).sum(),

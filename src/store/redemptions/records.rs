@@ -223,11 +223,11 @@ impl TryFrom<ReservationRow> for ReservationRecord {
         let corrupt = |error| StoreError::corrupt("reservations", error);
         Ok(Self {
             reservation: Reservation {
-                id: ReservationId::new(row.id).map_err(corrupt)?,
-                user: UserId::new(row.user).map_err(corrupt)?,
-                coupon: CouponId::new(row.coupon).map_err(corrupt)?,
-                campaign: CampaignId::new(row.campaign).map_err(corrupt)?,
-                cart: row.cart_id.map(CartId::new).transpose().map_err(corrupt)?,
+                id: ReservationId::stored(row.id).map_err(corrupt)?,
+                user: UserId::stored(row.user).map_err(corrupt)?,
+                coupon: CouponId::stored(row.coupon).map_err(corrupt)?,
+                campaign: CampaignId::stored(row.campaign).map_err(corrupt)?,
+                cart: row.cart_id.map(CartId::stored).transpose().map_err(corrupt)?,
                 amount_minor: row.amount_minor,
                 currency: currency(&row.currency_code)?,
                 reserved_at: row.reserved_at,
@@ -235,7 +235,7 @@ impl TryFrom<ReservationRow> for ReservationRecord {
             },
             state: row.state.parse().map_err(corrupt)?,
             closed_at: row.closed_at,
-            redemption: row.redemption.map(RedemptionId::new).transpose().map_err(corrupt)?,
+            redemption: row.redemption.map(RedemptionId::stored).transpose().map_err(corrupt)?,
         })
     }
 }

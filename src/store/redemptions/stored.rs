@@ -33,21 +33,21 @@ impl TryFrom<StoredRedemption> for Redemption {
     fn try_from(stored: StoredRedemption) -> Result<Self, StoreError> {
         let corrupt = |error| StoreError::corrupt("redemptions", error);
         Ok(Self {
-            id: RedemptionId::new(stored.id).map_err(corrupt)?,
+            id: RedemptionId::stored(stored.id).map_err(corrupt)?,
             reservation: stored
                 .reservation
-                .map(ReservationId::new)
+                .map(ReservationId::stored)
                 .transpose()
                 .map_err(corrupt)?,
-            user: UserId::new(stored.user).map_err(corrupt)?,
-            coupon: CouponId::new(stored.coupon).map_err(corrupt)?,
-            campaign: stored.campaign.map(CampaignId::new).transpose().map_err(corrupt)?,
-            cart: stored.cart.map(CartId::new).transpose().map_err(corrupt)?,
+            user: UserId::stored(stored.user).map_err(corrupt)?,
+            coupon: CouponId::stored(stored.coupon).map_err(corrupt)?,
+            campaign: stored.campaign.map(CampaignId::stored).transpose().map_err(corrupt)?,
+            cart: stored.cart.map(CartId::stored).transpose().map_err(corrupt)?,
             amount_minor: stored.amount_minor,
             currency: Currency::new(&stored.currency).map_err(corrupt)?,
             rolled_back_minor: stored.rolled_back_minor,
             is_cap_restored: stored.is_cap_restored,
-            order: stored.order.map(OrderId::new).transpose().map_err(corrupt)?,
+            order: stored.order.map(OrderId::stored).transpose().map_err(corrupt)?,
             redeemed_at: stored.redeemed_at,
         })
     }

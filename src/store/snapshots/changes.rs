@@ -174,8 +174,8 @@ impl Row {
     /// Converts the row; `None` when nothing has changed.
     fn change(self) -> Result<Option<FreshChange>, StoreError> {
         let corrupt_user = |error| StoreError::corrupt("users", error);
-        let user = self.user_id.map(UserId::new).transpose().map_err(corrupt_user)?;
-        let item = self.item_id.map(ItemId::new).transpose();
+        let user = self.user_id.map(UserId::stored).transpose().map_err(corrupt_user)?;
+        let item = self.item_id.map(ItemId::stored).transpose();
         let item = item.map_err(|error| StoreError::corrupt("items", error))?;
         Ok(Some(match (user, item) {
             (None, None) => return Ok(None),

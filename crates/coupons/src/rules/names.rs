@@ -64,7 +64,7 @@ impl<'a> NamedItems<'a> {
     /// Returns the id of the first of these items, in the order of ids, items of the snapshot before new ones.
     pub fn bought_id(&self, history: &History<'_>) -> Option<ItemId> {
         match self.bought(history).min()? {
-            EntryItem::Known(item) => ItemId::new(history.view.item_id(item)).ok(),
+            EntryItem::Known(item) => ItemId::stored(history.view.item_id(item)).ok(),
             EntryItem::New(id) => Some(id.clone()),
         }
     }

@@ -16,6 +16,7 @@ mod migrate;
 mod process;
 mod quickstart;
 mod report;
+mod secret;
 mod serve;
 mod snapshots;
 mod synth;
@@ -25,6 +26,7 @@ mod train;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
@@ -52,9 +54,14 @@ struct GlobalArgs {
     /// Set a configuration key, overriding file and environment; may be repeated
     #[arg(long = "set-config", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     set_config: Vec<(String, String)>,
-    /// PostgreSQL database to use instead of a private one (database.url)
+    /// PostgreSQL database to use instead of a private one (database.url). Every user of this machine can read the arguments of
+    /// a running command: give a URL with a password by --database-url-file, by the environment variable
+    /// LIKEMIND__DATABASE__URL or in the configuration file
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
+    /// File that holds the URL of the database, or - to read it from standard input
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
     /// Folder of the private PostgreSQL (data_dir)
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
@@ -171,10 +178,10 @@ fn exit_for_usage(error: &clap::Error) -> ! {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
-    let config = match Config::load(&cli.sources()) {
+    let config = match cli.sources().and_then(|sources| Ok(Config::load(&sources)?)) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            eprintln!("error: {}", chain(&*error));
             return Ok(Exit::Usage);
         }
     };
@@ -201,7 +208,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 impl Cli {
-    fn sources(&self) -> Sources {
+    /// # Errors
+    /// The file with the URL of the database cannot be read.
+    fn sources(&self) -> anyhow::Result<Sources> {
+        let database_url = match &self.global.database_url_file {
+            Some(file) => Some(secret::read(file).context("--database-url-file")?),
+            None => self.global.database_url.clone(),
+        };
         let listen = match &self.command {
             Command::Quickstart(args) => args.listen,
             Command::Serve(args) => args.listen,
@@ -209,20 +222,20 @@ impl Cli {
         };
         let mut flags = self.global.set_config.clone();
         let named = [
-            ("database.url", self.global.database_url.clone()),
+            ("database.url", database_url),
             ("data_dir", self.global.data_dir.clone()),
             ("server.listen", listen.map(|listen| listen.to_string())),
         ];
         for (key, value) in named {
             flags.extend(value.map(|value| (key.to_owned(), value)));
         }
-        Sources {
+        Ok(Sources {
             file: self.global.config.clone(),
             environment: std::env::vars_os()
                 .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             flags,
-        }
+        })
     }
 }
 

@@ -67,7 +67,8 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The library quotes the values that it refuses, and whole lines of a file, so this is its text without passwords.
+    /// The library quotes the values that it refuses, and whole lines of a file, so this is its text without lines of the
+    /// file and without passwords.
     #[error("the configuration is not valid: {0}")]
     Load(String),
     #[error("the configuration is not valid")]
@@ -167,7 +168,36 @@ fn push_entry(text: &mut String, key: &str, value: &serde_json::Value) {
 }
 
 fn refused(error: config::ConfigError) -> ConfigError {
-    ConfigError::Load(without_passwords(&error.to_string()))
+    let text = error.to_string();
+    ConfigError::Load(match error {
+        config::ConfigError::FileParse { .. } => without_quoted_lines(&text),
+        _ if text.contains("for key `database") && !text.contains("://") => without_quoted_value(&text),
+        _ => without_passwords(&text),
+    })
+}
+
+/// Removes the lines of the file that the parser quotes, each behind its number and `|`: one may hold a password. The number
+/// of the line and the column stay.
+fn without_quoted_lines(text: &str) -> String {
+    let is_quoted = |line: &str| {
+        line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
+            .starts_with('|')
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !is_quoted(line))
+        .collect();
+    lines.join(": ")
+}
+
+/// Replaces the value that stands between the first and the last quotation mark. Where a URL of a database is expected, it
+/// may be a password.
+fn without_quoted_value(text: &str) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        (Some(start), Some(end)) if start < end => format!("{}\"[redacted]\"{}", &text[..start], &text[end + 1..]),
+        _ => text.to_owned(),
+    }
 }
 
 fn read_file(named: Option<&Path>) -> Result<Option<String>, ConfigError> {
@@ -297,7 +327,30 @@ mod tests {
         };
         check("", &[("LIKEMIND__DATABASE", "postgres://me:s3cret@db/x")]);
         check("database = 'postgres://me:s3cret@db/x'", &[]);
-        check("[database]\nurl = 'postgres://me:s3cret@db/x", &[]);
+    }
+
+    #[test]
+    fn errors_of_the_file_name_the_line_and_quote_nothing_of_it() {
+        for (toml, line) in [
+            ("[database]\nurl = 'postgres://me:s3cret@db/x", 2),
+            ("[database]\nurl = postgres://me:s3cret@db/x", 2),
+            ("[database]\n\nurl = 's3cret' s3cret", 3),
+            ("s3cret", 1),
+            ("[database]\nurl = \"\"\"s3cret\n | s3cret\n", 3),
+        ] {
+            let error = load(toml, &[], &[]).unwrap_err();
+            assert!(error.contains(&format!("line {line}, column")), "{toml:?}: {error}");
+            assert!(!error.contains("s3cret") && !error.contains('\n'), "{toml:?}: {error}");
+        }
+        for toml in [
+            "database = 's3cret'",
+            "database = ['s3cret']",
+            "[database]\nmax_connections = 's3cret'",
+        ] {
+            let error = load(toml, &[], &[]).unwrap_err();
+            assert!(error.contains("database"), "{toml:?}: {error}");
+            assert!(!error.contains("s3cret"), "{toml:?}: {error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod status;
 mod tls;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use self::client::CallOptions;
 use self::message::RequestError;
 use self::methods::{Methods, ResolveError};
+use super::secret;
 
 pub use self::client::{Client, Refused};
 pub use self::tls::TlsArgs;
@@ -39,9 +41,13 @@ pub struct CallArgs {
     /// Deadline of the call in milliseconds, which the server is told
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: Option<u64>,
-    /// API key [default: the environment variable LIKEMIND_API_KEY]
+    /// API key [default: the environment variable LIKEMIND_API_KEY]. Every user of this machine can read the arguments of a
+    /// running command: prefer the variable or --key-file
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// File that holds the API key, or - to read it from standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    key_file: Option<PathBuf>,
     /// Metadata to send with the call; may be repeated
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
@@ -163,7 +169,11 @@ impl CallArgs {
     fn options(&self) -> anyhow::Result<CallOptions> {
         let headers = self.headers.iter().cloned();
         let mut headers: Vec<_> = headers.map(|header| (header.key, header.value)).collect();
-        if let Some(key) = self.key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok()) {
+        let key = match &self.key_file {
+            Some(file) => Some(secret::read(file).context("--key-file")?),
+            None => self.key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok()),
+        };
+        if let Some(key) = key {
             headers.push(authorization(&key)?);
         }
         Ok(CallOptions {

@@ -1,8 +1,12 @@
-//! Compiles `proto/` without `protoc`: protox parses, tonic-prost-build generates. Three things come out of it:
+//! Compiles `proto/` without `protoc`: protox parses, tonic-prost-build generates. Four things come out of it:
 //!
 //! - the messages, the clients and the servers (`src/grpc/proto.rs`),
 //! - the descriptors, for the reflection service and for `likemind call`,
-//! - the table of the RPCs with who may call them (`src/admission/rpc.rs`), from the option `access` of each.
+//! - the table of the RPCs with who may call them (`src/admission/rpc.rs`), from the option `access` of each,
+//! - the limits on the entries of requests (`src/grpc/request_limits.rs`), from the option `max_entries` of their fields.
+
+#[path = "build/request_limits.rs"]
+mod request_limits;
 
 use std::error::Error;
 use std::fmt::Write;
@@ -24,14 +28,16 @@ const PROTOS: [&str; 10] = [
 ];
 
 /// The messages that the server's handlers take and return encoded (`src/grpc/encoded_rpc.rs`).
-const ENCODED: [&str; 4] = [
+const ENCODED: [&str; 5] = [
     "PredictRatingsRequest",
     "PredictRatingsResponse",
     "RecommendRequest",
     "RecommendResponse",
+    "ListSimilarItemsRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=migrations");
 
@@ -44,6 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // protox encodes the set itself because the types of prost would lose the option `access`.
     std::fs::write(out_dir.join("likemind.bin"), compiler.encode_file_descriptor_set())?;
     std::fs::write(out_dir.join("rpcs.rs"), rpc_table(&compiler.descriptor_pool())?)?;
+    let limits = request_limits::table(&compiler.descriptor_pool())?;
+    std::fs::write(out_dir.join("request_limits.rs"), limits)?;
 
     let descriptors = compiler.file_descriptor_set();
     tonic_prost_build::configure()
@@ -109,7 +117,28 @@ fn rule(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Result<Strin
         (false, "SOURCE_UNSPECIFIED") => return Err("the option access must have a source".to_owned()),
         (false, source) => variant(source, "SOURCE_"),
     };
-    Ok(format!("work: Work::{work}, roles: &[{}]", roles.join(", ")))
+    let bytes = max_request_bytes(access, method)?;
+    Ok(format!(
+        "work: Work::{work}, roles: &[{}], max_request_bytes: {bytes}",
+        roles.join(", ")
+    ))
+}
+
+/// Returns the size of the largest request message, in bytes.
+fn max_request_bytes(access: &DynamicMessage, method: &MethodDescriptor) -> Result<i32, String> {
+    const DEFAULT_KIB: i32 = 64;
+    const DEFAULT_KIB_WITH_ENTRIES: i32 = 4_096;
+    let kib = access
+        .get_field_by_name("max_request_kib")
+        .and_then(|value| value.as_i32())
+        .ok_or("the option access has no number max_request_kib")?;
+    let has_entries = method.is_client_streaming() || request_limits::has_entries(&method.input());
+    match kib {
+        0 if has_entries => Ok(DEFAULT_KIB_WITH_ENTRIES * 1_024),
+        0 => Ok(DEFAULT_KIB * 1_024),
+        1..=65_536 => Ok(kib * 1_024),
+        _ => Err(format!("max_request_kib must be 0 to 65536, is {kib}")),
+    }
 }
 
 /// Returns the names of the values of an enum field, repeated or not.

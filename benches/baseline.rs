@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 
 use likemind::grpc::accept;
+use likemind::grpc::accept::open_connections::OpenConnections;
 use likemind::grpc::encoded_rpc::Encoded;
+use likemind::grpc::http::Http;
+use likemind::grpc::options::ServerOptions;
 use likemind::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
 use likemind::grpc::proto::v1::{
     Fallback, ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
@@ -17,7 +20,6 @@ use likemind::grpc::threads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 /// The allocator of `likemind`.
@@ -77,7 +79,7 @@ impl RecommendationService for Constant {
 
     async fn list_similar_items(
         &self,
-        _: Request<ListSimilarItemsRequest>,
+        _: Request<Encoded<ListSimilarItemsRequest>>,
     ) -> Result<Response<ListSimilarItemsResponse>, Status> {
         Err(Status::unimplemented("this benchmark does not call it"))
     }
@@ -113,14 +115,14 @@ async fn main() {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = TcpListener::bind(loopback).await.expect("no port is free");
     let address = listener.local_addr().expect("a bound port has an address");
-    let server = Server::builder().max_concurrent_streams(1_024);
+    let options = ServerOptions::default();
+    let open = OpenConnections::new(options.connection_limits());
     eprintln!("serving on {address}");
     threads::serve(
-        server,
+        Http::new(options.http()),
         Routes::new(RecommendationServiceServer::new(constant)).prepare(),
         threads::number(0),
-        accept::connections(listener, None),
-        None,
+        accept::connections(listener, None, open, options.handshake_timeout()),
         CancellationToken::new(),
     )
     .await

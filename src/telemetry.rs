@@ -150,6 +150,11 @@ fn describe() {
         "likemind_answer_cache_total",
         "Answers looked up in the cache, by method and result (hit, miss)."
     );
+    describe_gauge!("likemind_connections", "Open connections of clients.");
+    describe_counter!(
+        "likemind_connections_refused_total",
+        "Connections that were refused because a limit on connections was reached."
+    );
     describe_counter!(
         "likemind_tls_handshake_failures_total",
         "Connections whose TLS handshake failed."

@@ -6,12 +6,14 @@ use super::concurrency_limit::{ConcurrencyLimit, Permit};
 use super::rpc::Work;
 
 /// A limit for each kind of work, so that calls that wait for a slow database do not turn away those that need none, and
-/// streams that wait for their client do not turn away those that do not. A clone shares the limits.
+/// streams that wait for their client do not turn away those that do not. The streams of health and reflection, which need no
+/// key, take nothing from the others. A clone shares the limits.
 #[derive(Debug, Clone)]
 pub struct Capacity {
     memory: Arc<ConcurrencyLimit>,
     database: Arc<ConcurrencyLimit>,
     streams: Arc<ConcurrencyLimit>,
+    protocol_streams: Arc<ConcurrencyLimit>,
 }
 
 /// The server has as many calls of this kind under way as it takes.
@@ -26,6 +28,7 @@ impl Capacity {
             memory: ConcurrencyLimit::new(max_requests),
             database: ConcurrencyLimit::new(max_requests.min(max_database_requests)),
             streams: ConcurrencyLimit::new(max_requests),
+            protocol_streams: ConcurrencyLimit::new(max_requests),
         }
     }
 
@@ -38,6 +41,8 @@ impl Capacity {
             Work::Memory => &self.memory,
             Work::Database => &self.database,
             Work::Ingest | Work::Stream => &self.streams,
+            Work::ProtocolStream => &self.protocol_streams,
+            // Each is short, and each connection has a limit of its own.
             Work::Protocol => return Ok(None),
         };
         limit.take().map(Some).ok_or(Overloaded)

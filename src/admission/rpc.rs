@@ -20,6 +20,7 @@ struct Rule {
     name: &'static str,
     work: Work,
     callers: Callers,
+    max_request_bytes: usize,
 }
 
 /// Which resource a call takes up while it is under way.
@@ -33,8 +34,20 @@ pub enum Work {
     Ingest,
     /// Answers row by row, as fast as the client takes them.
     Stream,
-    /// Health and reflection, which stay reachable when everything else is turned away.
+    /// Health, which stays reachable when everything else is turned away, and RPCs that do not exist.
     Protocol,
+    /// The streams of health and reflection.
+    ProtocolStream,
+}
+
+impl Work {
+    /// Whether the answer may come in parts, with pauses of any length between them.
+    pub fn answers_with_stream(self) -> bool {
+        match self {
+            Self::Stream | Self::ProtocolStream => true,
+            Self::Memory | Self::Database | Self::Ingest | Self::Protocol => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +95,11 @@ impl Rpc {
     pub fn callers(self) -> Callers {
         self.rule.callers
     }
+
+    /// Returns the size of the largest request message, after decompression.
+    pub fn max_request_bytes(self) -> usize {
+        self.rule.max_request_bytes
+    }
 }
 
 /// An RPC that `proto/` declares.
@@ -89,26 +107,34 @@ struct Declared {
     name: &'static str,
     work: Work,
     roles: &'static [Role],
+    max_request_bytes: usize,
 }
 
 include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
 
 /// The RPCs of services that every gRPC server has.
-const PROTOCOLS: [&str; 4] = [
-    "grpc.health.v1.Health/Check",
-    "grpc.health.v1.Health/Watch",
-    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+const PROTOCOLS: [(&str, Work); 4] = [
+    ("grpc.health.v1.Health/Check", Work::Protocol),
+    ("grpc.health.v1.Health/Watch", Work::ProtocolStream),
+    (
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Work::ProtocolStream,
+    ),
+    (
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Work::ProtocolStream,
+    ),
 ];
 
 /// Anyone may call an RPC that does not exist, to be told so.
-static UNKNOWN: Rule = protocol("unknown");
+static UNKNOWN: Rule = protocol(("unknown", Work::Protocol));
 
-const fn protocol(name: &'static str) -> Rule {
+const fn protocol((name, work): (&'static str, Work)) -> Rule {
     Rule {
         name,
-        work: Work::Protocol,
+        work,
         callers: Callers::Anyone,
+        max_request_bytes: 64 * 1024,
     }
 }
 
@@ -117,6 +143,7 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         name: rpc.name,
         work: rpc.work,
         callers: Callers::Only(rpc.roles),
+        max_request_bytes: rpc.max_request_bytes,
     });
     declared.chain(PROTOCOLS.map(protocol)).collect()
 });

@@ -45,7 +45,7 @@ pub(super) async fn run(args: QuickstartArgs, config: Config) -> anyhow::Result<
         );
     }
     let shutdown = process::shutdown_requested();
-    let listener = server::bind(&config.server, &config.tls).await?;
+    let listener = server::bind(&config.server, &config.tls, config.database.open_files()).await?;
     let address = format!("http://{}", listener.address);
     let database = Database::open(&config, Purpose::Job).await?;
     let exit = match sample::prepare(&database.pool, &config, &shutdown).await? {

@@ -26,7 +26,7 @@ pub(super) struct ServeArgs {
 
 pub(super) async fn run(config: Config) -> anyhow::Result<Exit> {
     let shutdown = process::shutdown_requested();
-    let listener = server::bind(&config.server, &config.tls).await?;
+    let listener = server::bind(&config.server, &config.tls, config.database.open_files()).await?;
     let readiness = telemetry::init_metrics(&config.telemetry)?;
     let database = Database::open(&config, Purpose::Serving).await?;
     serve(listener, &config, database.pool.clone(), readiness, shutdown).await?;

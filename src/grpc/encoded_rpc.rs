@@ -12,6 +12,9 @@ use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::request_limits::{self, Bounded};
+use super::status::invalid_argument;
+
 /// The bytes of a message of type `M`. A request may turn out to be no such message when it is decoded.
 #[derive(Debug, Clone)]
 pub struct Encoded<M> {
@@ -19,7 +22,7 @@ pub struct Encoded<M> {
     message: PhantomData<fn() -> M>,
 }
 
-impl<M: Message + Default> Encoded<M> {
+impl<M: Message + Default + Bounded> Encoded<M> {
     pub fn new(message: &M) -> Self {
         Self::from_bytes(message.encode_to_vec().into())
     }
@@ -37,10 +40,17 @@ impl<M: Message + Default> Encoded<M> {
     }
 
     /// # Errors
-    /// The same status as for a message that the codec cannot decode.
+    /// The same status as for a message that the codec cannot decode, or INVALID_ARGUMENT for one with too many entries.
     pub fn decode(&self) -> Result<M, Status> {
+        within_limits::<M>(&self.bytes)?;
         M::decode(self.bytes.clone()).map_err(undecodable)
     }
+}
+
+/// # Errors
+/// INVALID_ARGUMENT naming a field with too many entries.
+fn within_limits<M: Bounded>(bytes: &[u8]) -> Result<(), Status> {
+    request_limits::check::<M>(bytes).map_err(|error| invalid_argument(vec![error]))
 }
 
 /// Returns the status that tonic's own codec answers with. `status::with_details` makes INVALID_ARGUMENT of it.
@@ -51,7 +61,7 @@ fn undecodable(error: DecodeError) -> Status {
 /// A request or response of an RPC: a message, or its bytes.
 pub trait WireMessage: Sized + Send + 'static {
     /// # Errors
-    /// INTERNAL for bytes that are not such a message.
+    /// INTERNAL for bytes that are not such a message; INVALID_ARGUMENT for one with too many entries, which is not decoded.
     fn read(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
 
     /// # Errors
@@ -59,8 +69,10 @@ pub trait WireMessage: Sized + Send + 'static {
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status>;
 }
 
-impl<M: Message + Default + 'static> WireMessage for M {
+impl<M: Message + Default + Bounded + 'static> WireMessage for M {
     fn read(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        // The whole message lies in one piece.
+        within_limits::<M>(buffer.chunk())?;
         M::decode(buffer).map_err(undecodable)
     }
 

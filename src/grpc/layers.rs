@@ -26,6 +26,7 @@ use crate::admission::Access;
 
 use self::admission::Admitting;
 use self::background::InBackground;
+pub use self::body::Held;
 use self::deadline::Deadlines;
 use self::instruments::Instruments;
 use self::request_id::RequestIds;

@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::accept::open_connections::ConnectionLimits;
+use super::grpc_web::Origins;
+use super::http::HttpOptions;
 use super::tls::options::TlsOptions;
 use domain::error::InvalidField;
 
@@ -36,6 +39,19 @@ pub struct ServerOptions {
     pub request_timeout_ms: u64,
     /// Bytes for cached answers: 25 % for PredictRatings, 75 % for Recommend; 0 caches nothing.
     pub answer_cache_bytes: usize,
+    /// Most open connections. The server takes fewer where the process may not open as many files, since the database needs
+    /// some of them.
+    pub max_connections: usize,
+    /// Most open connections from one address; 0 means no limit besides the other one.
+    pub max_connections_per_address: usize,
+    /// Serves gRPC-Web too, which pages call from a browser, and accepts HTTP/1.1 for it.
+    pub grpc_web: bool,
+    /// Origins whose pages may call by gRPC-Web, with commas between them: `https://shop.example.com`; `*` for every origin.
+    pub cors_origins: String,
+    /// Longest time until a new connection has ended its TLS handshake, and then until it has begun to speak HTTP.
+    pub handshake_timeout_ms: u64,
+    /// Longest time for a client to take an answer, or a row of a stream, after which the call is reset.
+    pub send_timeout_ms: u64,
     /// Age at which a client is asked to open a new connection, so that clients spread over servers that were started later;
     /// 0 means never.
     pub max_connection_age_ms: u64,
@@ -57,6 +73,12 @@ impl Default for ServerOptions {
             max_concurrent_database_requests: 128,
             request_timeout_ms: 10_000,
             answer_cache_bytes: 64 * 1024 * 1024,
+            max_connections: 4_096,
+            max_connections_per_address: 1_024,
+            grpc_web: false,
+            cors_origins: String::new(),
+            handshake_timeout_ms: 10_000,
+            send_timeout_ms: 30_000,
             max_connection_age_ms: 0,
             max_connection_age_grace_ms: 60_000,
             drain_timeout_ms: 10_000,
@@ -78,15 +100,47 @@ impl ServerOptions {
         format!("{scheme}://{address}")
     }
 
-    /// Returns the age at which a connection is to be closed; `None` for never.
-    pub fn max_connection_age(&self) -> Option<Duration> {
-        (self.max_connection_age_ms > 0).then(|| Duration::from_millis(self.max_connection_age_ms))
+    /// Returns the limits on open connections.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            max: self.max_connections,
+            max_per_address: match self.max_connections_per_address {
+                0 => usize::MAX,
+                limit => limit,
+            },
+        }
     }
 
-    /// Returns the age at which a connection is cut off; `None` for never.
-    pub fn longest_connection(&self) -> Option<Duration> {
-        let grace = Duration::from_millis(self.max_connection_age_grace_ms);
-        self.max_connection_age().map(|age| age.saturating_add(grace))
+    /// Returns how connections are treated.
+    pub fn http(&self) -> HttpOptions {
+        HttpOptions {
+            handshake_timeout: self.handshake_timeout(),
+            send_timeout: Duration::from_millis(self.send_timeout_ms),
+            max_age: (self.max_connection_age_ms > 0).then(|| Duration::from_millis(self.max_connection_age_ms)),
+            max_age_grace: Duration::from_millis(self.max_connection_age_grace_ms),
+            has_http1: self.grpc_web,
+        }
+    }
+
+    /// Returns the origins whose pages may call by gRPC-Web; `None` when it is off.
+    ///
+    /// # Errors
+    /// Names the configuration key.
+    pub fn web_origins(&self) -> Result<Option<Origins>, InvalidField> {
+        let origins = Origins::parse("server.cors_origins", &self.cors_origins)?;
+        match (self.grpc_web, origins) {
+            (true, origins) => Ok(Some(origins)),
+            (false, Origins::Only(none)) if none.is_empty() => Ok(None),
+            (false, _) => Err(InvalidField::new(
+                "server.cors_origins",
+                "NOT_ON",
+                "must be empty unless server.grpc_web = true",
+            )),
+        }
+    }
+
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
     }
 
     /// Whether other machines reach the port and their messages travel unencrypted.
@@ -133,11 +187,15 @@ impl ServerOptions {
                 self.max_concurrent_database_requests as u64,
             ),
             ("server.request_timeout_ms", self.request_timeout_ms),
+            ("server.max_connections", self.max_connections as u64),
+            ("server.handshake_timeout_ms", self.handshake_timeout_ms),
+            ("server.send_timeout_ms", self.send_timeout_ms),
         ] {
             if value == 0 {
                 return Err(InvalidField::new(key, "OUT_OF_RANGE", "must be 1 or more, is 0"));
             }
         }
+        self.web_origins()?;
         if self.threads > MAX_THREADS {
             return Err(InvalidField::new(
                 "server.threads",

@@ -39,7 +39,7 @@ pub struct RoutesBuilder {
 impl RoutesBuilder {
     /// `service`: a generated server, which is always ready. Calls are looked up in the order of the services, so that the
     /// service that is called most should be the first.
-    pub fn add<S>(mut self, service: S) -> Self
+    pub fn add<S>(self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answer>
             + NamedService
@@ -48,9 +48,17 @@ impl RoutesBuilder {
             + Sync
             + 'static,
     {
+        self.add_with(service, |mut service, request| service.call(request))
+    }
+
+    /// The same for a service whose calls are made by `call`, which is given a clone of it.
+    pub fn add_with<S>(mut self, service: S, call: impl Fn(S, Request<Body>) -> Answer + Send + Sync + 'static) -> Self
+    where
+        S: NamedService + Clone + Send + Sync + 'static,
+    {
         self.services.push(Route {
             name: S::NAME,
-            call: Box::new(move |request| service.clone().call(request)),
+            call: Box::new(move |request| call(service.clone(), request)),
         });
         self
     }

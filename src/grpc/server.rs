@@ -10,20 +10,26 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::Server;
+use tower::{Layer, Service};
 
 use crate::admission::Access;
+use crate::admission::rpc::Rpc;
 use crate::app::eligibility::EligibilityService;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use coupons::eligibility::Policy;
+use domain::error::InvalidField;
 use domain::rating::RatingScale;
 
 use super::accept;
+use super::accept::open_connections::{ConnectionLimits, OpenConnections};
+use super::accept::open_files;
 use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
+use super::grpc_web::{Origins, Web};
 use super::health;
+use super::http::Http;
 use super::layers::Layers;
 use super::message_size::MAX_ANSWER_BYTES;
 use super::model::ModelHandler;
@@ -46,14 +52,12 @@ use super::threads::{self, ThreadError};
 use super::tls::options::TlsOptions;
 use super::tls::{self, Tls, TlsError, Watch};
 
-/// Common clients run into refused streams when it is below 256.
-const MAX_CONCURRENT_STREAMS: u32 = 1_024;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("cannot listen on {listen} (server.listen)")]
     Listen { listen: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Options(#[from] InvalidField),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("the reflection service cannot be built")]
@@ -67,20 +71,56 @@ pub struct Listener {
     listener: TcpListener,
     /// `None` for plain text.
     tls: Option<(Arc<Tls>, Watch)>,
+    limits: ConnectionLimits,
+    /// `None` when gRPC-Web is off.
+    web_origins: Option<Origins>,
     pub address: SocketAddr,
 }
 
+/// `reserved_files`: the files that others than clients may need, such as connections to the database.
+///
 /// # Errors
 /// [`ServerError::Listen`] when the port is taken; [`ServerError::Tls`] when a certificate or key file cannot be used.
-pub async fn bind(options: &ServerOptions, tls: &TlsOptions) -> Result<Listener, ServerError> {
-    let tls = tls::load(tls)?;
+pub async fn bind(options: &ServerOptions, tls: &TlsOptions, reserved_files: usize) -> Result<Listener, ServerError> {
+    let web_origins = options.web_origins()?;
+    let tls = tls::load(tls, web_origins.is_some())?;
     let error = |source| ServerError::Listen {
         listen: options.listen,
         source,
     };
     let listener = TcpListener::bind(options.listen).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
-    Ok(Listener { listener, tls, address })
+    let limits = connection_limits(options, reserved_files);
+    Ok(Listener {
+        listener,
+        tls,
+        limits,
+        web_origins,
+        address,
+    })
+}
+
+/// Returns the limits on open connections, as far as the process may open files.
+fn connection_limits(options: &ServerOptions, reserved_files: usize) -> ConnectionLimits {
+    let limits = options.connection_limits();
+    match open_files::raise_limit() {
+        Ok(Some(files)) => {
+            let max = open_files::max_connections(files, reserved_files);
+            if max < limits.max {
+                tracing::warn!(
+                    open_files = files,
+                    max_connections = max,
+                    "the limit on open files leaves room for fewer connections than server.max_connections"
+                );
+            }
+            limits.within(max)
+        }
+        Ok(None) => limits,
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files cannot be raised");
+            limits
+        }
+    }
 }
 
 /// Everything that the services need.
@@ -92,16 +132,22 @@ pub struct Services {
     pub access: Access,
 }
 
-/// Lets `$service` take messages of up to `$limit` bytes, compressed or not, because bulk loaders are often far away. Answers
-/// are short and are not compressed; one that clients would not accept is refused with OUT_OF_RANGE.
-macro_rules! accepting {
-    ($service:expr, $limit:expr) => {
-        $service
-            .max_decoding_message_size($limit)
+/// Adds `$server` with `$handler` to `$routes`. It takes messages of up to as many bytes as each RPC takes, and `$limit` at
+/// most, compressed or not, because bulk loaders are often far away. Answers are short and are not compressed; one that clients
+/// would not accept is refused with OUT_OF_RANGE.
+macro_rules! add {
+    ($routes:expr, $server:ident, $handler:expr, $limit:expr) => {{
+        let limit = $limit;
+        let server = $server::new($handler)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd)
-    };
+            .accept_compressed(CompressionEncoding::Zstd);
+        $routes.add_with(server, move |server, request| {
+            let rpc = request.extensions().get::<Rpc>();
+            let limit = rpc.map_or(limit, |rpc| rpc.max_request_bytes().min(limit));
+            server.max_decoding_message_size(limit).call(request)
+        })
+    }};
 }
 
 /// Answers until `shutdown`, then lets the requests under way finish, at most `server.drain_timeout_ms`.
@@ -120,25 +166,18 @@ pub async fn serve(
     let layers = Layers::new(services.access.clone(), options, Handle::current());
     let routes = add_services(Routes::builder(), services, options).add(health_service);
     let routes = add_reflection(routes)?.build();
-    let mut server = Server::builder()
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(layers);
-    if let Some(age) = options.max_connection_age() {
-        // tonic's own grace period is not used: with it, version 0.14 never asks the client to leave, but only cuts it off.
-        server = server.max_connection_age(age);
-    }
-
+    let http = Http::new(options.http());
     let (tls, watching) = match listener.tls {
         Some((tls, watch)) => (Some(tls), Some(AbortOnDropHandle::new(tokio::spawn(watch.follow())))),
         None => (None, None),
     };
     tracing::info!(address = %listener.address, tls = tls.is_some(), "serving on {}", listener.address);
     let stop = shutdown.clone().cancelled_owned();
-    let connections = accept::connections(listener.listener, tls);
+    let open = OpenConnections::new(listener.limits);
+    let connections = accept::connections(listener.listener, tls, open, options.handshake_timeout());
     let n_threads = threads::number(options.threads);
-    let longest = options.longest_connection();
-    let served = threads::serve(server, routes, n_threads, connections, longest, shutdown.clone());
+    let service = Web::new(layers.layer(routes), listener.web_origins);
+    let served = threads::serve(http, service, n_threads, connections, shutdown.clone());
     let draining = tokio::spawn(async {
         stop.await;
         tracing::info!("draining: no new requests are taken");
@@ -207,15 +246,14 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         live: live.clone(),
     };
     let recommendation = RecommendationHandler::new(live, scale, options.answer_cache_bytes);
-    routes
-        .add(accepting!(RecommendationServiceServer::new(recommendation), limit))
-        .add(accepting!(CouponServiceServer::new(coupon), limit))
-        .add(accepting!(RatingServiceServer::new(rating), limit))
-        .add(accepting!(PurchaseServiceServer::new(purchase), limit))
-        .add(accepting!(CatalogServiceServer::new(catalog), limit))
-        .add(accepting!(CampaignServiceServer::new(campaign), limit))
-        .add(accepting!(PrivacyServiceServer::new(privacy), limit))
-        .add(accepting!(ModelServiceServer::new(model), limit))
+    let routes = add!(routes, RecommendationServiceServer, recommendation, limit);
+    let routes = add!(routes, CouponServiceServer, coupon, limit);
+    let routes = add!(routes, RatingServiceServer, rating, limit);
+    let routes = add!(routes, PurchaseServiceServer, purchase, limit);
+    let routes = add!(routes, CatalogServiceServer, catalog, limit);
+    let routes = add!(routes, CampaignServiceServer, campaign, limit);
+    let routes = add!(routes, PrivacyServiceServer, privacy, limit);
+    add!(routes, ModelServiceServer, model, limit)
 }
 
 /// Adds the reflection service in both versions: grpcio-reflection and other clients still ask for the older one. It also

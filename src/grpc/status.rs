@@ -132,6 +132,16 @@ pub fn deadline_exceeded() -> Status {
     )
 }
 
+/// The headers of a call are larger than it may have.
+pub fn headers_too_large(bytes: usize, most: usize) -> Status {
+    with_reason(
+        Code::InvalidArgument,
+        "HEADERS_TOO_LARGE",
+        format!("the headers of a call must be at most {most} bytes in all, are {bytes}"),
+        None,
+    )
+}
+
 /// The server itself made a mistake: a handler panicked, or a case arose that cannot arise.
 pub fn internal() -> Status {
     with_reason(
@@ -158,30 +168,45 @@ pub fn with_details_and_code(response: Response<Body>) -> (Response<Body>, Code)
     (status.into_http(), code)
 }
 
+fn too_large(message: &str) -> Status {
+    with_reason(
+        Code::InvalidArgument,
+        "REQUEST_TOO_LARGE",
+        format!("the request is larger than this RPC takes, or than server.max_message_bytes: {message}"),
+        None,
+    )
+}
+
 /// Gives details to a status that tonic has made, before a handler was called or instead of one. tonic gives none, and it
 /// blames the server for a request that cannot be read.
 fn with_details(status: Status) -> Status {
-    const UNREADABLE: [&str; 5] = [
+    const UNREADABLE: [&str; 6] = [
         "failed to decode Protobuf message",
         "protocol error",
         "Unexpected EOF",
         "Missing request message",
         "Error decompressing",
+        // As for bytes that are not the Base64 that they are said to be.
+        "tonic-web",
     ];
     let (code, message) = (status.code(), status.message());
     match code {
+        // tonic takes the code from the frame that ended the request, which the client chose.
+        _ if message.starts_with("h2 protocol error") => with_reason(
+            Code::Cancelled,
+            "REQUEST_ABORTED",
+            "the client ended the request in the middle",
+            None,
+        ),
         Code::Internal if UNREADABLE.iter().any(|start| message.starts_with(start)) => with_reason(
             Code::InvalidArgument,
             "UNREADABLE_REQUEST",
             format!("the request must be the message that this RPC takes: {message}"),
             None,
         ),
-        Code::OutOfRange => with_reason(
-            Code::InvalidArgument,
-            "REQUEST_TOO_LARGE",
-            format!("the request is larger than server.max_message_bytes: {message}"),
-            None,
-        ),
+        // tonic has two codes for a message that is too large: before it is decompressed and while it is.
+        Code::ResourceExhausted if message.starts_with("Error decompressing") => too_large(message),
+        Code::OutOfRange => too_large(message),
         Code::Unimplemented if message.is_empty() => with_reason(
             code,
             "UNKNOWN_RPC",

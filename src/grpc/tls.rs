@@ -29,12 +29,12 @@ impl Tls {
     }
 }
 
-/// Reads the files. Returns `None` when TLS is off.
+/// Reads the files. Returns `None` when TLS is off. `has_http1`: whether clients may choose HTTP/1.1.
 ///
 /// # Errors
 /// Names the configuration key and the path of a file that cannot be read or used.
-pub fn load(options: &TlsOptions) -> Result<Option<(Arc<Tls>, Watch)>, TlsError> {
-    let Some(files) = TlsFiles::read(options)? else {
+pub fn load(options: &TlsOptions, has_http1: bool) -> Result<Option<(Arc<Tls>, Watch)>, TlsError> {
+    let Some(files) = TlsFiles::read(options, has_http1)? else {
         return Ok(None);
     };
     let tls = Arc::new(Tls {

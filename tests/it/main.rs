@@ -10,6 +10,8 @@ mod support {
     pub mod coupons;
     pub mod databases;
     pub mod held_rating;
+    pub mod http1;
+    pub mod http2;
     pub mod metrics;
     pub mod postgres;
     pub mod program;
@@ -26,6 +28,7 @@ mod rpc {
     pub mod bad_input;
     mod catalog;
     mod freshness;
+    mod grpc_web;
     mod model;
     mod purchases;
     mod python_client;
@@ -88,6 +91,7 @@ mod import {
 /// Configuration, start, stop, limits, logs, metrics, and outages.
 mod operations {
     mod answer_cache;
+    mod attacks;
     mod config;
     mod connections;
     mod deadlines;
@@ -101,6 +105,7 @@ mod operations {
     mod quickstart;
     mod refused_databases;
     mod refused_work;
+    mod secrets;
     mod shutdown;
     mod startup;
     mod tls;

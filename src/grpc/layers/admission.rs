@@ -7,20 +7,27 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::Service;
 
+use crate::admission::capacity::Overloaded;
+use crate::admission::concurrency_limit::Permit;
 use crate::admission::rpc::{Rpc, Work};
 use crate::admission::{Access, StreamAuthorization};
+use crate::grpc::grpc_web::IsTranslated;
+use crate::grpc::peer::Peer;
 use crate::grpc::routes::Answer;
+use crate::grpc::status;
 
 use super::access_log::{self, AccessLine};
-use super::body::WithEnd;
+use super::body::Held;
 use super::instruments::Instruments;
 use super::request_id::RequestId;
+
+/// Most bytes of the headers of a call, counted as HTTP/2 counts them.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Puts into the request's extensions the [`Rpc`], the `Arc<Caller>` and, for a stream, its [`StreamAuthorization`].
 #[derive(Clone)]
@@ -41,6 +48,14 @@ impl<S> Admitting<S> {
 }
 
 impl<S> Admitting<S> {
+    fn refuse(&self, request: &Request<Body>, rpc: Rpc, status: Status) -> Answer {
+        self.instruments.count_refused(rpc, status.code());
+        if access_log::is_logged(status.code()) {
+            self.log_refused(request, rpc, status.code(), status.message());
+        }
+        Box::pin(ready(Ok(status.into_http())))
+    }
+
     fn log_refused(&self, request: &Request<Body>, rpc: Rpc, code: Code, reason: &str) {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let caller = authorization.and_then(|authorization| self.access.known_caller(authorization));
@@ -49,7 +64,7 @@ impl<S> Admitting<S> {
             method: rpc.name(),
             code,
             caller: caller.as_ref().map(|caller| &*caller.name),
-            client: extensions.get().and_then(TcpConnectInfo::remote_addr),
+            client: extensions.get::<Arc<Peer>>().map(|peer| peer.address()),
             request_id: extensions.get().and_then(RequestId::text),
             // It is refused at once.
             took: Duration::ZERO,
@@ -73,19 +88,24 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Answer {
         let rpc = Rpc::at(request.uri().path());
+        let header_bytes = header_bytes(request.headers());
+        if header_bytes > MAX_HEADER_BYTES {
+            return self.refuse(&request, rpc, status::headers_too_large(header_bytes, MAX_HEADER_BYTES));
+        }
+        let peer = request.extensions().get::<Arc<Peer>>();
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let admission = match self.access.admit(rpc, authorization) {
-            Ok(admission) => admission,
-            Err(refusal) => {
-                let reason = refusal.to_string();
-                let status = Status::from(refusal);
-                self.instruments.count_refused(rpc, status.code());
-                if access_log::is_logged(status.code()) {
-                    self.log_refused(&request, rpc, status.code(), &reason);
-                }
-                return Box::pin(ready(Ok(status.into_http())));
-            }
+        let admission = match open_permit(peer, rpc.work()) {
+            Ok(permit) => self
+                .access
+                .admit(rpc, authorization)
+                .map(|admission| (admission, permit)),
+            Err(refusal) => Err(refusal.into()),
         };
+        let (admission, permit) = match admission {
+            Ok(admission) => admission,
+            Err(refusal) => return self.refuse(&request, rpc, refusal.into()),
+        };
+        let under_way = peer.map(Peer::begin);
         let extensions = request.extensions_mut();
         extensions.insert(rpc);
         if let Some(caller) = &admission.caller {
@@ -94,16 +114,37 @@ where
             }
             extensions.insert(caller.clone());
         }
+        let is_translated = extensions.get::<IsTranslated>().is_some();
+        let held = Held::new((admission, permit), under_way, rpc.work().answers_with_stream());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let Ok(response) = answer.await;
-            Ok(match rpc.work() {
-                // A call that answers with a stream is under way until the stream ends.
-                Work::Stream => response.map(|rows| Body::new(WithEnd::new(rows, |_| drop(admission)))),
-                Work::Memory | Work::Database | Work::Ingest | Work::Protocol => response,
-            })
+            let Ok(mut response) = answer.await;
+            let held = Arc::new(held);
+            if is_translated {
+                response.extensions_mut().insert(held);
+                return Ok(response);
+            }
+            // Slots are taken until the client has taken the answer, or else answers that nobody reads would have no limit.
+            Ok(held.until_sent(response))
         })
     }
+}
+
+/// Takes the permit of the connection for a call that needs no key.
+fn open_permit(peer: Option<&Arc<Peer>>, work: Work) -> Result<Option<Permit>, Overloaded> {
+    let limit = match (peer, work) {
+        (Some(peer), Work::Protocol) => &peer.open_calls,
+        (Some(peer), Work::ProtocolStream) => &peer.open_streams,
+        _ => return Ok(None),
+    };
+    limit.take().map(Some).ok_or(Overloaded)
+}
+
+/// Source: RFC 9113, 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    const EACH: usize = 32;
+    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + EACH;
+    headers.iter().map(bytes).sum()
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ impl<S> Deadlines<S> {
 
     fn timeout(&self, work: Work) -> Option<Duration> {
         match work {
-            Work::Memory | Work::Database => Some(self.timeout),
-            Work::Ingest | Work::Stream | Work::Protocol => None,
+            Work::Memory | Work::Database | Work::Protocol => Some(self.timeout),
+            Work::Ingest | Work::Stream | Work::ProtocolStream => None,
         }
     }
 }

@@ -11,11 +11,11 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use tonic::Code;
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 use tracing::{Instrument, Level, Span};
 
 use crate::admission::rpc::{Rpc, Work};
+use crate::grpc::peer::Peer;
 use crate::grpc::routes::Answer;
 use crate::grpc::status;
 use domain::access::Caller;
@@ -114,7 +114,7 @@ impl Call {
                 .unwrap_or_else(|| Rpc::at(request.uri().path())),
             id: extensions.get().cloned(),
             caller: extensions.get().cloned(),
-            client: extensions.get().and_then(TcpConnectInfo::remote_addr),
+            client: extensions.get::<Arc<Peer>>().map(|peer| peer.address()),
             started,
             client_deadline: client_timeout(request.headers()).and_then(|timeout| started.checked_add(timeout)),
             code: None,

@@ -66,7 +66,7 @@ impl RecommendationService for OnDemand {
 
     async fn list_similar_items(
         &self,
-        _: tonic::Request<v1::ListSimilarItemsRequest>,
+        _: tonic::Request<Encoded<v1::ListSimilarItemsRequest>>,
     ) -> Result<tonic::Response<v1::ListSimilarItemsResponse>, Status> {
         Ok(tonic::Response::new(v1::ListSimilarItemsResponse::default()))
     }

@@ -14,7 +14,9 @@ use tokio_rustls::rustls::{self, CertificateError, InconsistentKeys, RootCertSto
 
 use super::options::TlsOptions;
 
-const ALPN_H2: &[u8] = b"h2";
+/// The protocols that clients may choose from, with and without HTTP/1.1.
+const HTTP2: [&[u8]; 1] = [b"h2"];
+const HTTP2_AND_1: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -65,6 +67,7 @@ pub struct TlsFiles {
     certificate: PemFile,
     private_key: PemFile,
     client_ca: Option<PemFile>,
+    has_http1: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -76,11 +79,11 @@ struct PemFile {
 }
 
 impl TlsFiles {
-    /// Returns `None` when TLS is off.
+    /// Returns `None` when TLS is off. `has_http1`: whether clients may choose HTTP/1.1.
     ///
     /// # Errors
     /// [`TlsError::Read`].
-    pub fn read(options: &TlsOptions) -> Result<Option<Self>, TlsError> {
+    pub fn read(options: &TlsOptions, has_http1: bool) -> Result<Option<Self>, TlsError> {
         let (Some(certificate), Some(private_key)) = (&options.certificate_file, &options.key_file) else {
             return Ok(None);
         };
@@ -91,6 +94,7 @@ impl TlsFiles {
             client_ca: client_ca
                 .map(|path| PemFile::read("tls.client_ca_file", path))
                 .transpose()?,
+            has_http1,
         }))
     }
 
@@ -104,6 +108,7 @@ impl TlsFiles {
             certificate: read(&self.certificate)?,
             private_key: read(&self.private_key)?,
             client_ca: self.client_ca.as_ref().map(read).transpose()?,
+            has_http1: self.has_http1,
         })
     }
 
@@ -129,7 +134,11 @@ impl TlsFiles {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        let protocols = match self.has_http1 {
+            true => &HTTP2_AND_1[..],
+            false => &HTTP2,
+        };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
 

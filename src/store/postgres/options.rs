@@ -156,6 +156,12 @@ impl DatabaseOptions {
     /// The fewest connections: a trainer needs two to read, and one for its lease.
     const MIN_CONNECTIONS: u32 = 3;
 
+    /// Returns how many files a server's connections to the database need: those for requests, up to 6 more to keep up with
+    /// what is written and with the API keys, and one that takes the place of another.
+    pub fn open_files(&self) -> usize {
+        self.max_connections as usize + 7
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

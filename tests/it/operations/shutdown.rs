@@ -1,5 +1,7 @@
 //! How a server stops.
 
+use std::net::TcpStream;
+
 use likemind::grpc::proto::v1::{GetServingStatusRequest, IngestRatingsRequest, IngestRatingsResponse};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,6 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::support::caller::{Caller, a_rating};
 use crate::support::held_rating::{HeldRating, stored_rating};
+use crate::support::http2::RawConnection;
 use crate::support::postgres::TestDatabase;
 use crate::support::program::Server;
 use crate::support::shop;
@@ -104,10 +107,11 @@ async fn a_stopping_server_refuses_new_connections_and_requests_and_tells_its_he
     )
     .await
     .unwrap_err();
-    let refused = caller
-        .models
-        .clone()
-        .get_serving_status(GetServingStatusRequest {})
+    let call = async || {
+        let mut models = caller.models.clone();
+        models.get_serving_status(GetServingStatusRequest {}).await
+    };
+    let refused = eventually("new requests are refused", call, Result::is_err)
         .await
         .unwrap_err();
     // These codes come from the client's library, which finds the connection closed.
@@ -146,4 +150,20 @@ async fn requests_that_outlast_the_drain_timeout_are_cut_off() {
     assert!(log.contains("cut off"), "{log}");
     assert!(unary.await.unwrap().is_err());
     assert!(stream.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_stopping_server_does_not_wait_for_connections_without_calls() {
+    let database = shop::open().await;
+    let server = Server::with(&database, &[("server.drain_timeout_ms", "600000")]);
+    let caller = Caller::of(&server).await;
+    caller.status().await;
+    let silent = TcpStream::connect(server.address.trim_start_matches("http://")).unwrap();
+    // This client neither answers nor leaves when it is asked to.
+    let idle = RawConnection::open(&server);
+    // Without a call under way, the drain timeout would take longer than a test waits for the end of a program.
+    let (exit, log) = server.drain().await;
+    assert_eq!(exit.code(), Some(0), "{log}");
+    assert!(!log.contains("cut off"), "{log}");
+    drop((silent, idle));
 }

@@ -228,6 +228,13 @@ impl Program {
             .join(", ")
     }
 
+    /// Returns the most memory that it has had so far, as the kernel counts it.
+    pub fn peak_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -273,13 +280,18 @@ impl Server {
 
     /// [`Server::with`] with the database at `url`.
     pub fn at(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::started_as(url, settings, |command| command)
+    }
+
+    /// [`Server::at`] with a command that `adjust` has changed.
+    pub fn started_as(url: &str, settings: &[(&str, &str)], adjust: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let settings: Vec<String> = settings
             .iter()
             .map(|(key, value)| format!("--set-config={key}={value}"))
             .collect();
         let mut args = vec!["serve", "--listen=127.0.0.1:0"];
         args.extend(settings.iter().map(String::as_str));
-        let mut program = Program::start(&mut command_at(url, &args));
+        let mut program = Program::start(adjust(&mut command_at(url, &args)));
         let line = program.wait_for_log("serving on 127.0.0.1:");
         let port: String = line
             .split("serving on 127.0.0.1:")

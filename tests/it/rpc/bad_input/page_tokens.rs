@@ -176,7 +176,7 @@ fn bad_cursors() -> Vec<Value> {
         json!("a\u{0}b"),
         json!("\u{1}\n"),
         json!("'; DROP TABLE ratings; --"),
-        json!("x".repeat(1_000_000)),
+        json!("x".repeat(30_000)),
         json!(i64::MIN),
         json!(u64::MAX),
         json!(1e300),
@@ -185,7 +185,7 @@ fn bad_cursors() -> Vec<Value> {
         purchase("a", 1),
         purchase("\u{0}", 1),
         purchase("a", i64::MAX),
-        purchase(&"x".repeat(1_000_000), -1),
+        purchase(&"x".repeat(30_000), -1),
     ]
 }
 

@@ -89,6 +89,7 @@ mod pair;
 mod real;
 #[cfg(test)]
 mod reference;
+pub mod significance;
 pub mod simd;
 pub mod sparse;
 mod tile;

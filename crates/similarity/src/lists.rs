@@ -104,6 +104,19 @@ impl NeighborLists {
         (&self.neighbors[range.clone()], &self.similarities[range])
     }
 
+    /// Returns the lists with at most the first `keep` neighbors of each row.
+    pub fn truncated(&self, keep: usize) -> NeighborLists {
+        let mut lists = Self::of_targets(self.n_targets);
+        for row in 0..self.n_rows() {
+            let (neighbors, similarities) = self.row(row);
+            let keep = keep.min(neighbors.len());
+            lists.neighbors.extend_from_slice(&neighbors[..keep]);
+            lists.similarities.extend_from_slice(&similarities[..keep]);
+            lists.offsets.push(lists.neighbors.len() as u64);
+        }
+        lists
+    }
+
     /// Joins the lists of adjacent row ranges, in order.
     pub fn concat(ranges: Vec<NeighborLists>) -> NeighborLists {
         let n_targets = ranges.iter().map(|range| range.n_targets).max();

@@ -34,7 +34,7 @@ pub async fn evaluate(
     let cut = split_at.map_or(Cut::Latest, |at| Cut::At { at });
     let evaluated = compute(move || {
         let held_out = HeldOutParts::new(&input, &parameters, &cut, &options)?;
-        let evaluated = evaluate::evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)?;
+        let evaluated = evaluate::evaluate(&input, &held_out, &parameters, None, ParametersOf::Candidate)?;
         let measured = match settings.is_empty() {
             true => Vec::new(),
             false => trade_offs(&input, &held_out, &parameters, &evaluated, &settings)?,

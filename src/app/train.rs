@@ -2,6 +2,7 @@
 
 mod progress;
 mod run;
+mod tuning;
 
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ pub struct TrainerOptions {
     pub lease_ms: u64,
     /// How many of the newest snapshots a run keeps. The active one and the one before are always kept.
     pub keep_snapshots: u32,
+    /// After how many days the settings of ranking scores are fitted again; until then those of the active snapshot are taken
+    /// over. 0 fits them in every run.
+    pub tune_interval_days: u32,
 }
 
 impl Default for TrainerOptions {
@@ -43,6 +47,7 @@ impl Default for TrainerOptions {
         Self {
             lease_ms: 30_000,
             keep_snapshots: 5,
+            tune_interval_days: 7,
         }
     }
 }
@@ -78,6 +83,8 @@ pub struct TrainOptions {
     pub holder: String,
     /// The least number of past redemptions that the propensity is fitted on.
     pub min_redemptions: u32,
+    /// Fits the settings of ranking scores even if those of the active snapshot could be taken over.
+    pub tune: bool,
     /// Activates a snapshot that the gate rejects. The reason is stored with the snapshot.
     pub force: Option<String>,
 }

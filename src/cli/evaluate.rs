@@ -12,6 +12,7 @@ use super::report::{self, PhaseReport};
 use crate::app::evaluate::evaluate;
 use crate::config::Config;
 use domain::time::Timestamp;
+use recommender::evaluation::report::ItemScope;
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -70,8 +71,10 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
     match args.json {
         true => {
             let figures = json!({
-                "weights": evaluated.weights,
+                "weights": evaluated.fitted.weights,
+                "settings": evaluated.fitted.settings,
                 "choice": evaluated.choice,
+                "tables": evaluated.tables,
                 "ranking": evaluated.ranking,
                 "rating": evaluated.rating,
                 "trade_offs": trade_offs::to_json(&measured),
@@ -81,8 +84,9 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
         false => {
             report::print_ranking(&evaluated.ranking);
             report::print_rating(&evaluated.rating);
-            report::print_choices(Some(&evaluated.weights), Some(&evaluated.choice));
-            trade_offs::print(evaluated.ranker.name, &measured);
+            report::print_settings(Some(&evaluated.fitted.settings), &evaluated.tables);
+            report::print_choices(Some(&evaluated.fitted.weights), Some(&evaluated.choice));
+            trade_offs::print(evaluated.ranker(ItemScope::New).name, &measured);
         }
     }
     database.close().await?;

@@ -8,9 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::store::snapshots::SnapshotRecord;
-use recommender::evaluation::report::{RankerChoice, RankingMetrics, RatingMetrics, four_digits};
+use recommender::evaluation::report::{
+    ItemScope, RankerChoice, RankingMetrics, RatingMetrics, SettingRow, SettingsTable, four_digits,
+};
 use recommender::snapshot::parameters::BlendWeights;
 use recommender::snapshot::propensity::PropensityQuality;
+use recommender::snapshot::settings::{FittedSettings, ScoreSettings};
 
 /// Shows the current phase: as a bar or spinner on a terminal, otherwise in log lines.
 pub(super) struct PhaseReport {
@@ -113,17 +116,29 @@ pub(super) fn print_ranking(metrics: &[RankingMetrics]) {
         return;
     }
     println!(
-        "{:<10} {:<11} {:<5} {:>7} {:>9} {:>9} {:>11} {:>9} {:>11}",
-        "parameters", "ranker", "items", "users", "NDCG@10", "Recall@20", "coverage@20", "Gini", "popularity"
+        "{:<10} {:<11} {:<5} {:>7} {:>9} {:>17} {:>9} {:>11} {:>9} {:>11}",
+        "parameters",
+        "ranker",
+        "items",
+        "users",
+        "NDCG@10",
+        "95 % interval",
+        "Recall@20",
+        "coverage@20",
+        "Gini",
+        "popularity"
     );
     for row in metrics {
         println!(
-            "{:<10} {:<11} {:<5} {:>7} {:>9} {:>9} {:>11} {:>9} {:>11}",
+            "{:<10} {:<11} {:<5} {:>7} {:>9} {:>17} {:>9} {:>11} {:>9} {:>11}",
             name(&row.parameters),
             name(&row.ranker),
             name(&row.items),
             row.users,
             four_digits(row.ndcg_at_10),
+            row.ndcg_interval.map_or_else(String::new, |[low, high]| {
+                format!("{} to {}", four_digits(low), four_digits(high))
+            }),
             four_digits(row.recall_at_20),
             four_digits(row.coverage_at_20),
             four_digits(row.gini),
@@ -149,6 +164,70 @@ pub(super) fn print_rating(metrics: &[RatingMetrics]) {
             four_digits(row.rmse),
             four_digits(row.mae)
         );
+    }
+}
+
+/// Prints the settings of ranking scores, as far as the evaluation has them, and those that were tried. Of these, settings far
+/// below the best are only counted: JSON has all.
+pub(super) fn print_settings(settings: Option<&FittedSettings>, tables: &[SettingsTable]) {
+    if let Some(settings) = settings {
+        print_score("new items", &settings.new_items);
+        print_score("all items", &settings.all_items);
+        println!(
+            "half-life {} days, popularity with trend^{}, similarities shrunk by {} co-raters, baseline by {}",
+            settings.half_life_days,
+            settings.popularity_trend_exponent,
+            settings.significance,
+            settings.baseline_shrinkage
+        );
+    }
+    for table in tables {
+        print_table(table);
+    }
+}
+
+fn print_score(of: &str, score: &ScoreSettings) {
+    println!(
+        "{of}: {}; blend of {} items and {} users, trend^{}, own habits {}",
+        name(&score.ranker),
+        four_digits(score.item_weight),
+        four_digits(1.0 - score.item_weight),
+        score.trend_exponent,
+        score.habit_weight
+    );
+}
+
+fn print_table(table: &SettingsTable) {
+    let items = match table.items {
+        ItemScope::New => "new",
+        ItemScope::All => "all",
+    };
+    println!(
+        "tried on {items} items of {} users of the validation part, the simplest first; * is chosen:",
+        table.users
+    );
+    println!(
+        "  {:<11} {:>6} {:>9} {:>6} {:>7} {:>9} {:>11} {:>14}",
+        "ranker", "items", "half-life", "trend", "habits", "NDCG@10", "below best", "standard error"
+    );
+    let is_near = |row: &&SettingRow| row.is_chosen || row.below_best <= 2.0 * row.standard_error;
+    for row in table.rows.iter().filter(is_near) {
+        println!(
+            "{} {:<11} {:>6.1} {:>9} {:>6} {:>7} {:>9} {:>11} {:>14}",
+            if row.is_chosen { '*' } else { ' ' },
+            row.ranker,
+            row.item_weight,
+            row.half_life_days,
+            row.trend_exponent,
+            row.habit_weight,
+            four_digits(row.ndcg_at_10),
+            four_digits(row.below_best),
+            four_digits(row.standard_error)
+        );
+    }
+    let n_far = table.rows.len() - table.rows.iter().filter(is_near).count();
+    if n_far > 0 {
+        println!("  {n_far} others lie more than two standard errors below the best");
     }
 }
 
@@ -245,6 +324,7 @@ pub(super) fn print_snapshot(record: &SnapshotRecord) {
         }
         print_ranking(&evaluation.ranking);
         print_rating(&evaluation.rating);
+        print_settings(evaluation.settings.as_ref(), &evaluation.tables);
         print_choices(evaluation.weights.as_ref(), evaluation.choice.as_ref());
         if let Some(quality) = &evaluation.propensity {
             print_propensity(quality);

@@ -19,6 +19,9 @@ pub(super) struct TrainArgs {
     /// Activate the snapshot even if the gate rejects it; the reason is stored with it
     #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     force: Option<String>,
+    /// Fit the settings of ranking scores anew, even if those of the active snapshot are recent enough to be taken over
+    #[arg(long)]
+    tune: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -26,7 +29,11 @@ pub(super) struct TrainArgs {
 
 pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let result = train_with_progress(&database.pool, &config, &process::shutdown_requested(), args.force).await;
+    let requested = Requested {
+        tune: args.tune,
+        force: args.force,
+    };
+    let result = train_with_progress(&database.pool, &config, &process::shutdown_requested(), requested).await;
     let exit = match result {
         Ok(trained) => {
             match args.json {
@@ -63,12 +70,21 @@ pub(super) fn exit_of(error: TrainError) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
+/// What the caller asks for beside the configuration.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Requested {
+    /// Fit the settings of ranking scores anew.
+    pub tune: bool,
+    /// Activate a rejected snapshot, for this reason.
+    pub force: Option<String>,
+}
+
 /// Trains with the configured parameters and shows the progress.
 pub(super) async fn train_with_progress(
     pool: &Pool,
     config: &Config,
     interrupt: &CancellationToken,
-    force: Option<String>,
+    Requested { tune, force }: Requested,
 ) -> Result<Trained, TrainError> {
     let options = TrainOptions {
         parameters: config.training_parameters(),
@@ -79,6 +95,7 @@ pub(super) async fn train_with_progress(
         privacy: config.privacy,
         min_redemptions: config.coupons.min_redemptions,
         holder: process::actor(),
+        tune,
         force,
     };
     let report = Arc::new(PhaseReport::new());
@@ -92,6 +109,7 @@ pub(super) async fn train_with_progress(
 pub(super) fn print(trained: &Trained) {
     report::print_ranking(&trained.evaluation.ranking);
     report::print_rating(&trained.evaluation.rating);
+    report::print_settings(trained.evaluation.settings.as_ref(), &trained.evaluation.tables);
     report::print_choices(trained.evaluation.weights.as_ref(), trained.evaluation.choice.as_ref());
     for reason in &trained.evaluation.reasons {
         println!("{reason}");

@@ -16,7 +16,7 @@ use recommender::prediction;
 use recommender::ranking::audience::item_audience;
 use recommender::ranking::rank;
 use recommender::ranking::similar::{similar_items, similar_users};
-use recommender::snapshot::view::View;
+use recommender::snapshot::view::{StampedState, View};
 
 use self::answers::AnswerCache;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
@@ -59,10 +59,12 @@ impl RecommendationHandler {
             scale,
             predictions: AnswerCache::new(
                 "likemind.v1.RecommendationService/PredictRatings",
+                StampedState::User,
                 answer_cache_bytes / 4,
             ),
             recommendations: AnswerCache::new(
                 "likemind.v1.RecommendationService/Recommend",
+                StampedState::UserAndOrders,
                 answer_cache_bytes - answer_cache_bytes / 4,
             ),
         }

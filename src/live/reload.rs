@@ -222,7 +222,7 @@ impl Reload {
             }
         };
         let max_entries = self.shared.options.max_overlay_entries;
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(self.shared.privacy);
         let watermark = catch_up(
             &self.shared.pool,
             &new.snapshot,

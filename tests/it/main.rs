@@ -30,6 +30,7 @@ mod rpc {
     mod freshness;
     mod grpc_web;
     mod model;
+    mod order_terms;
     mod purchases;
     mod python_client;
     mod ratings;

@@ -5,6 +5,7 @@
 //! decides by the figures.
 
 pub mod bias;
+mod choice;
 pub mod error;
 pub mod evaluate;
 pub mod gate;
@@ -20,4 +21,5 @@ pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod trade_offs;
+mod tuning;
 mod weights;

@@ -24,7 +24,7 @@ pub enum Estimator {
     WeightedSum,
     /// The same over the neighbors with a rating; clamped to the rating scale.
     WeightedMean,
-    /// b_ui + Σ sim·(R − b) / Σ|sim| over the neighbors with a rating, b = μ + b_u + b_i; clamped.
+    /// b_ui + Σ sim·(R − b) / (Σ|sim| + λ) over the neighbors with a rating, b = μ + b_u + b_i; clamped. λ is fitted.
     ///
     /// Source: Koren 2010, "Factor in the Neighbors", §2.
     #[default]
@@ -99,9 +99,28 @@ pub struct RatingExplanation {
     pub clamping: f64,
 }
 
+/// The fitted numbers of BASELINE.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Baseline {
+    /// The share of the item-based side in a blend, 0 to 1.
+    pub weight: f64,
+    /// λ: what is added to Σ|sim|, at least 0. It draws predictions that rest on little similarity to the biases.
+    pub shrinkage: f64,
+}
+
+impl Baseline {
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            weight: snapshot.weights().baseline,
+            shrinkage: snapshot.settings().baseline_shrinkage,
+        }
+    }
+}
+
 /// Predicts ratings of one user; built once for any number of items.
 pub struct Predictor<'a> {
     snapshot: &'a Snapshot,
+    baseline: Baseline,
     shopper: Shopper<'a>,
     global_mean: f64,
     user_bias: f64,
@@ -139,10 +158,11 @@ struct Sum {
     support: u32,
 }
 
-/// Σ sim·x / Σ|sim| over the neighbors of one side.
+/// Σ sim·x / Σ|sim| over the neighbors of one side, with λ in the denominator of BASELINE.
 #[derive(Debug, Clone, Copy, Default)]
 struct Side {
     mean: f64,
+    /// The denominator.
     total_similarity: f64,
     support: u32,
 }
@@ -181,10 +201,16 @@ impl<'a> Predictor<'a> {
         let global_mean = global_mean(snapshot);
         Self {
             snapshot,
+            baseline: Baseline::of(snapshot),
             global_mean,
             user_bias: user_bias(snapshot, &shopper, global_mean),
             shopper,
         }
+    }
+
+    /// Replaces the fitted numbers of BASELINE.
+    pub fn with_baseline(self, baseline: Baseline) -> Self {
+        Self { baseline, ..self }
     }
 
     /// Predicts the rating of `item`. The user's own rating of it takes no part, because no item is its own neighbor.
@@ -273,9 +299,12 @@ impl<'a> Predictor<'a> {
             return Vec::new();
         };
         let weight = shares.items / side.total_similarity;
-        item_contributions(self.snapshot, &self.shopper, item, |neighbor, similarity, rating| {
-            weight * similarity * (rating - self.expected_of_item(neighbor, estimator))
-        })
+        item_contributions(
+            self.snapshot.item_neighbors(),
+            &self.shopper,
+            item,
+            |neighbor, similarity, rating| weight * similarity * (rating - self.expected_of_item(neighbor, estimator)),
+        )
     }
 
     fn explain_users(
@@ -334,7 +363,7 @@ impl<'a> Predictor<'a> {
                 );
             }
         }
-        sum.over(similarities, estimator)
+        sum.over(similarities, estimator, self.baseline.shrinkage)
     }
 
     /// Averages the ratings of `item` by the neighbors of the user.
@@ -350,7 +379,7 @@ impl<'a> Predictor<'a> {
                 );
             }
         }
-        sum.over(similarities, estimator)
+        sum.over(similarities, estimator, self.baseline.shrinkage)
     }
 
     /// Computes [`Self::item_side`], its plain reference, for every item. The user's ratings are spread out once for all.
@@ -383,7 +412,7 @@ impl<'a> Predictor<'a> {
                 let expected = self.expected_of_item(ItemIndex(neighbor), estimator);
                 sum.add(similarity, f64::from(spread[neighbor as usize]) - expected);
             }
-            sum.over(similarities, estimator)
+            sum.over(similarities, estimator, self.baseline.shrinkage)
         };
         let sides = items.iter().map(side).collect();
         for (item, _) in self.shopper.ratings() {
@@ -415,7 +444,7 @@ impl<'a> Predictor<'a> {
         }
         let (_, similarities) = self.shopper.neighbor_list();
         let side = |(sum, item): (Sum, &Option<ItemIndex>)| match item {
-            Some(_) => sum.over(similarities, estimator),
+            Some(_) => sum.over(similarities, estimator, self.baseline.shrinkage),
             None => Side::default(),
         };
         sums.into_iter().zip(items).map(side).collect()
@@ -494,7 +523,7 @@ impl<'a> Predictor<'a> {
         let weight = match estimator {
             Estimator::WeightedSum => weights.weighted_sum,
             Estimator::WeightedMean => weights.weighted_mean,
-            Estimator::Baseline => weights.baseline,
+            Estimator::Baseline => self.baseline.weight,
         };
         match (items.support > 0, users.support > 0) {
             (true, true) => Shares {
@@ -536,13 +565,15 @@ impl Sum {
     }
 
     /// Returns the weighted mean. `similarities` are those of all neighbors: the weighted sum counts those without a rating too.
-    fn over(self, similarities: &[f32], estimator: Estimator) -> Side {
+    /// `shrinkage`: λ of BASELINE.
+    fn over(self, similarities: &[f32], estimator: Estimator, shrinkage: f64) -> Side {
         let (support, total_similarity) = match estimator {
             Estimator::WeightedSum => {
                 let total = similarities.iter().map(|&similarity| f64::from(similarity)).sum();
                 (similarities.len() as u32, total)
             }
-            Estimator::WeightedMean | Estimator::Baseline => (self.support, self.total_similarity),
+            Estimator::WeightedMean => (self.support, self.total_similarity),
+            Estimator::Baseline => (self.support, self.total_similarity + shrinkage),
         };
         Side {
             mean: if support > 0 {

@@ -3,6 +3,7 @@
 
 pub mod activity;
 pub mod bits;
+pub mod by_rank;
 pub mod catalog;
 pub mod codec;
 pub mod consents;
@@ -11,6 +12,8 @@ pub mod dictionary;
 pub mod fixture;
 pub mod floats;
 pub mod item_counts;
+pub mod order_terms;
+pub mod orders;
 pub mod overlay;
 pub mod parameters;
 pub mod parts;
@@ -18,7 +21,11 @@ pub mod popularity;
 pub mod propensity;
 pub mod ratings;
 pub mod reverse_neighbors;
+pub mod settings;
+pub mod significance;
 pub mod view;
+
+use std::sync::Arc;
 
 use domain::consent::Consents;
 use similarity::lists::NeighborLists;
@@ -28,7 +35,9 @@ use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
 use self::item_counts::ItemCounts;
-use self::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
+use self::order_terms::OrderTerms;
+use self::orders::Orders;
+use self::parameters::{BlendWeights, TrainingParameters};
 /// Generated from the list of parts; the type belongs to [`Snapshot`].
 pub use self::parts::SnapshotParts;
 use self::parts::{Absence, PARTS};
@@ -36,6 +45,8 @@ use self::popularity::Popularity;
 use self::propensity::Propensity;
 use self::ratings::Ratings;
 use self::reverse_neighbors::ReverseNeighbors;
+use self::settings::FittedSettings;
+use self::significance::SignificantNeighbors;
 
 /// Mean rating and regularized deviations from it.
 ///
@@ -55,6 +66,11 @@ pub struct Biases {
 pub struct Snapshot {
     parts: SnapshotParts,
     reverse_item_neighbors: ReverseNeighbors,
+    /// Transposed lists of shrunk similarities, where they are not those of `item_neighbors`.
+    reverse_significant_neighbors: Option<ReverseNeighbors>,
+    settings: FittedSettings,
+    /// The terms of scores that follow from orders, where the settings need any.
+    order_terms: Option<Arc<OrderTerms>>,
     /// Transposed item weights, where the snapshot has any.
     reverse_item_weights: Option<ReverseNeighbors>,
     user_consents: Vec<Consents>,
@@ -83,7 +99,20 @@ impl Snapshot {
         PARTS.iter().try_for_each(|part| (part.validate)(&parts))?;
         let popularity = parts.ratings.popularity();
         let item_weights = parts.item_weights.get().ok();
+        let significant = parts.significant_item_neighbors.get().ok();
+        // With the same lists, one transposed copy serves both.
+        let significant = significant.filter(|lists| lists.shrinkage > 0.0);
+        let settings = match parts.fitted_settings.get() {
+            Ok(settings) => *settings,
+            Err(_) => FittedSettings::plain(&parts.weights, parts.default_ranker),
+        };
+        let orders = parts.orders.get().ok();
+        let order_terms = orders.and_then(|orders| OrderTerms::new(orders, popularity, &settings));
         Ok(Self {
+            reverse_significant_neighbors: significant
+                .map(|lists| ReverseNeighbors::new(lists.neighbors.lists.entries(), popularity)),
+            settings,
+            order_terms: order_terms.map(Arc::new),
             reverse_item_neighbors: ReverseNeighbors::new(parts.item_neighbors.entries(), popularity),
             reverse_item_weights: item_weights.map(|lists| ReverseNeighbors::new(lists.entries(), popularity)),
             user_consents: user_consents(&parts),
@@ -114,8 +143,33 @@ impl Snapshot {
         &self.parts.weights
     }
 
-    pub fn default_ranker(&self) -> DefaultRanker {
-        self.parts.default_ranker
+    /// Returns the settings of ranking scores; those of a plain blend if none were fitted.
+    pub fn settings(&self) -> &FittedSettings {
+        &self.settings
+    }
+
+    /// Returns the orders by user and item.
+    ///
+    /// # Errors
+    /// The reason why the snapshot has none.
+    pub fn orders(&self) -> Result<&Orders, Absence> {
+        self.parts.orders.get()
+    }
+
+    /// Returns the number of orders of each item that the user has bought, in the order of the purchased entries of the user's
+    /// ratings. Returns nothing where the snapshot has no orders.
+    pub fn order_counts(&self, user: UserIndex) -> &[u32] {
+        self.orders()
+            .map_or(&[], |orders| &orders.counts[orders.row_range(user.at())])
+    }
+
+    /// Returns the terms of scores that follow from orders; `None` where the settings need none, or there are no orders.
+    pub fn order_terms(&self) -> Option<&Arc<OrderTerms>> {
+        self.order_terms.as_ref()
+    }
+
+    pub fn into_parts(self) -> SnapshotParts {
+        self.parts
     }
 
     pub fn users(&self) -> &Dictionary<UserIndex> {
@@ -155,6 +209,28 @@ impl Snapshot {
 
     pub fn item_neighbors(&self) -> &NeighborLists {
         &self.parts.item_neighbors
+    }
+
+    /// Returns the lists of items that rank: with similarities shrunk as fitted, or else the plain ones.
+    pub fn ranking_item_neighbors(&self) -> &NeighborLists {
+        match self.parts.significant_item_neighbors.get() {
+            Ok(significant) => &significant.neighbors.lists,
+            Err(_) => &self.parts.item_neighbors,
+        }
+    }
+
+    /// Returns the same lists with the co-raters of each pair.
+    ///
+    /// # Errors
+    /// The reason why the snapshot does not have them.
+    pub fn significant_item_neighbors(&self) -> Result<&SignificantNeighbors, Absence> {
+        self.parts.significant_item_neighbors.get()
+    }
+
+    /// Returns for every item j the items that have j in their list of [`Self::ranking_item_neighbors`].
+    pub fn reverse_ranking_neighbors(&self) -> &ReverseNeighbors {
+        let significant = self.reverse_significant_neighbors.as_ref();
+        significant.unwrap_or(&self.reverse_item_neighbors)
     }
 
     /// Returns for every item j the items that have j in their neighbor list.

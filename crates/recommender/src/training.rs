@@ -6,5 +6,6 @@ pub mod error;
 pub mod fit;
 pub mod input;
 pub mod matrix;
+pub mod orders;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;

@@ -12,10 +12,10 @@ use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
 use recommender::evaluation::bias::{self, report::RankerBias};
 use recommender::evaluation::error::EvaluationError;
-use recommender::evaluation::evaluate::{Evaluated, evaluate};
+use recommender::evaluation::evaluate::{Evaluated, Fitted, evaluate, still_beats_popularity};
 use recommender::evaluation::gate::{Evidence, SnapshotCounts, judge};
 use recommender::evaluation::held_out::HeldOutParts;
-use recommender::evaluation::report::{Evaluation, GateVerdict, ParametersOf};
+use recommender::evaluation::report::{Evaluation, GateVerdict, ParametersOf, TuningRecord};
 use recommender::evaluation::split::Cut;
 use recommender::snapshot::codec::{self, Checksum};
 use recommender::snapshot::parameters::TrainingParameters;
@@ -25,7 +25,9 @@ use recommender::training::error::TrainingError;
 use recommender::training::fit::{FitEvent, ModelOptions, fit};
 use recommender::training::input::TrainingInput;
 use recommender::training::matrix::effective_ratings;
+use recommender::training::orders::orders;
 
+use super::tuning::{fitted_of, record, reusable};
 use super::{Phase, Progress, Report, TrainError, TrainOptions, Trained, compute};
 use crate::app::training_input;
 
@@ -54,6 +56,8 @@ struct Measured {
     candidate: Evaluated,
     /// The active snapshot's parameters, fitted and measured on the same data as the candidate's.
     active: Option<Evaluated>,
+    /// When the settings were fitted; `None` with too few users to fit them.
+    tuned: Option<TuningRecord>,
     propensity: Option<PropensityQuality>,
     bias: Vec<RankerBias>,
 }
@@ -108,7 +112,8 @@ impl<'a> Run<'a> {
         active: Option<&SnapshotRecord>,
     ) -> Result<Measured, TrainError> {
         self.begin(Phase::Evaluating);
-        let active = active.map(|active| active.parameters.clone());
+        let reusable = reusable(active, &input, self.options);
+        let active = active.map(|active| (active.parameters.clone(), fitted_of(active)));
         let parameters = self.options.parameters.clone();
         let (options, bias_options) = (self.options.evaluation.clone(), self.options.bias.clone());
         let attributes = training_input::attributes(self.pool, &input, &bias_options.attributes).await?;
@@ -119,19 +124,44 @@ impl<'a> Run<'a> {
         };
         let measured = compute(move || {
             let held_out = HeldOutParts::new(&input, &parameters, &Cut::Latest, &options)?;
-            let candidate = evaluate(&input, &held_out, &parameters, ParametersOf::Candidate)?;
+            let reused = match reusable {
+                Some(reusable) if still_beats_popularity(&input, &held_out, &parameters, &reusable.fitted)? => {
+                    Some(reusable)
+                }
+                _ => None,
+            };
+            let given = reused.as_ref().map(|reused| &reused.fitted);
+            let mut candidate = evaluate(&input, &held_out, &parameters, given, ParametersOf::Candidate)?;
+            let tuned = match (reused, candidate.tables.is_empty()) {
+                (Some(reused), _) => {
+                    candidate.choice = reused.choice;
+                    Some(reused.tuned)
+                }
+                (None, false) => Some(record(&input)),
+                (None, true) => None,
+            };
             // The active snapshot itself was trained on the held-out data, so only its parameters are compared.
             let active = match active {
                 None => None,
-                Some(active) if active == parameters => Some(candidate.clone().relabeled(ParametersOf::Active)),
-                Some(active) => Some(evaluate(&input, &held_out, &active, ParametersOf::Active)?),
+                Some((active, Some(fitted))) if active == parameters && fitted == candidate.fitted => {
+                    Some(candidate.clone().relabeled(ParametersOf::Active))
+                }
+                Some((active, fitted)) => Some(evaluate(
+                    &input,
+                    &held_out,
+                    &active,
+                    fitted.as_ref(),
+                    ParametersOf::Active,
+                )?),
             };
-            let propensity = backtest(&input, &parameters, &backtest_options)?.propensity;
+            let resolved = parameters.resolved(&candidate.fitted.settings);
+            let propensity = backtest(&input, &resolved, &backtest_options)?.propensity;
             let seed = parameters.options.seed;
             let bias = bias::shown::report(&candidate.shown, &input, &held_out, &attributes, &bias_options, seed);
             Ok::<_, EvaluationError>(Measured {
                 candidate,
                 active,
+                tuned,
                 propensity,
                 bias,
             })
@@ -141,8 +171,8 @@ impl<'a> Run<'a> {
 
     /// Fits the model on everything.
     async fn fit(&self, input: Arc<TrainingInput>, candidate: &Evaluated) -> Result<Snapshot, TrainError> {
-        let (weights, default_ranker) = (candidate.weights, candidate.ranker.as_default());
-        let parameters = self.options.parameters.clone();
+        let Fitted { weights, settings } = candidate.fitted.clone();
+        let parameters = self.options.parameters.resolved(&settings);
         let propensity_options = self.propensity_options();
         let report = self.report.clone();
         let snapshot = compute(move || {
@@ -162,12 +192,12 @@ impl<'a> Run<'a> {
             let options = ModelOptions {
                 parameters: &parameters,
                 weights,
+                settings,
                 listed_users: None,
             };
-            let parts = SnapshotParts {
-                default_ranker,
-                ..fit(&input, effective, &options, &observe)?
-            };
+            let parts = fit(&input, effective, &options, &observe)?;
+            let orders = orders(&input, &parts, settings.half_life_days, |_, _, _| true);
+            let parts = SnapshotParts { orders, ..parts };
             report(Progress::begin(Phase::Checking));
             let snapshot = Snapshot::new(parts)?;
             let propensity = fit_propensity(&input, &parameters, &snapshot, &propensity_options)?;
@@ -186,7 +216,8 @@ impl<'a> Run<'a> {
             active_counts: active.and_then(|active| active.counts),
         };
         let judgment = judge(&evidence, &self.options.gate);
-        let (weights, choice) = (measured.candidate.weights, measured.candidate.choice.clone());
+        let Fitted { weights, settings } = measured.candidate.fitted.clone();
+        let (choice, tables) = (measured.candidate.choice.clone(), measured.candidate.tables.clone());
         let evaluated = [Some(measured.candidate), measured.active].into_iter().flatten();
         let (ranking, rating): (Vec<_>, Vec<_>) =
             evaluated.map(|evaluated| (evaluated.ranking, evaluated.rating)).unzip();
@@ -197,6 +228,9 @@ impl<'a> Run<'a> {
             rating: rating.concat(),
             weights: Some(weights),
             choice: Some(choice),
+            settings: Some(settings),
+            tables,
+            tuned: measured.tuned,
             propensity: measured.propensity,
             bias: measured.bias,
         }

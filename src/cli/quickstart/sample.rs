@@ -225,7 +225,7 @@ async fn import_file(
 /// Trains, after any other trainer. One that was killed keeps others out until its lease expires.
 async fn train_patiently(pool: &Pool, config: &Config, interrupt: &CancellationToken) -> Result<Trained, TrainError> {
     loop {
-        match train::train_with_progress(pool, config, interrupt, None).await {
+        match train::train_with_progress(pool, config, interrupt, train::Requested::default()).await {
             Err(TrainError::AnotherTrainer(held)) => {
                 println!(
                     "Waiting for another trainer, {}, until {} at the latest.",

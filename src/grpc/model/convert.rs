@@ -8,8 +8,10 @@ use domain::error::InvalidField;
 use domain::item::check_text;
 use recommender::evaluation::report::{
     Evaluation, GateVerdict, ItemScope, ParametersOf, RankerChoice, RankingMetrics, RatingMetrics, RatingPredictor,
+    SettingRow, SettingsTable,
 };
-use recommender::snapshot::parameters::{BlendWeights, TrainingParameters};
+use recommender::snapshot::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
+use recommender::snapshot::settings::{FittedSettings, ScoreSettings};
 
 use crate::grpc::convert::timestamp;
 use crate::grpc::page;
@@ -133,6 +135,8 @@ impl From<Evaluation> for v1::Evaluation {
             rating: evaluation.rating.into_iter().map(Into::into).collect(),
             weights: evaluation.weights.map(Into::into),
             choice: evaluation.choice.map(Into::into),
+            settings: evaluation.settings.map(Into::into),
+            tables: evaluation.tables.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -146,6 +150,69 @@ impl From<BlendWeights> for v1::BlendWeights {
             ranking: weights.ranking,
         }
     }
+}
+
+impl From<FittedSettings> for v1::FittedSettings {
+    fn from(settings: FittedSettings) -> Self {
+        Self {
+            new_items: Some(settings.new_items.into()),
+            all_items: Some(settings.all_items.into()),
+            popularity_trend_exponent: settings.popularity_trend_exponent,
+            half_life_days: settings.half_life_days,
+            significance: settings.significance,
+            baseline_shrinkage: settings.baseline_shrinkage,
+            implicit: settings.implicit.as_str().to_owned(),
+        }
+    }
+}
+
+impl From<ScoreSettings> for v1::ScoreSettings {
+    fn from(settings: ScoreSettings) -> Self {
+        Self {
+            ranker: match settings.ranker {
+                DefaultRanker::Blended => "blended",
+                DefaultRanker::Popularity => "popularity",
+            }
+            .to_owned(),
+            item_weight: settings.item_weight,
+            trend_exponent: settings.trend_exponent,
+            habit_weight: settings.habit_weight,
+        }
+    }
+}
+
+impl From<SettingsTable> for v1::SettingsTable {
+    fn from(table: SettingsTable) -> Self {
+        Self {
+            items: items(table.items),
+            users: table.users,
+            rows: table.rows.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<SettingRow> for v1::SettingRow {
+    fn from(row: SettingRow) -> Self {
+        Self {
+            ranker: row.ranker,
+            item_weight: row.item_weight,
+            half_life_days: row.half_life_days,
+            trend_exponent: row.trend_exponent,
+            habit_weight: row.habit_weight,
+            ndcg_at_10: row.ndcg_at_10,
+            below_best: row.below_best,
+            standard_error: row.standard_error,
+            is_chosen: row.is_chosen,
+        }
+    }
+}
+
+fn items(scope: ItemScope) -> String {
+    match scope {
+        ItemScope::All => "all",
+        ItemScope::New => "new",
+    }
+    .to_owned()
 }
 
 impl From<RankerChoice> for v1::RankerChoice {
@@ -169,17 +236,15 @@ impl From<RankingMetrics> for v1::RankingMetrics {
         Self {
             parameters: parameters_of(metrics.parameters),
             ranker: metrics.ranker,
-            items: match metrics.items {
-                ItemScope::All => "all",
-                ItemScope::New => "new",
-            }
-            .to_owned(),
+            items: items(metrics.items),
             users: metrics.users,
             ndcg_at_10: metrics.ndcg_at_10,
             recall_at_20: metrics.recall_at_20,
             coverage_at_20: metrics.coverage_at_20,
             gini: metrics.gini,
             mean_popularity: metrics.mean_popularity,
+            ndcg_low: metrics.ndcg_interval.map(|[low, _]| low),
+            ndcg_high: metrics.ndcg_interval.map(|[_, high]| high),
         }
     }
 }

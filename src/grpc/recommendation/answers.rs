@@ -9,7 +9,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use domain::id::UserId;
-use recommender::snapshot::view::{Stamp, View};
+use recommender::snapshot::view::{Stamp, StampedState, View};
 
 /// The longest request whose answer is cached; it names some eighty items. Longer requests hardly ever come twice.
 const MAX_REQUEST_BYTES: usize = 1_024;
@@ -25,6 +25,8 @@ const TYPICAL_BYTES: usize = 2_048;
 pub struct AnswerCache {
     /// `None` if nothing is cached.
     entries: Option<EntriesByRequest>,
+    /// What the answers rest on.
+    state: StampedState,
     hits: Counter,
     misses: Counter,
 }
@@ -43,8 +45,8 @@ struct Entry {
 struct EntryBytes;
 
 impl AnswerCache {
-    /// `method`: its full name, for the metrics; `max_bytes`: 0 caches nothing.
-    pub fn new(method: &'static str, max_bytes: usize) -> Self {
+    /// `method`: its full name, for the metrics; `state`: what its answers rest on; `max_bytes`: 0 caches nothing.
+    pub fn new(method: &'static str, state: StampedState, max_bytes: usize) -> Self {
         let counter = |result| counter!("likemind_answer_cache_total", "method" => method, "result" => result);
         let entries = (max_bytes > 0).then(|| {
             Cache::with(
@@ -57,6 +59,7 @@ impl AnswerCache {
         });
         Self {
             entries,
+            state,
             hits: counter("hit"),
             misses: counter("miss"),
         }
@@ -69,7 +72,7 @@ impl AnswerCache {
             return None;
         }
         let entry = entries.get(request);
-        let valid = entry.filter(|entry| entry.stamp == view.stamp(entry.user.as_ref()));
+        let valid = entry.filter(|entry| entry.stamp == view.stamp(entry.user.as_ref(), self.state));
         match valid {
             Some(_) => self.hits.increment(1),
             None => self.misses.increment(1),
@@ -84,7 +87,7 @@ impl AnswerCache {
         };
         let entry = Entry {
             user: user.cloned(),
-            stamp: view.stamp(user),
+            stamp: view.stamp(user, self.state),
             answer,
         };
         entries.insert(request.into(), Arc::new(entry));

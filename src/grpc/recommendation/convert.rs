@@ -18,9 +18,10 @@ use domain::rating::RatingScale;
 use recommender::prediction::{self, Fallback, PredictOptions, Prediction, Predictor, RatingExplanation};
 use recommender::ranking::adjust::Adjustments;
 use recommender::ranking::audience::AudienceOptions;
-use recommender::ranking::explain::{ItemContribution, SimilarUsers};
+use recommender::ranking::explain::{ItemContribution, OwnHabit, PopularLately, SimilarUsers};
 use recommender::ranking::filter::ItemFilter;
 use recommender::ranking::rank::{Personalization, RankOptions, Recipient, Recommendations, ScoreExplanation};
+use recommender::ranking::similar::SimilarItem;
 use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
 use recommender::snapshot::overlay::ItemRef;
 use recommender::snapshot::view::View;
@@ -445,6 +446,20 @@ fn similar_users(similar: SimilarUsers) -> v1::SimilarUsersContribution {
     }
 }
 
+fn popular_lately(term: PopularLately) -> v1::PopularLatelyContribution {
+    v1::PopularLatelyContribution {
+        factor: term.factor,
+        contribution: term.contribution,
+    }
+}
+
+fn own_habit(term: OwnHabit) -> v1::OwnHabitContribution {
+    v1::OwnHabitContribution {
+        orders: term.orders,
+        contribution: term.contribution,
+    }
+}
+
 /// `max_explanation_items`: the most items that one explanation names. `adjustments`: those of the request.
 pub fn recommendations(
     view: &View,
@@ -459,6 +474,8 @@ pub fn recommendations(
             similar_users: explanation.similar_users.map(similar_users),
             other_items_contribution: named.other_items_contribution,
             other_items: named.other_items,
+            popular_lately: explanation.popular_lately.map(popular_lately),
+            own_habit: explanation.own_habit.map(own_habit),
             adjustments: adjustments::explained(adjustments, explanation.adjustments),
         }
     };
@@ -484,12 +501,13 @@ pub fn recommendations(
     }
 }
 
-pub fn similar(view: &View, items: Vec<(ItemIndex, f64)>) -> v1::ListSimilarItemsResponse {
-    let items = items.into_iter().zip(1..).map(|((item, score), rank)| v1::SimilarItem {
+pub fn similar(view: &View, items: Vec<SimilarItem>) -> v1::ListSimilarItemsResponse {
+    let items = items.into_iter().zip(1..).map(|(similar, rank)| v1::SimilarItem {
         rank,
-        item_id: view.item_id(item).to_owned(),
-        title: view.facts(item).title.to_owned(),
-        score,
+        item_id: view.item_id(similar.item).to_owned(),
+        title: view.facts(similar.item).title.to_owned(),
+        score: similar.similarity,
+        co_raters: similar.co_raters,
     });
     v1::ListSimilarItemsResponse {
         snapshot_version: view.version,

@@ -30,7 +30,7 @@ pub fn of_ranking(view: &View, rank: &RankRequest) -> usize {
         // The names alone are too much, and estimating the rest would require looking them up here.
         return names;
     }
-    let scores = rank::estimated_work(view, &rank.recipient(view), rank.options.basis);
+    let scores = rank::estimated_work(view, &rank.recipient(view), &rank.options);
     let explanations = if rank.options.explain { rank.options.limit } else { 0 };
     // Every item of an adjusted list is chosen among all candidates.
     let choices = match rank.options.adjustments {

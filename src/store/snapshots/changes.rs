@@ -82,7 +82,7 @@ pub async fn since(
                       OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
            ), states AS (
                SELECT users.external_id AS user_id, items.external_id AS item_id, ratings.value,
-                      bought.orders, bought.last_order_at, said.marketing, said.profiling, said.training,
+                      bought.orders, bought.last_order_at, bought.ordered_at, said.marketing, said.profiling, said.training,
                       said.is_suppressed, items.title, merchants.external_id AS merchant_id, items.category, items.price_minor,
                       items.currency_code, items.listed
                FROM changed
@@ -91,8 +91,9 @@ pub async fn since(
                LEFT JOIN users ON users.id = changed.user_id
                LEFT JOIN ratings ON ratings.user_id = changed.user_id AND ratings.item_id = changed.item_id
                LEFT JOIN LATERAL (
-                   SELECT count(*) AS orders, max(ordered_at) AS last_order_at FROM (
-                       SELECT max(purchased_at) AS ordered_at FROM purchases
+                   SELECT count(*) AS orders, max(last_line_at) AS last_order_at,
+                          array_agg(extract(epoch FROM first_line_at)::bigint) AS ordered_at FROM (
+                       SELECT max(purchased_at) AS last_line_at, min(purchased_at) AS first_line_at FROM purchases
                        WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
                        GROUP BY order_id HAVING sum(quantity) > 0
                    ) AS orders
@@ -110,6 +111,7 @@ pub async fn since(
            )
            SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",
                   value AS "value?", orders AS "orders?", last_order_at AS "last_order_at?",
+                  ordered_at AS "ordered_at?",
                   marketing AS "marketing?", profiling AS "profiling?", training AS "training?",
                   is_suppressed AS "is_suppressed?", title AS "title?", merchant_id AS "merchant_id?",
                   category AS "category?", price_minor AS "price_minor?", currency_code AS "currency_code?",
@@ -158,6 +160,7 @@ struct Row {
     value: Option<f32>,
     orders: Option<i64>,
     last_order_at: Option<Timestamp>,
+    ordered_at: Option<Vec<i64>>,
     marketing: Option<bool>,
     profiling: Option<bool>,
     training: Option<bool>,
@@ -193,6 +196,7 @@ impl Row {
                 rating: self.value,
                 orders: u32::try_from(self.orders.unwrap_or(0)).unwrap_or(u32::MAX),
                 last_order_at: self.last_order_at.map_or(0, |at| at.timestamp()),
+                ordered_at: self.ordered_at.unwrap_or_default(),
             },
             (None, Some(item)) => FreshChange::Item {
                 item,

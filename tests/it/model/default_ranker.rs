@@ -110,7 +110,7 @@ async fn random_purchases_are_served_by_popularity_and_it_is_said_why() {
     import_text(&database, "purchases", &random_purchases(), &[]);
     let text = succeed(&database, &["train"]);
     assert!(text.contains("snapshot 1: PASSED, active"), "{text}");
-    let said = "personal ranking does not pay yet: NDCG@10 on new items is 0.0";
+    let said = "personal ranking does not pay yet: NDCG@10 on new items is 0.";
     let shown = succeed(&database, &["snapshots", "show", "1"]);
     let evaluated = succeed(&database, &["evaluate"]);
     for text in [&text, &shown, &evaluated] {

@@ -80,6 +80,8 @@ async fn explanations_name_each_adjustment_and_sum_to_the_adjusted_score() {
                 let sum = explanation.items.iter().map(|item| item.contribution).sum::<f64>()
                     + explanation.other_items_contribution
                     + explanation.similar_users.map_or(0.0, |similar| similar.contribution)
+                    + explanation.popular_lately.map_or(0.0, |term| term.contribution)
+                    + explanation.own_habit.map_or(0.0, |term| term.contribution)
                     + explanation
                         .adjustments
                         .iter()

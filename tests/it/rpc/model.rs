@@ -124,7 +124,7 @@ async fn snapshots_are_listed_newest_first_with_their_parameters_and_metrics() {
     };
     assert_eq!(snapshot.counts, Some(counts));
     let parameters = snapshot.parameters.unwrap();
-    assert_eq!((parameters.neighbors, parameters.implicit.as_str()), (50, "log_orders"));
+    assert_eq!((parameters.neighbors, parameters.implicit.as_str()), (50, "fitted"));
     assert_eq!((parameters.rating_min, parameters.rating_max), (1.0, 5.0));
     let evaluation = snapshot.evaluation.unwrap();
     assert_eq!(evaluation.verdict(), GateVerdict::InsufficientEvaluation);

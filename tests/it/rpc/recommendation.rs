@@ -336,10 +336,14 @@ fn assert_explains(item: &RecommendedItem, by: usize, basis: Basis) {
         items,
         similar_users,
         other_items_contribution,
+        popular_lately,
+        own_habit,
         ..
     } = item.explanation.clone().unwrap();
     let of_users = similar_users.as_ref().map_or(0.0, |similar| similar.contribution);
-    let sum = items.iter().map(|item| item.contribution).sum::<f64>() + other_items_contribution + of_users;
+    let of_orders =
+        popular_lately.map_or(0.0, |term| term.contribution) + own_habit.map_or(0.0, |term| term.contribution);
+    let sum = items.iter().map(|item| item.contribution).sum::<f64>() + other_items_contribution + of_users + of_orders;
     assert_sum(sum, item.score, &what);
 
     assert!(

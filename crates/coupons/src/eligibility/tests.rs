@@ -163,6 +163,7 @@ fn bought(user: &str, item: &str, orders: u32, at: Timestamp) -> FreshChange {
         rating: None,
         orders,
         last_order_at: at.timestamp(),
+        ordered_at: vec![at.timestamp(); orders as usize],
     }
 }
 

@@ -66,6 +66,7 @@ fn ordered(user: &str, item: &str, orders: u32, last_order_at: i64) -> FreshChan
         rating: None,
         orders,
         last_order_at,
+        ordered_at: vec![last_order_at; orders as usize],
     }
 }
 
@@ -76,6 +77,7 @@ fn rated(user: &str, item: &str, rating: Option<f32>) -> FreshChange {
         rating,
         orders: 0,
         last_order_at: 0,
+        ordered_at: Vec::new(),
     }
 }
 

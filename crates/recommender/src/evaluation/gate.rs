@@ -111,7 +111,8 @@ pub struct GateDecision {
     pub reasons: Vec<String>,
 }
 
-/// Judges a candidate by the NDCG@10 of its chosen ranker's recommendations of new items, and by its size.
+/// Judges a candidate by the NDCG@10 of its chosen rankers' recommendations, of new items and, where users have orders, of all
+/// items, and by its size.
 ///
 /// The candidate is a valid [`Snapshot`](crate::snapshot::Snapshot), and so finite. It is rejected if it
 ///
@@ -194,31 +195,38 @@ fn shrunk(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
 
 /// Returns the reasons why a model that ranks too badly is rejected.
 fn ranks_worse(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
-    let ndcg = |evaluated: &Evaluated, ranker| {
-        let metrics = evaluated.ranking(ranker, ItemScope::New);
+    let Some(active) = evidence.active else {
+        return Vec::new();
+    };
+    let ndcg = |evaluated: &Evaluated, items| {
+        let metrics = evaluated.ranking(evaluated.ranker(items), items);
         metrics.map_or(0.0, |metrics| metrics.ndcg_at_10)
     };
-    let candidate = ndcg(evidence.candidate, evidence.candidate.ranker);
-    let mut reasons = Vec::new();
-    if let Some(active) = evidence.active.map(|active| ndcg(active, active.ranker)) {
+    let has_habits = evidence.candidate.has_habits && active.has_habits;
+    let scopes = [(ItemScope::New, "new"), (ItemScope::All, "all")];
+    let judged = scopes
+        .into_iter()
+        .filter(|(items, _)| *items == ItemScope::New || has_habits);
+    let reason = |(items, name)| {
+        let (candidate, active) = (ndcg(evidence.candidate, items), ndcg(active, items));
         let least = active * (1.0 - options.tolerance);
-        if candidate < least {
-            reasons.push(format!(
-                "NDCG@10 on new items is {}; it must be at least {}, that of the active parameters ({}) less \
+        (candidate < least).then(|| {
+            format!(
+                "NDCG@10 on {name} items is {}; it must be at least {}, that of the active parameters ({}) less \
                  gate.tolerance = {}",
                 four_digits(candidate),
                 four_digits(least),
                 four_digits(active),
                 options.tolerance
-            ));
-        }
-    }
-    reasons
+            )
+        })
+    };
+    judged.filter_map(reason).collect()
 }
 
 /// Returns the reasons why a model whose recommendations are too uneven is rejected.
 fn beyond_limits(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
-    let ranker = evidence.candidate.ranker;
+    let ranker = evidence.candidate.ranker(ItemScope::New);
     let mut reasons = Vec::new();
     if let Some(metrics) = evidence.candidate.ranking(ranker, ItemScope::New) {
         if let Some(max) = options.max_gini.filter(|&max| metrics.gini > max) {
@@ -256,12 +264,15 @@ fn beyond_limits(evidence: &Evidence, options: &GateOptions) -> Vec<String> {
 mod tests {
     use super::super::bias::report::{AttributeBias, Exposure, GroupRatio, LongTail, Merchants};
     use super::super::bias::shown::ShownLists;
+    use super::super::evaluate::Fitted;
     use super::super::report::{ParametersOf, RankerChoice, RankingMetrics};
     use super::*;
     use crate::ranking::rankers::{BLENDED, POPULARITY, Ranker};
-    use crate::snapshot::parameters::BlendWeights;
+    use crate::snapshot::parameters::{BlendWeights, DefaultRanker};
+    use crate::snapshot::settings::FittedSettings;
 
-    /// Returns an evaluation with these NDCG@10 on new items. Those on all items are inverted, as the gate must ignore them.
+    /// Returns an evaluation with these NDCG@10 on new items. Those on all items are inverted, as the gate must ignore them without
+    /// orders.
     fn evaluated(users: u64, popularity: f64, blended: f64) -> Evaluated {
         let row = |ranker: Ranker, items, ndcg_at_10| RankingMetrics {
             parameters: ParametersOf::Candidate,
@@ -269,6 +280,7 @@ mod tests {
             items,
             users,
             ndcg_at_10,
+            ndcg_interval: None,
             recall_at_20: 0.0,
             coverage_at_20: 0.0,
             gini: 0.0,
@@ -281,8 +293,12 @@ mod tests {
             row(BLENDED, ItemScope::New, blended),
         ];
         Evaluated {
-            weights: BlendWeights::default(),
-            ranker: BLENDED,
+            fitted: Fitted {
+                weights: BlendWeights::default(),
+                settings: FittedSettings::default(),
+            },
+            tables: Vec::new(),
+            has_habits: false,
             choice: RankerChoice {
                 ranker: BLENDED.name.to_owned(),
                 users,
@@ -334,11 +350,34 @@ mod tests {
         let below_active = "NDCG@10 on new items is 0.09490; it must be at least 0.09500, that of the active parameters \
                             (0.1000) less gate.tolerance = 0.05";
         check(evaluated(100, 0.04, 0.0949), Some(0.1), &[below_active]);
-        let by_popularity = Evaluated {
-            ranker: POPULARITY,
-            ..evaluated(100, 0.0951, 0.0949)
-        };
+        let mut by_popularity = evaluated(100, 0.0951, 0.0949);
+        by_popularity.fitted.settings.new_items.ranker = DefaultRanker::Popularity;
         check(by_popularity, Some(0.1), &[]);
+    }
+
+    #[test]
+    fn all_items_count_where_users_have_orders() {
+        // On all items the blend has 0.8 with the candidate and 0.9 with the active parameters.
+        let (candidate, active) = (evaluated(100, 0.0, 0.2), evaluated(100, 0.0, 0.1));
+        let with_habits = |evaluated: &Evaluated| Evaluated {
+            has_habits: true,
+            ..evaluated.clone()
+        };
+        let check = |candidate: &Evaluated, active: &Evaluated, verdict, reasons: &[&str]| {
+            let evidence = Evidence {
+                candidate,
+                active: Some(active),
+                counts: counts(500, 50, 5_000),
+                active_counts: None,
+                bias: &[],
+            };
+            check(&evidence, verdict, reasons);
+        };
+        check(&candidate, &active, GateVerdict::Passed, &[]);
+        let below = "NDCG@10 on all items is 0.8000; it must be at least 0.8550, that of the active parameters (0.9000) less \
+                     gate.tolerance = 0.05";
+        let (candidate, active) = (with_habits(&candidate), with_habits(&active));
+        check(&candidate, &active, GateVerdict::Rejected, &[below]);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use rayon::prelude::*;
 
 use crate::ranking::Basis;
-use crate::ranking::popular::most_popular;
-use crate::ranking::rank::{Ranking, Scratch, rank_each};
+use crate::ranking::popular::PopularityScore;
+use crate::ranking::rank::{Blend, Ranking, Scratch, rank_each};
 use crate::ranking::rankers::{Ranker, Scoring, rank_by_weights};
+use crate::snapshot::by_rank::ByRank;
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::snapshot::view::View;
 
 use super::bias::shown::{RankerLists, ShownList, ShownLists};
+use super::choice::interval;
 use super::held_out::EvaluationCase;
 use super::metrics::{coverage, gini, mean, ndcg, recall};
 use super::report::{ItemScope, ParametersOf, RankingMetrics};
@@ -24,11 +26,54 @@ const MIN_USERS_PER_SCRATCH: usize = 64;
 
 /// A kind of list, made for every user.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Listing {
+pub(super) struct Listing<'a> {
     pub ranker: Ranker,
     pub items: ItemScope,
-    /// The weight of the item-based side of a blend, 0 to 1.
-    pub weight: f64,
+    pub terms: Terms<'a>,
+}
+
+/// The terms of the rankers that have any.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Terms<'a> {
+    /// Those of the blend.
+    pub blend: Blend<'a>,
+    /// The scores of trending popularity, by rank.
+    pub trending: Option<&'a ByRank>,
+}
+
+impl Default for Terms<'_> {
+    /// Weighs both sides of a blend equally, without any further term.
+    fn default() -> Self {
+        let blend = Blend {
+            item_weight: 0.5,
+            trend: None,
+            habit_weight: 0.0,
+        };
+        Self { blend, trending: None }
+    }
+}
+
+impl<'a> Terms<'a> {
+    /// Returns the terms that `view` has for lists of `items`.
+    pub fn of(view: &'a View, items: ItemScope) -> Self {
+        let settings = view.snapshot.settings();
+        let terms = view.order_terms();
+        let (settings, trend) = match items {
+            ItemScope::New => (&settings.new_items, terms.and_then(|terms| terms.new_items.as_ref())),
+            ItemScope::All => (&settings.all_items, terms.and_then(|terms| terms.all_items.as_ref())),
+        };
+        let habits = terms.filter(|terms| items == ItemScope::All && terms.repeat_rates.is_some());
+        Self {
+            blend: Blend {
+                item_weight: settings.item_weight,
+                trend: trend.map(|factors| factors.by_rank()),
+                habit_weight: habits.map_or(0.0, |_| settings.habit_weight),
+            },
+            trending: terms
+                .and_then(|terms| terms.popularity.as_ref())
+                .map(|factors| factors.by_rank()),
+        }
+    }
 }
 
 /// Returns the metrics of `lists`, all of one `listing`; `None` without lists.
@@ -36,7 +81,8 @@ pub(super) fn measure(
     view: &View,
     lists: &[RankedList],
     parameters: ParametersOf,
-    listing: Listing,
+    listing: &Listing,
+    seed: u64,
 ) -> Option<RankingMetrics> {
     if lists.is_empty() {
         return None;
@@ -58,6 +104,7 @@ pub(super) fn measure(
         items: listing.items,
         users: lists.len() as u64,
         ndcg_at_10: mean_ndcg(lists),
+        ndcg_interval: Some(interval(&ndcg_of_users(lists), seed)),
         recall_at_20: mean(lists.iter().map(|list| recall(&list.items, list.relevant, RECALL_AT))),
         coverage_at_20: coverage(&listed_exposures),
         gini: gini(&listed_exposures),
@@ -102,19 +149,20 @@ pub(super) fn shown_lists(view: &View, listings: &[Listing], lists: &[Vec<Ranked
 
 /// Returns, for each listing, one list for each user with relevant items, in the order of `cases`.
 ///
-/// `users`: the dictionary of the users of `cases`.
+/// `users`: the dictionary of the users of `cases`. `repeat_rates`: rep_i by rank; `None` if no listing has own habits.
 pub(super) fn ranked_lists<'a>(
     view: &View,
     users: &Dictionary<UserIndex>,
     cases: &'a [EvaluationCase],
     listings: &[Listing],
+    repeat_rates: Option<&[f64]>,
 ) -> Vec<Vec<RankedList<'a>>> {
     let lists_by_user: Vec<Vec<Option<RankedList>>> = cases
         .par_iter()
         .with_min_len(MIN_USERS_PER_SCRATCH)
         .map_init(Scratch::default, |scratch, case| {
             let user = view.snapshot.users().find(users.id(case.user));
-            lists_of(view, user, case, listings, scratch)
+            lists_of(view, user, case, listings, repeat_rates, scratch)
         })
         .collect();
     let mut lists: Vec<Vec<RankedList>> = listings.iter().map(|_| Vec::new()).collect();
@@ -134,6 +182,7 @@ fn lists_of<'a>(
     user: Option<UserIndex>,
     case: &'a EvaluationCase,
     listings: &[Listing],
+    repeat_rates: Option<&[f64]>,
     scratch: &mut Scratch,
 ) -> Vec<Option<RankedList<'a>>> {
     let excluded = |scope| -> &[ItemIndex] {
@@ -147,13 +196,13 @@ fn lists_of<'a>(
         Some(Ranking {
             limit: LIMIT,
             basis: basis(listing.ranker)?,
-            weight: listing.weight,
+            blend: listing.terms.blend,
             excluded: excluded(listing.items),
         })
     });
     let rankings: Vec<Ranking> = rankings.collect();
     let mut ranked = match user {
-        Some(user) if !rankings.is_empty() => rank_each(view, user, &rankings, scratch),
+        Some(user) if !rankings.is_empty() => rank_each(view, user, &rankings, repeat_rates, scratch),
         _ => Vec::new(),
     }
     .into_iter();
@@ -163,12 +212,12 @@ fn lists_of<'a>(
             let items = match (listing.ranker.scoring, user) {
                 (Scoring::Similarity(_), Some(_)) => ranked.next().unwrap_or_default(),
                 (Scoring::ItemWeights, Some(user)) => weighted(view, user, excluded),
-                (Scoring::Popularity, _) | (_, None) => Vec::new(),
+                (Scoring::Popularity | Scoring::Trending, _) | (_, None) => Vec::new(),
             };
             RankedList {
                 is_personal: !items.is_empty(),
                 items: match items.is_empty() {
-                    true => popular(view, excluded),
+                    true => popular(view, listing, excluded),
                     false => items,
                 },
                 relevant: case.relevant(listing.items),
@@ -182,7 +231,7 @@ fn lists_of<'a>(
 fn basis(ranker: Ranker) -> Option<Basis> {
     match ranker.scoring {
         Scoring::Similarity(basis) => Some(basis),
-        Scoring::Popularity | Scoring::ItemWeights => None,
+        Scoring::Popularity | Scoring::Trending | Scoring::ItemWeights => None,
     }
 }
 
@@ -191,9 +240,23 @@ pub(super) fn mean_ndcg(lists: &[RankedList]) -> f64 {
     mean(lists.iter().map(|list| ndcg(&list.items, list.relevant, NDCG_AT)))
 }
 
-/// Returns the most popular listed items that are not `excluded`, which ascend.
-fn popular(view: &View, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
-    most_popular(&view.snapshot, LIMIT, None, |item| is_shown(view, item, excluded))
+/// Returns NDCG@10 of every one of `lists`.
+pub(super) fn ndcg_of_users(lists: &[RankedList]) -> Vec<f64> {
+    lists
+        .iter()
+        .map(|list| ndcg(&list.items, list.relevant, NDCG_AT))
+        .collect()
+}
+
+/// Returns the most popular listed items that are not `excluded`, which ascend: those of all time for that ranker, and for all
+/// others as a server falls back.
+fn popular(view: &View, listing: &Listing, excluded: &[ItemIndex]) -> Vec<ItemIndex> {
+    let popularity = view.snapshot.popularity();
+    let score = match (listing.ranker.scoring, listing.terms.trending) {
+        (Scoring::Popularity, _) | (_, None) => PopularityScore::Raters(popularity),
+        (_, Some(scores)) => PopularityScore::Trending(scores, popularity),
+    };
+    score.best(LIMIT, None, |item| is_shown(view, item, excluded))
 }
 
 /// Returns the best listed items for `user` by learned weights; none if the snapshot has no weights. `excluded`: ascending.

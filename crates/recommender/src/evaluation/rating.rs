@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::prediction::{self, Estimator, PredictOptions};
+use crate::prediction::{self, Baseline, Estimator, PredictOptions};
 use crate::ranking::Basis;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 use crate::snapshot::overlay::ItemRef;
@@ -67,7 +67,9 @@ pub(super) fn measure(
         };
         model.predict(&ItemRef::Known(item), &options).value
     };
-    let errors = ask(view, cases, |model, item, rating| Some(predict(model, item) - rating));
+    let errors = ask(view, cases, Baseline::of(&view.snapshot), |model, item, rating| {
+        Some(predict(model, item) - rating)
+    });
     (!errors.is_empty()).then(|| RatingMetrics {
         parameters,
         predictor,
@@ -87,11 +89,33 @@ pub(super) struct BlendSample {
     pub rating: f64,
 }
 
-/// Returns the held-out ratings for which both sides of the blend have a prediction.
-pub(super) fn blend_samples(view: &View, cases: &[RatedCase], estimator: Estimator) -> Vec<BlendSample> {
-    ask(view, cases, |model, item, rating| {
+/// Returns the held-out ratings for which both sides of the blend have a prediction. `shrinkage`: λ of BASELINE.
+pub(super) fn blend_samples(
+    view: &View,
+    cases: &[RatedCase],
+    estimator: Estimator,
+    shrinkage: f64,
+) -> Vec<BlendSample> {
+    let baseline = Baseline {
+        shrinkage,
+        ..Baseline::of(&view.snapshot)
+    };
+    ask(view, cases, baseline, |model, item, rating| {
         let (items, users) = model.sides(item, estimator)?;
         Some(BlendSample { items, users, rating })
+    })
+}
+
+/// Returns the squared errors of blended predictions by BASELINE.
+pub(super) fn squared_errors(view: &View, cases: &[RatedCase], baseline: Baseline) -> Vec<f64> {
+    let options = PredictOptions {
+        estimator: Estimator::Baseline,
+        basis: Basis::Blended,
+        ..PredictOptions::default()
+    };
+    ask(view, cases, baseline, |model, item, rating| {
+        let error = model.predict(&ItemRef::Known(item), &options).value - rating;
+        Some(error * error)
     })
 }
 
@@ -99,10 +123,11 @@ pub(super) fn blend_samples(view: &View, cases: &[RatedCase], estimator: Estimat
 fn ask<A: Send>(
     view: &View,
     cases: &[RatedCase],
+    baseline: Baseline,
     answer: impl Fn(&prediction::Predictor, ItemIndex, f64) -> Option<A> + Sync,
 ) -> Vec<A> {
     let answers = cases.par_iter().flat_map_iter(|case| {
-        let model = prediction::Predictor::for_index(view, case.user);
+        let model = prediction::Predictor::for_index(view, case.user).with_baseline(baseline);
         let answers = case.ratings.iter();
         let answers = answers.filter_map(|&(item, rating)| answer(&model, item, rating));
         answers.collect::<Vec<A>>()

@@ -1,9 +1,11 @@
 //! The results of an evaluation, as they are stored with a snapshot.
 
 use super::bias::report::RankerBias;
-use crate::ranking::rankers::POPULARITY;
+use crate::ranking::rankers::{POPULARITY, TRENDING};
 use crate::snapshot::parameters::BlendWeights;
 use crate::snapshot::propensity::PropensityQuality;
+use crate::snapshot::settings::FittedSettings;
+use domain::time::Timestamp;
 
 /// The gate's decision about a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -55,6 +57,10 @@ pub struct RankingMetrics {
     /// The number of users with a history before the split and at least one relevant held-out item.
     pub users: u64,
     pub ndcg_at_10: f64,
+    /// The limits that hold NDCG@10 with a probability of 95 %, by the bootstrap over users; `None` if another release made the
+    /// evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ndcg_interval: Option<[f64; 2]>,
     pub recall_at_20: f64,
     /// The share of the listed items that are in any user's first 20.
     pub coverage_at_20: f64,
@@ -92,6 +98,43 @@ pub struct RankerFigure {
     pub ndcg_at_10: f64,
 }
 
+/// When and on how much data settings were fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TuningRecord {
+    /// When the data was read.
+    pub at: Timestamp,
+    /// The number of ratings and of items of orders.
+    pub events: u64,
+}
+
+/// The settings of ranking scores that were tried on the validation part, for one kind of request.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct SettingsTable {
+    pub items: ItemScope,
+    /// The number of users whom every setting was measured on.
+    pub users: u64,
+    /// The simplest setting first.
+    pub rows: Vec<SettingRow>,
+}
+
+/// One setting and its figures, means over the users.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct SettingRow {
+    pub ranker: String,
+    /// The share of the item-based side in a blend.
+    pub item_weight: f64,
+    /// The half-life of the trend; any where the exponent is 0.
+    pub half_life_days: f64,
+    pub trend_exponent: f64,
+    pub habit_weight: f64,
+    pub ndcg_at_10: f64,
+    /// How far NDCG@10 lies below that of the best setting.
+    pub below_best: f64,
+    /// The standard error of that difference, by the bootstrap over users.
+    pub standard_error: f64,
+    pub is_chosen: bool,
+}
+
 impl RankerChoice {
     /// Returns a sentence that says what was chosen and why.
     pub fn sentence(&self) -> String {
@@ -105,7 +148,7 @@ impl RankerChoice {
         let figures: Vec<String> = self.figures.iter().map(figure).collect();
         let figures = figures.join(" and ");
         let measured = format!("NDCG@10 on new items is {figures}, on the validation part of {users} users");
-        match *ranker == POPULARITY.name {
+        match [POPULARITY.name, TRENDING.name].contains(&&**ranker) {
             true => format!(
                 "personal ranking does not pay yet: {measured}; recommendations are by popularity unless a request \
                  names a basis"
@@ -141,6 +184,16 @@ pub struct Evaluation {
     /// The ranker that is the snapshot's default; `None` if another release made the evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choice: Option<RankerChoice>,
+    /// The settings of ranking scores; `None` if another release made the evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<FittedSettings>,
+    /// The settings that were tried; empty if they were taken over from the active snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<SettingsTable>,
+    /// When and on how much data the settings were fitted; `None` if there were too few users to fit them, or another release
+    /// made the evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<TuningRecord>,
     /// `None` if no past campaign could be predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propensity: Option<PropensityQuality>,

@@ -1,7 +1,5 @@
 //! Measures what adjusted rankings cost and bring: accuracy against how evenly items are shown.
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 
 use crate::ranking::adjust::Adjustments;
@@ -9,7 +7,6 @@ use crate::ranking::rank::{Personalization, RankOptions, Recipient, Scratch, rec
 use crate::snapshot::dictionary::ItemIndex;
 use crate::snapshot::parameters::TrainingParameters;
 use crate::snapshot::view::View;
-use crate::snapshot::{Snapshot, SnapshotParts};
 use crate::training::input::TrainingInput;
 
 use super::bias::options::BiasOptions;
@@ -18,6 +15,7 @@ use super::bias::{Shop, TestUser, measure};
 use super::error::EvaluationError;
 use super::evaluate::{Evaluated, model_before};
 use super::held_out::{EvaluationCase, HeldOutParts};
+use super::report::ItemScope;
 
 /// The length of the lists.
 const LIMIT: usize = 20;
@@ -56,15 +54,9 @@ pub fn trade_offs(
     evaluated: &Evaluated,
     settings: &[Adjustments],
 ) -> Result<Vec<TradeOff>, EvaluationError> {
-    let view = model_before(&held_out.test, input, held_out, parameters, evaluated.weights)?;
-    let parts = SnapshotParts {
-        default_ranker: evaluated.ranker.as_default(),
-        ..view.snapshot.parts().clone()
-    };
-    let view = View {
-        snapshot: Arc::new(Snapshot::new(parts)?),
-        ..view
-    };
+    let fitted = &evaluated.fitted;
+    let parameters = parameters.resolved(&fitted.settings);
+    let view = model_before(&held_out.test, input, held_out, &parameters, fitted)?;
     let cases = held_out.test.cases.iter().filter(|case| !case.relevant_new.is_empty());
     let cases: Vec<&EvaluationCase> = cases.collect();
     let popularity = view.snapshot.popularity();
@@ -90,7 +82,7 @@ pub fn trade_offs(
             .collect();
         let top = |top| {
             measure(
-                evaluated.ranker.name,
+                evaluated.ranker(ItemScope::New).name,
                 top,
                 &shop,
                 &users,
@@ -151,7 +143,7 @@ mod tests {
     use super::*;
     use crate::evaluation::evaluate::evaluate;
     use crate::evaluation::options::EvaluationOptions;
-    use crate::evaluation::report::{ItemScope, ParametersOf};
+    use crate::evaluation::report::ParametersOf;
     use crate::evaluation::split::Cut;
     use crate::evaluation::testing::tastes;
     use crate::training::testing::at;
@@ -161,14 +153,16 @@ mod tests {
         let (input, parameters) = (tastes(), TrainingParameters::default());
         let cut = Cut::At { at: at(90) };
         let held_out = HeldOutParts::new(&input, &parameters, &cut, &EvaluationOptions::default()).unwrap();
-        let evaluated = evaluate(&input, &held_out, &parameters, ParametersOf::Candidate).unwrap();
+        let evaluated = evaluate(&input, &held_out, &parameters, None, ParametersOf::Candidate).unwrap();
         let diverse = |diversity| Adjustments {
             diversity,
             ..Adjustments::default()
         };
         let settings = [diverse(0.0), diverse(0.9)];
         let found = trade_offs(&input, &held_out, &parameters, &evaluated, &settings).unwrap();
-        let metrics = evaluated.ranking(evaluated.ranker, ItemScope::New).unwrap();
+        let metrics = evaluated
+            .ranking(evaluated.ranker(ItemScope::New), ItemScope::New)
+            .unwrap();
         let [plain, diverse] = &found[..] else {
             panic!("{found:?}")
         };

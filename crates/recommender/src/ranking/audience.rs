@@ -27,7 +27,7 @@ pub struct AudienceOptions {
 /// left out.
 pub fn item_audience<'a>(view: &'a View, item: ItemIndex, options: AudienceOptions) -> Vec<(&'a str, f64)> {
     let mut similarities = vec![0.0; view.snapshot.items().len()];
-    let (neighbors, values) = view.snapshot.item_neighbors().row(item.at());
+    let (neighbors, values) = view.snapshot.ranking_item_neighbors().row(item.at());
     for (&neighbor, &similarity) in neighbors.iter().zip(values) {
         similarities[neighbor as usize] = f64::from(similarity);
     }

@@ -2,6 +2,7 @@
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
+use similarity::lists::NeighborLists;
 
 use super::shopper::Shopper;
 
@@ -24,16 +25,32 @@ pub struct SimilarUsers {
     pub contribution: f64,
 }
 
+/// The term of how lately everybody orders the item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PopularLately {
+    /// The trend factor; above 1 for an item that is ordered more lately than all items are.
+    pub factor: f64,
+    /// What the factor adds to the terms of items and similar users; below 0 for a factor below 1.
+    pub contribution: f64,
+}
+
+/// The term of the user's own orders of the item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OwnHabit {
+    pub orders: u32,
+    pub contribution: f64,
+}
+
 /// Returns the neighbors of `item` in the shopper's history, largest absolute contribution first, ties by index.
 ///
-/// `contribution`: computes it from a neighbor, its similarity and its rating.
+/// `lists`: the neighbors of every item. `contribution`: computes it from a neighbor, its similarity and its rating.
 pub(crate) fn item_contributions(
-    snapshot: &Snapshot,
+    lists: &NeighborLists,
     shopper: &Shopper,
     item: ItemIndex,
     contribution: impl Fn(ItemIndex, f64, f64) -> f64,
 ) -> Vec<ItemContribution> {
-    let (neighbors, similarities) = snapshot.item_neighbors().row(item.at());
+    let (neighbors, similarities) = lists.row(item.at());
     let mut items: Vec<ItemContribution> = neighbors
         .iter()
         .zip(similarities)

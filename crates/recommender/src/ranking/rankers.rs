@@ -35,6 +35,8 @@ pub struct Ranker {
 pub enum Scoring {
     /// The number of users who rated an item, whoever is asked for.
     Popularity,
+    /// That number times the trend factor of the item.
+    Trending,
     /// The similarity-weighted sum of [`rank`](super::rank).
     Similarity(Basis),
     /// The sum over the user's history of the item's learned weight times the rating: [`rank_by_weights`].
@@ -57,6 +59,11 @@ pub const POPULARITY: Ranker = Ranker {
     scoring: Scoring::Popularity,
     role: Role::Fallback,
 };
+pub const TRENDING: Ranker = Ranker {
+    name: "trending",
+    scoring: Scoring::Trending,
+    role: Role::Fallback,
+};
 pub const ITEM_BASED: Ranker = Ranker {
     name: "item_based",
     scoring: Scoring::Similarity(Basis::ItemBased),
@@ -74,7 +81,7 @@ pub const BLENDED: Ranker = Ranker {
 };
 
 /// All rankers, in the order in which their figures are reported. Of equals that compete the first is chosen.
-pub const RANKERS: &[Ranker] = &[POPULARITY, ITEM_BASED, USER_BASED, BLENDED];
+pub const RANKERS: &[Ranker] = &[POPULARITY, TRENDING, ITEM_BASED, USER_BASED, BLENDED];
 
 impl Ranker {
     /// Returns the entries of this role, in order.
@@ -88,17 +95,12 @@ impl Ranker {
         RANKERS.iter().copied().filter(is_available)
     }
 
-    /// Returns the available entries from which training chooses: those that compete, then the fallbacks.
-    pub fn contenders(snapshot: &Snapshot) -> impl Iterator<Item = Self> {
-        let rankers = Self::with_role(Role::Competing).chain(Self::with_role(Role::Fallback));
-        rankers.filter(|ranker| ranker.check_available(snapshot).is_ok())
-    }
-
-    /// Returns the ranker that a snapshot has as its default where this one is chosen.
-    pub fn as_default(&self) -> DefaultRanker {
-        match self.scoring {
-            Scoring::Popularity => DefaultRanker::Popularity,
-            Scoring::Similarity(_) | Scoring::ItemWeights => DefaultRanker::Blended,
+    /// Returns the ranker of requests without a basis. `trend_exponent`: that of popularity.
+    pub fn of_default(default: DefaultRanker, trend_exponent: f64) -> Self {
+        match default {
+            DefaultRanker::Blended => BLENDED,
+            DefaultRanker::Popularity if trend_exponent > 0.0 => TRENDING,
+            DefaultRanker::Popularity => POPULARITY,
         }
     }
 
@@ -107,6 +109,10 @@ impl Ranker {
     pub fn check_available(&self, snapshot: &Snapshot) -> Result<(), Absence> {
         match self.scoring {
             Scoring::Popularity | Scoring::Similarity(_) => Ok(()),
+            Scoring::Trending => match snapshot.order_terms().and_then(|terms| terms.popularity.as_ref()) {
+                Some(_) => Ok(()),
+                None => Err(Absence::NotWritten),
+            },
             Scoring::ItemWeights => snapshot.reverse_item_weights().map(|_| ()),
         }
     }
@@ -160,11 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn popularity_is_the_last_of_the_rankers_that_training_chooses_from() {
-        let snapshot = Snapshot::new(snapshot_parts(&EXAMPLE)).unwrap();
-        assert!(Ranker::contenders(&snapshot).eq([BLENDED, POPULARITY]));
-        assert_eq!(POPULARITY.as_default(), DefaultRanker::Popularity);
-        assert_eq!(BLENDED.as_default(), DefaultRanker::Blended);
+    fn popularity_trends_where_that_was_chosen() {
+        assert_eq!(Ranker::of_default(DefaultRanker::Blended, 0.5), BLENDED);
+        assert_eq!(Ranker::of_default(DefaultRanker::Popularity, 0.5), TRENDING);
+        assert_eq!(Ranker::of_default(DefaultRanker::Popularity, 0.0), POPULARITY);
     }
 
     /// Item 0 has weights for 1 and 3, item 2 for 3.
@@ -207,7 +212,7 @@ mod tests {
         assert_eq!(ranker.check_available(&without), Err(Absence::NotWritten));
         let ranked = rank_by_weights(&without, std::iter::empty(), 9, |_| true);
         assert_eq!(ranked, Err(Absence::NotWritten));
-        assert!(Ranker::available(&without).eq(RANKERS.iter().copied()));
+        assert!(Ranker::available(&without).eq([POPULARITY, ITEM_BASED, USER_BASED, BLENDED]));
     }
 
     /// Scores by the definition, over the lists as they are stored.

@@ -25,6 +25,7 @@ enum ShopperHistory<'a> {
     Stored {
         rated: Rated<'a>,
         first: usize,
+        user: UserIndex,
     },
     Present(Vec<HistoryEntry>),
 }
@@ -63,7 +64,7 @@ impl<'a> Shopper<'a> {
         let first = snapshot.ratings().row_range(user.at()).start;
         Self {
             snapshot,
-            history: ShopperHistory::Stored { rated, first },
+            history: ShopperHistory::Stored { rated, first, user },
             is_profiled: true,
             neighbors: neighbors_of(snapshot, Some(user), rated.is_empty()),
             unchanged: Some(user),
@@ -113,6 +114,31 @@ impl<'a> Shopper<'a> {
         let stored = stored.into_iter().flatten();
         let present = present.into_iter().flatten();
         stored.chain(present.map(|entry| (entry.item, entry.rating)))
+    }
+
+    /// Returns the ranks of the items that the user has ordered, with the number of orders, as far as an answer may rest on
+    /// them.
+    pub fn orders(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (stored, present) = match &self.history {
+            _ if !self.is_profiled => (None, None),
+            ShopperHistory::Stored { rated, first, user } => {
+                let (rated, first) = (*rated, *first);
+                let bought = (0..rated.len()).filter(move |at| self.snapshot.is_purchased(first + at));
+                let counts = self.snapshot.order_counts(*user);
+                (
+                    Some(
+                        bought
+                            .zip(counts)
+                            .map(move |(at, &orders)| (rated.ranks.get(at), orders)),
+                    ),
+                    None,
+                )
+            }
+            ShopperHistory::Present(entries) => (None, Some(entries.iter().filter(|entry| entry.orders > 0))),
+        };
+        let rank = |entry: &HistoryEntry| (self.snapshot.popularity().rank(entry.item), entry.orders);
+        let present = present.into_iter().flatten();
+        stored.into_iter().flatten().chain(present.map(rank))
     }
 
     /// Returns the number of [`Self::ratings`].

@@ -14,6 +14,7 @@ use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
 use similarity::cosine::{RowSelection, TopKOptions, top_k};
 use similarity::lists::{NeighborLists, WeightLists};
+use similarity::significance::SignificantLists;
 use similarity::sparse::CsrMatrix;
 
 use super::activity::Activity;
@@ -21,11 +22,14 @@ use super::bits::Bits;
 use super::catalog::{Catalog, NONE};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, Texts};
+use super::orders::{ItemOrders, Orders};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, DefaultRanker, ImplicitFeedback, TrainingOptions, TrainingParameters};
 use super::parts::Optional;
 use super::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use super::ratings::Ratings;
+use super::settings::{FittedSettings, ScoreSettings};
+use super::significance::SignificantNeighbors;
 use super::view::View;
 use crate::snapshot::{Biases, Snapshot, SnapshotParts};
 
@@ -86,6 +90,40 @@ pub fn buy(parts: &mut SnapshotParts, user: usize, items: &[u32]) {
             .purchased
             .set(parts.ratings.row_range(user).start + position, true);
     }
+}
+
+/// Makes the orders behind the purchased entries of `parts`: an entry has the number of orders that `count` gives for its
+/// position, at least 1, of which each counts `recent`. The newest order was on the eighth day of 1970, and the half-life is a week.
+pub fn orders(parts: &SnapshotParts, count: impl Fn(usize) -> u32, recent: f32) -> Orders {
+    let n = parts.items.len();
+    let mut orders = Orders {
+        newest_at: 7 * 86_400,
+        half_life_days: 7.0,
+        offsets: vec![0],
+        counts: Vec::new(),
+        recent: Vec::new(),
+        items: ItemOrders {
+            orders: vec![0; n],
+            recent: vec![0.0; n],
+            buyers: vec![0; n],
+            repeat_buyers: vec![0; n],
+        },
+    };
+    for user in 0..parts.users.len() {
+        for ((item, _), at) in parts.ratings.row(user).iter().zip(parts.ratings.row_range(user)) {
+            if parts.purchased.get(at) {
+                let count = count(at).max(1);
+                orders.counts.push(count);
+                orders.recent.push(count as f32 * recent);
+                orders.items.orders[item.at()] += count;
+                orders.items.recent[item.at()] += count as f32 * recent;
+                orders.items.buyers[item.at()] += 1;
+                orders.items.repeat_buyers[item.at()] += u32::from(count >= 2);
+            }
+        }
+        orders.offsets.push(orders.counts.len() as u64);
+    }
+    orders
 }
 
 /// Makes the validated snapshot of [`snapshot_parts`].
@@ -184,9 +222,12 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
         let rest = (any_parameters(), any_weights(), vec(any_facts(), n));
         let coupons = (any_activity(m), any_consents(), any_propensity());
         let default_ranker = select(vec![DefaultRanker::Blended, DefaultRanker::Popularity]);
-        let rankers = (prop::option::of(any_weight_lists(n)), default_ranker);
+        let significant = prop::option::of((any_lists(n), 0_u32..300));
+        let ordered = prop::option::of((1_u32..300, 0.0_f32..1.0));
+        let added = (prop::option::of(any_settings()), significant, ordered);
+        let rankers = (prop::option::of(any_weight_lists(n)), default_ranker, added);
         (Just((users, items)), model, rest, coupons, rankers).prop_map(
-            |((users, items), model, rest, coupons, (lists, default_ranker))| {
+            |((users, items), model, rest, coupons, (lists, default_ranker, (settings, significant, order)))| {
                 let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
                 let (parameters, weights, facts) = rest;
                 let (activity, consents, propensity) = coupons;
@@ -206,7 +247,18 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                     propensity,
                     ..SnapshotParts::default()
                 };
+                let significant = significant.map(|(lists, co_raters)| SignificantNeighbors {
+                    shrinkage: f64::from(co_raters),
+                    neighbors: SignificantLists {
+                        co_raters: vec![co_raters; lists.len()],
+                        lists,
+                    },
+                });
+                let order = order.map(|(count, recent)| orders(&parts, |at| count + at as u32, recent));
                 SnapshotParts {
+                    fitted_settings: settings.map_or_else(Optional::default, Optional::Present),
+                    significant_item_neighbors: significant.map_or_else(Optional::default, Optional::Present),
+                    orders: order.map_or_else(Optional::default, Optional::Present),
                     item_weights: lists.map_or_else(Optional::default, Optional::Present),
                     default_ranker,
                     ..parts
@@ -360,6 +412,33 @@ fn any_parameters() -> impl Strategy<Value = TrainingParameters> {
             TrainingParameters { scale, options }
         },
     )
+}
+
+/// Makes settings of few digits, as JSON keeps them.
+fn any_settings() -> impl Strategy<Value = FittedSettings> {
+    let quarters = || (0_u8..9).prop_map(|quarters| f64::from(quarters) / 4.0);
+    let ranker = || select(vec![DefaultRanker::Blended, DefaultRanker::Popularity]);
+    let score = || (ranker(), 0_u8..=10, quarters(), quarters());
+    let score = || {
+        score().prop_map(|(ranker, tenths, trend_exponent, habit_weight)| ScoreSettings {
+            ranker,
+            item_weight: f64::from(tenths) / 10.0,
+            trend_exponent,
+            habit_weight,
+        })
+    };
+    let numbers = (quarters(), 1_u8..60, 0_u8..50, quarters());
+    (score(), score(), numbers).prop_map(|(new_items, all_items, (exponent, days, significance, shrinkage))| {
+        FittedSettings {
+            new_items,
+            all_items,
+            popularity_trend_exponent: exponent,
+            half_life_days: f64::from(days),
+            significance: f64::from(significance),
+            baseline_shrinkage: shrinkage,
+            implicit: ImplicitFeedback::Binary,
+        }
+    })
 }
 
 fn any_weights() -> impl Strategy<Value = BlendWeights> {

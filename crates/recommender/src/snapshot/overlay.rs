@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use imbl::HashMap;
 
-use domain::consent::Consents;
+use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::id::{ItemId, UserId};
 use domain::item::ItemFacts;
 
 use super::catalog::Facts;
 use super::dictionary::ItemIndex;
+use super::order_terms::OrderTerms;
+use super::orders::{OrderSums, Orders};
 use crate::snapshot::Snapshot;
 
 /// The present state of one (user, item), of one item, or of the consents of one user.
@@ -27,6 +29,8 @@ pub enum FreshChange {
         orders: u32,
         /// The time of the last of these orders, in seconds since 1970; 0 without any.
         last_order_at: i64,
+        /// The times of these orders, in seconds since 1970, in any order.
+        ordered_at: Vec<i64>,
     },
     Item {
         item: ItemId,
@@ -54,6 +58,10 @@ pub struct FreshInteraction {
     pub purchased: bool,
     /// The time of the last order, in seconds since 1970; 0 without any.
     pub last_order_at: i64,
+    /// Distinct orders with a net quantity above 0.
+    pub orders: u32,
+    /// What these orders add to the sums of the item.
+    sums: OrderSums,
 }
 
 /// The changed interactions of one user.
@@ -67,10 +75,18 @@ struct FreshHistory {
 
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
+    /// Says whose orders may move trends: of those who allow training.
+    privacy: PrivacyOptions,
     users: HashMap<UserId, Arc<FreshHistory>>,
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
+    /// The present sums of items of the snapshot with changed orders.
+    item_orders: HashMap<ItemIndex, OrderSums>,
+    /// The present terms from orders, where they differ from those of the snapshot.
+    order_terms: Option<Arc<OrderTerms>>,
+    /// The number of the last change of these terms.
+    order_terms_changed: u64,
     /// The number of changes so far.
     changes: u64,
     /// The number of the last change of an item of the snapshot.
@@ -80,6 +96,14 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// Makes an overlay without changes. `privacy`: says what it means that a user has nothing on record.
+    pub fn new(privacy: PrivacyOptions) -> Self {
+        Self {
+            privacy,
+            ..Self::default()
+        }
+    }
+
     /// Applies `change` over `snapshot`. Applying a state twice, or an older one before a newer one, leaves the newer.
     ///
     /// A new entry past `max_entries` is dropped and counted. Changes of existing entries are always applied, and so are
@@ -93,15 +117,19 @@ impl Overlay {
                 rating,
                 orders,
                 last_order_at,
+                ordered_at,
             } => {
+                let sums = self.counted_sums(snapshot, &user, orders, &ordered_at);
                 let interaction = FreshInteraction {
                     item: item_ref(snapshot, item),
                     rating: snapshot.parameters().effective_rating(rating, orders),
                     purchased: orders > 0,
                     last_order_at,
+                    orders,
+                    sums,
                 };
                 let has_room = self.entries < max_entries || holds(snapshot, &user, &interaction.item);
-                self.apply_interaction(user, interaction, has_room);
+                self.apply_interaction(snapshot, user, interaction, has_room);
             }
             FreshChange::Item { item, facts } => {
                 let facts = Arc::new(facts);
@@ -125,9 +153,16 @@ impl Overlay {
         }
     }
 
-    fn apply_interaction(&mut self, user: UserId, interaction: FreshInteraction, has_room: bool) {
+    fn apply_interaction(&mut self, snapshot: &Snapshot, user: UserId, interaction: FreshInteraction, has_room: bool) {
         let known = self.interactions(&user);
         let position = known.binary_search_by(|entry| entry.item.cmp(&interaction.item));
+        if position.is_ok() || has_room {
+            let before = match position {
+                Ok(position) => known[position].sums,
+                Err(_) => stored_sums(snapshot, &user, &interaction.item),
+            };
+            self.apply_orders(snapshot, &interaction.item, before, interaction.sums);
+        }
         let is_new = match position {
             Err(_) if !has_room => None,
             _ => {
@@ -141,6 +176,46 @@ impl Overlay {
             }
         };
         self.count(is_new);
+    }
+
+    /// Returns what the orders of `user` add to the sums of their item: nothing if the user does not allow training.
+    ///
+    /// `ordered_at`: the times of the orders, in seconds since 1970.
+    fn counted_sums(&self, snapshot: &Snapshot, user: &UserId, orders: u32, ordered_at: &[i64]) -> OrderSums {
+        let recorded = || snapshot.consents().of(user.as_str());
+        let consents = self.consents(user.as_str()).unwrap_or_else(recorded);
+        match snapshot.orders() {
+            Ok(stored) if self.privacy.allows(consents, Purpose::Training) => {
+                Orders::of_pair(orders, stored.recent_of(ordered_at))
+            }
+            _ => OrderSums::default(),
+        }
+    }
+
+    /// Moves the terms of `item` at once when what a user's orders add to its sums has changed from `before` to `after`.
+    fn apply_orders(&mut self, snapshot: &Snapshot, item: &ItemRef, before: OrderSums, after: OrderSums) {
+        let (ItemRef::Known(item), Ok(orders), Some(terms)) = (item, snapshot.orders(), snapshot.order_terms()) else {
+            return;
+        };
+        if before == after {
+            return;
+        }
+        let sums = self.item_orders.get(item).copied();
+        let sums = sums.unwrap_or_else(|| orders.of_item(*item)).changed(before, after);
+        self.item_orders.insert(*item, sums);
+        let terms = self.order_terms.get_or_insert_with(|| terms.clone());
+        Arc::make_mut(terms).update(*item, &sums, snapshot.popularity());
+        self.order_terms_changed = self.changes;
+    }
+
+    /// Returns the present terms from orders, where they differ from those of the snapshot.
+    pub fn order_terms(&self) -> Option<&OrderTerms> {
+        self.order_terms.as_deref()
+    }
+
+    /// Returns a number that differs after every change of [`Self::order_terms`].
+    pub fn order_terms_changed(&self) -> u64 {
+        self.order_terms_changed
     }
 
     /// Counts an entry that was added (`true`), changed (`false`) or dropped (`None`).
@@ -245,6 +320,30 @@ fn holds(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
     snapshot.ratings().row(user.at()).position(*item).is_some()
 }
 
+/// Returns what the orders of `user` add to the sums of `item` as of the snapshot.
+fn stored_sums(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> OrderSums {
+    let (ItemRef::Known(item), Ok(orders)) = (item, snapshot.orders()) else {
+        return OrderSums::default();
+    };
+    let Some(user) = snapshot.users().find(user.as_str()) else {
+        return OrderSums::default();
+    };
+    let bought = snapshot
+        .ratings()
+        .row_range(user.at())
+        .filter(|&at| snapshot.is_purchased(at));
+    let bought = bought.zip(orders.row_range(user.at()));
+    let position = snapshot.ratings().row(user.at()).position(*item);
+    let position = position.map(|position| snapshot.ratings().row_range(user.at()).start + position);
+    let entry = bought
+        .filter(|&(at, _)| Some(at) == position)
+        .map(|(_, entry)| entry)
+        .next();
+    entry.map_or_else(OrderSums::default, |entry| {
+        Orders::of_pair(orders.counts[entry], f64::from(orders.recent[entry]))
+    })
+}
+
 fn borrow(facts: &ItemFacts) -> Facts<'_> {
     Facts {
         title: facts.title.as_deref().unwrap_or(""),
@@ -259,6 +358,125 @@ fn borrow(facts: &ItemFacts) -> Facts<'_> {
 mod tests {
     use super::*;
     use crate::snapshot::fixture::{self, item_id, user_id};
+    use crate::snapshot::parts::Optional;
+    use crate::snapshot::settings::FittedSettings;
+
+    fn ordered(user: &str, item: &str, ordered_at: &[i64]) -> FreshChange {
+        FreshChange::Interaction {
+            user: user_id(user),
+            item: item_id(item),
+            rating: None,
+            orders: ordered_at.len() as u32,
+            last_order_at: ordered_at.iter().copied().max().unwrap_or(0),
+            ordered_at: ordered_at.to_vec(),
+        }
+    }
+
+    /// The example, in which u0 has ordered i3 twice, with a trend in the scores and own habits.
+    fn trending() -> Snapshot {
+        let mut parts = fixture::snapshot_parts(&fixture::EXAMPLE);
+        fixture::buy(&mut parts, 0, &[3]);
+        parts.orders = Optional::Present(fixture::orders(&parts, |_| 2, 0.5));
+        let mut settings = FittedSettings::default();
+        settings.new_items.trend_exponent = 1.0;
+        settings.all_items.habit_weight = 1.0;
+        parts.fitted_settings = Optional::Present(settings);
+        Snapshot::new(parts).unwrap()
+    }
+
+    fn applied(snapshot: &Snapshot, changes: &[FreshChange]) -> Overlay {
+        let mut overlay = Overlay::default();
+        for change in changes {
+            overlay.apply(snapshot, change.clone(), usize::MAX);
+        }
+        overlay
+    }
+
+    #[test]
+    fn a_fresh_order_moves_the_terms_of_its_item_at_once() {
+        let snapshot = trending();
+        let terms = |overlay: &Overlay, item: u32| {
+            let terms = overlay.order_terms().unwrap_or_else(|| snapshot.order_terms().unwrap());
+            let rank = snapshot.popularity().rank(ItemIndex(item));
+            let trend = terms.new_items.as_ref().unwrap().by_rank().value(rank);
+            (trend, terms.repeat_rates.as_ref().unwrap()[rank as usize])
+        };
+        let near = |(trend, rate): (f64, f64), expected: (f64, f64)| {
+            assert!(
+                (trend - expected.0).abs() < 1e-6 && (rate - expected.1).abs() < 1e-6,
+                "{trend} {rate}"
+            );
+        };
+        let stored = applied(&snapshot, &[]);
+        // φ = 0.5 and ρ = 1: item 3 has two orders by one buyer, item 1 none.
+        near(terms(&stored, 3), ((1.0 + 2.5) / 7.0 / 0.5, 1.0));
+        near(terms(&stored, 1), (1.0, 1.0));
+        assert_eq!(stored.order_terms_changed(), 0);
+        // The newest order of the snapshot counts 1, one a week later 2.
+        let newest = 7 * 86_400;
+        let fresh = applied(&snapshot, &[ordered("new", "i1", &[newest, 2 * newest])]);
+        near(terms(&fresh, 1), ((3.0 + 2.5) / 7.0 / 0.5, 1.0));
+        near(terms(&fresh, 3), terms(&stored, 3));
+        assert_ne!(fresh.order_terms_changed(), 0);
+        // The same state again changes nothing, and a return takes the order away.
+        let again = applied(
+            &snapshot,
+            &[
+                ordered("new", "i1", &[newest, 2 * newest]),
+                ordered("new", "i1", &[newest, 2 * newest]),
+            ],
+        );
+        assert_eq!(terms(&again, 1), terms(&fresh, 1));
+        let returned = applied(
+            &snapshot,
+            &[
+                ordered("u0", "i3", &[]),
+                ordered("new", "i1", &[newest]),
+                ordered("new", "i1", &[]),
+            ],
+        );
+        near(terms(&returned, 1), (1.0, 1.0));
+        near(terms(&returned, 3), (1.0, 1.0));
+        // One order is left of the two that the snapshot knows.
+        near(
+            terms(&applied(&snapshot, &[ordered("u0", "i3", &[0])]), 3),
+            ((0.5 + 2.5) / 6.0 / 0.5, 20.0 / 21.0),
+        );
+    }
+
+    #[test]
+    fn servers_that_read_changes_in_different_order_have_the_same_terms() {
+        let snapshot = trending();
+        let changes = [
+            ordered("u0", "i3", &[5, 77_777]),
+            ordered("u1", "i1", &[12_345]),
+            ordered("u2", "i1", &[99_999, 3, 1_000_000]),
+            ordered("new", "i3", &[54_321]),
+        ];
+        let backwards: Vec<FreshChange> = changes.iter().rev().cloned().collect();
+        assert_eq!(
+            applied(&snapshot, &changes).order_terms(),
+            applied(&snapshot, &backwards).order_terms()
+        );
+    }
+
+    #[test]
+    fn orders_of_users_who_refuse_training_move_no_trend() {
+        let snapshot = trending();
+        let refused = FreshChange::Consents {
+            user: user_id("new"),
+            consents: Consents::default().with(Purpose::Training, Some(false)),
+        };
+        let order = ordered("new", "i1", &[0]);
+        assert!(applied(&snapshot, &[refused, order.clone()]).order_terms().is_none());
+        let mut strict = Overlay::new(PrivacyOptions {
+            training_without_record: false,
+            ..PrivacyOptions::default()
+        });
+        strict.apply(&snapshot, order, usize::MAX);
+        assert!(strict.order_terms().is_none());
+        assert_eq!(strict.interactions(&user_id("new"))[0].orders, 1);
+    }
 
     #[test]
     fn a_full_overlay_still_takes_changes_of_entries_of_the_snapshot() {
@@ -274,6 +492,7 @@ mod tests {
             rating,
             orders: 0,
             last_order_at: 0,
+            ordered_at: Vec::new(),
         };
         let delisted = |item: &str| FreshChange::Item {
             item: item_id(item),

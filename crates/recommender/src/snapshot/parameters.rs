@@ -3,12 +3,17 @@
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 
+use super::settings::FittedSettings;
+
 /// The rule by which purchases become ratings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImplicitFeedback {
-    /// min(rating.max, 1 + log2(orders)).
+    /// One of [`LogOrders`](Self::LogOrders) and [`Binary`](Self::Binary), whichever training finds to rank better. As long as it
+    /// has not, the former.
     #[default]
+    Fitted,
+    /// min(rating.max, 1 + log2(orders)).
     LogOrders,
     /// 1 for every item bought.
     Binary,
@@ -19,6 +24,7 @@ pub enum ImplicitFeedback {
 impl ImplicitFeedback {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Fitted => "fitted",
             Self::LogOrders => "log_orders",
             Self::Binary => "binary",
             Self::Off => "off",
@@ -28,7 +34,7 @@ impl ImplicitFeedback {
     fn effective_rating(self, explicit: Option<f32>, orders: u32, scale: &RatingScale) -> Option<f32> {
         explicit.or_else(|| match self {
             _ if orders == 0 => None,
-            Self::LogOrders => Some((1.0 + f64::from(orders).log2()).min(f64::from(scale.max)) as f32),
+            Self::Fitted | Self::LogOrders => Some((1.0 + f64::from(orders).log2()).min(f64::from(scale.max)) as f32),
             Self::Binary => Some(1f32.min(scale.max)),
             Self::Off => None,
         })
@@ -102,6 +108,25 @@ pub struct TrainingParameters {
 }
 
 impl TrainingParameters {
+    /// Returns the same parameters with the rule for purchases that `settings` hold, where it is to be fitted.
+    pub fn resolved(&self, settings: &FittedSettings) -> Self {
+        match self.options.implicit {
+            ImplicitFeedback::Fitted => self.with_implicit(settings.implicit),
+            _ => self.clone(),
+        }
+    }
+
+    /// Returns the same parameters with this rule for purchases.
+    pub fn with_implicit(&self, implicit: ImplicitFeedback) -> Self {
+        Self {
+            scale: self.scale,
+            options: TrainingOptions {
+                implicit,
+                ..self.options.clone()
+            },
+        }
+    }
+
     /// Returns the effective rating of one user and item: the explicit rating if there is one, else the one that the
     /// purchases imply; `None` when there is neither.
     ///
@@ -157,6 +182,26 @@ impl BlendWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rule_for_purchases_is_resolved_where_it_is_to_be_fitted() {
+        let check = |configured, expected| {
+            let parameters = TrainingParameters::default().with_implicit(configured);
+            let settings = FittedSettings {
+                implicit: ImplicitFeedback::Binary,
+                ..FittedSettings::default()
+            };
+            assert_eq!(parameters.resolved(&settings).options.implicit, expected);
+        };
+        check(ImplicitFeedback::Fitted, ImplicitFeedback::Binary);
+        for configured in [
+            ImplicitFeedback::LogOrders,
+            ImplicitFeedback::Binary,
+            ImplicitFeedback::Off,
+        ] {
+            check(configured, configured);
+        }
+    }
 
     #[test]
     fn effective_ratings_follow_the_definition() {

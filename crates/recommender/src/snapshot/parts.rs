@@ -26,9 +26,12 @@ use super::codec::CodecError;
 use super::codec::columns::{Reader, Writer};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::orders::Orders;
 use super::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
 use super::propensity::Propensity;
 use super::ratings::Ratings;
+use super::settings::FittedSettings;
+use super::significance::SignificantNeighbors;
 use super::{Biases, SnapshotError};
 
 mod activity;
@@ -36,12 +39,15 @@ mod biases;
 mod catalog;
 mod consents;
 mod default_ranker;
+mod fitted_settings;
 mod item_neighbors;
 mod item_weights;
 mod items;
+mod orders;
 mod parameters;
 mod propensity;
 mod ratings;
+mod significant_item_neighbors;
 mod user_neighbors;
 mod users;
 mod weights;
@@ -276,4 +282,10 @@ parts! {
     item_weights::ItemWeightsPart { item_weights: Optional<WeightLists> }
     /// The ranker of recommendations for which the request names no basis.
     default_ranker::DefaultRankerPart { default_ranker: DefaultRanker }
+    /// The fitted settings of ranking scores.
+    fitted_settings::FittedSettingsPart { fitted_settings: Optional<FittedSettings> }
+    /// How often and how lately items were ordered.
+    orders::OrdersPart { orders: Optional<Orders> }
+    /// The n lists of the most similar items by shrunk similarity.
+    significant_item_neighbors::SignificantItemNeighborsPart { significant_item_neighbors: Optional<SignificantNeighbors> }
 }

@@ -8,6 +8,7 @@ use domain::id::{ItemId, UserId};
 
 use super::catalog::Facts;
 use super::dictionary::{ItemIndex, UserIndex};
+use super::order_terms::OrderTerms;
 use super::overlay::{ItemRef, Overlay};
 use crate::snapshot::Snapshot;
 
@@ -28,9 +29,20 @@ pub struct View {
 pub struct Stamp {
     epoch: u64,
     items_changed: u64,
+    /// Of the terms of ranking scores that follow from everybody's orders; 0 where the answer does not rest on them.
+    order_terms_changed: u64,
     user_changed: u64,
     /// The user's consents, where they have changed since the snapshot.
     consents: Option<Consents>,
+}
+
+/// The state that an answer rests on beside the snapshot and its items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StampedState {
+    /// The user's own history and consents.
+    User,
+    /// These, and everybody's orders, which trends follow from.
+    UserAndOrders,
 }
 
 /// One item of a user's history.
@@ -40,6 +52,8 @@ pub struct HistoryEntry {
     /// Effective rating, above 0.
     pub rating: f32,
     pub purchased: bool,
+    /// Distinct orders of the item.
+    pub orders: u32,
 }
 
 /// The items of the snapshot that a user has rated or bought, ascending by index, each once.
@@ -75,12 +89,16 @@ impl View {
         }
     }
 
-    /// Returns the stamp of answers about `user`, or about nobody. Statements about items that were added after the snapshot
-    /// may change under an equal stamp.
-    pub fn stamp(&self, user: Option<&UserId>) -> Stamp {
+    /// Returns the stamp of answers about `user`, or about nobody, that rest on `state`. Statements about items that were added
+    /// after the snapshot may change under an equal stamp.
+    pub fn stamp(&self, user: Option<&UserId>, state: StampedState) -> Stamp {
         Stamp {
             epoch: self.epoch,
             items_changed: self.overlay.items_changed(),
+            order_terms_changed: match state {
+                StampedState::User => 0,
+                StampedState::UserAndOrders => self.overlay.order_terms_changed(),
+            },
             user_changed: user.map_or(0, |user| self.overlay.user_changed(user)),
             consents: user.and_then(|user| self.overlay.consents(user.as_str())),
         }
@@ -132,14 +150,28 @@ impl View {
             .unwrap_or_else(|| self.snapshot.catalog().facts(item))
     }
 
+    /// Returns the present terms of ranking scores that follow from orders; `None` where the settings need none.
+    pub fn order_terms(&self) -> Option<&OrderTerms> {
+        let stored = || self.snapshot.order_terms().map(|terms| &**terms);
+        self.overlay.order_terms().or_else(stored)
+    }
+
     /// Returns the history of `user` as the snapshot knows it, the most popular item first.
     pub fn stored_history(&self, user: UserIndex) -> impl Iterator<Item = HistoryEntry> {
         let positions = self.snapshot.ratings().row_range(user.at());
         let entries = self.snapshot.ratings().row(user.at()).iter().zip(positions);
-        entries.map(|((item, rating), position)| HistoryEntry {
-            item,
-            rating,
-            purchased: self.snapshot.is_purchased(position),
+        let mut counts = self.snapshot.order_counts(user).iter();
+        entries.map(move |((item, rating), position)| {
+            let purchased = self.snapshot.is_purchased(position);
+            HistoryEntry {
+                item,
+                rating,
+                purchased,
+                orders: match purchased {
+                    true => counts.next().copied().unwrap_or(0),
+                    false => 0,
+                },
+            }
         })
     }
 
@@ -163,11 +195,13 @@ impl View {
                 item: ItemRef::Known(item),
                 rating: Some(rating),
                 purchased,
+                orders,
                 ..
             } => Some(HistoryEntry {
                 item: *item,
                 rating: *rating,
                 purchased: *purchased,
+                orders: *orders,
             }),
             _ => None,
         }));

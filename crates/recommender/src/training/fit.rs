@@ -4,9 +4,13 @@ use crate::snapshot::SnapshotParts;
 use crate::snapshot::bits::Bits;
 use crate::snapshot::dictionary::{Dictionary, UserIndex};
 use crate::snapshot::parameters::{BlendWeights, TrainingParameters};
+use crate::snapshot::parts::Optional;
 use crate::snapshot::ratings::Ratings;
+use crate::snapshot::settings::FittedSettings;
+use crate::snapshot::significance::SignificantNeighbors;
 use similarity::cosine::{KernelPath, Observer, RowSelection, TopK, TopKOptions, top_k_observed};
 use similarity::lists::NeighborLists;
+use similarity::significance::{SignificanceOptions, significant_lists};
 use similarity::sparse::CsrMatrix;
 
 use super::activity::activity;
@@ -48,12 +52,27 @@ impl FitEvent {
 pub struct ModelOptions<'a> {
     pub parameters: &'a TrainingParameters,
     pub weights: BlendWeights,
+    /// Decides how the similarities of items are shrunk; the other settings are only taken over.
+    pub settings: FittedSettings,
     /// The users who get a list of neighbors, one bit per user of the input; `None` for all. Lists cost most of the time, so a
     /// model that serves few users is fitted sooner.
     pub listed_users: Option<&'a Bits>,
 }
 
-/// Fits a model of `effective`. Users without an effective rating are left out.
+impl<'a> ModelOptions<'a> {
+    /// Returns the options of a model with unfitted weights and settings, and lists of all users.
+    pub fn plain(parameters: &'a TrainingParameters) -> Self {
+        Self {
+            parameters,
+            weights: BlendWeights::default(),
+            settings: FittedSettings::default(),
+            listed_users: None,
+        }
+    }
+}
+
+/// Fits a model of `effective`. Users without an effective rating are left out. The orders are left to
+/// [`orders`](super::orders::orders).
 ///
 /// `effective`: [m, n], the effective ratings of `input`. `observe`: may be called from any thread. Runs on the current rayon
 /// pool; the result is the same, byte by byte, for any number of threads.
@@ -66,6 +85,23 @@ pub fn fit(
     options: &ModelOptions,
     observe: &(dyn Fn(FitEvent) + Sync),
 ) -> Result<SnapshotParts, TrainingError> {
+    let (mut parts, lists) = fit_each(input, effective, options, &[options.settings.significance], observe)?;
+    parts.significant_item_neighbors = lists
+        .into_iter()
+        .next()
+        .map_or_else(Optional::default, Optional::Present);
+    Ok(parts)
+}
+
+/// Does the same as [`fit`], and returns the lists of significant neighbors for each of `significances` beside the model, which
+/// has none.
+pub fn fit_each(
+    input: &TrainingInput,
+    effective: EffectiveRatings,
+    options: &ModelOptions,
+    significances: &[f64],
+    observe: &(dyn Fn(FitEvent) + Sync),
+) -> Result<(SnapshotParts, Vec<SignificantNeighbors>), TrainingError> {
     let parameters = options.parameters;
     let (users, ratings) = without_empty_rows(&input.users, effective.ratings)?;
     let by_item = ratings.transpose();
@@ -73,26 +109,47 @@ pub fn fit(
     observe(FitEvent::begin(Stage::Biases));
     let biases = biases(&ratings, &by_item, &parameters.options);
 
-    let lists_of = |stage, rows, columns, selection| {
+    let neighbors = parameters.options.neighbors;
+    let lists_of = |stage, rows, columns, selection, neighbors| {
         observe(FitEvent::begin(stage));
         let progress = |done, total| observe(FitEvent::Progress { stage, done, total });
-        let TopK { lists, path } = nearest(rows, columns, selection, parameters, &progress)?;
+        let TopK { lists, path } = nearest(rows, columns, selection, neighbors, &progress)?;
         observe(FitEvent::Computed { stage, path });
         Ok::<_, TrainingError>(lists)
     };
-    let item_neighbors = lists_of(Stage::ItemNeighbors, &by_item, &ratings, RowSelection::All)?;
+    let n_candidates = match significances.iter().any(|&significance| significance > 0.0) {
+        true => CANDIDATES_PER_NEIGHBOR * neighbors,
+        false => neighbors,
+    };
+    let candidates = lists_of(
+        Stage::ItemNeighbors,
+        &by_item,
+        &ratings,
+        RowSelection::All,
+        n_candidates,
+    )?;
+    let significant = |&shrinkage: &f64| significant(&by_item, &ratings, &candidates, neighbors, shrinkage);
+    let significant: Vec<SignificantNeighbors> = significances.iter().map(significant).collect();
+    let item_neighbors = candidates.truncated(neighbors);
+    drop(candidates);
     let user_neighbors = match options.listed_users {
-        None => lists_of(Stage::UserNeighbors, &ratings, &by_item, RowSelection::All)?,
+        None => lists_of(Stage::UserNeighbors, &ratings, &by_item, RowSelection::All, neighbors)?,
         Some(listed) => {
             let rows = listed_rows(&input.users, &users, listed);
-            let lists = lists_of(Stage::UserNeighbors, &ratings, &by_item, RowSelection::Rows(&rows))?;
+            let lists = lists_of(
+                Stage::UserNeighbors,
+                &ratings,
+                &by_item,
+                RowSelection::Rows(&rows),
+                neighbors,
+            )?;
             lists.among(&rows, users.len())
         }
     };
 
     let activity = activity(input, &users);
     let (ratings, purchased) = Ratings::of_matrix(ratings, &effective.purchased);
-    Ok(SnapshotParts {
+    let parts = SnapshotParts {
         parameters: parameters.clone(),
         weights: options.weights,
         users,
@@ -105,8 +162,39 @@ pub fn fit(
         item_neighbors,
         activity,
         consents: input.consents.clone(),
+        default_ranker: options.settings.new_items.ranker,
+        fitted_settings: Optional::Present(options.settings),
         ..SnapshotParts::default()
-    })
+    };
+    Ok((parts, significant))
+}
+
+/// The candidates for each neighbor that is kept after shrinking. It decides the time, not the result.
+const CANDIDATES_PER_NEIGHBOR: usize = 2;
+
+/// Returns the lists of items with shrunk similarities.
+///
+/// `candidates`: the plain lists, [`CANDIDATES_PER_NEIGHBOR`] times as long if there is anything to shrink.
+fn significant(
+    by_item: &CsrMatrix,
+    ratings: &CsrMatrix,
+    candidates: &NeighborLists,
+    neighbors: usize,
+    shrinkage: f64,
+) -> SignificantNeighbors {
+    let options = SignificanceOptions {
+        neighbors,
+        shrinkage,
+        // Without shrinking, the best stay the best, and only their co-raters are counted.
+        candidates: match shrinkage > 0.0 {
+            true => CANDIDATES_PER_NEIGHBOR * neighbors,
+            false => usize::MAX,
+        },
+    };
+    SignificantNeighbors {
+        shrinkage,
+        neighbors: significant_lists(by_item, ratings, candidates, &options),
+    }
 }
 
 /// Computes the neighbor lists of the selected rows.
@@ -122,19 +210,17 @@ pub fn neighbors(
     selection: RowSelection<'_>,
     parameters: &TrainingParameters,
 ) -> Result<NeighborLists, TrainingError> {
-    Ok(nearest(rows, columns, selection, parameters, &|_, _| {})?.lists)
+    Ok(nearest(rows, columns, selection, parameters.options.neighbors, &|_, _| {})?.lists)
 }
 
 fn nearest(
     rows: &CsrMatrix,
     columns: &CsrMatrix,
     selection: RowSelection<'_>,
-    parameters: &TrainingParameters,
+    neighbors: usize,
     observe: Observer<'_>,
 ) -> Result<TopK, TrainingError> {
-    let options = TopKOptions {
-        neighbors: parameters.options.neighbors,
-    };
+    let options = TopKOptions { neighbors };
     Ok(top_k_observed(rows, columns, selection, &options, observe)?)
 }
 
@@ -179,17 +265,9 @@ mod tests {
     use crate::snapshot::parameters::TrainingOptions;
     use similarity::cosine::Products;
 
-    fn options(parameters: &TrainingParameters) -> ModelOptions<'_> {
-        ModelOptions {
-            parameters,
-            weights: BlendWeights::default(),
-            listed_users: None,
-        }
-    }
-
     fn parts_of(input: &TrainingInput, parameters: &TrainingParameters) -> SnapshotParts {
         let effective = effective_ratings(input, parameters, |_, _, _| true).unwrap();
-        fit(input, effective, &options(parameters), &|_| {}).unwrap()
+        fit(input, effective, &ModelOptions::plain(parameters), &|_| {}).unwrap()
     }
 
     #[test]
@@ -254,7 +332,7 @@ mod tests {
         let listed: Bits = [false, true, true, false, true].into_iter().collect();
         let few = ModelOptions {
             listed_users: Some(&listed),
-            ..options(&parameters)
+            ..ModelOptions::plain(&parameters)
         };
         let found = fit(&input, effective, &few, &|_| {}).unwrap();
         for (row, is_listed) in [false, true, false, true].into_iter().enumerate() {
@@ -273,7 +351,7 @@ mod tests {
         let parameters = TrainingParameters::default();
         let effective = effective_ratings(&input, &parameters, |_, _, _| true).unwrap();
         let seen = Mutex::new(Vec::new());
-        fit(&input, effective, &options(&parameters), &|event| {
+        fit(&input, effective, &ModelOptions::plain(&parameters), &|event| {
             seen.lock().unwrap().push(event)
         })
         .unwrap();

@@ -38,6 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         rating: rating.map(f32::from),
         orders,
         last_order_at: 0,
+        ordered_at: vec![0; orders as usize],
     });
     let facts = (item(), any::<bool>(), 0u8..3).prop_map(|(item, listed, title)| FreshChange::Item {
         item: item_id(&item),
@@ -153,7 +154,8 @@ proptest! {
     ) {
         let mut view = view(parts);
         let [predictions, recommendations] =
-            ["PredictRatings", "Recommend"].map(|method| AnswerCache::new(method, max_bytes));
+            [("PredictRatings", StampedState::User), ("Recommend", StampedState::UserAndOrders)]
+                .map(|(method, state)| AnswerCache::new(method, state, max_bytes));
         for step in steps {
             match step {
                 Step::Change(change) => {
@@ -189,7 +191,7 @@ proptest! {
 fn the_cache_stays_within_its_bytes_and_keeps_what_is_requested_often() {
     let view = view(snapshot_parts(&EXAMPLE));
     let max_bytes = 64 * 20_000;
-    let cache = AnswerCache::new("Recommend", max_bytes);
+    let cache = AnswerCache::new("Recommend", StampedState::UserAndOrders, max_bytes);
     let bytes = || cache.entries.as_ref().unwrap().weight() as usize;
     let answer = Bytes::from(vec![7; 500]);
     cache.put(&view, b"favorite", None, answer.clone());
@@ -217,7 +219,7 @@ fn a_new_answer_replaces_the_one_with_an_outdated_stamp() {
         epoch: before.epoch + 1,
         ..before.clone()
     };
-    let cache = AnswerCache::new("Recommend", 1 << 20);
+    let cache = AnswerCache::new("Recommend", StampedState::UserAndOrders, 1 << 20);
     let n_entries = || cache.entries.as_ref().unwrap().len();
     cache.put(&before, b"request", None, Bytes::from_static(b"before"));
     assert!(cache.get(&after, b"request").is_none());
@@ -230,7 +232,7 @@ fn a_new_answer_replaces_the_one_with_an_outdated_stamp() {
 #[test]
 fn a_cache_of_no_bytes_caches_nothing() {
     let view = view(snapshot_parts(&EXAMPLE));
-    let cache = AnswerCache::new("Recommend", 0);
+    let cache = AnswerCache::new("Recommend", StampedState::UserAndOrders, 0);
     cache.put(&view, b"request", None, Bytes::from_static(b"answer"));
     assert!(cache.get(&view, b"request").is_none());
 }

@@ -62,6 +62,7 @@ impl RequestedRecipient {
                         item: view.snapshot.items().find(item.as_str())?,
                         rating: *rating,
                         purchased: false,
+                        orders: 0,
                     })
                 };
                 Recipient::Session(History::new(items.iter().filter_map(entry).collect()))

@@ -311,7 +311,9 @@ proptest! {
             if let Some(explanation) = found.explanation {
                 let items: f64 = explanation.items.iter().map(|item| item.contribution).sum();
                 let users = explanation.similar_users.map_or(0.0, |similar| similar.contribution);
-                near(items + users + explanation.adjustments.sum(), found.score, 1e-9);
+                let trend = explanation.popular_lately.map_or(0.0, |trend| trend.contribution);
+                let habit = explanation.own_habit.map_or(0.0, |habit| habit.contribution);
+                near(items + users + trend + habit + explanation.adjustments.sum(), found.score, 1e-9);
             }
         }
     }

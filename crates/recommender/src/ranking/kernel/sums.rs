@@ -1,6 +1,7 @@
 //! Adds up the sums of all items by which they are ranked, and finds the best of them.
 
 use crate::snapshot::Snapshot;
+use crate::snapshot::by_rank::{ByRank, GROUP, RUN, n_runs};
 use crate::snapshot::dictionary::{ItemIndex, UserIndex};
 use crate::snapshot::popularity::Popularity;
 use crate::snapshot::ratings::{RankSlice, Rated};
@@ -18,7 +19,8 @@ mod tests;
 ///
 /// Sums stand in the order of the items' ranks by popularity, so that most ratings of neighbors add to few cache lines.
 ///
-/// A run is `RUN` consecutive sums. A ranking notes which runs it adds to, then goes through these once and finds the
+/// A run is `RUN` consecutive sums: two cache lines of each side. In a large catalog, longer runs would waste time on sums
+/// that are 0. A ranking notes which runs it adds to, then goes through these once and finds the
 /// largest sums of each. That pass reads memory in order, compares several sums at once and has hardly a branch that
 /// is hard to predict; a list of the touched items would be full of such branches. Every later search skips the runs whose
 /// largest sums are too small, which is most of them.
@@ -28,6 +30,9 @@ pub struct Scratch {
     items: Vec<f64>,
     /// User-based sums, in the same way.
     users: Vec<f64>,
+    /// Own habits, in the same way; only written where the ranking has them.
+    habits: Vec<f64>,
+    has_habits: bool,
     /// For each run, whether anything has been added to it.
     touched: Vec<bool>,
     /// The runs that were added to, ascending.
@@ -41,12 +46,8 @@ struct Run {
     at: usize,
     items: f64,
     users: f64,
+    habits: f64,
 }
-
-/// Sums in a run: two cache lines of each side. In a large catalog, longer runs would waste time on sums that are 0.
-const RUN: usize = 16;
-/// Runs that are skipped at once when none of them is touched.
-const GROUP: usize = 16;
 
 /// The sums of one ranking. Dropping them clears the scratch.
 pub(crate) struct Sums<'a> {
@@ -54,18 +55,41 @@ pub(crate) struct Sums<'a> {
     popularity: &'a Popularity,
 }
 
-/// A score is the item-based sum times `items` plus the user-based sum times `users`.
+/// A score is the item-based sum times `items` plus the user-based sum times `users`, both times the trend factor of the item,
+/// plus the own habit times `habits`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Factors {
+pub(crate) struct Factors<'a> {
     pub items: f64,
     pub users: f64,
+    /// `None` where every trend factor is 1.
+    pub trend: Option<&'a ByRank>,
+    pub habits: f64,
+}
+
+/// What a blended score is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Blend<'a> {
+    /// The share of the item-based side, in [0, 1], where both sides have a sum above 0.
+    pub item_weight: f64,
+    /// The trend factor of each item; `None` where every one is 1.
+    pub trend: Option<&'a ByRank>,
+    /// The weight of own habits beside the rest; at least 0, and 0 unless the sums were added up with habits.
+    pub habit_weight: f64,
 }
 
 impl Scratch {
     /// Adds up the sums of all items for `shopper`, on the sides that `basis` has.
     ///
     /// The order of additions is fixed: the history from the most popular item on, and neighbors best first.
-    pub(crate) fn add_up<'a>(&'a mut self, snapshot: &'a Snapshot, shopper: &Shopper, basis: Basis) -> Sums<'a> {
+    ///
+    /// `repeat_rates`: rep_i by rank, for the own habits √orders · rep_i; `None` for none.
+    pub(crate) fn add_up<'a>(
+        &'a mut self,
+        snapshot: &'a Snapshot,
+        shopper: &Shopper,
+        basis: Basis,
+        repeat_rates: Option<&[f64]>,
+    ) -> Sums<'a> {
         let n_runs = self.grow(snapshot.items().len());
         // With this many terms, noting the run of each takes longer than going through runs that nothing is added to.
         if n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
@@ -76,6 +100,13 @@ impl Scratch {
                 touched[rank as usize / RUN] = true;
             });
         }
+        self.has_habits = repeat_rates.is_some();
+        if let Some(repeat_rates) = repeat_rates {
+            for (rank, orders) in shopper.orders() {
+                self.habits[rank as usize] = f64::from(orders).sqrt() * repeat_rates[rank as usize];
+                self.touched[rank as usize / RUN] = true;
+            }
+        }
         self.find_runs();
         Sums {
             scratch: self,
@@ -85,13 +116,14 @@ impl Scratch {
 
     /// Makes room for the sums of `n_items`. Returns how many runs they take, in whole groups.
     fn grow(&mut self, n_items: usize) -> usize {
-        let n_runs = n_items.div_ceil(RUN * GROUP) * GROUP;
+        let n_runs = n_runs(n_items);
         if self.touched.len() < n_runs {
             self.touched.resize(n_runs, false);
             // Allocated anew and not grown: zeroed memory that is never written takes up no memory.
             let n_sums = (n_runs * RUN).max(MIN_SUMS);
             self.items = vec![0.0; n_sums];
             self.users = vec![0.0; n_sums];
+            self.habits = vec![0.0; n_sums];
         }
         n_runs
     }
@@ -105,11 +137,11 @@ impl Scratch {
         note: impl Fn(&mut [bool], u32) + Copy,
     ) {
         if basis.has_items() {
-            let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_item_neighbors().row(item);
+            let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_ranking_neighbors().row(item);
             let mut ahead = shopper.ratings().skip(AHEAD).map(reverse_neighbors);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
-                let (ranks, similarities) = snapshot.reverse_item_neighbors().row(item);
+                let (ranks, similarities) = snapshot.reverse_ranking_neighbors().row(item);
                 let note = |rank| note(&mut self.touched, rank);
                 add_values(&mut self.items, ranks, similarities, f64::from(rating), note);
             }
@@ -131,6 +163,7 @@ impl Scratch {
     fn find_runs(&mut self) {
         let (items, _) = self.items.as_chunks::<RUN>();
         let (users, _) = self.users.as_chunks::<RUN>();
+        let (habits, _) = self.habits.as_chunks::<RUN>();
         let (groups, _) = self.touched.as_chunks::<GROUP>();
         self.runs.clear();
         for (group, first) in groups.iter().zip((0..).step_by(GROUP)) {
@@ -143,6 +176,10 @@ impl Scratch {
                         at,
                         items: largest(&items[at]),
                         users: largest(&users[at]),
+                        habits: match self.has_habits {
+                            true => largest(&habits[at]),
+                            false => 0.0,
+                        },
                     });
                 }
             }
@@ -158,43 +195,73 @@ impl Scratch {
             users[run.at] = [0.0; RUN];
             self.touched[run.at] = false;
         }
+        if self.has_habits {
+            let (habits, _) = self.habits.as_chunks_mut::<RUN>();
+            for run in self.runs.iter().filter(|run| run.habits > 0.0) {
+                habits[run.at] = [0.0; RUN];
+            }
+        }
     }
 
     /// Tells whether nothing of a ranking is left.
     #[cfg(test)]
     pub(crate) fn is_clear(&self) -> bool {
-        self.items.iter().chain(&self.users).all(|&sum| sum == 0.0) && !self.touched.contains(&true)
+        let sums = self.items.iter().chain(&self.users).chain(&self.habits);
+        sums.into_iter().all(|&sum| sum == 0.0) && !self.touched.contains(&true)
     }
 }
 
 impl Sums<'_> {
     /// Returns the factors that turn sums into scores: 1 for a basis of one side; for a blend, each side's share divided by
-    /// its largest sum.
+    /// its largest sum, and with own habits all of that divided by its largest value.
     ///
-    /// The largest sums are those of all items of the snapshot, whatever may be shown of them, so that the order of two
+    /// Everything largest is that of all items of the snapshot, whatever may be shown of them, so that the order of two
     /// items never depends on whether a third is filtered out.
     ///
-    /// `weight`: the share of the item-based side, in [0, 1], where both sides have a sum above 0.
-    pub(crate) fn factors(&self, basis: Basis, weight: f64) -> Factors {
+    /// Source: docs/formulas.md, "Ranking".
+    pub(crate) fn factors<'a>(&self, basis: Basis, blend: &Blend<'a>) -> Factors<'a> {
+        let of_sides = |items, users| Factors {
+            items,
+            users,
+            trend: None,
+            habits: 0.0,
+        };
         let (items, users) = match basis {
-            Basis::ItemBased => return Factors { items: 1.0, users: 0.0 },
-            Basis::UserBased => return Factors { items: 0.0, users: 1.0 },
+            Basis::ItemBased => return of_sides(1.0, 0.0),
+            Basis::UserBased => return of_sides(0.0, 1.0),
             Basis::Blended => self.maxima(),
         };
-        match (items > 0.0, users > 0.0) {
-            (true, true) => Factors {
-                items: weight / items,
-                users: (1.0 - weight) / users,
-            },
-            (true, false) => Factors {
-                items: 1.0 / items,
-                users: 0.0,
-            },
-            (false, true) => Factors {
-                items: 0.0,
-                users: 1.0 / users,
-            },
-            (false, false) => Factors { items: 0.0, users: 0.0 },
+        let weight = blend.item_weight;
+        let sides = match (items > 0.0, users > 0.0) {
+            (true, true) => of_sides(weight / items, (1.0 - weight) / users),
+            (true, false) => of_sides(1.0 / items, 0.0),
+            (false, true) => of_sides(0.0, 1.0 / users),
+            (false, false) => of_sides(0.0, 0.0),
+        };
+        let trending = Factors {
+            trend: blend.trend,
+            ..sides
+        };
+        match blend.habit_weight > 0.0 {
+            true => self.with_habits(trending, blend.habit_weight),
+            false => trending,
+        }
+    }
+
+    /// Divides the blend and the own habits by the largest of each, and adds the habits with their weight.
+    fn with_habits<'a>(&self, blend: Factors<'a>, habit_weight: f64) -> Factors<'a> {
+        let largest_habit = self
+            .scratch
+            .runs
+            .iter()
+            .fold(0.0, |largest: f64, run| largest.max(run.habits));
+        let largest_blend = self.largest_score(blend);
+        let inverse = |largest: f64| if largest > 0.0 { 1.0 / largest } else { 0.0 };
+        Factors {
+            items: blend.items * inverse(largest_blend),
+            users: blend.users * inverse(largest_blend),
+            trend: blend.trend,
+            habits: habit_weight * inverse(largest_habit),
         }
     }
 
@@ -205,16 +272,80 @@ impl Sums<'_> {
         })
     }
 
+    /// Returns the largest score, over all items, without own habits.
+    fn largest_score(&self, factors: Factors<'_>) -> f64 {
+        let mut largest: f64 = 0.0;
+        let Some(trend) = factors.trend else {
+            let of_run = |largest: f64, run: &Run| match factors.sides(run.items, run.users) > largest {
+                true => self.of_run(run).fold(largest, |largest, (_, by_items, by_users)| {
+                    largest.max(factors.sides(by_items, by_users))
+                }),
+                false => largest,
+            };
+            return self.scratch.runs.iter().fold(largest, of_run);
+        };
+        for run in &self.scratch.runs {
+            if factors.sides(run.items, run.users) * trend.maxima()[run.at] <= largest {
+                continue;
+            }
+            for ((_, by_items, by_users), factor) in self.of_run(run).zip(trend.run(run.at)) {
+                largest = largest.max(factors.sides(by_items, by_users) * factor);
+            }
+        }
+        largest
+    }
+
     /// Returns the best `limit` items with a score above 0 that pass. Only an item with a score high enough is checked.
     pub(crate) fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
+        let habits = &self.scratch.habits;
+        match (factors.trend, factors.habits > 0.0) {
+            (None, false) => self.search(
+                limit,
+                passes,
+                |run| factors.sides(run.items, run.users),
+                |_, by_items, by_users| factors.sides(by_items, by_users),
+            ),
+            (Some(trend), false) => {
+                let maxima = trend.maxima();
+                self.search(
+                    limit,
+                    passes,
+                    |run| factors.sides(run.items, run.users) * maxima[run.at],
+                    |rank, by_items, by_users| factors.sides(by_items, by_users) * trend.value(rank),
+                )
+            }
+            (trend, true) => {
+                let largest = |at: usize| trend.map_or(1.0, |trend| trend.maxima()[at]);
+                let factor = |rank| trend.map_or(1.0, |trend| trend.value(rank));
+                self.search(
+                    limit,
+                    passes,
+                    |run| factors.sides(run.items, run.users) * largest(run.at) + factors.habits * run.habits,
+                    |rank, by_items, by_users| {
+                        factors.sides(by_items, by_users) * factor(rank) + factors.habits * habits[rank as usize]
+                    },
+                )
+            }
+        }
+    }
+
+    /// Does the same as [`top`](Self::top) with a `score` for each rank and its sums, and a `bound` that no score in a run
+    /// exceeds: rounding preserves order.
+    #[inline]
+    fn search(
+        &self,
+        limit: usize,
+        passes: impl Fn(ItemIndex) -> bool,
+        bound: impl Fn(&Run) -> f64,
+        score: impl Fn(u32, f64, f64) -> f64,
+    ) -> Vec<Scored> {
         let mut top = Top::new(limit, self.popularity.len());
         for run in &self.scratch.runs {
-            // No score in the run exceeds that of its largest sums: rounding preserves order.
-            if factors.score(run.items, run.users) < top.least() {
+            if bound(run) < top.least() {
                 continue;
             }
             for (rank, by_items, by_users) in self.of_run(run) {
-                let score = factors.score(by_items, by_users);
+                let score = score(rank, by_items, by_users);
                 if score > 0.0 && score >= top.least() {
                     let item = self.popularity.item(rank);
                     let scored = Scored { score, item };
@@ -245,8 +376,9 @@ impl Drop for Sums<'_> {
     }
 }
 
-impl Factors {
-    fn score(self, by_items: f64, by_users: f64) -> f64 {
+impl Factors<'_> {
+    /// Returns the weighted sum of both sides.
+    fn sides(self, by_items: f64, by_users: f64) -> f64 {
         self.items * by_items + self.users * by_users
     }
 }
@@ -273,7 +405,8 @@ fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
 pub(crate) fn n_terms(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> usize {
     let mut n_terms = 0;
     if basis.has_items() {
-        let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_item_neighbors().row_range(item).len();
+        let reverse_neighbors =
+            |(item, _): (ItemIndex, f32)| snapshot.reverse_ranking_neighbors().row_range(item).len();
         n_terms += shopper.ratings().map(reverse_neighbors).sum::<usize>();
     }
     if basis.has_users() {

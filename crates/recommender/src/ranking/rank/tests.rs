@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::testing::{Change, Person, any_changes, any_parts, changed, ids, interaction, near};
+use super::super::testing::{Change, Person, any_changes, any_parts, changed, ids, interaction, near, ranking_lists};
 use super::*;
 use crate::snapshot::SnapshotParts;
 use crate::snapshot::fixture::{EXAMPLE, buy, item_id, snapshot_parts, user_id, view};
@@ -59,7 +59,7 @@ fn the_default_ranker_answers_requests_without_a_basis_only() {
             exclude_history: true,
             ..options(9, Basis::Blended)
         };
-        let work = estimated_work(view, &Recipient::User(&user_id("u0")), basis);
+        let work = estimated_work(view, &Recipient::User(&user_id("u0")), &options);
         (to_user(view, "u0", &options), work)
     };
     for basis in BASES {
@@ -103,7 +103,7 @@ fn gives_the_sums_of_the_worked_example() {
 
 /// Computes both sums of an item with plain loops.
 fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64) {
-    let (neighbors, similarities) = parts.item_neighbors.row(item);
+    let (neighbors, similarities) = ranking_lists(parts).row(item);
     let by_items = neighbors.iter().zip(similarities);
     let by_items = by_items
         .map(|(&j, &similarity)| f64::from(similarity) * person.ratings[j as usize])
@@ -114,8 +114,75 @@ fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64)
     (by_items, by_users)
 }
 
+/// What orders add to the scores, item by item, in the terms of the formulas.
+struct PlainTerms {
+    /// f_i/φ.
+    trends: Vec<f64>,
+    /// rep_i.
+    repeat_rates: Vec<f64>,
+}
+
+impl PlainTerms {
+    /// Returns the terms after `changes` of user u0. All orders of a change are at the beginning of 1970.
+    fn new(parts: &SnapshotParts, changes: &[Change]) -> Self {
+        let n = parts.items.len();
+        let orders = parts.orders.get().unwrap();
+        let before = Person::new(parts, Some(0), &[]);
+        let mut sums: Vec<[f64; 4]> = (0..n)
+            .map(|item| {
+                let items = &orders.items;
+                let counts = [items.orders[item], items.buyers[item], items.repeat_buyers[item]].map(f64::from);
+                [counts[0], f64::from(items.recent[item]), counts[1], counts[2]]
+            })
+            .collect();
+        let total = |at: usize| sums.iter().map(|sums| sums[at]).sum::<f64>();
+        let share = |part, whole| {
+            if total(whole) > 0.0 {
+                total(part) / total(whole)
+            } else {
+                0.0
+            }
+        };
+        let (recent, repeat) = (share(1, 0), share(3, 2));
+        let fresh = changes.iter().filter(|change| change.0 < n).map(|change| change.0);
+        for item in fresh {
+            let of_user = |count: u32, recent: f64| {
+                [
+                    f64::from(count),
+                    f64::from(count) * recent,
+                    f64::from(u8::from(count > 0)),
+                    f64::from(u8::from(count > 1)),
+                ]
+            };
+            let count = changes.iter().find(|change| change.0 == item).unwrap().2;
+            let (before, after) = (of_user(before.orders[item], 0.5), of_user(count, 0.5));
+            (0..4).for_each(|at| sums[item][at] += after[at] - before[at]);
+        }
+        let trend = |sums: &[f64; 4]| match recent > 0.0 {
+            true => (sums[1] + 5.0 * recent) / (sums[0] + 5.0) / recent,
+            false => 1.0,
+        };
+        Self {
+            trends: sums.iter().map(trend).collect(),
+            repeat_rates: sums
+                .iter()
+                .map(|sums| (sums[3] + 20.0 * repeat) / (sums[2] + 20.0))
+                .collect(),
+        }
+    }
+}
+
 /// Returns the score of every item, `None` for those that may not be recommended.
-fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl Fn(usize) -> bool) -> Vec<Option<f64>> {
+///
+/// `with_history`: whether the request allows the history.
+fn plain_scores(
+    parts: &SnapshotParts,
+    person: &Person,
+    basis: Basis,
+    terms: &PlainTerms,
+    with_history: bool,
+    may: impl Fn(usize) -> bool,
+) -> Vec<Option<f64>> {
     let n = parts.items.len();
     let sums: Vec<(f64, f64)> = (0..n).map(|item| plain_sums(parts, person, item)).collect();
     let max_items = sums.iter().map(|sums| sums.0).fold(0.0, f64::max);
@@ -126,13 +193,32 @@ fn plain_scores(parts: &SnapshotParts, person: &Person, basis: Basis, may: impl 
         _ => 0.0,
     };
     let share = |sum: f64, max: f64| if max > 0.0 { sum / max } else { 0.0 };
-    let score = |(items, users): (f64, f64)| match basis {
-        Basis::ItemBased => items,
-        Basis::UserBased => users,
-        Basis::Blended => weight * share(items, max_items) + (1.0 - weight) * share(users, max_users),
+    let settings = parts.fitted_settings.get().unwrap();
+    let settings = if with_history {
+        &settings.all_items
+    } else {
+        &settings.new_items
     };
-    let shown = |(item, sums): (usize, (f64, f64))| may(item).then(|| score(sums));
-    sums.into_iter().enumerate().map(shown).collect()
+    let blend = |item: usize| {
+        let (items, users) = sums[item];
+        let sides = weight * share(items, max_items) + (1.0 - weight) * share(users, max_users);
+        sides * terms.trends[item].powf(settings.trend_exponent)
+    };
+    let own = |item: usize| match person.has_ratings() {
+        true => f64::from(person.orders[item]).sqrt() * terms.repeat_rates[item],
+        false => 0.0,
+    };
+    let largest = |of: &dyn Fn(usize) -> f64| (0..n).map(of).fold(0.0, f64::max);
+    let (max_blend, max_own) = (largest(&blend), largest(&own));
+    let score = |item: usize| match basis {
+        Basis::ItemBased => sums[item].0,
+        Basis::UserBased => sums[item].1,
+        Basis::Blended if settings.habit_weight > 0.0 => {
+            share(blend(item), max_blend) + settings.habit_weight * share(own(item), max_own)
+        }
+        Basis::Blended => blend(item),
+    };
+    (0..n).map(|item| may(item).then(|| score(item))).collect()
 }
 
 /// Checks that `found` are the `limit` best of `scores` in order, or of the most popular items when no score is above 0.
@@ -196,7 +282,13 @@ fn terms_sum_to_the_score(found: &Recommendations) -> Result<(), TestCaseError> 
         };
         let items: f64 = explanation.items.iter().map(|item| item.contribution).sum();
         let users = explanation.similar_users.map_or(0.0, |users| users.contribution);
-        prop_assert!((items + users - shown.score).abs() < 1e-9, "{:?}", shown);
+        let trend = explanation.popular_lately.map_or(0.0, |trend| trend.contribution);
+        let habit = explanation.own_habit.map_or(0.0, |habit| habit.contribution);
+        prop_assert!(
+            (items + users + trend + habit - shown.score).abs() < 1e-9,
+            "{:?}",
+            shown
+        );
         prop_assert!(explanation.items.is_sorted_by(|a, b| a.contribution >= b.contribution));
     }
     Ok(())
@@ -225,8 +317,10 @@ proptest! {
                 item: ItemIndex(item as u32),
                 rating: rating.unwrap_or(0.0),
                 purchased: false,
+                orders: 0,
             })
             .collect());
+        let terms = PlainTerms::new(parts, &changes);
         let viewed: Vec<Change> = changes.iter().map(|&(item, rating, _)| (item, rating, 0)).collect();
         let (u0, nobody) = (user_id("u0"), user_id("nobody"));
         let recipients = [
@@ -258,7 +352,9 @@ proptest! {
                         && !(exclude_purchased && person.purchased[item] && person.ratings[item] > 0.0)
                 };
                 let found = recommend(&view, recipient, &options, &mut scratch);
-                check_list(&found, &plain_scores(parts, person, basis, may), snapshot, limit)?;
+                let with_history = !hides_history && !exclude_purchased;
+                let scores = plain_scores(parts, person, basis, &terms, with_history, may);
+                check_list(&found, &scores, snapshot, limit)?;
                 terms_sum_to_the_score(&found)?;
                 prop_assert!(scratch.is_clear());
             }
@@ -274,6 +370,11 @@ proptest! {
     ) {
         let change = |&(item, rating, orders): &Change| interaction("u0", &format!("i{item}"), rating, orders);
         let view = changed(view(parts), changes.iter().map(change));
+        // Requests with and without the history have fits of their own.
+        let all = RankOptions {
+            exclude_history,
+            ..RankOptions::default()
+        };
         let some = RankOptions {
             exclude_history,
             filter: ItemFilter {
@@ -290,7 +391,7 @@ proptest! {
                     let items = found.items.into_iter().map(|shown| (shown.item, shown.score.to_bits()));
                     is_personal.then(|| items.collect::<Vec<_>>())
                 };
-                let (Some(all), Some(rest)) = (list(&RankOptions::default()), list(&some)) else {
+                let (Some(all), Some(rest)) = (list(&all), list(&some)) else {
                     continue;
                 };
                 let left: Vec<_> = all.into_iter().filter(|shown| rest.contains(shown)).collect();
@@ -306,12 +407,12 @@ proptest! {
         for user in 0..parts.users.len() {
             let person = Person::new(parts, Some(user), &[]);
             let by_items = (0..parts.items.len())
-                .flat_map(|item| parts.item_neighbors.row(item).0)
+                .flat_map(|item| ranking_lists(parts).row(item).0)
                 .filter(|&&neighbor| person.ratings[neighbor as usize] > 0.0)
                 .count();
             let by_users: usize = person.neighbors.iter().map(|&(user, _)| parts.ratings.row(user).len()).sum();
             let recipient = Recipient::UserIndex(UserIndex(user as u32));
-            let work = |basis| estimated_work(&view, &recipient, Some(basis));
+            let work = |basis| estimated_work(&view, &recipient, &options(9, basis));
             prop_assert_eq!(work(Basis::ItemBased), by_items);
             prop_assert_eq!(work(Basis::UserBased), by_users);
             prop_assert_eq!(work(Basis::Blended), by_items + by_users);
@@ -494,6 +595,7 @@ fn a_session_is_never_shown_its_own_items() {
             item: ItemIndex(item),
             rating: 1.0,
             purchased: false,
+            orders: 0,
         };
         Recipient::Session(History::new(items.iter().map(entry).collect()))
     };
@@ -573,7 +675,7 @@ fn a_user_who_objects_to_profiling_gets_popular_items_without_their_own() {
             let found = to_user(&view, user, options);
             assert_eq!(found.personalization, Personalization::Popularity, "{user}");
             assert_eq!(items(&view, &found), expected, "{user}");
-            assert_eq!(estimated_work(&view, &Recipient::User(&user_id(user)), Some(basis)), 0);
+            assert_eq!(estimated_work(&view, &Recipient::User(&user_id(user)), options), 0);
         };
         let all = options(9, basis);
         check("u0", &all, &["i3", "i0", "i4", "i1", "i2"]);

@@ -4,15 +4,18 @@ use crate::snapshot::activity::Activity;
 use crate::snapshot::bits::Bits;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::consents::ConsentRecords;
-use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalog, item_facts, snapshot_parts};
-use crate::snapshot::parameters::{DefaultRanker, TrainingOptions};
+use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalog, item_facts, orders, snapshot_parts};
+use crate::snapshot::parameters::{DefaultRanker, ImplicitFeedback, TrainingOptions};
 use crate::snapshot::parts::{Absence, Optional};
 use crate::snapshot::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
 use crate::snapshot::ratings::RankSlice;
+use crate::snapshot::settings::FittedSettings;
+use crate::snapshot::significance::SignificantNeighbors;
 use crate::snapshot::{Biases, Snapshot};
 use domain::consent::{Consents, Purpose};
 use domain::item::ItemFacts;
-use similarity::lists::WeightLists;
+use similarity::lists::{NeighborLists, WeightLists};
+use similarity::significance::SignificantLists;
 
 use super::*;
 
@@ -30,9 +33,19 @@ const CONSENTS: &str = "consents";
 const PROPENSITY: &str = "propensity";
 const ITEM_WEIGHTS: &str = "item_weights";
 const DEFAULT_RANKER: &str = "default_ranker";
+const FITTED_SETTINGS: &str = "fitted_settings";
+const ORDERS: &str = "orders";
+const SIGNIFICANT_ITEM_NEIGHBORS: &str = "significant_item_neighbors";
 
 /// Parts without which a snapshot is served.
-const OPTIONAL: [&str; 3] = [PROPENSITY, ITEM_WEIGHTS, DEFAULT_RANKER];
+const OPTIONAL: [&str; 6] = [
+    PROPENSITY,
+    ITEM_WEIGHTS,
+    DEFAULT_RANKER,
+    FITTED_SETTINGS,
+    ORDERS,
+    SIGNIFICANT_ITEM_NEIGHBORS,
+];
 
 mod allocations;
 mod mutations;
@@ -75,16 +88,31 @@ fn contents(bytes: &[u8]) -> &[u8] {
 /// [`rich_parts`] with the parts that were added since.
 fn full_parts() -> SnapshotParts {
     let lists = WeightLists::new(5, vec![0, 2, 2, 2, 3, 3], vec![1, 3, 0], vec![-0.5, 1.5, -1e-3]);
+    let rich = rich_parts();
+    let significant = NeighborLists::new(5, vec![0, 1, 1, 1, 3, 3], vec![3, 4, 0], vec![0.25, 0.5, 0.25]);
+    let mut settings = FittedSettings::default();
+    settings.all_items.habit_weight = 2.0;
+    settings.new_items.trend_exponent = 0.5;
     SnapshotParts {
+        fitted_settings: Optional::Present(settings),
+        orders: Optional::Present(orders(&rich, |_| 3, 0.125)),
+        significant_item_neighbors: Optional::Present(SignificantNeighbors {
+            shrinkage: 5.0,
+            neighbors: SignificantLists {
+                lists: significant.unwrap(),
+                co_raters: vec![2, 3, 2],
+            },
+        }),
         item_weights: Optional::Present(lists.unwrap()),
         default_ranker: DefaultRanker::Popularity,
-        ..rich_parts()
+        ..rich
     }
 }
 
 /// The example with everything that a snapshot could hold when all parts were of version 0.
 fn rich_parts() -> SnapshotParts {
     let mut parts = snapshot_parts(&EXAMPLE);
+    parts.parameters.options.implicit = ImplicitFeedback::LogOrders;
     let mut facts = [
         item_facts("Teapot", "kitchen", "acme"),
         ItemFacts::default(),
@@ -323,7 +351,7 @@ fn every_error_names_the_part() {
             with(header),
             &format!("part {name} ends before the end of its checksum"),
         );
-        if ![PARAMETERS, PROPENSITY, DEFAULT_RANKER].contains(&name.as_str()) {
+        if ![PARAMETERS, PROPENSITY, DEFAULT_RANKER, FITTED_SETTINGS].contains(&name.as_str()) {
             let cut = &contents(bytes)[..contents(bytes).len() - 1];
             let error = decoded(with(part_of(name, cut).1)).unwrap_err();
             assert!(

@@ -32,7 +32,7 @@ fn plain_sums(snapshot: &Snapshot, shopper: &Shopper, basis: Basis) -> Vec<(f64,
     let mut sums = vec![(0.0, 0.0); snapshot.items().len()];
     for (at, (by_items, by_users)) in sums.iter_mut().enumerate() {
         if basis.has_items() {
-            let (neighbors, similarities) = snapshot.item_neighbors().row(at);
+            let (neighbors, similarities) = snapshot.ranking_item_neighbors().row(at);
             for (rated, rating) in shopper.ratings() {
                 if let Some(position) = neighbors.iter().position(|&neighbor| neighbor == rated.0) {
                     *by_items += f64::from(rating) * f64::from(similarities[position]);
@@ -62,7 +62,7 @@ fn plain_top(sums: &[(f64, f64)], limit: usize, factors: Factors, passes: impl F
     let mut scored: Vec<Scored> = (0..)
         .zip(sums)
         .map(|(item, sums)| Scored {
-            score: factors.score(sums.0, sums.1),
+            score: factors.sides(sums.0, sums.1),
             item: ItemIndex(item),
         })
         .filter(|scored| scored.score > 0.0 && passes(scored.item))
@@ -90,10 +90,17 @@ fn check(
     let passes = |item: ItemIndex| item.0 % 8 != hidden;
     for basis in BASES {
         let expected = plain_sums(&view.snapshot, shopper, basis);
-        let sums = scratch.add_up(&view.snapshot, shopper, basis);
+        let sums = scratch.add_up(&view.snapshot, shopper, basis, None);
         prop_assert_eq!(by_index(&sums), expected.clone());
         prop_assert_eq!(sums.maxima(), plain_maxima(&expected));
-        let factors = sums.factors(basis, view.snapshot.weights().ranking);
+        let factors = sums.factors(
+            basis,
+            &Blend {
+                item_weight: view.snapshot.weights().ranking,
+                trend: None,
+                habit_weight: 0.0,
+            },
+        );
         prop_assert_eq!(
             sums.top(limit, factors, passes),
             plain_top(&expected, limit, factors, passes)

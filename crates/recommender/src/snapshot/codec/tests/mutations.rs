@@ -63,11 +63,18 @@ fn mutated_bytes_are_an_error_or_a_snapshot() {
 /// Whether `parts` are those of `full`, without some of the optional ones.
 fn is_without_optional_parts(parts: &SnapshotParts, full: &SnapshotParts) -> bool {
     let parts = parts.clone();
-    let is_less = parts.item_weights.get().is_err() || matches!(parts.propensity, Propensity::NotFitted { .. });
+    let is_less = parts.item_weights.get().is_err()
+        || parts.orders.get().is_err()
+        || parts.fitted_settings.get().is_err()
+        || parts.significant_item_neighbors.get().is_err()
+        || matches!(parts.propensity, Propensity::NotFitted { .. });
     is_less
         && *full
             == SnapshotParts {
                 item_weights: full.item_weights.clone(),
+                orders: full.orders.clone(),
+                fitted_settings: full.fitted_settings.clone(),
+                significant_item_neighbors: full.significant_item_neighbors.clone(),
                 propensity: full.propensity.clone(),
                 ..parts
             }

@@ -73,6 +73,8 @@ fn an_optional_part_that_was_not_written_is_unavailable_and_says_why() {
     let parts = decoded(stored).unwrap();
     assert_eq!(parts.item_weights.get(), Err(Absence::NotWritten));
     assert_eq!(parts.default_ranker, DefaultRanker::Blended);
+    assert_eq!(parts.orders.get(), Err(Absence::NotWritten));
+    assert_eq!(parts.fitted_settings.get(), Err(Absence::NotWritten));
     let reason = "the snapshot was written without it; train a new snapshot".to_owned();
     assert_eq!(parts.propensity, Propensity::NotFitted { reason });
     assert!(Snapshot::new(parts).is_ok());

@@ -101,7 +101,7 @@ mod operations {
     mod logs;
     mod metrics;
     mod migrations;
-    mod outage;
+    pub mod outage;
     mod postgres_tls;
     mod quickstart;
     mod refused_databases;

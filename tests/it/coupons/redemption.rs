@@ -1,5 +1,6 @@
 //! Reserving, redeeming, releasing and rolling back coupons.
 
+mod hammer;
 mod parallel_clients;
 
 use chrono::DateTime;

@@ -63,15 +63,15 @@ const NEED_THE_DATABASE: [&str; 6] = [
 ];
 
 /// A PostgreSQL that a test may stop, because no other test uses it.
-struct Postgres {
+pub struct Postgres {
     options: PrivatePostgresOptions,
     running: Option<PrivatePostgres>,
-    url: String,
+    pub url: String,
 }
 
 impl Postgres {
     /// Starts one with the shop, its snapshot and a coupon.
-    async fn start(name: &str) -> Self {
+    pub async fn start(name: &str) -> Self {
         let data_dir = folder(name);
         copy_data_dir(Self::template().await, &data_dir);
         let mut postgres = Self::stopped(data_dir);
@@ -127,16 +127,28 @@ impl Postgres {
         self.running = Some(running);
     }
 
+    /// Ends all its processes at once, as a crash does, and starts it again at the same place.
+    pub async fn crash(&mut self) {
+        let main = self.main_process();
+        signal(main, libc::SIGQUIT);
+        let look = async || state_and_parent(main).map(|(state, _)| state);
+        eventually("PostgreSQL has ended", look, |state| {
+            state.as_deref().is_none_or(|state| state == "Z")
+        })
+        .await;
+        self.stop().await;
+        self.resume().await;
+    }
+
+    fn main_process(&self) -> libc::pid_t {
+        let file = find(&self.options.data_dir, "postmaster.pid").expect("no postmaster.pid");
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().next().unwrap().parse().unwrap()
+    }
+
     /// Stops all its processes, which keep their connections and answer nothing until the value is dropped.
     fn freeze(&self) -> Frozen {
-        let main = find(&self.options.data_dir, "postmaster.pid").expect("no postmaster.pid");
-        let main = fs::read_to_string(main)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let main = self.main_process();
         let mut frozen = Frozen { processes: vec![main] };
         // The main process first, so that it starts no more children than are found.
         halt(main);

@@ -15,7 +15,7 @@ use crate::support::program::Server;
 use crate::support::shop::user;
 use crate::support::waiting::{Wait, eventually};
 
-const SHOPPERS: usize = 64;
+pub(super) const SHOPPERS: usize = 64;
 
 /// A call that a shopper sends.
 #[derive(Debug, Clone)]
@@ -107,13 +107,15 @@ async fn reserve_in_parallel(
     join_all(asked).await.into_iter().map(Result::unwrap).collect()
 }
 
-struct Shopper {
+pub(super) struct Shopper {
     number: usize,
     /// Clients of several servers, of which the first is used until it does not answer.
     clients: Vec<CouponClient>,
     /// The state of the random numbers, which are the same in every run.
     random: u64,
     sent: usize,
+    /// The calls that were made, of which several may be attempts at one.
+    pub attempts: u64,
     answered: Vec<(String, Call, Answer)>,
     held: Vec<Reservation>,
     /// Each redemption, and the amount that is not rolled back yet.
@@ -124,12 +126,13 @@ struct Shopper {
 }
 
 impl Shopper {
-    fn new(number: usize, clients: Vec<CouponClient>) -> Self {
+    pub fn new(number: usize, clients: Vec<CouponClient>) -> Self {
         Self {
             number,
             clients,
             random: 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1),
             sent: 0,
+            attempts: 0,
             answered: Vec::new(),
             held: Vec::new(),
             redeemed: Vec::new(),
@@ -170,6 +173,7 @@ impl Shopper {
     async fn send_until_final(&mut self, id: &str, call: &Call) -> Result<Answer, Status> {
         let wait = Wait::begin("the call is answered");
         loop {
+            self.attempts += 1;
             let answer = call.send(&self.clients[0], id).await;
             if is_final(&answer) {
                 return answer;
@@ -186,7 +190,7 @@ impl Shopper {
     }
 
     /// Does one thing, chosen at random.
-    async fn step(&mut self) {
+    pub async fn step(&mut self) {
         let (held, redeemed) = (!self.held.is_empty(), !self.redeemed.is_empty());
         match self.below(10) {
             0..=3 if held => self.confirm().await,
@@ -266,7 +270,7 @@ async fn shop_in_parallel(
 }
 
 /// Asserts that the counters say what the shoppers were told.
-async fn assert_accounted(connection: &mut sqlx::PgConnection, shoppers: &[Shopper]) {
+pub(super) async fn assert_accounted(connection: &mut sqlx::PgConnection, shoppers: &[Shopper]) {
     let expected_minor: i64 = shoppers
         .iter()
         .flat_map(|shopper| &shopper.redeemed)

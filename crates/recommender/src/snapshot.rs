@@ -12,6 +12,7 @@ pub mod dictionary;
 pub mod fixture;
 pub mod floats;
 pub mod item_counts;
+pub mod merchant_orders;
 pub mod order_terms;
 pub mod orders;
 pub mod overlay;
@@ -35,6 +36,7 @@ use self::catalog::Catalog;
 use self::consents::ConsentRecords;
 use self::dictionary::{Dictionary, ItemIndex, UserIndex};
 use self::item_counts::ItemCounts;
+use self::merchant_orders::MerchantOrders;
 use self::order_terms::OrderTerms;
 use self::orders::Orders;
 use self::parameters::{BlendWeights, TrainingParameters};
@@ -245,6 +247,12 @@ impl Snapshot {
 
     pub fn activity(&self) -> &Activity {
         &self.parts.activity
+    }
+
+    /// # Errors
+    /// The reason why the snapshot does not hold them.
+    pub fn merchant_orders(&self) -> Result<&MerchantOrders, Absence> {
+        self.parts.merchant_orders.get()
     }
 
     pub fn propensity(&self) -> &Propensity {

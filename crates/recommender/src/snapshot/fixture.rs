@@ -22,6 +22,7 @@ use super::bits::Bits;
 use super::catalog::{Catalog, NONE};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, Texts};
+use super::merchant_orders::MerchantOrders;
 use super::orders::{ItemOrders, Orders};
 use super::overlay::Overlay;
 use super::parameters::{BlendWeights, DefaultRanker, ImplicitFeedback, TrainingOptions, TrainingParameters};
@@ -224,10 +225,17 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
         let default_ranker = select(vec![DefaultRanker::Blended, DefaultRanker::Popularity]);
         let significant = prop::option::of((any_lists(n), 0_u32..300));
         let ordered = prop::option::of((1_u32..300, 0.0_f32..1.0));
-        let added = (prop::option::of(any_settings()), significant, ordered);
+        let merchants = prop::option::of(any_merchant_orders(m));
+        let added = (prop::option::of(any_settings()), significant, ordered, merchants);
         let rankers = (prop::option::of(any_weight_lists(n)), default_ranker, added);
         (Just((users, items)), model, rest, coupons, rankers).prop_map(
-            |((users, items), model, rest, coupons, (lists, default_ranker, (settings, significant, order)))| {
+            |(
+                (users, items),
+                model,
+                rest,
+                coupons,
+                (lists, default_ranker, (settings, significant, order, merchants)),
+            )| {
                 let ((ratings, purchased), user_neighbors, item_neighbors, biases) = model;
                 let (parameters, weights, facts) = rest;
                 let (activity, consents, propensity) = coupons;
@@ -255,7 +263,14 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                     },
                 });
                 let order = order.map(|(count, recent)| orders(&parts, |at| count + at as u32, recent));
+                // A merchant that no item names any more may be gone from the catalog.
+                let merchant_orders = merchants.map(|orders| {
+                    let n_merchants = parts.catalog.merchants.len() as u32;
+                    let known = orders.into_iter().filter(|&(_, merchant, _)| merchant < n_merchants);
+                    MerchantOrders::new(parts.users.len(), &known.collect::<Vec<_>>())
+                });
                 SnapshotParts {
+                    merchant_orders: merchant_orders.map_or_else(Optional::default, Optional::Present),
                     fitted_settings: settings.map_or_else(Optional::default, Optional::Present),
                     significant_item_neighbors: significant.map_or_else(Optional::default, Optional::Present),
                     orders: order.map_or_else(Optional::default, Optional::Present),
@@ -360,6 +375,17 @@ fn any_lists(n: usize) -> impl Strategy<Value = NeighborLists> {
             offsets.push(neighbors.len() as u64);
         }
         NeighborLists::new(n, offsets, neighbors, similarities).unwrap()
+    })
+}
+
+/// Generates ascending entries of m users and a few merchants.
+fn any_merchant_orders(m: usize) -> impl Strategy<Value = Vec<(u32, u32, i64)>> {
+    let entry = (0..m.max(1) as u32, 0_u32..4, any::<i64>());
+    vec(entry, 0..2 * m + 1).prop_map(move |mut orders| {
+        orders.retain(|&(user, _, _)| (user as usize) < m);
+        orders.sort_unstable();
+        orders.dedup_by_key(|&mut (user, merchant, _)| (user, merchant));
+        orders
     })
 }
 

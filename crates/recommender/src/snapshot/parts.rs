@@ -26,6 +26,7 @@ use super::codec::CodecError;
 use super::codec::columns::{Reader, Writer};
 use super::consents::ConsentRecords;
 use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::merchant_orders::MerchantOrders;
 use super::orders::Orders;
 use super::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
 use super::propensity::Propensity;
@@ -43,6 +44,7 @@ mod fitted_settings;
 mod item_neighbors;
 mod item_weights;
 mod items;
+mod merchant_orders;
 mod orders;
 mod parameters;
 mod propensity;
@@ -288,4 +290,6 @@ parts! {
     orders::OrdersPart { orders: Optional<Orders> }
     /// The n lists of the most similar items by shrunk similarity.
     significant_item_neighbors::SignificantItemNeighborsPart { significant_item_neighbors: Optional<SignificantNeighbors> }
+    /// The time of each user's last order from each merchant.
+    merchant_orders::MerchantOrdersPart { merchant_orders: Optional<MerchantOrders> }
 }

@@ -1,9 +1,11 @@
 //! Computes each user's activity from orders and redemptions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::snapshot::activity::Activity;
+use crate::snapshot::catalog::NONE;
 use crate::snapshot::dictionary::{Dictionary, UserIndex};
+use crate::snapshot::merchant_orders::MerchantOrders;
 use domain::time::Timestamp;
 
 use super::input::TrainingInput;
@@ -18,6 +20,28 @@ pub fn activity(input: &TrainingInput, users: &Dictionary<UserIndex>) -> Activit
         as_of: input.known_until().map_or(0, |until| until.timestamp()),
         ..figures
     }
+}
+
+/// Returns when the `users` of a snapshot last bought something from each merchant.
+pub fn merchant_orders(input: &TrainingInput, users: &Dictionary<UserIndex>) -> MerchantOrders {
+    let rows: Vec<Option<UserIndex>> = input.users.texts().iter().map(|id| users.find(id)).collect();
+    let mut last: HashMap<(u32, u32), i64> = HashMap::new();
+    for event in &input.orders {
+        let merchant = input.catalog.merchant_of[event.item.at()];
+        if let Some(user) = rows[event.user.at()]
+            && merchant != NONE
+        {
+            let ordered_at = event.ordered_at.timestamp();
+            let last = last.entry((user.0, merchant)).or_insert(ordered_at);
+            *last = ordered_at.max(*last);
+        }
+    }
+    let mut orders: Vec<(u32, u32, i64)> = last
+        .into_iter()
+        .map(|((user, merchant), at)| (user, merchant, at))
+        .collect();
+    orders.sort_unstable();
+    MerchantOrders::new(users.len(), &orders)
 }
 
 /// Returns the activity of some users strictly before `before`.

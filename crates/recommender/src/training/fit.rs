@@ -13,7 +13,7 @@ use similarity::lists::NeighborLists;
 use similarity::significance::{SignificanceOptions, significant_lists};
 use similarity::sparse::CsrMatrix;
 
-use super::activity::activity;
+use super::activity::{activity, merchant_orders};
 use super::biases::biases;
 use super::error::TrainingError;
 use super::input::TrainingInput;
@@ -148,6 +148,7 @@ pub fn fit_each(
     };
 
     let activity = activity(input, &users);
+    let merchant_orders = Optional::Present(merchant_orders(input, &users));
     let (ratings, purchased) = Ratings::of_matrix(ratings, &effective.purchased);
     let parts = SnapshotParts {
         parameters: parameters.clone(),
@@ -161,6 +162,7 @@ pub fn fit_each(
         user_neighbors,
         item_neighbors,
         activity,
+        merchant_orders,
         consents: input.consents.clone(),
         default_ranker: options.settings.new_items.ranker,
         fitted_settings: Optional::Present(options.settings),

@@ -5,6 +5,7 @@ use crate::snapshot::bits::Bits;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::fixture::{EXAMPLE, any_parts, buy, catalog, item_facts, orders, snapshot_parts};
+use crate::snapshot::merchant_orders::MerchantOrders;
 use crate::snapshot::parameters::{DefaultRanker, ImplicitFeedback, TrainingOptions};
 use crate::snapshot::parts::{Absence, Optional};
 use crate::snapshot::propensity::{Feature, Propensity, PropensityEvidence, PropensityModel, PropensityTerm};
@@ -31,6 +32,7 @@ const ITEM_NEIGHBORS: &str = "item_neighbors";
 const ACTIVITY: &str = "activity";
 const CONSENTS: &str = "consents";
 const PROPENSITY: &str = "propensity";
+const MERCHANT_ORDERS: &str = "merchant_orders";
 const ITEM_WEIGHTS: &str = "item_weights";
 const DEFAULT_RANKER: &str = "default_ranker";
 const FITTED_SETTINGS: &str = "fitted_settings";
@@ -38,13 +40,14 @@ const ORDERS: &str = "orders";
 const SIGNIFICANT_ITEM_NEIGHBORS: &str = "significant_item_neighbors";
 
 /// Parts without which a snapshot is served.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 7] = [
     PROPENSITY,
     ITEM_WEIGHTS,
     DEFAULT_RANKER,
     FITTED_SETTINGS,
     ORDERS,
     SIGNIFICANT_ITEM_NEIGHBORS,
+    MERCHANT_ORDERS,
 ];
 
 mod allocations;
@@ -105,6 +108,7 @@ fn full_parts() -> SnapshotParts {
         }),
         item_weights: Optional::Present(lists.unwrap()),
         default_ranker: DefaultRanker::Popularity,
+        merchant_orders: Optional::Present(MerchantOrders::new(3, &[(0, 1, 1_700_000_000), (2, 0, -5), (2, 1, 7)])),
         ..rich
     }
 }

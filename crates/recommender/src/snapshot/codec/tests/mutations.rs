@@ -67,6 +67,7 @@ fn is_without_optional_parts(parts: &SnapshotParts, full: &SnapshotParts) -> boo
         || parts.orders.get().is_err()
         || parts.fitted_settings.get().is_err()
         || parts.significant_item_neighbors.get().is_err()
+        || parts.merchant_orders.get().is_err()
         || matches!(parts.propensity, Propensity::NotFitted { .. });
     is_less
         && *full
@@ -75,6 +76,7 @@ fn is_without_optional_parts(parts: &SnapshotParts, full: &SnapshotParts) -> boo
                 orders: full.orders.clone(),
                 fitted_settings: full.fitted_settings.clone(),
                 significant_item_neighbors: full.significant_item_neighbors.clone(),
+                merchant_orders: full.merchant_orders.clone(),
                 propensity: full.propensity.clone(),
                 ..parts
             }

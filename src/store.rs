@@ -15,3 +15,4 @@ pub mod purchases;
 pub mod ratings;
 pub mod redemptions;
 pub mod snapshots;
+pub mod token_key;

@@ -3,6 +3,7 @@
 mod convert;
 mod targets;
 
+use tokio::sync::OnceCell;
 use tonic::{Request, Response, Status};
 
 use crate::app::eligibility::EligibilityService;
@@ -12,11 +13,12 @@ use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::redemptions;
 use crate::store::redemptions::records::{self, RecordCursor};
+use crate::store::token_key::{self, KEY_BYTES};
 use coupons::eligibility::Policy;
 
 use self::convert::records::{ListRedemptions, ListReservations};
 use self::targets::TargetsStream;
-use super::caller::{caller, stream_authorization};
+use super::caller::{caller, ends, stream_authorization};
 use super::proto::v1::coupon_service_server::CouponService;
 use super::proto::v1::{
     CheckEligibilityRequest, CheckEligibilityResponse, ConfirmRedemptionRequest, ConfirmRedemptionResponse,
@@ -32,6 +34,8 @@ pub struct CouponHandler {
     pub live: Live,
     pub policy: Policy,
     pub eligibility: EligibilityService,
+    /// Authenticates page tokens. Read at the first use, as a server starts without a database too.
+    pub token_secret: OnceCell<[u8; KEY_BYTES]>,
 }
 
 #[tonic::async_trait]
@@ -43,10 +47,15 @@ impl CouponService for CouponHandler {
         request: Request<StreamCouponTargetsRequest>,
     ) -> Result<Response<TargetsStream>, Status> {
         let (caller, authorization) = (caller(&request)?, stream_authorization(&request)?);
-        let (request, rows) = targets::convert::request(request.into_inner(), caller)?;
+        let ends = ends(&request);
+        let secret = self
+            .token_secret
+            .get_or_try_init(|| token_key::read(&self.pool))
+            .await?;
+        let (request, rows) = targets::convert::request(request.into_inner(), caller, *secret)?;
         let targets = Targets::open(&self.pool, &self.live, self.policy, request).await?;
         let rows = rows.build(targets.header());
-        Ok(Response::new(targets::stream(targets, rows, authorization)))
+        Ok(Response::new(targets::stream(targets, rows, authorization, ends)))
     }
 
     async fn check_eligibility(

@@ -12,7 +12,7 @@ mod access_log;
 mod admission;
 mod background;
 mod body;
-mod deadline;
+pub(in crate::grpc) mod deadline;
 mod instruments;
 mod request_id;
 mod telemetry;

@@ -2,11 +2,14 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::Sha256;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::store::token_key::KEY_BYTES;
 use domain::error::InvalidField;
 
 use super::message_size::MAX_ANSWER_BYTES;
@@ -72,12 +75,62 @@ pub fn cursor<C: DeserializeOwned>(
         .filter(|token| token.request == fingerprint(request) && is_possible(&token.cursor));
     match parsed {
         Some(token) => Ok(Some(token.cursor)),
-        None => Err(InvalidField::new(
-            "page_token",
-            "INVALID_PAGE_TOKEN",
-            "must be empty, or the next_page_token of an answer to the same request",
-        )),
+        None => Err(invalid_token()),
     }
+}
+
+/// Returns a token like that of [`token`], which nobody can make without `key`.
+pub fn authentic_token<C: Serialize>(key: &[u8; KEY_BYTES], request: &impl Serialize, cursor: &C) -> String {
+    let json = to_json(&Token {
+        request: fingerprint(request),
+        cursor,
+    });
+    let code = authentication(key, &json).finalize().into_bytes();
+    BASE64_URL_SAFE_NO_PAD.encode([&code[..], &json].concat())
+}
+
+/// Returns the row to continue after, from an [`authentic_token`]; `None` for the first page.
+///
+/// # Errors
+/// `INVALID_PAGE_TOKEN` for a token that was not made with `key`, or that belongs to another request.
+pub fn authentic_cursor<C: DeserializeOwned>(
+    key: &[u8; KEY_BYTES],
+    request: &impl Serialize,
+    token: &str,
+    is_possible: impl Fn(&C) -> bool,
+) -> Result<Option<C>, InvalidField> {
+    let is_authentic = |bytes: &[u8]| {
+        let parts = bytes.split_at_checked(CODE_BYTES);
+        parts.is_some_and(|(code, json)| authentication(key, json).verify_slice(code).is_ok())
+    };
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+    match is_authentic(&decoded) {
+        true => cursor(
+            request,
+            &BASE64_URL_SAFE_NO_PAD.encode(&decoded[CODE_BYTES..]),
+            is_possible,
+        ),
+        false if token.is_empty() => Ok(None),
+        false => Err(invalid_token()),
+    }
+}
+
+/// The size of an HMAC-SHA-256.
+const CODE_BYTES: usize = 32;
+
+fn authentication(key: &[u8; KEY_BYTES], json: &[u8]) -> Hmac<Sha256> {
+    let mut hmac =
+        Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+    hmac.update(json);
+    hmac
+}
+
+fn invalid_token() -> InvalidField {
+    InvalidField::new(
+        "page_token",
+        "INVALID_PAGE_TOKEN",
+        "must be empty, or the next_page_token of an answer to the same request",
+    )
 }
 
 fn fingerprint(request: &impl Serialize) -> u64 {
@@ -134,6 +187,39 @@ mod tests {
             check(request, token, Err("page_token"));
         }
         check(("items", "b"), &own, Err("page_token"));
+    }
+
+    #[test]
+    fn an_authentic_token_cannot_be_made_or_changed_without_the_key() {
+        let (key, other) = ([7; KEY_BYTES], [8; KEY_BYTES]);
+        let find = |key, request: &str, token: &str| {
+            let found = authentic_cursor(key, &request, token, |_: &u64| true);
+            found.map_err(|error| error.reason)
+        };
+        let own = authentic_token(&key, &"a", &7_u64);
+        assert_eq!(find(&key, "a", &own), Ok(Some(7)));
+        assert_eq!(find(&key, "a", ""), Ok(None));
+        let refused = Err("INVALID_PAGE_TOKEN");
+        assert_eq!(find(&other, "a", &own), refused);
+        assert_eq!(find(&key, "b", &own), refused);
+        for token in ["x", "!!", &token(&"a", &7_u64), &authentic_token(&other, &"a", &7_u64)] {
+            assert_eq!(find(&key, "a", token), refused, "{token}");
+        }
+        // Every bit counts, those of the code and those of the cursor.
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&own).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                find(&key, "a", &BASE64_URL_SAFE_NO_PAD.encode(changed)),
+                refused,
+                "{bit}"
+            );
+        }
+        for end in 0..bytes.len() {
+            let cut = BASE64_URL_SAFE_NO_PAD.encode(&bytes[..end]);
+            assert!(cut.is_empty() || find(&key, "a", &cut) == refused, "{end}");
+        }
     }
 
     struct Row(usize, String);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
@@ -235,6 +236,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
             live: live.clone(),
             policy,
         },
+        token_secret: OnceCell::new(),
     };
     let privacy = PrivacyHandler {
         pool: pool.clone(),

@@ -2,9 +2,10 @@
 
 pub mod convert;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, Sender};
+use tokio::time::error::Elapsed;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
@@ -12,6 +13,8 @@ use tracing::Instrument;
 use crate::admission::StreamAuthorization;
 use crate::app::targets::Targets;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
+use crate::grpc::status;
+use crate::store::error::StoreError;
 use domain::error::chain;
 
 use self::convert::Rows;
@@ -23,17 +26,25 @@ const WAITING_ROWS: usize = 32;
 /// How often the key of a client that takes no rows is checked.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Streams the header and the rows for as long as `authorization` holds.
-pub fn stream(targets: Targets, rows: Rows, authorization: StreamAuthorization) -> TargetsStream {
+/// Streams the header and the rows for as long as `authorization` holds, and until `ends`.
+pub fn stream(
+    targets: Targets,
+    rows: Rows,
+    authorization: StreamAuthorization,
+    ends: Option<Instant>,
+) -> TargetsStream {
     let (sender, receiver) = mpsc::channel(WAITING_ROWS);
     let send = async move {
         let mut targets = targets;
-        let ended = send_all(&mut targets, &rows, &authorization, &sender).await;
+        let ended = within(ends, send_all(&mut targets, &rows, &authorization, &sender)).await;
+        let Ok(ended) = ended else {
+            // The client does not wait for the audit, as the database may be what is slow. Sending fails when the client is gone,
+            // and an error of the audit is logged.
+            let _ = tokio::join!(sender.send(Err(status::deadline_exceeded())), close(targets));
+            return;
+        };
         // The number of rows is written to the audit before the client sees the end, and the ranked targets are freed.
-        let closed = targets.close().await;
-        if let Err(error) = &closed {
-            tracing::error!(error = %chain(error), "the end of a list of targets could not be written to the audit");
-        }
+        let closed = close(targets).await;
         if let Err(status) = ended.and(closed.map_err(Status::from)) {
             // This fails when the client is gone, which does not matter.
             let _ = sender.send(Err(status)).await;
@@ -41,6 +52,22 @@ pub fn stream(targets: Targets, rows: Rows, authorization: StreamAuthorization) 
     };
     tokio::spawn(send.in_current_span());
     ReceiverStream::new(receiver)
+}
+
+async fn within<T>(ends: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match ends {
+        Some(ends) => tokio::time::timeout_at(ends.into(), work).await,
+        None => Ok(work.await),
+    }
+}
+
+/// Writes to the audit how many rows have left.
+async fn close(targets: Targets) -> Result<(), StoreError> {
+    let closed = targets.close().await;
+    if let Err(error) = &closed {
+        tracing::error!(error = %chain(error), "the end of a list of targets could not be written to the audit");
+    }
+    closed
 }
 
 /// Returns when all rows are sent or the client has gone away.

@@ -16,6 +16,11 @@ use crate::grpc::status;
 /// The header with the client's deadline: up to eight digits and a unit.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
+/// The moment at which the time of a call runs out, for handlers whose answer is a stream: this layer ends only the time until
+/// its beginning.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends(pub Instant);
+
 #[derive(Clone)]
 pub struct Deadlines<S> {
     inner: S,
@@ -51,7 +56,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answer {
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
         let work = request
             .extensions()
             .get::<Rpc>()
@@ -60,6 +65,9 @@ where
         // The time counts from now. tonic has a timer of its own for the client's deadline, which begins later and answers
         // CANCELLED where our contract says DEADLINE_EXCEEDED. tonic asks first whether the call has ended.
         let ends = timeouts.min().and_then(|timeout| Instant::now().checked_add(timeout));
+        if let Some(ends) = ends {
+            request.extensions_mut().insert(Ends(ends));
+        }
         let answer = self.inner.call(request);
         match ends {
             None => answer,

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use likemind::grpc::proto::v1::{
@@ -428,6 +430,37 @@ async fn held_out_users_are_logged_and_not_listed() {
     let row = |note: &str, rows: i64| ("anonymous".to_owned(), "c".to_owned(), note.to_owned(), rows, Some(1));
     assert_eq!(audit[0], row("preview", USERS as i64));
     assert_eq!(audit[audit.len() - 2..], [row("", 20), row("", offered.len() as i64)]);
+}
+
+#[tokio::test]
+async fn only_servers_of_the_database_make_page_tokens() {
+    let database = open().await;
+    let (server, other) = (Server::start(&database), Server::start(&database));
+    let (_, all) = list(&server, asked()).await.unwrap();
+    let page = |token: &str| StreamCouponTargetsRequest {
+        page_token: token.to_owned(),
+        preview: true,
+        ..asked()
+    };
+    let token = &all[9].page_token;
+    let (_, rows) = list(&other, page(token)).await.unwrap();
+    assert_eq!((rows[0].rank, users_of(&rows)), (11, users_of(&all[10..])));
+
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
+    let json = &bytes[32..];
+    let refuse = async |bytes: Vec<u8>| {
+        let token = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let status = list(&server, page(&token)).await.unwrap_err();
+        assert_invalid(&status, "INVALID_PAGE_TOKEN", &["page_token"]);
+    };
+    // Without the code, and with the code of another cursor.
+    refuse(json.to_vec()).await;
+    let json = String::from_utf8(json.to_vec()).unwrap();
+    for rank in ["9223372036854775808", "18446744073709551615", "11"] {
+        let forged = json.replace("\"rank\":10", &format!("\"rank\":{rank}"));
+        assert_ne!(forged, json);
+        refuse([&bytes[..32], forged.as_bytes()].concat()).await;
+    }
 }
 
 /// Opens a stream of which the client takes no more rows than the test reads.

@@ -3,14 +3,17 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use likemind::grpc::proto::v1::UpsertRatingsRequest;
+use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
+use likemind::grpc::proto::v1::{StreamCouponTargetsRequest, UpsertRatingsRequest};
 use tonic::transport::Endpoint;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
+use crate::support::answers::assert_status;
 use crate::support::caller::Caller;
+use crate::support::coupons::Offer;
 use crate::support::held_rating::{HeldRating, stored_rating};
-use crate::support::postgres::number;
+use crate::support::postgres::{execute, number};
 use crate::support::program::Server;
 use crate::support::shop;
 use crate::support::waiting::eventually;
@@ -49,6 +52,35 @@ async fn deadlines_of_server_and_database_hold_while_postgresql_is_slow() {
     eventually("no session is busy any more", look, |&busy| busy == 0).await;
     let rating = shop::rating(0, shop::item_where(0, true));
     assert_eq!(stored_rating(&database, &user_id, &item_id).await, rating);
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_client_holds_to_the_end_of_a_list_of_targets() {
+    let database = shop::open().await;
+    Offer::of("c").create(&mut database.connect().await).await;
+    // Without the deadline the list would end as DATABASE_SLOW.
+    let server = Server::with(&database, &[("database.statement_timeout_ms", "60000")]);
+    let mut client = CouponServiceClient::new(server.channel().await);
+    let mut list = async || {
+        let mut request = Request::new(StreamCouponTargetsRequest {
+            coupon_id: "c".to_owned(),
+            ..StreamCouponTargetsRequest::default()
+        });
+        request.set_timeout(Duration::from_secs(3));
+        let mut stream = client.stream_coupon_targets(request).await?.into_inner();
+        let mut messages = 0;
+        while stream.message().await?.is_some() {
+            messages += 1;
+        }
+        Ok::<usize, Status>(messages)
+    };
+    // The header leaves, and no row: who is offered the coupon cannot be noted.
+    let mut holder = database.connect().await;
+    execute(&mut holder, "BEGIN; LOCK TABLE exposures IN ACCESS EXCLUSIVE MODE").await;
+    let status = list().await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    execute(&mut holder, "COMMIT").await;
+    assert_eq!(list().await.unwrap(), 1 + shop::USERS);
 }
 
 #[tokio::test]

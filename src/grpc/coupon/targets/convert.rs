@@ -9,6 +9,7 @@ use crate::grpc::coupon::convert::code;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
+use crate::store::token_key::KEY_BYTES;
 use coupons::affinity::AffinityTerm;
 use coupons::propensity::{FeatureContribution, PropensityExplanation};
 use coupons::scoring::{AffinityExplanation, Explanation, RankBy};
@@ -36,24 +37,29 @@ struct Cursor {
     rank: u64,
 }
 
+/// No list is as long as this, and a rank counted on from here still fits the answer.
+const MAX_RANK: u64 = 1 << 53;
+
 impl Cursor {
     fn is_possible(&self) -> bool {
         let score = f64::from_bits(self.score_bits);
-        self.version > 0 && self.rank > 0 && score.is_finite() && UserId::new(&self.user).is_ok()
+        let is_rank = |rank: u64| (1..MAX_RANK).contains(&rank);
+        self.version > 0 && is_rank(self.rank) && score.is_finite() && score >= 0.0 && UserId::new(&self.user).is_ok()
     }
 }
 
 /// Makes the messages that answer one request.
-#[derive(Debug)]
 pub struct Rows {
+    secret: [u8; KEY_BYTES],
     token_key: TokenKey,
     version: i64,
 }
 
-/// Returns the request, and what makes its answers once the snapshot is known.
+/// Returns the request, and what makes its answers once the snapshot is known. `secret`: authenticates page tokens.
 pub fn request(
     request: v1::StreamCouponTargetsRequest,
     caller: Arc<Caller>,
+    secret: [u8; KEY_BYTES],
 ) -> Result<(TargetsRequest, RowsBuilder), Status> {
     let mut violations = Violations::default();
     let coupon = violations.check(CouponId::new(request.coupon_id));
@@ -70,7 +76,8 @@ pub fn request(
         min_score: min_score.map(f64::to_bits),
         merchant: caller.merchant.as_ref().map(ToString::to_string),
     };
-    let cursor = violations.check(page::cursor(&token_key, &request.page_token, Cursor::is_possible));
+    let cursor = page::authentic_cursor(&secret, &token_key, &request.page_token, Cursor::is_possible);
+    let cursor = violations.check(cursor);
     let request = cursor.map(|cursor| TargetsRequest {
         coupon,
         by,
@@ -86,18 +93,19 @@ pub fn request(
         preview: request.preview,
         caller,
     });
-    Ok((violations.finish(request)?, RowsBuilder { token_key }))
+    Ok((violations.finish(request)?, RowsBuilder { secret, token_key }))
 }
 
 /// Makes [`Rows`] once it is known which snapshot they come from.
-#[derive(Debug)]
 pub struct RowsBuilder {
+    secret: [u8; KEY_BYTES],
     token_key: TokenKey,
 }
 
 impl RowsBuilder {
     pub fn build(self, header: &Header) -> Rows {
         Rows {
+            secret: self.secret,
             token_key: self.token_key,
             version: header.snapshot_version,
         }
@@ -170,7 +178,7 @@ impl Rows {
             user: target.user,
             rank: target.rank,
         };
-        let page_token = page::token(&self.token_key, &cursor);
+        let page_token = page::authentic_token(&self.secret, &self.token_key, &cursor);
         message(v1::stream_coupon_targets_response::Message::Target(v1::Target {
             rank: target.rank as i64,
             user_id: cursor.user,
@@ -215,5 +223,6 @@ fn propensity_explanation(explanation: PropensityExplanation) -> v1::PropensityE
     v1::PropensityExplanation {
         base_log_odds: explanation.base_log_odds,
         features: explanation.features.into_iter().map(feature).collect(),
+        other_features_contribution: explanation.other_features_contribution,
     }
 }

@@ -14,13 +14,14 @@ use crate::store::postgres::pool::Pool;
 use coupons::affinity::{affinity_of, is_covered};
 use coupons::cart::{CartAmounts, covered_lines};
 use coupons::eligibility::{
-    Assessment, AssessmentInput, Failure, Policy, Reader, Usage, Verdict, assess, covers_by_facts, needs_view,
+    Assessment, AssessmentInput, Failure, Policy, Usage, Verdict, assess, covers_by_facts, needs_view,
 };
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::history::History;
 use coupons::rules::{CompiledRules, Users};
 use coupons::scope;
 use coupons::stacking::{HeldDiscount, discount, left_by_applied, shares};
+use coupons::visibility::{self, Reader};
 use domain::access::{Caller, Role};
 use domain::campaign::CampaignState;
 use domain::consent::Purpose;
@@ -234,7 +235,7 @@ impl EligibilityInputs {
     pub fn check(&self) -> Checked {
         let reader = reader(&self.request.caller);
         let coupons = self.assess_all().map(|coupon| CheckedCoupon {
-            assessment: coupon.assessment.for_reader(reader),
+            assessment: visibility::of_assessment(coupon.assessment, reader, coupon.offer.as_deref()),
             ..coupon
         });
         let coupons = match self.request.coupons {

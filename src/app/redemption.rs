@@ -8,6 +8,7 @@ use crate::store::redemptions::requests::{Done, Request};
 use crate::store::redemptions::{self, Grant, ReserveError as StoreReserveError, Wanted};
 use coupons::eligibility::{Assessment, Verdict};
 use coupons::offer_catalog::Offer;
+use coupons::visibility;
 use domain::access::Caller;
 use domain::campaign::Audience;
 use domain::coupon::Cart;
@@ -120,7 +121,7 @@ impl EligibilityService {
                     if attempt < ATTEMPTS && may_be_held(&assessment) && release_expired(&self.pool).await? > 0 {
                         continue;
                     }
-                    let assessment = assessment.for_reader(reader(&request.caller));
+                    let assessment = visibility::of_assessment(assessment, reader(&request.caller), Some(&offer));
                     return Err(ReserveError::NotEligible { assessment, offer });
                 }
                 Err(StoreReserveError::Taken) => {

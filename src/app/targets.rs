@@ -24,13 +24,15 @@ use coupons::scope;
 use coupons::scoring::{Explanation, NotFitted, RankBy, Scorer, Scores};
 use coupons::targeting::{Counts, RankedTargets, RankedUser, TargetingInput};
 use coupons::user_set::{UserSet, UserSetError};
+use coupons::visibility::Reader;
 use domain::access::Caller;
 use domain::consent::Purpose;
 use domain::coupon::Rule;
 use domain::id::CouponId;
 use recommender::snapshot::Snapshot;
-use recommender::snapshot::dictionary::ItemIndex;
 use recommender::snapshot::view::View;
+
+use super::eligibility::reader;
 
 /// The size of the first batch, small so that the first row comes soon. Each batch is twice as long as the one before.
 const FIRST_BATCH: usize = 64;
@@ -113,6 +115,7 @@ pub struct Targets {
     pool: Pool,
     request: TargetsRequest,
     header: Header,
+    offer: Arc<Offer>,
     snapshot: Arc<Snapshot>,
     policy: Policy,
     keys: OfferKeys,
@@ -149,7 +152,7 @@ impl Targets {
             .map_or(view.version, |after| after.snapshot_version);
         let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
         let rules_need_history = offer.coupon.rules.iter().any(Rule::needs_history);
-        let ranked = rank_audience(pool, live, policy, &request, offer, view, &snapshot).await?;
+        let ranked = rank_audience(pool, live, policy, &request, offer.clone(), view, &snapshot).await?;
         let RankedAudience { scorer, keys, ranking } = ranked;
         let header = Header {
             snapshot_version: version,
@@ -165,6 +168,7 @@ impl Targets {
         let targets = Self {
             pool: pool.clone(),
             header,
+            offer,
             snapshot,
             policy,
             keys,
@@ -292,14 +296,13 @@ impl Targets {
 
     fn target(&self, position: usize) -> Target {
         let ranked = self.ranking.get(position);
-        let catalog = self.snapshot.catalog();
-        let is_shown = |item: ItemIndex| self.request.caller.sees(catalog.facts(item).merchant);
+        let reader = reader(&self.request.caller);
         let explanation = ranked.index.filter(|_| self.request.explain);
         Target {
             rank: self.rank,
             user: ranked.id.to_owned(),
             score: ranked.score,
-            explanation: explanation.and_then(|user| self.scorer.explain(&self.snapshot, user, is_shown)),
+            explanation: explanation.and_then(|user| self.scorer.explain(&self.snapshot, user, &self.offer, reader)),
         }
     }
 
@@ -391,6 +394,7 @@ async fn rank_audience(
         policy,
         scores,
         min_score: request.min_score,
+        reader: reader(&request.caller),
     };
     let ranking = compute(move || task.rank(read)).await??;
     Ok(RankedAudience { scorer, keys, ranking })
@@ -405,6 +409,7 @@ struct RankingTask {
     policy: Policy,
     scores: Scores,
     min_score: Option<f64>,
+    reader: Reader,
 }
 
 impl RankingTask {
@@ -421,6 +426,7 @@ impl RankingTask {
             is_scope_empty: scope::is_empty(&self.offer, &self.view),
             scores: &self.scores,
             min_score: self.min_score,
+            reader: self.reader,
             now: read.now,
         };
         Ok(RankedTargets::new(audience, read.particulars, &question))

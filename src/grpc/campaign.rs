@@ -8,8 +8,10 @@ use crate::app::lift;
 use crate::app::random::random_bytes;
 use crate::live::Live;
 use crate::store::coupons;
-use crate::store::coupons::{campaigns, stored};
+use crate::store::coupons::campaigns::{self, Definer};
+use crate::store::coupons::stored;
 use crate::store::postgres::pool::Pool;
+use domain::access::Caller;
 
 use self::convert::{ListCampaigns, ListCoupons};
 use super::caller::caller;
@@ -35,7 +37,7 @@ impl CampaignService for CampaignHandler {
     ) -> Result<Response<CreateCampaignResponse>, Status> {
         let caller = caller(&request)?;
         let campaign = convert::new_campaign(request.into_inner(), random_bytes()?, &caller)?;
-        let stored = campaigns::create(&self.pool, &campaign).await?;
+        let stored = campaigns::create(&self.pool, &campaign, definer(&caller)).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCampaignResponse {
             campaign: Some(stored.into()),
@@ -48,7 +50,7 @@ impl CampaignService for CampaignHandler {
     ) -> Result<Response<UpdateCampaignResponse>, Status> {
         let caller = caller(&request)?;
         let patch = convert::campaign_patch(request.into_inner(), &caller)?;
-        let stored = campaigns::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
+        let stored = campaigns::update(&self.pool, &patch, definer(&caller)).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(UpdateCampaignResponse {
             campaign: Some(stored.into()),
@@ -160,5 +162,12 @@ impl CampaignService for CampaignHandler {
         let report = lift::report(&self.pool, &id, caller.merchant.as_ref()).await?;
         let report = report.ok_or_else(|| status::no_campaign(&id))?;
         Ok(Response::new(convert::lift_report(report)))
+    }
+}
+
+fn definer(caller: &Caller) -> Definer<'_> {
+    Definer {
+        actor: &caller.name,
+        viewer: caller.merchant.as_ref(),
     }
 }

@@ -23,6 +23,7 @@ use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::snapshots::TransitionError;
 use coupons::eligibility::Assessment;
 use coupons::offer_catalog::Offer;
+use domain::access::Role;
 use domain::error::{InvalidField, chain};
 use domain::id::{CampaignId, CouponId};
 
@@ -346,6 +347,14 @@ impl From<TargetsError> for Status {
     }
 }
 
+/// Returns PERMISSION_DENIED for a caller who may not let a campaign see the history of all merchants.
+pub fn history_scope_not_allowed(role: Role) -> Status {
+    let message = format!(
+        "the role {role} may not set campaign.history_scope to HISTORY_SCOPE_PLATFORM; only operator and admin may"
+    );
+    with_reason(Code::PermissionDenied, "ROLE_NOT_ALLOWED", message, None)
+}
+
 pub fn no_campaign(id: &CampaignId) -> Status {
     not_found("CAMPAIGN_NOT_FOUND", format!("there is no campaign {id}"))
 }
@@ -368,6 +377,7 @@ impl From<DefineError> for Status {
             DefineError::ForeignMerchant { .. } => failed("FOREIGN_MERCHANT"),
             DefineError::CampaignExists(_) => exists("CAMPAIGN_EXISTS"),
             DefineError::CouponExists(_) => exists("COUPON_EXISTS"),
+            DefineError::IdNotAvailable => failed("ID_NOT_AVAILABLE"),
             DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),
             DefineError::InvalidTransition { .. } | DefineError::Begun => failed("INVALID_TRANSITION"),
             DefineError::LimitBelowUse { .. } => failed("LIMIT_BELOW_USE"),

@@ -64,11 +64,12 @@ pub async fn create(pool: &Pool, coupon: &Coupon, viewer: Option<&MerchantId>) -
         .fetch_optional(&mut *tx)
         .await?;
         let Some(id) = created else {
-            let stored = stored::read(&mut tx, &coupon.id, viewer).await?;
-            let same = stored.filter(|stored| stored.is_complete() && stored.coupon == *coupon);
-            return match same {
-                Some(stored) => Ok(Ok(stored.compared_with_catalog(&mut tx).await?)),
-                None => Ok(Err(DefineError::CouponExists(coupon.id.clone()))),
+            return match stored::read(&mut tx, &coupon.id, viewer).await? {
+                None => Ok(Err(DefineError::IdNotAvailable)),
+                Some(stored) if stored.is_complete() && stored.coupon == *coupon => {
+                    Ok(Ok(stored.compared_with_catalog(&mut tx).await?))
+                }
+                Some(_) => Ok(Err(DefineError::CouponExists(coupon.id.clone()))),
             };
         };
         sqlx::query!(

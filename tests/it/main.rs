@@ -45,6 +45,7 @@ mod coupons {
     mod campaigns;
     mod coupon_definitions;
     mod eligibility;
+    mod merchant_rules;
     mod propensity;
     mod records;
     mod redemption;

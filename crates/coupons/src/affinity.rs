@@ -136,7 +136,20 @@ fn weight_of<'a>(
 ///
 /// Source: docs/formulas.md, "Affinity".
 pub fn affinity_of(snapshot: &Snapshot, is_covered: impl Fn(ItemIndex) -> bool, user: UserIndex) -> f64 {
-    let terms = terms(snapshot, user, |item| weight(snapshot, &is_covered, item));
+    affinity_of_items(snapshot, is_covered, |_| true, user)
+}
+
+/// Returns the same, from those items of the history that `counts` selects.
+pub fn affinity_of_items(
+    snapshot: &Snapshot,
+    is_covered: impl Fn(ItemIndex) -> bool,
+    counts: impl Fn(ItemIndex) -> bool,
+    user: UserIndex,
+) -> f64 {
+    let terms = terms(snapshot, user, |item| match counts(item) {
+        true => weight(snapshot, &is_covered, item),
+        false => 0.0,
+    });
     sum(terms.map(|term| term.contribution))
 }
 

@@ -129,9 +129,10 @@ pub enum Failure {
         required: Currency,
         seen: Currency,
     },
-    /// `with`: the other coupon; `None` if the reader may not know which.
+    /// `with`: the other coupon. `with_own_merchant`: whether both are coupons of one merchant.
     ExclusiveConflict {
-        with: Option<CouponId>,
+        with: CouponId,
+        with_own_merchant: bool,
     },
     /// `is_refused`: whether the user has refused; otherwise nothing is on record.
     NoMarketingConsent {
@@ -197,18 +198,6 @@ pub struct Assessment {
     pub discount_minor: Option<i64>,
 }
 
-/// The reader of an assessment, who decides what it may show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
-    /// Sees who is held out.
-    Operator,
-    /// Does not see who is held out: to this reader the coupon is just not offered, so that control groups stay clean.
-    Other,
-    /// Acts for one merchant. In addition to [`Self::Other`], it does not see which items the user has bought nor which
-    /// coupons they have reserved, because these may be another merchant's.
-    Merchant,
-}
-
 /// The input of [`assess`]: everything that decides about one user and one coupon.
 #[derive(Debug, Clone, Copy)]
 pub struct AssessmentInput<'a> {
@@ -238,43 +227,6 @@ impl Assessment {
             verdict: Verdict::Ineligible,
             failures: vec![Failure::CouponUnknown],
             discount_minor: None,
-        }
-    }
-
-    /// Returns the assessment as `reader` may see it.
-    pub fn for_reader(mut self, reader: Reader) -> Self {
-        match reader {
-            Reader::Operator => {}
-            Reader::Other => self.hide_holdout(),
-            Reader::Merchant => {
-                self.hide_holdout();
-                self.hide_names();
-            }
-        }
-        self
-    }
-
-    fn hide_holdout(&mut self) {
-        let before = self.failures.len();
-        self.failures.retain(|failure| *failure != Failure::HeldOut);
-        if self.failures.len() < before && !self.failures.contains(&Failure::NotAssigned) {
-            let position = self
-                .failures
-                .partition_point(|failure| failure.code() < Code::NotAssigned);
-            self.failures.insert(position, Failure::NotAssigned);
-        }
-    }
-
-    fn hide_names(&mut self) {
-        for failure in &mut self.failures {
-            match failure {
-                Failure::ExclusiveConflict { with } => *with = None,
-                Failure::RuleFailed {
-                    seen: Seen::Bought { item },
-                    ..
-                } => *item = None,
-                _ => {}
-            }
         }
     }
 

@@ -17,3 +17,4 @@ pub mod targeting;
 #[cfg(test)]
 mod testing;
 pub mod user_set;
+pub mod visibility;

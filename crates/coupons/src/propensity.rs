@@ -65,6 +65,21 @@ pub struct PropensityExplanation {
     pub base_log_odds: f64,
     /// Largest absolute contribution first, then by name.
     pub features: Vec<FeatureContribution>,
+    /// The contribution of all features that are not named, together.
+    pub other_features_contribution: f64,
+}
+
+impl PropensityExplanation {
+    /// Returns the explanation with only those features named that `is_named` selects.
+    pub fn naming(self, is_named: impl Fn(Feature) -> bool) -> Self {
+        let (features, others): (Vec<_>, Vec<_>) = self.features.into_iter().partition(|term| is_named(term.feature));
+        let others = others.iter().fold(0.0, |sum, term| sum + term.contribution);
+        Self {
+            features,
+            other_features_contribution: self.other_features_contribution + others,
+            ..self
+        }
+    }
 }
 
 /// The contribution of one feature.
@@ -99,6 +114,7 @@ pub fn explain(snapshot: &Snapshot, model: &PropensityModel, covered: &Bits, use
     PropensityExplanation {
         base_log_odds: model.predictor(Feature::of_nobody) * model.shrinkage(),
         features,
+        other_features_contribution: 0.0,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Checks the rules of a coupon against a user's history and attributes.
 //!
-//! In a merchant's campaign, rules about items or a category see only that merchant's items. The merchant learns who matches,
-//! and must not learn what users bought from others.
+//! Rules about the history see the items of one merchant or of all: see [`history_of`].
 
 pub mod history;
 mod names;
@@ -13,21 +12,24 @@ use chrono::Duration;
 use domain::coupon::Rule;
 use domain::id::ItemId;
 use domain::time::Timestamp;
+use recommender::snapshot::Snapshot;
+use recommender::snapshot::dictionary::ItemIndex;
 use recommender::snapshot::view::View;
 
-use self::history::History;
-use self::names::{NamedCategory, NamedItems};
-use super::affinity::{affinity_of, covered, is_covered, weighted_affinity, weights};
+use self::history::{History, LastOrder};
+use self::names::{NamedCategory, NamedItems, Seller};
+use super::affinity::{affinity_of_items, covered, is_covered, weighted_affinity, weights};
 use super::offer_catalog::Offer;
+use super::visibility::history_of;
 
 /// The observation by which a rule fails.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     /// The user has bought none of the items of the rule.
     NoneBought,
-    /// The user has bought one of them; `None` if the reader may not know which.
+    /// The user has bought one of them.
     Bought {
-        item: Option<ItemId>,
+        item: ItemId,
     },
     /// The category's share of the history, by rating, 0 to 1.
     Share(f64),
@@ -40,6 +42,10 @@ pub enum Seen {
     },
     /// The user's value of the attribute, if they have one.
     Attribute(Option<String>),
+    /// The snapshot does not tell when the user last bought something from the merchant.
+    NotTrained,
+    /// The reader may not know.
+    Hidden,
 }
 
 /// The number of users that compiled rules serve.
@@ -69,8 +75,11 @@ enum Condition<'a> {
         affinity: CoveredAffinity<'a>,
         min_score: f64,
     },
-    NewUser,
+    NewUser {
+        seller: Seller<'a>,
+    },
     LapsedUser {
+        seller: Seller<'a>,
         days: u32,
     },
     Attribute {
@@ -111,14 +120,14 @@ impl<'a> CompiledRules<'a> {
         history: Option<&History<'_>>,
         now: Timestamp,
     ) -> Result<(), Seen> {
-        let last_order_at = || history.and_then(History::last_order_at);
+        let last_order = |seller: &Seller<'_>| history.map_or(LastOrder::Never, |history| history.last_order(*seller));
         match &self.conditions[rule] {
             Condition::Bought(set) => match history.and_then(|history| set.bought(history).next()) {
                 Some(_) => Ok(()),
                 None => Err(Seen::NoneBought),
             },
             Condition::NotBought(set) => match history.and_then(|history| set.bought_id(history)) {
-                Some(item) => Err(Seen::Bought { item: Some(item) }),
+                Some(item) => Err(Seen::Bought { item }),
                 None => Ok(()),
             },
             Condition::CategoryAffinity { category, min_share } => {
@@ -129,13 +138,15 @@ impl<'a> CompiledRules<'a> {
                 let score = history.map_or(0.0, |history| affinity.of(history));
                 holds(score >= *min_score, || Seen::Affinity(score))
             }
-            Condition::NewUser => match last_order_at() {
-                None => Ok(()),
-                Some(at) => Err(Seen::LastBought { at }),
+            Condition::NewUser { seller } => match last_order(seller) {
+                LastOrder::Never => Ok(()),
+                LastOrder::At(at) => Err(Seen::LastBought { at }),
+                LastOrder::NotTrained => Err(Seen::NotTrained),
             },
-            Condition::LapsedUser { days } => match last_order_at() {
-                None => Err(Seen::NeverBought),
-                Some(at) => {
+            Condition::LapsedUser { seller, days } => match last_order(seller) {
+                LastOrder::Never => Err(Seen::NeverBought),
+                LastOrder::NotTrained => Err(Seen::NotTrained),
+                LastOrder::At(at) => {
                     let is_lapsed = now - at >= Duration::days(i64::from(*days));
                     holds(is_lapsed, || Seen::LastBought { at })
                 }
@@ -170,28 +181,57 @@ impl<'a> Condition<'a> {
                 affinity: CoveredAffinity::new(offer, view, users),
                 min_score: *min_score,
             },
-            Rule::NewUser => Self::NewUser,
-            Rule::LapsedUser { days } => Self::LapsedUser { days: *days },
+            Rule::NewUser => Self::NewUser {
+                seller: Seller::of(offer, view),
+            },
+            Rule::LapsedUser { days } => Self::LapsedUser {
+                seller: Seller::of(offer, view),
+                days: *days,
+            },
             Rule::Attribute { name, values } => Self::Attribute { name, values },
         }
     }
 }
 
-/// The affinity to the items that an offer covers, from the snapshot alone: the score that ranks targets.
+/// The affinity to the items that an offer covers, from the snapshot alone. It is the score that ranks targets, without the
+/// items of a history that the rules do not see.
 #[derive(Debug)]
 struct CoveredAffinity<'a> {
     offer: &'a Offer,
+    /// The position of the only merchant whose items count; `None` for all items.
+    seller: Option<SnapshotSeller>,
     /// The weight w_j of every item, if the rules serve many users.
     weights: Option<Vec<f64>>,
 }
 
+/// The merchant of [`history_of`], looked up in a snapshot; `None` for one that is not there.
+#[derive(Debug, Clone, Copy)]
+struct SnapshotSeller(Option<usize>);
+
+impl SnapshotSeller {
+    fn sells(self, snapshot: &Snapshot, item: ItemIndex) -> bool {
+        let merchant = snapshot.catalog().merchant_of[item.at()];
+        self.0.is_some_and(|own| own == merchant as usize)
+    }
+}
+
 impl<'a> CoveredAffinity<'a> {
     fn new(offer: &'a Offer, view: Option<&View>, users: Users) -> Self {
-        let view_of_many = view.filter(|_| users == Users::Many);
-        Self {
-            offer,
-            weights: view_of_many.map(|view| weights(&view.snapshot, &covered(&view.snapshot, offer))),
-        }
+        let seller = history_of(offer)
+            .map(|name| SnapshotSeller(view.and_then(|view| view.snapshot.catalog().merchants.find(name))));
+        let weights = view.filter(|_| users == Users::Many).map(|view| {
+            let snapshot = &view.snapshot;
+            let mut weights = weights(snapshot, &covered(snapshot, offer));
+            if let Some(seller) = seller {
+                for (item, weight) in (0..).zip(&mut weights) {
+                    if !seller.sells(snapshot, ItemIndex(item)) {
+                        *weight = 0.0;
+                    }
+                }
+            }
+            weights
+        });
+        Self { offer, seller, weights }
     }
 
     /// Returns the affinity of a user; 0 for a user whom the snapshot does not know.
@@ -199,9 +239,10 @@ impl<'a> CoveredAffinity<'a> {
         let (Some(user), snapshot) = (history.index, &history.view.snapshot) else {
             return 0.0;
         };
+        let counts = |item| self.seller.is_none_or(|seller| seller.sells(snapshot, item));
         match &self.weights {
             Some(weights) => weighted_affinity(snapshot, weights, user),
-            None => affinity_of(snapshot, |item| is_covered(snapshot, self.offer, item), user),
+            None => affinity_of_items(snapshot, |item| is_covered(snapshot, self.offer, item), counts, user),
         }
     }
 }

@@ -8,6 +8,7 @@ use recommender::snapshot::propensity::{Propensity, PropensityModel};
 use super::affinity::{self, AffinityTerm};
 use super::offer_catalog::Offer;
 use super::propensity::{self, PropensityExplanation};
+use super::visibility::{Reader, is_feature_named, is_item_named};
 
 /// The most items of a history that an explanation names.
 const MAX_EXPLAINED: usize = 10;
@@ -100,22 +101,19 @@ impl Scorer {
         }
     }
 
-    /// Explains the score of `user`; `None` for an affinity without terms. `is_shown`: whether an item of the history may be
-    /// named.
-    pub fn explain(
-        &self,
-        snapshot: &Snapshot,
-        user: UserIndex,
-        is_shown: impl Fn(ItemIndex) -> bool,
-    ) -> Option<Explanation> {
+    /// Explains the score of `user` for `offer` as `reader` may see it; `None` for an affinity without terms.
+    pub fn explain(&self, snapshot: &Snapshot, user: UserIndex, offer: &Offer, reader: Reader) -> Option<Explanation> {
         match self {
             Self::Affinity { covered } => {
                 let terms = affinity::explain(snapshot, covered, user);
+                let catalog = snapshot.catalog();
+                let is_shown = |item| is_item_named(reader, offer, catalog.facts(item).merchant);
                 (!terms.is_empty()).then(|| Explanation::Affinity(AffinityExplanation::new(terms, is_shown)))
             }
             Self::Propensity { model, covered } => {
                 let explanation = propensity::explain(snapshot, model, covered, user);
-                Some(Explanation::Propensity(explanation))
+                let named = explanation.naming(|feature| is_feature_named(reader, feature));
+                Some(Explanation::Propensity(named))
             }
         }
     }
@@ -141,7 +139,8 @@ mod tests {
     use super::*;
     use crate::testing::{campaign, coupon, listed};
     use domain::coupon::Coupon;
-    use recommender::snapshot::fixture::{EXAMPLE, snapshot_parts};
+    use domain::id::MerchantId;
+    use recommender::snapshot::fixture::{EXAMPLE, catalog, item_facts, snapshot_parts};
     use recommender::snapshot::propensity::{Feature, PropensityEvidence, PropensityTerm, sigmoid};
 
     fn offer() -> Offer {
@@ -181,7 +180,9 @@ mod tests {
             .unwrap()
             .scores(&snapshot);
         for user in (0..3).map(UserIndex) {
-            let Some(Explanation::Propensity(explanation)) = scorer.explain(&snapshot, user, |_| true) else {
+            let Some(Explanation::Propensity(explanation)) =
+                scorer.explain(&snapshot, user, &offer(), Reader::Operator)
+            else {
                 panic!("no explanation");
             };
             let contributions: f64 = explanation.features.iter().map(|feature| feature.contribution).sum();
@@ -194,6 +195,78 @@ mod tests {
                 .find(|feature| feature.feature == Feature::Affinity);
             assert_eq!(affinity.unwrap().value, affinities.users[user.at()]);
             assert!(score > scores.without_history, "all have an affinity");
+        }
+    }
+
+    #[test]
+    fn an_explanation_for_a_merchant_names_only_what_concerns_it() {
+        let mut parts = snapshot_parts(&EXAMPLE);
+        let merchants = ["acme", "zenith", "acme", "acme", "zenith"];
+        parts.catalog = catalog(&merchants.map(|merchant| item_facts("t", "mugs", merchant)));
+        let terms = Feature::ALL.map(|feature| PropensityTerm {
+            feature,
+            mean: 0.1,
+            scale: 1.5,
+            weight: 0.5,
+        });
+        parts.propensity = Propensity::Fitted(PropensityModel {
+            intercept: -2.0,
+            campaign_variance: 0.4,
+            terms: terms.to_vec(),
+            evidence: PropensityEvidence {
+                campaigns: 3,
+                recipients: 100,
+                redeemers: 50,
+                redemptions: 60,
+            },
+        });
+        parts.activity.redemptions = vec![3, 2, 1];
+        parts.activity.orders = vec![4, 5, 6];
+        let snapshot = Snapshot::new(parts).unwrap();
+        let mut own = campaign("k");
+        own.merchant = Some(MerchantId::new("acme").unwrap());
+        let offer = Offer {
+            coupon: coupon("c"),
+            campaign: Arc::new(own),
+        };
+        for (user, reader) in (0..3).flat_map(|user| Reader::ALL.map(|reader| (UserIndex(user), reader))) {
+            let explain = |by| {
+                Scorer::new(by, &snapshot, &offer)
+                    .unwrap()
+                    .explain(&snapshot, user, &offer, reader)
+            };
+            let score = |by| Scorer::new(by, &snapshot, &offer).unwrap().scores(&snapshot).users[user.at()];
+            let Some(Explanation::Affinity(affinity)) = explain(RankBy::Affinity) else {
+                panic!("no affinity");
+            };
+            let named = affinity
+                .items
+                .iter()
+                .map(|term| snapshot.catalog().facts(term.item).merchant);
+            assert!(reader != Reader::Merchant || named.clone().all(|merchant| merchant == Some("acme")));
+            assert!(reader == Reader::Merchant || affinity.other_items == 0);
+            let sum =
+                affinity.items.iter().map(|term| term.contribution).sum::<f64>() + affinity.other_items_contribution;
+            assert!((sum - score(RankBy::Affinity)).abs() < 1e-12);
+
+            let Some(Explanation::Propensity(propensity)) = explain(RankBy::Propensity) else {
+                panic!("no propensity");
+            };
+            let mut named: Vec<_> = propensity.features.iter().map(|term| term.feature.as_str()).collect();
+            named.sort_unstable();
+            let mut expected: Vec<_> = match reader {
+                Reader::Merchant => vec![Feature::Affinity.as_str(), Feature::OwnPurchases.as_str()],
+                Reader::Operator | Reader::Other => Feature::ALL.iter().map(|feature| feature.as_str()).collect(),
+            };
+            expected.sort_unstable();
+            assert_eq!(named, expected, "{reader:?}");
+            let contributions: f64 = propensity.features.iter().map(|term| term.contribution).sum();
+            let log_odds = propensity.base_log_odds + contributions + propensity.other_features_contribution;
+            assert!((sigmoid(log_odds) - score(RankBy::Propensity)).abs() < 1e-12);
+            assert_eq!(
+                reader == Reader::Merchant,
+                propensity.other_features_contribution != 0.0
+            );
         }
     }
 

@@ -12,12 +12,13 @@ use domain::time::Timestamp;
 use recommender::snapshot::dictionary::UserIndex;
 use recommender::snapshot::view::View;
 
-use super::eligibility::{Assessment, AssessmentInput, Code, Failure, Policy, Usage, UserFacts, assess};
+use super::eligibility::{Assessment, AssessmentInput, Code, Policy, Usage, UserFacts, assess};
 use super::offer_catalog::{Offer, OfferCatalog};
 use super::rules::CompiledRules;
 use super::rules::history::History;
 use super::scoring::Scores;
 use super::user_set::{Member, UserSet};
+use super::visibility::{self, Reader};
 
 /// The number of places that one task assesses.
 const PLACES_PER_TASK: usize = 4_096;
@@ -53,6 +54,8 @@ pub struct TargetingInput<'a> {
     pub scores: &'a Scores,
     /// The least score of a target; `None` for no limit.
     pub min_score: Option<f64>,
+    /// The reader of the counts.
+    pub reader: Reader,
     pub now: Timestamp,
 }
 
@@ -63,7 +66,8 @@ pub struct Counts {
     pub audience: usize,
     /// The targets, before limit and minimum score.
     pub eligible: usize,
-    /// The other users, by reason. The control group is counted under its own name, whoever reads it: the counts tell of no user.
+    /// The other users, by reason, as the reader may see it. The control group is counted under its own name, whoever reads it:
+    /// the counts tell of no user.
     pub excluded: BTreeMap<Code, Excluded>,
 }
 
@@ -267,7 +271,7 @@ fn assess_chunk(
         let arm = arm(&assessment);
         match arm {
             Arm::Offered => counts.eligible += 1,
-            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, &assessment),
+            Arm::HeldOut | Arm::Neither => count(&mut counts.excluded, &assessment, input.reader),
         }
         let may_profile = input.view.privacy.allows(consents, Purpose::Profiling);
         let known = known.filter(|_| may_profile);
@@ -338,8 +342,12 @@ fn arm(assessment: &Assessment) -> Arm {
     }
 }
 
-fn count(excluded: &mut BTreeMap<Code, Excluded>, assessment: &Assessment) {
-    let mut codes: Vec<Code> = assessment.failures.iter().map(Failure::code).collect();
+fn count(excluded: &mut BTreeMap<Code, Excluded>, assessment: &Assessment, reader: Reader) {
+    let failures = assessment.failures.iter();
+    let mut codes: Vec<Code> = failures
+        .map(|failure| visibility::counted_as(failure, reader))
+        .collect();
+    codes.sort_unstable();
     // The failures are in the order of the codes, so equal codes are adjacent.
     codes.dedup();
     for (position, code) in codes.into_iter().enumerate() {

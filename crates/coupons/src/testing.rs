@@ -4,7 +4,7 @@ pub mod past;
 
 use chrono::{TimeZone, Utc};
 
-use domain::campaign::{Audience, Campaign, CampaignState, Holdout, Window};
+use domain::campaign::{Audience, Campaign, CampaignState, HistoryScope, Holdout, Window};
 use domain::coupon::{Coupon, DEFAULT_RESERVATION_TTL_SECONDS, Discount, ItemSet, MinCartBasis, Scope};
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::money::Currency;
@@ -32,6 +32,7 @@ pub fn campaign(id: &str) -> Campaign {
             basis_points: 0,
             salt: [7; 16],
         },
+        history_scope: HistoryScope::OwnMerchant,
     }
 }
 

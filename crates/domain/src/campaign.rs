@@ -27,6 +27,8 @@ pub struct Campaign {
     pub is_exclusive: bool,
     pub audience: Audience,
     pub holdout: Holdout,
+    /// What the rules of its coupons see of a user's history.
+    pub history_scope: HistoryScope,
 }
 
 /// The state of a campaign: `DRAFT → SCHEDULED → ACTIVE ⇄ PAUSED → ENDED`.
@@ -124,6 +126,42 @@ impl FromStr for Audience {
     }
 }
 
+/// The part of a user's history that the rules of a campaign's coupons see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HistoryScope {
+    /// Ratings and orders of the items of the campaign's merchant. In a campaign of the platform, of all items.
+    #[default]
+    OwnMerchant,
+    /// Ratings and orders of all items. Only an operator grants this to a merchant's campaign.
+    Platform,
+}
+
+impl HistoryScope {
+    /// Returns the name in storage.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnMerchant => "own",
+            Self::Platform => "platform",
+        }
+    }
+}
+
+impl FromStr for HistoryScope {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        match text {
+            "own" => Ok(Self::OwnMerchant),
+            "platform" => Ok(Self::Platform),
+            _ => Err(InvalidField::new(
+                "history_scope",
+                "UNKNOWN_HISTORY_SCOPE",
+                format!("must be own or platform, is {text}"),
+            )),
+        }
+    }
+}
+
 /// The time of a campaign: from `starts_at` until just before `ends_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -172,6 +210,7 @@ pub struct CampaignPatch {
     pub audience: Option<Audience>,
     /// Can be changed in a draft only.
     pub holdout_basis_points: Option<u16>,
+    pub history_scope: Option<HistoryScope>,
 }
 
 impl CampaignPatch {
@@ -195,6 +234,7 @@ impl CampaignPatch {
                 basis_points: self.holdout_basis_points.unwrap_or(campaign.holdout.basis_points),
                 ..campaign.holdout
             },
+            history_scope: self.history_scope.unwrap_or(campaign.history_scope),
             ..campaign.clone()
         })
     }

@@ -10,10 +10,10 @@ use crate::admission;
 use crate::grpc::convert::{instant, required, timestamp};
 use crate::grpc::page;
 use crate::grpc::proto::v1;
-use crate::grpc::status::{Violations, invalid_argument};
+use crate::grpc::status::{self, Violations, invalid_argument};
 use crate::store::coupons::campaigns::StoredCampaign;
-use domain::access::Caller;
-use domain::campaign::{Audience, Campaign, CampaignPatch, CampaignState, Holdout, Window};
+use domain::access::{Caller, Role};
+use domain::campaign::{Audience, Campaign, CampaignPatch, CampaignState, HistoryScope, Holdout, Window};
 use domain::coupon::MAX_BASIS_POINTS;
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
@@ -43,6 +43,12 @@ struct Spec {
 fn spec(violations: &mut Violations, spec: v1::CampaignSpec, caller: &Caller) -> Result<Option<Spec>, Status> {
     let named = spec.merchant_id.iter().map(String::as_str);
     admission::check_merchants(caller, "campaign.merchant_id", named)?;
+    let history_scope = spec.history_scope.map(history_scope).transpose();
+    if let Ok(Some(HistoryScope::Platform)) = history_scope
+        && !matches!(caller.role, Role::Operator | Role::Admin)
+    {
+        return Err(status::history_scope_not_allowed(caller.role));
+    }
     let mut check = Within(violations);
     let id = check.field(CampaignId::new(spec.campaign_id));
     let merchant = check.field(spec.merchant_id.map(MerchantId::new).transpose());
@@ -53,27 +59,33 @@ fn spec(violations: &mut Violations, spec: v1::CampaignSpec, caller: &Caller) ->
     let budget = check.field(at_least("budget_limit_minor", spec.budget_limit_minor, 0));
     let audience = check.field(spec.audience.map(audience).transpose());
     let basis_points = check.field(spec.holdout_basis_points.map(basis_points).transpose());
+    let history_scope = check.field(history_scope);
     let fields = id.zip(merchant).zip(name).zip(starts_at).zip(ends_at).zip(currency);
-    let fields = fields.zip(budget).zip(audience).zip(basis_points);
-    let spec = fields.map(|(((fields, budget_limit_minor), audience), holdout_basis_points)| {
-        let (((((id, merchant), name), starts_at), ends_at), currency) = fields;
-        Spec {
-            id: id.clone(),
-            merchant,
-            currency,
-            patch: CampaignPatch {
-                id,
-                name,
-                starts_at,
-                ends_at,
-                budget_limit_minor: budget_limit_minor.map(Some),
-                priority: spec.priority,
-                is_exclusive: spec.exclusive,
-                audience,
-                holdout_basis_points,
-            },
-        }
-    });
+    let shares = audience.zip(basis_points).zip(history_scope);
+    let spec = fields
+        .zip(budget)
+        .zip(shares)
+        .map(|((fields, budget_limit_minor), shares)| {
+            let (((((id, merchant), name), starts_at), ends_at), currency) = fields;
+            let ((audience, holdout_basis_points), history_scope) = shares;
+            Spec {
+                id: id.clone(),
+                merchant,
+                currency,
+                patch: CampaignPatch {
+                    id,
+                    name,
+                    starts_at,
+                    ends_at,
+                    budget_limit_minor: budget_limit_minor.map(Some),
+                    priority: spec.priority,
+                    is_exclusive: spec.exclusive,
+                    audience,
+                    holdout_basis_points,
+                    history_scope,
+                },
+            }
+        });
     Ok(spec)
 }
 
@@ -101,6 +113,14 @@ fn audience(audience: i32) -> Result<Audience, InvalidField> {
         Ok(v1::Audience::Unspecified | v1::Audience::Everybody) => Ok(Audience::Everybody),
         Ok(v1::Audience::Assigned) => Ok(Audience::Assigned),
         Err(_) => Err(unknown("audience", audience)),
+    }
+}
+
+fn history_scope(scope: i32) -> Result<HistoryScope, InvalidField> {
+    match v1::HistoryScope::try_from(scope) {
+        Ok(v1::HistoryScope::Unspecified | v1::HistoryScope::Own) => Ok(HistoryScope::OwnMerchant),
+        Ok(v1::HistoryScope::Platform) => Ok(HistoryScope::Platform),
+        Err(_) => Err(unknown("history_scope", scope)),
     }
 }
 
@@ -161,6 +181,7 @@ pub fn new_campaign(request: v1::CreateCampaignRequest, salt: [u8; 16], caller: 
                 basis_points: spec.patch.holdout_basis_points.unwrap_or(0),
                 salt,
             },
+            history_scope: spec.patch.history_scope.unwrap_or_default(),
         });
     violations.finish(campaign)
 }
@@ -255,6 +276,11 @@ impl From<StoredCampaign> for v1::Campaign {
             .into(),
             holdout_basis_points: campaign.holdout.basis_points.into(),
             created_at: Some(timestamp(stored.created_at)),
+            history_scope: match campaign.history_scope {
+                HistoryScope::OwnMerchant => v1::HistoryScope::Own,
+                HistoryScope::Platform => v1::HistoryScope::Platform,
+            }
+            .into(),
         }
     }
 }

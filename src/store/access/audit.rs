@@ -11,6 +11,9 @@ pub(in crate::store) enum Action {
     /// Activated against the verdict of the gate.
     SnapshotForced,
     SnapshotRolledBack,
+    /// A campaign's rules see the history of all merchants from now on.
+    PlatformHistoryGranted,
+    PlatformHistoryWithdrawn,
     /// Written before the first row of a list of targets leaves, with the most rows that may.
     TargetsOpened,
     /// Written at the end of the list, with the rows that did.
@@ -25,6 +28,8 @@ impl Action {
             Self::SnapshotActivated => "SNAPSHOT_ACTIVATED",
             Self::SnapshotForced => "SNAPSHOT_FORCED",
             Self::SnapshotRolledBack => "SNAPSHOT_ROLLED_BACK",
+            Self::PlatformHistoryGranted => "PLATFORM_HISTORY_GRANTED",
+            Self::PlatformHistoryWithdrawn => "PLATFORM_HISTORY_WITHDRAWN",
             Self::TargetsOpened => "TARGETS_OPENED",
             Self::TargetsListed => "TARGETS_LISTED",
         }

@@ -1,12 +1,13 @@
 //! Creates, changes and reads campaigns.
 
-use domain::campaign::{Campaign, CampaignPatch, CampaignState};
+use domain::campaign::{Campaign, CampaignPatch, CampaignState, HistoryScope};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::time::Timestamp;
 
 use super::revision;
 use super::rows::CampaignRow;
+use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool, Tx};
 
@@ -36,6 +37,9 @@ pub enum DefineError {
     CampaignExists(CampaignId),
     #[error("coupon {0} exists already, with other content")]
     CouponExists(CouponId),
+    /// The id is in use, and the caller may not see by whom.
+    #[error("this id cannot be used; choose another one, for example one that begins with the merchant's id")]
+    IdNotAvailable,
     #[error("{field} can change only while the campaign is a draft; it is {state}")]
     NotDraft { field: &'static str, state: CampaignState },
     #[error("a campaign that is {from} cannot become {to}")]
@@ -62,7 +66,9 @@ fn first_names(merchants: &[MerchantId]) -> String {
 }
 
 /// Creates `campaign`. Returns the stored one if it exists already and differs at most in its salt.
-pub async fn create(pool: &Pool, campaign: &Campaign) -> Result<StoredCampaign, DefineError> {
+///
+/// `by`: see [`Definer`].
+pub async fn create(pool: &Pool, campaign: &Campaign, by: Definer<'_>) -> Result<StoredCampaign, DefineError> {
     pool.write(|mut tx| async move {
         let merchant_id = match &campaign.merchant {
             None => None,
@@ -74,8 +80,8 @@ pub async fn create(pool: &Pool, campaign: &Campaign) -> Result<StoredCampaign, 
         let created = sqlx::query_scalar!(
             "INSERT INTO campaigns
                  (external_id, merchant_id, name, currency_code, priority, is_exclusive, audience, holdout_basis_points,
-                  holdout_salt)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (external_id) DO NOTHING RETURNING id",
+                  holdout_salt, history_scope)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (external_id) DO NOTHING RETURNING id",
             campaign.id.as_str(),
             merchant_id,
             campaign.name,
@@ -85,18 +91,23 @@ pub async fn create(pool: &Pool, campaign: &Campaign) -> Result<StoredCampaign, 
             campaign.audience.as_str(),
             i32::from(campaign.holdout.basis_points),
             &campaign.holdout.salt[..],
+            campaign.history_scope.as_str(),
         )
         .fetch_optional(&mut *tx)
         .await?;
         let Some(id) = created else {
-            let stored = read(&mut tx, &campaign.id, None, Lock::None).await?;
+            let Some(stored) = read(&mut tx, &campaign.id, by.viewer, Lock::None).await? else {
+                return Ok(Err(DefineError::IdNotAvailable));
+            };
             let is_same = |stored: &StoredCampaign| {
                 let mut stored = stored.campaign.clone();
                 stored.holdout.salt = campaign.holdout.salt;
                 stored == *campaign
             };
-            let same = stored.filter(is_same);
-            return Ok(same.ok_or_else(|| DefineError::CampaignExists(campaign.id.clone())));
+            return Ok(match is_same(&stored) {
+                true => Ok(stored),
+                false => Err(DefineError::CampaignExists(campaign.id.clone())),
+            });
         };
         sqlx::query!(
             "INSERT INTO campaign_states (campaign_id, state, starts_at, ends_at, limit_minor) VALUES ($1, $2, $3, $4, $5)",
@@ -108,9 +119,37 @@ pub async fn create(pool: &Pool, campaign: &Campaign) -> Result<StoredCampaign, 
         )
         .execute(&mut *tx)
         .await?;
+        if campaign.history_scope != HistoryScope::default() {
+            record_history_scope(&mut tx, campaign, by.actor).await?;
+        }
         finish(tx, &campaign.id).await
     })
     .await?
+}
+
+/// The caller who defines campaigns and coupons.
+#[derive(Debug, Clone, Copy)]
+pub struct Definer<'a> {
+    /// For the audit.
+    pub actor: &'a str,
+    /// The merchant to which other merchants' campaigns and coupons do not exist; `None` sees all.
+    pub viewer: Option<&'a MerchantId>,
+}
+
+/// Records in the audit what the rules of a campaign see from now on.
+async fn record_history_scope(connection: &mut Connection, campaign: &Campaign, actor: &str) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        actor,
+        action: match campaign.history_scope {
+            HistoryScope::OwnMerchant => Action::PlatformHistoryWithdrawn,
+            HistoryScope::Platform => Action::PlatformHistoryGranted,
+        },
+        subject: campaign.id.as_str(),
+        note: "",
+        row_count: 1,
+        snapshot_version: None,
+    };
+    audit::record(connection, entry).await
 }
 
 async fn merchant_key(connection: &mut Connection, merchant: &MerchantId) -> Result<Option<i64>, StoreError> {
@@ -121,15 +160,9 @@ async fn merchant_key(connection: &mut Connection, merchant: &MerchantId) -> Res
 }
 
 /// Changes a campaign.
-///
-/// `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees all.
-pub async fn update(
-    pool: &Pool,
-    patch: &CampaignPatch,
-    viewer: Option<&MerchantId>,
-) -> Result<StoredCampaign, DefineError> {
+pub async fn update(pool: &Pool, patch: &CampaignPatch, by: Definer<'_>) -> Result<StoredCampaign, DefineError> {
     pool.write(|mut tx| async move {
-        let Some(stored) = read(&mut tx, &patch.id, viewer, Lock::ForUpdate).await? else {
+        let Some(stored) = read(&mut tx, &patch.id, by.viewer, Lock::ForUpdate).await? else {
             return Ok(Err(DefineError::UnknownCampaign(patch.id.clone())));
         };
         let old = &stored.campaign;
@@ -144,7 +177,8 @@ pub async fn update(
             return Ok(Ok(stored));
         }
         sqlx::query!(
-            "UPDATE campaigns SET name = $2, priority = $3, is_exclusive = $4, audience = $5, holdout_basis_points = $6
+            "UPDATE campaigns SET name = $2, priority = $3, is_exclusive = $4, audience = $5, holdout_basis_points = $6,
+                 history_scope = $7
              WHERE external_id = $1",
             new.id.as_str(),
             new.name,
@@ -152,6 +186,7 @@ pub async fn update(
             new.is_exclusive,
             new.audience.as_str(),
             i32::from(new.holdout.basis_points),
+            new.history_scope.as_str(),
         )
         .execute(&mut *tx)
         .await?;
@@ -165,6 +200,9 @@ pub async fn update(
         )
         .execute(&mut *tx)
         .await?;
+        if new.history_scope != old.history_scope {
+            record_history_scope(&mut tx, &new, by.actor).await?;
+        }
         finish(tx, &patch.id).await
     })
     .await?
@@ -194,7 +232,7 @@ fn check_change(stored: &StoredCampaign, new: &Campaign) -> Result<(), DefineErr
     }
 }
 
-/// Puts a campaign into another state. `viewer`: see [`update`].
+/// Puts a campaign into another state. `viewer`: see [`Definer`].
 pub async fn set_state(
     pool: &Pool,
     id: &CampaignId,
@@ -238,7 +276,7 @@ async fn finish(mut tx: Tx, id: &CampaignId) -> Result<Result<StoredCampaign, De
     Ok(stored.ok_or_else(|| DefineError::UnknownCampaign(id.clone())))
 }
 
-/// Reads a campaign. `viewer`: see [`update`].
+/// Reads a campaign. `viewer`: see [`Definer`].
 pub async fn get(
     pool: &Pool,
     id: &CampaignId,
@@ -254,7 +292,7 @@ pub(super) enum Lock {
     ForUpdate,
 }
 
-/// Reads a campaign. `viewer`: see [`update`].
+/// Reads a campaign. `viewer`: see [`Definer`].
 pub(super) async fn read(
     connection: &mut Connection,
     id: &CampaignId,
@@ -274,7 +312,7 @@ pub(super) async fn read(
         Row,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
                   currency_code, limit_minor, priority, is_exclusive, audience, holdout_basis_points, holdout_salt,
-                  reserved_minor, spent_minor, created_at
+                  history_scope, reserved_minor, spent_minor, created_at
            FROM campaigns JOIN campaign_states ON campaign_states.campaign_id = campaigns.id
            LEFT JOIN merchants ON merchants.id = merchant_id
            WHERE campaigns.external_id = $1 AND ($2::text IS NULL OR merchants.external_id = $2)"#,
@@ -297,7 +335,7 @@ pub async fn list(
         Row,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
                   currency_code, limit_minor, priority, is_exclusive, audience, holdout_basis_points, holdout_salt,
-                  reserved_minor, spent_minor, created_at
+                  history_scope, reserved_minor, spent_minor, created_at
            FROM campaigns JOIN campaign_states ON campaign_states.campaign_id = campaigns.id
            LEFT JOIN merchants ON merchants.id = merchant_id
            WHERE campaigns.external_id > $1 AND ($2::text IS NULL OR merchants.external_id = $2)
@@ -327,6 +365,7 @@ struct Row {
     audience: String,
     holdout_basis_points: i32,
     holdout_salt: Vec<u8>,
+    history_scope: String,
     reserved_minor: i64,
     spent_minor: i64,
     created_at: Timestamp,
@@ -354,6 +393,7 @@ impl TryFrom<Row> for StoredCampaign {
                 audience: row.audience,
                 holdout_basis_points: row.holdout_basis_points,
                 holdout_salt: row.holdout_salt,
+                history_scope: row.history_scope,
             }
             .try_into()?,
         })

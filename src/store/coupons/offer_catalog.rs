@@ -29,7 +29,8 @@ pub(in crate::store) async fn read_campaigns(connection: &mut Connection) -> Res
     sqlx::query_as!(
         CampaignRow,
         r#"SELECT campaigns.external_id, merchants.external_id AS "merchant_id?", campaigns.name, state, starts_at, ends_at,
-                  currency_code, limit_minor, priority, is_exclusive, audience, holdout_basis_points, holdout_salt
+                  currency_code, limit_minor, priority, is_exclusive, audience, holdout_basis_points, holdout_salt,
+                  history_scope
            FROM campaigns JOIN campaign_states ON campaign_states.campaign_id = campaigns.id
            LEFT JOIN merchants ON merchants.id = merchant_id"#
     )

@@ -22,6 +22,7 @@ pub(super) struct CampaignRow {
     pub audience: String,
     pub holdout_basis_points: i32,
     pub holdout_salt: Vec<u8>,
+    pub history_scope: String,
 }
 
 impl TryFrom<CampaignRow> for Campaign {
@@ -46,6 +47,7 @@ impl TryFrom<CampaignRow> for Campaign {
                 basis_points: basis_points.map_err(|_| StoreError::corrupt("campaigns", "holdout_basis_points"))?,
                 salt: salt.map_err(|_| StoreError::corrupt("campaigns", "holdout_salt"))?,
             },
+            history_scope: row.history_scope.parse().map_err(corrupt)?,
         })
     }
 }

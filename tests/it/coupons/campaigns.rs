@@ -450,14 +450,14 @@ async fn a_merchants_key_cannot_distinguish_foreign_campaigns_from_unknown_ones(
     for (id, _) in FOREIGN {
         assert_eq!(refused(id).await, unknown, "{id}");
         assert_eq!(all.get(id).await.unwrap().state(), CampaignState::Draft);
-        // The answer reveals that the id is taken, but not by whom.
+        // An id cannot be used twice, so the answer cannot hide that it is taken. It says nothing else.
         let status = own
             .create(a_campaign_of(None, id), CampaignState::Draft)
             .await
             .unwrap_err();
-        assert_status(&status, Code::AlreadyExists, "CAMPAIGN_EXISTS");
+        assert_status(&status, Code::FailedPrecondition, "ID_NOT_AVAILABLE");
         let status = own.create_coupon(a_coupon(id, "own")).await.unwrap_err();
-        assert_status(&status, Code::AlreadyExists, "COUPON_EXISTS");
+        assert_status(&status, Code::FailedPrecondition, "ID_NOT_AVAILABLE");
     }
     // A page token of all merchants' campaigns is not valid for one merchant.
     let (_, token) = all.list(None, 1, String::new()).await.unwrap();

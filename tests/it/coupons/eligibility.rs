@@ -380,11 +380,14 @@ async fn a_merchants_key_learns_only_of_its_own_coupons() {
     let found = check(&service, &user(1), &["own"], Some(applied)).await;
     assert_eq!(codes(&found[0]), [ReasonCode::ExclusiveConflict]);
     assert_eq!(found[0].reasons[0].seen, "coupon theirs is in use");
-    // The answer reveals that some coupon is reserved, but not which one.
+    // That the user has reserved a coupon of somebody else looks as if the own one were not offered to them.
     service.reserve("r", &user(1), "theirs", 2_000).await.unwrap();
     let found = check(&own, &user(1), &["own"], None).await;
-    assert_eq!(codes(&found[0]), [ReasonCode::ExclusiveConflict]);
-    assert_eq!(found[0].reasons[0].seen, "another coupon is in use");
+    assert_eq!(codes(&found[0]), [ReasonCode::NotAssigned]);
+    assert_eq!(found[0].reasons[0].seen, "not offered to this user");
+    assert!(check(&own, &user(1), &[], None).await.is_empty());
+    let found = check(&service, &user(1), &["own"], None).await;
+    assert_eq!(found[0].reasons[0].seen, "coupon theirs is in use");
 }
 
 /// Returns the exposures of a user: the coupons, and whether the user is held out of them.

@@ -136,12 +136,22 @@ pub(super) fn exclusive_conflict(input: &AssessmentInput<'_>) -> Option<Failure>
     let applied = applied.map(|coupon| (coupon, known(coupon).map(|other| &other.campaign.id)));
     let reserved = input.user.reserved.iter();
     let reserved = reserved.map(|(coupon, campaign)| (coupon, Some(campaign)));
-    let (with, _) = applied.chain(reserved).find(|(coupon, campaign)| {
+    let mut conflicts = applied.chain(reserved).filter(|(coupon, campaign)| {
         campaign.is_some_and(|campaign| *campaign != own.id)
             && (own.is_exclusive || known(coupon).is_some_and(|other| other.campaign.is_exclusive))
-    })?;
-    let with = Some(with.clone());
-    Some(Failure::ExclusiveConflict { with })
+    });
+    let is_own = |coupon: &CouponId| {
+        own.merchant.is_some() && known(coupon).is_some_and(|other| other.campaign.merchant == own.merchant)
+    };
+    let (first, _) = conflicts.next()?;
+    // One with the merchant's own coupon may be told to the merchant, so it comes first.
+    let own = is_own(first)
+        .then_some(first)
+        .or_else(|| conflicts.map(|(coupon, _)| coupon).find(|coupon| is_own(coupon)));
+    Some(Failure::ExclusiveConflict {
+        with: own.unwrap_or(first).clone(),
+        with_own_merchant: own.is_some(),
+    })
 }
 
 /// Checks the number of coupons that the user was offered. A coupon that was offered already does not count again.

@@ -9,6 +9,7 @@ use domain::time::Timestamp;
 use super::{Code, Failure};
 use crate::offer_catalog::Offer;
 use crate::rules::Seen;
+use crate::visibility::history_of;
 
 /// The most names of a set that a text spells out.
 const MAX_NAMES: usize = 3;
@@ -123,8 +124,9 @@ impl Failure {
             Self::NotAssigned | Self::HeldOut => "a user to whom the coupon is offered".to_owned(),
             Self::UserUnknown => "an existing user".to_owned(),
             Self::RuleFailed { rule, .. } | Self::ProfilingObjected { rule } => {
+                let merchant = offer.and_then(history_of);
                 let rule = offer.and_then(|offer| offer.coupon.rules.get(*rule));
-                rule.map_or_else(String::new, wanted)
+                rule.map_or_else(String::new, |rule| wanted(rule, merchant))
             }
             Self::MinCartNotMet {
                 required_minor,
@@ -166,8 +168,7 @@ impl Failure {
             Self::NoQualifyingItem => "the cart does not qualify: it holds no covered item".to_owned(),
             Self::EmptyScope => "the coupon covers no item".to_owned(),
             Self::CurrencyMismatch { seen, .. } => format!("a cart in {seen}"),
-            Self::ExclusiveConflict { with: Some(coupon) } => format!("coupon {coupon} is in use"),
-            Self::ExclusiveConflict { with: None } => "another coupon is in use".to_owned(),
+            Self::ExclusiveConflict { with, .. } => format!("coupon {with} is in use"),
             Self::NoMarketingConsent { is_refused: true } => "the user has opted out".to_owned(),
             Self::NoMarketingConsent { is_refused: false } => "no consent on record".to_owned(),
             Self::ProfilingObjected { .. } => "the user does not allow the use of their history".to_owned(),
@@ -187,7 +188,9 @@ fn money(amount_minor: i64, currency: Currency) -> String {
     Money { amount_minor, currency }.to_string()
 }
 
-fn wanted(rule: &Rule) -> String {
+/// `merchant`: the only one whose items the rule sees, if any.
+fn wanted(rule: &Rule, merchant: Option<&str>) -> String {
+    let from = merchant.map_or_else(String::new, |merchant| format!(" from merchant {merchant}"));
     match rule {
         Rule::Bought(set) => format!("has bought {}", names(set)),
         Rule::NotBought(set) => format!("has not bought {}", names(set)),
@@ -195,8 +198,8 @@ fn wanted(rule: &Rule) -> String {
             format!("a share of at least {min_share} of category {category} in the history")
         }
         Rule::MinAffinity { min_score } => format!("an affinity of at least {min_score}"),
-        Rule::NewUser => "has never bought anything".to_owned(),
-        Rule::LapsedUser { days } => format!("has bought something, but not for {days} days"),
+        Rule::NewUser => format!("has never bought anything{from}"),
+        Rule::LapsedUser { days } => format!("has bought something{from}, but not for {days} days"),
         Rule::Attribute { name, values } => format!("{name} is {}", one_of(values.to_vec())),
     }
 }
@@ -204,14 +207,15 @@ fn wanted(rule: &Rule) -> String {
 fn found(seen: &Seen) -> String {
     match seen {
         Seen::NoneBought => "bought none of them".to_owned(),
-        Seen::Bought { item: Some(item) } => format!("bought {item}"),
-        Seen::Bought { item: None } => "bought one of them".to_owned(),
+        Seen::Bought { item } => format!("bought {item}"),
         Seen::Share(share) => format!("a share of {share}"),
         Seen::Affinity(score) => format!("an affinity of {score}"),
         Seen::NeverBought => "has never bought anything".to_owned(),
         Seen::LastBought { at } => format!("last bought something at {}", time(*at)),
         Seen::Attribute(Some(value)) => value.clone(),
         Seen::Attribute(None) => "unknown".to_owned(),
+        Seen::NotTrained => "not known until the next training".to_owned(),
+        Seen::Hidden => "something else".to_owned(),
     }
 }
 

@@ -7,6 +7,8 @@ use recommender::snapshot::overlay::{FreshInteraction, ItemRef};
 use recommender::snapshot::parameters::ImplicitFeedback;
 use recommender::snapshot::view::{HistoryEntry, View};
 
+use super::names::Seller;
+
 /// The present history of a user: ratings and purchases in the snapshot, overlaid by newer ones.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
@@ -44,22 +46,62 @@ impl<'a> History<'a> {
             .chain(fresh.iter().map(Entry::fresh))
     }
 
-    /// Returns the time of the user's last order; `None` if they have bought nothing or returned everything.
+    /// Returns when the user last ordered something from `seller` that they have not returned since.
     ///
-    /// Until the next snapshot, a last order that was returned still counts for the time.
-    pub(super) fn last_order_at(&self) -> Option<Timestamp> {
-        let (snapshot, fresh) = (&self.view.snapshot, self.fresh.iter());
-        let activity = snapshot.activity();
-        // If purchases are no ratings, the snapshot knows only the number of orders.
-        let has_unrated_orders = snapshot.parameters().options.implicit == ImplicitFeedback::Off
-            && self.index.is_some_and(|user| activity.orders[user.at()] > 0);
-        if !has_unrated_orders && !self.entries().any(|entry| entry.is_purchased) {
-            return None;
+    /// Until the next snapshot, a last order that was returned still counts for the time, and an item that has changed its
+    /// merchant counts for its merchant before.
+    pub(super) fn last_order(&self, seller: Seller<'_>) -> LastOrder {
+        let (snapshot, activity) = (&self.view.snapshot, self.view.snapshot.activity());
+        let stored = match (self.index, seller.one()) {
+            (None, _) => StoredOrder::None,
+            (Some(user), None) => match activity.orders[user.at()] {
+                0 => StoredOrder::None,
+                _ => StoredOrder::At(activity.last_order_at[user.at()]),
+            },
+            (Some(user), Some(merchant)) => match (snapshot.merchant_orders(), merchant) {
+                (Err(_), _) => StoredOrder::NotTrained,
+                (Ok(_), None) => StoredOrder::None,
+                (Ok(orders), Some(merchant)) => match orders.last_order_at(user.at(), merchant) {
+                    None => StoredOrder::None,
+                    Some(at) => StoredOrder::At(at),
+                },
+            },
+        };
+        let own = |entry: &Entry<'_>| entry.is_purchased && seller.sells(entry.item, self.view);
+        // If purchases are no ratings, the snapshot does not know which of them were returned since.
+        let has_unrated_orders =
+            snapshot.parameters().options.implicit == ImplicitFeedback::Off && stored != StoredOrder::None;
+        if !has_unrated_orders && !self.entries().any(|entry| own(&entry)) {
+            return LastOrder::Never;
         }
-        let stored = self.index.map(|user| activity.last_order_at[user.at()]);
-        let last = fresh.map(|interaction| interaction.last_order_at).chain(stored).max()?;
-        Timestamp::from_timestamp(last, 0)
+        let fresh = self.fresh.iter().filter(|interaction| own(&Entry::fresh(interaction)));
+        let fresh = fresh.map(|interaction| interaction.last_order_at).max();
+        let last = match stored {
+            StoredOrder::NotTrained => None,
+            StoredOrder::None => fresh,
+            StoredOrder::At(at) => fresh.max(Some(at)),
+        };
+        let at = last.and_then(|last| Timestamp::from_timestamp(last, 0));
+        at.map_or(LastOrder::NotTrained, LastOrder::At)
     }
+}
+
+/// The time of a user's last order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastOrder {
+    /// The user has bought nothing, or returned everything.
+    Never,
+    At(Timestamp),
+    /// The user has bought something, and the snapshot does not tell when.
+    NotTrained,
+}
+
+/// The time of the last order that a snapshot tells, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoredOrder {
+    None,
+    At(i64),
+    NotTrained,
 }
 
 /// The present state of a pair of user and item.

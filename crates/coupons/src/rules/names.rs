@@ -9,6 +9,7 @@ use recommender::snapshot::view::View;
 
 use super::history::{EntryItem, History};
 use crate::offer_catalog::Offer;
+use crate::visibility::history_of;
 
 /// A set of items whose names were looked up.
 ///
@@ -91,7 +92,7 @@ impl<'a> NamedItems<'a> {
 
 /// The merchant whose items the rules of a campaign see; `None` for the items of all merchants.
 #[derive(Debug, Clone, Copy)]
-struct Seller<'a>(Option<Named<'a>>);
+pub(super) struct Seller<'a>(Option<Named<'a>>);
 
 /// A name of a category or merchant.
 #[derive(Debug, Clone, Copy)]
@@ -125,14 +126,20 @@ impl Named<'_> {
 }
 
 impl<'a> Seller<'a> {
-    fn of(offer: &'a Offer, view: Option<&View>) -> Self {
-        Self(offer.merchant().map(|name| Named {
+    /// Returns the seller whose items the rules of `offer` see.
+    pub fn of(offer: &'a Offer, view: Option<&View>) -> Self {
+        Self(history_of(offer).map(|name| Named {
             name,
             position: view.and_then(|view| view.snapshot.catalog().merchants.find(name)),
         }))
     }
 
-    fn sells(self, item: EntryItem<'_>, view: &View) -> bool {
+    /// Returns the position of the one merchant in the catalog of the snapshot; `None` for all merchants.
+    pub fn one(self) -> Option<Option<usize>> {
+        self.0.map(|named| named.position)
+    }
+
+    pub fn sells(self, item: EntryItem<'_>, view: &View) -> bool {
         let is_own = |own: Named<'_>| own.is_of(item, view, |catalog| &catalog.merchant_of, |facts| facts.merchant);
         self.0.is_none_or(is_own)
     }

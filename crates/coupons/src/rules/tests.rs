@@ -2,13 +2,16 @@ use std::sync::Arc;
 
 use super::*;
 use crate::testing::{campaign, coupon};
+use domain::campaign::HistoryScope;
 use domain::coupon::{ItemSet, Scope};
 use domain::id::{Category, MerchantId};
 use domain::item::ItemFacts;
 use recommender::snapshot::bits::Bits;
 use recommender::snapshot::fixture::{buy, catalog, item_facts, item_id, snapshot_parts, user_id, view};
+use recommender::snapshot::merchant_orders::MerchantOrders;
 use recommender::snapshot::overlay::{FreshChange, Overlay};
 use recommender::snapshot::parameters::ImplicitFeedback;
+use recommender::snapshot::parts::Optional;
 
 const DAY: i64 = 86_400;
 /// The time of the last order of u0 and u1.
@@ -33,6 +36,9 @@ fn shop() -> View {
     buy(&mut parts, 1, &[2]);
     parts.activity.orders = vec![2, 1, 0];
     parts.activity.last_order_at = vec![LAST_ORDER, LAST_ORDER, 0];
+    // The merchants are acme, press and zenith.
+    let orders = [(0, 0, LAST_ORDER - 5 * DAY), (0, 1, LAST_ORDER), (1, 2, LAST_ORDER)];
+    parts.merchant_orders = Optional::Present(MerchantOrders::new(3, &orders));
     view(parts)
 }
 
@@ -131,7 +137,7 @@ fn check_bought(view: &View, items: ItemSet, expected: [Option<&str>; 4]) {
             "{user} {:?}",
             bought.coupon.rules
         );
-        let present = item.map(|item| Seen::Bought { item: Some(item) });
+        let present = item.map(|item| Seen::Bought { item });
         assert_eq!(
             seen(view, user, &not_bought, 0),
             present,
@@ -214,6 +220,129 @@ fn a_merchants_rules_see_only_its_items() {
     let rule = |merchant| of(merchant, Rule::Bought(set(&["i0"], &[], &[])));
     assert_eq!(seen(&sold, "u0", &rule("acme"), 0), Some(Seen::NoneBought));
     assert_eq!(seen(&sold, "u0", &rule("zenith"), 0), None);
+}
+
+/// Returns an offer of a merchant, whose rules see what `scope` says.
+fn offer_of_merchant(merchant: &str, history_scope: HistoryScope, rule: Rule) -> Offer {
+    let mut campaign = campaign("k");
+    campaign.merchant = Some(MerchantId::new(merchant).unwrap());
+    campaign.history_scope = history_scope;
+    Offer {
+        campaign: Arc::new(campaign),
+        ..offer_of(rule, Scope::All)
+    }
+}
+
+/// Checks what `NewUser` and `LapsedUser` of a merchant's campaign see: the time of a last order, nothing, or that it is not
+/// known.
+#[track_caller]
+fn check_own_order(view: &View, user: &str, merchant: &str, expected: Result<Option<i64>, ()>) {
+    let own = |rule| offer_of_merchant(merchant, HistoryScope::OwnMerchant, rule);
+    let at = |at| Seen::LastBought {
+        at: Timestamp::from_timestamp(at, 0).unwrap(),
+    };
+    let (new, lapsed) = match expected {
+        Ok(None) => (None, Some(Seen::NeverBought)),
+        Ok(Some(last)) => (Some(at(last)), Some(at(last))),
+        Err(()) => (Some(Seen::NotTrained), Some(Seen::NotTrained)),
+    };
+    assert_eq!(seen(view, user, &own(Rule::NewUser), 0), new, "{user} {merchant}");
+    let lapsed_rule = own(Rule::LapsedUser { days: 30 });
+    assert_eq!(seen(view, user, &lapsed_rule, 0), lapsed, "{user} {merchant}");
+    if let Ok(Some(last)) = expected {
+        let lapses_at = (last + 30 * DAY) * 1_000_000;
+        assert_eq!(seen(view, user, &lapsed_rule, lapses_at), None, "{user} {merchant}");
+        assert_eq!(
+            seen(view, user, &lapsed_rule, lapses_at - 1),
+            Some(at(last)),
+            "{user} {merchant}"
+        );
+    }
+}
+
+#[test]
+fn a_merchant_learns_only_of_orders_from_itself() {
+    let stored = shop();
+    check_own_order(&stored, "u0", "acme", Ok(Some(LAST_ORDER - 5 * DAY)));
+    check_own_order(&stored, "u0", "press", Ok(Some(LAST_ORDER)));
+    check_own_order(&stored, "u0", "zenith", Ok(None));
+    check_own_order(&stored, "u1", "acme", Ok(None));
+    check_own_order(&stored, "u1", "zenith", Ok(Some(LAST_ORDER)));
+    check_own_order(&stored, "u2", "acme", Ok(None));
+    check_own_order(&stored, "new", "acme", Ok(None));
+    check_own_order(&stored, "u0", "unheard of", Ok(None));
+
+    let fresh = changed(
+        shop(),
+        [
+            // Sent back to acme, bought from acme for the first time, and bought from others.
+            ordered("u0", "i0", 0, 0),
+            ordered("u1", "i1", 1, LAST_ORDER + DAY),
+            ordered("u2", "i4", 1, LAST_ORDER + DAY),
+            ordered("new", "j0", 1, LAST_ORDER + 2 * DAY),
+            facts_change("j0", item_facts("J", "lamps", "zenith")),
+        ],
+    );
+    check_own_order(&fresh, "u0", "acme", Ok(None));
+    check_own_order(&fresh, "u0", "press", Ok(Some(LAST_ORDER)));
+    check_own_order(&fresh, "u1", "acme", Ok(Some(LAST_ORDER + DAY)));
+    check_own_order(&fresh, "u1", "zenith", Ok(Some(LAST_ORDER)));
+    check_own_order(&fresh, "u2", "acme", Ok(None));
+    check_own_order(&fresh, "u2", "press", Ok(Some(LAST_ORDER + DAY)));
+    check_own_order(&fresh, "new", "zenith", Ok(Some(LAST_ORDER + 2 * DAY)));
+    check_own_order(&fresh, "new", "acme", Ok(None));
+
+    // An older snapshot does not tell when, so that nobody passes who may have bought something.
+    let mut parts = shop().snapshot.parts().clone();
+    parts.merchant_orders = Optional::default();
+    let older = view(parts);
+    check_own_order(&older, "u0", "acme", Err(()));
+    check_own_order(&older, "u1", "acme", Ok(None));
+    check_own_order(&older, "new", "acme", Ok(None));
+}
+
+#[test]
+fn orders_from_a_merchant_count_where_purchases_are_no_ratings() {
+    let mut parts = shop().snapshot.parts().clone();
+    parts.parameters.options.implicit = ImplicitFeedback::Off;
+    parts.purchased = Bits::zeros(parts.ratings.nnz());
+    let stored = view(parts.clone());
+    check_own_order(&stored, "u0", "acme", Ok(Some(LAST_ORDER - 5 * DAY)));
+    check_own_order(&stored, "u1", "acme", Ok(None));
+    parts.merchant_orders = Optional::default();
+    check_own_order(&view(parts), "u1", "acme", Err(()));
+}
+
+#[test]
+fn an_operator_lets_a_campaign_see_the_whole_platform() {
+    let granted = |rule| offer_of_merchant("acme", HistoryScope::Platform, rule);
+    let last = Seen::LastBought {
+        at: Timestamp::from_timestamp(LAST_ORDER, 0).unwrap(),
+    };
+    assert_eq!(seen(&shop(), "u1", &granted(Rule::NewUser), 0), Some(last));
+    assert_eq!(
+        seen(&shop(), "u1", &granted(Rule::Bought(set(&["i2"], &[], &[]))), 0),
+        None
+    );
+}
+
+#[test]
+fn the_affinity_of_a_merchants_rule_comes_from_its_own_items() {
+    // Items 0 and 1 are alike. The merchant sells the first and covers only that.
+    let mut parts = snapshot_parts(&[&[1.0, 1.0, 0.0], &[2.0, 2.0, 0.0], &[0.0, 0.0, 1.0]]);
+    let facts = ["acme", "zenith", "acme"].map(|merchant| item_facts("t", "mugs", merchant));
+    parts.catalog = catalog(&facts);
+    let shop = view(parts);
+    let check = |scope: HistoryScope, score: f64| {
+        let offer = |min_score| offer_of_merchant("acme", scope, Rule::MinAffinity { min_score });
+        assert_eq!(seen(&shop, "u1", &offer(score), 0), None);
+        assert_eq!(
+            seen(&shop, "u1", &offer(score.next_up()), 0),
+            Some(Seen::Affinity(score))
+        );
+    };
+    check(HistoryScope::OwnMerchant, 0.0);
+    check(HistoryScope::Platform, 2.0);
 }
 
 #[test]

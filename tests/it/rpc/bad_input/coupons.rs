@@ -522,6 +522,7 @@ pub fn campaign_spec(id: &str, is_new: bool) -> CampaignSpec {
         exclusive: Some(false),
         audience: Some(1),
         holdout_basis_points: Some(0),
+        history_scope: Some(1),
     }
 }
 

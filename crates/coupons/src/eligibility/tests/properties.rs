@@ -130,8 +130,8 @@ proptest! {
         if let (Some(discount), Some(limit)) = (assessment.discount_minor, world.usage.limit_minor) {
             prop_assert!(discount <= limit - world.usage.reserved_minor - world.usage.spent_minor);
         }
-        for reader in [Reader::Operator, Reader::Other, Reader::Merchant] {
-            let told = assessment.clone().for_reader(reader);
+        for reader in Reader::ALL {
+            let told = visibility::of_assessment(assessment.clone(), reader, Some(&world.offer()));
             prop_assert!(is_ordered(&told), "{:?}", told.failures);
             prop_assert_eq!(told.verdict, assessment.verdict);
             prop_assert_eq!(told.is_target(), assessment.is_target());

@@ -220,6 +220,7 @@ fn campaign(is_new: bool) -> Vec<Case> {
             .or_absent(),
         enumeration("campaign.audience", 2).or_absent(),
         basis_points("campaign.holdout_basis_points", 0).or_absent(),
+        enumeration("campaign.history_scope", 2).or_absent(),
     ];
     for field in [starts_at, ends_at] {
         let case = Case::free(field);

@@ -4,7 +4,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::admission::StreamAuthorization;
 use crate::store::error::StoreError;
-use crate::store::outcome::WriteOutcome;
+use crate::store::outcome::{LoadOutcome, WriteOutcome};
 use domain::error::InvalidField;
 
 use super::caller::stream_authorization;
@@ -70,25 +70,42 @@ impl<T> Batch<T> {
     where
         W: AsyncFnOnce(&[T]) -> Result<Vec<WriteOutcome>, StoreError>,
     {
+        self.load(async |entries| Ok(write(entries).await?.into_iter().map(LoadOutcome::from).collect()))
+            .await
+    }
+
+    /// Does the same as [`write`](Self::write), where the store may refuse an entry.
+    pub async fn load<W>(self, write: W) -> Result<Vec<v1::EntryResult>, Status>
+    where
+        W: AsyncFnOnce(&[T]) -> Result<Vec<LoadOutcome>, StoreError>,
+    {
         let outcomes = match self.valid.as_slice() {
             [] => Vec::new(),
             valid => write(valid).await?,
         };
         let mut outcomes = outcomes.into_iter();
         let result = |error: Option<InvalidField>| match error {
-            Some(error) => v1::EntryResult {
-                outcome: v1::EntryOutcome::Rejected.into(),
-                error: Some(error.into()),
-            },
-            None => v1::EntryResult {
-                outcome: match outcomes.next() {
-                    Some(WriteOutcome::Stored) => v1::EntryOutcome::Stored.into(),
-                    Some(WriteOutcome::Merged) | None => v1::EntryOutcome::Merged.into(),
+            Some(error) => rejected(error),
+            None => match outcomes.next() {
+                Some(LoadOutcome::Refused(error)) => rejected(error),
+                Some(LoadOutcome::Stored) => v1::EntryResult {
+                    outcome: v1::EntryOutcome::Stored.into(),
+                    error: None,
                 },
-                error: None,
+                Some(LoadOutcome::Merged) | None => v1::EntryResult {
+                    outcome: v1::EntryOutcome::Merged.into(),
+                    error: None,
+                },
             },
         };
         Ok(self.errors.into_iter().map(result).collect())
+    }
+}
+
+fn rejected(error: InvalidField) -> v1::EntryResult {
+    v1::EntryResult {
+        outcome: v1::EntryOutcome::Rejected.into(),
+        error: Some(error.into()),
     }
 }
 

@@ -9,18 +9,22 @@ use crate::app::random::random_bytes;
 use crate::live::Live;
 use crate::store::coupons;
 use crate::store::coupons::campaigns::{self, Definer};
-use crate::store::coupons::stored;
+use crate::store::coupons::{assignments, stored};
 use crate::store::postgres::pool::Pool;
 use domain::access::Caller;
 
+use self::convert::assignments::ListAssignments;
 use self::convert::{ListCampaigns, ListCoupons};
+use super::batch::{self, Batch};
 use super::caller::caller;
 use super::proto::v1::campaign_service_server::CampaignService;
 use super::proto::v1::{
-    CreateCampaignRequest, CreateCampaignResponse, CreateCouponRequest, CreateCouponResponse, GetCampaignRequest,
-    GetCampaignResponse, GetCouponRequest, GetCouponResponse, GetLiftReportRequest, GetLiftReportResponse,
-    ListCampaignsRequest, ListCampaignsResponse, ListCouponsRequest, ListCouponsResponse, SetCampaignStateRequest,
-    SetCampaignStateResponse, UpdateCampaignRequest, UpdateCampaignResponse, UpdateCouponRequest, UpdateCouponResponse,
+    CreateCampaignRequest, CreateCampaignResponse, CreateCouponRequest, CreateCouponResponse, DeleteAssignmentsRequest,
+    DeleteAssignmentsResponse, GetCampaignRequest, GetCampaignResponse, GetCouponRequest, GetCouponResponse,
+    GetLiftReportRequest, GetLiftReportResponse, ListAssignmentsRequest, ListAssignmentsResponse, ListCampaignsRequest,
+    ListCampaignsResponse, ListCouponsRequest, ListCouponsResponse, SetCampaignStateRequest, SetCampaignStateResponse,
+    UpdateCampaignRequest, UpdateCampaignResponse, UpdateCouponRequest, UpdateCouponResponse, UpsertAssignmentsRequest,
+    UpsertAssignmentsResponse,
 };
 use super::{page, status};
 
@@ -162,6 +166,53 @@ impl CampaignService for CampaignHandler {
         let report = lift::report(&self.pool, &id, caller.merchant.as_ref()).await?;
         let report = report.ok_or_else(|| status::no_campaign(&id))?;
         Ok(Response::new(convert::lift_report(report)))
+    }
+
+    async fn upsert_assignments(
+        &self,
+        request: Request<UpsertAssignmentsRequest>,
+    ) -> Result<Response<UpsertAssignmentsResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().assignments;
+        batch::check_size("assignments", entries.len())?;
+        let results = Batch::convert(entries, convert::assignments::assignment)
+            .load(async |entries| {
+                assignments::assign(&self.pool, entries, convert::assignments::assigner(&caller)).await
+            })
+            .await?;
+        Ok(Response::new(UpsertAssignmentsResponse { results }))
+    }
+
+    async fn delete_assignments(
+        &self,
+        request: Request<DeleteAssignmentsRequest>,
+    ) -> Result<Response<DeleteAssignmentsResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().assignments;
+        batch::check_size("assignments", entries.len())?;
+        let results = Batch::convert(entries, convert::assignments::assignment)
+            .load(async |entries| {
+                assignments::unassign(&self.pool, entries, convert::assignments::assigner(&caller)).await
+            })
+            .await?;
+        Ok(Response::new(DeleteAssignmentsResponse { results }))
+    }
+
+    async fn list_assignments(
+        &self,
+        request: Request<ListAssignmentsRequest>,
+    ) -> Result<Response<ListAssignmentsResponse>, Status> {
+        let caller = caller(&request)?;
+        let list = ListAssignments::try_from(request.into_inner())?;
+        let campaign = campaigns::get(&self.pool, &list.campaign, caller.merchant.as_ref()).await?;
+        campaign.ok_or_else(|| status::no_campaign(&list.campaign))?;
+        let (user, limit) = (list.user.as_ref(), list.page_size + 1);
+        let rows = assignments::list(&self.pool, &list.campaign, user, &list.after, limit).await?;
+        let (assignments, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.user.to_string());
+        Ok(Response::new(ListAssignmentsResponse {
+            assignments,
+            next_page_token,
+        }))
     }
 }
 

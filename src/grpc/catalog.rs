@@ -6,16 +6,20 @@ use tonic::{Request, Response, Status};
 
 use crate::live::Live;
 use crate::store::catalog::{self, categories};
+use crate::store::coupons::attributes;
 use crate::store::postgres::pool::Pool;
 use domain::id::MerchantId;
 
+use self::convert::attributes::ListUserAttributes;
 use self::convert::{ListCategories, ListItems};
 use super::batch::{self, Batch};
 use super::caller::caller;
 use super::proto::v1::catalog_service_server::CatalogService;
 use super::proto::v1::{
-    GetItemRequest, GetItemResponse, ListCategoriesRequest, ListCategoriesResponse, ListItemsRequest,
-    ListItemsResponse, UpsertItemsRequest, UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
+    DeleteUserAttributesRequest, DeleteUserAttributesResponse, GetItemRequest, GetItemResponse, ListCategoriesRequest,
+    ListCategoriesResponse, ListItemsRequest, ListItemsResponse, ListUserAttributesRequest, ListUserAttributesResponse,
+    UpsertItemsRequest, UpsertItemsResponse, UpsertMerchantsRequest, UpsertMerchantsResponse,
+    UpsertUserAttributesRequest, UpsertUserAttributesResponse,
 };
 use super::{page, status};
 
@@ -83,6 +87,47 @@ impl CatalogService for CatalogHandler {
             page::cut(rows, list.page_size, &list.key(), |row| row.category.to_string());
         Ok(Response::new(ListCategoriesResponse {
             categories,
+            next_page_token,
+        }))
+    }
+
+    async fn upsert_user_attributes(
+        &self,
+        request: Request<UpsertUserAttributesRequest>,
+    ) -> Result<Response<UpsertUserAttributesResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().attributes;
+        batch::check_size("attributes", entries.len())?;
+        let results = Batch::convert(entries, convert::attributes::attribute)
+            .load(async |entries| attributes::set(&self.pool, entries, &caller.name).await)
+            .await?;
+        Ok(Response::new(UpsertUserAttributesResponse { results }))
+    }
+
+    async fn delete_user_attributes(
+        &self,
+        request: Request<DeleteUserAttributesRequest>,
+    ) -> Result<Response<DeleteUserAttributesResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().attributes;
+        batch::check_size("attributes", entries.len())?;
+        let results = Batch::convert(entries, convert::attributes::key)
+            .load(async |entries| attributes::delete(&self.pool, entries, &caller.name).await)
+            .await?;
+        Ok(Response::new(DeleteUserAttributesResponse { results }))
+    }
+
+    async fn list_user_attributes(
+        &self,
+        request: Request<ListUserAttributesRequest>,
+    ) -> Result<Response<ListUserAttributesResponse>, Status> {
+        let list = ListUserAttributes::try_from(request.into_inner())?;
+        let rows = attributes::list(&self.pool, &list.filter, list.after(), list.page_size + 1).await?;
+        let (attributes, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| {
+            (row.user.to_string(), row.name.clone())
+        });
+        Ok(Response::new(ListUserAttributesResponse {
+            attributes,
             next_page_token,
         }))
     }

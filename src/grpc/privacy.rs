@@ -7,13 +7,21 @@ use tonic::{Request, Response, Status};
 
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
-use crate::store::privacy::consents;
+use crate::store::privacy::{consents, suppressions};
 use domain::consent::PrivacyOptions;
 use domain::id::UserId;
 
 use self::convert::ConsentStatement;
+use self::convert::suppressions::ListSuppressions;
+use super::batch::{self, Batch};
+use super::caller::caller;
+use super::page;
 use super::proto::v1::privacy_service_server::PrivacyService;
-use super::proto::v1::{Consent, GetConsentRequest, GetConsentResponse, SetConsentRequest, SetConsentResponse};
+use super::proto::v1::{
+    Consent, DeleteSuppressionsRequest, DeleteSuppressionsResponse, GetConsentRequest, GetConsentResponse,
+    ListSuppressionsRequest, ListSuppressionsResponse, SetConsentRequest, SetConsentResponse,
+    UpsertSuppressionsRequest, UpsertSuppressionsResponse,
+};
 
 pub struct PrivacyHandler {
     pub pool: Pool,
@@ -42,5 +50,46 @@ impl PrivacyService for PrivacyHandler {
         let user = convert::user_of(request.into_inner())?;
         let consents = self.in_force(&user).await?;
         Ok(Response::new(GetConsentResponse { consents }))
+    }
+
+    async fn upsert_suppressions(
+        &self,
+        request: Request<UpsertSuppressionsRequest>,
+    ) -> Result<Response<UpsertSuppressionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().suppressions;
+        batch::check_size("suppressions", entries.len())?;
+        let results = Batch::convert(entries, convert::suppressions::suppression)
+            .write(async |entries| suppressions::set(&self.pool, entries, &caller.name).await)
+            .await?;
+        self.live.refresh().await;
+        Ok(Response::new(UpsertSuppressionsResponse { results }))
+    }
+
+    async fn delete_suppressions(
+        &self,
+        request: Request<DeleteSuppressionsRequest>,
+    ) -> Result<Response<DeleteSuppressionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let entries = request.into_inner().suppressions;
+        batch::check_size("suppressions", entries.len())?;
+        let results = Batch::convert(entries, |key| UserId::new(key.user_id))
+            .write(async |users| suppressions::lift(&self.pool, users, &caller.name).await)
+            .await?;
+        self.live.refresh().await;
+        Ok(Response::new(DeleteSuppressionsResponse { results }))
+    }
+
+    async fn list_suppressions(
+        &self,
+        request: Request<ListSuppressionsRequest>,
+    ) -> Result<Response<ListSuppressionsResponse>, Status> {
+        let list = ListSuppressions::try_from(request.into_inner())?;
+        let rows = suppressions::list(&self.pool, list.user.as_ref(), &list.after, list.page_size + 1).await?;
+        let (suppressions, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.user.to_string());
+        Ok(Response::new(ListSuppressionsResponse {
+            suppressions,
+            next_page_token,
+        }))
     }
 }

@@ -1,5 +1,6 @@
 //! Creates and changes coupons.
 
+pub mod assignments;
 pub mod attributes;
 pub mod audience;
 pub mod campaigns;

@@ -1,3 +1,4 @@
 //! The consents and suppressions of users.
 
 pub mod consents;
+pub mod suppressions;

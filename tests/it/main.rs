@@ -46,6 +46,7 @@ mod coupons {
     mod coupon_definitions;
     mod eligibility;
     mod merchant_rules;
+    mod people;
     mod propensity;
     mod records;
     mod redemption;

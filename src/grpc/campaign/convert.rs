@@ -1,5 +1,6 @@
 //! Converts the messages of CampaignService. Coupons and lift reports have files of their own.
 
+pub mod assignments;
 mod coupon;
 mod lift;
 mod warnings;

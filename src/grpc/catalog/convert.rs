@@ -1,5 +1,7 @@
 //! Converts the messages of CatalogService.
 
+pub mod attributes;
+
 use tonic::Status;
 
 use crate::store::catalog::ItemSelection;

@@ -1,5 +1,7 @@
 //! Converts the messages of PrivacyService.
 
+pub mod suppressions;
+
 use tonic::Status;
 
 use domain::consent::{ConsentDecision, ConsentInForce, PrivacyOptions, Purpose};

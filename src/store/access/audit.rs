@@ -18,6 +18,12 @@ pub(in crate::store) enum Action {
     TargetsOpened,
     /// Written at the end of the list, with the rows that did.
     TargetsListed,
+    AttributesSet,
+    AttributesDeleted,
+    UsersAssigned,
+    UsersUnassigned,
+    UsersSuppressed,
+    SuppressionsLifted,
 }
 
 impl Action {
@@ -32,6 +38,12 @@ impl Action {
             Self::PlatformHistoryWithdrawn => "PLATFORM_HISTORY_WITHDRAWN",
             Self::TargetsOpened => "TARGETS_OPENED",
             Self::TargetsListed => "TARGETS_LISTED",
+            Self::AttributesSet => "ATTRIBUTES_SET",
+            Self::AttributesDeleted => "ATTRIBUTES_DELETED",
+            Self::UsersAssigned => "USERS_ASSIGNED",
+            Self::UsersUnassigned => "USERS_UNASSIGNED",
+            Self::UsersSuppressed => "USERS_SUPPRESSED",
+            Self::SuppressionsLifted => "SUPPRESSIONS_LIFTED",
         }
     }
 }

@@ -79,6 +79,22 @@ macro_rules! ensure {
     };
 }
 
+/// Finds the users that exist, by external id.
+pub(in crate::store) async fn find_users<'a>(
+    connection: &mut Connection,
+    external_ids: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<String, i64>, StoreError> {
+    let wanted: Vec<String> = distinct(external_ids).into_iter().map(str::to_owned).collect();
+    let found = sqlx::query_as!(
+        Row,
+        "SELECT id, external_id FROM users WHERE external_id = ANY($1::text[])",
+        &wanted
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().map(|row| (row.external_id, row.id)).collect())
+}
+
 ensure!(
     ensure_users,
     "SELECT id, external_id FROM users WHERE external_id = ANY($1::text[])",

@@ -490,62 +490,84 @@ pub async fn add_coupon_items(pool: &Pool, entries: &[CouponItemLoad]) -> Result
 /// Assigns users to campaigns. Creates unknown users bare.
 pub async fn assign(pool: &Pool, entries: &[AssignmentLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let campaigns = campaigns_of(&mut tx, entries.iter().map(|entry| entry.campaign.as_str())).await?;
-        let known = |entry: &&AssignmentLoad| campaigns.contains_key(entry.campaign.as_str());
-        let users = ids::ensure_users(&mut tx, entries.iter().filter(known).map(|entry| entry.user.as_str())).await?;
-        let key = |entry: &AssignmentLoad| {
-            let campaign = campaigns.get(entry.campaign.as_str())?;
-            Some((campaign.id, users.key(entry.user.as_str())))
-        };
-        let keys: Vec<Option<(i64, i64)>> = entries.iter().map(key).collect();
-        let (campaign_ids, user_ids): (Vec<i64>, Vec<i64>) = distinct(&keys).into_iter().unzip();
-        let stored = sqlx::query!(
-            "INSERT INTO assignments (campaign_id, user_id) SELECT * FROM UNNEST($1::bigint[], $2::bigint[])
-             ON CONFLICT DO NOTHING RETURNING campaign_id, user_id",
-            &campaign_ids,
-            &user_ids,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
+        let outcomes = assign_in(&mut tx, entries).await?;
         tx.commit().await?;
-        let stored = stored.into_iter().map(|row| (row.campaign_id, row.user_id)).collect();
-        Ok(answered(&keys, stored, |position| {
-            no_campaign(&entries[position].campaign)
-        }))
+        Ok(outcomes)
     })
     .await
+}
+
+/// Does the same as [`assign`], in a transaction of the caller.
+pub(super) async fn assign_in(
+    connection: &mut Connection,
+    entries: &[AssignmentLoad],
+) -> Result<Vec<LoadOutcome>, StoreError> {
+    let campaigns = campaigns_of(connection, entries.iter().map(|entry| entry.campaign.as_str())).await?;
+    let known = |entry: &&AssignmentLoad| campaigns.contains_key(entry.campaign.as_str());
+    let users = ids::ensure_users(
+        connection,
+        entries.iter().filter(known).map(|entry| entry.user.as_str()),
+    )
+    .await?;
+    let key = |entry: &AssignmentLoad| {
+        let campaign = campaigns.get(entry.campaign.as_str())?;
+        Some((campaign.id, users.key(entry.user.as_str())))
+    };
+    let keys: Vec<Option<(i64, i64)>> = entries.iter().map(key).collect();
+    let (campaign_ids, user_ids): (Vec<i64>, Vec<i64>) = distinct(&keys).into_iter().unzip();
+    let stored = sqlx::query!(
+        "INSERT INTO assignments (campaign_id, user_id) SELECT * FROM UNNEST($1::bigint[], $2::bigint[])
+         ON CONFLICT DO NOTHING RETURNING campaign_id, user_id",
+        &campaign_ids,
+        &user_ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    let stored = stored.into_iter().map(|row| (row.campaign_id, row.user_id)).collect();
+    Ok(answered(&keys, stored, |position| {
+        no_campaign(&entries[position].campaign)
+    }))
 }
 
 /// Sets attributes of users. Among several values of one user and name the last one counts. Creates unknown users bare.
 pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let users = ids::ensure_users(&mut tx, entries.iter().map(|entry| entry.user.as_str())).await?;
-        let mut last: BTreeMap<(i64, &str), usize> = BTreeMap::new();
-        for (position, entry) in entries.iter().enumerate() {
-            last.insert((users.key(entry.user.as_str()), entry.name.as_str()), position);
-        }
-        let user_ids: Vec<i64> = last.keys().map(|key| key.0).collect();
-        let names: Vec<String> = last.keys().map(|key| key.1.to_owned()).collect();
-        let values: Vec<String> = last.values().map(|&position| entries[position].value.clone()).collect();
-        let stored = sqlx::query!(
-            "INSERT INTO user_attributes AS old (user_id, name, value)
-             SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[])
-             ON CONFLICT (user_id, name) DO UPDATE SET value = excluded.value WHERE old.value <> excluded.value
-             RETURNING user_id, name",
-            &user_ids,
-            &names,
-            &values,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
+        let outcomes = set_attributes_in(&mut tx, entries).await?;
         tx.commit().await?;
-        let mut outcomes = vec![LoadOutcome::Merged; entries.len()];
-        for row in stored {
-            outcomes[last[&(row.user_id, row.name.as_str())]] = LoadOutcome::Stored;
-        }
         Ok(outcomes)
     })
     .await
+}
+
+/// Does the same as [`set_attributes`], in a transaction of the caller.
+pub(in crate::store) async fn set_attributes_in(
+    connection: &mut Connection,
+    entries: &[AttributeLoad],
+) -> Result<Vec<LoadOutcome>, StoreError> {
+    let users = ids::ensure_users(connection, entries.iter().map(|entry| entry.user.as_str())).await?;
+    let mut last: BTreeMap<(i64, &str), usize> = BTreeMap::new();
+    for (position, entry) in entries.iter().enumerate() {
+        last.insert((users.key(entry.user.as_str()), entry.name.as_str()), position);
+    }
+    let user_ids: Vec<i64> = last.keys().map(|key| key.0).collect();
+    let names: Vec<String> = last.keys().map(|key| key.1.to_owned()).collect();
+    let values: Vec<String> = last.values().map(|&position| entries[position].value.clone()).collect();
+    let stored = sqlx::query!(
+        "INSERT INTO user_attributes AS old (user_id, name, value)
+         SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[])
+         ON CONFLICT (user_id, name) DO UPDATE SET value = excluded.value WHERE old.value <> excluded.value
+         RETURNING user_id, name",
+        &user_ids,
+        &names,
+        &values,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut outcomes = vec![LoadOutcome::Merged; entries.len()];
+    for row in stored {
+        outcomes[last[&(row.user_id, row.name.as_str())]] = LoadOutcome::Stored;
+    }
+    Ok(outcomes)
 }
 
 /// Raises the revision of the definitions if any has changed, and commits.

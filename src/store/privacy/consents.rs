@@ -1,7 +1,5 @@
 //! Stores the decisions of users about the use of their data: all of them, and which are in force.
 
-use std::collections::HashSet;
-
 use domain::consent::{ConsentDecision, ConsentInForce};
 use domain::id::UserId;
 use domain::time::{EventTime, Timestamp};
@@ -89,7 +87,7 @@ async fn set_in(connection: &mut Connection, decisions: &[ConsentDecision]) -> R
 
 /// Creates unknown users, and keeps other transactions from deciding about all of them until this one ends: a reservation
 /// takes the same lock.
-async fn lock_users<'a>(
+pub(super) async fn lock_users<'a>(
     connection: &mut Connection,
     users: impl Iterator<Item = &'a UserId> + Clone,
 ) -> Result<Keys, StoreError> {
@@ -132,53 +130,4 @@ pub async fn get(pool: &Pool, user: &UserId) -> Result<Option<Vec<ConsentInForce
         });
     }
     Ok(Some(in_force))
-}
-
-/// Suppresses users in one transaction: nothing is offered to them any longer, whatever they consent to. Each comes with
-/// the reason, of which the last one is kept. Creates unknown users. Returns the outcome of each.
-///
-/// # Errors
-/// After an error nothing is stored.
-pub async fn suppress(pool: &Pool, suppressions: &[(UserId, String)]) -> Result<Vec<WriteOutcome>, StoreError> {
-    pool.write(|mut tx| async move {
-        let outcomes = suppress_in(&mut tx, suppressions).await?;
-        tx.commit().await?;
-        Ok(outcomes)
-    })
-    .await
-}
-
-async fn suppress_in(
-    connection: &mut Connection,
-    suppressions: &[(UserId, String)],
-) -> Result<Vec<WriteOutcome>, StoreError> {
-    let users = lock_users(connection, suppressions.iter().map(|(user, _)| user)).await?;
-    let user_ids: Vec<i64> = suppressions.iter().map(|(user, _)| users.key(user.as_str())).collect();
-    let reasons: Vec<String> = suppressions.iter().map(|(_, reason)| reason.clone()).collect();
-    let stored = sqlx::query_scalar!(
-        r#"WITH stored AS (
-               INSERT INTO suppressions AS old (user_id, reason)
-               SELECT DISTINCT ON (user_id) user_id, reason
-               FROM UNNEST($1::bigint[], $2::text[]) WITH ORDINALITY AS told (user_id, reason, position)
-               ORDER BY user_id, position DESC
-               ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason WHERE old.reason <> excluded.reason
-               RETURNING user_id
-           ), logged AS (
-               INSERT INTO changes (user_id) SELECT user_id FROM stored
-           )
-           SELECT user_id AS "user_id!" FROM stored"#,
-        &user_ids,
-        &reasons,
-    )
-    .fetch_all(connection)
-    .await?;
-    let stored: HashSet<i64> = stored.into_iter().collect();
-    let mut outcomes = vec![WriteOutcome::Merged; suppressions.len()];
-    let mut seen = HashSet::new();
-    for (position, user_id) in user_ids.iter().enumerate().rev() {
-        if seen.insert(user_id) && stored.contains(user_id) {
-            outcomes[position] = WriteOutcome::Stored;
-        }
-    }
-    Ok(outcomes)
 }

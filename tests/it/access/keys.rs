@@ -48,7 +48,18 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "CouponService/ConfirmRedemption"
         | "CouponService/ReleaseReservation"
         | "CouponService/RollbackRedemption" => &["service"],
-        "PrivacyService/SetConsent" | "PrivacyService/GetConsent" => &["service", "operator"],
+        "PrivacyService/SetConsent"
+        | "PrivacyService/GetConsent"
+        | "PrivacyService/UpsertSuppressions"
+        | "PrivacyService/ListSuppressions"
+        | "CatalogService/ListUserAttributes" => &["service", "operator"],
+        "PrivacyService/DeleteSuppressions" => &["operator"],
+        "CatalogService/UpsertUserAttributes" | "CatalogService/DeleteUserAttributes" => {
+            &["service", "ingest", "operator"]
+        }
+        "CampaignService/UpsertAssignments" | "CampaignService/DeleteAssignments" => {
+            &["ingest", "marketer", "operator"]
+        }
         "CouponService/StreamCouponTargets" | "RecommendationService/ListItemAudience" => &["marketer", "operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"

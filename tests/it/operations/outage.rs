@@ -11,18 +11,21 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, CampaignSpec, CampaignState, CheckEligibilityRequest, ConfirmRedemptionRequest,
-    ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, DeleteRatingRequest, Discount,
+    ActivateSnapshotRequest, AssignmentKey, CampaignSpec, CampaignState, CheckEligibilityRequest,
+    ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
+    DeleteAssignmentsRequest, DeleteRatingRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
     GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
     GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest,
-    IngestRatingsRequest, Item, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
-    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
-    ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
-    ListUserCouponsRequest, Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest,
-    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
-    SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest, UpdateCouponRequest,
-    UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest, discount, list_purchases_request,
-    list_ratings_request,
+    IngestRatingsRequest, Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest,
+    ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
+    ListRedemptionsRequest, ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest,
+    ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant,
+    PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
+    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
+    SetConsentRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
+    UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
+    list_purchases_request, list_ratings_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -344,6 +347,7 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         purchase_calls(caller),
         campaign_calls(caller),
         campaign_coupon_calls(caller),
+        assignment_calls(caller),
         coupon_calls(caller),
         redemption_calls(caller),
         privacy_calls(caller),
@@ -369,6 +373,24 @@ fn catalog_calls(caller: &Caller) -> Calls {
         call!(caller.catalog.get_item(GetItemRequest { item_id: item(0) })),
         call!(caller.catalog.list_items(ListItemsRequest::default())),
         call!(caller.catalog.list_categories(ListCategoriesRequest::default())),
+        call!(
+            caller
+                .catalog
+                .list_user_attributes(ListUserAttributesRequest::default())
+        ),
+        call!(caller.catalog.upsert_user_attributes(UpsertUserAttributesRequest {
+            attributes: vec![UserAttribute {
+                user_id: user(9),
+                name: "town".to_owned(),
+                value: "Ely".to_owned(),
+            }],
+        })),
+        call!(caller.catalog.delete_user_attributes(DeleteUserAttributesRequest {
+            attributes: vec![UserAttributeKey {
+                user_id: user(9),
+                name: "no such attribute".to_owned(),
+            }],
+        })),
     ]
 }
 
@@ -501,6 +523,28 @@ fn campaign_coupon_calls(caller: &Caller) -> Calls {
     ]
 }
 
+fn assignment_calls(caller: &Caller) -> Calls {
+    let assignments = || {
+        vec![AssignmentKey {
+            campaign_id: CAMPAIGN.to_owned(),
+            user_id: user(9),
+        }]
+    };
+    let list = ListAssignmentsRequest {
+        campaign_id: CAMPAIGN.to_owned(),
+        ..ListAssignmentsRequest::default()
+    };
+    vec![
+        call!(caller.campaigns.upsert_assignments(UpsertAssignmentsRequest {
+            assignments: assignments(),
+        })),
+        call!(caller.campaigns.delete_assignments(DeleteAssignmentsRequest {
+            assignments: assignments(),
+        })),
+        call!(caller.campaigns.list_assignments(list)),
+    ]
+}
+
 fn coupon_calls(caller: &Caller) -> Calls {
     let check = CheckEligibilityRequest {
         user_id: user(0),
@@ -571,6 +615,18 @@ fn privacy_calls(caller: &Caller) -> Calls {
     };
     vec![
         call!(caller.privacy.set_consent(set)),
+        call!(caller.privacy.upsert_suppressions(UpsertSuppressionsRequest {
+            suppressions: vec![UserSuppression {
+                user_id: "somebody else".to_owned(),
+                reason: String::new(),
+            }],
+        })),
+        call!(caller.privacy.delete_suppressions(DeleteSuppressionsRequest {
+            suppressions: vec![SuppressionKey {
+                user_id: "nobody".to_owned(),
+            }],
+        })),
+        call!(caller.privacy.list_suppressions(ListSuppressionsRequest::default())),
         call!(caller.privacy.get_consent(GetConsentRequest { user_id: user(0) })),
     ]
 }

@@ -25,7 +25,7 @@ use self::dynamic::{DynamicClient, changed, method_name, methods, paths};
 use self::page_tokens::tokens;
 use crate::support::answers::{assert_invalid, assert_nothing_internal, assert_status};
 use crate::support::coupons::CouponClient;
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{TestDatabase, execute};
 use crate::support::program::{Server, succeed};
 use crate::support::times::at;
 
@@ -41,6 +41,7 @@ async fn serve() -> (TestDatabase, Server) {
         }
         create_campaigns_and_coupons(&server).await;
         redeem_twice(&server).await;
+        write_people(&database).await;
         // A database with connections cannot be copied.
         server.drain().await;
         database
@@ -113,6 +114,21 @@ async fn create_campaigns_and_coupons(server: &Server) {
         let request = CreateCouponRequest { coupon: Some(coupon) };
         campaigns.create_coupon(request).await.unwrap();
     }
+}
+
+/// Writes two attributes of user a, two assignments to each campaign, and two suppressions.
+async fn write_people(database: &TestDatabase) {
+    execute(
+        &mut database.connect().await,
+        "INSERT INTO users (external_id) VALUES ('suppressed 1'), ('suppressed 2');
+         INSERT INTO user_attributes (user_id, name, value)
+         SELECT id, name, 'Ely' FROM users, unnest(ARRAY['town', 'birthplace']) AS name WHERE external_id = 'a';
+         INSERT INTO assignments (campaign_id, user_id)
+         SELECT campaigns.id, users.id FROM campaigns, users WHERE users.external_id IN ('a', 'b');
+         INSERT INTO suppressions (user_id) SELECT id FROM users WHERE external_id LIKE 'suppressed%';
+         INSERT INTO changes (user_id) SELECT user_id FROM suppressions",
+    )
+    .await;
 }
 
 /// Redeems coupon c for user a two times, in order o.

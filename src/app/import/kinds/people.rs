@@ -8,7 +8,7 @@ use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, AssignmentLoad, AttributeLoad};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use crate::store::privacy::consents;
+use crate::store::privacy::{consents, suppressions};
 use domain::consent::{ConsentDecision, Purpose};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, UserId};
@@ -179,6 +179,6 @@ impl RecordKind for Suppressions {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[(UserId, String)]) -> Result<Written, StoreError> {
-        Ok(consents::suppress(pool, values).await?.into())
+        Ok(suppressions::suppress(pool, values).await?.into())
     }
 }

@@ -99,9 +99,17 @@ impl Case {
 
     /// Whether the field is within an entry of a batch. Entries are refused one by one.
     pub fn is_in_batch(&self) -> bool {
-        ["merchants[].", "items[].", "ratings[].", "lines[]."]
-            .iter()
-            .any(|entry| self.field.starts_with(entry))
+        [
+            "merchants[].",
+            "items[].",
+            "ratings[].",
+            "lines[].",
+            "attributes[].",
+            "assignments[].",
+            "suppressions[].",
+        ]
+        .iter()
+        .any(|entry| self.field.starts_with(entry))
     }
 }
 
@@ -207,7 +215,7 @@ pub(super) fn names(field: &str, least: usize, most: usize) -> Case {
 }
 
 /// The entries of a batch. A message of a stream may have none.
-fn entries(field: &str, is_stream: bool) -> Case {
+pub(super) fn entries(field: &str, is_stream: bool) -> Case {
     let case = Case::free(field)
         .bad("BATCH_SIZE_OUT_OF_RANGE", [Change::Times(1_001)])
         .good([1, 1_000].map(Change::Times));
@@ -363,6 +371,12 @@ pub struct Tokens {
     pub snapshots: Vec<String>,
     /// The tokens of merchant acme and of all merchants.
     pub campaigns: Vec<String>,
+    /// The tokens of user a, and of all.
+    pub attributes: Vec<String>,
+    /// The tokens of campaigns k and l.
+    pub assignments: Vec<String>,
+    /// The token of all.
+    pub suppressions: Vec<String>,
     /// The tokens of campaigns k and l.
     pub coupons: Vec<String>,
     /// The tokens of the valid request, and of all.
@@ -381,6 +395,9 @@ impl Tokens {
             &self.snapshots,
             &self.campaigns,
             &self.coupons,
+            &self.attributes,
+            &self.assignments,
+            &self.suppressions,
             &self.reservations,
             &self.redemptions,
         ];

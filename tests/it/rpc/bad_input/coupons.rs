@@ -1,19 +1,22 @@
 //! Bad and good values of each field of the RPCs about campaigns, coupons, consents and audiences.
 
 use likemind::grpc::proto::v1::{
-    AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity, CheckEligibilityRequest, ConfirmRedemptionRequest,
-    ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest, Discount, GetCampaignRequest,
+    AssignmentKey, AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity, CheckEligibilityRequest,
+    ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
+    DeleteAssignmentsRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount, GetCampaignRequest,
     GetConsentRequest, GetCouponRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, ItemSet,
-    ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest, ListReservationsRequest,
-    ListUserCouponsRequest, Purpose, ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, Rule,
-    Rules, Scope, SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, UpdateCampaignRequest,
-    UpdateCouponRequest, discount, rule, scope,
+    ListAssignmentsRequest, ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest,
+    ListReservationsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Purpose,
+    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, Rule, Rules, Scope,
+    SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest,
+    UpdateCouponRequest, UpsertAssignmentsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
+    UserAttribute, UserAttributeKey, UserSuppression, discount, rule, scope,
 };
 use prost_reflect::Value;
 
 use super::cases::{
-    Case, Change, Tokens, currency, encoded, enumeration, f64s, free_text, i32s, i64s, id, limit, names, optional_id,
-    required, text, texts, time,
+    Case, Change, Tokens, currency, encoded, entries, enumeration, f64s, free_text, i32s, i64s, id, limit, names,
+    optional_id, required, text, texts, time,
 };
 
 use crate::support::times::at;
@@ -23,6 +26,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
     campaign_cases(method, tokens)
         .or_else(|| coupon_cases(method))
         .or_else(|| record_cases(method, tokens))
+        .or_else(|| people_cases(method, tokens))
         .or_else(|| privacy_cases(method))
         .or_else(|| match method {
             "RecommendationService/ListItemAudience" => Some(vec![id("item_id"), limit()]),
@@ -160,6 +164,61 @@ fn records(event: &str, states: &str, last: i32) -> Vec<Case> {
         );
     }
     cases
+}
+
+fn people_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
+    let given = |field: &str| free_text(field).without(&text("")).bad("MISSING", [text("")]);
+    Some(match method {
+        "CatalogService/UpsertUserAttributes" => vec![
+            entries("attributes", false),
+            id("attributes[].user_id"),
+            given("attributes[].name"),
+            given("attributes[].value"),
+        ],
+        "CatalogService/DeleteUserAttributes" => vec![
+            entries("attributes", false),
+            id("attributes[].user_id"),
+            given("attributes[].name"),
+        ],
+        "CatalogService/ListUserAttributes" => {
+            let mut cases = tokens.page(&tokens.attributes[0]);
+            cases.extend([
+                id("user_id").or_absent(),
+                given("name").or_absent(),
+                given("value").or_absent(),
+            ]);
+            cases
+        }
+        "CampaignService/UpsertAssignments" | "CampaignService/DeleteAssignments" => vec![
+            entries("assignments", false),
+            malformed_id("assignments[].campaign_id").good([text("k"), text("l")]),
+            id("assignments[].user_id"),
+        ],
+        "CampaignService/ListAssignments" => {
+            let mut cases = tokens.page(&tokens.assignments[0]);
+            cases.extend([id("campaign_id"), id("user_id").or_absent()]);
+            cases
+        }
+        "PrivacyService/UpsertSuppressions" => vec![
+            entries("suppressions", false),
+            id("suppressions[].user_id"),
+            free_text("suppressions[].reason"),
+        ],
+        "PrivacyService/DeleteSuppressions" => vec![entries("suppressions", false), id("suppressions[].user_id")],
+        "PrivacyService/ListSuppressions" => {
+            let mut cases = tokens.page(&tokens.suppressions[0]);
+            cases.push(id("user_id").or_absent());
+            cases
+        }
+        _ => return None,
+    })
+}
+
+/// An id of something that must exist: well-formed ids of what does not exist are neither good nor malformed.
+fn malformed_id(field: &str) -> Case {
+    let mut case = id(field);
+    case.good.clear();
+    case
 }
 
 fn privacy_cases(method: &str) -> Option<Vec<Case>> {
@@ -372,6 +431,7 @@ pub fn valid_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         .or_else(|| coupon_requests(method))
         .or_else(|| privacy_requests(method))
         .or_else(|| audience_requests(method))
+        .or_else(|| people_requests(method))
 }
 
 fn campaign_requests(method: &str) -> Option<Vec<Vec<u8>>> {
@@ -495,6 +555,85 @@ fn privacy_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         })],
         _ => return None,
     })
+}
+
+fn people_requests(method: &str) -> Option<Vec<Vec<u8>>> {
+    let attribute = |user: &str| UserAttribute {
+        user_id: user.to_owned(),
+        name: "town".to_owned(),
+        value: "Ely".to_owned(),
+    };
+    let attribute_key = |user: &str| UserAttributeKey {
+        user_id: user.to_owned(),
+        name: "no such attribute".to_owned(),
+    };
+    let assignment = |user: &str| AssignmentKey {
+        campaign_id: "k".to_owned(),
+        user_id: user.to_owned(),
+    };
+    Some(match method {
+        "CatalogService/UpsertUserAttributes" => vec![encoded(UpsertUserAttributesRequest {
+            attributes: ["a", "b"].map(attribute).to_vec(),
+        })],
+        "CatalogService/DeleteUserAttributes" => vec![encoded(DeleteUserAttributesRequest {
+            attributes: ["a", "b"].map(attribute_key).to_vec(),
+        })],
+        "CatalogService/ListUserAttributes" => vec![encoded(a_list_of_attributes())],
+        "CampaignService/UpsertAssignments" => vec![encoded(UpsertAssignmentsRequest {
+            assignments: ["a", "b"].map(assignment).to_vec(),
+        })],
+        "CampaignService/DeleteAssignments" => vec![encoded(DeleteAssignmentsRequest {
+            assignments: ["nobody", "no one"].map(assignment).to_vec(),
+        })],
+        "CampaignService/ListAssignments" => vec![encoded(a_list_of_assignments("k"))],
+        "PrivacyService/UpsertSuppressions" => vec![encoded(UpsertSuppressionsRequest {
+            suppressions: ["suppressed 1", "suppressed 2"]
+                .map(|user| UserSuppression {
+                    user_id: user.to_owned(),
+                    reason: "a form".to_owned(),
+                })
+                .to_vec(),
+        })],
+        "PrivacyService/DeleteSuppressions" => vec![encoded(DeleteSuppressionsRequest {
+            suppressions: ["nobody", "no one"]
+                .map(|user| SuppressionKey {
+                    user_id: user.to_owned(),
+                })
+                .to_vec(),
+        })],
+        "PrivacyService/ListSuppressions" => vec![encoded(a_list_of_suppressions())],
+        _ => return None,
+    })
+}
+
+/// Lists the attributes of user a, one a page.
+pub fn a_list_of_attributes() -> ListUserAttributesRequest {
+    ListUserAttributesRequest {
+        user_id: Some("a".to_owned()),
+        name: None,
+        value: Some("Ely".to_owned()),
+        page_size: 1,
+        page_token: String::new(),
+    }
+}
+
+/// Lists the users who are assigned to `campaign`, one a page.
+pub fn a_list_of_assignments(campaign: &str) -> ListAssignmentsRequest {
+    ListAssignmentsRequest {
+        campaign_id: campaign.to_owned(),
+        user_id: None,
+        page_size: 1,
+        page_token: String::new(),
+    }
+}
+
+/// Lists the suppressed users, one a page.
+pub fn a_list_of_suppressions() -> ListSuppressionsRequest {
+    ListSuppressionsRequest {
+        user_id: None,
+        page_size: 1,
+        page_token: String::new(),
+    }
 }
 
 fn audience_requests(method: &str) -> Option<Vec<Vec<u8>>> {

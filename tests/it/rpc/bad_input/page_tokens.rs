@@ -6,16 +6,19 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use likemind::grpc::proto::v1::{
     ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListRedemptionsRequest, ListReservationsRequest, ListSnapshotsRequest, list_purchases_request,
-    list_ratings_request,
+    ListRatingsRequest, ListRedemptionsRequest, ListReservationsRequest, ListSnapshotsRequest,
+    ListUserAttributesRequest, list_purchases_request, list_ratings_request,
 };
 use serde_json::{Value, json};
 use tonic::Status;
 
 use super::cases::Tokens;
-use super::coupons::{a_list_of_redemptions, a_list_of_reservations};
+use super::coupons::{
+    a_list_of_assignments, a_list_of_attributes, a_list_of_redemptions, a_list_of_reservations, a_list_of_suppressions,
+};
 use super::{assert_serves, serve};
 use crate::support::answers::assert_invalid;
+use crate::support::caller::Caller;
 use crate::support::coupons::CouponClient;
 use crate::support::program::Server;
 
@@ -69,6 +72,23 @@ async fn reservations_token(server: &Server, request: ListReservationsRequest) -
 async fn redemptions_token(server: &Server, request: ListRedemptionsRequest) -> String {
     let client = CouponClient::of(server).await;
     let answer = client.rpc.clone().list_redemptions(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn attributes_token(server: &Server, request: ListUserAttributesRequest) -> String {
+    let answer = server.catalog().await.list_user_attributes(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn assignments_token(server: &Server, campaign: &str) -> String {
+    let request = a_list_of_assignments(campaign);
+    let answer = server.campaigns().await.list_assignments(request).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn suppressions_token(server: &Server) -> String {
+    let mut client = Caller::of(server).await.privacy;
+    let answer = client.list_suppressions(a_list_of_suppressions()).await;
     answer.unwrap().into_inner().next_page_token
 }
 
@@ -152,6 +172,22 @@ pub async fn tokens(server: &Server) -> Tokens {
             )
             .await,
         ],
+        attributes: vec![
+            attributes_token(server, a_list_of_attributes()).await,
+            attributes_token(
+                server,
+                ListUserAttributesRequest {
+                    page_size: 1,
+                    ..ListUserAttributesRequest::default()
+                },
+            )
+            .await,
+        ],
+        assignments: vec![
+            assignments_token(server, "k").await,
+            assignments_token(server, "l").await,
+        ],
+        suppressions: vec![suppressions_token(server).await],
         snapshots: vec![snapshots_token(server).await],
     };
     assert!(tokens.all().all(|token| !token.is_empty()), "{tokens:?}");

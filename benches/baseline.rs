@@ -14,7 +14,8 @@ use likemind::grpc::proto::v1::recommendation_service_server::{RecommendationSer
 use likemind::grpc::proto::v1::{
     Fallback, ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
     ListSimilarUsersRequest, ListSimilarUsersResponse, Personalization, PredictRatingsRequest, PredictRatingsResponse,
-    PredictedRating, Prediction, RecommendRequest, RecommendResponse, RecommendedItem, prediction,
+    PredictedRating, Prediction, RecommendRequest, RecommendResponse, RecommendedItem, StreamAudienceRequest,
+    StreamAudienceResponse, prediction,
 };
 use likemind::grpc::threads;
 use tokio::net::TcpListener;
@@ -34,6 +35,15 @@ struct Constant {
 
 #[tonic::async_trait]
 impl RecommendationService for Constant {
+    type StreamAudienceStream = tokio_stream::Empty<Result<StreamAudienceResponse, Status>>;
+
+    async fn stream_audience(
+        &self,
+        _: Request<StreamAudienceRequest>,
+    ) -> Result<Response<Self::StreamAudienceStream>, Status> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
+
     async fn predict_ratings(
         &self,
         request: Request<Encoded<PredictRatingsRequest>>,

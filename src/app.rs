@@ -1,6 +1,7 @@
 //! Use cases that need more than one of the layers below: they fetch data, call pure functions and store the result.
 
 pub mod activation;
+pub mod audience;
 pub mod eligibility;
 pub mod evaluate;
 pub mod import;

@@ -26,6 +26,7 @@ pub mod rating;
 pub mod recommendation;
 mod request_limits;
 mod routes;
+mod row_stream;
 pub mod server;
 pub mod status;
 pub mod threads;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::live::{Live, ServingStatus};
 use crate::store::coupons::audience::{
-    self, AudienceQuery, AudienceRead, Conflicts, ListedRows, Listing, OfferKeys, Recheck,
+    self, AudienceQuery, AudienceRead, Conflicts, ListedRows, Listing, ListingKind, OfferKeys, Recheck,
 };
 use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
@@ -35,13 +35,13 @@ use recommender::snapshot::view::View;
 use super::eligibility::reader;
 
 /// The size of the first batch, small so that the first row comes soon. Each batch is twice as long as the one before.
-const FIRST_BATCH: usize = 64;
-const MAX_BATCH: usize = 1_024;
+pub(super) const FIRST_BATCH: usize = 64;
+pub(super) const MAX_BATCH: usize = 1_024;
 /// The remaining rows of a batch are checked again after this time.
-const MAX_CHECK_AGE: Duration = Duration::from_secs(1);
+pub(super) const MAX_CHECK_AGE: Duration = Duration::from_secs(1);
 
 /// Limits how many audiences are assessed at the same time, since each takes two connections and all cores.
-static ASSESSMENTS: Semaphore = Semaphore::const_new(2);
+pub(super) static ASSESSMENTS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Debug, Clone)]
 pub struct TargetsRequest {
@@ -221,7 +221,8 @@ impl Targets {
     async fn log(&self, rows: ListedRows) -> Result<(), StoreError> {
         let listing = Listing {
             actor: &self.request.caller.name,
-            coupon: &self.request.coupon,
+            kind: ListingKind::Targets,
+            subject: self.request.coupon.as_str(),
             note: if self.request.preview { "preview" } else { "" },
             rows,
             snapshot_version: self.header.snapshot_version,

@@ -76,3 +76,33 @@ impl From<Money> for v1::Money {
 pub fn required<T>(field: &str, value: Option<T>) -> Result<T, InvalidField> {
     value.ok_or_else(|| InvalidField::new(field, "MISSING", "must be given"))
 }
+
+/// Returns the most rows that a stream may have; `None` for all.
+///
+/// # Errors
+/// `LIMIT_OUT_OF_RANGE` naming `limit`.
+pub fn row_limit(limit: i64) -> Result<Option<u64>, InvalidField> {
+    match u64::try_from(limit) {
+        Ok(0) => Ok(None),
+        Ok(limit) => Ok(Some(limit)),
+        Err(_) => Err(InvalidField::new(
+            "limit",
+            "LIMIT_OUT_OF_RANGE",
+            format!("must be 0 or more (0 means all), is {limit}"),
+        )),
+    }
+}
+
+/// # Errors
+/// `OUT_OF_RANGE` naming `field` unless the score is finite.
+pub fn score(field: &str, score: Option<f64>) -> Result<Option<f64>, InvalidField> {
+    match score {
+        Some(score) if !score.is_finite() => Err(InvalidField::new(
+            field,
+            "OUT_OF_RANGE",
+            format!("must be finite, is {score}"),
+        )),
+        // Makes 0 of -0, so that a page token holds for both.
+        score => Ok(score.map(|score| score + 0.0)),
+    }
+}

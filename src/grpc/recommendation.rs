@@ -1,6 +1,7 @@
 //! RecommendationService, which answers from memory.
 
 mod answers;
+mod audience;
 mod convert;
 mod work;
 
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use crate::app::audience::Audience;
 use crate::live::Live;
+use crate::store::postgres::pool::Pool;
+use domain::consent::PrivacyOptions;
 use domain::rating::RatingScale;
 use recommender::prediction;
 use recommender::ranking::audience::item_audience;
@@ -19,14 +23,15 @@ use recommender::ranking::similar::{similar_items, similar_users};
 use recommender::snapshot::view::{StampedState, View};
 
 use self::answers::AnswerCache;
+use self::audience::AudienceStream;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
-use super::caller::caller;
+use super::caller::{caller, stream_authorization};
 use super::encoded_rpc::Encoded;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
     ListItemAudienceRequest, ListItemAudienceResponse, ListSimilarItemsRequest, ListSimilarItemsResponse,
     ListSimilarUsersRequest, ListSimilarUsersResponse, PredictRatingsRequest, PredictRatingsResponse, RecommendRequest,
-    RecommendResponse,
+    RecommendResponse, StreamAudienceRequest,
 };
 use super::request_limits::Bounded;
 use super::{cpu_pool, message_size, status};
@@ -44,6 +49,8 @@ thread_local! {
 }
 
 pub struct RecommendationHandler {
+    pool: Pool,
+    privacy: PrivacyOptions,
     live: Live,
     scale: RatingScale,
     predictions: AnswerCache,
@@ -53,8 +60,10 @@ pub struct RecommendationHandler {
 impl RecommendationHandler {
     /// `answer_cache_bytes`: the bound of both caches together. Predictions get a quarter of it: they cost less, and there are
     /// so many of them that in one cache they would evict recommendations before these are requested again.
-    pub fn new(live: Live, scale: RatingScale, answer_cache_bytes: usize) -> Self {
+    pub fn new(pool: Pool, live: Live, scale: RatingScale, privacy: PrivacyOptions, answer_cache_bytes: usize) -> Self {
         Self {
+            pool,
+            privacy,
             live,
             scale,
             predictions: AnswerCache::new(
@@ -127,6 +136,19 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 
 #[tonic::async_trait]
 impl RecommendationService for RecommendationHandler {
+    type StreamAudienceStream = AudienceStream;
+
+    async fn stream_audience(
+        &self,
+        request: Request<StreamAudienceRequest>,
+    ) -> Result<Response<AudienceStream>, Status> {
+        let (caller, authorization) = (caller(&request)?, stream_authorization(&request)?);
+        let (request, rows) = audience::convert::request(request.into_inner(), caller)?;
+        let audience = Audience::open(&self.pool, &self.live, self.privacy, request).await?;
+        let rows = rows.build(audience.header());
+        Ok(Response::new(audience::stream(audience, rows, authorization)))
+    }
+
     async fn predict_ratings(
         &self,
         request: Request<Encoded<PredictRatingsRequest>>,

@@ -244,10 +244,10 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         privacy: policy.privacy,
     };
     let model = ModelHandler {
-        pool,
+        pool: pool.clone(),
         live: live.clone(),
     };
-    let recommendation = RecommendationHandler::new(live, scale, options.answer_cache_bytes);
+    let recommendation = RecommendationHandler::new(pool, live, scale, policy.privacy, options.answer_cache_bytes);
     let routes = add!(routes, RecommendationServiceServer, recommendation, limit);
     let routes = add!(routes, CouponServiceServer, coupon, limit);
     let routes = add!(routes, RatingServiceServer, rating, limit);

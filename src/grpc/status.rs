@@ -11,6 +11,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::admission::key_limits::Overuse;
 use crate::admission::refusal::Refusal;
 use crate::app::activation::ActivationError;
+use crate::app::audience::AudienceError;
 use crate::app::eligibility::EligibilityError;
 use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
@@ -323,6 +324,23 @@ impl From<ActivationError> for Status {
             ActivationError::Unusable { .. } => {
                 with_reason(Code::FailedPrecondition, "SNAPSHOT_UNUSABLE", message, None)
             }
+        }
+    }
+}
+
+impl From<AudienceError> for Status {
+    fn from(error: AudienceError) -> Self {
+        let message = error.to_string();
+        match error {
+            AudienceError::UnknownItem(_) => not_found("ITEM_NOT_FOUND", message),
+            AudienceError::UnknownCategory(_) => not_found("CATEGORY_NOT_FOUND", message),
+            AudienceError::NoSnapshot(serving) => no_snapshot(&serving),
+            AudienceError::SnapshotGone { .. } => with_reason(Code::Aborted, "PAGE_SNAPSHOT_GONE", message, None),
+            AudienceError::Panicked => {
+                tracing::error!("the audience of an item or category could not be ranked");
+                internal()
+            }
+            AudienceError::Store(error) => error.into(),
         }
     }
 }

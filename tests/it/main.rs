@@ -41,6 +41,7 @@ mod rpc {
 
 /// Campaigns and coupons, from their definition to their lift.
 mod coupons {
+    mod audience;
     mod campaign_lift;
     mod campaigns;
     mod coupon_definitions;

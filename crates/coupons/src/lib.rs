@@ -1,6 +1,7 @@
 //! Coupons: eligibility, targeting, propensity, holdout and lift.
 
 pub mod affinity;
+pub mod audience;
 pub mod backtest;
 pub mod cart;
 pub mod eligibility;

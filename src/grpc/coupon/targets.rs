@@ -13,6 +13,7 @@ use tracing::Instrument;
 use crate::admission::StreamAuthorization;
 use crate::app::targets::Targets;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
+use crate::grpc::row_stream::{self, WAITING_ROWS};
 use crate::grpc::status;
 use crate::store::error::StoreError;
 use domain::error::chain;
@@ -20,11 +21,6 @@ use domain::error::chain;
 use self::convert::Rows;
 
 pub type TargetsStream = ReceiverStream<Result<StreamCouponTargetsResponse, Status>>;
-
-/// Most rows that wait for the transport, few enough that each was checked not long before it leaves.
-const WAITING_ROWS: usize = 32;
-/// How often the key of a client that takes no rows is checked.
-const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Streams the header and the rows for as long as `authorization` holds, and until `ends`.
 pub fn stream(
@@ -78,23 +74,15 @@ async fn send_all(
     sender: &Sender<Result<StreamCouponTargetsResponse, Status>>,
 ) -> Result<(), Status> {
     let mut header = Some(rows.header(targets.header()));
-    loop {
-        // A row is chosen only when there is room for it.
-        let permit = loop {
-            match tokio::time::timeout(KEY_CHECK_INTERVAL, sender.reserve()).await {
-                Ok(Ok(permit)) => break permit,
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => authorization.check()?,
-            }
-        };
-        authorization.check()?;
+    while let Some(room) = row_stream::room(authorization, sender).await? {
         let message = match header.take() {
             Some(header) => header,
-            None => match targets.next().await.map_err(Status::from)? {
+            None => match targets.next().await? {
                 Some(target) => rows.row(targets.snapshot(), target),
                 None => return Ok(()),
             },
         };
-        permit.send(Ok(message));
+        room.send(Ok(message));
     }
+    Ok(())
 }

@@ -37,6 +37,15 @@ struct OnDemand {
 
 #[tonic::async_trait]
 impl RecommendationService for OnDemand {
+    type StreamAudienceStream = tokio_stream::Empty<Result<v1::StreamAudienceResponse, Status>>;
+
+    async fn stream_audience(
+        &self,
+        _: tonic::Request<v1::StreamAudienceRequest>,
+    ) -> Result<tonic::Response<Self::StreamAudienceStream>, Status> {
+        Ok(tonic::Response::new(tokio_stream::empty()))
+    }
+
     async fn recommend(
         &self,
         request: tonic::Request<Encoded<v1::RecommendRequest>>,

@@ -18,6 +18,9 @@ pub(in crate::store) enum Action {
     TargetsOpened,
     /// Written at the end of the list, with the rows that did.
     TargetsListed,
+    /// Written before the first row leaves.
+    AudienceOpened,
+    AudienceListed,
     AttributesSet,
     AttributesDeleted,
     UsersAssigned,
@@ -38,6 +41,8 @@ impl Action {
             Self::PlatformHistoryWithdrawn => "PLATFORM_HISTORY_WITHDRAWN",
             Self::TargetsOpened => "TARGETS_OPENED",
             Self::TargetsListed => "TARGETS_LISTED",
+            Self::AudienceOpened => "AUDIENCE_OPENED",
+            Self::AudienceListed => "AUDIENCE_LISTED",
             Self::AttributesSet => "ATTRIBUTES_SET",
             Self::AttributesDeleted => "ATTRIBUTES_DELETED",
             Self::UsersAssigned => "USERS_ASSIGNED",

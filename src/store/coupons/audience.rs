@@ -333,6 +333,21 @@ pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Rec
     )
     .fetch_one(&mut *connection)
     .await?;
+    let users = user_states(&mut connection, ids).await?;
+    Ok(Recheck {
+        now: campaign.now,
+        state: state(&campaign.state)?,
+        window: window(campaign.starts_at, campaign.ends_at)?,
+        users,
+    })
+}
+
+/// Reads the present consents of the users with these external ids, by these ids.
+pub async fn recheck_users(pool: &Pool, ids: &[String]) -> Result<HashMap<String, UserState>, StoreError> {
+    user_states(&mut *pool.acquire().await?, ids).await
+}
+
+async fn user_states(connection: &mut Connection, ids: &[String]) -> Result<HashMap<String, UserState>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT users.id, users.external_id, suppressions.user_id IS NOT NULL AS "is_suppressed!",
                   marketing.is_granted AS "marketing?", profiling.is_granted AS "profiling?"
@@ -342,7 +357,7 @@ pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Rec
            LEFT JOIN suppressions ON suppressions.user_id = users.id"#,
         ids
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
     let users = rows.into_iter().map(|row| {
         let consents = Consents::default()
@@ -352,23 +367,28 @@ pub async fn recheck(pool: &Pool, keys: OfferKeys, ids: &[String]) -> Result<Rec
         let user_id = row.id;
         (row.external_id, UserState { user_id, consents })
     });
-    Ok(Recheck {
-        now: campaign.now,
-        state: state(&campaign.state)?,
-        window: window(campaign.starts_at, campaign.ends_at)?,
-        users: users.collect(),
-    })
+    Ok(users.collect())
 }
 
-/// A list of targets that is handed out, for the audit.
+/// A list of users that is handed out, for the audit.
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a> {
     /// The caller who gets it.
     pub actor: &'a str,
-    pub coupon: &'a CouponId,
+    pub kind: ListingKind,
+    /// The coupon, or the item or category that is advertised.
+    pub subject: &'a str,
     pub note: &'a str,
     pub rows: ListedRows,
     pub snapshot_version: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListingKind {
+    /// The targets of a coupon.
+    Targets,
+    /// The audience of an item or a category.
+    Audience,
 }
 
 /// The number of rows of a list.
@@ -380,16 +400,18 @@ pub enum ListedRows {
     Sent(u64),
 }
 
-/// Records in the audit that targets are listed.
+/// Records in the audit that users are listed.
 pub async fn log_listing(pool: &Pool, listing: Listing<'_>) -> Result<(), StoreError> {
-    let (action, rows) = match listing.rows {
-        ListedRows::AtMost(rows) => (Action::TargetsOpened, rows),
-        ListedRows::Sent(rows) => (Action::TargetsListed, rows),
+    let (action, rows) = match (listing.kind, listing.rows) {
+        (ListingKind::Targets, ListedRows::AtMost(rows)) => (Action::TargetsOpened, rows),
+        (ListingKind::Targets, ListedRows::Sent(rows)) => (Action::TargetsListed, rows),
+        (ListingKind::Audience, ListedRows::AtMost(rows)) => (Action::AudienceOpened, rows),
+        (ListingKind::Audience, ListedRows::Sent(rows)) => (Action::AudienceListed, rows),
     };
     let entry = audit::Entry {
         actor: listing.actor,
         action,
-        subject: listing.coupon.as_str(),
+        subject: listing.subject,
         note: listing.note,
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         snapshot_version: Some(listing.snapshot_version),

@@ -60,7 +60,9 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "CampaignService/UpsertAssignments" | "CampaignService/DeleteAssignments" => {
             &["ingest", "marketer", "operator"]
         }
-        "CouponService/StreamCouponTargets" | "RecommendationService/ListItemAudience" => &["marketer", "operator"],
+        "CouponService/StreamCouponTargets"
+        | "RecommendationService/ListItemAudience"
+        | "RecommendationService/StreamAudience" => &["marketer", "operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
         | "ModelService/ListSnapshots"

@@ -22,10 +22,10 @@ use likemind::grpc::proto::v1::{
     ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant,
     PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
     ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
-    SetConsentRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
-    UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest,
+    UpdateCouponRequest, UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
     UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
-    list_purchases_request, list_ratings_request,
+    list_purchases_request, list_ratings_request, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -348,6 +348,7 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         campaign_calls(caller),
         campaign_coupon_calls(caller),
         assignment_calls(caller),
+        audience_calls(caller),
         coupon_calls(caller),
         redemption_calls(caller),
         privacy_calls(caller),
@@ -543,6 +544,14 @@ fn assignment_calls(caller: &Caller) -> Calls {
         })),
         call!(caller.campaigns.list_assignments(list)),
     ]
+}
+
+fn audience_calls(caller: &Caller) -> Calls {
+    let request = StreamAudienceRequest {
+        of: Some(stream_audience_request::Of::ItemId(item(1))),
+        ..StreamAudienceRequest::default()
+    };
+    vec![call!(caller.recommendations.stream_audience(request))]
 }
 
 fn coupon_calls(caller: &Caller) -> Calls {

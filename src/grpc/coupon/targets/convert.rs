@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use crate::app::targets::{Header, Position, Target, TargetsRequest};
+use crate::grpc::convert::{row_limit, score};
 use crate::grpc::coupon::convert::code;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
@@ -63,8 +64,8 @@ pub fn request(
 ) -> Result<(TargetsRequest, RowsBuilder), Status> {
     let mut violations = Violations::default();
     let coupon = violations.check(CouponId::new(request.coupon_id));
-    let limit = violations.check(limit(request.limit));
-    let min_score = violations.check(min_score(request.min_score));
+    let limit = violations.check(row_limit(request.limit));
+    let min_score = violations.check(score("min_score", request.min_score));
     let by = violations.check(by(request.by));
     let Some((((coupon, limit), min_score), by)) = coupon.zip(limit).zip(min_score).zip(by) else {
         return violations.finish(None);
@@ -109,30 +110,6 @@ impl RowsBuilder {
             token_key: self.token_key,
             version: header.snapshot_version,
         }
-    }
-}
-
-fn limit(limit: i64) -> Result<Option<u64>, InvalidField> {
-    match u64::try_from(limit) {
-        Ok(0) => Ok(None),
-        Ok(limit) => Ok(Some(limit)),
-        Err(_) => Err(InvalidField::new(
-            "limit",
-            "LIMIT_OUT_OF_RANGE",
-            format!("must be 0 or more (0 means all), is {limit}"),
-        )),
-    }
-}
-
-fn min_score(min_score: Option<f64>) -> Result<Option<f64>, InvalidField> {
-    match min_score {
-        Some(score) if !score.is_finite() => Err(InvalidField::new(
-            "min_score",
-            "OUT_OF_RANGE",
-            format!("must be finite, is {score}"),
-        )),
-        // Makes 0 of -0, so that a page token holds for both.
-        score => Ok(score.map(|score| score + 0.0)),
     }
 }
 

@@ -8,9 +8,10 @@ use likemind::grpc::proto::v1::{
     ListAssignmentsRequest, ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest,
     ListReservationsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Purpose,
     ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, Rule, Rules, Scope,
-    SetCampaignStateRequest, SetConsentRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest,
-    UpdateCouponRequest, UpsertAssignmentsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
-    UserAttribute, UserAttributeKey, UserSuppression, discount, rule, scope,
+    SetCampaignStateRequest, SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
+    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertSuppressionsRequest,
+    UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount, rule, scope,
+    stream_audience_request,
 };
 use prost_reflect::Value;
 
@@ -30,6 +31,22 @@ pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
         .or_else(|| privacy_cases(method))
         .or_else(|| match method {
             "RecommendationService/ListItemAudience" => Some(vec![id("item_id"), limit()]),
+            "RecommendationService/StreamAudience" => Some(vec![
+                required("of"),
+                id("item_id"),
+                id("category"),
+                Case::free("limit")
+                    .bad("LIMIT_OUT_OF_RANGE", i64s([-1, i64::MIN]))
+                    .good(i64s([0, 1, i64::MAX])),
+                Case::free("min_score")
+                    .bad("OUT_OF_RANGE", f64s([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
+                    .good(f64s([0.0, 0.5, -1.0, f64::MAX]))
+                    .or_absent(),
+                Case::free("page_token")
+                    .bad("INVALID_PAGE_TOKEN", ["x", "!!", "bnVsbA", "e30", " ", "\0"].map(text))
+                    .good([text("")]),
+                free_text("note"),
+            ]),
             _ => None,
         })
 }
@@ -637,7 +654,21 @@ pub fn a_list_of_suppressions() -> ListSuppressionsRequest {
 }
 
 fn audience_requests(method: &str) -> Option<Vec<Vec<u8>>> {
+    let audience = |of: stream_audience_request::Of| {
+        encoded(StreamAudienceRequest {
+            of: Some(of),
+            limit: 5,
+            min_score: Some(0.0),
+            exclude_purchased: true,
+            page_token: String::new(),
+            note: "a banner".to_owned(),
+        })
+    };
     Some(match method {
+        "RecommendationService/StreamAudience" => vec![
+            audience(stream_audience_request::Of::ItemId("x".to_owned())),
+            audience(stream_audience_request::Of::Category("mugs".to_owned())),
+        ],
         "RecommendationService/ListItemAudience" => vec![encoded(ListItemAudienceRequest {
             item_id: "x".to_owned(),
             limit: 5,

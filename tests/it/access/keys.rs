@@ -67,6 +67,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "RecommendationService/ListSimilarUsers"
         | "ModelService/ListSnapshots"
         | "ModelService/GetSnapshot"
+        | "ModelService/GetBiasReport"
         | "ModelService/ActivateSnapshot"
         | "ModelService/RollbackSnapshot" => &["operator"],
         _ => panic!("nobody has said who may call {method}"),

@@ -14,18 +14,18 @@ use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, AssignmentKey, CampaignSpec, CampaignState, CheckEligibilityRequest,
     ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
     DeleteAssignmentsRequest, DeleteRatingRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
-    GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
-    GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest,
-    IngestRatingsRequest, Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest,
-    ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
-    ListRedemptionsRequest, ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest,
-    ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant,
-    PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
-    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
-    SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest,
-    UpdateCouponRequest, UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
-    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
-    list_purchases_request, list_ratings_request, stream_audience_request,
+    GetBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest,
+    GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest,
+    IngestPurchasesRequest, IngestRatingsRequest, Item, ListAssignmentsRequest, ListCampaignsRequest,
+    ListCategoriesRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
+    ListRatingsRequest, ListRedemptionsRequest, ListReservationsRequest, ListSimilarItemsRequest,
+    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
+    ListUserCouponsRequest, Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest,
+    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
+    SetCampaignStateRequest, SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
+    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey,
+    UserSuppression, discount, list_purchases_request, list_ratings_request, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -648,6 +648,7 @@ fn model_calls(caller: &Caller) -> Calls {
     vec![
         call!(caller.models.list_snapshots(ListSnapshotsRequest::default())),
         call!(caller.models.get_snapshot(GetSnapshotRequest { version: 1 })),
+        call!(caller.models.get_bias_report(GetBiasReportRequest { version: 1 })),
         call!(caller.models.activate_snapshot(activate)),
         call!(caller.models.rollback_snapshot(RollbackSnapshotRequest::default())),
     ]

@@ -76,7 +76,7 @@ enum Command {
     /// Migrate the database schema to the version of this program
     Migrate,
     /// Import ratings, purchases, items, campaigns and other records from a file
-    Import(Box<import::ImportArgs>),
+    Import(Box<import::ImportCommand>),
     /// Train a snapshot on the stored data, and activate it if it passes the gate
     Train(train::TrainArgs),
     /// Measure how well the configured parameters predict past data; store nothing

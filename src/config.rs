@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::admission::options::AccessOptions;
+use crate::app::import::UndoOptions;
 use crate::app::train::TrainerOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
@@ -43,6 +44,7 @@ pub struct Config {
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
     pub bias: BiasOptions,
+    pub import: UndoOptions,
     pub privacy: PrivacyOptions,
     pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,

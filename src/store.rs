@@ -8,6 +8,7 @@ pub mod access;
 pub mod catalog;
 pub mod coupons;
 pub mod error;
+pub mod imports;
 pub mod outcome;
 pub mod postgres;
 pub mod privacy;

@@ -32,6 +32,7 @@ use tabular::open::ReadOptions;
 
 use self::columns::{ColumnError, ColumnMap};
 use self::findings::Contents;
+use self::kinds::Written;
 use self::kinds::{
     Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
     RecordKind, Redemptions, Suppressions,
@@ -64,6 +65,24 @@ pub enum ImportKind {
 }
 
 impl ImportKind {
+    /// Returns the name of the kind, as the command has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ratings => "ratings",
+            Self::Purchases => "purchases",
+            Self::Items => "items",
+            Self::Merchants => "merchants",
+            Self::Campaigns => "campaigns",
+            Self::Coupons => "coupons",
+            Self::CouponItems => "coupon-items",
+            Self::Assignments => "assignments",
+            Self::Redemptions => "redemptions",
+            Self::Attributes => "attributes",
+            Self::Consents => "consents",
+            Self::Suppressions => "suppressions",
+        }
+    }
+
     /// Returns the names of its fields, which a [`ColumnMap`] uses.
     pub fn fields(self) -> &'static [&'static str] {
         match self {
@@ -106,6 +125,10 @@ pub struct ImportOptions {
     pub transaction_lines: usize,
     /// How long the import waits for a database that is not available.
     pub patience: Duration,
+    /// Whether the file is only read, and nothing stored.
+    pub dry_run: bool,
+    /// What is kept for undoing older imports is dropped.
+    pub undo_days: u32,
 }
 
 impl ImportOptions {
@@ -124,6 +147,8 @@ impl ImportOptions {
             connections: 4,
             transaction_lines: 10_000,
             patience: Duration::from_secs(60),
+            dry_run: false,
+            undo_days: UndoOptions::default().undo_days,
         }
     }
 
@@ -144,17 +169,39 @@ impl ImportOptions {
 /// How many lines are read before the first is stored, so that a file that does not fit stores nothing.
 pub const JUDGED_LINES: u64 = 10_000;
 
+/// How long imports can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UndoOptions {
+    /// After so many days what an import has overwritten is dropped.
+    pub undo_days: u32,
+}
+
+impl Default for UndoOptions {
+    fn default() -> Self {
+        Self { undo_days: 30 }
+    }
+}
+
 /// The counts of an import, where `read = stored + merged + rejected`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ImportSummary {
+    /// Names the import for undoing it. Absent when nothing was stored.
+    pub import_id: Option<i64>,
+    /// The first values as they were understood, in a dry run. In it lines that would be accepted count as merged.
+    pub first: Vec<String>,
     /// Lines that are not empty, without the header and those that a filter has left out.
     pub read: u64,
     /// Lines that a filter has left out.
     pub filtered: u64,
     /// Lines that created or changed something.
     pub stored: u64,
-    /// Lines without effect: already stored, older than what is stored, or superseded by a later line.
+    /// Lines without effect: identical to what is stored, older, or overwritten by a later line.
     pub merged: u64,
+    /// Merged lines that are older than what is stored.
+    pub older: u64,
+    /// Merged lines that a later line overwrites.
+    pub overwritten: u64,
     pub rejected: u64,
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
     /// The empty name stands for lines that are no records.
@@ -182,10 +229,12 @@ impl ImportSummary {
         }
     }
 
-    fn add(&mut self, accepted: u64, stored: u64, rejects: &[Reject], last_line: u64) {
+    fn add(&mut self, accepted: u64, written: &Written, rejects: &[Reject], last_line: u64) {
         self.read += accepted + rejects.len() as u64;
-        self.stored += stored;
-        self.merged += accepted - stored;
+        self.stored += written.stored;
+        self.merged += accepted - written.stored;
+        self.older += written.older;
+        self.overwritten += written.overwritten;
         self.rejected += rejects.len() as u64;
         for reject in rejects {
             *self.rejects_by_reason.entry(reject.reason).or_default() += 1;
@@ -271,11 +320,20 @@ pub enum RejectCause {
     ShareAtFirst { rejected: u64, read: u64, max_share: f64 },
     #[error(
         "{rejected} of {read} lines were rejected, and {max_share} of the lines may be (--max-reject-share); the other lines \
-         are stored"
+         are stored{}", undo(*.import_id)
     )]
-    Share { rejected: u64, read: u64, max_share: f64 },
+    Share {
+        rejected: u64,
+        read: u64,
+        max_share: f64,
+        import_id: Option<i64>,
+    },
     #[error("the import stopped at line {line}, because more than {max} lines were rejected; {}", stored(*.is_stored))]
     TooMany { max: u64, line: u64, is_stored: bool },
+}
+
+fn undo(import_id: Option<i64>) -> String {
+    import_id.map_or_else(String::new, |id| format!("; likemind import undo {id} takes them back"))
 }
 
 fn stored(is_stored: bool) -> &'static str {

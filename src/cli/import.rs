@@ -3,6 +3,7 @@
 mod arguments;
 mod help;
 mod progress;
+mod records;
 mod summary;
 
 use anyhow::Context;
@@ -15,15 +16,30 @@ use crate::app::import::{ImportError, ImportOptions, ImportSummary, import};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use domain::error::{InvalidField, chain};
-use domain::rating::RatingScale;
 
-pub use self::arguments::ImportArgs;
+use self::arguments::ImportArgs;
+use self::help::HELP;
 use self::progress::Report;
+use self::records::RecordsCommand;
 pub(super) use self::summary::print_counts;
 
-pub(super) async fn run(args: ImportArgs, config: Config) -> anyhow::Result<Exit> {
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_long_help = HELP)]
+pub struct ImportCommand {
+    #[command(subcommand)]
+    records: Option<RecordsCommand>,
+    #[command(flatten)]
+    import: ImportArgs,
+}
+
+pub(super) async fn run(command: ImportCommand, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let imported = import_file(args, &database.pool, &config.rating).await;
+    if let Some(command) = command.records {
+        let ran = records::run(command, &database.pool).await;
+        database.close().await?;
+        return ran;
+    }
+    let imported = import_file(command.import, &database.pool, &config).await;
     database.close().await?;
     match imported {
         Ok(summary) if summary.interrupted => Ok(Exit::Interrupted),
@@ -48,13 +64,16 @@ fn exit_of(error: &anyhow::Error) -> Option<Exit> {
 }
 
 /// Imports a file and prints the summary, also when the import stopped early.
-async fn import_file(args: ImportArgs, pool: &Pool, scale: &RatingScale) -> anyhow::Result<ImportSummary> {
-    let input = match args.is_stdin() {
-        true => Input::stdin(),
-        false => Input::file(&args.file).with_context(|| format!("{} cannot be opened", args.file.display()))?,
+async fn import_file(args: ImportArgs, pool: &Pool, config: &Config) -> anyhow::Result<ImportSummary> {
+    let input = match args.file() {
+        None => Input::stdin(),
+        Some(file) => Input::file(file).with_context(|| format!("{} cannot be opened", file.display()))?,
     };
     let json = args.json;
-    let options = args.options(*scale)?;
+    let options = ImportOptions {
+        undo_days: config.import.undo_days,
+        ..args.options(config.rating)?
+    };
     let result = import_with_progress(pool, input, &options, &process::shutdown_requested()).await;
     match &result {
         Ok(summary) => summary::print(summary, json)?,

@@ -11,6 +11,16 @@ pub enum WriteOutcome {
     Merged,
 }
 
+/// What became of the lines of a batch of an import. All others were stored already as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadCounts {
+    pub stored: usize,
+    /// Lines that are older than what is stored.
+    pub older: usize,
+    /// Lines that a later line of the batch overwrites.
+    pub overwritten: usize,
+}
+
 /// The outcome of one line of a file whose references only the store can check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadOutcome {

@@ -10,7 +10,7 @@ use domain::time::{EventTime, Timestamp};
 use crate::store::catalog::ids;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::outcome::WriteOutcome;
+use crate::store::outcome::{LoadCounts, WriteOutcome};
 use crate::store::postgres::pool::{Connection, Pool};
 
 /// The primary key of a line: order, user, item and line number.
@@ -46,9 +46,9 @@ async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Resul
     Ok(outcomes)
 }
 
-/// Does the same as [`record`] for a batch of an import, whose keys `known` may have. Returns how many lines were stored;
-/// the others were merged.
-pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<usize, StoreError> {
+/// Does the same as [`record`] for a batch of an import, whose keys `known` may have. A line that is stored and differs is
+/// replaced.
+pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<LoadCounts, StoreError> {
     known
         .retrying(|| async move {
             let users = known.users(pool, lines.iter().map(|line| line.user.as_str())).await?;
@@ -57,7 +57,11 @@ pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Resu
             pool.write(|mut tx| async move {
                 let stored = store(&mut tx, lines, last).await?.len();
                 tx.commit().await?;
-                Ok(stored)
+                Ok(LoadCounts {
+                    stored,
+                    older: 0,
+                    overwritten: lines.len() - last.len(),
+                })
             })
             .await
         })

@@ -10,7 +10,7 @@ use domain::time::Timestamp;
 use crate::store::catalog::ids;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::outcome::WriteOutcome;
+use crate::store::outcome::{LoadCounts, WriteOutcome};
 use crate::store::postgres::copy::{RatingRow, insert_ratings};
 use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
 
@@ -35,7 +35,11 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
         .iter()
         .map(|rating| (users.key(rating.user.as_str()), items.key(rating.item.as_str())));
     let latest = latest(ratings, pairs);
-    let stored: HashSet<(i64, i64)> = store(connection, ratings, &latest).await?.pairs.into_iter().collect();
+    let stored: HashSet<(i64, i64)> = store(connection, ratings, &latest, None)
+        .await?
+        .pairs
+        .into_iter()
+        .collect();
     let mut outcomes = vec![WriteOutcome::Merged; ratings.len()];
     for &(pair, position) in &latest {
         if stored.contains(&pair) {
@@ -45,11 +49,10 @@ async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Ve
     Ok(outcomes)
 }
 
-/// Does the same as [`upsert`] for a batch of an import, whose keys `known` may have. Returns how many ratings were stored;
-/// the others were merged.
-pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<usize, StoreError> {
+/// Does the same as [`upsert`] for a batch of an import, whose keys `known` may have.
+pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<LoadCounts, StoreError> {
     if ratings.is_empty() {
-        return Ok(0);
+        return Ok(LoadCounts::default());
     }
     known
         .retrying(|| async move {
@@ -63,19 +66,29 @@ pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<u
             if !known.has_met_stored() {
                 match add(pool, ratings, latest).await {
                     Err(StoreError::Conflict(_)) => known.set_met_stored(true),
-                    result => return result.map(|()| latest.len()),
+                    result => {
+                        return result.map(|()| LoadCounts {
+                            stored: latest.len(),
+                            older: 0,
+                            overwritten: ratings.len() - latest.len(),
+                        });
+                    }
                 }
             }
             let stored = pool
                 .write(|mut tx| async move {
                     plan_for_lookups(&mut tx).await?;
-                    let stored = store(&mut tx, ratings, latest).await?;
+                    let stored = store(&mut tx, ratings, latest, pool.import_id()).await?;
                     tx.commit().await?;
                     Ok(stored)
                 })
                 .await?;
             known.set_met_stored(stored.inserted < latest.len());
-            Ok(stored.pairs.len())
+            Ok(LoadCounts {
+                stored: stored.pairs.len(),
+                older: stored.older,
+                overwritten: ratings.len() - latest.len(),
+            })
         })
         .await
 }
@@ -93,7 +106,7 @@ async fn add(pool: &Pool, ratings: &[Rating], latest: &[Keyed]) -> Result<(), St
         rated_at: ratings[position].rated_at,
     });
     let mut tx = pool.begin().await?;
-    insert_ratings(&mut tx, rows).await?;
+    insert_ratings(&mut tx, rows, pool.import_id()).await?;
     let (user_ids, item_ids): (Vec<i64>, Vec<i64>) = latest.iter().map(|&(pair, _)| pair).unzip();
     sqlx::query!(
         "INSERT INTO changes (user_ids, item_ids) VALUES ($1, $2)",
@@ -121,44 +134,59 @@ fn latest(ratings: &[Rating], pairs: impl Iterator<Item = (i64, i64)>) -> Vec<Ke
 }
 
 /// The changes that [`store`] has made.
-#[derive(Default)]
 struct Stored {
     /// In any order.
     pairs: Vec<(i64, i64)>,
     /// The number of pairs that had not been rated before.
     inserted: usize,
+    /// The number of ratings that are older than the stored ones.
+    older: usize,
 }
 
-/// Stores the ratings in `latest`.
+/// Stores the ratings in `latest`, as written by `import_id`. What the import overwrites is kept for undoing it.
 ///
 /// Ratings without an effect are left out before they take a lock, and new ones are inserted without ON CONFLICT, which
 /// would double the time of every row.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when another transaction has inserted one of the ratings since the beginning.
-async fn store(connection: &mut Connection, ratings: &[Rating], latest: &[Keyed]) -> Result<Stored, StoreError> {
+async fn store(
+    connection: &mut Connection,
+    ratings: &[Rating],
+    latest: &[Keyed],
+    import_id: Option<i64>,
+) -> Result<Stored, StoreError> {
     let (user_ids, item_ids): (Vec<i64>, Vec<i64>) = latest.iter().map(|&(pair, _)| pair).unzip();
     let values: Vec<f32> = latest.iter().map(|&(_, position)| ratings[position].value).collect();
     let rated_at: Vec<Timestamp> = latest.iter().map(|&(_, position)| ratings[position].rated_at).collect();
     let changed = sqlx::query!(
-        r#"WITH effective AS (
-               SELECT new.*, old.rated_at IS NOT NULL AS is_known
+        r#"WITH looked AS (
+               SELECT new.*, old.rated_at IS NOT NULL AS is_known, old.value AS old_value, old.rated_at AS old_rated_at,
+                      old.import_id AS old_import_id
                FROM UNNEST($1::bigint[], $2::bigint[], $3::real[], $4::timestamptz[])
                    AS new (user_id, item_id, value, rated_at)
                -- OFFSET 0: a look into the index for each, however large PostgreSQL thinks that the batch is.
                LEFT JOIN LATERAL (
                    SELECT * FROM ratings WHERE user_id = new.user_id AND item_id = new.item_id OFFSET 0
                ) AS old ON true
-               WHERE old.rated_at IS NULL
-                  OR old.rated_at < new.rated_at
+           ), effective AS (
+               SELECT * FROM looked
+               WHERE old_rated_at IS NULL
+                  OR old_rated_at < rated_at
                   -- Nor does a rating come back that was deleted at the moment it was given: the write may be sent again.
-                  OR (old.rated_at = new.rated_at AND old.value <> new.value)
+                  OR (old_rated_at = rated_at AND old_value <> value)
            ), inserted AS (
-               INSERT INTO ratings (user_id, item_id, value, rated_at)
-               SELECT user_id, item_id, value, rated_at FROM effective WHERE NOT is_known
+               INSERT INTO ratings (user_id, item_id, value, rated_at, import_id)
+               SELECT user_id, item_id, value, rated_at, $5 FROM effective WHERE NOT is_known
                RETURNING user_id, item_id
+           ), kept AS (
+               INSERT INTO import_overwritten_ratings (import_id, user_ids, item_ids, value_list, times, import_ids)
+               SELECT $5, array_agg(user_id), array_agg(item_id), array_agg(old_value), array_agg(old_rated_at),
+                      array_agg(old_import_id)
+               FROM effective WHERE is_known AND $5::bigint IS NOT NULL AND old_import_id IS DISTINCT FROM $5
+               HAVING count(*) > 0
            ), updated AS (
-               UPDATE ratings SET value = new.value, rated_at = new.rated_at FROM effective AS new
+               UPDATE ratings SET value = new.value, rated_at = new.rated_at, import_id = $5 FROM effective AS new
                WHERE is_known AND ratings.user_id = new.user_id AND ratings.item_id = new.item_id
                  -- Once more, for what it is when its lock is taken.
                  AND (ratings.rated_at < new.rated_at
@@ -173,19 +201,24 @@ async fn store(connection: &mut Connection, ratings: &[Rating], latest: &[Keyed]
            ), logged AS (
                INSERT INTO changes (user_ids, item_ids) SELECT user_ids, item_ids FROM changed
            )
-           SELECT user_ids AS "user_ids!", item_ids AS "item_ids!", inserted AS "inserted!" FROM changed"#,
+           SELECT COALESCE(user_ids, '{}') AS "user_ids!", COALESCE(item_ids, '{}') AS "item_ids!",
+                  COALESCE(inserted, 0) AS "inserted!", older AS "older!"
+           FROM (SELECT count(*) FILTER (WHERE old_rated_at > rated_at) AS older FROM looked) AS counted
+           LEFT JOIN changed ON true"#,
         &user_ids,
         &item_ids,
         &values,
         &rated_at,
+        import_id,
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await
     .map_err(StoreError::of_insert)?;
-    Ok(changed.map_or(Stored::default(), |row| Stored {
-        pairs: row.user_ids.into_iter().zip(row.item_ids).collect(),
-        inserted: row.inserted as usize,
-    }))
+    Ok(Stored {
+        pairs: changed.user_ids.into_iter().zip(changed.item_ids).collect(),
+        inserted: changed.inserted as usize,
+        older: changed.older as usize,
+    })
 }
 
 /// Deletes the rating unless it is later than `deleted_at`. An older rating that arrives afterwards has no effect, even if
@@ -209,7 +242,7 @@ pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Times
                  INSERT INTO ratings (user_id, item_id, value, rated_at)
                  SELECT users.id, items.id, NULL, $3::timestamptz FROM users, items
                  WHERE users.external_id = $1 AND items.external_id = $2
-                 ON CONFLICT (user_id, item_id) DO UPDATE SET value = NULL, rated_at = excluded.rated_at
+                 ON CONFLICT (user_id, item_id) DO UPDATE SET value = NULL, rated_at = excluded.rated_at, import_id = NULL
                  WHERE ratings.rated_at <= excluded.rated_at
                  RETURNING user_id, item_id
              )

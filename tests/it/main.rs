@@ -90,6 +90,7 @@ mod import {
     mod rating_batches;
     mod recipes;
     mod samples;
+    mod undo;
 }
 
 /// Configuration, start, stop, limits, logs, metrics, and outages.

@@ -13,7 +13,7 @@ pub struct PurchaseLine {
     pub line_number: i32,
     pub user: UserId,
     pub item: ItemId,
-    /// Not 0; negative for a return.
+    /// Negative for a return. 0 only with a coupon discount: the line is then no purchase, but tells that a coupon was used.
     pub quantity: i32,
     /// The price of the whole line; negative for a refund.
     pub line_total: Money,

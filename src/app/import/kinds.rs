@@ -9,11 +9,13 @@ mod ratings;
 mod redemptions;
 mod values;
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::outcome::LoadOutcome;
+use crate::store::outcome::{LoadCounts, LoadOutcome};
 use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
@@ -53,6 +55,9 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// the store has answered.
     const MAY_BE_REFUSED: bool = false;
 
+    /// Whether the rows hold the import that has written them. Of all others copies are kept, for undoing.
+    const IS_MARKED: bool = false;
+
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError>;
 
     /// Reads one record.
@@ -60,6 +65,9 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// # Errors
     /// [`InvalidField`] names the first bad field.
     fn read(&mut self, record: &Record<'_>) -> Result<Self::Value, InvalidField>;
+
+    /// Returns the fields of `value` as they are understood, for people.
+    fn describe(value: &Self::Value) -> String;
 
     /// Adds `value` to what the file holds.
     fn observe(value: &Self::Value, findings: &mut Findings);
@@ -89,28 +97,35 @@ pub(super) trait RecordKind: Sized + Send + 'static {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub stored: u64,
+    /// Merged values that are older than what is stored.
+    pub older: u64,
+    /// Merged values that a later value of the batch overwrites.
+    pub overwritten: u64,
     /// The position in the batch and the reason.
     pub refused: Vec<(usize, InvalidField)>,
 }
 
-impl Written {
-    /// For values that are never refused.
-    fn of_accepted(stored: usize) -> Self {
+impl From<LoadCounts> for Written {
+    fn from(counts: LoadCounts) -> Self {
         Self {
-            stored: stored as u64,
+            stored: counts.stored as u64,
+            older: counts.older as u64,
+            overwritten: counts.overwritten as u64,
             refused: Vec::new(),
         }
     }
 }
 
-impl<O: Into<LoadOutcome>> From<Vec<O>> for Written {
-    /// `outcomes` has one entry for every value.
-    fn from(outcomes: Vec<O>) -> Self {
+impl Written {
+    /// `outcomes` has one entry for every value. `keys` are those of the values: among equal keys the last counts.
+    fn of<O: Into<LoadOutcome>, Id: Eq + Hash>(outcomes: Vec<O>, keys: impl DoubleEndedIterator<Item = Id>) -> Self {
+        let mut later = HashSet::new();
+        let is_last: Vec<bool> = keys.rev().map(|key| later.insert(key)).collect();
         let mut written = Self::default();
-        for (position, outcome) in outcomes.into_iter().enumerate() {
+        for ((position, outcome), is_last) in outcomes.into_iter().enumerate().zip(is_last.into_iter().rev()) {
             match outcome.into() {
                 LoadOutcome::Stored => written.stored += 1,
-                LoadOutcome::Merged => {}
+                LoadOutcome::Merged => written.overwritten += u64::from(!is_last),
                 LoadOutcome::Refused(error) => written.refused.push((position, error)),
             }
         }

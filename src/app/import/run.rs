@@ -9,7 +9,10 @@ use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::error::StoreError;
+use crate::store::imports::{self, ImportState, LineCounts};
 use crate::store::postgres::pool::Pool;
+use chrono::Utc;
 use domain::error::InvalidField;
 use tabular::input::Input;
 
@@ -17,7 +20,7 @@ use super::conclusion::Conclusion;
 use super::kinds::{RecordKind, Written};
 use super::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
 use super::rejects::{Reject, RejectsFile};
-use super::writer::{Pending, Writer};
+use super::writer::{Patience, Pending, Writer};
 use super::{ImportError, ImportOptions, ImportSummary, JUDGED_LINES, Progress, RejectCause, StopCause};
 
 pub(super) async fn run<K: RecordKind>(
@@ -31,7 +34,7 @@ pub(super) async fn run<K: RecordKind>(
     let (name, bytes) = (input.name.clone(), input.bytes);
     let conclusion = Arc::default();
     let mut batches = read_ahead::<K>(input, options, Arc::clone(&conclusion));
-    if !open(&mut batches, name, interrupt).await? {
+    if !open(&mut batches, name.clone(), interrupt).await? {
         return Ok(ImportSummary {
             interrupted: true,
             ..ImportSummary::default()
@@ -43,24 +46,99 @@ pub(super) async fn run<K: RecordKind>(
             source,
         })
     });
+    let rejects = rejects.transpose()?;
+    let (pool, import_id) = match begin(pool, &name, K::IS_MARKED, options, interrupt).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            let cause = StopCause::Store(error);
+            let summary = Box::default();
+            return Err(ImportError::Stopped { cause, summary });
+        }
+    };
     let mut run = Run {
         options,
         interrupt,
         batches,
-        writer: Writer::<K>::new(pool, options, interrupt),
+        writer: Writer::<K>::new(&pool, options, interrupt),
         pending: VecDeque::new(),
         last: None,
         held: VecDeque::new(),
-        rejects: rejects.transpose()?,
-        summary: ImportSummary::default(),
+        rejects,
+        summary: ImportSummary {
+            import_id,
+            ..ImportSummary::default()
+        },
         conclusion,
         started,
     };
     let end = match run.judge().await {
+        Ok(()) if options.dry_run => run.read_batches().await,
         Ok(()) => run.store_batches(bytes, &mut report).await,
         Err(cause) => Err(cause),
     };
-    run.finish(end)
+    let result = run.finish(end);
+    let result = record_end(&pool, import_id, result).await;
+    if import_id.is_some() {
+        pool.close().await;
+    }
+    result
+}
+
+/// Records the beginning of an import, and drops what is kept of old ones. Returns the pool of the import's own connections.
+async fn begin(
+    pool: &Pool,
+    source: &str,
+    is_marked: bool,
+    options: &ImportOptions,
+    interrupt: &CancellationToken,
+) -> Result<(Pool, Option<i64>), StoreError> {
+    if options.dry_run {
+        return Ok((pool.clone(), None));
+    }
+    let kind = options.kind.as_str();
+    let patience = Patience::new(options, interrupt);
+    let Some(id) = patience.wait(|| imports::begin(pool, kind, source)).await? else {
+        return Ok((pool.clone(), None));
+    };
+    let before = Utc::now() - chrono::Duration::days(options.undo_days.into());
+    if let Err(error) = imports::prune(pool, before).await {
+        tracing::warn!(%error, "what is kept for undoing old imports could not be dropped");
+    }
+    let connections = options.connections.max(1) as u32 + 2;
+    Ok((pool.for_import(id, !is_marked, connections), Some(id)))
+}
+
+/// Records how an import has ended. One that has stored nothing leaves no record.
+async fn record_end(
+    pool: &Pool,
+    import_id: Option<i64>,
+    mut result: Result<ImportSummary, ImportError>,
+) -> Result<ImportSummary, ImportError> {
+    let Some(id) = import_id else { return result };
+    let (state, summary) = match &mut result {
+        Ok(summary) if summary.interrupted => (ImportState::Interrupted, summary),
+        Ok(summary) => (ImportState::Done, summary),
+        Err(ImportError::Rejected { summary, .. }) => (ImportState::Rejected, &mut **summary),
+        Err(ImportError::Stopped { summary, .. }) => (ImportState::Stopped, &mut **summary),
+        Err(_) => return result,
+    };
+    let lines = LineCounts {
+        read: summary.read,
+        stored: summary.stored,
+        merged: summary.merged,
+        rejected: summary.rejected,
+    };
+    let recorded = match state == ImportState::Rejected && summary.stored + summary.merged == 0 {
+        true => {
+            summary.import_id = None;
+            imports::discard(pool, id).await
+        }
+        false => imports::end(pool, id, state, lines).await,
+    };
+    if let Err(error) = recorded {
+        tracing::warn!(%error, import_id = id, "the end of the import could not be recorded");
+    }
+    result
 }
 
 /// Waits until the header has been read and fits. Returns whether nobody has interrupted meanwhile.
@@ -78,6 +156,9 @@ async fn open<V>(
         () = interrupt.cancelled() => Ok(false),
     }
 }
+
+/// How many values a dry run shows.
+const FIRST_SHOWN: usize = 5;
 
 /// How the batches ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +249,8 @@ impl<K: RecordKind> Run<'_, K> {
     fn count_rejects_alone(&mut self) -> Result<(), StopCause> {
         for held in std::mem::take(&mut self.held) {
             let FromReader::Batch(batch) = held else { continue };
-            self.summary.add(0, 0, &batch.rejects, batch.last_line);
+            self.summary
+                .add(0, &Written::default(), &batch.rejects, batch.last_line);
             self.summary.filtered += batch.filtered;
             if let Some(rejects) = &mut self.rejects {
                 rejects.write(&batch.rejects).map_err(StopCause::Rejects)?;
@@ -185,6 +267,29 @@ impl<K: RecordKind> Run<'_, K> {
             next = self.batches.recv() => Some(next.unwrap_or(FromReader::Broken(io::Error::other(
                 "the reading thread ended with a panic",
             )))),
+        }
+    }
+
+    /// Reads the file to its end and stores nothing.
+    async fn read_batches(&mut self) -> Result<End, Failure> {
+        loop {
+            let next = match self.held.pop_front() {
+                Some(held) => held,
+                None => match self.receive().await {
+                    Some(next) => next,
+                    None => return Ok(End::Interrupted),
+                },
+            };
+            match next {
+                FromReader::Batch(batch) => {
+                    let shown = self.summary.first.len();
+                    let first = batch.values.iter().take(FIRST_SHOWN - shown).map(K::describe);
+                    self.summary.first.extend(first);
+                    self.count(batch, Written::default())?;
+                }
+                FromReader::Broken(error) => return Err(StopCause::Read(error).into()),
+                _ => return Ok(End::Complete),
+            }
         }
     }
 
@@ -266,10 +371,10 @@ impl<K: RecordKind> Run<'_, K> {
     }
 
     /// Adds a stored batch to the counts and writes its rejected lines.
-    fn count(&mut self, batch: Batch<K::Value>, written: Written) -> Result<(), StopCause> {
+    fn count(&mut self, batch: Batch<K::Value>, mut written: Written) -> Result<(), StopCause> {
         let accepted = batch.n_values as u64 - written.refused.len() as u64;
-        let rejected = merged(batch.rejects, batch.origins, written.refused);
-        self.summary.add(accepted, written.stored, &rejected, batch.last_line);
+        let rejected = merged(batch.rejects, batch.origins, std::mem::take(&mut written.refused));
+        self.summary.add(accepted, &written, &rejected, batch.last_line);
         self.summary.filtered += batch.filtered;
         self.summary.seconds = self.started.elapsed().as_secs_f64();
         match &mut self.rejects {
@@ -315,6 +420,7 @@ fn excess(summary: &ImportSummary, max_share: f64) -> Option<RejectCause> {
         rejected,
         read,
         max_share,
+        import_id: summary.import_id,
     })
 }
 

@@ -58,6 +58,8 @@ impl Pending {
                 return Ok(None);
             };
             all.stored += written.stored;
+            all.older += written.older;
+            all.overwritten += written.overwritten;
             let refused = written.refused.into_iter();
             all.refused
                 .extend(refused.map(|(position, error)| (positions[position], error)));
@@ -72,10 +74,7 @@ impl<K: RecordKind> Writer<K> {
     const MAX_KNOWN: usize = 1 << 20;
 
     pub fn new(pool: &Pool, options: &ImportOptions, interrupt: &CancellationToken) -> Self {
-        let patience = Patience {
-            longest: options.patience,
-            interrupt: interrupt.clone(),
-        };
+        let patience = Patience::new(options, interrupt);
         let keys = Arc::new(KeyCache::default());
         let mut tasks = JoinSet::new();
         let connect = |_| {
@@ -165,14 +164,21 @@ async fn store_parts<K: RecordKind>(
 
 /// Waits for a database that is not available.
 #[derive(Debug, Clone)]
-struct Patience {
+pub(super) struct Patience {
     longest: Duration,
     interrupt: CancellationToken,
 }
 
 impl Patience {
+    pub fn new(options: &ImportOptions, interrupt: &CancellationToken) -> Self {
+        Self {
+            longest: options.patience,
+            interrupt: interrupt.clone(),
+        }
+    }
+
     /// Does `work`, and repeats it while the database is not available. Returns `None` when interrupted while waiting.
-    async fn wait<T, W>(&self, work: impl Fn() -> W) -> Result<Option<T>, StoreError>
+    pub async fn wait<T, W>(&self, work: impl Fn() -> W) -> Result<Option<T>, StoreError>
     where
         W: Future<Output = Result<T, StoreError>>,
     {

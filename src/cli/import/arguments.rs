@@ -7,7 +7,6 @@ use tabular::cells::{CellRules, Filter};
 use tabular::csv::{Delimiter, Dialect};
 use tabular::open::{Format, ReadOptions};
 
-use super::help::HELP;
 use crate::app::import::columns::ColumnMap;
 use crate::app::import::numbers::{DecimalSign, NumberFormat};
 use crate::app::import::times::TimeFormats;
@@ -16,17 +15,20 @@ use domain::error::InvalidField;
 use domain::rating::RatingScale;
 
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = HELP)]
 pub struct ImportArgs {
     /// The kind of record on the lines of the file
-    #[arg(value_enum)]
-    kind: Kind,
+    #[arg(value_enum, required = true)]
+    kind: Option<Kind>,
     /// CSV, JSON lines, Parquet or Excel workbook, plain or compressed with gzip or zstd; - for standard input
-    pub(super) file: PathBuf,
+    #[arg(required = true)]
+    file: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     columns: ColumnArgs,
+    /// Store nothing: print the summary and the first records as they are understood
+    #[arg(long)]
+    dry_run: bool,
     /// File for rejected lines [default: FILE.rejects.csv in the working folder]
     #[arg(long, value_name = "PATH")]
     rejects: Option<PathBuf>,
@@ -118,18 +120,23 @@ struct ColumnArgs {
 }
 
 impl ImportArgs {
-    pub(super) fn is_stdin(&self) -> bool {
-        self.file.as_os_str() == "-"
+    /// Returns the file, or `None` for standard input.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|file| file.as_os_str() != "-")
     }
 
     /// # Errors
     /// [`InvalidField`] names the option that is wrong.
     pub(super) fn options(self, scale: RatingScale) -> Result<ImportOptions, InvalidField> {
-        let rejects = match (&self.rejects, self.is_stdin()) {
+        let rejects = match (&self.rejects, self.file()) {
             (Some(path), _) => path.clone(),
-            (None, true) => PathBuf::from("stdin.rejects.csv"),
-            (None, false) => default_rejects(&self.file),
+            (None, None) => PathBuf::from("stdin.rejects.csv"),
+            (None, Some(file)) => default_rejects(file),
         };
+        // Only the commands that import nothing go without.
+        let kind = self
+            .kind
+            .ok_or_else(|| InvalidField::new("KIND", "MISSING", "must be given"))?;
         let (format, columns) = (self.format, self.columns);
         Ok(ImportOptions {
             numbers: NumberFormat {
@@ -164,10 +171,11 @@ impl ImportArgs {
             },
             scale,
             rejects: Some(rejects),
+            dry_run: self.dry_run,
             max_rejects: self.max_rejects,
             max_reject_share: self.max_reject_share,
             connections: self.connections.into(),
-            ..ImportOptions::new(self.kind.into())
+            ..ImportOptions::new(kind.into())
         })
     }
 }
@@ -326,6 +334,7 @@ fn share(text: &str) -> Result<f64, String> {
 mod tests {
     use clap::Parser;
 
+    use super::super::help::HELP;
     use super::*;
 
     #[derive(Debug, Parser)]
@@ -384,7 +393,7 @@ mod tests {
             "--default=quantity=1",
         ])
         .unwrap();
-        assert_eq!(args.kind, Kind::Ratings);
+        assert_eq!(args.kind, Some(Kind::Ratings));
         let options = args.options(RatingScale::default()).unwrap();
         assert_eq!(options.column_map.columns.len(), 2);
         assert_eq!(options.read.dialect.delimiter, Delimiter::Byte(b'\t'));

@@ -51,6 +51,9 @@ the original record; all other lines are imported. If no line can be imported, o
 10,000 lines, nothing is stored. To repeat an import, after an interruption or with
 corrected lines, import the whole file again: the result is the same as that of a single import.
 
+--dry-run stores nothing and shows how the file is understood. likemind import list lists the imports that
+stored something, and likemind import undo ID takes one back.
+
 Examples:
   likemind import ratings ratings.csv.gz --map value=stars,rated_at=timestamp --time-format unix
   likemind import purchases purchases.csv.zst \\

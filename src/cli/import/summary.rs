@@ -12,6 +12,13 @@ pub(super) fn print(summary: &ImportSummary, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
+    match summary.import_id {
+        Some(id) => println!("import {id}"),
+        None => println!("nothing was stored"),
+    }
+    for record in &summary.first {
+        println!("  {record}");
+    }
     print_counts(summary);
     print_contents(&summary.contents);
     if !summary.columns_by_name.is_empty() {
@@ -38,6 +45,13 @@ pub(in crate::cli) fn print_counts(summary: &ImportSummary) {
         "read {} = stored {} + merged {} + rejected {}, in {:.1} s ({rate} lines per second)",
         summary.read, summary.stored, summary.merged, summary.rejected, summary.seconds
     );
+    if summary.merged > 0 && summary.import_id.is_some() {
+        let identical = summary.merged - summary.older - summary.overwritten;
+        println!(
+            "  merged {}: {identical} identical, {} older, {} overwritten by a later line",
+            summary.merged, summary.older, summary.overwritten
+        );
+    }
     if summary.filtered > 0 {
         println!(
             "  left out {}: lines that do not meet the conditions of --where",

@@ -7,7 +7,8 @@ use crate::store::postgres::pool::Pool;
 /// foreign key by reading the whole table, and PostgreSQL keeps that plan until the next ANALYZE.
 pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
     sqlx::query!(
-        "ANALYZE users, merchants, items, ratings, purchases, coupons, coupon_items, assignments, user_attributes"
+        "ANALYZE users, merchants, items, ratings, purchases, campaigns, campaign_states, coupons, coupon_items,
+                 coupon_counters, user_coupon_counters, redemptions, assignments, user_attributes"
     )
     .execute(&mut *pool.acquire().await?)
     .await?;

@@ -94,30 +94,36 @@ pub(in crate::store) async fn read_ratings(
 pub(in crate::store) async fn insert_ratings(
     connection: &mut Connection,
     rows: impl ExactSizeIterator<Item = RatingRow>,
+    import_id: Option<i64>,
 ) -> Result<(), StoreError> {
-    const ROW_BYTES: usize = 2 + 4 * 4 + 3 * 8 + 4;
+    const ROW_BYTES: usize = 2 + 5 * 4 + 4 * 8 + 4;
     let mut bytes = Vec::with_capacity(SIGNATURE.len() + HEADER_REST.len() + rows.len() * ROW_BYTES + 2);
     bytes.extend_from_slice(SIGNATURE);
     bytes.extend_from_slice(&HEADER_REST);
-    rows.for_each(|row| put_rating(&mut bytes, row));
+    rows.for_each(|row| put_rating(&mut bytes, row, import_id));
     bytes.extend_from_slice(&END.to_be_bytes());
-    let statement = "COPY ratings (user_id, item_id, value, rated_at) FROM STDIN (FORMAT binary)";
+    let statement = "COPY ratings (user_id, item_id, value, rated_at, import_id) FROM STDIN (FORMAT binary)";
     let mut copy = connection.copy_in_raw(statement).await?;
     copy.send(bytes).await?;
     copy.finish().await.map_err(StoreError::of_insert)?;
     Ok(())
 }
 
-fn put_rating(bytes: &mut Vec<u8>, row: RatingRow) {
+fn put_rating(bytes: &mut Vec<u8>, row: RatingRow, import_id: Option<i64>) {
     fn put_field<const W: usize>(bytes: &mut Vec<u8>, field: [u8; W]) {
         bytes.extend_from_slice(&(W as i32).to_be_bytes());
         bytes.extend_from_slice(&field);
     }
-    bytes.extend_from_slice(&N_COLUMNS.to_be_bytes());
+    const NULL: i32 = -1;
+    bytes.extend_from_slice(&(N_COLUMNS + 1).to_be_bytes());
     put_field(bytes, row.user_id.to_be_bytes());
     put_field(bytes, row.item_id.to_be_bytes());
     put_field(bytes, row.value.to_be_bytes());
     put_field(bytes, (row.rated_at.timestamp_micros() - Y2000_MICROS).to_be_bytes());
+    match import_id {
+        Some(import_id) => put_field(bytes, import_id.to_be_bytes()),
+        None => bytes.extend_from_slice(&NULL.to_be_bytes()),
+    }
 }
 
 /// Removes the header, which stands in the message of the first row. PostgreSQL sends a message for every row.
@@ -213,9 +219,15 @@ mod tests {
     #[test]
     fn rows_are_written_as_they_are_read() {
         let row = without_header(MESSAGES[0]);
-        let mut bytes = Vec::new();
-        put_rating(&mut bytes, rows(row).unwrap()[0]);
-        assert_eq!(bytes, row);
+        let written = |import_id| {
+            let mut bytes = Vec::new();
+            put_rating(&mut bytes, rows(row).unwrap()[0], import_id);
+            bytes
+        };
+        // The same, with one more column.
+        let import_id = [&[0, 0, 0, 8][..], &7i64.to_be_bytes()].concat();
+        assert_eq!(written(Some(7)), [&[0, 5][..], &row[2..], &import_id].concat());
+        assert_eq!(written(None), [&[0, 5][..], &row[2..], &[0xff; 4]].concat());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Pool {
     pub(in crate::store) inner: PgPool,
     /// Counts the connections that were given out, after the database had answered on each.
     given_out: Arc<AtomicU64>,
+    /// The import whose connections these are.
+    import_id: Option<i64>,
 }
 
 /// The numbers of open connections that are in use and that are not.
@@ -72,7 +74,11 @@ impl Pool {
             })
             .after_release(|connection, metadata| Box::pin(returned(connection, metadata)))
             .connect_lazy_with(connect_options);
-        Ok(Self { inner, given_out })
+        Ok(Self {
+            inner,
+            given_out,
+            import_id: None,
+        })
     }
 
     /// Makes a pool of `max_connections` further connections to the same database, which no other work can use up. They may
@@ -86,7 +92,29 @@ impl Pool {
         Self {
             inner,
             given_out: self.given_out.clone(),
+            import_id: None,
         }
+    }
+
+    /// Makes a pool of connections to the same database that name `import_id` as the writer of their rows.
+    ///
+    /// `keeps_copies`: whether rows are copied that do not hold the name of their writer.
+    pub fn for_import(&self, import_id: i64, keeps_copies: bool, max_connections: u32) -> Self {
+        let id = import_id.to_string();
+        let copies = if keeps_copies { "on" } else { "off" };
+        let connect = PgConnectOptions::clone(&self.inner.connect_options())
+            .options([("likemind.import_id", id.as_str()), ("likemind.import_copies", copies)]);
+        let options = self.inner.options().clone();
+        Self {
+            inner: options.max_connections(max_connections).connect_lazy_with(connect),
+            given_out: self.given_out.clone(),
+            import_id: Some(import_id),
+        }
+    }
+
+    /// Returns the import whose connections these are.
+    pub(in crate::store) fn import_id(&self) -> Option<i64> {
+        self.import_id
     }
 
     /// Takes a connection that is free, or becomes free in time.

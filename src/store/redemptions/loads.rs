@@ -10,7 +10,7 @@ use crate::store::catalog::ids;
 use crate::store::coupons::loads::{CouponRef, coupons_of, no_coupon};
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
-use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedemptionLoad {
@@ -35,6 +35,7 @@ struct Accepted<'a> {
 /// nothing; those of an unknown coupon, or beyond a limit, are refused. Creates unknown users bare.
 pub async fn record(pool: &Pool, redemptions: &[RedemptionLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
+        plan_for_lookups(&mut tx).await?;
         let outcomes = record_in(&mut tx, redemptions).await?;
         tx.commit().await?;
         Ok(outcomes)

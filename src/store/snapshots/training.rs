@@ -13,7 +13,7 @@ use domain::time::Timestamp;
 use recommender::snapshot::catalog::{Catalog, NONE};
 use recommender::snapshot::consents::ConsentRecords;
 use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
-use recommender::training::input::{OrderEvent, RatingEvent, TrainingInput};
+use recommender::training::input::{CouponUseEvent, OrderEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
 
@@ -46,10 +46,11 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
     let by_default = privacy.training_without_record;
     let (users, (items, catalog)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
     let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
-    let ((), orders) = try_join!(ratings.read(&mut first, &users, &items), async {
+    let ((), (orders, coupon_uses)) = try_join!(ratings.read(&mut first, &users, &items), async {
         let orders = read_orders(&mut second, by_default, &users, &items).await?;
+        let coupon_uses = read_coupon_uses(&mut second, by_default, &users).await?;
         ratings.read(&mut second, &users, &items).await?;
-        Ok(orders)
+        Ok((orders, coupon_uses))
     })?;
     let consents = read_consents(&mut first).await?;
     let campaigns = campaigns::read(&mut first, by_default, &users).await?;
@@ -59,6 +60,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
         catalog,
         ratings: ratings.into_events(),
         orders,
+        coupon_uses,
         consents,
         campaigns: Vec::new(),
         as_of,
@@ -307,7 +309,7 @@ async fn read_orders(
     let mut rows = sqlx::query_as!(
         Row,
         r#"SELECT purchases.user_id, item_id, min(purchased_at) AS "ordered_at!", sum(line_total_minor)::bigint AS "total_minor!",
-                  count(*) FILTER (WHERE coupon_discount_minor > 0) AS "discounted_lines!"
+                  count(*) FILTER (WHERE coupon_discount_minor > 0 AND quantity <> 0) AS "discounted_lines!"
            FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
            WHERE COALESCE(is_granted, $1)
            GROUP BY order_id, purchases.user_id, item_id HAVING sum(quantity) > 0"#,
@@ -324,6 +326,34 @@ async fn read_orders(
         });
     }
     Ok(orders)
+}
+
+/// Reads the lines that are no purchases but tell of a coupon, one event for each order of a user.
+async fn read_coupon_uses(
+    connection: &mut Connection,
+    by_default: bool,
+    users: &Keyed<UserIndex>,
+) -> Result<Vec<CouponUseEvent>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT purchases.user_id, min(purchased_at) AS "used_at!", count(*) AS "lines!"
+           FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
+           WHERE quantity = 0 AND COALESCE(is_granted, $1)
+           GROUP BY order_id, purchases.user_id"#,
+        by_default
+    )
+    .fetch_all(connection)
+    .await?;
+    let event = |row: _| -> Result<CouponUseEvent, StoreError> {
+        let (user_id, used_at, lines): (i64, Timestamp, i64) = row;
+        Ok(CouponUseEvent {
+            user: users.index("purchases", user_id)?,
+            used_at,
+            lines: u32::try_from(lines).unwrap_or(u32::MAX),
+        })
+    };
+    rows.into_iter()
+        .map(|row| event((row.user_id, row.used_at, row.lines)))
+        .collect()
 }
 
 #[cfg(test)]

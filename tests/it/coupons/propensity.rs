@@ -116,7 +116,7 @@ async fn each_past_campaign_is_predicted_from_the_campaigns_before_it() {
     let reason = refused["because"]["propensity_refused"]["reason"].as_str().unwrap();
     assert_eq!(
         reason,
-        "0 redemptions of 0 past campaigns are known, at least 10 are needed (coupons.min_redemptions)"
+        "0 redemptions of 0 past campaigns can be used, at least 10 are needed (coupons.min_redemptions); a campaign can be used if recipients had purchased long enough before it"
     );
     let ranker = |name: &str| {
         let rankers = figures["rankers"].as_array().unwrap();
@@ -161,7 +161,7 @@ async fn a_snapshot_stores_the_quality_of_its_propensity_or_why_there_is_none() 
     let (code, _, stderr) = run(&database, &["targets", "k2c", "--by", "propensity"]);
     assert_eq!(code, 3, "{stderr}");
     assert!(
-        stderr.contains("28 redemptions of 3 past campaigns are known, at least 1000 are needed"),
+        stderr.contains("28 redemptions of 3 past campaigns can be used, at least 1000 are needed"),
         "{stderr}"
     );
 }

@@ -23,7 +23,7 @@ async fn a_rating_cannot_refer_to_a_missing_user_or_item_even_if_its_key_is_cach
     let database = fresh_database().await;
     let known = KeyCache::default();
     let batch = [rating("ann", "tea", 4.0, 1), rating("bob", "tea", 3.0, 1)];
-    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 2);
+    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap().stored, 2);
     for statement in [
         "INSERT INTO ratings VALUES (4711, (SELECT id FROM items), 3, now())",
         "INSERT INTO ratings VALUES ((SELECT max(id) FROM users), 4711, 3, now())",
@@ -43,7 +43,7 @@ async fn a_rating_cannot_refer_to_a_missing_user_or_item_even_if_its_key_is_cach
     .await
     .unwrap();
     let batch = [rating("ann", "tea", 5.0, 2), rating("bob", "tea", 3.0, 1)];
-    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap(), 1);
+    assert_eq!(ratings::load(&database.pool, &known, &batch).await.unwrap().stored, 1);
     assert_eq!(
         database.rows("rating").await,
         ["rating|ann|tea|5|2.000000", "rating|bob|tea|3|1.000000"]
@@ -55,7 +55,7 @@ async fn a_rating_cannot_refer_to_a_missing_user_or_item_even_if_its_key_is_cach
 async fn batches_with_and_without_new_ratings_keep_the_latest_of_each_pair() {
     let database = fresh_database().await;
     let known = KeyCache::default();
-    let load = async |batch: &[Rating]| ratings::load(&database.pool, &known, batch).await.unwrap();
+    let load = async |batch: &[Rating]| ratings::load(&database.pool, &known, batch).await.unwrap().stored;
     // The later of two ratings in one batch counts.
     let new = [
         rating("ann", "tea", 4.0, 1),
@@ -123,7 +123,7 @@ async fn parallel_writers_of_the_same_new_ratings_keep_the_latest() {
         let (pool, known) = (&database.pool, &known);
         async move {
             match second % 2 {
-                0 => ratings::load(pool, known, &batch).await.unwrap(),
+                0 => ratings::load(pool, known, &batch).await.unwrap().stored,
                 _ => ratings::upsert(pool, &batch).await.unwrap().len(),
             }
         }

@@ -66,7 +66,7 @@ async fn all_of_online_retail_is_imported() {
 }
 
 #[tokio::test]
-async fn all_of_the_complete_journey_is_imported_except_lines_with_quantity_zero() {
+async fn all_of_the_complete_journey_is_imported_except_lines_without_quantity_and_coupon() {
     let database = fresh_database().await;
     let items = options(
         ImportKind::Items,
@@ -79,14 +79,17 @@ async fn all_of_the_complete_journey_is_imported_except_lines_with_quantity_zero
     let purchases = options(
         ImportKind::Purchases,
         "order_id=basket_id,user_id=household_id,item_id=product_id,line_total=sales_value,\
-         purchased_at=transaction_timestamp",
+         purchased_at=transaction_timestamp,coupon_discount=coupon_disc",
         "currency=USD",
     );
     let summary = import_file(&database, "complete_journey/transactions.csv.zst", &purchases).await;
-    assert_eq!(counts(&summary), (66_528, 66_156, 0, 372));
-    assert_eq!(summary.rejects_by_reason, BTreeMap::from([("ZERO_QUANTITY", 372)]));
+    assert_eq!(counts(&summary), (66_528, 66_289, 0, 239));
+    assert_eq!(summary.rejects_by_reason, BTreeMap::from([("ZERO_QUANTITY", 239)]));
 
-    assert_eq!(database.number("SELECT count(*) FROM purchases").await, 66_156);
+    assert_eq!(database.number("SELECT count(*) FROM purchases").await, 66_289);
+    // 133 of them are no purchases.
+    let evidence = "SELECT count(*) FROM purchases WHERE coupon_discount_minor > 0";
+    assert_eq!(database.number(evidence).await, 960);
     assert_eq!(
         database
             .number("SELECT sum(line_total_minor)::bigint FROM purchases")
@@ -94,8 +97,8 @@ async fn all_of_the_complete_journey_is_imported_except_lines_with_quantity_zero
         20_626_994
     );
     assert_eq!(database.number("SELECT sum(quantity) FROM purchases").await, 6_748_604);
-    assert_eq!(database.number("SELECT count(*) FROM users").await, 2_333);
-    assert_eq!(database.number("SELECT count(*) FROM items").await, 53_958);
+    assert_eq!(database.number("SELECT count(*) FROM users").await, 2_334);
+    assert_eq!(database.number("SELECT count(*) FROM items").await, 53_961);
     assert_eq!(database.number("SELECT count(*) FROM merchants").await, 4_243);
     assert_eq!(database.number("SELECT count(DISTINCT category) FROM items").await, 298);
     let item: Option<String> = sqlx::query_scalar("SELECT title FROM items WHERE external_id = '26190'")

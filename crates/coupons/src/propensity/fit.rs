@@ -118,8 +118,8 @@ pub fn fit(
         let (needed, campaigns) = (options.min_redemptions, past.len());
         return Propensity::NotFitted {
             reason: format!(
-                "{redemptions} redemptions of {campaigns} past campaigns are known, at least {needed} are needed \
-                 (coupons.min_redemptions)"
+                "{redemptions} redemptions of {campaigns} past campaigns can be used, at least {needed} are needed \
+                 (coupons.min_redemptions); a campaign can be used if recipients had purchased long enough before it"
             ),
         };
     }

@@ -39,6 +39,7 @@ pub fn past(campaigns: u32) -> TrainingInput {
         catalog: Catalog::default(),
         ratings: Vec::new(),
         orders,
+        coupon_uses: Vec::new(),
         consents: ConsentRecords::default(),
         campaigns: (0..campaigns).map(campaign).collect(),
         as_of: day(10_000),

@@ -67,6 +67,11 @@ pub fn activity_before(
         activity.last_order_at[user.at()] = activity.last_order_at[user.at()].max(ordered_at);
         activity.discounted_lines[user.at()] += event.discounted_lines;
     }
+    for event in input.coupon_uses.iter().filter(|event| event.used_at < before) {
+        if let Some(user) = rows[event.user.at()] {
+            activity.discounted_lines[user.at()] += event.lines;
+        }
+    }
     for campaign in &input.campaigns {
         let past = campaign.redemptions.iter().filter(|event| event.redeemed_at < before);
         for redemption in past {

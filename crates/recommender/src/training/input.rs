@@ -22,6 +22,8 @@ pub struct TrainingInput {
     pub ratings: Vec<RatingEvent>,
     /// One event per distinct order of a (user, item) with a net quantity above 0, in any order.
     pub orders: Vec<OrderEvent>,
+    /// Lines without quantity that tell of a coupon, in any order. They are no purchases.
+    pub coupon_uses: Vec<CouponUseEvent>,
     /// The users' consents. The other fields hold no data of users who refused training.
     pub consents: ConsentRecords,
     /// In any order.
@@ -40,6 +42,14 @@ impl TrainingInput {
         let last = orders.chain(redemptions).max()?;
         Some((last + Duration::seconds(1)).min(self.as_of))
     }
+}
+
+/// Lines of one user's order without quantity but with a coupon discount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CouponUseEvent {
+    pub user: UserIndex,
+    pub used_at: Timestamp,
+    pub lines: u32,
 }
 
 /// The history of a campaign until now.

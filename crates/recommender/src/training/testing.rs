@@ -18,6 +18,7 @@ pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent])
         catalog: fixture::catalog(&vec![ItemFacts::default(); n]),
         ratings: ratings.to_vec(),
         orders: orders.to_vec(),
+        coupon_uses: Vec::new(),
         consents: ConsentRecords::default(),
         campaigns: Vec::new(),
         as_of: at(1_000),

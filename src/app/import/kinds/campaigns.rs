@@ -6,7 +6,7 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
 use super::super::times::TimeFormats;
-use super::values::{Amount, Unit, boolean, currency, instant, integer, optional};
+use super::values::{Amount, Unit, boolean, currency, instant, integer, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -144,6 +144,20 @@ impl RecordKind for Campaigns {
         })
     }
 
+    fn describe(value: &CampaignLoad) -> String {
+        format!(
+            "campaign_id={} merchant_id={} name={} state={} starts_at={} ends_at={} currency={} budget_minor={}",
+            value.id,
+            shown(&value.merchant),
+            shown(&value.name),
+            value.state.unwrap_or(value.default_state).as_str(),
+            value.window.starts_at,
+            value.window.ends_at,
+            value.currency,
+            shown(&value.budget_limit_minor)
+        )
+    }
+
     fn observe(value: &CampaignLoad, findings: &mut Findings) {
         findings.time(value.window.starts_at);
         findings.time(value.window.ends_at);
@@ -163,7 +177,10 @@ impl RecordKind for Campaigns {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CampaignLoad]) -> Result<Written, StoreError> {
-        Ok(loads::upsert_campaigns(pool, values).await?.into())
+        Ok(Written::of(
+            loads::upsert_campaigns(pool, values).await?,
+            values.iter().map(|value| value.id.as_str()),
+        ))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
-use super::values::{Amount, Unit, boolean, currency, optional};
+use super::values::{Amount, Unit, boolean, currency, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -67,6 +67,18 @@ impl RecordKind for Items {
         })
     }
 
+    fn describe(value: &ItemPatch) -> String {
+        format!(
+            "item_id={} title={} merchant_id={} category={} price={} listed={}",
+            value.id,
+            shown(&value.title),
+            shown(&value.merchant),
+            shown(&value.category),
+            shown(&value.price),
+            shown(&value.listed)
+        )
+    }
+
     fn observe(value: &ItemPatch, findings: &mut Findings) {
         findings.items.add(value.id.as_str());
         if let Some(price) = value.price {
@@ -88,7 +100,10 @@ impl RecordKind for Items {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[ItemPatch]) -> Result<Written, StoreError> {
-        Ok(catalog::upsert_items(pool, values).await?.into())
+        Ok(Written::of(
+            catalog::upsert_items(pool, values).await?,
+            values.iter().map(|value| value.id.as_str()),
+        ))
     }
 }
 
@@ -132,6 +147,10 @@ impl RecordKind for Merchants {
         })
     }
 
+    fn describe(value: &MerchantPatch) -> String {
+        format!("merchant_id={} name={}", value.id, shown(&value.name))
+    }
+
     fn observe(_: &MerchantPatch, _: &mut Findings) {}
 
     fn owner(value: &MerchantPatch) -> &str {
@@ -139,6 +158,9 @@ impl RecordKind for Merchants {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[MerchantPatch]) -> Result<Written, StoreError> {
-        Ok(catalog::upsert_merchants(pool, values).await?.into())
+        Ok(Written::of(
+            catalog::upsert_merchants(pool, values).await?,
+            values.iter().map(|value| value.id.as_str()),
+        ))
     }
 }

@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
-use super::values::{Amount, Unit, at_least, boolean, currency, optional};
+use super::values::{Amount, Unit, at_least, boolean, currency, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -14,7 +14,7 @@ use domain::coupon::{Discount, MAX_BASIS_POINTS, MinCartBasis};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId};
 use domain::item::check_text;
-use domain::money::Currency;
+use domain::money::{Currency, Money};
 use tabular::record::Record;
 
 pub(in super::super) struct Coupons {
@@ -142,6 +142,26 @@ impl RecordKind for Coupons {
         })
     }
 
+    fn describe(value: &CouponLoad) -> String {
+        let discount = match value.discount {
+            Discount::Percent { basis_points } => format!("{} %", f64::from(basis_points) / 100.0),
+            Discount::Amount { amount_minor } => Money {
+                amount_minor,
+                currency: value.currency,
+            }
+            .to_string(),
+            Discount::FreeShipping => "free shipping".to_owned(),
+        };
+        format!(
+            "coupon_id={} campaign_id={} title={} discount={discount} per_user_cap={} total_cap={}",
+            value.id,
+            value.campaign,
+            shown(&value.title),
+            shown(&value.per_user_cap),
+            shown(&value.total_cap)
+        )
+    }
+
     fn observe(_: &CouponLoad, _: &mut Findings) {}
 
     fn owner(value: &CouponLoad) -> &str {
@@ -149,7 +169,10 @@ impl RecordKind for Coupons {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
-        Ok(loads::upsert_coupons(pool, values).await?.into())
+        Ok(Written::of(
+            loads::upsert_coupons(pool, values).await?,
+            values.iter().map(|value| value.id.as_str()),
+        ))
     }
 }
 
@@ -201,6 +224,10 @@ impl RecordKind for CouponItems {
         })
     }
 
+    fn describe(value: &CouponItemLoad) -> String {
+        format!("coupon_id={} item_id={}", value.coupon, value.item)
+    }
+
     fn observe(value: &CouponItemLoad, findings: &mut Findings) {
         findings.items.add(value.item.as_str());
     }
@@ -219,6 +246,9 @@ impl RecordKind for CouponItems {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[CouponItemLoad]) -> Result<Written, StoreError> {
-        Ok(loads::add_coupon_items(pool, values).await?.into())
+        Ok(Written::of(
+            loads::add_coupon_items(pool, values).await?,
+            values.iter().map(|value| (value.coupon.as_str(), value.item.as_str())),
+        ))
     }
 }

@@ -42,6 +42,10 @@ impl RecordKind for Assignments {
         })
     }
 
+    fn describe(value: &AssignmentLoad) -> String {
+        format!("campaign_id={} user_id={}", value.campaign, value.user)
+    }
+
     fn observe(value: &AssignmentLoad, findings: &mut Findings) {
         findings.users.add(value.user.as_str());
     }
@@ -51,7 +55,12 @@ impl RecordKind for Assignments {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[AssignmentLoad]) -> Result<Written, StoreError> {
-        Ok(loads::assign(pool, values).await?.into())
+        Ok(Written::of(
+            loads::assign(pool, values).await?,
+            values
+                .iter()
+                .map(|value| (value.campaign.as_str(), value.user.as_str())),
+        ))
     }
 }
 
@@ -83,6 +92,10 @@ impl RecordKind for Attributes {
         })
     }
 
+    fn describe(value: &AttributeLoad) -> String {
+        format!("user_id={} name={} value={}", value.user, value.name, value.value)
+    }
+
     fn observe(value: &AttributeLoad, findings: &mut Findings) {
         findings.users.add(value.user.as_str());
     }
@@ -92,7 +105,10 @@ impl RecordKind for Attributes {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[AttributeLoad]) -> Result<Written, StoreError> {
-        Ok(loads::set_attributes(pool, values).await?.into())
+        Ok(Written::of(
+            loads::set_attributes(pool, values).await?,
+            values.iter().map(|value| (value.user.as_str(), value.name.as_str())),
+        ))
     }
 }
 
@@ -134,6 +150,17 @@ impl RecordKind for Consents {
         })
     }
 
+    fn describe(value: &ConsentDecision) -> String {
+        format!(
+            "user_id={} purpose={} granted={} decided_at={} source={}",
+            value.user,
+            value.purpose.as_str(),
+            value.is_granted,
+            value.decided_at.at(),
+            value.source
+        )
+    }
+
     fn observe(value: &ConsentDecision, findings: &mut Findings) {
         findings.users.add(value.user.as_str());
         findings.time(value.decided_at.at());
@@ -144,7 +171,10 @@ impl RecordKind for Consents {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[ConsentDecision]) -> Result<Written, StoreError> {
-        Ok(consents::set(pool, values).await?.into())
+        Ok(Written::of(
+            consents::set(pool, values).await?,
+            values.iter().map(|value| (value.user.as_str(), value.purpose.as_str())),
+        ))
     }
 }
 
@@ -170,6 +200,10 @@ impl RecordKind for Suppressions {
         Ok((user, optional(&self.reason, record)?.unwrap_or_default()))
     }
 
+    fn describe((user, reason): &(UserId, String)) -> String {
+        format!("user_id={user} reason={reason}")
+    }
+
     fn observe((user, _): &(UserId, String), findings: &mut Findings) {
         findings.users.add(user.as_str());
     }
@@ -179,6 +213,9 @@ impl RecordKind for Suppressions {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[(UserId, String)]) -> Result<Written, StoreError> {
-        Ok(suppressions::suppress(pool, values).await?.into())
+        Ok(Written::of(
+            suppressions::suppress(pool, values).await?,
+            values.iter().map(|(user, _)| user.as_str()),
+        ))
     }
 }

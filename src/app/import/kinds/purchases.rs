@@ -49,6 +49,8 @@ impl RecordKind for Purchases {
         "coupon_discount_minor",
     ];
 
+    const IS_MARKED: bool = true;
+
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         const AMOUNTS: [(&str, Unit); 3] = [
             ("line_total_minor", Unit::Minor),
@@ -60,9 +62,7 @@ impl RecordKind for Purchases {
         let user = columns.required("user_id", |id| UserId::new(id))?;
         let item = columns.required("item_id", |id| ItemId::new(id))?;
         let numbers = rules.numbers;
-        let quantity = columns.required("quantity", move |text| {
-            integer(numbers, "quantity", text).and_then(check_quantity)
-        })?;
+        let quantity = columns.required("quantity", move |text| integer(numbers, "quantity", text))?;
         let amount =
             Amount::new(columns, numbers, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
         Ok(Self {
@@ -94,6 +94,10 @@ impl RecordKind for Purchases {
         let quantity = self.quantity.require(record)?;
         let line_total = self.amount.get(record, || self.currency.require(record), quantity)?;
         let coupon_discount_minor = self.coupon_discount_minor(record, quantity)?;
+        // A line without quantity is no purchase, but tells that the user has used a coupon.
+        if coupon_discount_minor == 0 {
+            check_quantity(quantity)?;
+        }
         Ok(PurchaseLine {
             order,
             line_number,
@@ -104,6 +108,21 @@ impl RecordKind for Purchases {
             purchased_at: EventTime::Given(self.purchased_at.require(record)?),
             coupon_discount_minor,
         })
+    }
+
+    fn describe(value: &PurchaseLine) -> String {
+        format!(
+            "order_id={} line_number={} user_id={} item_id={} quantity={} line_total={} purchased_at={} \
+             coupon_discount_minor={}",
+            value.order,
+            value.line_number,
+            value.user,
+            value.item,
+            value.quantity,
+            value.line_total,
+            value.purchased_at.at(),
+            value.coupon_discount_minor
+        )
     }
 
     fn observe(value: &PurchaseLine, findings: &mut Findings) {
@@ -118,8 +137,7 @@ impl RecordKind for Purchases {
     }
 
     async fn write(pool: &Pool, known: &KeyCache, values: &[PurchaseLine]) -> Result<Written, StoreError> {
-        let stored = purchases::load(pool, known, values).await?;
-        Ok(Written::of_accepted(stored))
+        Ok(purchases::load(pool, known, values).await?.into())
     }
 }
 

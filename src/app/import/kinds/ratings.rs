@@ -27,6 +27,8 @@ impl RecordKind for Ratings {
 
     const FIELDS: &'static [&'static str] = &["user_id", "item_id", "value", "rated_at"];
 
+    const IS_MARKED: bool = true;
+
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         let (scale, numbers) = (rules.scale, rules.numbers);
         let rated_at = columns.optional("rated_at", event_time("rated_at", rules))?;
@@ -52,6 +54,13 @@ impl RecordKind for Ratings {
         })
     }
 
+    fn describe(value: &Rating) -> String {
+        format!(
+            "user_id={} item_id={} value={} rated_at={}",
+            value.user, value.item, value.value, value.rated_at
+        )
+    }
+
     fn observe(value: &Rating, findings: &mut Findings) {
         findings.users.add(value.user.as_str());
         findings.items.add(value.item.as_str());
@@ -64,7 +73,6 @@ impl RecordKind for Ratings {
     }
 
     async fn write(pool: &Pool, known: &KeyCache, values: &[Rating]) -> Result<Written, StoreError> {
-        let stored = ratings::load(pool, known, values).await?;
-        Ok(Written::of_accepted(stored))
+        Ok(ratings::load(pool, known, values).await?.into())
     }
 }

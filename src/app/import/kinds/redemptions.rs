@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
-use super::values::{at_least, event_time, optional};
+use super::values::{at_least, event_time, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
@@ -38,6 +38,8 @@ impl RecordKind for Redemptions {
 
     const MAY_BE_REFUSED: bool = true;
 
+    const IS_MARKED: bool = true;
+
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             redemption: columns.optional("redemption_id", |id| RedemptionId::new(id))?,
@@ -67,6 +69,18 @@ impl RecordKind for Redemptions {
         })
     }
 
+    fn describe(value: &RedemptionLoad) -> String {
+        format!(
+            "redemption_id={} coupon_id={} user_id={} redeemed_at={} order_id={} amount_minor={}",
+            value.id,
+            value.coupon,
+            value.user,
+            value.redeemed_at,
+            shown(&value.order),
+            value.amount_minor
+        )
+    }
+
     fn observe(value: &RedemptionLoad, findings: &mut Findings) {
         findings.users.add(value.user.as_str());
         findings.time(value.redeemed_at);
@@ -78,7 +92,10 @@ impl RecordKind for Redemptions {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[RedemptionLoad]) -> Result<Written, StoreError> {
-        Ok(loads::record(pool, values).await?.into())
+        Ok(Written::of(
+            loads::record(pool, values).await?,
+            values.iter().map(|value| value.id.as_str()),
+        ))
     }
 }
 

@@ -80,6 +80,11 @@ impl Amount {
     }
 }
 
+/// Shows a value that may be absent.
+pub(super) fn shown<T: std::fmt::Display>(value: &Option<T>) -> String {
+    value.as_ref().map_or_else(|| "-".to_owned(), T::to_string)
+}
+
 pub(super) fn optional<T: Clone>(field: &Option<Field<T>>, record: &Record<'_>) -> Result<Option<T>, InvalidField> {
     match field {
         Some(field) => field.get(record),

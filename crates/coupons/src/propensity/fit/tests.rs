@@ -131,7 +131,7 @@ fn too_few_redemptions_are_refused_with_their_number() {
     let needed = redemptions as u32;
     fitted(fit_before(&input, day(100), &FitOptions::new(needed)));
     let reason = format!(
-        "{redemptions} redemptions of 2 past campaigns are known, at least {} are needed (coupons.min_redemptions)",
+        "{redemptions} redemptions of 2 past campaigns can be used, at least {} are needed (coupons.min_redemptions); a campaign can be used if recipients had purchased long enough before it",
         needed + 1
     );
     let refused = fit_before(&input, day(100), &FitOptions::new(needed + 1));
@@ -143,7 +143,7 @@ fn too_few_redemptions_are_refused_with_their_number() {
             ..past(2)
         },
     ] {
-        let reason = "0 redemptions of 0 past campaigns are known, at least 1 are needed (coupons.min_redemptions)";
+        let reason = "0 redemptions of 0 past campaigns can be used, at least 1 are needed (coupons.min_redemptions); a campaign can be used if recipients had purchased long enough before it";
         let reason = reason.to_owned();
         assert_eq!(
             fit_before(&input, day(100), &FitOptions::new(1)),

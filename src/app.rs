@@ -2,12 +2,15 @@
 
 pub mod activation;
 pub mod audience;
+pub mod campaign_bias;
 pub mod eligibility;
 pub mod evaluate;
 pub mod import;
 pub mod lift;
+pub mod privacy;
 pub mod random;
 pub mod redemption;
+pub mod sensitive_attributes;
 pub mod sweep;
 pub mod targets;
 pub mod train;

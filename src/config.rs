@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::admission::options::AccessOptions;
 use crate::app::import::UndoOptions;
+use crate::app::privacy::PrivacySection;
 use crate::app::train::TrainerOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
@@ -14,7 +15,6 @@ use crate::live::options::LiveOptions;
 use crate::store::postgres::options::{DatabaseOptions, without_passwords};
 use crate::telemetry::TelemetryOptions;
 use coupons::options::CouponOptions;
-use domain::consent::PrivacyOptions;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
 use recommender::evaluation::bias::options::BiasOptions;
@@ -45,7 +45,7 @@ pub struct Config {
     pub gate: GateOptions,
     pub bias: BiasOptions,
     pub import: UndoOptions,
-    pub privacy: PrivacyOptions,
+    pub privacy: PrivacySection,
     pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,
 }

@@ -1,4 +1,6 @@
-//! `likemind bias`: shows how a snapshot treats items, merchants and groups of users.
+//! `likemind bias`: shows how a snapshot, or a campaign, treats items, merchants and groups of users.
+
+mod campaign;
 
 use serde_json::json;
 
@@ -7,6 +9,7 @@ use super::database::{Database, Purpose};
 use super::report::name;
 use crate::config::Config;
 use crate::store::snapshots;
+use domain::id::CampaignId;
 use recommender::evaluation::bias::report::{AttributeBias, GroupRatio, RankerBias};
 use recommender::evaluation::report::four_digits;
 
@@ -21,13 +24,25 @@ pub(super) struct BiasArgs {
     /// Show only the ranker that training has chosen
     #[arg(long)]
     chosen: bool,
+    /// Compare how groups of users were selected by this campaign, instead of a snapshot
+    #[arg(long, value_name = "ID", value_parser = campaign, conflicts_with_all = ["snapshot", "chosen"])]
+    campaign: Option<CampaignId>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+fn campaign(id: &str) -> Result<CampaignId, String> {
+    CampaignId::new(id).map_err(|error| error.to_string())
+}
+
 pub(super) async fn run(args: BiasArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
+    if let Some(id) = &args.campaign {
+        campaign::print(&database.pool, &config, id, args.json).await?;
+        database.close().await?;
+        return Ok(Exit::Done);
+    }
     let record = snapshots::get_or_active(&database.pool, args.snapshot).await?;
     let record = record.ok_or_else(|| match args.snapshot {
         Some(version) => anyhow::anyhow!("there is no snapshot {version}"),

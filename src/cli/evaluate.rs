@@ -61,7 +61,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
         parameters,
         args.split_at,
         options,
-        &config.privacy,
+        &config.privacy.consent(),
         settings,
     )
     .await;

@@ -63,7 +63,13 @@ pub(super) async fn serve(
         keyless: config.server.keyless(),
         capacity: config.server.capacity(),
     };
-    let live = Live::start(pool.clone(), config.live.clone(), config.privacy, shutdown.clone()).await;
+    let live = Live::start(
+        pool.clone(),
+        config.live.clone(),
+        config.privacy.consent(),
+        shutdown.clone(),
+    )
+    .await;
     readiness.set({
         let (live, shutdown) = (live.clone(), shutdown.clone());
         move || match (shutdown.is_cancelled(), live.view()) {
@@ -78,7 +84,9 @@ pub(super) async fn serve(
         pool,
         live,
         scale: config.rating,
-        policy: Policy::new(config.privacy, &config.coupons),
+        sensitive: config.privacy.sensitive(),
+        bias: config.bias.clone(),
+        policy: Policy::new(config.privacy.consent(), &config.coupons),
         access,
     };
     let served = server::serve(listener, &config.server, services, shutdown).await;

@@ -104,10 +104,10 @@ fn score(text: &str) -> Result<f64, String> {
 pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exit> {
     let interrupt = process::shutdown_requested();
     let database = Database::open(&config, Purpose::Job).await?;
-    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
+    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy.consent()).await?;
     let (format, counts) = (args.format, args.counts);
     let explain = args.explain;
-    let policy = Policy::new(config.privacy, &config.coupons);
+    let policy = Policy::new(config.privacy.consent(), &config.coupons);
     let listed = match Targets::open(&database.pool, &live, policy, request(args)).await {
         Ok(mut targets) => {
             match counts {

@@ -92,7 +92,7 @@ pub(super) async fn train_with_progress(
         gate: config.gate.clone(),
         bias: config.bias.clone(),
         trainer: config.trainer.clone(),
-        privacy: config.privacy,
+        privacy: config.privacy.consent(),
         min_redemptions: config.coupons.min_redemptions,
         holder: process::actor(),
         tune,

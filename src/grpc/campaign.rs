@@ -4,33 +4,39 @@ mod convert;
 
 use tonic::{Request, Response, Status};
 
-use crate::app::lift;
 use crate::app::random::random_bytes;
+use crate::app::sensitive_attributes::SensitiveAttributes;
+use crate::app::{campaign_bias, lift};
 use crate::live::Live;
 use crate::store::coupons;
 use crate::store::coupons::campaigns::{self, Definer};
-use crate::store::coupons::{assignments, stored};
+use crate::store::coupons::{assignments, sensitive, stored};
 use crate::store::postgres::pool::Pool;
 use domain::access::Caller;
 
+use recommender::evaluation::bias::options::BiasOptions;
+
 use self::convert::assignments::ListAssignments;
-use self::convert::{ListCampaigns, ListCoupons};
+use self::convert::{AllowAttribute, ListCampaigns, ListCoupons};
 use super::batch::{self, Batch};
 use super::caller::caller;
 use super::proto::v1::campaign_service_server::CampaignService;
 use super::proto::v1::{
-    CreateCampaignRequest, CreateCampaignResponse, CreateCouponRequest, CreateCouponResponse, DeleteAssignmentsRequest,
-    DeleteAssignmentsResponse, GetCampaignRequest, GetCampaignResponse, GetCouponRequest, GetCouponResponse,
-    GetLiftReportRequest, GetLiftReportResponse, ListAssignmentsRequest, ListAssignmentsResponse, ListCampaignsRequest,
-    ListCampaignsResponse, ListCouponsRequest, ListCouponsResponse, SetCampaignStateRequest, SetCampaignStateResponse,
-    UpdateCampaignRequest, UpdateCampaignResponse, UpdateCouponRequest, UpdateCouponResponse, UpsertAssignmentsRequest,
-    UpsertAssignmentsResponse,
+    AllowSensitiveAttributeRequest, AllowSensitiveAttributeResponse, CreateCampaignRequest, CreateCampaignResponse,
+    CreateCouponRequest, CreateCouponResponse, DeleteAssignmentsRequest, DeleteAssignmentsResponse,
+    GetCampaignBiasReportRequest, GetCampaignBiasReportResponse, GetCampaignRequest, GetCampaignResponse,
+    GetCouponRequest, GetCouponResponse, GetLiftReportRequest, GetLiftReportResponse, ListAssignmentsRequest,
+    ListAssignmentsResponse, ListCampaignsRequest, ListCampaignsResponse, ListCouponsRequest, ListCouponsResponse,
+    SetCampaignStateRequest, SetCampaignStateResponse, UpdateCampaignRequest, UpdateCampaignResponse,
+    UpdateCouponRequest, UpdateCouponResponse, UpsertAssignmentsRequest, UpsertAssignmentsResponse,
 };
 use super::{page, status};
 
 pub struct CampaignHandler {
     pub pool: Pool,
     pub live: Live,
+    pub sensitive: SensitiveAttributes,
+    pub bias: BiasOptions,
 }
 
 #[tonic::async_trait]
@@ -95,6 +101,8 @@ impl CampaignService for CampaignHandler {
     ) -> Result<Response<SetCampaignStateResponse>, Status> {
         let caller = caller(&request)?;
         let (id, state) = convert::new_state(request.into_inner())?;
+        let viewer = caller.merchant.as_ref();
+        self.sensitive.check_state(&self.pool, &id, state, viewer).await?;
         let stored = campaigns::set_state(&self.pool, &id, state, caller.merchant.as_ref()).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(SetCampaignStateResponse {
@@ -108,6 +116,11 @@ impl CampaignService for CampaignHandler {
     ) -> Result<Response<CreateCouponResponse>, Status> {
         let caller = caller(&request)?;
         let coupon = convert::new_coupon(request.into_inner(), &caller)?;
+        let viewer = caller.merchant.as_ref();
+        let checked = self
+            .sensitive
+            .check_rules(&self.pool, &coupon.campaign, &coupon.rules, viewer);
+        checked.await?;
         let stored = coupons::create(&self.pool, &coupon, caller.merchant.as_ref()).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(CreateCouponResponse {
@@ -122,6 +135,9 @@ impl CampaignService for CampaignHandler {
     ) -> Result<Response<UpdateCouponResponse>, Status> {
         let caller = caller(&request)?;
         let patch = convert::coupon_patch(request.into_inner(), &caller)?;
+        self.sensitive
+            .check_patch(&self.pool, &patch, caller.merchant.as_ref())
+            .await?;
         let stored = coupons::update(&self.pool, &patch, caller.merchant.as_ref()).await?;
         self.live.publish_offer_catalog().await;
         Ok(Response::new(UpdateCouponResponse {
@@ -213,6 +229,34 @@ impl CampaignService for CampaignHandler {
             assignments,
             next_page_token,
         }))
+    }
+
+    async fn get_campaign_bias_report(
+        &self,
+        request: Request<GetCampaignBiasReportRequest>,
+    ) -> Result<Response<GetCampaignBiasReportResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::campaign_id(request.into_inner().campaign_id)?;
+        let report = campaign_bias::report(&self.pool, &self.live, &self.bias, &id, caller.merchant.as_ref());
+        Ok(Response::new(convert::bias_report(report.await?)))
+    }
+
+    async fn allow_sensitive_attribute(
+        &self,
+        request: Request<AllowSensitiveAttributeRequest>,
+    ) -> Result<Response<AllowSensitiveAttributeResponse>, Status> {
+        let caller = caller(&request)?;
+        let allow = AllowAttribute::try_from(request.into_inner())?;
+        let AllowAttribute {
+            campaign,
+            attribute,
+            reason,
+        } = &allow;
+        let is_known = sensitive::allow(&self.pool, campaign, attribute, &caller.name, reason).await?;
+        match is_known {
+            true => Ok(Response::new(AllowSensitiveAttributeResponse {})),
+            false => Err(status::no_campaign(campaign)),
+        }
     }
 }
 

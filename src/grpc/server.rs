@@ -16,11 +16,13 @@ use tower::{Layer, Service};
 use crate::admission::Access;
 use crate::admission::rpc::Rpc;
 use crate::app::eligibility::EligibilityService;
+use crate::app::sensitive_attributes::SensitiveAttributes;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use coupons::eligibility::Policy;
 use domain::error::InvalidField;
 use domain::rating::RatingScale;
+use recommender::evaluation::bias::options::BiasOptions;
 
 use super::accept;
 use super::accept::open_connections::{ConnectionLimits, OpenConnections};
@@ -130,6 +132,8 @@ pub struct Services {
     pub live: Live,
     pub scale: RatingScale,
     pub policy: Policy,
+    pub sensitive: SensitiveAttributes,
+    pub bias: BiasOptions,
     pub access: Access,
 }
 
@@ -207,6 +211,8 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         live,
         scale,
         policy,
+        sensitive,
+        bias,
         access: _,
     } = services;
     let limit = options.max_message_bytes;
@@ -226,6 +232,8 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
     let campaign = CampaignHandler {
         pool: pool.clone(),
         live: live.clone(),
+        sensitive,
+        bias,
     };
     let coupon = CouponHandler {
         pool: pool.clone(),

@@ -12,6 +12,7 @@ use crate::admission::key_limits::Overuse;
 use crate::admission::refusal::Refusal;
 use crate::app::activation::ActivationError;
 use crate::app::audience::AudienceError;
+use crate::app::campaign_bias::CampaignBiasError;
 use crate::app::eligibility::EligibilityError;
 use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
@@ -399,8 +400,23 @@ impl From<DefineError> for Status {
             DefineError::NotDraft { .. } => failed("CAMPAIGN_NOT_DRAFT"),
             DefineError::InvalidTransition { .. } | DefineError::Begun => failed("INVALID_TRANSITION"),
             DefineError::LimitBelowUse { .. } => failed("LIMIT_BELOW_USE"),
+            DefineError::SensitiveAttribute { .. } => failed("SENSITIVE_ATTRIBUTE"),
             DefineError::Invalid(error) => invalid_argument(vec![error.within("campaign")]),
             DefineError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CampaignBiasError> for Status {
+    fn from(error: CampaignBiasError) -> Self {
+        match error {
+            CampaignBiasError::UnknownCampaign(id) => no_campaign(&id),
+            CampaignBiasError::NoSnapshot(serving) => no_snapshot(&serving),
+            error @ CampaignBiasError::Panicked => {
+                tracing::error!(error = %chain(&error), "groups of users could not be compared");
+                Status::internal("the users cannot be compared")
+            }
+            CampaignBiasError::Store(error) => error.into(),
         }
     }
 }

@@ -12,6 +12,8 @@ pub mod offer_catalog;
 pub mod revision;
 mod rows;
 mod scopes;
+pub mod selection;
+pub mod sensitive;
 pub mod stored;
 
 use domain::campaign::Campaign;

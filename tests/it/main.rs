@@ -46,6 +46,7 @@ mod coupons {
     mod campaigns;
     mod coupon_definitions;
     mod eligibility;
+    mod fairness;
     mod merchant_rules;
     mod people;
     mod propensity;

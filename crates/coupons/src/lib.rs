@@ -13,6 +13,7 @@ pub mod propensity;
 pub mod rules;
 pub mod scope;
 pub mod scoring;
+pub mod selection;
 pub mod stacking;
 pub mod targeting;
 #[cfg(test)]

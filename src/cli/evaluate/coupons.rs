@@ -37,7 +37,13 @@ pub(super) async fn run(args: CouponsArgs, config: Config) -> anyhow::Result<Exi
     };
     let progress = PhaseReport::new();
     progress.begin("evaluating");
-    let backtest = evaluate_coupons(&database.pool, config.training_parameters(), options, &config.privacy).await;
+    let backtest = evaluate_coupons(
+        &database.pool,
+        config.training_parameters(),
+        options,
+        &config.privacy.consent(),
+    )
+    .await;
     progress.end();
     let backtest = backtest?;
     match args.json {

@@ -1,6 +1,7 @@
 //! Converts the messages of CampaignService. Coupons and lift reports have files of their own.
 
 pub mod assignments;
+mod bias;
 mod coupon;
 mod lift;
 mod warnings;
@@ -21,6 +22,7 @@ use domain::id::{CampaignId, CouponId, MerchantId};
 use domain::item::check_text;
 use domain::money::Currency;
 
+pub use self::bias::{AllowAttribute, bias_report};
 pub use self::coupon::{coupon_patch, new_coupon};
 pub use self::lift::lift_report;
 pub use self::warnings::warnings;

@@ -2,7 +2,7 @@
 
 pub mod convert;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::error::Elapsed;

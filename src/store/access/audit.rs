@@ -27,6 +27,7 @@ pub(in crate::store) enum Action {
     UsersUnassigned,
     UsersSuppressed,
     SuppressionsLifted,
+    SensitiveAttributeAllowed,
 }
 
 impl Action {
@@ -49,6 +50,7 @@ impl Action {
             Self::UsersUnassigned => "USERS_UNASSIGNED",
             Self::UsersSuppressed => "USERS_SUPPRESSED",
             Self::SuppressionsLifted => "SUPPRESSIONS_LIFTED",
+            Self::SensitiveAttributeAllowed => "SENSITIVE_ATTRIBUTE_ALLOWED",
         }
     }
 }

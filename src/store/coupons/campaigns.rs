@@ -48,6 +48,11 @@ pub enum DefineError {
     Begun,
     #[error("{field} must be at least {used}, which is already used, but is {limit}")]
     LimitBelowUse { field: &'static str, limit: i64, used: i64 },
+    #[error(
+        "attribute {attribute} is sensitive (privacy.sensitive_attributes); an operator has to allow it for campaign {campaign} \
+         before a rule may name it"
+    )]
+    SensitiveAttribute { campaign: CampaignId, attribute: String },
     #[error(transparent)]
     Invalid(#[from] InvalidField),
     #[error(transparent)]

@@ -1,17 +1,17 @@
 //! Bad and good values of each field of the RPCs about campaigns, coupons, consents and audiences.
 
 use likemind::grpc::proto::v1::{
-    AssignmentKey, AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity, CheckEligibilityRequest,
-    ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
-    DeleteAssignmentsRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount, GetCampaignRequest,
-    GetConsentRequest, GetCouponRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, ItemSet,
-    ListAssignmentsRequest, ListCampaignsRequest, ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest,
-    ListReservationsRequest, ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Purpose,
-    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, Rule, Rules, Scope,
-    SetCampaignStateRequest, SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
-    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertSuppressionsRequest,
-    UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount, rule, scope,
-    stream_audience_request,
+    AllowSensitiveAttributeRequest, AssignmentKey, AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity,
+    CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
+    CreateCouponRequest, DeleteAssignmentsRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
+    GetCampaignBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetLiftReportRequest,
+    GetRedemptionRequest, GetReservationRequest, ItemSet, ListAssignmentsRequest, ListCampaignsRequest,
+    ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest, ListReservationsRequest,
+    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Purpose, ReleaseReservationRequest,
+    ReserveCouponRequest, RollbackRedemptionRequest, Rule, Rules, Scope, SetCampaignStateRequest, SetConsentRequest,
+    StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
+    UpsertAssignmentsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey,
+    UserSuppression, discount, rule, scope, stream_audience_request,
 };
 use prost_reflect::Value;
 
@@ -65,7 +65,16 @@ fn campaign_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
             cases
         }
         "CampaignService/UpdateCampaign" => campaign(false),
-        "CampaignService/GetCampaign" | "CampaignService/GetLiftReport" => vec![id("campaign_id")],
+        "CampaignService/GetCampaign" | "CampaignService/GetLiftReport" | "CampaignService/GetCampaignBiasReport" => {
+            vec![id("campaign_id")]
+        }
+        "CampaignService/AllowSensitiveAttribute" => {
+            vec![
+                id("campaign_id"),
+                free_text("attribute").without(&text("")).bad("MISSING", [text("")]),
+                free_text("reason"),
+            ]
+        }
         "CampaignService/ListCampaigns" => {
             let mut cases = tokens.page(&tokens.campaigns[0]);
             cases.push(id("merchant_id").or_absent());
@@ -466,6 +475,14 @@ fn campaign_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         })],
         "CampaignService/GetLiftReport" => vec![encoded(GetLiftReportRequest {
             campaign_id: "k".to_owned(),
+        })],
+        "CampaignService/GetCampaignBiasReport" => vec![encoded(GetCampaignBiasReportRequest {
+            campaign_id: "k".to_owned(),
+        })],
+        "CampaignService/AllowSensitiveAttribute" => vec![encoded(AllowSensitiveAttributeRequest {
+            campaign_id: "k".to_owned(),
+            attribute: "age".to_owned(),
+            reason: "because".to_owned(),
         })],
         "CampaignService/ListCampaigns" => vec![encoded(ListCampaignsRequest {
             merchant_id: Some("acme".to_owned()),

@@ -240,6 +240,7 @@ mod tests {
             rating: Some(3.0),
             orders,
             last_order_at: 0,
+            ordered_at: vec![0; orders as usize],
         };
         let changes = vec![purchase("u0", "i0", 0), purchase("u2", "i3", 1)];
         let found = ranked(&view_of(changes), &[0, 3], None, true);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, ReflectMessage};
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "likemind/v1/access.proto",
     "likemind/v1/common.proto",
     "likemind/v1/catalog.proto",
@@ -25,6 +25,7 @@ const PROTOS: [&str; 10] = [
     "likemind/v1/campaign.proto",
     "likemind/v1/coupon.proto",
     "likemind/v1/privacy.proto",
+    "likemind/v1/demand.proto",
 ];
 
 /// The messages that the server's handlers take and return encoded (`src/grpc/encoded_rpc.rs`).

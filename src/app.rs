@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod audience;
 pub mod campaign_bias;
+pub mod demand;
 pub mod eligibility;
 pub mod evaluate;
 pub mod import;

@@ -7,9 +7,11 @@ mod output;
 mod bias;
 pub mod call;
 mod config;
+mod csv_output;
 mod database;
 mod evaluate;
 mod figures;
+mod forecast;
 mod import;
 mod keys;
 mod migrate;
@@ -87,6 +89,8 @@ enum Command {
     Bias(bias::BiasArgs),
     /// List the users who should get a coupon, best first
     Targets(targets::TargetsArgs),
+    /// Forecast how much of an item, a category or a merchant will sell
+    Forecast(forecast::ForecastArgs),
     /// Create, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, without secrets
@@ -196,6 +200,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Snapshots(args) => snapshots::run(args, config).await,
         Command::Bias(args) => bias::run(args, config).await,
         Command::Targets(args) => targets::run(args, config).await,
+        Command::Forecast(args) => forecast::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Synth(args) => synth::run(args),

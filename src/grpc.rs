@@ -9,6 +9,7 @@ pub mod catalog;
 mod convert;
 pub mod coupon;
 mod cpu_pool;
+mod demand;
 pub mod encoded_rpc;
 mod grpc_web;
 pub mod health;

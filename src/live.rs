@@ -5,6 +5,7 @@
 //! view once and never waits for either loop.
 
 mod background_thread;
+pub mod fresh_sales;
 mod gauges;
 mod load;
 mod memory;
@@ -34,15 +35,16 @@ use domain::time::Timestamp;
 use recommender::snapshot::Snapshot;
 use recommender::snapshot::view::View;
 
+use self::fresh_sales::FreshSales;
 use self::options::LiveOptions;
 
 /// The longest wait of [`Live::start`].
 const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
-/// The connections of the loops, which requests cannot use up: one each for the hints, the reload loop, the refresh loop
-/// and the loop of the offer catalog, and one to replace another.
-const CONNECTIONS: u32 = 5;
+/// The connections of the loops, which requests cannot use up: one each for the hints, the reload loop, the refresh loop,
+/// the loop of the offer catalog and that of fresh sales, and one to replace another.
+const CONNECTIONS: u32 = 6;
 /// The longest wait of a loop for the next row. Every query of the loops begins to answer sooner, so that only a connection
 /// that no longer answers is given up. A whole query may take longer, for example to catch up with many changes.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
@@ -66,6 +68,7 @@ struct Shared {
     offer_catalog: ArcSwap<OfferCatalog>,
     /// The revision of `offer_catalog`. Under its lock one task at a time reads the offer catalog.
     offer_catalog_revision: tokio::sync::Mutex<Option<i64>>,
+    fresh_sales: ArcSwap<FreshSales>,
     status: ArcSwap<ServingStatus>,
     /// Serializes the two loops. Requests never lock it.
     loaded: tokio::sync::Mutex<Option<Loaded>>,
@@ -154,6 +157,7 @@ impl Live {
         tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
         tokio::spawn(offer_catalog::run(live.shared.clone(), shutdown.clone()));
+        tokio::spawn(fresh_sales::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
@@ -189,6 +193,7 @@ impl Live {
             previous: ArcSwapOption::empty(),
             offer_catalog: ArcSwap::default(),
             offer_catalog_revision: tokio::sync::Mutex::default(),
+            fresh_sales: ArcSwap::default(),
             status: ArcSwap::default(),
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
@@ -215,6 +220,19 @@ impl Live {
     /// Returns all campaigns and coupons, as of at most a refresh interval ago.
     pub fn offer_catalog(&self) -> Arc<OfferCatalog> {
         self.shared.offer_catalog.load_full()
+    }
+
+    /// Returns what was sold since the snapshot was trained, as of at most a refresh interval ago.
+    pub fn fresh_sales(&self) -> Arc<FreshSales> {
+        self.shared.fresh_sales.load_full()
+    }
+
+    /// Reads what was sold since the last look.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read; the sales stay as they were.
+    pub async fn refresh_fresh_sales(&self) -> Result<(), StoreError> {
+        fresh_sales::refresh(&self.shared).await
     }
 
     /// Reads the offer catalog again if it has changed. A caller that has changed it, or misses something in it, need not wait

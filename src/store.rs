@@ -15,5 +15,6 @@ pub mod privacy;
 pub mod purchases;
 pub mod ratings;
 pub mod redemptions;
+pub mod sales;
 pub mod snapshots;
 pub mod token_key;

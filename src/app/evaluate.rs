@@ -30,7 +30,7 @@ pub async fn evaluate(
     privacy: &PrivacyOptions,
     settings: Vec<Adjustments>,
 ) -> Result<(Evaluated, Vec<TradeOff>), TrainError> {
-    let (input, _) = training_input::read(pool, privacy).await?;
+    let input = training_input::read(pool, privacy).await?.input;
     let cut = split_at.map_or(Cut::Latest, |at| Cut::At { at });
     let evaluated = compute(move || {
         let held_out = HeldOutParts::new(&input, &parameters, &cut, &options)?;
@@ -51,7 +51,7 @@ pub async fn evaluate_coupons(
     options: BacktestOptions,
     privacy: &PrivacyOptions,
 ) -> Result<Backtest, TrainError> {
-    let (input, _) = training_input::read(pool, privacy).await?;
+    let input = training_input::read(pool, privacy).await?.input;
     let backtest = compute(move || backtest(&input, &parameters, &options));
     Ok(backtest.await??)
 }

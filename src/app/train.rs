@@ -14,6 +14,7 @@ use crate::store::postgres::leases::{self, Held, Lease};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes;
 use crate::store::snapshots::{self, SnapshotRecord, TransitionError};
+use demand::model::NoSales;
 use domain::consent::PrivacyOptions;
 use domain::error::{InvalidField, chain};
 use recommender::evaluation::bias::options::BiasOptions;
@@ -113,6 +114,8 @@ pub enum TrainError {
     Training(#[from] TrainingError),
     #[error("the model cannot be evaluated")]
     Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    NoSales(#[from] NoSales),
     #[error("the fitted model is inconsistent")]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]

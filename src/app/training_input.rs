@@ -6,6 +6,7 @@ use crate::store::coupons::attributes;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::changes::Watermark;
+use crate::store::snapshots::training::sales::Sales;
 use crate::store::snapshots::training::{self, PastCampaign};
 use coupons::affinity::covered_by_any;
 use coupons::offer_catalog::Offer;
@@ -13,17 +14,28 @@ use domain::consent::PrivacyOptions;
 use recommender::evaluation::bias::shown::UserAttribute;
 use recommender::training::input::{CampaignHistory, TrainingInput};
 
+/// What a model is trained on, as of one moment.
+pub struct Read {
+    pub input: TrainingInput,
+    pub sales: Sales,
+    pub watermark: Watermark,
+}
+
 /// Reads everything as of one moment, and works out which items past campaigns covered, by the facts that the catalog has
-/// of the items. Returns the moment too.
+/// of the items.
 ///
 /// # Errors
 /// [`StoreError`] when the database cannot be read.
-pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<(TrainingInput, Watermark), StoreError> {
+pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<Read, StoreError> {
     let data = training::read(pool, privacy).await?;
     let mut input = data.input;
     let histories = data.campaigns.into_iter().map(|past| history(past, &input));
     input.campaigns = histories.collect();
-    Ok((input, data.watermark))
+    Ok(Read {
+        input,
+        sales: data.sales,
+        watermark: data.watermark,
+    })
 }
 
 /// Reads the values of `names` that the users of `input` have now.

@@ -1,6 +1,7 @@
 //! `likemind evaluate`: measures parameters on past data.
 
 mod coupons;
+mod demand;
 mod trade_offs;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -34,6 +35,8 @@ pub(super) struct EvaluateArgs {
 enum EvaluateCommand {
     /// Measure how well the redeemers of past campaigns could be ranked and predicted before each campaign started
     Coupons(coupons::CouponsArgs),
+    /// Measure how well demand could be forecast at past origins, against all classic methods
+    Demand(demand::DemandArgs),
 }
 
 fn instant(text: &str) -> Result<Timestamp, String> {
@@ -47,8 +50,10 @@ fn instant(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Exit> {
-    if let Some(EvaluateCommand::Coupons(args)) = args.command {
-        return coupons::run(args, config).await;
+    match args.command {
+        Some(EvaluateCommand::Coupons(args)) => return coupons::run(args, config).await,
+        Some(EvaluateCommand::Demand(args)) => return demand::run(args, config).await,
+        None => {}
     }
     let database = Database::open(&config, Purpose::Job).await?;
     let progress = PhaseReport::new();

@@ -4,6 +4,8 @@ use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use domain::access::{Caller, Role};
+
 /// Names this process as the actor in the audit log and as the holder of a lease.
 pub(super) fn actor() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -34,4 +36,14 @@ pub(super) fn shutdown_requested() -> CancellationToken {
 
 async fn next(signals: &mut [Signal]) {
     select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
+}
+
+/// Returns the caller that a command acts as: an operator who sees all merchants.
+pub(super) fn operator() -> Caller {
+    Caller {
+        key: None,
+        name: actor().into(),
+        role: Role::Operator,
+        merchant: None,
+    }
 }

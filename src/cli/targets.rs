@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::database::{Database, Purpose};
 use super::figures::Figure;
-use super::{Exit, process};
+use super::{Exit, csv_output, process};
 use crate::app::targets::{Header, Target, Targets, TargetsError, TargetsRequest};
 use crate::config::Config;
 use crate::live::Live;
@@ -17,7 +17,6 @@ use coupons::affinity::AffinityTerm;
 use coupons::eligibility::Policy;
 use coupons::propensity::FeatureContribution;
 use coupons::scoring::{Explanation, RankBy};
-use domain::access::{Caller, Role};
 use domain::error::chain;
 use domain::id::CouponId;
 use recommender::snapshot::Snapshot;
@@ -160,12 +159,7 @@ fn request(args: TargetsArgs) -> TargetsRequest {
         explain: args.explain,
         // `--preview` says what holds without `--log` anyway.
         preview: !args.log || args.preview,
-        caller: Arc::new(Caller {
-            key: None,
-            name: process::actor().into(),
-            role: Role::Operator,
-            merchant: None,
-        }),
+        caller: Arc::new(process::operator()),
     }
 }
 
@@ -238,7 +232,7 @@ async fn list(targets: &mut Targets, format: Format, explain: bool) -> anyhow::R
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("standard output cannot be written"),
     };
-    if format == Format::Csv && !print(csv_line(&columns(explain))?)? {
+    if format == Format::Csv && !print(csv_output::line(&columns(explain))?)? {
         return Ok(Exit::Done);
     }
     loop {
@@ -273,16 +267,7 @@ fn csv_row(snapshot: &Snapshot, target: &Target, explain: bool) -> anyhow::Resul
         let explanation = target.explanation.as_ref();
         fields.push(explanation.map_or_else(String::new, |explanation| in_words(snapshot, explanation)));
     }
-    csv_line(&fields)
-}
-
-fn csv_line(fields: &[String]) -> anyhow::Result<String> {
-    let mut writer = csv::WriterBuilder::new()
-        .terminator(csv::Terminator::Any(b'\n'))
-        .from_writer(Vec::new());
-    writer.write_record(fields)?;
-    let line = String::from_utf8(writer.into_inner()?)?;
-    Ok(line.trim_end_matches('\n').to_owned())
+    csv_output::line(&fields)
 }
 
 /// Explains a score in one line.

@@ -13,11 +13,13 @@ use crate::live::Live;
 use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
+use super::demand::DemandHandler;
 use super::model::ModelHandler;
 use super::privacy::PrivacyHandler;
 use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
+use super::proto::v1::demand_service_server::DemandServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
@@ -27,8 +29,12 @@ use super::purchase::PurchaseHandler;
 use super::rating::RatingHandler;
 use super::recommendation::RecommendationHandler;
 
-/// The server as a whole, and the service that answers from the snapshot.
-const WITH_SNAPSHOT: [&str; 2] = ["", RecommendationServiceServer::<RecommendationHandler>::NAME];
+/// The server as a whole, and the services that answer from the snapshot.
+const WITH_SNAPSHOT: [&str; 3] = [
+    "",
+    RecommendationServiceServer::<RecommendationHandler>::NAME,
+    DemandServiceServer::<DemandHandler>::NAME,
+];
 /// The services whose calls need the database.
 const WITH_DATABASE: [&str; 6] = [
     CatalogServiceServer::<CatalogHandler>::NAME,

@@ -30,6 +30,7 @@ use super::accept::open_files;
 use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
+use super::demand::DemandHandler;
 use super::grpc_web::{Origins, Web};
 use super::health;
 use super::http::Http;
@@ -42,6 +43,7 @@ use super::proto::DESCRIPTORS;
 use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
+use super::proto::v1::demand_service_server::DemandServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
@@ -255,6 +257,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         pool: pool.clone(),
         live: live.clone(),
     };
+    let demand = DemandHandler { live: live.clone() };
     let recommendation = RecommendationHandler::new(pool, live, scale, policy.privacy, options.answer_cache_bytes);
     let routes = add!(routes, RecommendationServiceServer, recommendation, limit);
     let routes = add!(routes, CouponServiceServer, coupon, limit);
@@ -263,6 +266,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
     let routes = add!(routes, CatalogServiceServer, catalog, limit);
     let routes = add!(routes, CampaignServiceServer, campaign, limit);
     let routes = add!(routes, PrivacyServiceServer, privacy, limit);
+    let routes = add!(routes, DemandServiceServer, demand, limit);
     add!(routes, ModelServiceServer, model, limit)
 }
 

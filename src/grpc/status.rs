@@ -125,6 +125,12 @@ pub fn no_snapshot(serving: &ServingStatus) -> Status {
     with_reason(Code::FailedPrecondition, "NO_SNAPSHOT", message, retry_after)
 }
 
+/// The snapshot has no forecast of demand, for this `reason`.
+pub fn no_demand_model(reason: String) -> Status {
+    let message = format!("the snapshot has no forecast of demand: {reason}");
+    with_reason(Code::FailedPrecondition, "NO_DEMAND_MODEL", message, None)
+}
+
 /// The request took longer than the client's own deadline or `server.request_timeout_ms`.
 pub fn deadline_exceeded() -> Status {
     with_reason(

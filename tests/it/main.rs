@@ -57,6 +57,12 @@ mod coupons {
     mod targets;
 }
 
+/// Forecasts of demand, and what rests on them.
+mod demand {
+    mod forecasts;
+    pub mod sales;
+}
+
 /// Consents and objections of users.
 mod privacy {
     mod consent;

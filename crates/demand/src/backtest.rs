@@ -13,7 +13,7 @@ use super::smoothing;
 const NORMAL_WEEKS: usize = 13;
 
 /// The errors of one method at one origin, over the items of one class or of all.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PointErrors {
     pub origin: usize,
     /// `None` for the items of all classes together.
@@ -29,10 +29,12 @@ pub struct PointErrors {
     pub bias: f64,
 }
 
-/// The quality of the distribution of one horizon at one origin.
-#[derive(Debug, Clone, PartialEq)]
+/// The quality of the distribution of one horizon at one origin, over the items of one class or of all.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct DistributionErrors {
     pub origin: usize,
+    /// `None` for the items of all classes together.
+    pub class: Option<DemandClass>,
     pub weeks: usize,
     pub n_items: usize,
     /// For each of the levels asked for.
@@ -41,8 +43,20 @@ pub struct DistributionErrors {
     pub bias: f64,
 }
 
+impl DistributionErrors {
+    /// Returns the mean of the pinball losses of all levels.
+    pub fn mean_pinball(&self) -> f64 {
+        self.levels.iter().map(|level| level.pinball).sum::<f64>() / self.levels.len() as f64
+    }
+
+    /// Returns the mean of the pinball losses of the normal distribution.
+    pub fn mean_normal_pinball(&self) -> f64 {
+        self.levels.iter().map(|level| level.normal_pinball).sum::<f64>() / self.levels.len() as f64
+    }
+}
+
 /// The quality of the quantiles of one level.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct LevelErrors {
     pub level: f64,
     /// The share of items that sold no more than the quantile; right where it is the level.
@@ -63,8 +77,8 @@ struct Case {
 
 /// Returns the items that had sold in `min_nonzero` weeks and within the last half year.
 fn cases(history: &SalesHistory, origin: usize, min_nonzero: usize) -> Vec<Case> {
-    (0..history.n_items())
-        .into_par_iter()
+    history
+        .fitted_items()
         .filter_map(|item| {
             let mut units = Vec::new();
             let is_active = series(history, item, origin, &mut units);
@@ -164,19 +178,29 @@ fn summarize<'a>(
     })
 }
 
-/// Measures the quantiles of what items sell in the `weeks` after `origin`, at each of `asked` levels.
+/// What was forecast for one item and what it sold.
+struct Forecasted {
+    class: DemandClass,
+    sold: f64,
+    expected: f64,
+    /// At each level the quantile and that of the reference.
+    quantiles: Vec<[f64; 2]>,
+}
+
+/// Measures the quantiles of what items sell in the `weeks` after `origin`, at each of `asked` levels: first over all items,
+/// then by class. Where nothing was sold there is no row.
 ///
-/// `min_nonzero`: weeks with sales that an item must have had. The history must hold the weeks. `None` where nothing was sold.
+/// `min_nonzero`: weeks with sales that an item must have had. The history must hold the weeks.
 pub fn distribution_errors(
     history: &SalesHistory,
     origin: usize,
     weeks: usize,
     min_nonzero: usize,
     asked: &[f64],
-) -> Option<DistributionErrors> {
+) -> Vec<DistributionErrors> {
     let pools = ErrorPools::fit(history, origin);
     let normal = Normal::standard();
-    let found: Vec<(f64, f64, Vec<[f64; 2]>)> = cases(history, origin, min_nonzero)
+    let forecasted: Vec<Forecasted> = cases(history, origin, min_nonzero)
         .par_iter()
         .map_init(Scratch::default, |scratch, case| {
             let state = state(history, case.item, origin, scratch)?;
@@ -189,39 +213,57 @@ pub fn distribution_errors(
                 let reference = (mean + normal.inverse_cdf(level) * deviation).max(0.0);
                 [quantiles.at(level), reference]
             };
-            Some((sold, quantiles.mean(), asked.iter().map(at_level).collect()))
+            Some(Forecasted {
+                class: case.class,
+                sold,
+                expected: quantiles.mean(),
+                quantiles: asked.iter().map(at_level).collect(),
+            })
         })
         .flatten_iter()
         .collect();
-    let sold: f64 = found.iter().map(|(sold, ..)| sold).sum();
+    let of_class = |class: Option<DemandClass>| {
+        let items: Vec<&Forecasted> = forecasted
+            .iter()
+            .filter(|item| class.is_none_or(|class| item.class == class))
+            .collect();
+        let (levels, bias) = level_errors(&items, asked)?;
+        Some(DistributionErrors {
+            origin,
+            class,
+            weeks,
+            n_items: items.len(),
+            levels,
+            bias,
+        })
+    };
+    let classes = std::iter::once(None).chain(DemandClass::ALL.map(Some));
+    classes.filter_map(of_class).collect()
+}
+
+/// Returns the errors of each level, and the bias; `None` where nothing was sold.
+fn level_errors(items: &[&Forecasted], asked: &[f64]) -> Option<(Vec<LevelErrors>, f64)> {
+    let sold: f64 = items.iter().map(|item| item.sold).sum();
     if sold <= 0.0 {
         return None;
     }
-    let expected: f64 = found.iter().map(|(_, mean, _)| mean).sum();
+    let expected: f64 = items.iter().map(|item| item.expected).sum();
     let levels = asked.iter().enumerate().map(|(at, &level)| {
         let loss = |side: usize| {
-            let losses = found
+            let losses = items
                 .iter()
-                .map(|(sold, _, quantiles)| pinball(level, *sold - quantiles[at][side]));
+                .map(|item| pinball(level, item.sold - item.quantiles[at][side]));
             losses.sum::<f64>() / sold
         };
-        let covered = found
-            .iter()
-            .filter(|(sold, _, quantiles)| *sold <= quantiles[at][0] + 1e-9);
+        let covered = items.iter().filter(|item| item.sold <= item.quantiles[at][0] + 1e-9);
         LevelErrors {
             level,
-            coverage: covered.count() as f64 / found.len() as f64,
+            coverage: covered.count() as f64 / items.len() as f64,
             pinball: loss(0),
             normal_pinball: loss(1),
         }
     });
-    Some(DistributionErrors {
-        origin,
-        weeks,
-        n_items: found.len(),
-        levels: levels.collect(),
-        bias: (expected - sold) / sold,
-    })
+    Some((levels.collect(), (expected - sold) / sold))
 }
 
 fn pinball(level: f64, error: f64) -> f64 {
@@ -265,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_distribution_is_measured_at_its_levels() {
-        let found = distribution_errors(&alternating(), 40, 8, 10, &[0.5, 0.9]).unwrap();
+        let found = distribution_errors(&alternating(), 40, 8, 10, &[0.5, 0.9]).remove(0);
         assert_eq!((found.n_items, found.levels.len()), (2, 2));
         // Eight weeks always sell the same, and the own sums know it.
         assert!(found.bias.abs() < 0.05, "{found:?}");

@@ -124,17 +124,24 @@ impl Quantiles {
         sum
     }
 
+    /// Returns the quantiles of `factor` times the demand.
+    ///
+    /// `factor`: finite, at least 0.
+    pub fn scaled(&self, factor: f64) -> Self {
+        Self(self.0.map(|units| units * factor))
+    }
+
     /// Returns the quantiles of the demand of a part of the way from `self` to `longer`, log-linear in 1 + units.
     ///
     /// `share`: in [0, 1].
-    fn toward(&self, longer: &Self, share: f64) -> Self {
+    pub(super) fn toward(&self, longer: &Self, share: f64) -> Self {
         Self::new(std::array::from_fn(|at| {
             let (short, long) = (self.0[at].ln_1p(), longer.0[at].ln_1p());
             (short + share * (long - short)).exp_m1()
         }))
     }
 
-    fn at_least(mut self, other: &Self) -> Self {
+    pub(super) fn at_least(mut self, other: &Self) -> Self {
         for (value, least) in self.0.iter_mut().zip(other.0) {
             *value = value.max(least);
         }
@@ -237,19 +244,19 @@ pub fn state(history: &SalesHistory, item: usize, origin: usize, scratch: &mut S
 }
 
 /// The pooled errors of levels for every horizon up to [`MAX_WEEKS`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ErrorPools {
     /// That of L weeks stands at L − 1; `None` where no such horizon has passed yet.
     horizons: Vec<Option<HorizonPools>>,
 }
 
 /// The errors of the levels of one horizon.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 struct HorizonPools {
     /// Levels between the quarters of items.
     edges: [f64; N_QUARTILES - 1],
     /// By class, then quarter: ln(1 + sold) − ln(1 + L · level) at every one of [`levels`].
-    errors: Vec<[f64; N_LEVELS]>,
+    errors: Vec<Vec<f32>>,
     /// Errors in each pool.
     n_errors: Vec<usize>,
 }
@@ -267,8 +274,8 @@ impl ErrorPools {
     /// Pools the errors that the levels of past origins had, as `origin` knows them.
     pub fn fit(history: &SalesHistory, origin: usize) -> Self {
         let first = origin.saturating_sub(MAX_WEEKS + POOLED_ORIGINS).max(MIN_WEEKS);
-        let states: Vec<PooledState> = (0..history.n_items())
-            .into_par_iter()
+        let states: Vec<PooledState> = history
+            .fitted_items()
             .map_init(Scratch::default, |scratch, item| {
                 let at_origin = |at: usize| {
                     let state = state(history, item, at, scratch)?;
@@ -291,19 +298,38 @@ impl ErrorPools {
         Self { horizons }
     }
 
+    /// Whether the pools have the shape that [`fit`](Self::fit) gives them, and only finite numbers.
+    pub fn is_valid(&self) -> bool {
+        let are_finite = |pool: &Vec<f32>| pool.len() == N_LEVELS && pool.iter().all(|error| error.is_finite());
+        let is_valid = |pools: &HorizonPools| {
+            pools.errors.len() == N_POOLS
+                && pools.n_errors.len() == N_POOLS
+                && pools.errors.iter().all(are_finite)
+                && pools.edges.iter().all(|edge| edge.is_finite())
+        };
+        self.horizons.len() == MAX_WEEKS && self.horizons.iter().flatten().all(is_valid)
+    }
+
     /// Returns the quantiles of what an item will sell within `weeks` of `origin`.
     ///
     /// `weeks`: in 1..=[`MAX_WEEKS`]. Quantiles do not fall where the horizon grows.
     pub fn quantiles(&self, state: &ItemState, recent: &RecentWeeks, weeks: usize) -> Distribution {
-        let mut found = Distribution::NONE;
-        for weeks in 1..=weeks.clamp(1, MAX_WEEKS) {
-            let longer = self.of_weeks(state, recent, weeks);
-            found = Distribution {
-                quantiles: longer.quantiles.at_least(&found.quantiles),
-                is_certain: longer.is_certain,
-            };
-        }
-        found
+        let mut all = self.quantiles_of_weeks(state, recent, weeks);
+        all.pop().unwrap_or(Distribution::NONE)
+    }
+
+    /// Returns the same for each of 1 to `weeks` weeks.
+    pub fn quantiles_of_weeks(&self, state: &ItemState, recent: &RecentWeeks, weeks: usize) -> Vec<Distribution> {
+        let mut before = Quantiles::NONE;
+        let of = |weeks| {
+            let Distribution { quantiles, is_certain } = self.of_weeks(state, recent, weeks);
+            before = quantiles.at_least(&before);
+            Distribution {
+                quantiles: before.clone(),
+                is_certain,
+            }
+        };
+        (1..=weeks.clamp(1, MAX_WEEKS)).map(of).collect()
     }
 
     /// Returns the quantiles of what an item will sell within `days` of `origin`, log-linear in 1 + units between weeks.
@@ -349,7 +375,7 @@ impl ErrorPools {
         let pool = pools.pool_of(state.class, state.level);
         let center = (state.level * weeks as f64).ln_1p();
         let quantiles = Quantiles::new(std::array::from_fn(|at| {
-            (center + pools.errors[pool][at]).exp_m1().max(0.0)
+            (center + f64::from(pools.errors[pool][at])).exp_m1().max(0.0)
         }));
         // The highest level needs an order statistic that so few errors do not have.
         let n = pools.n_errors[pool] as f64;
@@ -399,7 +425,7 @@ impl HorizonPools {
         for mut pool in pools {
             pool.sort_unstable_by(f64::total_cmp);
             let chosen = if pool.len() < MIN_POOL { &all } else { &pool };
-            errors.push(order_statistics(chosen));
+            errors.push(order_statistics(chosen).map(|error| error as f32).to_vec());
             n_errors.push(chosen.len());
         }
         Some(Self {
@@ -419,7 +445,7 @@ fn pool_of(edges: &[f64; N_QUARTILES - 1], class: DemandClass, level: f64) -> us
 }
 
 /// Returns, for every level τ, the min(n, ⌈(n + 1)τ⌉)-th smallest of the n values of `sorted`.
-fn order_statistics(sorted: &[f64]) -> [f64; N_LEVELS] {
+pub(super) fn order_statistics(sorted: &[f64]) -> [f64; N_LEVELS] {
     levels().map(|level| {
         let rank = ((sorted.len() + 1) as f64 * level).ceil() as usize;
         sorted[rank.min(sorted.len()) - 1]
@@ -459,9 +485,15 @@ impl RecentWeeks {
         Self { units, age }
     }
 
+    /// Makes the weeks of a series, oldest first, of which the last `age` are looked at.
+    pub(super) fn of_series(units: Vec<f64>) -> Self {
+        let age = units.len() - first_week(&units).min(units.len());
+        Self { units, age }
+    }
+
     /// Returns the quantiles of the sums of `weeks` consecutive weeks: over the last 26 weeks, and further back so that there
     /// are at least six. `None` where even that is not possible.
-    fn quantiles_of_sums(&self, weeks: usize) -> Option<[f64; N_LEVELS]> {
+    pub(super) fn quantiles_of_sums(&self, weeks: usize) -> Option<[f64; N_LEVELS]> {
         let reach = self.age.min(OWN_WEEKS).max(weeks + MIN_OWN_SUMS - 1);
         let recent = &self.units[self.units.len().checked_sub(reach)?..];
         let mut sums: Vec<f64> = recent.windows(weeks).map(|window| window.iter().sum()).collect();
@@ -471,7 +503,7 @@ impl RecentWeeks {
 }
 
 /// Returns the quantiles of a Poisson distribution, for items about which nothing more than a level is known.
-fn poisson(mean: f64) -> Quantiles {
+pub(super) fn poisson(mean: f64) -> Quantiles {
     let mut values = [0.0; N_LEVELS];
     // Beyond this the probability of 0 is below the least float, and the normal distribution is as good.
     const LARGE: f64 = 700.0;

@@ -1,10 +1,20 @@
 //! The sales of every item by week.
 
+use rayon::prelude::*;
+
 /// Days before 1970-01-01, a Thursday, on which the ISO week of that day began.
 const DAYS_INTO_WEEK_OF_1970: i64 = 3;
 
 /// Shortest series that a forecast rests on; shorter ones are preceded by zeros.
 pub const MIN_WEEKS: usize = 14;
+
+/// Most items that parameters are fitted on: more would only take longer.
+const MAX_FITTED_ITEMS: usize = 50_000;
+
+/// Returns the days from 1970-01-01 to the Monday of `week`, a week as [`iso_week`] counts them.
+pub fn monday_of(week: i64) -> i64 {
+    week * 7 - DAYS_INTO_WEEK_OF_1970
+}
 
 /// Returns the ISO week, in UTC, of the day that is `days` after 1970-01-01, counted from that day's own week.
 pub fn iso_week(days: i64) -> i64 {
@@ -66,7 +76,22 @@ pub enum HistoryError {
     },
 }
 
-/// The order lines of n items over w whole weeks, by item and week.
+/// A column of a stored history that does not fit the others.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {0} of the sales do not fit the rest")]
+pub struct ColumnsError(pub &'static str);
+
+/// The columns of a [`SalesHistory`], each as the function of the same name describes it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SalesColumns {
+    pub offsets: Vec<usize>,
+    pub weeks: Vec<u16>,
+    pub quantities: Vec<f32>,
+    pub returns: Vec<Return>,
+    pub stock_outs: Vec<StockOut>,
+}
+
+/// The order lines of n items over w weeks, by item and week.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SalesHistory {
     n_weeks: usize,
@@ -124,6 +149,147 @@ impl SalesHistory {
             returns,
             stock_outs,
         })
+    }
+
+    /// Makes a history of stored columns.
+    ///
+    /// # Errors
+    /// [`ColumnsError`] says which column does not fit.
+    pub fn from_columns(n_weeks: usize, columns: SalesColumns) -> Result<Self, ColumnsError> {
+        let SalesColumns {
+            offsets,
+            weeks,
+            quantities,
+            returns,
+            stock_outs,
+        } = columns;
+        let n_lines = weeks.len();
+        let is_quantity = |quantity: f32| quantity.is_finite() && quantity > 0.0;
+        let is_week = |week: u16| usize::from(week) < n_weeks;
+        let n_items = offsets.len().checked_sub(1).ok_or(ColumnsError("offsets"))?;
+        if offsets[0] != 0 || !offsets.is_sorted() || offsets[n_items] != n_lines {
+            return Err(ColumnsError("offsets"));
+        }
+        let are_ascending = offsets.windows(2).all(|pair| weeks[pair[0]..pair[1]].is_sorted());
+        if !are_ascending || !weeks.iter().all(|&week| is_week(week)) {
+            return Err(ColumnsError("weeks"));
+        }
+        if quantities.len() != n_lines || !quantities.iter().all(|&quantity| is_quantity(quantity)) {
+            return Err(ColumnsError("quantities"));
+        }
+        let fits =
+            |returned: &Return| returned.sale < n_lines && is_week(returned.week) && is_quantity(returned.quantity);
+        if !returns.iter().all(fits) || !returns.is_sorted_by_key(|returned| (returned.sale, returned.week)) {
+            return Err(ColumnsError("returns"));
+        }
+        let fits = |out: &StockOut| (out.item as usize) < n_items;
+        if !stock_outs.iter().all(fits) || !stock_outs.is_sorted() {
+            return Err(ColumnsError("stock-outs"));
+        }
+        Ok(Self {
+            n_weeks,
+            offsets,
+            weeks,
+            quantities,
+            returns,
+            stock_outs,
+        })
+    }
+
+    /// Returns the number of the first line of each item; the end of the last item stands at the end.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// Returns the week of every line, by item, then ascending.
+    pub fn weeks(&self) -> &[u16] {
+        &self.weeks
+    }
+
+    /// Returns the units of every line.
+    pub fn quantities(&self) -> &[f32] {
+        &self.quantities
+    }
+
+    /// Returns what came back, by the number of its line, then by week.
+    pub fn returns(&self) -> &[Return] {
+        &self.returns
+    }
+
+    /// Returns the weeks without stock, ascending by item, then week.
+    pub fn stock_outs(&self) -> &[StockOut] {
+        &self.stock_outs
+    }
+
+    /// Returns the history of `item` alone, as item 0, with the lines of the weeks from `from` on replaced by `fresh`.
+    ///
+    /// `fresh`: week and net units, above 0, of each line.
+    pub fn with_fresh_lines(&self, item: usize, from: usize, fresh: &[(u16, f32)]) -> Self {
+        let lines = self.offsets[item]..self.offsets[item + 1];
+        let n_kept = self.weeks[lines.clone()].partition_point(|&week| usize::from(week) < from);
+        let kept = lines.start..lines.start + n_kept;
+        let mut fresh = fresh.to_vec();
+        fresh.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let returns = self.returns.iter().filter(|returned| kept.contains(&returned.sale));
+        let stock_outs = self.stock_outs.iter().filter(|out| out.item as usize == item);
+        let n_weeks = fresh.last().map_or(0, |last| usize::from(last.0) + 1).max(self.n_weeks);
+        Self {
+            n_weeks,
+            offsets: vec![0, n_kept + fresh.len()],
+            weeks: self.weeks[kept.clone()]
+                .iter()
+                .copied()
+                .chain(fresh.iter().map(|line| line.0))
+                .collect(),
+            quantities: self.quantities[kept.clone()]
+                .iter()
+                .copied()
+                .chain(fresh.iter().map(|line| line.1))
+                .collect(),
+            returns: returns
+                .map(|returned| Return {
+                    sale: returned.sale - kept.start,
+                    ..*returned
+                })
+                .collect(),
+            stock_outs: stock_outs.map(|out| StockOut { item: 0, ..*out }).collect(),
+        }
+    }
+
+    /// Adds to `units` what the item sold in each of its weeks, as total sales count it: what came back is taken off the week in
+    /// which it came back. A week may be below 0.
+    pub fn add_totals(&self, item: usize, units: &mut [f64]) {
+        let lines = self.offsets[item]..self.offsets[item + 1];
+        for line in lines.clone() {
+            if let Some(week) = units.get_mut(usize::from(self.weeks[line])) {
+                *week += f64::from(self.quantities[line]);
+            }
+        }
+        let first = self.returns.partition_point(|returned| returned.sale < lines.start);
+        for returned in self.returns[first..]
+            .iter()
+            .take_while(|returned| returned.sale < lines.end)
+        {
+            if let Some(week) = units.get_mut(usize::from(returned.week)) {
+                *week -= f64::from(returned.quantity);
+            }
+        }
+    }
+
+    /// Returns the week of the item's last line before `origin`.
+    pub fn last_week(&self, item: usize, origin: usize) -> Option<usize> {
+        let weeks = &self.weeks[self.offsets[item]..self.offsets[item + 1]];
+        let n_before = weeks.partition_point(|&week| usize::from(week) < origin);
+        n_before.checked_sub(1).map(|at| usize::from(weeks[at]))
+    }
+
+    /// Returns the items that parameters are fitted on: all, or evenly spread ones where there are more than
+    /// [`MAX_FITTED_ITEMS`].
+    pub fn fitted_items(&self) -> impl IndexedParallelIterator<Item = usize> {
+        let step = self.n_items().div_ceil(MAX_FITTED_ITEMS).max(1);
+        (0..self.n_items().div_ceil(step))
+            .into_par_iter()
+            .map(move |at| at * step)
     }
 
     pub fn n_items(&self) -> usize {

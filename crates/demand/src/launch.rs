@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::distribution::{N_LEVELS, Quantiles, order_statistics};
 use super::history::SalesHistory;
 
 /// Weeks after its first sale in which an item is new.
@@ -13,9 +14,11 @@ const MIN_LAUNCHES: usize = 30;
 
 /// A regression of ln(1 + units of the next weeks) on ln(1 + units so far) and the weeks since the first sale, fitted by least
 /// squares on past launches.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LaunchModel {
     coefficients: [f64; N_TERMS],
+    /// What logarithms were above the regression's, at every level of [`Quantiles`].
+    residuals: Vec<f32>,
     pub n_launches: usize,
 }
 
@@ -50,28 +53,7 @@ impl LaunchModel {
     /// `first_known_week`: launches before it are not launches but the beginning of the records. `None` with fewer than 30
     /// observations, or where they do not determine the coefficients.
     pub fn fit(history: &SalesHistory, first_known_week: usize, origin: usize, weeks: usize) -> Option<Self> {
-        let launches: Vec<(Launch, f64)> = (0..history.n_items())
-            .into_par_iter()
-            .map_init(Vec::new, |units, item| {
-                let mut found = Vec::new();
-                history.weekly_units(item, origin, units);
-                let first = units.iter().position(|&unit| unit > 0.0);
-                if let Some(first) = first.filter(|&first| first >= first_known_week) {
-                    for age_weeks in 1..=NEW_WEEKS {
-                        let (begin, end) = (first + age_weeks, first + age_weeks + weeks);
-                        if end <= origin {
-                            let launch = Launch {
-                                age_weeks,
-                                units_so_far: units[..begin].iter().sum(),
-                            };
-                            found.push((launch, units[begin..end].iter().sum::<f64>()));
-                        }
-                    }
-                }
-                found
-            })
-            .flatten_iter()
-            .collect();
+        let launches = past_launches(history, first_known_week, origin, weeks);
         if launches.len() < MIN_LAUNCHES {
             return None;
         }
@@ -85,18 +67,128 @@ impl LaunchModel {
                 row[N_TERMS] += term * sold.ln_1p();
             }
         }
+        let coefficients = solve(normal)?;
+        let residual = |(launch, sold): &(Launch, f64)| sold.ln_1p() - logarithm(&coefficients, *launch);
+        let mut residuals: Vec<f64> = launches.iter().map(residual).collect();
+        residuals.sort_unstable_by(f64::total_cmp);
         Some(Self {
-            coefficients: solve(normal)?,
+            coefficients,
+            residuals: order_statistics(&residuals)
+                .iter()
+                .map(|&residual| residual as f32)
+                .collect(),
             n_launches: launches.len(),
         })
     }
 
-    /// Returns the units that `launch` is expected to sell in the weeks that the model was fitted for.
-    pub fn expected_units(&self, launch: Launch) -> f64 {
-        let terms = launch.terms();
-        let logarithm: f64 = self.coefficients.iter().zip(terms).map(|(a, b)| a * b).sum();
-        logarithm.exp_m1().max(0.0)
+    /// Returns the units that `launch` most likely sells in the weeks that the model was fitted for.
+    pub fn typical_units(&self, launch: Launch) -> f64 {
+        logarithm(&self.coefficients, launch).exp_m1().max(0.0)
     }
+
+    /// Returns the quantiles of the same units: the regression with the errors that it had on past launches.
+    pub fn quantiles(&self, launch: Launch) -> Quantiles {
+        let center = logarithm(&self.coefficients, launch);
+        Quantiles::new(std::array::from_fn(|at| {
+            (center + f64::from(self.residuals[at])).exp_m1().max(0.0)
+        }))
+    }
+
+    /// Whether the model has the shape that [`fit`](Self::fit) gives it, and only finite numbers.
+    pub fn is_valid(&self) -> bool {
+        self.residuals.len() == N_LEVELS
+            && self.residuals.iter().all(|residual| residual.is_finite())
+            && self.coefficients.iter().all(|coefficient| coefficient.is_finite())
+    }
+}
+
+fn logarithm(coefficients: &[f64; N_TERMS], launch: Launch) -> f64 {
+    coefficients.iter().zip(launch.terms()).map(|(a, b)| a * b).sum()
+}
+
+/// Returns every week in which an item was new, with the units of the `weeks` after it where all of them lie before `origin`.
+pub fn past_launches(
+    history: &SalesHistory,
+    first_known_week: usize,
+    origin: usize,
+    weeks: usize,
+) -> Vec<(Launch, f64)> {
+    history
+        .fitted_items()
+        .map_init(Vec::new, |units, item| {
+            let mut found = Vec::new();
+            history.weekly_units(item, origin, units);
+            let first = units.iter().position(|&unit| unit > 0.0);
+            if let Some(first) = first.filter(|&first| first >= first_known_week) {
+                for age_weeks in 1..=NEW_WEEKS {
+                    let (begin, end) = (first + age_weeks, first + age_weeks + weeks);
+                    if end <= origin {
+                        let launch = Launch {
+                            age_weeks,
+                            units_so_far: units[..begin].iter().sum(),
+                        };
+                        found.push((launch, units[begin..end].iter().sum::<f64>()));
+                    }
+                }
+            }
+            found
+        })
+        .flatten_iter()
+        .collect()
+}
+
+/// The errors of forecasts of new items at one origin.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LaunchErrors {
+    pub origin: usize,
+    pub n_items: usize,
+    /// Σ |error| ÷ units sold of what the regression expects.
+    pub regression_wape: f64,
+    /// The same of the item's own mean so far.
+    pub own_mean_wape: f64,
+    /// The same of the mean of all past launches.
+    pub class_mean_wape: f64,
+}
+
+/// Measures what new items sold in the `weeks` after `origin`. `None` where too few launches are known to fit on, or nothing new
+/// was sold.
+///
+/// The history must hold those weeks.
+pub fn launch_errors(
+    history: &SalesHistory,
+    first_known_week: usize,
+    origin: usize,
+    weeks: usize,
+) -> Option<LaunchErrors> {
+    let model = LaunchModel::fit(history, first_known_week, origin, weeks)?;
+    let past = past_launches(history, first_known_week, origin, weeks);
+    let class_mean = past.iter().map(|(_, sold)| sold).sum::<f64>() / past.len() as f64;
+    let mut units = Vec::new();
+    let (mut n_items, mut sold_units, mut errors) = (0, 0.0, [0.0; 3]);
+    for item in 0..history.n_items() {
+        let launch = Launch::of(history, item, origin, &mut units);
+        let Some(launch) = launch.filter(|launch| origin - launch.age_weeks >= first_known_week) else {
+            continue;
+        };
+        let sold = history.units_between(item, origin, origin + weeks);
+        let own_mean = launch.units_so_far / launch.age_weeks as f64 * weeks as f64;
+        n_items += 1;
+        sold_units += sold;
+        for (error, forecast) in errors
+            .iter_mut()
+            .zip([model.typical_units(launch), own_mean, class_mean])
+        {
+            *error += (forecast - sold).abs();
+        }
+    }
+    let [regression_wape, own_mean_wape, class_mean_wape] = errors.map(|error| error / sold_units);
+    (sold_units > 0.0).then_some(LaunchErrors {
+        origin,
+        n_items,
+        regression_wape,
+        own_mean_wape,
+        class_mean_wape,
+    })
 }
 
 /// Solves a symmetric positive definite system by elimination with pivots; `None` where it is singular.
@@ -144,7 +236,7 @@ mod tests {
                 age_weeks,
                 units_so_far: weekly * age_weeks as f64,
             };
-            let found = model.expected_units(launch);
+            let found = model.typical_units(launch);
             assert!(
                 (found / (8.0 * weekly) - 1.0).abs() < 0.35,
                 "{weekly} at age {age_weeks}: {found}"

@@ -2,7 +2,9 @@
 //!
 //! [`history`] keeps the sales of every item by week. [`smoothing`] forecasts one series, [`point`] chooses the method
 //! of each [`class`] of series by backtest, and [`distribution`] turns levels into quantiles of demand over any number of
-//! weeks. [`replenishment`] decides from those quantiles; [`simulation`] replays past weeks with such decisions, and
+//! weeks. [`launch`] does so for new items. [`model`] is everything that is fitted
+//! together, [`quality`] its measured quality, and [`forecast`] the demand that it forecasts of one item.
+//! [`replenishment`] decides from those quantiles; [`simulation`] replays past weeks with such decisions, and
 //! [`backtest`] measures forecasts over rolling origins.
 //!
 //! An *origin* is the first week that a forecast does not know: a forecast made at origin T rests on the weeks 0 to
@@ -11,10 +13,14 @@
 pub mod backtest;
 pub mod class;
 pub mod distribution;
+pub mod forecast;
 pub mod history;
 pub mod launch;
+pub mod model;
 pub mod point;
+pub mod quality;
 pub mod replenishment;
+pub mod returns;
 pub mod simulation;
 pub mod smoothing;
 mod statistics;

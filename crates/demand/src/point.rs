@@ -227,8 +227,8 @@ fn errors_at(
         });
         Some((DemandClass::of(units), errors.collect()))
     };
-    (0..history.n_items())
-        .into_par_iter()
+    history
+        .fitted_items()
         .map_init(Default::default, errors_of)
         .flatten_iter()
         .collect()

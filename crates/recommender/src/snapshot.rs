@@ -28,6 +28,7 @@ pub mod view;
 
 use std::sync::Arc;
 
+use demand::model::{Demand, DemandModel};
 use domain::consent::Consents;
 use similarity::lists::NeighborLists;
 
@@ -42,7 +43,7 @@ use self::orders::Orders;
 use self::parameters::{BlendWeights, TrainingParameters};
 /// Generated from the list of parts; the type belongs to [`Snapshot`].
 pub use self::parts::SnapshotParts;
-use self::parts::{Absence, PARTS};
+use self::parts::{Absence, Optional, PARTS};
 use self::popularity::Popularity;
 use self::propensity::Propensity;
 use self::ratings::Ratings;
@@ -129,6 +130,16 @@ impl Snapshot {
     /// A propensity with a number that is not finite or out of range.
     pub fn with_propensity(mut self, propensity: Propensity) -> Result<Self, SnapshotError> {
         self.parts.propensity = propensity;
+        PARTS.iter().try_for_each(|part| (part.validate)(&self.parts))?;
+        Ok(self)
+    }
+
+    /// Replaces the sales and what was fitted on them.
+    ///
+    /// # Errors
+    /// Sales of other items than the snapshot's, or a number that is not finite or out of range.
+    pub fn with_demand(mut self, demand: Demand) -> Result<Self, SnapshotError> {
+        self.parts.demand = Optional::Present(demand);
         PARTS.iter().try_for_each(|part| (part.validate)(&self.parts))?;
         Ok(self)
     }
@@ -257,6 +268,18 @@ impl Snapshot {
 
     pub fn propensity(&self) -> &Propensity {
         &self.parts.propensity
+    }
+
+    /// Returns the sales and what was fitted on them.
+    ///
+    /// # Errors
+    /// The reason why there is nothing.
+    pub fn demand(&self) -> Result<&DemandModel, String> {
+        match self.parts.demand.get() {
+            Ok(Demand::Fitted(model)) => Ok(model),
+            Ok(Demand::NotFitted { reason }) => Err(reason.clone()),
+            Err(absence) => Err(absence.to_string()),
+        }
     }
 
     /// Returns for every item j the items that have a weight for j.

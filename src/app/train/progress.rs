@@ -15,6 +15,8 @@ pub enum Phase {
     Fitting(Stage),
     /// Validating the model as a server would, and fitting the propensity.
     Checking,
+    /// Fitting the demand of items on their weekly sales.
+    Demand,
     Writing,
     Activating,
 }
@@ -29,6 +31,7 @@ impl Phase {
             Self::Fitting(Stage::ItemNeighbors) => "item neighbors",
             Self::Fitting(Stage::UserNeighbors) => "user neighbors",
             Self::Checking => "checking",
+            Self::Demand => "demand",
             Self::Writing => "writing",
             Self::Activating => "activating",
         }

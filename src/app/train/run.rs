@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use crate::live::{self, VerifyError};
 use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::training::sales::Sales;
 use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
 use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
+use demand::model::Demand;
+use domain::time::Timestamp;
 use recommender::evaluation::bias::{self, report::RankerBias};
 use recommender::evaluation::error::EvaluationError;
 use recommender::evaluation::evaluate::{Evaluated, Fitted, evaluate, still_beats_popularity};
@@ -29,7 +32,8 @@ use recommender::training::orders::orders;
 
 use super::tuning::{fitted_of, record, reusable};
 use super::{Phase, Progress, Report, TrainError, TrainOptions, Trained, compute};
-use crate::app::training_input;
+use crate::app::demand::fit as fit_demand;
+use crate::app::training_input::{self, Read};
 
 /// The propensity is measured on this many past campaigns, the latest: each needs a model of the data before it.
 const BACKTESTED_CAMPAIGNS: usize = 10;
@@ -47,6 +51,7 @@ struct Begun {
     version: i64,
     /// Dropped once the model is fitted, before it is written.
     input: Arc<TrainingInput>,
+    sales: Sales,
     /// The snapshot that is active when the run begins.
     active: Option<SnapshotRecord>,
 }
@@ -73,9 +78,17 @@ impl<'a> Run<'a> {
     }
 
     pub async fn train(&self) -> Result<Trained, TrainError> {
-        let Begun { version, input, active } = self.read().await?;
+        let Begun {
+            version,
+            input,
+            sales,
+            active,
+        } = self.read().await?;
+        let as_of = input.as_of;
         let measured = self.measure(input.clone(), active.as_ref()).await?;
         let snapshot = self.fit(input, &measured.candidate).await?;
+        self.begin(Phase::Demand);
+        let snapshot = with_demand(snapshot, sales, as_of).await?;
         let counts = SnapshotCounts::of(snapshot.parts());
         let evaluation = self.judge(measured, counts, active.as_ref());
         self.write(version, snapshot, counts, &evaluation).await?;
@@ -90,7 +103,11 @@ impl<'a> Run<'a> {
     /// Reads everything that the model is trained on, and begins a version.
     async fn read(&self) -> Result<Begun, TrainError> {
         self.begin(Phase::Reading);
-        let (input, watermark) = training_input::read(self.pool, &self.options.privacy).await?;
+        let Read {
+            input,
+            sales,
+            watermark,
+        } = training_input::read(self.pool, &self.options.privacy).await?;
         let version = snapshots::begin(self.pool, self.lease, &self.options.parameters, &watermark).await?;
         tracing::info!(
             version,
@@ -102,7 +119,12 @@ impl<'a> Run<'a> {
         );
         let active = snapshots::get_or_active(self.pool, None).await?;
         let input = Arc::new(input);
-        Ok(Begun { version, input, active })
+        Ok(Begun {
+            version,
+            input,
+            sales,
+            active,
+        })
     }
 
     /// Fits the candidate's and the active parameters on the earlier part of the data, and measures both on the later part.
@@ -292,6 +314,22 @@ impl<'a> Run<'a> {
     fn propensity_options(&self) -> FitOptions {
         FitOptions::new(self.options.min_redemptions)
     }
+}
+
+/// Fits the demand of items on `sales`. Where that is not possible the snapshot gets the reason, for it is no reason to publish
+/// nothing.
+async fn with_demand(snapshot: Snapshot, sales: Sales, as_of: Timestamp) -> Result<Snapshot, TrainError> {
+    let n_items = snapshot.items().len();
+    let demand = match compute(move || fit_demand::fit(sales, n_items, as_of)).await {
+        Ok(demand) => demand,
+        Err(_) => Demand::NotFitted {
+            reason: "fitting it ended with a panic".to_owned(),
+        },
+    };
+    if let Demand::NotFitted { reason } = &demand {
+        tracing::warn!(%reason, "the demand of items is not fitted: {reason}");
+    }
+    Ok(snapshot.with_demand(demand)?)
 }
 
 /// Fits the propensity on all known campaigns, with the neighbor lists of `snapshot`, which will be used to score.

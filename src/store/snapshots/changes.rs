@@ -133,6 +133,36 @@ pub async fn since(
         .ok_or_else(|| StoreError::corrupt("changes", "the feed has returned no watermark"))
 }
 
+/// Returns the external ids of the items whose ratings or purchases were changed since `watermark`, and the moment up to which
+/// this is complete.
+pub async fn items_since(pool: &Pool, watermark: &Watermark) -> Result<(Vec<String>, Watermark), StoreError> {
+    let mut tx = pool.begin_snapshot().await?;
+    let reached = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::text AS "watermark!""#)
+        .fetch_one(&mut *tx)
+        .await?;
+    let items = sqlx::query_scalar!(
+        "WITH changed AS (
+             SELECT DISTINCT changed.item_id
+             FROM changes CROSS JOIN LATERAL (
+                 SELECT changes.user_id, changes.item_id WHERE changes.user_ids IS NULL
+                 UNION ALL SELECT * FROM UNNEST(changes.user_ids, changes.item_ids)
+             ) AS changed
+             WHERE xid >= CASE
+                       WHEN pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN '0'
+                       ELSE pg_snapshot_xmin($1::text::pg_snapshot)
+                   END
+               AND (NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+                    OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
+               AND changed.user_id IS NOT NULL
+         )
+         SELECT external_id FROM items WHERE id IN (SELECT item_id FROM changed)",
+        watermark.0
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok((items, Watermark(reached)))
+}
+
 /// Deletes the changes that every stored snapshot has seen. Returns their number.
 ///
 /// In a database that was restored from another cluster, nothing is deleted as long as a snapshot from that cluster is

@@ -16,8 +16,10 @@ use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts
 use recommender::training::input::{CouponUseEvent, OrderEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
+pub mod sales;
 
 pub use self::campaigns::PastCampaign;
+use self::sales::Sales;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::copy::{self, Extent};
@@ -30,6 +32,7 @@ pub struct TrainingData {
     /// Its `campaigns` are empty: the caller works out which items they cover.
     pub input: TrainingInput,
     pub campaigns: Vec<PastCampaign>,
+    pub sales: Sales,
     /// The moment as of which everything was read.
     pub watermark: Watermark,
 }
@@ -46,11 +49,12 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
     let by_default = privacy.training_without_record;
     let (users, (items, catalog)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
     let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
-    let ((), (orders, coupon_uses)) = try_join!(ratings.read(&mut first, &users, &items), async {
+    let ((), (orders, coupon_uses, sales)) = try_join!(ratings.read(&mut first, &users, &items), async {
         let orders = read_orders(&mut second, by_default, &users, &items).await?;
         let coupon_uses = read_coupon_uses(&mut second, by_default, &users).await?;
+        let sales = sales::read(&mut second, by_default, &items).await?;
         ratings.read(&mut second, &users, &items).await?;
-        Ok((orders, coupon_uses))
+        Ok((orders, coupon_uses, sales))
     })?;
     let consents = read_consents(&mut first).await?;
     let campaigns = campaigns::read(&mut first, by_default, &users).await?;
@@ -68,6 +72,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
     Ok(TrainingData {
         input,
         campaigns,
+        sales,
         watermark,
     })
 }

@@ -38,6 +38,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "RecommendationService/Recommend"
         | "ModelService/GetServingStatus" => &["service", "operator"],
         "RecommendationService/ListSimilarItems" => &["service", "marketer", "operator"],
+        "DemandService/ForecastDemand" => &["service", "marketer", "operator"],
         "CouponService/CheckEligibility"
         | "CouponService/ListUserCoupons"
         | "CouponService/GetReservation"
@@ -65,6 +66,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "RecommendationService/StreamAudience" => &["marketer", "operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
+        | "DemandService/BacktestDemand"
         | "ModelService/ListSnapshots"
         | "ModelService/GetSnapshot"
         | "ModelService/GetBiasReport"

@@ -11,21 +11,22 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, AssignmentKey, CampaignSpec, CampaignState, CheckEligibilityRequest,
-    ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest, CreateCouponRequest,
-    DeleteAssignmentsRequest, DeleteRatingRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
-    GetBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest,
-    GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest,
-    IngestPurchasesRequest, IngestRatingsRequest, Item, ListAssignmentsRequest, ListCampaignsRequest,
-    ListCategoriesRequest, ListCouponsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListRedemptionsRequest, ListReservationsRequest, ListSimilarItemsRequest,
-    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
-    ListUserCouponsRequest, Merchant, PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest,
-    ReleaseReservationRequest, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
-    SetCampaignStateRequest, SetConsentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
-    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest,
-    UpsertRatingsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey,
-    UserSuppression, discount, list_purchases_request, list_ratings_request, stream_audience_request,
+    ActivateSnapshotRequest, AssignmentKey, BacktestDemandRequest, CampaignSpec, CampaignState,
+    CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
+    CreateCouponRequest, DeleteAssignmentsRequest, DeleteRatingRequest, DeleteSuppressionsRequest,
+    DeleteUserAttributesRequest, Discount, ForecastDemandRequest, GetBiasReportRequest, GetCampaignRequest,
+    GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest,
+    GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest,
+    Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
+    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
+    ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
+    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant, PredictRatingsRequest,
+    PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest, ReserveCouponRequest,
+    RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest, SetConsentRequest,
+    StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
+    UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
+    forecast_demand_request, list_purchases_request, list_ratings_request, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -35,6 +36,7 @@ use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_types::StatusExt;
 
+use crate::demand::sales;
 use crate::rpc::bad_input::dynamic::methods;
 use crate::support::answers::assert_status;
 use crate::support::caller::{Caller, Scores, a_rating, equal, for_user, plus, pounds};
@@ -93,6 +95,7 @@ impl Postgres {
             succeed_at(&url, &["migrate"]);
             shop::stock(&url).await;
             let mut connection = PgConnection::connect(&url).await.unwrap();
+            sales::stock(&mut connection).await;
             Offer::of(COUPON).create(&mut connection).await;
             connection.close().await.unwrap();
             shop::train(&url);
@@ -282,7 +285,9 @@ impl Load {
 }
 
 /// The RPCs that are answered without PostgreSQL; all others need it.
-const FROM_MEMORY: [&str; 6] = [
+const FROM_MEMORY: [&str; 8] = [
+    "BacktestDemand",
+    "ForecastDemand",
     "GetServingStatus",
     "ListItemAudience",
     "ListSimilarItems",
@@ -317,6 +322,13 @@ async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
         exclude_purchased: true,
     };
     recommendations.list_item_audience(request).await?;
+    let mut demand = caller.demand.clone();
+    let request = ForecastDemandRequest {
+        of: Some(forecast_demand_request::Of::Category("tea".to_owned())),
+        ..ForecastDemandRequest::default()
+    };
+    demand.forecast_demand(request).await?;
+    demand.backtest_demand(BacktestDemandRequest::default()).await?;
     caller
         .models
         .clone()

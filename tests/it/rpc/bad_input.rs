@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod coupons;
+mod demand;
 pub mod dynamic;
 mod garbage;
 mod many_fields;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
+use likemind::grpc::proto::v1::demand_service_client::DemandServiceClient;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
 use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
@@ -28,6 +29,7 @@ pub struct Caller {
     pub purchases: PurchaseServiceClient<Channel>,
     pub recommendations: RecommendationServiceClient<Channel>,
     pub models: ModelServiceClient<Channel>,
+    pub demand: DemandServiceClient<Channel>,
     pub campaigns: CampaignServiceClient<Channel>,
     pub coupons: CouponServiceClient<Channel>,
     pub privacy: PrivacyServiceClient<Channel>,
@@ -45,6 +47,7 @@ impl Caller {
             purchases: PurchaseServiceClient::new(channel.clone()),
             recommendations: RecommendationServiceClient::new(channel.clone()),
             models: ModelServiceClient::new(channel.clone()),
+            demand: DemandServiceClient::new(channel.clone()),
             campaigns: CampaignServiceClient::new(channel.clone()),
             coupons: CouponServiceClient::new(channel.clone()),
             privacy: PrivacyServiceClient::new(channel),

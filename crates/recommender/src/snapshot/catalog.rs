@@ -31,7 +31,7 @@ pub struct Catalog {
 }
 
 /// The catalog facts of one item, borrowed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Facts<'a> {
     pub title: &'a str,
     pub category: Option<&'a str>,

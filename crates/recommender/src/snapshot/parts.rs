@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 
+use ::demand::model::Demand;
 use similarity::lists::{NeighborLists, WeightLists};
 
 use super::activity::Activity;
@@ -40,6 +41,7 @@ mod biases;
 mod catalog;
 mod consents;
 mod default_ranker;
+mod demand;
 mod fitted_settings;
 mod item_neighbors;
 mod item_weights;
@@ -292,4 +294,6 @@ parts! {
     significant_item_neighbors::SignificantItemNeighborsPart { significant_item_neighbors: Optional<SignificantNeighbors> }
     /// The time of each user's last order from each merchant.
     merchant_orders::MerchantOrdersPart { merchant_orders: Optional<MerchantOrders> }
+    /// The weekly sales of the n items and what was fitted on them, or the reason why there is nothing.
+    demand::DemandPart { demand: Optional<Demand> }
 }

@@ -15,6 +15,7 @@ use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 
 use super::coupons;
+use super::demand;
 use super::dynamic::{method_name, methods};
 
 use crate::support::times::{at, seconds_now};
@@ -301,7 +302,7 @@ pub(super) fn limit() -> Case {
 }
 
 /// A number that has a default.
-fn up_to_1_000(field: &str) -> Case {
+pub(super) fn up_to_1_000(field: &str) -> Case {
     Case::free(field)
         .bad("LIMIT_OUT_OF_RANGE", i32s([-1, 1_001, i32::MIN, i32::MAX]))
         .good(i32s([0, 1, 1_000]))
@@ -439,6 +440,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
         .or_else(|| purchase_cases(method, tokens))
         .or_else(|| recommendation_cases(method))
         .or_else(|| model_cases(method, tokens))
+        .or_else(|| demand::cases(method))
         .or_else(|| coupons::cases(method, tokens));
     let mut cases = cases.unwrap_or_else(|| panic!("{method} has no cases"));
     cases.sort_by(|a, b| a.field.cmp(&b.field));
@@ -625,6 +627,7 @@ pub fn valid_requests(method: &str, input: &MessageDescriptor) -> Vec<DynamicMes
         .or_else(|| purchase_requests(method))
         .or_else(|| recommendation_requests(method))
         .or_else(|| model_requests(method))
+        .or_else(|| demand::valid_requests(method))
         .or_else(|| coupons::valid_requests(method));
     let requests = requests.unwrap_or_else(|| panic!("{method} has no valid request"));
     let dynamic = |bytes: Vec<u8>| DynamicMessage::decode(input.clone(), bytes.as_slice()).unwrap();

@@ -13,6 +13,8 @@ use crate::snapshot::ratings::RankSlice;
 use crate::snapshot::settings::FittedSettings;
 use crate::snapshot::significance::SignificantNeighbors;
 use crate::snapshot::{Biases, Snapshot};
+use demand::history::{Return, Sale, SalesHistory, StockOut};
+use demand::model::{Demand, DemandModel};
 use domain::consent::{Consents, Purpose};
 use domain::item::ItemFacts;
 use similarity::lists::{NeighborLists, WeightLists};
@@ -37,10 +39,11 @@ const ITEM_WEIGHTS: &str = "item_weights";
 const DEFAULT_RANKER: &str = "default_ranker";
 const FITTED_SETTINGS: &str = "fitted_settings";
 const ORDERS: &str = "orders";
+const DEMAND: &str = "demand";
 const SIGNIFICANT_ITEM_NEIGHBORS: &str = "significant_item_neighbors";
 
 /// Parts without which a snapshot is served.
-const OPTIONAL: [&str; 7] = [
+const OPTIONAL: [&str; 8] = [
     PROPENSITY,
     ITEM_WEIGHTS,
     DEFAULT_RANKER,
@@ -48,6 +51,7 @@ const OPTIONAL: [&str; 7] = [
     ORDERS,
     SIGNIFICANT_ITEM_NEIGHBORS,
     MERCHANT_ORDERS,
+    DEMAND,
 ];
 
 mod allocations;
@@ -109,8 +113,51 @@ fn full_parts() -> SnapshotParts {
         item_weights: Optional::Present(lists.unwrap()),
         default_ranker: DefaultRanker::Popularity,
         merchant_orders: Optional::Present(MerchantOrders::new(3, &[(0, 1, 1_700_000_000), (2, 0, -5), (2, 1, 7)])),
+        demand: Optional::Present(Demand::Fitted(Box::new(demand_model()))),
         ..rich
     }
+}
+
+/// Sales of a few weeks, on which little can be fitted.
+fn demand_model() -> DemandModel {
+    let sales = [(0, 1, 3.0), (4, 2, 1.0), (0, 3, 8.0)].map(|(item, week, quantity)| Sale { item, week, quantity });
+    let returned = Return {
+        sale: 2,
+        week: 3,
+        quantity: 2.0,
+    };
+    let stock_outs = vec![StockOut { item: 3, week: 1 }];
+    let history = SalesHistory::new(5, 4, &sales, &[returned], stock_outs).unwrap();
+    DemandModel::fit(history, 2_900, 3, 0.125).unwrap()
+}
+
+#[test]
+fn the_reason_why_no_demand_was_fitted_comes_back() {
+    let reason = "there are no sales in a week that is over".to_owned();
+    let parts = SnapshotParts {
+        demand: Optional::Present(Demand::NotFitted { reason: reason.clone() }),
+        ..rich_parts()
+    };
+    let back = decoded(encoded(&parts)).unwrap();
+    assert_eq!(back, parts);
+    assert_eq!(Snapshot::new(back).unwrap().demand().unwrap_err(), reason);
+}
+
+#[test]
+fn sales_may_name_only_items_of_the_snapshot() {
+    let sales = [Sale {
+        item: 0,
+        week: 0,
+        quantity: 1.0,
+    }];
+    let history = SalesHistory::new(4, 1, &sales, &[], Vec::new()).unwrap();
+    let model = DemandModel::fit(history, 0, 1, 0.0).unwrap();
+    let parts = SnapshotParts {
+        demand: Optional::Present(Demand::Fitted(Box::new(model))),
+        ..rich_parts()
+    };
+    let error = Snapshot::new(parts).unwrap_err().to_string();
+    assert_eq!(error, "demand has 4 entries where 5 are expected");
 }
 
 /// The example with everything that a snapshot could hold when all parts were of version 0.
@@ -355,7 +402,7 @@ fn every_error_names_the_part() {
             with(header),
             &format!("part {name} ends before the end of its checksum"),
         );
-        if ![PARAMETERS, PROPENSITY, DEFAULT_RANKER, FITTED_SETTINGS].contains(&name.as_str()) {
+        if ![PARAMETERS, PROPENSITY, DEFAULT_RANKER, FITTED_SETTINGS, DEMAND].contains(&name.as_str()) {
             let cut = &contents(bytes)[..contents(bytes).len() - 1];
             let error = decoded(with(part_of(name, cut).1)).unwrap_err();
             assert!(

@@ -68,6 +68,7 @@ fn is_without_optional_parts(parts: &SnapshotParts, full: &SnapshotParts) -> boo
         || parts.fitted_settings.get().is_err()
         || parts.significant_item_neighbors.get().is_err()
         || parts.merchant_orders.get().is_err()
+        || parts.demand.get().is_err()
         || matches!(parts.propensity, Propensity::NotFitted { .. });
     is_less
         && *full
@@ -78,6 +79,7 @@ fn is_without_optional_parts(parts: &SnapshotParts, full: &SnapshotParts) -> boo
                 significant_item_neighbors: full.significant_item_neighbors.clone(),
                 merchant_orders: full.merchant_orders.clone(),
                 propensity: full.propensity.clone(),
+                demand: full.demand.clone(),
                 ..parts
             }
 }

@@ -1,0 +1,90 @@
+//! Reads the order lines that demand is forecast from.
+
+use futures_util::TryStreamExt;
+
+use demand::returns::RecordedLine;
+use domain::consent::PrivacyOptions;
+use domain::time::Timestamp;
+use recommender::snapshot::catalog::Catalog;
+use recommender::snapshot::dictionary::{Dictionary, ItemIndex};
+
+use super::{Keyed, read_items};
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
+use crate::store::sales::number_of;
+
+/// The order lines of all users who allow training.
+#[derive(Debug, Default)]
+pub struct Sales {
+    /// In any order.
+    pub lines: Vec<RecordedLine>,
+    /// The share of units, in [0, 1), that the other users bought.
+    pub left_out_share: f64,
+}
+
+/// Sales with the items that they are of.
+#[derive(Debug)]
+pub struct ItemSales {
+    pub items: Dictionary<ItemIndex>,
+    pub catalog: Catalog,
+    pub sales: Sales,
+    pub as_of: Timestamp,
+}
+
+/// Reads the sales of all items as of one moment.
+pub async fn read_all(pool: &Pool, privacy: &PrivacyOptions) -> Result<ItemSales, StoreError> {
+    let mut tx = pool.begin_snapshot().await?;
+    without_timeouts(&mut tx).await?;
+    let as_of = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
+        .fetch_one(&mut *tx)
+        .await?;
+    let (items, catalog) = read_items(&mut tx).await?;
+    let sales = read(&mut tx, privacy.training_without_record, &items).await?;
+    Ok(ItemSales {
+        items: items.ids,
+        catalog,
+        sales,
+        as_of,
+    })
+}
+
+/// `by_default`: whether users who have said nothing about training allow it. Of those who do not, PostgreSQL adds up all
+/// units to one number, and nothing else is read.
+pub(super) async fn read(
+    connection: &mut Connection,
+    by_default: bool,
+    items: &Keyed<ItemIndex>,
+) -> Result<Sales, StoreError> {
+    let units = sqlx::query!(
+        r#"SELECT COALESCE(sum(quantity), 0)::float8 AS "all!",
+                  COALESCE(sum(quantity) FILTER (WHERE NOT COALESCE(is_granted, $1)), 0)::float8 AS "left_out!"
+           FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
+           WHERE quantity > 0"#,
+        by_default
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut lines = Vec::new();
+    let mut rows = sqlx::query!(
+        "SELECT order_id, purchases.user_id, item_id, quantity, purchased_at
+         FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
+         WHERE COALESCE(is_granted, $1)",
+        by_default
+    )
+    .fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        lines.push(RecordedLine {
+            user: row.user_id,
+            item: items.index("purchases", row.item_id)?.at() as u32,
+            order: number_of(&row.order_id),
+            at: row.purchased_at.timestamp(),
+            quantity: row.quantity,
+        });
+    }
+    // Without any line there is nothing that could stand for those left out.
+    let left_out_share = match lines.is_empty() {
+        true => 0.0,
+        false => units.left_out / units.all.max(1.0),
+    };
+    Ok(Sales { lines, left_out_share })
+}

@@ -17,6 +17,7 @@ mod keys;
 mod migrate;
 mod process;
 mod quickstart;
+mod replenish;
 mod report;
 mod secret;
 mod serve;
@@ -91,6 +92,8 @@ enum Command {
     Targets(targets::TargetsArgs),
     /// Forecast how much of an item, a category or a merchant will sell
     Forecast(forecast::ForecastArgs),
+    /// List what to reorder, most urgent first, and what is overstocked
+    Replenish(replenish::ReplenishArgs),
     /// Create, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, without secrets
@@ -201,6 +204,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Bias(args) => bias::run(args, config).await,
         Command::Targets(args) => targets::run(args, config).await,
         Command::Forecast(args) => forecast::run(args, config).await,
+        Command::Replenish(args) => replenish::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Synth(args) => synth::run(args),

@@ -7,6 +7,7 @@
 mod background_thread;
 pub mod fresh_sales;
 mod gauges;
+pub mod inventory;
 mod load;
 mod memory;
 mod offer_catalog;
@@ -36,6 +37,7 @@ use recommender::snapshot::Snapshot;
 use recommender::snapshot::view::View;
 
 use self::fresh_sales::FreshSales;
+use self::inventory::Inventory;
 use self::options::LiveOptions;
 
 /// The longest wait of [`Live::start`].
@@ -43,8 +45,8 @@ const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// The connections of the loops, which requests cannot use up: one each for the hints, the reload loop, the refresh loop,
-/// the loop of the offer catalog and that of fresh sales, and one to replace another.
-const CONNECTIONS: u32 = 6;
+/// those of the offer catalog, of fresh sales and of the inventory, and one to replace another.
+const CONNECTIONS: u32 = 7;
 /// The longest wait of a loop for the next row. Every query of the loops begins to answer sooner, so that only a connection
 /// that no longer answers is given up. A whole query may take longer, for example to catch up with many changes.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
@@ -69,6 +71,9 @@ struct Shared {
     /// The revision of `offer_catalog`. Under its lock one task at a time reads the offer catalog.
     offer_catalog_revision: tokio::sync::Mutex<Option<i64>>,
     fresh_sales: ArcSwap<FreshSales>,
+    inventory: ArcSwap<Inventory>,
+    /// Under this lock one task at a time reads the inventory.
+    reading_inventory: tokio::sync::Mutex<()>,
     status: ArcSwap<ServingStatus>,
     /// Serializes the two loops. Requests never lock it.
     loaded: tokio::sync::Mutex<Option<Loaded>>,
@@ -158,6 +163,7 @@ impl Live {
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
         tokio::spawn(offer_catalog::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(fresh_sales::run(live.shared.clone(), shutdown.clone()));
+        tokio::spawn(inventory::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
@@ -194,6 +200,8 @@ impl Live {
             offer_catalog: ArcSwap::default(),
             offer_catalog_revision: tokio::sync::Mutex::default(),
             fresh_sales: ArcSwap::default(),
+            inventory: ArcSwap::default(),
+            reading_inventory: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
@@ -233,6 +241,24 @@ impl Live {
     /// [`StoreError`] when the database cannot be read; the sales stay as they were.
     pub async fn refresh_fresh_sales(&self) -> Result<(), StoreError> {
         fresh_sales::refresh(&self.shared).await
+    }
+
+    /// Returns stock and policies, as of at most a refresh interval ago.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.shared.inventory.load_full()
+    }
+
+    /// Reads what has changed of stock and policies since the last look.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read; the inventory stays as it was.
+    pub async fn refresh_inventory(&self) -> Result<(), StoreError> {
+        inventory::refresh(&self.shared).await
+    }
+
+    /// Does the same around a write. Ignores errors, as the loop reads again.
+    pub async fn publish_inventory(&self) {
+        let _ = tokio::time::timeout(REFRESH_WAIT, self.refresh_inventory()).await;
     }
 
     /// Reads the offer catalog again if it has changed. A caller that has changed it, or misses something in it, need not wait

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod coupons;
 pub mod error;
 pub mod imports;
+pub mod inventory;
 pub mod outcome;
 pub mod postgres;
 pub mod privacy;

@@ -4,3 +4,5 @@ pub mod backtest;
 pub mod evaluate;
 pub mod fit;
 pub mod forecast;
+pub mod replenishment;
+pub mod simulate;

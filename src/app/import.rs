@@ -34,8 +34,8 @@ use self::columns::{ColumnError, ColumnMap};
 use self::findings::Contents;
 use self::kinds::Written;
 use self::kinds::{
-    Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Items, Merchants, Purchases, Ratings,
-    RecordKind, Redemptions, Suppressions,
+    Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Inventory, Items, Merchants, Policies,
+    Purchases, Ratings, RecordKind, Redemptions, Suppressions,
 };
 use self::numbers::NumberFormat;
 use self::rejects::Reject;
@@ -62,6 +62,10 @@ pub enum ImportKind {
     Consents,
     /// Users who are never offered anything.
     Suppressions,
+    /// Counts of stock.
+    Inventory,
+    /// Policies by which items are ordered.
+    Policies,
 }
 
 impl ImportKind {
@@ -98,6 +102,8 @@ impl ImportKind {
             Self::Attributes => Attributes::FIELDS,
             Self::Consents => Consents::FIELDS,
             Self::Suppressions => Suppressions::FIELDS,
+            Self::Inventory => Inventory::FIELDS,
+            Self::Policies => Policies::FIELDS,
         }
     }
 }
@@ -370,5 +376,7 @@ pub async fn import(
         ImportKind::Attributes => run::<Attributes>(pool, input, options, interrupt, report).await,
         ImportKind::Consents => run::<Consents>(pool, input, options, interrupt, report).await,
         ImportKind::Suppressions => run::<Suppressions>(pool, input, options, interrupt, report).await,
+        ImportKind::Inventory => run::<Inventory>(pool, input, options, interrupt, report).await,
+        ImportKind::Policies => run::<Policies>(pool, input, options, interrupt, report).await,
     }
 }

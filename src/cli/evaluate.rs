@@ -2,6 +2,7 @@
 
 mod coupons;
 mod demand;
+mod replenishment;
 mod trade_offs;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -37,6 +38,8 @@ enum EvaluateCommand {
     Coupons(coupons::CouponsArgs),
     /// Measure how well demand could be forecast at past origins, against all classic methods
     Demand(demand::DemandArgs),
+    /// Measure how much stock is needed, by replaying past weeks, against a common rule
+    Replenishment(replenishment::ReplenishmentArgs),
 }
 
 fn instant(text: &str) -> Result<Timestamp, String> {
@@ -53,6 +56,7 @@ pub(super) async fn run(args: EvaluateArgs, config: Config) -> anyhow::Result<Ex
     match args.command {
         Some(EvaluateCommand::Coupons(args)) => return coupons::run(args, config).await,
         Some(EvaluateCommand::Demand(args)) => return demand::run(args, config).await,
+        Some(EvaluateCommand::Replenishment(args)) => return replenishment::run(args, config).await,
         None => {}
     }
     let database = Database::open(&config, Purpose::Job).await?;

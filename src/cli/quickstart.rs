@@ -3,6 +3,7 @@
 mod campaign;
 mod commands;
 mod coupons;
+mod demand;
 mod demo;
 mod recommendations;
 mod sample;
@@ -127,5 +128,6 @@ async fn show(config: &Config, address: &str, key: &str) -> anyhow::Result<Comma
     let mut commands = Commands::new(config, address);
     recommendations::show(&mut demo, &mut commands).await?;
     coupons::show(&mut demo, &mut commands).await?;
+    demand::show(&mut demo, &mut commands).await?;
     Ok(commands)
 }

@@ -14,12 +14,14 @@ use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
 use super::demand::DemandHandler;
+use super::inventory::InventoryHandler;
 use super::model::ModelHandler;
 use super::privacy::PrivacyHandler;
 use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::demand_service_server::DemandServiceServer;
+use super::proto::v1::inventory_service_server::InventoryServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
@@ -36,7 +38,8 @@ const WITH_SNAPSHOT: [&str; 3] = [
     DemandServiceServer::<DemandHandler>::NAME,
 ];
 /// The services whose calls need the database.
-const WITH_DATABASE: [&str; 6] = [
+const WITH_DATABASE: [&str; 7] = [
+    InventoryServiceServer::<InventoryHandler>::NAME,
     CatalogServiceServer::<CatalogHandler>::NAME,
     RatingServiceServer::<RatingHandler>::NAME,
     PurchaseServiceServer::<PurchaseHandler>::NAME,

@@ -34,6 +34,7 @@ use super::demand::DemandHandler;
 use super::grpc_web::{Origins, Web};
 use super::health;
 use super::http::Http;
+use super::inventory::InventoryHandler;
 use super::layers::Layers;
 use super::message_size::MAX_ANSWER_BYTES;
 use super::model::ModelHandler;
@@ -44,6 +45,7 @@ use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::demand_service_server::DemandServiceServer;
+use super::proto::v1::inventory_service_server::InventoryServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
 use super::proto::v1::purchase_service_server::PurchaseServiceServer;
@@ -253,6 +255,10 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         live: live.clone(),
         privacy: policy.privacy,
     };
+    let inventory = InventoryHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+    };
     let model = ModelHandler {
         pool: pool.clone(),
         live: live.clone(),
@@ -267,6 +273,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
     let routes = add!(routes, CampaignServiceServer, campaign, limit);
     let routes = add!(routes, PrivacyServiceServer, privacy, limit);
     let routes = add!(routes, DemandServiceServer, demand, limit);
+    let routes = add!(routes, InventoryServiceServer, inventory, limit);
     add!(routes, ModelServiceServer, model, limit)
 }
 

@@ -131,6 +131,23 @@ pub fn no_demand_model(reason: String) -> Status {
     with_reason(Code::FailedPrecondition, "NO_DEMAND_MODEL", message, None)
 }
 
+/// Stock and policies were not read yet, as the database is away since the start of the server.
+pub fn not_loaded() -> Status {
+    let message = "stock and policies are not loaded, as the database is not available; try again";
+    with_reason(
+        Code::Unavailable,
+        "DATABASE_UNAVAILABLE",
+        message,
+        Some(Duration::from_secs(1)),
+    )
+}
+
+/// No item has enough sales before the weeks that were to be replayed.
+pub fn history_too_short() -> Status {
+    let message = "no item has enough weeks with sales before the replay; ask for fewer weeks";
+    with_reason(Code::FailedPrecondition, "HISTORY_TOO_SHORT", message, None)
+}
+
 /// The request took longer than the client's own deadline or `server.request_timeout_ms`.
 pub fn deadline_exceeded() -> Status {
     with_reason(

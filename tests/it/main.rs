@@ -60,6 +60,7 @@ mod coupons {
 /// Forecasts of demand, and what rests on them.
 mod demand {
     mod forecasts;
+    mod inventory;
     pub mod sales;
 }
 

@@ -5,16 +5,19 @@
 //! weeks. [`launch`] does so for new items. [`model`] is everything that is fitted
 //! together, [`quality`] its measured quality, and [`forecast`] the demand that it forecasts of one item.
 //! [`replenishment`] decides from those quantiles; [`simulation`] replays past weeks with such decisions, and
-//! [`backtest`] measures forecasts over rolling origins.
+//! [`backtest`] measures forecasts over rolling origins, and [`comparison`] the stock that such rules need. [`inventory`] holds
+//! stock and policies as callers give them.
 //!
 //! An *origin* is the first week that a forecast does not know: a forecast made at origin T rests on the weeks 0 to
 //! T − 1.
 
 pub mod backtest;
 pub mod class;
+pub mod comparison;
 pub mod distribution;
 pub mod forecast;
 pub mod history;
+pub mod inventory;
 pub mod launch;
 pub mod model;
 pub mod point;

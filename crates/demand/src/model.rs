@@ -1,7 +1,7 @@
 //! Everything that is fitted on past sales, and the sales themselves: what forecasts are made from.
 
 use super::distribution::{ErrorPools, MAX_WEEKS};
-use super::history::{SalesHistory, iso_week};
+use super::history::{SalesHistory, StockOut, iso_week};
 use super::launch::LaunchModel;
 use super::point::PointMethods;
 use super::quality::{ClassQuality, measure};
@@ -69,11 +69,17 @@ impl DatedHistory {
     /// whichever is earlier: where records end, it is not demand that ends. Lines after `as_of`, or from more than four years
     /// before the end, are left out.
     ///
-    /// `as_of`: seconds since 1970.
+    /// `stock_outs`: the items that were counted and out of stock, with the time in seconds since 1970. `as_of`: seconds since
+    /// 1970.
     ///
     /// # Errors
     /// [`NoSales`] without any line.
-    pub fn new(lines: &mut [RecordedLine], n_items: usize, as_of: i64) -> Result<Self, NoSales> {
+    pub fn new(
+        lines: &mut [RecordedLine],
+        n_items: usize,
+        stock_outs: &[(u32, i64)],
+        as_of: i64,
+    ) -> Result<Self, NoSales> {
         let week_of = |line: &RecordedLine| iso_week(line.at.div_euclid(DAY_SECONDS));
         let this_week = iso_week(as_of.div_euclid(DAY_SECONDS));
         let known = || lines.iter().map(week_of).filter(|&week| week <= this_week);
@@ -85,7 +91,12 @@ impl DatedHistory {
         let (sales, returns) = match_returns(lines, |line| {
             from_first(line).filter(|&week| usize::from(week) < n_weeks)
         });
-        let history = SalesHistory::new(n_items, n_weeks, &sales, &returns, Vec::new()).map_err(|_| NoSales)?;
+        let stock_outs = stock_outs.iter().filter_map(|&(item, at)| {
+            let week = u16::try_from(iso_week(at.div_euclid(DAY_SECONDS)) - first_week).ok()?;
+            (usize::from(week) < n_weeks && (item as usize) < n_items).then_some(StockOut { item, week })
+        });
+        let stock_outs = stock_outs.collect();
+        let history = SalesHistory::new(n_items, n_weeks, &sales, &returns, stock_outs).map_err(|_| NoSales)?;
         Ok(Self {
             first_week,
             origin: origin as usize,
@@ -174,7 +185,7 @@ mod tests {
                 .iter()
                 .map(|&(day, quantity)| line(monday + day, quantity))
                 .collect();
-            let found = DatedHistory::new(&mut lines, 1, (monday + as_of) * DAY_SECONDS).unwrap();
+            let found = DatedHistory::new(&mut lines, 1, &[], (monday + as_of) * DAY_SECONDS).unwrap();
             let first = found.first_week - iso_week(monday);
             assert_eq!((first, found.origin, found.history.n_weeks()), expected);
         };
@@ -187,14 +198,22 @@ mod tests {
         check(&[(-2_000, 2), (0, 2)], 8, (-208, 209, 209));
         // A return belongs to the week of its purchase once it is known.
         let mut lines = [line(monday, 5), line(monday + 7, -2)];
-        let found = DatedHistory::new(&mut lines, 1, (monday + 14) * DAY_SECONDS).unwrap();
+        let found = DatedHistory::new(
+            &mut lines,
+            1,
+            &[(0, monday * DAY_SECONDS), (0, 0)],
+            (monday + 14) * DAY_SECONDS,
+        )
+        .unwrap();
         let mut units = Vec::new();
         found.history.weekly_units(0, 2, &mut units);
         assert_eq!(units, [3.0, 0.0]);
         let mut totals = [0.0; 2];
         found.history.add_totals(0, &mut totals);
         assert_eq!(totals, [5.0, -2.0]);
-        assert_eq!(DatedHistory::new(&mut [], 1, 0), Err(NoSales));
+        // A count from before the first week says nothing.
+        assert_eq!(found.history.stock_outs(), [StockOut { item: 0, week: 0 }]);
+        assert_eq!(DatedHistory::new(&mut [], 1, &[], 0), Err(NoSales));
     }
 
     #[test]

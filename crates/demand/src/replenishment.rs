@@ -14,7 +14,7 @@ pub const MAX_DAYS: f64 = (MAX_WEEKS * 7) as f64;
 /// Stands in for a review period of 0 where demand of a review period is needed.
 const CONTINUOUS_REVIEW_DAYS: f64 = 1.0;
 /// Level of the demand of the cover horizon above which stock is too much.
-const OVERSTOCK_LEVEL: f64 = 0.9;
+pub const OVERSTOCK_LEVEL: f64 = 0.9;
 /// Weeks without a sale after which stock is dead.
 pub const DEAD_WEEKS: usize = 13;
 /// Below this the demand of a review period counts as this, so that a rate of it is defined.

@@ -217,6 +217,44 @@ mod tests {
         assert_near(teunter_syntetos_babai(&SERIES[..5], 0.1, 0.1), 0.409_096 * 3.4, 1e-12);
     }
 
+    /// The file says where its series and forecasts come from.
+    #[test]
+    fn forecasts_agree_with_those_of_statsforecast() {
+        let table = include_str!("../testdata/statsforecast.csv");
+        let mut rows = table.lines().filter(|line| !line.starts_with('#'));
+        let columns: Vec<&str> = rows.next().unwrap().split(',').collect();
+        let mut n_compared = 0;
+        for row in rows {
+            let fields: Vec<&str> = row.split(',').collect();
+            let units: Vec<f64> = fields[fields.len() - 1]
+                .split(' ')
+                .map(|units| units.parse().unwrap())
+                .collect();
+            for (column, field) in columns.iter().zip(&fields).skip(1).take(fields.len() - 2) {
+                let (found, tolerance) = match *column {
+                    "naive" => (units[units.len() - 1], 1e-6),
+                    "average_4" => (moving_average(&units, 4), 1e-6),
+                    "average_8" => (moving_average(&units, 8), 1e-6),
+                    "average_13" => (moving_average(&units, 13), 1e-6),
+                    "ses_0.1" => (simple(&units, 0.1), 1e-6),
+                    "ses_0.3" => (simple(&units, 0.3), 1e-6),
+                    "sba" => (syntetos_boylan(&units, 0.1), 1e-6),
+                    "tsb_0.1_0.2" => {
+                        let begins = f64::from(u8::from(units[0] > 0.0));
+                        (teunter_syntetos_babai_from(begins, &units, 0.1, 0.2), 1e-6)
+                    }
+                    "imapa" => (imapa(&units), 1e-3),
+                    other => panic!("the table has a column {other}"),
+                };
+                let expected: f64 = field.parse().unwrap();
+                let error = (found - expected).abs() / expected.max(1.0);
+                assert!(error <= tolerance, "{column} of {}: {found}, not {expected}", fields[0]);
+                n_compared += 1;
+            }
+        }
+        assert_eq!(n_compared, 20 * 9);
+    }
+
     #[test]
     fn a_bulk_order_is_capped() {
         let mut units = SERIES;

@@ -4,6 +4,7 @@ use crate::app::train::{TrainError, compute};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::training::sales::{self, ItemSales};
 use demand::backtest::{DistributionErrors, PointErrors};
+use demand::comparison::Comparison;
 use demand::launch::{LaunchErrors, launch_errors};
 use demand::model::{DatedHistory, UNKNOWN_LAUNCH_WEEKS};
 use domain::consent::PrivacyOptions;
@@ -13,6 +14,7 @@ use recommender::snapshot::catalog::NONE;
 use super::backtest::{BacktestOptions, measure, origins};
 use super::fit::dated;
 use super::forecast::monday;
+use super::simulate::{SimulationOptions, replay_last_weeks};
 
 /// Weeks of which the sums are measured.
 const HORIZONS: [usize; 2] = [3, 8];
@@ -83,24 +85,52 @@ pub fn history(read: ItemSales, scope: DemandScope) -> Result<DatedHistory, Trai
     let ItemSales {
         items,
         catalog,
-        sales,
+        mut sales,
         as_of,
+        ..
     } = read;
-    let mut lines = sales.lines;
     let (from, until) = (
         scope.from.map(|at| at.timestamp()),
         scope.until.map(|at| at.timestamp()),
     );
-    lines.retain(|line| from.is_none_or(|from| line.at >= from) && until.is_none_or(|until| line.at < until));
+    sales
+        .lines
+        .retain(|line| from.is_none_or(|from| line.at >= from) && until.is_none_or(|until| line.at < until));
     let n_series = match scope.series {
         SeriesOf::Item => items.len(),
         SeriesOf::Category => {
-            lines.retain_mut(|line| {
+            sales.stock_outs.clear();
+            sales.lines.retain_mut(|line| {
                 line.item = catalog.category_of[line.item as usize];
                 line.item != NONE
             });
             catalog.categories.len()
         }
     };
-    Ok(dated(lines, n_series, scope.until.unwrap_or(as_of).min(as_of))?)
+    Ok(dated(&mut sales, n_series, scope.until.unwrap_or(as_of).min(as_of))?)
+}
+
+/// Replays the last weeks of the sales, once for each of `options`. Returns the lead time of each and the comparison, which is
+/// `None` where too little history lies before the replay.
+pub async fn evaluate_replenishment(
+    pool: &Pool,
+    scope: DemandScope,
+    options: Vec<SimulationOptions>,
+    privacy: &PrivacyOptions,
+) -> Result<Vec<(usize, Option<Comparison>)>, TrainError> {
+    let read = sales::read_all(pool, privacy).await?;
+    let evaluate = move || {
+        let unit_values = match scope.series {
+            SeriesOf::Item => read.unit_values.clone(),
+            // Items of a category differ in price.
+            SeriesOf::Category => Vec::new(),
+        };
+        let dated = history(read, scope)?;
+        let replay = |options: &SimulationOptions| {
+            let found = replay_last_weeks(&dated.history, dated.origin, &unit_values, options);
+            (options.lead_time_weeks, found)
+        };
+        Ok(options.iter().map(replay).collect())
+    };
+    compute(evaluate).await?
 }

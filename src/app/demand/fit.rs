@@ -5,8 +5,8 @@ use demand::model::{DatedHistory, Demand, DemandModel, NoSales};
 use domain::time::Timestamp;
 
 /// Fits everything, or says why there is nothing to fit on. Takes long, so that it must not run on an async worker.
-pub fn fit(sales: Sales, n_items: usize, as_of: Timestamp) -> Demand {
-    let fitted = dated(sales.lines, n_items, as_of).and_then(|dated| {
+pub fn fit(mut sales: Sales, n_items: usize, as_of: Timestamp) -> Demand {
+    let fitted = dated(&mut sales, n_items, as_of).and_then(|dated| {
         let DatedHistory {
             first_week,
             origin,
@@ -30,14 +30,10 @@ pub fn fit(sales: Sales, n_items: usize, as_of: Timestamp) -> Demand {
     }
 }
 
-/// Sorts recorded lines into weeks.
+/// Sorts the recorded lines into weeks.
 ///
 /// # Errors
 /// [`NoSales`] without any line.
-pub fn dated(
-    mut lines: Vec<demand::returns::RecordedLine>,
-    n_items: usize,
-    as_of: Timestamp,
-) -> Result<DatedHistory, NoSales> {
-    DatedHistory::new(&mut lines, n_items, as_of.timestamp())
+pub fn dated(sales: &mut Sales, n_items: usize, as_of: Timestamp) -> Result<DatedHistory, NoSales> {
+    DatedHistory::new(&mut sales.lines, n_items, &sales.stock_outs, as_of.timestamp())
 }

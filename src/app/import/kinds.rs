@@ -3,6 +3,7 @@
 mod campaigns;
 mod catalog;
 mod coupons;
+mod inventory;
 mod people;
 mod purchases;
 mod ratings;
@@ -25,6 +26,7 @@ use tabular::record::Record;
 pub(super) use self::campaigns::Campaigns;
 pub(super) use self::catalog::{Items, Merchants};
 pub(super) use self::coupons::{CouponItems, Coupons};
+pub(super) use self::inventory::{Inventory, Policies};
 pub(super) use self::people::{Assignments, Attributes, Consents, Suppressions};
 pub(super) use self::purchases::Purchases;
 pub(super) use self::ratings::Ratings;

@@ -1,5 +1,7 @@
 //! Reads numbers as files write them: with a decimal point or comma, thousands separators and currency signs.
 
+use std::str::FromStr;
+
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
 
@@ -37,7 +39,7 @@ impl NumberFormat {
     ///
     /// # Errors
     /// `INVALID_NUMBER`, naming `field`.
-    pub fn float(&self, field: &str, text: &str) -> Result<f32, InvalidField> {
+    pub fn float<F: FromStr>(&self, field: &str, text: &str) -> Result<F, InvalidField> {
         if self.decimal != Some(DecimalSign::Comma)
             && let Ok(number) = text.parse()
         {
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(comma.float("value", "4,5"), Ok(4.5));
         assert_eq!(NumberFormat::default().float("value", "4.5"), Ok(4.5));
         assert_eq!(
-            NumberFormat::default().float("value", "4,5").unwrap_err().reason,
+            NumberFormat::default().float::<f32>("value", "4,5").unwrap_err().reason,
             "INVALID_NUMBER"
         );
     }

@@ -220,6 +220,8 @@ enum Kind {
     Attributes,
     Consents,
     Suppressions,
+    Inventory,
+    Policies,
 }
 
 impl From<Kind> for ImportKind {
@@ -237,6 +239,8 @@ impl From<Kind> for ImportKind {
             Kind::Attributes => Self::Attributes,
             Kind::Consents => Self::Consents,
             Kind::Suppressions => Self::Suppressions,
+            Kind::Inventory => Self::Inventory,
+            Kind::Policies => Self::Policies,
         }
     }
 }
@@ -446,6 +450,8 @@ mod tests {
             ImportKind::Attributes,
             ImportKind::Consents,
             ImportKind::Suppressions,
+            ImportKind::Inventory,
+            ImportKind::Policies,
         ] {
             for field in kind.fields() {
                 assert!(HELP.contains(field), "{field}");

@@ -19,6 +19,10 @@ Fields (those with * are required: map them, set them, or have a column of the s
   attributes    user_id* name* value*
   consents      user_id* purpose* granted* decided_at source
   suppressions  user_id* reason
+  inventory     item_id* on_hand* on_order expected_at backordered counted_at
+  policies      scope* id lead_time_days* review_period_days* min_order_quantity order_multiple
+                max_cover_days, one of cycle_service_level and fill_rate*, and unit_cost or
+                unit_cost_minor together with currency
 
 Values:
   An empty cell leaves the stored value as it is. In a field with * it is an error.
@@ -39,6 +43,10 @@ Values:
   is identified by coupon, user and instant.
   purpose is marketing, profiling or training; the latest decision wins. Suppressed users are never
   offered anything.
+  inventory: the latest count of an item is in force, less what was sold since. Without counted_at
+  every count is dated with the start of the import. expected_at says when on_order arrives.
+  scope is item, category, merchant or default, and id names the item, category or merchant; the most
+  specific policy of an item is followed.
   Times without an offset are in --time-zone. Where its clocks show a time twice, the earlier is meant.
 
   Names of columns match without regard to case, blanks and underscores. Blanks around cells mean

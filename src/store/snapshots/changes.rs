@@ -17,7 +17,7 @@ use recommender::snapshot::overlay::FreshChange;
 
 use crate::store::catalog::facts;
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Pool, Tx, within};
+use crate::store::postgres::pool::{Connection, Pool, Tx, within};
 
 /// A moment: the set of visible transactions, in the format of `pg_snapshot` (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +133,19 @@ pub async fn since(
         .ok_or_else(|| StoreError::corrupt("changes", "the feed has returned no watermark"))
 }
 
-/// Returns the external ids of the items whose ratings or purchases were changed since `watermark`, and the moment up to which
+/// Returns the moment that `connection`'s transaction sees.
+pub(in crate::store) async fn current(connection: &mut Connection) -> Result<Watermark, StoreError> {
+    let watermark = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::text AS "watermark!""#)
+        .fetch_one(connection)
+        .await?;
+    Ok(Watermark(watermark))
+}
+
+/// Returns the external ids of the items that were changed, or whose ratings, purchases or stock were, since `watermark`, and the moment up to which
 /// this is complete.
 pub async fn items_since(pool: &Pool, watermark: &Watermark) -> Result<(Vec<String>, Watermark), StoreError> {
     let mut tx = pool.begin_snapshot().await?;
-    let reached = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::text AS "watermark!""#)
-        .fetch_one(&mut *tx)
-        .await?;
+    let reached = current(&mut tx).await?;
     let items = sqlx::query_scalar!(
         "WITH changed AS (
              SELECT DISTINCT changed.item_id
@@ -153,14 +159,14 @@ pub async fn items_since(pool: &Pool, watermark: &Watermark) -> Result<(Vec<Stri
                    END
                AND (NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
                     OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
-               AND changed.user_id IS NOT NULL
+               AND changed.item_id IS NOT NULL
          )
          SELECT external_id FROM items WHERE id IN (SELECT item_id FROM changed)",
         watermark.0
     )
     .fetch_all(&mut *tx)
     .await?;
-    Ok((items, Watermark(reached)))
+    Ok((items, reached))
 }
 
 /// Deletes the changes that every stored snapshot has seen. Returns their number.

@@ -64,6 +64,9 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "CouponService/StreamCouponTargets"
         | "RecommendationService/ListItemAudience"
         | "RecommendationService/StreamAudience" => &["marketer", "operator"],
+        "InventoryService/ListReplenishment" => &["marketer", "operator"],
+        "InventoryService/SimulateReplenishment" => &["operator"],
+        inventory if inventory.starts_with("InventoryService/") => &["ingest", "operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
         | "DemandService/BacktestDemand"

@@ -13,20 +13,23 @@ use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, AssignmentKey, BacktestDemandRequest, CampaignSpec, CampaignState,
     CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
-    CreateCouponRequest, DeleteAssignmentsRequest, DeleteRatingRequest, DeleteSuppressionsRequest,
-    DeleteUserAttributesRequest, Discount, ForecastDemandRequest, GetBiasReportRequest, GetCampaignRequest,
-    GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest,
-    GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest,
-    Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
-    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
+    CreateCouponRequest, DeleteAssignmentsRequest, DeleteRatingRequest, DeleteReplenishmentPolicyRequest,
+    DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount, ForecastDemandRequest, GetBiasReportRequest,
+    GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
+    GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest,
+    IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest,
+    ListCouponsRequest, ListInventoryPositionsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
+    ListRatingsRequest, ListRedemptionsRequest, ListReplenishmentPoliciesRequest, ListReplenishmentRequest,
     ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
-    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant, PredictRatingsRequest,
-    PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest, ReserveCouponRequest,
-    RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest, SetConsentRequest,
-    StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
-    UpsertAssignmentsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
-    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
-    forecast_demand_request, list_purchases_request, list_ratings_request, stream_audience_request,
+    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant, PolicyScope,
+    PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
+    ReplenishmentPolicy, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
+    SetCampaignStateRequest, SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest,
+    StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest,
+    UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute,
+    UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
+    policy_scope, replenishment_policy, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -58,10 +61,11 @@ const COUPON: &str = "tenner";
 const CAMPAIGN: &str = "k-tenner";
 
 const RECOMMENDATIONS: &str = "likemind.v1.RecommendationService";
-const NEED_THE_DATABASE: [&str; 6] = [
+const NEED_THE_DATABASE: [&str; 7] = [
     "likemind.v1.CampaignService",
     "likemind.v1.CatalogService",
     "likemind.v1.CouponService",
+    "likemind.v1.InventoryService",
     "likemind.v1.PrivacyService",
     "likemind.v1.PurchaseService",
     "likemind.v1.RatingService",
@@ -285,15 +289,17 @@ impl Load {
 }
 
 /// The RPCs that are answered without PostgreSQL; all others need it.
-const FROM_MEMORY: [&str; 8] = [
+const FROM_MEMORY: [&str; 10] = [
     "BacktestDemand",
     "ForecastDemand",
     "GetServingStatus",
     "ListItemAudience",
+    "ListReplenishment",
     "ListSimilarItems",
     "ListSimilarUsers",
     "PredictRatings",
     "Recommend",
+    "SimulateReplenishment",
 ];
 
 /// Calls every RPC of [`FROM_MEMORY`].
@@ -329,6 +335,15 @@ async fn from_memory(caller: &Caller, number: usize) -> Result<(), Status> {
     };
     demand.forecast_demand(request).await?;
     demand.backtest_demand(BacktestDemandRequest::default()).await?;
+    let mut inventory = caller.inventory.clone();
+    let mut list = inventory
+        .list_replenishment(ListReplenishmentRequest::default())
+        .await?
+        .into_inner();
+    while list.message().await?.is_some() {}
+    inventory
+        .simulate_replenishment(SimulateReplenishmentRequest::default())
+        .await?;
     caller
         .models
         .clone()
@@ -364,6 +379,7 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         coupon_calls(caller),
         redemption_calls(caller),
         privacy_calls(caller),
+        inventory_calls(caller),
         model_calls(caller),
     ];
     join_all(calls.into_iter().flatten()).await
@@ -404,6 +420,51 @@ fn catalog_calls(caller: &Caller) -> Calls {
                 name: "no such attribute".to_owned(),
             }],
         })),
+    ]
+}
+
+fn inventory_calls(caller: &Caller) -> Calls {
+    let counted = InventoryPosition {
+        item_id: item(0),
+        on_hand: 1.0,
+        ..InventoryPosition::default()
+    };
+    let scope = Some(PolicyScope {
+        of: Some(policy_scope::Of::ItemId(item(0))),
+    });
+    let policy = ReplenishmentPolicy {
+        scope: scope.clone(),
+        goal: Some(replenishment_policy::Goal::FillRate(0.9)),
+        ..ReplenishmentPolicy::default()
+    };
+    vec![
+        call!(
+            caller
+                .inventory
+                .upsert_inventory_positions(UpsertInventoryPositionsRequest {
+                    positions: vec![counted],
+                })
+        ),
+        call!(
+            caller
+                .inventory
+                .list_inventory_positions(ListInventoryPositionsRequest::default())
+        ),
+        call!(
+            caller
+                .inventory
+                .upsert_replenishment_policies(UpsertReplenishmentPoliciesRequest { policies: vec![policy] })
+        ),
+        call!(
+            caller
+                .inventory
+                .list_replenishment_policies(ListReplenishmentPoliciesRequest::default())
+        ),
+        call!(
+            caller
+                .inventory
+                .delete_replenishment_policy(DeleteReplenishmentPolicyRequest { scope })
+        ),
     ]
 }
 
@@ -705,9 +766,12 @@ fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
     let expected = match rpc {
         "rollback_snapshot" => Code::FailedPrecondition,
         "create_campaign" | "create_coupon" => Code::AlreadyExists,
-        "confirm_redemption" | "release_reservation" | "rollback_redemption" | "get_reservation" | "get_redemption" => {
-            Code::NotFound
-        }
+        "confirm_redemption"
+        | "release_reservation"
+        | "rollback_redemption"
+        | "get_reservation"
+        | "get_redemption"
+        | "delete_replenishment_policy" => Code::NotFound,
         _ => return false,
     };
     status.code() == expected

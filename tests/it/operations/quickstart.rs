@@ -104,6 +104,16 @@ fn assert_commands(printed: &str) {
     }
 }
 
+/// Asserts the forecast and what to reorder by made-up stock.
+fn assert_demand(printed: &str) {
+    let forecast = section(printed, "How much of ");
+    assert!(forecast[0].contains(" units are expected: at most "), "{forecast:?}");
+    let listed = section(printed, "What should be reordered first? The stock levels are made up");
+    assert_eq!(listed.len(), 5, "{listed:?}");
+    // The first has nothing on hand.
+    assert!(listed[0].contains("; 0 on hand, "), "{listed:?}");
+}
+
 /// Asserts the answers about coupons, which follow those about purchases. `redeemed`: the number of households that have
 /// redeemed the coupon.
 fn assert_coupon_answers(printed: &str, redeemed: usize) {
@@ -194,6 +204,7 @@ fn import_and_train(data_dir: &Path) {
     assert_only_says_how_to_start_again(&printed, data_dir);
     assert_answers(&printed);
     assert_coupon_answers(&printed, 0);
+    assert_demand(&printed);
     // data/README.md states the same number.
     assert!(printed.contains("rejected 239: ZERO_QUANTITY"), "{printed}");
     assert_eq!(printed.matches("  rejected ").count(), 1, "{printed}");
@@ -246,6 +257,7 @@ fn kill_and_serve_again(data_dir: &Path) -> Serving {
     assert_answers(&printed);
     assert_commands(&printed);
     assert_coupon_answers(&printed, 0);
+    assert_demand(&printed);
     let export = section(&printed, "Try it from another terminal")[0].trim().to_owned();
     assert!(export.starts_with("export LIKEMIND_API_KEY=lm_"), "{export}");
     Serving {

@@ -6,6 +6,7 @@ pub mod coupons;
 mod demand;
 pub mod dynamic;
 mod garbage;
+mod inventory;
 mod many_fields;
 mod page_tokens;
 
@@ -43,6 +44,7 @@ async fn serve() -> (TestDatabase, Server) {
         create_campaigns_and_coupons(&server).await;
         redeem_twice(&server).await;
         write_people(&database).await;
+        write_positions_and_policies(&server).await;
         // A database with connections cannot be copied.
         server.drain().await;
         database
@@ -92,6 +94,14 @@ async fn write_items_ratings_and_purchases(server: &Server) {
         .unwrap();
     let request = RecordPurchasesRequest { lines };
     server.purchases().await.record_purchases(request).await.unwrap();
+}
+
+async fn write_positions_and_policies(server: &Server) {
+    let client = DynamicClient::new(server.channel().await);
+    for name in ["UpsertInventoryPositions", "UpsertReplenishmentPolicies"] {
+        let (method, request) = cases::valid_call(&format!("InventoryService/{name}"));
+        client.call(&method, &request).await.unwrap();
+    }
 }
 
 async fn create_campaigns_and_coupons(server: &Server) {

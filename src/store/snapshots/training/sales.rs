@@ -20,6 +20,8 @@ pub struct Sales {
     pub lines: Vec<RecordedLine>,
     /// The share of units, in [0, 1), that the other users bought.
     pub left_out_share: f64,
+    /// Counts at which an item was out of stock: the index of the item and the time in seconds since 1970.
+    pub stock_outs: Vec<(u32, i64)>,
 }
 
 /// Sales with the items that they are of.
@@ -29,6 +31,8 @@ pub struct ItemSales {
     pub catalog: Catalog,
     pub sales: Sales,
     pub as_of: Timestamp,
+    /// The mean price of a unit of each item, in minor units of whatever currency; 0 for items without a sale.
+    pub unit_values: Vec<f64>,
 }
 
 /// Reads the sales of all items as of one moment.
@@ -40,12 +44,34 @@ pub async fn read_all(pool: &Pool, privacy: &PrivacyOptions) -> Result<ItemSales
         .await?;
     let (items, catalog) = read_items(&mut tx).await?;
     let sales = read(&mut tx, privacy.training_without_record, &items).await?;
+    let unit_values = read_unit_values(&mut tx, privacy.training_without_record, &items).await?;
     Ok(ItemSales {
+        unit_values,
         items: items.ids,
         catalog,
         sales,
         as_of,
     })
+}
+
+async fn read_unit_values(
+    connection: &mut Connection,
+    by_default: bool,
+    items: &Keyed<ItemIndex>,
+) -> Result<Vec<f64>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT item_id, (sum(line_total_minor) / sum(quantity))::float8 AS "unit_value!"
+           FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
+           WHERE quantity > 0 AND COALESCE(is_granted, $1) GROUP BY item_id"#,
+        by_default
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut values = vec![0.0; items.ids.len()];
+    for row in rows {
+        values[items.index("purchases", row.item_id)?.at()] = row.unit_value;
+    }
+    Ok(values)
 }
 
 /// `by_default`: whether users who have said nothing about training allow it. Of those who do not, PostgreSQL adds up all
@@ -64,6 +90,14 @@ pub(super) async fn read(
     )
     .fetch_one(&mut *connection)
     .await?;
+    let stock_outs = sqlx::query!("SELECT item_id, counted_at FROM inventory_positions WHERE on_hand = 0")
+        .fetch_all(&mut *connection)
+        .await?;
+    let stock_outs = stock_outs.into_iter().map(|row| {
+        let item = items.index("inventory_positions", row.item_id)?.at() as u32;
+        Ok((item, row.counted_at.timestamp()))
+    });
+    let stock_outs = stock_outs.collect::<Result<_, StoreError>>()?;
     let mut lines = Vec::new();
     let mut rows = sqlx::query!(
         "SELECT order_id, purchases.user_id, item_id, quantity, purchased_at
@@ -86,5 +120,9 @@ pub(super) async fn read(
         true => 0.0,
         false => units.left_out / units.all.max(1.0),
     };
-    Ok(Sales { lines, left_out_share })
+    Ok(Sales {
+        lines,
+        left_out_share,
+        stock_outs,
+    })
 }

@@ -12,10 +12,11 @@ use likemind::grpc::proto::v1::{
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::cases::Tokens;
+use super::cases::{Tokens, valid_call};
 use super::coupons::{
     a_list_of_assignments, a_list_of_attributes, a_list_of_redemptions, a_list_of_reservations, a_list_of_suppressions,
 };
+use super::dynamic::DynamicClient;
 use super::{assert_serves, serve};
 use crate::support::answers::assert_invalid;
 use crate::support::caller::Caller;
@@ -121,6 +122,17 @@ async fn coupons_token(server: &Server, campaign: &str) -> String {
     answer.unwrap().into_inner().next_page_token
 }
 
+/// Returns the token of the second page of a list of InventoryService, for its valid request.
+async fn token_of(server: &Server, rpc: &str) -> String {
+    let (method, request) = valid_call(&format!("InventoryService/{rpc}"));
+    let answer = DynamicClient::new(server.channel().await)
+        .call(&method, &request)
+        .await
+        .unwrap();
+    let token = answer.get_field_by_name("next_page_token").unwrap();
+    token.as_str().unwrap().to_owned()
+}
+
 /// Returns the token of the second page of every list of [`serve`].
 pub async fn tokens(server: &Server) -> Tokens {
     let (a, b) = ("a".to_owned(), "b".to_owned());
@@ -189,6 +201,8 @@ pub async fn tokens(server: &Server) -> Tokens {
         ],
         suppressions: vec![suppressions_token(server).await],
         snapshots: vec![snapshots_token(server).await],
+        positions: vec![token_of(server, "ListInventoryPositions").await],
+        policies: vec![token_of(server, "ListReplenishmentPolicies").await],
     };
     assert!(tokens.all().all(|token| !token.is_empty()), "{tokens:?}");
     tokens

@@ -39,3 +39,28 @@ CREATE TABLE IF NOT EXISTS replenishment_revision (
     revision bigint NOT NULL
 );
 INSERT INTO replenishment_revision (revision) VALUES (0) ON CONFLICT DO NOTHING;
+
+-- Imports of stock and policies can be undone (0009_imports.sql), and servers hear of it.
+CREATE FUNCTION tell_of_undone_stock() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'inventory_positions' THEN
+        INSERT INTO changes (item_id) VALUES (OLD.item_id);
+    ELSE
+        UPDATE replenishment_revision SET revision = revision + 1;
+    END IF;
+    RETURN NULL;
+END
+$$;
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['inventory_positions', 'replenishment_policies'] LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE ON %I FOR EACH ROW WHEN (keeps_import_copies()) '
+                       'EXECUTE FUNCTION keep_import_copy()', name || '_keep_copies', name);
+        EXECUTE format('CREATE TRIGGER %I AFTER UPDATE OR DELETE ON %I FOR EACH ROW '
+                       'WHEN (current_setting(''likemind.undoes'', true) IS NOT DISTINCT FROM ''on'') '
+                       'EXECUTE FUNCTION tell_of_undone_stock()', name || '_tell_of_undoing', name);
+    END LOOP;
+END
+$$;

@@ -84,6 +84,8 @@ impl ImportKind {
             Self::Attributes => "attributes",
             Self::Consents => "consents",
             Self::Suppressions => "suppressions",
+            Self::Inventory => "inventory",
+            Self::Policies => "policies",
         }
     }
 

@@ -72,7 +72,7 @@ fn level(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(args: ForecastArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
+    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy.consent()).await?;
     let Some(view) = live.view() else {
         let status = live.status();
         anyhow::bail!(

@@ -80,7 +80,7 @@ fn money(text: &str) -> Result<Money, String> {
 
 pub(super) async fn run(args: ReplenishArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
-    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy).await?;
+    let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy.consent()).await?;
     let Some(view) = live.view() else {
         let status = live.status();
         anyhow::bail!(

@@ -63,7 +63,7 @@ pub(super) async fn run(args: DemandArgs, config: Config) -> anyhow::Result<Exit
     let progress = PhaseReport::new();
     progress.begin("evaluating");
     let (origins, min_weeks) = (args.origins as usize, args.min_weeks as usize);
-    let evaluated = evaluate_demand(&database.pool, scope, origins, min_weeks, &config.privacy).await;
+    let evaluated = evaluate_demand(&database.pool, scope, origins, min_weeks, &config.privacy.consent()).await;
     progress.end();
     let evaluated = evaluated?;
     match args.json {

@@ -53,7 +53,7 @@ pub(super) async fn run(args: ReplenishmentArgs, config: Config) -> anyhow::Resu
     let options: Vec<SimulationOptions> = args.lead_times.iter().map(options).collect();
     let progress = PhaseReport::new();
     progress.begin("evaluating");
-    let evaluated = evaluate_replenishment(&database.pool, scope, options, &config.privacy).await;
+    let evaluated = evaluate_replenishment(&database.pool, scope, options, &config.privacy.consent()).await;
     progress.end();
     let evaluated = evaluated?;
     match args.json {

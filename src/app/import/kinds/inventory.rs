@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
-use super::values::{Amount, Unit, currency, event_time, instant, optional};
+use super::values::{Amount, Unit, currency, event_time, instant, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
@@ -94,6 +94,22 @@ impl RecordKind for Inventory {
         Ok(position)
     }
 
+    fn describe(value: &Position) -> String {
+        let on_order: Vec<String> = value
+            .on_order
+            .iter()
+            .map(|order| format!("{} at {}", order.quantity, order.expected_at))
+            .collect();
+        format!(
+            "item_id={} on_hand={} on_order=[{}] backordered={} counted_at={}",
+            value.item,
+            value.on_hand,
+            on_order.join(", "),
+            value.backordered,
+            value.counted_at
+        )
+    }
+
     fn observe(value: &Position, findings: &mut Findings) {
         findings.items.add(value.item.as_str());
         findings.time(value.counted_at);
@@ -104,7 +120,10 @@ impl RecordKind for Inventory {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[Position]) -> Result<Written, StoreError> {
-        Ok(inventory::upsert_positions(pool, values).await?.into())
+        Ok(Written::of(
+            inventory::upsert_positions(pool, values).await?,
+            values.iter().map(|value| (value.item.as_str(), value.counted_at)),
+        ))
     }
 }
 
@@ -216,6 +235,26 @@ impl RecordKind for Policies {
         Ok(scoped)
     }
 
+    fn describe(value: &ScopedPolicy) -> String {
+        let policy = &value.policy;
+        let goal = match policy.goal {
+            ServiceGoal::CycleServiceLevel(level) => format!("cycle_service_level={level}"),
+            ServiceGoal::FillRate(rate) => format!("fill_rate={rate}"),
+        };
+        format!(
+            "scope={} id={} lead_time_days={} review_period_days={} {goal} min_order_quantity={} order_multiple={} \
+             max_cover_days={} unit_cost={}",
+            value.scope.kind(),
+            value.scope.id(),
+            policy.lead_time_days,
+            policy.review_period_days,
+            policy.min_order_quantity,
+            policy.order_multiple,
+            policy.max_cover_days,
+            shown(&value.unit_cost)
+        )
+    }
+
     fn observe(value: &ScopedPolicy, findings: &mut Findings) {
         if let Some(cost) = value.unit_cost {
             findings.amount(cost);
@@ -227,6 +266,9 @@ impl RecordKind for Policies {
     }
 
     async fn write(pool: &Pool, _: &KeyCache, values: &[ScopedPolicy]) -> Result<Written, StoreError> {
-        Ok(inventory::upsert_policies(pool, values).await?.into())
+        Ok(Written::of(
+            inventory::upsert_policies(pool, values).await?,
+            values.iter().map(|value| (value.scope.kind(), value.scope.id())),
+        ))
     }
 }

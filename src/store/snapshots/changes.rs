@@ -6,12 +6,14 @@
 //! hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) would take the place of
 //! the first two, and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs no exported snapshot.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::{TryFutureExt, TryStreamExt};
 
 use domain::consent::{Consents, Purpose};
 use domain::id::{ItemId, UserId};
+use domain::returns::{ItemHistory, ItemLine};
 use domain::time::Timestamp;
 use recommender::snapshot::overlay::FreshChange;
 
@@ -68,7 +70,7 @@ pub async fn since(
     let mut rows = sqlx::query_as!(
         Row,
         r#"WITH changed AS (
-               SELECT DISTINCT changed.user_id, changed.item_id
+               SELECT changed.user_id, changed.item_id, bool_or(takes_back) AS takes_back
                FROM changes CROSS JOIN LATERAL (
                    SELECT changes.user_id, changes.item_id WHERE changes.user_ids IS NULL
                    UNION ALL SELECT * FROM UNNEST(changes.user_ids, changes.item_ids)
@@ -80,9 +82,10 @@ pub async fn since(
                      END
                  AND (NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
                       OR pg_snapshot_xmax($1::text::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
+               GROUP BY changed.user_id, changed.item_id
            ), states AS (
-               SELECT users.external_id AS user_id, items.external_id AS item_id, ratings.value,
-                      bought.orders, bought.last_order_at, bought.ordered_at, said.marketing, said.profiling, said.training,
+               SELECT users.id AS user_key, takes_back, users.external_id AS user_id, items.external_id AS item_id,
+                      ratings.value, lines.order_ids, lines.purchased_at, lines.quantities, said.marketing, said.profiling, said.training,
                       said.is_suppressed, items.title, merchants.external_id AS merchant_id, items.category, items.price_minor,
                       items.currency_code, items.listed
                FROM changed
@@ -91,13 +94,11 @@ pub async fn since(
                LEFT JOIN users ON users.id = changed.user_id
                LEFT JOIN ratings ON ratings.user_id = changed.user_id AND ratings.item_id = changed.item_id
                LEFT JOIN LATERAL (
-                   SELECT count(*) AS orders, max(last_line_at) AS last_order_at,
-                          array_agg(extract(epoch FROM first_line_at)::bigint) AS ordered_at FROM (
-                       SELECT max(purchased_at) AS last_line_at, min(purchased_at) AS first_line_at FROM purchases
-                       WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
-                       GROUP BY order_id HAVING sum(quantity) > 0
-                   ) AS orders
-               ) AS bought ON changed.user_id IS NOT NULL AND changed.item_id IS NOT NULL
+                   SELECT array_agg(order_id) AS order_ids, array_agg(purchases.purchased_at) AS purchased_at,
+                          array_agg(quantity) AS quantities
+                   FROM purchases
+                   WHERE purchases.user_id = changed.user_id AND purchases.item_id = changed.item_id
+               ) AS lines ON changed.user_id IS NOT NULL AND changed.item_id IS NOT NULL
                -- A row without an item.
                LEFT JOIN LATERAL (
                    SELECT bool_or(is_granted) FILTER (WHERE purpose = 'marketing') AS marketing,
@@ -110,8 +111,8 @@ pub async fn since(
                WHERE items.id IS NOT NULL OR changed.item_id IS NULL
            )
            SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",
-                  value AS "value?", orders AS "orders?", last_order_at AS "last_order_at?",
-                  ordered_at AS "ordered_at?",
+                  user_key AS "user_key?", takes_back AS "takes_back?", value AS "value?", order_ids AS "order_ids?",
+                  purchased_at AS "purchased_at?: Vec<Timestamp>", quantities AS "quantities?",
                   marketing AS "marketing?", profiling AS "profiling?", training AS "training?",
                   is_suppressed AS "is_suppressed?", title AS "title?", merchant_id AS "merchant_id?",
                   category AS "category?", price_minor AS "price_minor?", currency_code AS "currency_code?",
@@ -122,11 +123,19 @@ pub async fn since(
     .fetch(&mut *tx);
 
     let mut reached = None;
+    let mut taken_back = HashSet::new();
     while let Some(mut row) = within(row_limit, rows.try_next().err_into()).await? {
         reached = Some(std::mem::take(&mut row.watermark));
+        if row.takes_back == Some(true) {
+            taken_back.extend(row.user_key);
+        }
         if let Some(change) = row.change()? {
             apply(change);
         }
+    }
+    drop(rows);
+    if !taken_back.is_empty() {
+        last_orders(&mut tx, taken_back, row_limit, apply).await?;
     }
     reached
         .map(Watermark)
@@ -169,6 +178,75 @@ pub async fn items_since(pool: &Pool, watermark: &Watermark) -> Result<(Vec<Stri
     Ok((items, reached))
 }
 
+/// Hands the time of the last order of each of `users` to `apply`.
+async fn last_orders(
+    connection: &mut Connection,
+    users: HashSet<i64>,
+    row_limit: Duration,
+    mut apply: impl FnMut(FreshChange),
+) -> Result<(), StoreError> {
+    let users: Vec<i64> = users.into_iter().collect();
+    let mut rows = sqlx::query_as!(
+        UserLine,
+        r#"SELECT users.external_id AS "user_id!", item_id AS "item_id?", order_id AS "order_id?",
+                  purchased_at AS "purchased_at?", quantity AS "quantity?"
+           FROM users LEFT JOIN purchases ON user_id = users.id
+           WHERE users.id = ANY($1) ORDER BY users.id, item_id"#,
+        &users
+    )
+    .fetch(connection);
+    let mut lines: Vec<UserLine> = Vec::new();
+    loop {
+        let row = within(row_limit, rows.try_next().err_into()).await?;
+        if let Some(first) = lines.first()
+            && row.as_ref().is_none_or(|row| row.user_id != first.user_id)
+        {
+            let user = UserId::new(&first.user_id).map_err(|error| StoreError::corrupt("users", error))?;
+            apply(FreshChange::LastOrder {
+                user,
+                last_order_at: last_order_at(&lines),
+            });
+            lines.clear();
+        }
+        match row {
+            Some(row) => lines.push(row),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// An order line of a user, or the user alone if they have none.
+struct UserLine {
+    user_id: String,
+    item_id: Option<i64>,
+    order_id: Option<String>,
+    purchased_at: Option<Timestamp>,
+    quantity: Option<i32>,
+}
+
+/// Returns the time of the last order of a user of which something is left, in seconds since 1970.
+///
+/// `lines`: all rows of the user, ascending by item.
+fn last_order_at(lines: &[UserLine]) -> Option<i64> {
+    let items = lines.chunk_by(|a, b| a.item_id == b.item_id).filter_map(|lines| {
+        let lines = lines.iter().filter_map(|line| {
+            Some(ItemLine {
+                order: line.order_id.as_deref()?,
+                at: line.purchased_at?,
+                quantity: line.quantity?.into(),
+                total_minor: 0,
+            })
+        });
+        order_times(&ItemHistory::new(lines)).pop()
+    });
+    items.max()
+}
+
+/// Returns the times of the orders of which something is left, in seconds since 1970, ascending.
+fn order_times(history: &ItemHistory<'_>) -> Vec<i64> {
+    history.standing().map(|order| order.at.timestamp()).collect()
+}
+
 /// Deletes the changes that every stored snapshot has seen. Returns their number.
 ///
 /// In a database that was restored from another cluster, nothing is deleted as long as a snapshot from that cluster is
@@ -191,12 +269,16 @@ pub async fn prune(pool: &Pool) -> Result<u64, StoreError> {
 
 struct Row {
     watermark: String,
+    user_key: Option<i64>,
+    /// Whether a purchase was deleted, returned or replaced.
+    takes_back: Option<bool>,
     user_id: Option<String>,
     item_id: Option<String>,
     value: Option<f32>,
-    orders: Option<i64>,
-    last_order_at: Option<Timestamp>,
-    ordered_at: Option<Vec<i64>>,
+    /// The order lines of the pair, of which each has an entry in all three columns.
+    order_ids: Option<Vec<String>>,
+    purchased_at: Option<Vec<Timestamp>>,
+    quantities: Option<Vec<i32>>,
     marketing: Option<bool>,
     profiling: Option<bool>,
     training: Option<bool>,
@@ -210,8 +292,22 @@ struct Row {
 }
 
 impl Row {
+    fn purchases(&self) -> ItemHistory<'_> {
+        let orders = self.order_ids.iter().flatten();
+        let lines = orders
+            .zip(self.purchased_at.iter().flatten())
+            .zip(self.quantities.iter().flatten());
+        ItemHistory::new(lines.map(|((order, &at), &quantity)| ItemLine {
+            order,
+            at,
+            quantity: quantity.into(),
+            total_minor: 0,
+        }))
+    }
+
     /// Converts the row; `None` when nothing has changed.
     fn change(self) -> Result<Option<FreshChange>, StoreError> {
+        let orders = order_times(&self.purchases());
         let corrupt_user = |error| StoreError::corrupt("users", error);
         let user = self.user_id.map(UserId::stored).transpose().map_err(corrupt_user)?;
         let item = self.item_id.map(ItemId::stored).transpose();
@@ -230,9 +326,9 @@ impl Row {
                 user,
                 item,
                 rating: self.value,
-                orders: u32::try_from(self.orders.unwrap_or(0)).unwrap_or(u32::MAX),
-                last_order_at: self.last_order_at.map_or(0, |at| at.timestamp()),
-                ordered_at: self.ordered_at.unwrap_or_default(),
+                orders: orders.len().try_into().unwrap_or(u32::MAX),
+                last_order_at: orders.iter().copied().max().unwrap_or(0),
+                ordered_at: orders,
             },
             (None, Some(item)) => FreshChange::Item {
                 item,

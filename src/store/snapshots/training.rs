@@ -9,16 +9,17 @@ use futures_util::{TryStreamExt, try_join};
 
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::money::Currency;
-use domain::time::Timestamp;
 use recommender::snapshot::catalog::{Catalog, NONE};
 use recommender::snapshot::consents::ConsentRecords;
 use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};
-use recommender::training::input::{CouponUseEvent, OrderEvent, RatingEvent, TrainingInput};
+use recommender::training::input::{CouponUseEvent, RatingEvent, TrainingInput};
 
 mod campaigns;
+mod purchases;
 pub mod sales;
 
 pub use self::campaigns::PastCampaign;
+use self::purchases::Purchases;
 use self::sales::Sales;
 
 use crate::store::error::StoreError;
@@ -49,13 +50,14 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
     let by_default = privacy.training_without_record;
     let (users, (items, catalog)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
     let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
-    let ((), (orders, coupon_uses, sales)) = try_join!(ratings.read(&mut first, &users, &items), async {
-        let orders = read_orders(&mut second, by_default, &users, &items).await?;
-        let coupon_uses = read_coupon_uses(&mut second, by_default, &users).await?;
-        let sales = sales::read(&mut second, by_default, &items).await?;
-        ratings.read(&mut second, &users, &items).await?;
-        Ok((orders, coupon_uses, sales))
-    })?;
+    let ((), (Purchases { orders, returns }, coupon_uses, sales)) =
+        try_join!(ratings.read(&mut first, &users, &items), async {
+            let purchases = purchases::read(&mut second, by_default, &users, &items).await?;
+            let coupon_uses = read_coupon_uses(&mut second, by_default, &users).await?;
+            let sales = sales::read(&mut second, by_default, &items).await?;
+            ratings.read(&mut second, &users, &items).await?;
+            Ok((purchases, coupon_uses, sales))
+        })?;
     let consents = read_consents(&mut first).await?;
     let campaigns = campaigns::read(&mut first, by_default, &users).await?;
     let input = TrainingInput {
@@ -65,6 +67,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
         ratings: ratings.into_events(),
         orders,
         coupon_uses,
+        returns,
         consents,
         campaigns: Vec::new(),
         as_of,
@@ -294,43 +297,6 @@ impl Ratings {
     fn into_events(self) -> Vec<RatingEvent> {
         self.events.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Reads one event for each order of a user and an item with a net quantity above 0.
-async fn read_orders(
-    connection: &mut Connection,
-    by_default: bool,
-    users: &Keyed<UserIndex>,
-    items: &Keyed<ItemIndex>,
-) -> Result<Vec<OrderEvent>, StoreError> {
-    struct Row {
-        user_id: i64,
-        item_id: i64,
-        ordered_at: Timestamp,
-        total_minor: i64,
-        discounted_lines: i64,
-    }
-    let mut orders = Vec::new();
-    let mut rows = sqlx::query_as!(
-        Row,
-        r#"SELECT purchases.user_id, item_id, min(purchased_at) AS "ordered_at!", sum(line_total_minor)::bigint AS "total_minor!",
-                  count(*) FILTER (WHERE coupon_discount_minor > 0 AND quantity <> 0) AS "discounted_lines!"
-           FROM purchases LEFT JOIN consents ON consents.user_id = purchases.user_id AND purpose = 'training'
-           WHERE COALESCE(is_granted, $1)
-           GROUP BY order_id, purchases.user_id, item_id HAVING sum(quantity) > 0"#,
-        by_default
-    )
-    .fetch(connection);
-    while let Some(row) = rows.try_next().await? {
-        orders.push(OrderEvent {
-            user: users.index("purchases", row.user_id)?,
-            item: items.index("purchases", row.item_id)?,
-            ordered_at: row.ordered_at,
-            total_minor: row.total_minor,
-            discounted_lines: u32::try_from(row.discounted_lines).unwrap_or(u32::MAX),
-        });
-    }
-    Ok(orders)
 }
 
 /// Reads the lines that are no purchases but tell of a coupon, one event for each order of a user.

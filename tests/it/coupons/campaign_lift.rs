@@ -134,6 +134,10 @@ async fn expose_and_buy(trial: &Trial) {
             // A full refund leaves no conversion and no revenue.
             ("g", 3, 1, 1, 800, 3 * DAY),
             ("g", 3, 1, -1, -800, 4 * DAY),
+            // So does one under a document of its own, which is no refund of what was bought before the exposure.
+            ("C g", 3, 0, -1, -600, 5 * DAY),
+            ("j", 3, 3, 2, 400, 5 * DAY),
+            ("C j", 3, 3, -2, -400, 6 * DAY),
             // A purchase in another currency is a conversion without revenue.
             ("EUR h", 4, 0, 1, 900, 3 * DAY),
             // User 9 was never exposed.

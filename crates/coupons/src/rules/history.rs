@@ -15,6 +15,9 @@ pub struct History<'a> {
     pub(super) view: &'a View,
     pub(super) index: Option<UserIndex>,
     fresh: &'a [FreshInteraction],
+    /// The time of the last order in seconds since 1970, `None` without an order, when purchases were last taken back; the outer
+    /// `None` if that has not happened since the snapshot.
+    last_order: Option<Option<i64>>,
 }
 
 impl<'a> History<'a> {
@@ -26,7 +29,12 @@ impl<'a> History<'a> {
     /// Returns the history of `user`. `index`: that of `user` in the snapshot, `None` if it does not know them.
     pub fn new(view: &'a View, index: Option<UserIndex>, user: &UserId) -> Self {
         let fresh = view.overlay.interactions(user);
-        Self { view, index, fresh }
+        Self {
+            view,
+            index,
+            fresh,
+            last_order: view.overlay.last_order(user),
+        }
     }
 
     /// Returns all items that the user has rated or bought, in a fixed order: first those of the snapshot that have not
@@ -48,11 +56,14 @@ impl<'a> History<'a> {
 
     /// Returns when the user last ordered something from `seller` that they have not returned since.
     ///
-    /// Until the next snapshot, a last order that was returned still counts for the time, and an item that has changed its
-    /// merchant counts for its merchant before.
+    /// Until the next snapshot, a last order from one merchant that was returned still counts for the time, and an item that has
+    /// changed its merchant counts for its merchant before.
     pub(super) fn last_order(&self, seller: Seller<'_>) -> LastOrder {
         let (snapshot, activity) = (&self.view.snapshot, self.view.snapshot.activity());
         let stored = match (self.index, seller.one()) {
+            (_, None) if self.last_order.is_some() => {
+                self.last_order.flatten().map_or(StoredOrder::None, StoredOrder::At)
+            }
             (None, _) => StoredOrder::None,
             (Some(user), None) => match activity.orders[user.at()] {
                 0 => StoredOrder::None,

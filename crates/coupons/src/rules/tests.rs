@@ -57,6 +57,13 @@ fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
     }
 }
 
+fn last_order(user: &str, last_order_at: Option<i64>) -> FreshChange {
+    FreshChange::LastOrder {
+        user: user_id(user),
+        last_order_at,
+    }
+}
+
 fn facts_change(item: &str, facts: ItemFacts) -> FreshChange {
     FreshChange::Item {
         item: item_id(item),
@@ -461,15 +468,22 @@ fn the_last_order_decides_who_is_new_or_lapsed() {
     check_last_order(&shop, "u1", Some(LAST_ORDER));
     check_last_order(&shop, "u2", Some(7 * DAY));
     check_last_order(&shop, "new", Some(9 * DAY));
-    // Everything is returned.
+    // Everything is returned, or what was ordered last.
     let returns = [
+        ordered("u0", "i1", 0, 0),
+        last_order("u0", Some(3 * DAY)),
         ordered("u1", "i0", 0, 0),
         ordered("u1", "i2", 0, 0),
+        last_order("u1", None),
         ordered("new", "j0", 0, 0),
+        last_order("new", None),
     ];
     let shop = changed(shop, returns);
+    check_last_order(&shop, "u0", Some(3 * DAY));
     check_last_order(&shop, "u1", None);
     check_last_order(&shop, "new", None);
+    let shop = changed(shop, [ordered("u1", "i2", 1, 2 * DAY)]);
+    check_last_order(&shop, "u1", Some(2 * DAY));
 }
 
 #[test]
@@ -480,6 +494,8 @@ fn orders_count_where_purchases_are_no_ratings() {
     let shop = view(parts);
     check_last_order(&shop, "u0", Some(LAST_ORDER));
     check_last_order(&shop, "u2", None);
+    let shop = changed(shop, [ordered("u0", "i0", 0, 0), last_order("u0", None)]);
+    check_last_order(&shop, "u0", None);
 }
 
 #[test]

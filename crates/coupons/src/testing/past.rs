@@ -28,6 +28,7 @@ pub fn past(campaigns: u32) -> TrainingInput {
                 user: UserIndex(user),
                 item: ItemIndex((user + order as u32 * (1 + user % 2)) % ITEMS),
                 ordered_at: day(order * 5),
+                quantity: 1,
                 total_minor: i64::from(100 * (user % 7)),
                 discounted_lines: u32::from(user % 3 == 0),
             });
@@ -40,6 +41,7 @@ pub fn past(campaigns: u32) -> TrainingInput {
         ratings: Vec::new(),
         orders,
         coupon_uses: Vec::new(),
+        returns: Vec::new(),
         consents: ConsentRecords::default(),
         campaigns: (0..campaigns).map(campaign).collect(),
         as_of: day(10_000),

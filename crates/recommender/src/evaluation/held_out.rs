@@ -17,7 +17,7 @@ use domain::time::Timestamp;
 use super::error::EvaluationError;
 use super::options::EvaluationOptions;
 use super::report::ItemScope;
-use super::split::{Cut, Part, Split, events};
+use super::split::{Cut, Part, Split};
 
 /// A split of the data, with its two later parts, which are held out.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,18 +159,27 @@ impl EvaluationCase {
     }
 }
 
-/// Returns the users with events both before `part` and in it.
+/// Returns the users with ratings or purchases both before `part` and in it. A purchase that was returned within the same
+/// time is none.
 fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
-    let mut before = Bits::zeros(input.users.len());
-    let mut within = Bits::zeros(input.users.len());
-    for (user, item, at) in events(input) {
-        let event_part = split.part(user, item, at);
-        if event_part < part {
-            before.set(user.at(), true);
-        } else if event_part == part {
-            within.set(user.at(), true);
+    let known = |admits: &dyn Fn(Part) -> bool| {
+        let keep = |user, item, at| admits(split.part(user, item, at));
+        let mut users = Bits::zeros(input.users.len());
+        for event in input.ratings.iter() {
+            if keep(event.user, event.item, event.rated_at) {
+                users.set(event.user.at(), true);
+            }
         }
-    }
+        let settled = input.settle(keep);
+        for (order, event) in input.orders.iter().enumerate() {
+            if settled.stands(order) && keep(event.user, event.item, event.ordered_at) {
+                users.set(event.user.at(), true);
+            }
+        }
+        users
+    };
+    let before = known(&|event_part| event_part < part);
+    let within = known(&|event_part| event_part == part);
     (0..input.users.len())
         .map(|user| before.get(user) && within.get(user))
         .collect()
@@ -196,9 +205,11 @@ fn sample(users: &Dictionary<UserIndex>, eligible: &Bits, max_users: usize, seed
 
 #[cfg(test)]
 mod tests {
+    use super::super::split::events;
     use super::super::testing::{N_USERS, tastes};
     use super::*;
-    use crate::training::testing::{at, input, order, rating};
+    use crate::training::input::ReturnEvent;
+    use crate::training::testing::{at, input, order, rating, returned};
 
     fn held_out(input: &TrainingInput, implicit: ImplicitFeedback, cut_at: u32) -> HeldOutParts {
         let reference = TrainingParameters {
@@ -279,6 +290,56 @@ mod tests {
             (&[ItemIndex(0)][..], &[ItemIndex(1)][..])
         );
         assert_eq!((test.history.len(), test.relevant.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_return_changes_only_the_parts_from_its_time_on() {
+        /// A user, the items of their history, and the relevant ones.
+        type Items = (u32, Vec<u32>, Vec<u32>);
+        let orders = [
+            order(0, 0, 0),
+            order(0, 1, 1),
+            order(0, 2, 40),
+            order(0, 3, 50),
+            order(0, 4, 60),
+            order(1, 0, 1),
+            order(1, 1, 60),
+        ];
+        let cases = |returns: Vec<ReturnEvent>| {
+            let mut input = input(2, 5, &[], &orders);
+            input.returns = returns;
+            let held_out = held_out(&input, ImplicitFeedback::LogOrders, 50);
+            let parts = [held_out.validation, held_out.test];
+            parts.map(|part| {
+                let case = |case: EvaluationCase| {
+                    let items = |items: Vec<ItemIndex>| items.iter().map(|item| item.0).collect::<Vec<u32>>();
+                    (case.user.0, items(case.history), items(case.relevant))
+                };
+                part.cases.into_iter().map(case).collect::<Vec<_>>()
+            })
+        };
+        let validation = vec![(0, vec![0, 1], vec![2])];
+        let kept = (1, vec![0], vec![1]);
+        let check = |returns: &[ReturnEvent], expected: [Vec<Items>; 2]| {
+            assert_eq!(cases(returns.to_vec()), expected, "{returns:?}");
+        };
+        let all = (0, vec![0, 1, 2], vec![3, 4]);
+        check(&[], [validation.clone(), vec![all.clone(), kept.clone()]]);
+        // After the cut, what was bought before it stays bought there.
+        check(
+            &[returned(0, 0, 55), returned(1, 0, 70)],
+            [validation.clone(), vec![all, kept.clone()]],
+        );
+        let without_3 = (0, vec![0, 1, 2], vec![4]);
+        check(&[returned(0, 3, 55)], [validation, vec![without_3, kept.clone()]]);
+        // Within the validation part, only the test part has a shorter history.
+        let shorter = (0, vec![0, 1], vec![3, 4]);
+        check(&[returned(0, 2, 45)], [vec![], vec![shorter, kept]]);
+        // A user who has returned everything before the cut has no history to rank by.
+        check(
+            &[returned(1, 0, 2), returned(0, 1, 2)],
+            [vec![(0, vec![0], vec![2])], vec![(0, vec![0, 2], vec![3, 4])]],
+        );
     }
 
     #[test]

@@ -111,7 +111,8 @@ fn part_of<T: Ord>(position: T, validation: T, test: T) -> Part {
     }
 }
 
-/// Returns the user, the item and the time of every rating and of every item of an order.
+/// Returns the user, the item and the time of every rating and of every item of an order, whether it was returned later or
+/// not: what comes after a boundary does not move it.
 pub(super) fn events(input: &TrainingInput) -> impl Iterator<Item = (UserIndex, ItemIndex, Timestamp)> {
     let ratings = input.ratings.iter();
     let ratings = ratings.map(|event| (event.user, event.item, event.rated_at));

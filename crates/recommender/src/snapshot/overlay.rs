@@ -17,7 +17,7 @@ use super::order_terms::OrderTerms;
 use super::orders::{OrderSums, Orders};
 use crate::snapshot::Snapshot;
 
-/// The present state of one (user, item), of one item, or of the consents of one user.
+/// The present state of one (user, item), of one item, or of the last order or the consents of one user.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FreshChange {
     Interaction {
@@ -25,12 +25,18 @@ pub enum FreshChange {
         item: ItemId,
         /// The explicit rating, if there is one.
         rating: Option<f32>,
-        /// Distinct orders with a net quantity above 0.
+        /// Distinct orders of which something is left after returns.
         orders: u32,
         /// The time of the last of these orders, in seconds since 1970; 0 without any.
         last_order_at: i64,
         /// The times of these orders, in seconds since 1970, in any order.
         ordered_at: Vec<i64>,
+    },
+    /// The time of the user's last order in seconds since 1970, after some of their purchases were taken back; `None` if no
+    /// order is left.
+    LastOrder {
+        user: UserId,
+        last_order_at: Option<i64>,
     },
     Item {
         item: ItemId,
@@ -58,7 +64,7 @@ pub struct FreshInteraction {
     pub purchased: bool,
     /// The time of the last order, in seconds since 1970; 0 without any.
     pub last_order_at: i64,
-    /// Distinct orders with a net quantity above 0.
+    /// Distinct orders of which something is left after returns.
     pub orders: u32,
     /// What these orders add to the sums of the item.
     sums: OrderSums,
@@ -78,6 +84,7 @@ pub struct Overlay {
     /// Says whose orders may move trends: of those who allow training.
     privacy: PrivacyOptions,
     users: HashMap<UserId, Arc<FreshHistory>>,
+    last_orders: HashMap<UserId, Option<i64>>,
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
@@ -144,6 +151,11 @@ impl Overlay {
                     }
                 };
                 self.count(is_new);
+            }
+            // Never dropped, because what was taken back must not count.
+            FreshChange::LastOrder { user, last_order_at } => {
+                let is_new = self.last_orders.insert(user, last_order_at).is_none();
+                self.count(Some(is_new));
             }
             // Never dropped, because a refusal holds at once.
             FreshChange::Consents { user, consents } => {
@@ -258,6 +270,13 @@ impl Overlay {
     /// Returns a number that differs after every change of an item of the snapshot.
     pub fn items_changed(&self) -> u64 {
         self.items_changed
+    }
+
+    /// Returns the time of the last order of `user`, in seconds since 1970 and `None` without an order, as it was when some of
+    /// their purchases were taken back. Orders since then are among the [`interactions`](Self::interactions). Returns the outer
+    /// `None` if nothing was taken back.
+    pub fn last_order(&self, user: &UserId) -> Option<Option<i64>> {
+        self.last_orders.get(user).copied()
     }
 
     /// Returns the consents of `user` where they have changed.

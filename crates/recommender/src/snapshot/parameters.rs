@@ -130,7 +130,7 @@ impl TrainingParameters {
     /// Returns the effective rating of one user and item: the explicit rating if there is one, else the one that the
     /// purchases imply; `None` when there is neither.
     ///
-    /// `orders`: distinct orders with a net quantity above 0.
+    /// `orders`: distinct orders of which something is left after returns.
     pub fn effective_rating(&self, explicit: Option<f32>, orders: u32) -> Option<f32> {
         self.options.implicit.effective_rating(explicit, orders, &self.scale)
     }

@@ -22,7 +22,8 @@ pub struct EffectiveRatings {
 
 /// Computes effective ratings from the events that `keep` admits by their user, item and time.
 ///
-/// An effective rating is the explicit rating if that is kept, and otherwise follows from the number of kept orders.
+/// An effective rating is the explicit rating if that is kept, and otherwise follows from the number of kept orders of which
+/// something is left after the kept returns.
 ///
 /// Takes time O(m + events) and sorts each user's events. The result is the same for any order of the events and any number
 /// of threads.
@@ -98,11 +99,12 @@ fn events_by_user(
             .iter()
             .filter(|event| keep(event.user, event.item, event.rated_at))
     };
+    let settled = input.settle(&keep);
     let orders = || {
-        input
-            .orders
-            .iter()
-            .filter(|event| keep(event.user, event.item, event.ordered_at))
+        let orders = input.orders.iter().enumerate();
+        let kept =
+            orders.filter(|&(order, event)| settled.stands(order) && keep(event.user, event.item, event.ordered_at));
+        kept.map(|(_, event)| event)
     };
 
     let mut starts = vec![0; input.users.len() + 1];
@@ -163,9 +165,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{at, input, order, rating};
+    use super::super::testing::{at, input, order, rating, returned};
     use super::*;
     use crate::snapshot::parameters::{ImplicitFeedback, TrainingOptions};
+    use crate::training::input::{OrderEvent, ReturnEvent};
 
     fn parameters(implicit: ImplicitFeedback) -> TrainingParameters {
         TrainingParameters {
@@ -223,6 +226,57 @@ mod tests {
         check(LogOrders, 0, &[]);
         check(Binary, 10, &[(0, 0, 1.0, true), all[1], all[2], all[3], all[4]]);
         check(Off, 10, &[all[1], all[4]]);
+    }
+
+    #[test]
+    fn an_order_counts_until_all_of_it_is_returned() {
+        let mut input = input(
+            2,
+            3,
+            &[rating(0, 2, 4.5, 5)],
+            &[
+                order(0, 0, 1),
+                order(0, 0, 3),
+                order(0, 0, 7),
+                order(0, 2, 1),
+                OrderEvent {
+                    quantity: 2,
+                    ..order(1, 0, 1)
+                },
+            ],
+        );
+        input.returns = vec![
+            returned(0, 2, 6),
+            returned(1, 0, 2),
+            ReturnEvent {
+                quantity: 9,
+                ..returned(0, 0, 5)
+            },
+            returned(0, 0, 4),
+            // Nobody bought this.
+            returned(1, 1, 2),
+        ];
+        let check = |until, expected: &[(u32, u32, f32, bool)]| {
+            let until = |_, _, time| time < at(until);
+            let found = effective_ratings(&input, &TrainingParameters::default(), until).unwrap();
+            assert_eq!(entries(&found), expected);
+        };
+        let half_returned = (1, 0, 1.0, true);
+        check(4, &[(0, 0, 2.0, true), (0, 2, 1.0, true), half_returned]);
+        check(5, &[(0, 0, 1.0, true), (0, 2, 1.0, true), half_returned]);
+        check(6, &[(0, 2, 4.5, true), half_returned]);
+        check(7, &[(0, 2, 4.5, false), half_returned]);
+        check(8, &[(0, 0, 1.0, true), (0, 2, 4.5, false), half_returned]);
+        // A return in the same document takes back its own order.
+        input.returns = vec![ReturnEvent {
+            order: Some(0),
+            ..returned(0, 0, 8)
+        }];
+        let settled = input.settle(|_, _, _| true);
+        assert_eq!(
+            (0..5).map(|order| settled.stands(order)).collect::<Vec<_>>(),
+            [false, true, true, true, true]
+        );
     }
 
     #[test]

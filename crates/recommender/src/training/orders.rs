@@ -12,7 +12,8 @@ use super::input::TrainingInput;
 /// Sums are kept in this many binary places, so that they do not depend on the order of events.
 const PLACES: f64 = (1_u64 << 32) as f64;
 
-/// Returns the orders among the events that `keep` admits, of the users and items of a fitted model.
+/// Returns the orders among the events that `keep` admits of which something is left after the returns among them, of the users
+/// and items of a fitted model.
 ///
 /// Ages count from the newest of these orders. There is nothing where purchases do not count as ratings, or none is kept.
 ///
@@ -23,9 +24,12 @@ pub fn orders(
     half_life_days: f64,
     keep: impl Fn(UserIndex, ItemIndex, Timestamp) -> bool,
 ) -> Optional<Orders> {
+    let settled = input.settle(&keep);
     let kept = || {
-        let orders = input.orders.iter();
-        orders.filter(|event| keep(event.user, event.item, event.ordered_at))
+        let orders = input.orders.iter().enumerate();
+        let kept =
+            orders.filter(|&(order, event)| settled.stands(order) && keep(event.user, event.item, event.ordered_at));
+        kept.map(|(_, event)| event)
     };
     let newest_at = kept().map(|event| event.ordered_at.timestamp()).max();
     let (Some(newest_at), true) = (newest_at, parts.parameters.options.implicit != ImplicitFeedback::Off) else {

@@ -8,7 +8,7 @@ use crate::snapshot::fixture;
 use domain::item::ItemFacts;
 use domain::time::Timestamp;
 
-use super::input::{OrderEvent, RatingEvent, TrainingInput};
+use super::input::{OrderEvent, RatingEvent, ReturnEvent, TrainingInput};
 
 /// Returns an input of `m` users u0, u1, … and `n` listed items i0, i1, ….
 pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent]) -> TrainingInput {
@@ -19,6 +19,7 @@ pub fn input(m: usize, n: usize, ratings: &[RatingEvent], orders: &[OrderEvent])
         ratings: ratings.to_vec(),
         orders: orders.to_vec(),
         coupon_uses: Vec::new(),
+        returns: Vec::new(),
         consents: ConsentRecords::default(),
         campaigns: Vec::new(),
         as_of: at(1_000),
@@ -41,8 +42,21 @@ pub fn order(user: u32, item: u32, hour: u32) -> OrderEvent {
         user: UserIndex(user),
         item: ItemIndex(item),
         ordered_at: at(hour),
+        quantity: 1,
         total_minor: 100,
         discounted_lines: 0,
+    }
+}
+
+/// Returns a return of one piece `hour` hours after the epoch, under a document of its own.
+pub fn returned(user: u32, item: u32, hour: u32) -> ReturnEvent {
+    ReturnEvent {
+        user: UserIndex(user),
+        item: ItemIndex(item),
+        returned_at: at(hour),
+        quantity: 1,
+        total_minor: -100,
+        order: None,
     }
 }
 

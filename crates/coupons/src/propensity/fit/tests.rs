@@ -72,6 +72,7 @@ fn data_from_the_end_on_does_not_change_the_fit() {
             user: UserIndex(1),
             item: ItemIndex(0),
             ordered_at: at,
+            quantity: 1,
             total_minor: 99_999,
             discounted_lines: 50,
         });

@@ -101,11 +101,13 @@ pub fn report(
     each.into_par_iter().filter_map(measured).collect()
 }
 
-/// Returns the number of orders of each item before the test part.
+/// Returns the number of orders of each item before the test part of which something was left then.
 fn orders_before_test(input: &TrainingInput, held_out: &HeldOutParts) -> Vec<u64> {
     let mut orders = vec![0; input.items.len()];
-    for order in &input.orders {
-        if held_out.split.part(order.user, order.item, order.ordered_at) < Part::Test {
+    let is_before = |user, item, at| held_out.split.part(user, item, at) < Part::Test;
+    let settled = input.settle(is_before);
+    for (position, order) in input.orders.iter().enumerate() {
+        if settled.stands(position) && is_before(order.user, order.item, order.ordered_at) {
             orders[order.item.at()] += 1;
         }
     }

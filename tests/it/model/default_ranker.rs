@@ -58,6 +58,24 @@ fn random_purchases() -> String {
     lines
 }
 
+/// A grocer's 700 members with some five baskets each of one to five items, on days of two years and without amounts. Few items
+/// are in most baskets, and members hardly differ in what they like.
+fn groceries() -> String {
+    let mut lines = "member,date,item,quantity,line_total,currency\n".to_owned();
+    for member in 0..700 {
+        for basket in 0..2 + hash(member, 1_000) as u32 % 7 {
+            let draw = |nth: u32| hash(member, 2_000 + 10 * basket + nth);
+            let day = chrono::NaiveDate::from_ymd_opt(2014, 1, 1).unwrap() + chrono::Days::new(draw(0) % 730);
+            for nth in 1..=1 + draw(9) as u32 % 5 {
+                let share = draw(nth) as f64 / (1_u64 << 31) as f64;
+                let item = (share.powi(3) * 167.0) as u32;
+                lines += &format!("{member},{day},item {item},1,0,USD\n");
+            }
+        }
+    }
+    lines
+}
+
 async fn recommend(server: &Server, user: &str, basis: Basis) -> Result<RecommendResponse, Status> {
     let request = RecommendRequest {
         subject: Some(Subject::UserId(user.to_owned())),
@@ -141,6 +159,29 @@ async fn random_purchases_are_served_by_popularity_and_it_is_said_why() {
     assert!(output.contains('u'), "{output}");
 
     // The second run chooses the same and passes the gate.
+    let text = succeed(&database, &["train"]);
+    assert!(text.contains("snapshot 2: PASSED, active"), "{text}");
+}
+
+#[tokio::test]
+async fn a_groceries_like_shop_is_trained_and_served() {
+    let database = TestDatabase::create().await;
+    let columns = ["--map=order_id={member} {date},user_id=member,item_id=item,purchased_at=date"];
+    import_text(&database, "purchases", &groceries(), &columns);
+    let trained = succeed(&database, &["train"]);
+    assert!(trained.contains("snapshot 1: PASSED, active"), "{trained}");
+    let is_popular = trained.contains("personal ranking does not pay yet");
+
+    let server = Server::start(&database);
+    for (user, is_known) in [("7", true), ("a stranger", false)] {
+        let answer = recommend(&server, user, Basis::Unspecified).await.unwrap();
+        assert_eq!(answer.items.len(), 10, "{user}");
+        let expected = match is_known && !is_popular {
+            true => Personalization::Personalized,
+            false => Personalization::Popularity,
+        };
+        assert_eq!(answer.personalization(), expected, "{user}: {trained}");
+    }
     let text = succeed(&database, &["train"]);
     assert!(text.contains("snapshot 2: PASSED, active"), "{text}");
 }

@@ -131,6 +131,7 @@ fn trained() -> View {
             .collect(),
         orders: Vec::new(),
         coupon_uses: Vec::new(),
+        returns: Vec::new(),
         consents: ConsentRecords::default(),
         campaigns: Vec::new(),
         as_of: at,

@@ -4,7 +4,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::admission::StreamAuthorization;
 use crate::store::error::StoreError;
-use crate::store::outcome::{LoadOutcome, WriteOutcome};
+use crate::store::outcome::LoadOutcome;
 use domain::error::InvalidField;
 
 use super::caller::stream_authorization;
@@ -24,6 +24,31 @@ impl From<InvalidField> for v1::EntryError {
             message: error.message,
         }
     }
+}
+
+/// Most parts of all entries of one message, such as the lines of its orders.
+const MAX_PARTS: usize = 10_000;
+
+/// Checks the number of parts that all entries have together.
+///
+/// `field`: the list of entries; `part`: the list of parts in an entry; `counts`: how many parts each entry has.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the parts of the first entry beyond [`MAX_PARTS`].
+pub fn check_parts(field: &str, part: &str, counts: impl Iterator<Item = usize>) -> Result<(), Status> {
+    let mut parts = 0;
+    for (position, count) in counts.enumerate() {
+        parts += count;
+        if parts > MAX_PARTS {
+            let message = format!("must be at most {MAX_PARTS} in all {field} together, are {parts} up to here");
+            return Err(invalid_argument(vec![InvalidField::new(
+                format!("{field}[{position}].{part}"),
+                "BATCH_SIZE_OUT_OF_RANGE",
+                message,
+            )]));
+        }
+    }
+    Ok(())
 }
 
 /// # Errors
@@ -66,46 +91,43 @@ impl<T> Batch<T> {
 
     /// Hands the valid entries to `write`, unless there are none. Returns one result for each entry of the message, in its
     /// order.
-    pub async fn write<W>(self, write: W) -> Result<Vec<v1::EntryResult>, Status>
+    pub async fn write<W, O>(self, write: W) -> Result<Vec<v1::EntryResult>, Status>
     where
-        W: AsyncFnOnce(&[T]) -> Result<Vec<WriteOutcome>, StoreError>,
+        W: AsyncFnOnce(&[T]) -> Result<Vec<O>, StoreError>,
+        O: Into<LoadOutcome>,
     {
-        self.load(async |entries| Ok(write(entries).await?.into_iter().map(LoadOutcome::from).collect()))
-            .await
+        let results = self.answer(write).await?;
+        let result = |result: Result<O, InvalidField>| {
+            let outcome = result.map_or_else(LoadOutcome::Refused, Into::into);
+            let (outcome, error) = match outcome {
+                LoadOutcome::Stored => (v1::EntryOutcome::Stored, None),
+                LoadOutcome::Merged => (v1::EntryOutcome::Merged, None),
+                LoadOutcome::Refused(error) => (v1::EntryOutcome::Rejected, Some(error.into())),
+            };
+            v1::EntryResult {
+                outcome: outcome.into(),
+                error,
+            }
+        };
+        Ok(results.into_iter().map(result).collect())
     }
 
-    /// Does the same as [`write`](Self::write), where the store may refuse an entry.
-    pub async fn load<W>(self, write: W) -> Result<Vec<v1::EntryResult>, Status>
+    /// Hands the valid entries to `write`, unless there are none. Returns for each entry of the message, in its order, what
+    /// `write` returned for it, or why it is not valid.
+    pub async fn answer<W, O>(self, write: W) -> Result<Vec<Result<O, InvalidField>>, Status>
     where
-        W: AsyncFnOnce(&[T]) -> Result<Vec<LoadOutcome>, StoreError>,
+        W: AsyncFnOnce(&[T]) -> Result<Vec<O>, StoreError>,
     {
-        let outcomes = match self.valid.as_slice() {
+        let written = match self.valid.as_slice() {
             [] => Vec::new(),
             valid => write(valid).await?,
         };
-        let mut outcomes = outcomes.into_iter();
-        let result = |error: Option<InvalidField>| match error {
-            Some(error) => rejected(error),
-            None => match outcomes.next() {
-                Some(LoadOutcome::Refused(error)) => rejected(error),
-                Some(LoadOutcome::Stored) => v1::EntryResult {
-                    outcome: v1::EntryOutcome::Stored.into(),
-                    error: None,
-                },
-                Some(LoadOutcome::Merged) | None => v1::EntryResult {
-                    outcome: v1::EntryOutcome::Merged.into(),
-                    error: None,
-                },
-            },
-        };
-        Ok(self.errors.into_iter().map(result).collect())
-    }
-}
-
-fn rejected(error: InvalidField) -> v1::EntryResult {
-    v1::EntryResult {
-        outcome: v1::EntryOutcome::Rejected.into(),
-        error: Some(error.into()),
+        let mut written = written.into_iter();
+        let results = self.errors.into_iter().filter_map(|error| match error {
+            Some(error) => Some(Err(error)),
+            None => written.next().map(Ok),
+        });
+        Ok(results.collect())
     }
 }
 

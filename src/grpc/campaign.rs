@@ -192,7 +192,7 @@ impl CampaignService for CampaignHandler {
         let entries = request.into_inner().assignments;
         batch::check_size("assignments", entries.len())?;
         let results = Batch::convert(entries, convert::assignments::assignment)
-            .load(async |entries| {
+            .write(async |entries| {
                 assignments::assign(&self.pool, entries, convert::assignments::assigner(&caller)).await
             })
             .await?;
@@ -207,7 +207,7 @@ impl CampaignService for CampaignHandler {
         let entries = request.into_inner().assignments;
         batch::check_size("assignments", entries.len())?;
         let results = Batch::convert(entries, convert::assignments::assignment)
-            .load(async |entries| {
+            .write(async |entries| {
                 assignments::unassign(&self.pool, entries, convert::assignments::assigner(&caller)).await
             })
             .await?;

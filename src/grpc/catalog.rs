@@ -99,7 +99,7 @@ impl CatalogService for CatalogHandler {
         let entries = request.into_inner().attributes;
         batch::check_size("attributes", entries.len())?;
         let results = Batch::convert(entries, convert::attributes::attribute)
-            .load(async |entries| attributes::set(&self.pool, entries, &caller.name).await)
+            .write(async |entries| attributes::set(&self.pool, entries, &caller.name).await)
             .await?;
         Ok(Response::new(UpsertUserAttributesResponse { results }))
     }
@@ -112,7 +112,7 @@ impl CatalogService for CatalogHandler {
         let entries = request.into_inner().attributes;
         batch::check_size("attributes", entries.len())?;
         let results = Batch::convert(entries, convert::attributes::key)
-            .load(async |entries| attributes::delete(&self.pool, entries, &caller.name).await)
+            .write(async |entries| attributes::delete(&self.pool, entries, &caller.name).await)
             .await?;
         Ok(Response::new(DeleteUserAttributesResponse { results }))
     }

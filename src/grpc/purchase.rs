@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
-use crate::store::purchases::{self, PurchaseCursor};
+use crate::store::purchases::{self, PurchaseCursor, deletion, orders};
 use domain::purchase;
 
 use self::convert::ListPurchases;
@@ -15,8 +15,9 @@ use super::batch::{self, Batch, Ingest};
 use super::page;
 use super::proto::v1::purchase_service_server::PurchaseService;
 use super::proto::v1::{
-    EntryResult, IngestPurchasesRequest, IngestPurchasesResponse, ListPurchasesRequest, ListPurchasesResponse,
-    PurchaseLine, RecordPurchasesRequest, RecordPurchasesResponse,
+    DeletePurchasesRequest, DeletePurchasesResponse, EntryResult, IngestPurchasesRequest, IngestPurchasesResponse,
+    ListPurchasesRequest, ListPurchasesResponse, OrderResult, PurchaseDeletion, PurchaseLine, RecordOrdersRequest,
+    RecordOrdersResponse, RecordPurchasesRequest, RecordPurchasesResponse,
 };
 
 pub struct PurchaseHandler {
@@ -46,6 +47,22 @@ impl PurchaseService for PurchaseHandler {
         Ok(Response::new(RecordPurchasesResponse { results }))
     }
 
+    async fn record_orders(
+        &self,
+        request: Request<RecordOrdersRequest>,
+    ) -> Result<Response<RecordOrdersResponse>, Status> {
+        let orders = request.into_inner().orders;
+        batch::check_size("orders", orders.len())?;
+        batch::check_parts("orders", "lines", orders.iter().map(|order| order.lines.len()))?;
+        let now = Utc::now();
+        let results = Batch::convert(orders, |order| convert::order(order, now))
+            .answer(async |orders| orders::record(&self.pool, orders).await)
+            .await?;
+        self.live.refresh().await;
+        let results = results.into_iter().map(OrderResult::from).collect();
+        Ok(Response::new(RecordOrdersResponse { results }))
+    }
+
     async fn ingest_purchases(
         &self,
         request: Request<Streaming<IngestPurchasesRequest>>,
@@ -58,6 +75,22 @@ impl PurchaseService for PurchaseHandler {
         Ok(Response::new(IngestPurchasesResponse {
             summary: Some(ingest.into_summary()),
         }))
+    }
+
+    async fn delete_purchases(
+        &self,
+        request: Request<DeletePurchasesRequest>,
+    ) -> Result<Response<DeletePurchasesResponse>, Status> {
+        let selections = request.into_inner().selections;
+        batch::check_size("selections", selections.len())?;
+        let line_numbers = selections.iter().map(|selection| selection.line_numbers.len());
+        batch::check_parts("selections", "line_numbers", line_numbers)?;
+        let results = Batch::convert(selections, convert::selection)
+            .answer(async |selections| deletion::delete(&self.pool, selections).await)
+            .await?;
+        self.live.refresh().await;
+        let results = results.into_iter().map(PurchaseDeletion::from).collect();
+        Ok(Response::new(DeletePurchasesResponse { results }))
     }
 
     async fn list_purchases(

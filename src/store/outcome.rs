@@ -21,12 +21,12 @@ pub struct LoadCounts {
     pub overwritten: usize,
 }
 
-/// The outcome of one line of a file whose references only the store can check.
+/// The outcome of one entry that the store may refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadOutcome {
     Stored,
     Merged,
-    /// The line refers to an unknown record, or changes a field that may not change.
+    /// The entry refers to an unknown record, or changes what may not change.
     Refused(InvalidField),
 }
 

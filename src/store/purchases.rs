@@ -1,7 +1,12 @@
-//! Stores and lists order lines.
+//! Stores, deletes and lists order lines.
+
+pub mod deletion;
+mod locks;
+pub mod orders;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use domain::error::InvalidField;
 use domain::id::{ItemId, OrderId, UserId};
 use domain::money::{Currency, Money};
 use domain::purchase::PurchaseLine;
@@ -10,62 +15,77 @@ use domain::time::{EventTime, Timestamp};
 use crate::store::catalog::ids;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
-use crate::store::outcome::{LoadCounts, WriteOutcome};
+use crate::store::outcome::LoadOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
 
 /// The primary key of a line: order, user, item and line number.
 type Key<'a> = (&'a str, i64, i64, i32);
 
-/// Stores `lines` in one transaction, and replaces those that are stored already. Returns the outcome of each.
+/// Stores `lines` in one transaction, and replaces those that are stored already. Returns the outcome of each. Lines of an
+/// order that was recorded as a whole are refused.
 ///
 /// # Errors
 /// After an error nothing is stored.
-pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
+pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = record_in(&mut tx, lines).await?;
+        let users = ids::ensure_users(&mut tx, lines.iter().map(|line| line.user.as_str())).await?;
+        let items = ids::ensure_items(&mut tx, lines.iter().map(|line| line.item.as_str())).await?;
+        let pairs = lines
+            .iter()
+            .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
+        let outcomes = record_in(&mut tx, lines, last(lines, pairs)).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
     .await
 }
 
-async fn record_in(connection: &mut Connection, lines: &[PurchaseLine]) -> Result<Vec<WriteOutcome>, StoreError> {
-    let users = ids::ensure_users(connection, lines.iter().map(|line| line.user.as_str())).await?;
-    let items = ids::ensure_items(connection, lines.iter().map(|line| line.item.as_str())).await?;
-    let pairs = lines
-        .iter()
-        .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
-    let last = last(lines, pairs);
-    let stored = store(connection, lines, &last).await?;
-    let mut outcomes = vec![WriteOutcome::Merged; lines.len()];
-    for (&(order, user_id, item_id, line_number), &position) in &last {
-        if stored.contains(&(order.to_owned(), user_id, item_id, line_number)) {
-            outcomes[position] = WriteOutcome::Stored;
-        }
-    }
-    Ok(outcomes)
-}
-
-/// Does the same as [`record`] for a batch of an import, whose keys `known` may have. A line that is stored and differs is
-/// replaced.
-pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<LoadCounts, StoreError> {
+/// Does the same as [`record`] for a batch of an import, whose keys `known` may have.
+pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
     known
         .retrying(|| async move {
             let users = known.users(pool, lines.iter().map(|line| line.user.as_str())).await?;
             let items = known.items(pool, lines.iter().map(|line| line.item.as_str())).await?;
             let last = &last(lines, users.into_iter().zip(items));
             pool.write(|mut tx| async move {
-                let stored = store(&mut tx, lines, last).await?.len();
+                let outcomes = record_in(&mut tx, lines, last.clone()).await?;
                 tx.commit().await?;
-                Ok(LoadCounts {
-                    stored,
-                    older: 0,
-                    overwritten: lines.len() - last.len(),
-                })
+                Ok(outcomes)
             })
             .await
         })
         .await
+}
+
+/// `last`: the position of the last line of every key.
+async fn record_in(
+    connection: &mut Connection,
+    lines: &[PurchaseLine],
+    mut last: BTreeMap<Key<'_>, usize>,
+) -> Result<Vec<LoadOutcome>, StoreError> {
+    let mut orders: Vec<String> = last.keys().map(|key| key.0.to_owned()).collect();
+    orders.dedup();
+    let whole = locks::lock_for_lines(connection, &orders).await?;
+    last.retain(|key, _| !whole.contains(key.0));
+    let stored = add_lines(connection, lines, &last).await?;
+    let outcome = |line: &PurchaseLine| match whole.contains(line.order.as_str()) {
+        true => LoadOutcome::Refused(recorded_whole(&line.order)),
+        false => LoadOutcome::Merged,
+    };
+    let mut outcomes: Vec<LoadOutcome> = lines.iter().map(outcome).collect();
+    for (&(order, user_id, item_id, line_number), &position) in &last {
+        if stored.contains(&(order.to_owned(), user_id, item_id, line_number)) {
+            outcomes[position] = LoadOutcome::Stored;
+        }
+    }
+    Ok(outcomes)
+}
+
+fn recorded_whole(order: &OrderId) -> InvalidField {
+    let message = format!(
+        "must not name an order that was recorded as a whole, as {order} was; send its next version with RecordOrders"
+    );
+    InvalidField::new(OrderId::FIELD, "ORDER_RECORDED_WHOLE", message)
 }
 
 /// Returns the position of the last line of every key.
@@ -87,11 +107,14 @@ struct Stored {
 }
 
 /// Stores the lines at the positions in `last`. Returns the keys of those that are new or have changed.
-async fn store(
+async fn add_lines(
     connection: &mut Connection,
     lines: &[PurchaseLine],
     last: &BTreeMap<Key<'_>, usize>,
 ) -> Result<HashSet<(String, i64, i64, i32)>, StoreError> {
+    if last.is_empty() {
+        return Ok(HashSet::new());
+    }
     let column = |of: fn(&PurchaseLine) -> i64| last.values().map(|&position| of(&lines[position])).collect();
     let order_ids: Vec<String> = last.keys().map(|key| key.0.to_owned()).collect();
     let user_ids: Vec<i64> = last.keys().map(|key| key.1).collect();
@@ -126,11 +149,14 @@ async fn store(
                    IS DISTINCT FROM
                    (excluded.quantity, excluded.line_total_minor, excluded.currency_code, excluded.purchased_at,
                     excluded.coupon_discount_minor)
-               RETURNING order_id, user_id, item_id, line_number
+               -- A row that was there has been locked by this transaction, and a new one has not.
+               RETURNING order_id, user_id, item_id, line_number, quantity < 0 OR xmax::text <> '0' AS takes_back
            ), logged AS (
-               INSERT INTO changes (user_ids, item_ids)
-               SELECT array_agg(user_id), array_agg(item_id) FROM (SELECT DISTINCT user_id, item_id FROM stored) AS pairs
-               HAVING count(*) > 0
+               INSERT INTO changes (user_ids, item_ids, takes_back)
+               SELECT array_agg(user_id), array_agg(item_id), takes_back
+               FROM (SELECT user_id, item_id, bool_or(takes_back) AS takes_back FROM stored GROUP BY user_id, item_id)
+                        AS pairs
+               GROUP BY takes_back
            )
            SELECT order_id AS "order_id!", user_id AS "user_id!", item_id AS "item_id!", line_number AS "line_number!"
            FROM stored"#,

@@ -31,6 +31,7 @@ mod rpc {
     mod grpc_web;
     mod model;
     mod order_terms;
+    mod orders;
     mod purchases;
     mod python_client;
     mod ratings;

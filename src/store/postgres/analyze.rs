@@ -7,7 +7,7 @@ use crate::store::postgres::pool::Pool;
 /// foreign key by reading the whole table, and PostgreSQL keeps that plan until the next ANALYZE.
 pub async fn analyze(pool: &Pool) -> Result<(), StoreError> {
     sqlx::query!(
-        "ANALYZE users, merchants, items, ratings, purchases, campaigns, campaign_states, coupons, coupon_items,
+        "ANALYZE users, merchants, items, ratings, orders, purchases, campaigns, campaign_states, coupons, coupon_items,
                  coupon_counters, user_coupon_counters, redemptions, assignments, user_attributes"
     )
     .execute(&mut *pool.acquire().await?)

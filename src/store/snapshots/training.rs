@@ -9,6 +9,7 @@ use futures_util::{TryStreamExt, try_join};
 
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::money::Currency;
+use domain::time::Timestamp;
 use recommender::snapshot::catalog::{Catalog, NONE};
 use recommender::snapshot::consents::ConsentRecords;
 use recommender::snapshot::dictionary::{DenseIndex, Dictionary, ItemIndex, Texts, UserIndex};

@@ -30,7 +30,9 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "RatingService/UpsertRatings"
         | "RatingService/IngestRatings"
         | "RatingService/DeleteRating"
+        | "PurchaseService/RecordOrders"
         | "PurchaseService/RecordPurchases"
+        | "PurchaseService/DeletePurchases"
         | "PurchaseService/IngestPurchases" => &["service", "ingest"],
         "RatingService/ListRatings"
         | "PurchaseService/ListPurchases"

@@ -13,23 +13,24 @@ use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
     ActivateSnapshotRequest, AssignmentKey, BacktestDemandRequest, CampaignSpec, CampaignState,
     CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
-    CreateCouponRequest, DeleteAssignmentsRequest, DeleteRatingRequest, DeleteReplenishmentPolicyRequest,
-    DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount, ForecastDemandRequest, GetBiasReportRequest,
-    GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetItemRequest, GetLiftReportRequest,
-    GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest,
-    IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest,
-    ListCouponsRequest, ListInventoryPositionsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest,
-    ListRatingsRequest, ListRedemptionsRequest, ListReplenishmentPoliciesRequest, ListReplenishmentRequest,
-    ListReservationsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest,
-    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Merchant, PolicyScope,
-    PredictRatingsRequest, PurchaseLine, Purpose, RecordPurchasesRequest, ReleaseReservationRequest,
-    ReplenishmentPolicy, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
-    SetCampaignStateRequest, SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest,
-    StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest,
-    UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
-    UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute,
-    UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
-    policy_scope, replenishment_policy, stream_audience_request,
+    CreateCouponRequest, DeleteAssignmentsRequest, DeletePurchasesRequest, DeleteRatingRequest,
+    DeleteReplenishmentPolicyRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
+    ForecastDemandRequest, GetBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest,
+    GetItemRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest,
+    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest,
+    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListInventoryPositionsRequest,
+    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
+    ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest, ListSimilarItemsRequest,
+    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
+    ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest, PurchaseLine, PurchaseSelection,
+    Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest, ReplenishmentPolicy,
+    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
+    SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
+    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertInventoryPositionsRequest,
+    UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest, UpsertReplenishmentPoliciesRequest,
+    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
+    forecast_demand_request, list_purchases_request, list_ratings_request, policy_scope, replenishment_policy,
+    stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -48,6 +49,7 @@ use crate::support::postgres::{copy_data_dir, database_url, execute, folder, ses
 use crate::support::program::{Program, Server, command, succeed_at};
 use crate::support::shop;
 use crate::support::shop::{item, user};
+use crate::support::times::at;
 use crate::support::waiting::{eventually, eventually_blocking, soon};
 
 /// The deadline of the clients in these tests, far more than a server needs to notice an outage.
@@ -508,7 +510,24 @@ fn purchase_calls(caller: &Caller) -> Calls {
         of: Some(list_purchases_request::Of::UserId(user(0))),
         ..ListPurchasesRequest::default()
     };
+    let order = Order {
+        order_id: "order-2".to_owned(),
+        updated_at: at(0),
+        ..Order::default()
+    };
+    let selection = PurchaseSelection {
+        order_id: "order-1".to_owned(),
+        ..PurchaseSelection::default()
+    };
     vec![
+        call!(
+            caller
+                .purchases
+                .record_orders(RecordOrdersRequest { orders: vec![order] })
+        ),
+        call!(caller.purchases.delete_purchases(DeletePurchasesRequest {
+            selections: vec![selection],
+        })),
         call!(caller.purchases.record_purchases(RecordPurchasesRequest {
             lines: vec![line.clone()],
         })),

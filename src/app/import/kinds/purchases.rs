@@ -50,6 +50,7 @@ impl RecordKind for Purchases {
     ];
 
     const IS_MARKED: bool = true;
+    const MAY_BE_REFUSED: bool = true;
 
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         const AMOUNTS: [(&str, Unit); 3] = [
@@ -137,7 +138,17 @@ impl RecordKind for Purchases {
     }
 
     async fn write(pool: &Pool, known: &KeyCache, values: &[PurchaseLine]) -> Result<Written, StoreError> {
-        Ok(purchases::load(pool, known, values).await?.into())
+        Ok(Written::of(
+            purchases::load(pool, known, values).await?,
+            values.iter().map(|line| {
+                (
+                    line.order.as_str(),
+                    line.user.as_str(),
+                    line.item.as_str(),
+                    line.line_number,
+                )
+            }),
+        ))
     }
 }
 

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, DeleteRatingRequest, GetBiasReportRequest, GetItemRequest, GetServingStatusRequest,
-    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter, ListCategoriesRequest,
-    ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest, ListSimilarUsersRequest,
-    ListSnapshotsRequest, Merchant, Money, PredictRatingsRequest, PriceRange, PurchaseLine, Rating, RecommendRequest,
-    RecordPurchasesRequest, RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest,
-    UpsertMerchantsRequest, UpsertRatingsRequest, list_purchases_request, list_ratings_request,
-    recommend_request::Subject,
+    ActivateSnapshotRequest, DeletePurchasesRequest, DeleteRatingRequest, GetBiasReportRequest, GetItemRequest,
+    GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, Item, ItemFilter,
+    ListCategoriesRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListSimilarItemsRequest,
+    ListSimilarUsersRequest, ListSnapshotsRequest, Merchant, Money, Order, OrderLine, PredictRatingsRequest,
+    PriceRange, PurchaseLine, PurchaseSelection, Rating, RecommendRequest, RecordOrdersRequest, RecordPurchasesRequest,
+    RollbackSnapshotRequest, SessionItem, SessionItems, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest, list_purchases_request, list_ratings_request, recommend_request::Subject,
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
@@ -101,7 +101,8 @@ impl Case {
 
     /// Whether the field is within an entry of a batch. Entries are refused one by one.
     pub fn is_in_batch(&self) -> bool {
-        [
+        let of_the_whole_batch = ["orders[].lines", "selections[].line_numbers"];
+        let entries = [
             "merchants[].",
             "items[].",
             "ratings[].",
@@ -111,9 +112,10 @@ impl Case {
             "suppressions[].",
             "positions[].",
             "policies[].",
-        ]
-        .iter()
-        .any(|entry| self.field.starts_with(entry))
+            "orders[].",
+            "selections[].",
+        ];
+        !of_the_whole_batch.contains(&self.field.as_str()) && entries.iter().any(|entry| self.field.starts_with(entry))
     }
 }
 
@@ -544,6 +546,46 @@ fn purchase_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
             ]);
             cases
         }
+        "PurchaseService/RecordOrders" => {
+            let mut cases = time("orders[].updated_at");
+            cases[0] = required("orders[].updated_at");
+            cases.extend(time("orders[].purchased_at"));
+            cases.extend(time("orders[].lines[].purchased_at"));
+            cases.extend([
+                entries("orders", false),
+                id("orders[].order_id"),
+                id("orders[].user_id"),
+                Case::free("orders[].lines")
+                    .bad("BATCH_SIZE_OUT_OF_RANGE", [Change::Times(10_001)])
+                    .good([0, 1].map(Change::Times)),
+                Case::free("orders[].lines[].line_number")
+                    .bad("LINE_NUMBER_OUT_OF_RANGE", i32s([0, -1, i32::MIN]))
+                    .good(i32s([1, i32::MAX])),
+                id("orders[].lines[].item_id"),
+                Case::free("orders[].lines[].quantity")
+                    .bad("ZERO_QUANTITY", i32s([0]))
+                    .good(i32s([1, -1, i32::MIN, i32::MAX])),
+                required("orders[].lines[].line_total"),
+                Case::free("orders[].lines[].line_total.amount_minor").good(i64s([0, -1, i64::MIN, i64::MAX])),
+                currency("orders[].lines[].line_total.currency_code"),
+                Case::free("orders[].lines[].coupon_discount_minor")
+                    .bad("NEGATIVE_DISCOUNT", i64s([-1, i64::MIN]))
+                    .good(i64s([0, 1, i64::MAX])),
+            ]);
+            cases
+        }
+        "PurchaseService/DeletePurchases" => vec![
+            entries("selections", false),
+            id("selections[].order_id"),
+            Case::free("selections[].line_numbers")
+                .bad("BATCH_SIZE_OUT_OF_RANGE", [Change::Times(10_001)])
+                .good([0, 1, 9_000].map(Change::Times)),
+            Case::free("selections[].line_numbers[]")
+                .bad("LINE_NUMBER_OUT_OF_RANGE", i32s([0, -1, i32::MIN]))
+                .good(i32s([1, i32::MAX])),
+            id("selections[].user_id").or_absent(),
+            id("selections[].item_id").or_absent(),
+        ],
         "PurchaseService/ListPurchases" => {
             let mut cases = tokens.page(&tokens.purchases[0]);
             cases.extend([required("of"), id("user_id"), id("order_id")]);
@@ -699,6 +741,20 @@ fn purchase_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         "PurchaseService/IngestPurchases" => vec![encoded(IngestPurchasesRequest {
             lines: vec![line("a"), line("b")],
         })],
+        "PurchaseService/RecordOrders" => vec![encoded(RecordOrdersRequest {
+            orders: ["whole-a", "whole-b"].map(order).to_vec(),
+        })],
+        "PurchaseService/DeletePurchases" => {
+            let selection = |order_id: &str| PurchaseSelection {
+                order_id: order_id.to_owned(),
+                line_numbers: vec![1],
+                user_id: Some("nobody".to_owned()),
+                item_id: Some("x".to_owned()),
+            };
+            vec![encoded(DeletePurchasesRequest {
+                selections: ["no-a", "no-b"].map(selection).to_vec(),
+            })]
+        }
         "PurchaseService/ListPurchases" => vec![encoded(ListPurchasesRequest {
             of: Some(list_purchases_request::Of::UserId("a".to_owned())),
             page_size: 1,
@@ -812,6 +868,23 @@ fn line(user: &str) -> PurchaseLine {
         quantity: 1,
         line_total: pounds(100),
         purchased_at: at(0),
+    }
+}
+
+fn order(id: &str) -> Order {
+    Order {
+        order_id: id.to_owned(),
+        updated_at: at(0),
+        user_id: "a".to_owned(),
+        purchased_at: at(0),
+        lines: vec![OrderLine {
+            line_number: 1,
+            item_id: "x".to_owned(),
+            quantity: 1,
+            line_total: pounds(100),
+            purchased_at: at(0),
+            coupon_discount_minor: 0,
+        }],
     }
 }
 

@@ -1,0 +1,144 @@
+//! Stores whole orders.
+
+use std::collections::BTreeMap;
+
+use domain::order::{Order, OrderVersion};
+use domain::time::Timestamp;
+
+use super::{add_lines, last, locks};
+use crate::store::catalog::ids;
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Connection, Pool};
+
+/// The outcome of one order of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderOutcome {
+    /// The version is new and is kept.
+    Stored,
+    /// The same version with the same content is stored already, or comes a second time in the batch.
+    Identical,
+    /// A greater version is stored already or comes in the same batch.
+    Superseded,
+}
+
+/// The outcome of one order, and which version is kept now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedOrder {
+    pub outcome: OrderOutcome,
+    pub kept_updated_at: Timestamp,
+}
+
+/// Stores `orders` in one transaction. The greatest version of an order replaces all of its lines, also those that were
+/// recorded one by one. Returns the outcome of each.
+///
+/// # Errors
+/// After an error nothing is stored.
+pub async fn record(pool: &Pool, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
+    pool.write(|mut tx| async move {
+        let recorded = record_in(&mut tx, orders).await?;
+        tx.commit().await?;
+        Ok(recorded)
+    })
+    .await
+}
+
+async fn record_in(connection: &mut Connection, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
+    let versions: Vec<OrderVersion> = orders.iter().map(Order::version).collect();
+    let greatest = greatest(orders, &versions);
+    let lines = || greatest.values().flat_map(|&position| orders[position].lines());
+    let users = ids::ensure_users(connection, lines().map(|line| line.user.as_str())).await?;
+    let items = ids::ensure_items(connection, lines().map(|line| line.item.as_str())).await?;
+    let order_ids: Vec<String> = greatest.keys().map(|&id| id.to_owned()).collect();
+    let stored = locks::lock_whole(connection, &order_ids).await?;
+
+    let is_newer = |&&position: &&usize| {
+        let stored = stored.get(orders[position].id().as_str());
+        stored.is_none_or(|stored| *stored < versions[position])
+    };
+    let newer: Vec<usize> = greatest.values().filter(is_newer).copied().collect();
+    remove_lines(
+        connection,
+        newer.iter().map(|&position| orders[position].id().to_string()),
+    )
+    .await?;
+    let lines: Vec<_> = newer
+        .iter()
+        .flat_map(|&position| orders[position].lines().to_vec())
+        .collect();
+    let pairs = lines
+        .iter()
+        .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
+    let keyed = last(&lines, pairs);
+    add_lines(connection, &lines, &keyed).await?;
+    let kept = newer
+        .iter()
+        .map(|&position| (orders[position].id().to_string(), versions[position]));
+    set_versions(connection, kept).await?;
+
+    let recorded = orders
+        .iter()
+        .zip(&versions)
+        .enumerate()
+        .map(|(position, (order, version))| {
+            let winner = greatest[order.id().as_str()];
+            let before = stored.get(order.id().as_str());
+            let kept = before.map_or(versions[winner], |before| *before.max(&versions[winner]));
+            RecordedOrder {
+                outcome: match (kept == *version, position == winner && before != Some(version)) {
+                    (true, true) => OrderOutcome::Stored,
+                    (true, false) => OrderOutcome::Identical,
+                    (false, _) => OrderOutcome::Superseded,
+                },
+                kept_updated_at: kept.updated_at,
+            }
+        });
+    Ok(recorded.collect())
+}
+
+/// Returns the position of the greatest version of every order; of equal ones, of the first.
+fn greatest<'a>(orders: &'a [Order], versions: &[OrderVersion]) -> BTreeMap<&'a str, usize> {
+    let mut greatest: BTreeMap<&str, usize> = BTreeMap::new();
+    for (position, order) in orders.iter().enumerate() {
+        let kept = greatest.entry(order.id().as_str()).or_insert(position);
+        if versions[position] > versions[*kept] {
+            *kept = position;
+        }
+    }
+    greatest
+}
+
+/// Deletes all lines of `orders`.
+async fn remove_lines(connection: &mut Connection, orders: impl Iterator<Item = String>) -> Result<(), StoreError> {
+    let orders: Vec<String> = orders.collect();
+    sqlx::query!(
+        "WITH removed AS (DELETE FROM purchases WHERE order_id = ANY($1) RETURNING user_id, item_id)
+         INSERT INTO changes (user_ids, item_ids, takes_back)
+         SELECT array_agg(user_id), array_agg(item_id), true FROM (SELECT DISTINCT user_id, item_id FROM removed) AS pairs
+         HAVING count(*) > 0",
+        &orders
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Sets the versions of orders, which must be there.
+async fn set_versions(
+    connection: &mut Connection,
+    versions: impl Iterator<Item = (String, OrderVersion)>,
+) -> Result<(), StoreError> {
+    let (orders, versions): (Vec<String>, Vec<OrderVersion>) = versions.unzip();
+    let updated_at: Vec<Timestamp> = versions.iter().map(|version| version.updated_at).collect();
+    let hashes: Vec<Vec<u8>> = versions.iter().map(|version| version.content_hash().to_vec()).collect();
+    sqlx::query!(
+        "UPDATE orders SET updated_at = new.updated_at, content_hash = new.content_hash
+         FROM UNNEST($1::text[], $2::timestamptz[], $3::bytea[]) AS new (order_id, updated_at, content_hash)
+         WHERE orders.order_id = new.order_id",
+        &orders,
+        &updated_at,
+        &hashes
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

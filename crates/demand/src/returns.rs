@@ -1,5 +1,7 @@
 //! Returned units, matched to the order lines that they came back from.
 
+use std::collections::HashMap;
+
 use super::history::{Return, Sale};
 
 /// An order line as it was recorded.
@@ -60,7 +62,34 @@ pub fn match_returns(
             }
         }
     }
-    (sales, returns)
+    in_canonical_order(sales, returns)
+}
+
+/// Orders sales by what they are, and not by whose they are, so that the same sales give the same bytes whatever numbers stand
+/// for users and orders.
+fn in_canonical_order(sales: Vec<Sale>, mut returns: Vec<Return>) -> (Vec<Sale>, Vec<Return>) {
+    let units = |quantity: f32| quantity as u32;
+    let mut came_back: HashMap<usize, Vec<(u16, u32)>> = HashMap::new();
+    for returned in &returns {
+        let of_sale = came_back.entry(returned.sale).or_default();
+        of_sale.push((returned.week, units(returned.quantity)));
+    }
+    came_back.values_mut().for_each(|of_sale| of_sale.sort_unstable());
+    let key = |sale: usize| {
+        let Sale { item, week, quantity } = sales[sale];
+        (item, week, units(quantity), came_back.get(&sale))
+    };
+    let mut order: Vec<usize> = (0..sales.len()).collect();
+    order.sort_unstable_by(|&a, &b| key(a).cmp(&key(b)));
+    let mut position = vec![0; sales.len()];
+    for (to, &from) in order.iter().enumerate() {
+        position[from] = to;
+    }
+    for returned in &mut returns {
+        returned.sale = position[returned.sale];
+    }
+    returns.sort_unstable_by_key(|returned| (returned.sale, returned.week, units(returned.quantity)));
+    (order.into_iter().map(|from| sales[from]).collect(), returns)
 }
 
 /// Takes `units` that came back in `order` off the open lines, and hands each line and its units to `take`.
@@ -108,7 +137,7 @@ mod tests {
         );
         check(
             vec![line(1, 7, 0, 5), line(1, 8, 1, 5), line(1, 9, 2, -7)],
-            &[(1, 2, 5.0), (0, 2, 2.0)],
+            &[(0, 2, 2.0), (1, 2, 5.0)],
         );
         check(
             vec![line(1, 7, 0, 5), line(1, 7, 1, -2), line(1, 7, 2, -9)],

@@ -165,7 +165,7 @@ mod tests {
         for line in [
             "likemind.v1.RatingService: Keeps explicit ratings.",
             "  Recommend         user_id | session, limit, basis, filter, exclude_purchased, exclude_history, explain, \
-             max_explanation_items\n",
+             max_explanation_items, diversity, popularity_penalty, max_per_merchant, max_per_category, calibrate\n",
             "  IngestRatings  stream of ratings[]\n",
             "  GetServingStatus\n",
             "grpc.health.v1.Health",

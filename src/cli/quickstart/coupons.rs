@@ -244,14 +244,14 @@ mod tests {
     #[test]
     fn the_header_is_described_in_a_sentence() {
         let header = json!({ "audience_count": 6_281, "eligible_count": 639, "excluded": [
-            { "code": "REASON_CODE_RULE_FAILED", "users": 5_571 },
-            { "code": "REASON_CODE_NO_MARKETING_CONSENT", "users": 1 },
-            { "code": "REASON_CODE_CAMPAIGN_PAUSED", "users": 6_281 },
+            { "code": "REASON_CODE_RULE_FAILED", "users": 5_571, "users_by_first_reason": 5_571 },
+            { "code": "REASON_CODE_NO_MARKETING_CONSENT", "users": 9, "users_by_first_reason": 1 },
+            { "code": "REASON_CODE_CAMPAIGN_PAUSED", "users": 6_281, "users_by_first_reason": 70 },
         ] });
         assert_eq!(
             header_in_words(&header),
             "639 of 6,281 customers are eligible; excluded: 5,571 by the rules of the coupon, \
-             1 without consent to marketing, 6,281 campaign paused."
+             1 without consent to marketing, 70 campaign paused."
         );
         let nobody = json!({ "audience_count": 2, "eligible_count": 2, "excluded": [] });
         assert_eq!(header_in_words(&nobody), "2 of 2 customers are eligible.");

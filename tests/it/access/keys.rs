@@ -69,6 +69,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "InventoryService/ListReplenishment" => &["marketer", "operator"],
         "InventoryService/SimulateReplenishment" => &["operator"],
         inventory if inventory.starts_with("InventoryService/") => &["ingest", "operator"],
+        "CampaignService/AllowSensitiveAttribute" => &["operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
         | "DemandService/BacktestDemand"

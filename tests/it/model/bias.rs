@@ -106,13 +106,18 @@ async fn every_snapshot_has_a_bias_report() {
 #[tokio::test]
 async fn only_operators_see_the_bias_report() {
     let database = databases::example().await;
-    let server = Server::start(&database);
     let key = |role: &str| create_key(&database, &["--role", role]);
     let operator = key("operator");
+    let others = [
+        key("service"),
+        key("ingest"),
+        key("marketer"),
+        create_key(&database, &["--role", "marketer", "--merchant", "m"]),
+    ];
+    let server = Server::start(&database);
     // Three users are too few to measure.
     assert!(report(&server, Some(&operator), 0).await.unwrap().rankers.is_empty());
-    let of_merchant = create_key(&database, &["--role", "marketer", "--merchant", "m"]);
-    for other in [&key("service"), &key("ingest"), &key("marketer"), &of_merchant] {
+    for other in &others {
         let refused = report(&server, Some(other), 0).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     }

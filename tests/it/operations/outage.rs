@@ -11,26 +11,26 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use likemind::grpc::proto::v1::{
-    ActivateSnapshotRequest, AssignmentKey, BacktestDemandRequest, CampaignSpec, CampaignState,
-    CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
-    CreateCouponRequest, DeleteAssignmentsRequest, DeletePurchasesRequest, DeleteRatingRequest,
+    ActivateSnapshotRequest, AllowSensitiveAttributeRequest, AssignmentKey, BacktestDemandRequest, CampaignSpec,
+    CampaignState, CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec,
+    CreateCampaignRequest, CreateCouponRequest, DeleteAssignmentsRequest, DeletePurchasesRequest, DeleteRatingRequest,
     DeleteReplenishmentPolicyRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
-    ForecastDemandRequest, GetBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest,
-    GetItemRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest,
-    GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest,
-    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListInventoryPositionsRequest,
-    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
-    ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest, ListSimilarItemsRequest,
-    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
-    ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest, PurchaseLine, PurchaseSelection,
-    Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest, ReplenishmentPolicy,
-    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
-    SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey,
-    UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest, UpsertInventoryPositionsRequest,
-    UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest, UpsertReplenishmentPoliciesRequest,
-    UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey, UserSuppression, discount,
-    forecast_demand_request, list_purchases_request, list_ratings_request, policy_scope, replenishment_policy,
-    stream_audience_request,
+    ForecastDemandRequest, GetBiasReportRequest, GetCampaignBiasReportRequest, GetCampaignRequest, GetConsentRequest,
+    GetCouponRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest,
+    GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item,
+    ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
+    ListInventoryPositionsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
+    ListRedemptionsRequest, ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest,
+    ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest,
+    ListUserAttributesRequest, ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest,
+    PurchaseLine, PurchaseSelection, Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest,
+    ReplenishmentPolicy, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
+    SetCampaignStateRequest, SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest,
+    StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest,
+    UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute,
+    UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
+    policy_scope, replenishment_policy, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -576,7 +576,21 @@ fn campaign_calls(caller: &Caller) -> Calls {
         call!(caller.campaigns.get_campaign(get)),
         call!(caller.campaigns.list_campaigns(ListCampaignsRequest::default())),
         call!(caller.campaigns.set_campaign_state(set_state)),
-        call!(caller.campaigns.get_lift_report(GetLiftReportRequest { campaign_id })),
+        call!(caller.campaigns.get_lift_report(GetLiftReportRequest {
+            campaign_id: campaign_id.clone(),
+        })),
+        call!(caller.campaigns.get_campaign_bias_report(GetCampaignBiasReportRequest {
+            campaign_id: campaign_id.clone(),
+        })),
+        call!(
+            caller
+                .campaigns
+                .allow_sensitive_attribute(AllowSensitiveAttributeRequest {
+                    campaign_id,
+                    attribute: "age".to_owned(),
+                    reason: "a test".to_owned(),
+                })
+        ),
     ]
 }
 

@@ -36,7 +36,7 @@ async fn a_key_and_the_url_of_the_database_can_come_from_a_file() {
     let (code, text) = run(&mut likemind(&call));
     assert!(code == 3 && text.contains("API_KEY_MISSING"), "{text}");
     let (code, text) = run(&mut likemind(&[&call[..], &["--key-file", path(&key_file)]].concat()));
-    assert!(code == 0 && text.contains("databaseAvailable"), "{text}");
+    assert!(code == 0 && text.contains("database_available"), "{text}");
     let (code, text) = run(&mut likemind(&["keys", "list", "--database-url-file", path(&url_file)]));
     assert!(code == 0 && text.contains("operator"), "{text}");
 

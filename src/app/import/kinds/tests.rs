@@ -112,7 +112,7 @@ fn purchases_are_read() {
     check(
         "unit_price",
         "1,ann,tea,3,0.335,GBP,2019-05-01",
-        "1/ann/tea#1 3 1.01 GBP",
+        "unit_price TOO_MANY_DECIMALS",
     );
     check(
         "unit_price",

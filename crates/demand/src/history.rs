@@ -284,7 +284,7 @@ impl SalesHistory {
     }
 
     /// Returns the items that parameters are fitted on: all, or evenly spread ones where there are more than
-    /// [`MAX_FITTED_ITEMS`].
+    /// `MAX_FITTED_ITEMS`.
     pub fn fitted_items(&self) -> impl IndexedParallelIterator<Item = usize> {
         let step = self.n_items().div_ceil(MAX_FITTED_ITEMS).max(1);
         (0..self.n_items().div_ceil(step))

@@ -27,7 +27,7 @@ pub enum Demand {
 /// Sales and what was fitted on them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DemandModel {
-    /// The ISO week of week 0, as [`iso_week`](super::history::iso_week) counts weeks.
+    /// The ISO week of week 0, as [`iso_week`] counts weeks.
     pub first_week: i64,
     /// The number of weeks that were over: the origin that the parameters were fitted for. The history may hold lines of the
     /// week after them.

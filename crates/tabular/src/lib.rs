@@ -1,7 +1,7 @@
 //! Turns files as people have them into the same rows: CSV in its dialects and encodings, JSON lines, Parquet and Excel
 //! workbooks. It knows nothing of what the rows mean.
 //!
-//! [`open`] reads the beginning of an [`Input`](input::Input), tells its format, and returns a [`Source`] of
+//! [`open`] reads the beginning of an [`Input`](input::Input), tells its format, and returns a [`Source`](open::Source) of
 //! [`Record`](record::Record)s whose cells are text. Every source reads in bounded memory.
 
 pub mod cells;

@@ -1,7 +1,7 @@
 //! Adjusts a ranking on request: more variety, less popular items, at most a few of one merchant or category, and categories
 //! in the proportions of the history.
 //!
-//! A ranker orders items by their score alone. [`adjust`] takes the best of them and chooses anew, one item after the other.
+//! A ranker orders items by their score alone. `adjust` takes the best of them and chooses anew, one item after the other.
 
 pub mod calibration;
 mod candidates;

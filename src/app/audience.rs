@@ -127,6 +127,8 @@ impl Audience {
     ) -> Result<Self, AudienceError> {
         // Everything committed by now is taken into account. If the database is not available, the audit row below fails.
         live.refresh().await;
+        // Without the database nothing can be audited, which is said first.
+        live.refresh_offer_catalog().await?;
         let view = live.view().ok_or_else(|| AudienceError::NoSnapshot(live.status()))?;
         check_goods(&view, &request)?;
         let after = request.after.as_ref();

@@ -13,26 +13,18 @@ const MAX_TERMS: usize = 6;
 const SAMPLE_USER: &str = "17841";
 
 pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Result<()> {
-    let recommend = json!({ "user_id": SAMPLE_USER, "limit": 10, "exclude_history": true, "explain": true });
+    let recommend = json!({
+        "user_id": SAMPLE_USER, "limit": 10, "exclude_history": true, "explain": true, "basis": "BASIS_BLENDED"
+    });
     let recommended = demo.ask("RecommendationService/Recommend", &recommend).await?;
     let items = array(&recommended["items"]);
     let first = items.first().context("nothing was recommended")?;
-    // What sells best lately may be like nothing that the customer knows: an item with neighbors explains more.
-    let ids: Vec<&Value> = items.iter().map(|item| &item["item_id"]).collect();
-    let supported = json!({ "user_id": SAMPLE_USER, "item_ids": ids });
-    let supported = demo.ask("RecommendationService/PredictRatings", &supported).await?;
-    let has_neighbors = |prediction: &Value| number(&prediction["rating"]["support"]) > 0.0;
-    let predicted_item = items
-        .iter()
-        .zip(array(&supported["predictions"]))
-        .find(|(_, prediction)| has_neighbors(prediction))
-        .map_or(first, |(item, _)| item);
-    let predict = json!({ "user_id": SAMPLE_USER, "item_ids": [predicted_item["item_id"]], "explain": true });
+    let predict = json!({ "user_id": SAMPLE_USER, "item_ids": [first["item_id"]], "explain": true });
     let predicted = demo.ask("RecommendationService/PredictRatings", &predict).await?;
     let similar_to = json!({ "item_id": first["item_id"], "limit": 5 });
     let similar = demo.ask("RecommendationService/ListSimilarItems", &similar_to).await?;
 
-    println!("\nWhat would customer {SAMPLE_USER} rate {}?", named(predicted_item));
+    println!("\nWhat would customer {SAMPLE_USER} rate {}?", named(first));
     print_prediction(&predicted["predictions"][0]["rating"]);
     println!("\nWhat should customer {SAMPLE_USER} be shown that they have not bought yet?");
     for item in items {
@@ -61,7 +53,10 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
         ("RecommendationService/PredictRatings", &predict),
         ("RecommendationService/ListSimilarItems", &similar_to),
         ("RatingService/UpsertRatings", &rate),
-        ("RecommendationService/Recommend", &json!({ "user_id": "me" })),
+        (
+            "RecommendationService/Recommend",
+            &json!({ "user_id": "me", "basis": "BASIS_BLENDED" }),
+        ),
         ("ModelService/GetServingStatus", &json!({})),
     ] {
         commands.call(method, request);

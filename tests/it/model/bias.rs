@@ -106,6 +106,11 @@ async fn every_snapshot_has_a_bias_report() {
 #[tokio::test]
 async fn only_operators_see_the_bias_report() {
     let database = databases::example().await;
+    execute(
+        &mut database.connect().await,
+        "INSERT INTO merchants (external_id) VALUES ('m')",
+    )
+    .await;
     let key = |role: &str| create_key(&database, &["--role", role]);
     let operator = key("operator");
     let others = [

@@ -9,6 +9,7 @@ pub mod fresh_sales;
 mod gauges;
 pub mod inventory;
 mod load;
+mod looks;
 mod memory;
 mod offer_catalog;
 pub mod options;
@@ -161,9 +162,24 @@ impl Live {
         let reload = reload::Reload::new(live.shared.clone());
         tokio::spawn(reload.run(tried, shutdown.clone()));
         tokio::spawn(refresh::run(live.shared.clone(), requests, shutdown.clone()));
-        tokio::spawn(offer_catalog::run(live.shared.clone(), shutdown.clone()));
-        tokio::spawn(fresh_sales::run(live.shared.clone(), shutdown.clone()));
-        tokio::spawn(inventory::run(live.shared.clone(), shutdown.clone()));
+        tokio::spawn(looks::run(
+            live.shared.clone(),
+            shutdown.clone(),
+            "campaigns and coupons cannot be read; serving those read so far",
+            async |shared| offer_catalog::refresh(shared).await,
+        ));
+        tokio::spawn(looks::run(
+            live.shared.clone(),
+            shutdown.clone(),
+            "new sales cannot be read; forecasts rest on those read so far",
+            async |shared| fresh_sales::refresh(shared).await,
+        ));
+        tokio::spawn(looks::run(
+            live.shared.clone(),
+            shutdown.clone(),
+            "stock and policies cannot be read; lists rest on those read so far",
+            async |shared| inventory::refresh(shared).await,
+        ));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}

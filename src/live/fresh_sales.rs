@@ -1,13 +1,10 @@
-//! The loop that reads what was sold of items that have changed since the snapshot was trained.
+//! Reads what was sold of items that have changed since the snapshot was trained.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Days};
 use imbl::HashMap;
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::sales::{self, FreshLine};
@@ -15,7 +12,7 @@ use crate::store::snapshots::changes::{self, Watermark};
 use demand::history::{iso_week, monday_of};
 use demand::returns::{RecordedLine, match_returns};
 
-use super::{ROW_LIMIT, Shared, StepError, supervised, within};
+use super::Shared;
 
 /// Items whose sales are read by one query.
 const BATCH: usize = 5_000;
@@ -42,39 +39,6 @@ impl FreshSales {
     /// Returns the last week in which any of the items was sold.
     pub fn last_week(&self) -> Option<i64> {
         self.last_week
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FreshSalesError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Step(#[from] StepError),
-}
-
-/// Looks once an interval.
-pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut interval = tokio::time::interval(Duration::from_millis(shared.options.refresh_interval_ms));
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_reported = false;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = interval.tick() => {}
-        }
-        let look = async { Ok(refresh(&shared).await?) };
-        let result = within::<(), FreshSalesError>(ROW_LIMIT, supervised(look)).await;
-        match &result {
-            Ok(()) => is_reported = false,
-            // The refresh loop reports that the database is away.
-            Err(FreshSalesError::Store(error)) if error.retry_after().is_some() => {}
-            Err(error) if !is_reported => {
-                tracing::error!(error = %super::chain(error), "new sales cannot be read; forecasts rest on those read so far");
-                is_reported = true;
-            }
-            Err(_) => {}
-        }
     }
 }
 

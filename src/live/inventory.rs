@@ -1,18 +1,15 @@
-//! The loop that keeps the stock of items and the policies of replenishment in memory up to date.
+//! Keeps the stock of items and the policies of replenishment in memory up to date.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use imbl::HashMap;
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::inventory::{self, CountedStock};
 use crate::store::snapshots::changes::{self, Watermark};
 use demand::inventory::Policies;
 
-use super::{ROW_LIMIT, Shared, StepError, supervised, within};
+use super::Shared;
 
 /// Items whose stock is read by one query.
 const BATCH: usize = 5_000;
@@ -46,39 +43,6 @@ impl Inventory {
     /// Whether anything was read yet.
     pub fn is_loaded(&self) -> bool {
         self.watermark.is_some() && self.revision.is_some()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum InventoryError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Step(#[from] StepError),
-}
-
-/// Looks once an interval.
-pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut interval = tokio::time::interval(Duration::from_millis(shared.options.refresh_interval_ms));
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_reported = false;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = interval.tick() => {}
-        }
-        let look = async { Ok(refresh(&shared).await?) };
-        let result = within::<(), InventoryError>(ROW_LIMIT, supervised(look)).await;
-        match &result {
-            Ok(()) => is_reported = false,
-            // The refresh loop reports that the database is away.
-            Err(InventoryError::Store(error)) if error.retry_after().is_some() => {}
-            Err(error) if !is_reported => {
-                tracing::error!(error = %super::chain(error), "stock and policies cannot be read; lists rest on those read so far");
-                is_reported = true;
-            }
-            Err(_) => {}
-        }
     }
 }
 

@@ -30,10 +30,11 @@ fn unread_calls(server: &Server, calls: u32, window: u32) -> RawConnection {
     for number in 0..calls {
         connection.write(&http2::whole_call(1 + 2 * number, STATUS));
     }
+    // Until then another call could take the slot of one of these.
+    assert!(connection.wait_until_read().is_none());
     connection
 }
 
-#[ignore = "the slots are not seen to fill up since orders are netted with returns; the cause is not known yet"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_under_way_until_its_answer_is_taken_and_is_given_up_when_it_is_not() {
     let database = TestDatabase::create().await;

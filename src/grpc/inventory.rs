@@ -18,7 +18,7 @@ use recommender::snapshot::view::View;
 
 use self::list::ReplenishmentStream;
 use super::batch::{self, Batch};
-use super::caller::{caller, stream_authorization};
+use super::caller::{caller, ends, stream_authorization};
 use super::proto::v1::inventory_service_server::InventoryService;
 use super::proto::v1::{
     DeleteReplenishmentPolicyRequest, DeleteReplenishmentPolicyResponse, ListInventoryPositionsRequest,
@@ -122,6 +122,7 @@ impl InventoryService for InventoryHandler {
         request: Request<ListReplenishmentRequest>,
     ) -> Result<Response<ReplenishmentStream>, Status> {
         let (caller, authorization) = (caller(&request)?, stream_authorization(&request)?);
+        let ends = ends(&request);
         let wanted = convert::replenishment(request.into_inner(), &caller)?;
         let (view, fresh, inventory) = (self.view()?, self.live.fresh_sales(), self.live.inventory());
         if !inventory.is_loaded() {
@@ -134,7 +135,7 @@ impl InventoryService for InventoryHandler {
             let list = replenishment::list(&sales, &inventory, &wanted.request, now, &caller);
             Ok::<_, Status>(convert::messages(&view, list, &wanted, now))
         });
-        Ok(Response::new(list::stream(listed.await??, authorization)))
+        Ok(Response::new(list::stream(listed.await??, authorization, ends)))
     }
 
     async fn simulate_replenishment(

@@ -25,7 +25,7 @@ use recommender::snapshot::view::{StampedState, View};
 use self::answers::AnswerCache;
 use self::audience::AudienceStream;
 use self::convert::{AudienceRequest, PredictRequest, RankRequest, SimilarRequest, SimilarUsersRequest};
-use super::caller::{caller, stream_authorization};
+use super::caller::{caller, ends, stream_authorization};
 use super::encoded_rpc::Encoded;
 use super::proto::v1::recommendation_service_server::RecommendationService;
 use super::proto::v1::{
@@ -143,10 +143,11 @@ impl RecommendationService for RecommendationHandler {
         request: Request<StreamAudienceRequest>,
     ) -> Result<Response<AudienceStream>, Status> {
         let (caller, authorization) = (caller(&request)?, stream_authorization(&request)?);
+        let ends = ends(&request);
         let (request, rows) = audience::convert::request(request.into_inner(), caller)?;
         let audience = Audience::open(&self.pool, &self.live, self.privacy, request).await?;
         let rows = rows.build(audience.header());
-        Ok(Response::new(audience::stream(audience, rows, authorization)))
+        Ok(Response::new(audience::stream(audience, rows, authorization, ends)))
     }
 
     async fn predict_ratings(

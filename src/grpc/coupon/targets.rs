@@ -5,7 +5,6 @@ pub mod convert;
 use std::time::Instant;
 
 use tokio::sync::mpsc::{self, Sender};
-use tokio::time::error::Elapsed;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
@@ -14,9 +13,6 @@ use crate::admission::StreamAuthorization;
 use crate::app::targets::Targets;
 use crate::grpc::proto::v1::StreamCouponTargetsResponse;
 use crate::grpc::row_stream::{self, WAITING_ROWS};
-use crate::grpc::status;
-use crate::store::error::StoreError;
-use domain::error::chain;
 
 use self::convert::Rows;
 
@@ -32,38 +28,11 @@ pub fn stream(
     let (sender, receiver) = mpsc::channel(WAITING_ROWS);
     let send = async move {
         let mut targets = targets;
-        let ended = within(ends, send_all(&mut targets, &rows, &authorization, &sender)).await;
-        let Ok(ended) = ended else {
-            // The client does not wait for the audit, as the database may be what is slow. Sending fails when the client is gone,
-            // and an error of the audit is logged.
-            let _ = tokio::join!(sender.send(Err(status::deadline_exceeded())), close(targets));
-            return;
-        };
-        // The number of rows is written to the audit before the client sees the end, and the ranked targets are freed.
-        let closed = close(targets).await;
-        if let Err(status) = ended.and(closed.map_err(Status::from)) {
-            // This fails when the client is gone, which does not matter.
-            let _ = sender.send(Err(status)).await;
-        }
+        let ended = row_stream::within(ends, send_all(&mut targets, &rows, &authorization, &sender)).await;
+        row_stream::end(&sender, ended, targets.close()).await;
     };
     tokio::spawn(send.in_current_span());
     ReceiverStream::new(receiver)
-}
-
-async fn within<T>(ends: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
-    match ends {
-        Some(ends) => tokio::time::timeout_at(ends.into(), work).await,
-        None => Ok(work.await),
-    }
-}
-
-/// Writes to the audit how many rows have left.
-async fn close(targets: Targets) -> Result<(), StoreError> {
-    let closed = targets.close().await;
-    if let Err(error) = &closed {
-        tracing::error!(error = %chain(error), "the end of a list of targets could not be written to the audit");
-    }
-    closed
 }
 
 /// Returns when all rows are sent or the client has gone away.

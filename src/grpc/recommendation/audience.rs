@@ -2,6 +2,8 @@
 
 pub mod convert;
 
+use std::time::Instant;
+
 use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -11,26 +13,23 @@ use crate::admission::StreamAuthorization;
 use crate::app::audience::Audience;
 use crate::grpc::proto::v1::StreamAudienceResponse;
 use crate::grpc::row_stream::{self, WAITING_ROWS};
-use domain::error::chain;
 
 use self::convert::Rows;
 
 pub type AudienceStream = ReceiverStream<Result<StreamAudienceResponse, Status>>;
 
-/// Streams the header and the rows for as long as `authorization` holds.
-pub fn stream(audience: Audience, rows: Rows, authorization: StreamAuthorization) -> AudienceStream {
+/// Streams the header and the rows for as long as `authorization` holds, and until `ends`.
+pub fn stream(
+    audience: Audience,
+    rows: Rows,
+    authorization: StreamAuthorization,
+    ends: Option<Instant>,
+) -> AudienceStream {
     let (sender, receiver) = mpsc::channel(WAITING_ROWS);
     let send = async move {
         let mut audience = audience;
-        let ended = send_all(&mut audience, &rows, &authorization, &sender).await;
-        // The number of rows is in the audit before the client sees the end.
-        if let Err(error) = audience.close().await {
-            tracing::error!(error = %chain(&error), "the end of an audience could not be written to the audit log");
-        }
-        if let Err(status) = ended {
-            // This fails when the client is gone, which does not matter.
-            let _ = sender.send(Err(status)).await;
-        }
+        let ended = row_stream::within(ends, send_all(&mut audience, &rows, &authorization, &sender)).await;
+        row_stream::end(&sender, ended, audience.close()).await;
     };
     tokio::spawn(send.in_current_span());
     ReceiverStream::new(receiver)

@@ -527,3 +527,41 @@ async fn a_merchandiser_works_with_files_alone() {
     import(&database, "policies", &policies(28));
     assert_eq!(ordered(), 48.0);
 }
+
+#[tokio::test]
+async fn imports_of_stock_and_policies_are_undone_on_every_server() {
+    let database = sales::open().await;
+    let server = Server::start(&database);
+    let caller = Caller::of(&server).await;
+    let imported = |kind: &str, lines: &str| {
+        let (code, summary, error) = import(&database, kind, lines);
+        assert_eq!(code, 0, "{error}");
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        summary["import_id"].to_string()
+    };
+    let listed = async || {
+        let (_, rows) = replenishment(&caller, ListReplenishmentRequest::default())
+            .await
+            .unwrap();
+        let row = rows.into_iter().find(|row| row.item_id == "steady");
+        row.map(|row| (row.on_hand, row.order_up_to))
+    };
+    let undo = |id: &str| succeed(&database, &["import", "undo", id]);
+
+    let policies = |lead_time_days: u32| {
+        format!("scope,lead_time_days,review_period_days,fill_rate\ndefault,{lead_time_days},7,0.95\n")
+    };
+    imported("policies", &policies(7));
+    imported("inventory", "item_id,on_hand\nsteady,4\n");
+    let right = soon("the item is listed", &listed, Option::is_some).await.unwrap();
+    let wrong_policies = imported("policies", &policies(28));
+    let longer = |row: &Option<(f64, f64)>| row.is_some_and(|row| row.0 == right.0 && row.1 > right.1);
+    let long = soon("the longer lead time counts", &listed, longer).await.unwrap();
+    let wrong_stock = imported("inventory", "item_id,on_hand\nsteady,400\n");
+    let counted = |row: &Option<(f64, f64)>| *row == Some((400.0, long.1));
+    soon("the new count is in force", &listed, counted).await;
+    undo(&wrong_stock);
+    soon("the count before is in force", &listed, |row| *row == Some(long)).await;
+    undo(&wrong_policies);
+    soon("the lead time before counts", &listed, |row| *row == Some(right)).await;
+}

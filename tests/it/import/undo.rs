@@ -11,10 +11,9 @@ fn import(content: &Content, kind: &str, text: &str, args: &[&str]) -> Value {
     let folder = scratch();
     let file = folder.path().join("file.csv");
     std::fs::write(&file, text).unwrap();
-    let mut all = vec!["import", kind, file.to_str().unwrap(), "--json", "--set=currency=GBP"];
-    all[4..].iter().for_each(drop);
-    if !["purchases", "campaigns", "coupons"].contains(&kind) {
-        all.pop();
+    let mut all = vec!["import", kind, file.to_str().unwrap(), "--json"];
+    if ["purchases", "campaigns", "coupons"].contains(&kind) {
+        all.push("--set=currency=GBP");
     }
     all.extend(args);
     serde_json::from_str(&succeed(&content.database, &all)).unwrap()

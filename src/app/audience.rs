@@ -1,7 +1,7 @@
 //! Hands out the audience of an item or of a category: everybody who is likely to want it.
 //!
-//! All users are ranked at one moment. That this happens is in the audit before the first row leaves. The rows then leave in batches,
-//! and before each batch the consents are checked again.
+//! All users are ranked at one moment. The audit records the audience before the first row leaves. The rows then leave in
+//! batches, and before each batch the consents are checked again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct AudienceRequest {
     pub exclude_purchased: bool,
     /// Continues after this row.
     pub after: Option<Position>,
-    /// What the audience is for, for the audit.
+    /// The purpose of the audience, for the audit.
     pub note: String,
     pub caller: Arc<Caller>,
 }

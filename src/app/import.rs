@@ -135,7 +135,7 @@ pub struct ImportOptions {
     pub patience: Duration,
     /// Whether the file is only read, and nothing stored.
     pub dry_run: bool,
-    /// What is kept for undoing older imports is dropped.
+    /// Days for which imports can be undone. Copies that are kept for undoing older imports are dropped.
     pub undo_days: u32,
 }
 
@@ -181,7 +181,7 @@ pub const JUDGED_LINES: u64 = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UndoOptions {
-    /// After so many days what an import has overwritten is dropped.
+    /// Days after which the copies of what an import has overwritten are dropped.
     pub undo_days: u32,
 }
 
@@ -214,7 +214,7 @@ pub struct ImportSummary {
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
     /// The empty name stands for lines that are no records.
     pub rejects_by_field: BTreeMap<String, u64>,
-    /// What the accepted lines hold.
+    /// The contents of the accepted lines.
     pub contents: Contents,
     /// Optional fields that were read only because a column has their name, with that column.
     pub columns_by_name: BTreeMap<&'static str, String>,

@@ -4,7 +4,7 @@ use super::sensitive_attributes::SensitiveAttributes;
 use domain::consent::PrivacyOptions;
 use domain::text_list;
 
-/// What may be done with users' data without a record of consent, and which attributes need an operator's permission.
+/// The uses of users' data that need no record of consent, and the attributes that need an operator's permission.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrivacySection {

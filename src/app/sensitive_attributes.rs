@@ -14,7 +14,8 @@ use domain::id::{CampaignId, MerchantId};
 pub struct SensitiveAttributes(pub Vec<String>);
 
 impl SensitiveAttributes {
-    /// Checks the rules of a new coupon. `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees all.
+    /// Checks the rules of a new coupon. `viewer`: the merchant to which other merchants' campaigns do not exist; `None` sees
+    /// all.
     ///
     /// # Errors
     /// [`DefineError::SensitiveAttribute`] names the first attribute that is not allowed.
@@ -32,8 +33,8 @@ impl SensitiveAttributes {
         self.check(pool, campaign, names.collect(), viewer).await
     }
 
-    /// Checks the rules that a change gives a coupon. One that does not exist, or that `viewer` may not see, is left to the change
-    /// to refuse.
+    /// Checks the rules that a change gives a coupon. A coupon that does not exist, or that `viewer` may not see, is left to
+    /// the change to refuse.
     ///
     /// # Errors
     /// As [`Self::check_rules`].
@@ -83,7 +84,7 @@ impl SensitiveAttributes {
         }
         let allowed = sensitive::allowed(pool, campaign).await?;
         let refused = listed.find(|name| !allowed.contains(name));
-        // What belongs to another merchant is refused like what does not exist, by whoever changes it.
+        // A campaign of another merchant is left to the change itself, which refuses it like one that does not exist.
         let is_visible = refused.is_some() && campaigns::get(pool, campaign, viewer).await?.is_some();
         match refused.filter(|_| is_visible) {
             Some(attribute) => Err(DefineError::SensitiveAttribute {

@@ -14,7 +14,7 @@ use domain::consent::PrivacyOptions;
 use recommender::evaluation::bias::shown::UserAttribute;
 use recommender::training::input::{CampaignHistory, TrainingInput};
 
-/// What a model is trained on, as of one moment.
+/// The data that a model is trained on, as of one moment.
 pub struct Read {
     pub input: TrainingInput,
     pub sales: Sales,

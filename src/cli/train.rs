@@ -70,7 +70,7 @@ pub(super) fn exit_of(error: TrainError) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// What the caller asks for beside the configuration.
+/// The options that the caller gives beside the configuration.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requested {
     /// Fit the settings of ranking scores anew.

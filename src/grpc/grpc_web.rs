@@ -28,7 +28,7 @@ const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("3600");
 /// The headers of answers that pages may read.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, grpc-encoding, x-request-id");
-/// What the answer to a request depends on, for caches.
+/// The headers of a request that its answer depends on, for caches.
 const VARYING: HeaderValue = HeaderValue::from_static("origin, access-control-request-headers");
 
 /// Marks a call of gRPC-Web. Its answer is translated after the layers, so that only then it is known when its bytes are sent:

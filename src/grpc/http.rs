@@ -32,8 +32,8 @@ const MAX_CONCURRENT_STREAMS: u32 = 1_024;
 /// Most streams that a client may have cancelled before they were looked at: each takes about a kilobyte. Clients with short
 /// deadlines cancel many while the server is busy, and a client cannot have more open at a time than this.
 const MAX_PENDING_RESETS: usize = MAX_CONCURRENT_STREAMS as usize;
-/// Largest list of headers that is read at all. A list that is above `MAX_HEADER_BYTES` of the layer `admission` and not above this
-/// is refused with a status of gRPC, and one that is above both with HTTP 431.
+/// Largest list of headers that is read at all. A list that is above `MAX_HEADER_BYTES` of the layer `admission` and not above
+/// this is refused with a status of gRPC, and one that is above both with HTTP 431.
 const MAX_READ_HEADER_BYTES: u32 = 64 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 

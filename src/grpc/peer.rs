@@ -1,4 +1,4 @@
-//! What one connection has under way. Its calls, and the task that watches over it, share this.
+//! The calls and the sending that one connection has under way. Its calls, and the task that watches over it, share this.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Streams of rows that leave one by one, as fast as the client takes them. A row is chosen only when there is room for it, so that
-//! what was checked about it is not old when it leaves.
+//! Streams of rows that leave one by one, as fast as the client takes them. A row is chosen only when there is room for it, so
+//! that what was checked about it is not old when it leaves.
 
 use std::time::{Duration, Instant};
 

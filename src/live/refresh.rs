@@ -117,7 +117,7 @@ fn report(shared: &Shared, result: &Result<(), RefreshError>, was_available: &mu
         .as_ref()
         .map_or((0, 0), |view| (view.overlay.len(), view.overlay.dropped()));
     let now = Utc::now();
-    // What is read here may be read while writes are refused.
+    // The database may answer the reads of a refresh while it refuses writes.
     let database_available = result.is_ok() && !refusals::is_recent();
     shared.update_status(|status| {
         status.database_available = database_available;

@@ -1,4 +1,5 @@
-//! Keeps a record of every import, and undoes imports. The schema copies what an import overwrites (migrations/0009_imports.sql).
+//! Keeps a record of every import, and undoes imports. The schema copies what an import overwrites
+//! (migrations/0009_imports.sql).
 //!
 //! Copies refer to users in `import_copies.user_id` and `import_overwritten_ratings.user_ids`.
 
@@ -74,7 +75,7 @@ pub struct ImportRecord {
     pub is_undoable: bool,
 }
 
-/// What undoing an import has changed.
+/// The numbers of rows and redemptions that undoing an import has changed or kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Undone {
     /// Rows that hold again what they held before.
@@ -207,7 +208,7 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<ImportRecord>, StoreErro
 }
 
 /// Undoes an import in one transaction: removes the rows that it wrote last, gives those back that it has overwritten, and
-/// rolls its redemptions back. What has been written since stays.
+/// rolls its redemptions back. Rows that have been written since stay.
 pub async fn undo(pool: &Pool, id: i64) -> Result<Undone, UndoError> {
     let mut tx = pool.begin_unlimited().await?;
     let import = sqlx::query!("SELECT state, is_undoable FROM imports WHERE id = $1 FOR UPDATE", id)

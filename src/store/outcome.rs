@@ -11,7 +11,7 @@ pub enum WriteOutcome {
     Merged,
 }
 
-/// What became of the lines of a batch of an import. All others were stored already as they are.
+/// The numbers of lines in a batch of an import, by their outcome. All other lines were stored already as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadCounts {
     pub stored: usize,

@@ -11,7 +11,8 @@ use super::offer_catalog::Offer;
 
 /// Returns whether `offer` covers no item, by the present facts about the items.
 ///
-/// An offer of the platform that covers everything is never empty. Takes time O(names + changed items), however large the catalog.
+/// An offer of the platform that covers everything is never empty. Takes time O(names + changed items), however large the
+/// catalog.
 pub fn is_empty(offer: &Offer, view: &View) -> bool {
     if offer.coupon.scope == Scope::All && offer.merchant().is_none() {
         return false;

@@ -5,8 +5,8 @@
 //! - In a merchant's campaign, rules about the history see the orders and ratings of that merchant's items only, unless an
 //!   operator has let the campaign [see the whole platform](HistoryScope::Platform). It would not be enough to hide what a
 //!   rule saw: whether it holds tells a threshold at a time.
-//! - A reader who acts for one merchant is told only facts of that merchant. Whatever rests on others, such as a coupon of
-//!   theirs that excludes this one, is told as "not offered to this user", which a holdout looks like too.
+//! - A reader who acts for one merchant is told only facts of that merchant. A failure that rests on others, such as a
+//!   coupon of theirs that excludes this one, is told as "not offered to this user", which a holdout looks like too.
 //!
 //! Every place that tells something about a user asks here: eligibility, the counts and explanations of targets, and the
 //! errors of reservations.
@@ -76,11 +76,11 @@ pub fn of_assessment(mut assessment: Assessment, reader: Reader, offer: Option<&
     assessment
 }
 
-/// Returns whether `reader` is told of the failure at all. Of any other it learns only that the coupon is not offered.
+/// Returns whether `reader` is told of the failure at all. Otherwise it learns only that the coupon is not offered.
 fn is_told(failure: &Failure, reader: Reader) -> bool {
     match failure {
         Failure::HeldOut => reader.sees_holdout(),
-        // That there is a conflict tells that the user holds a coupon of somebody else.
+        // The conflict by itself tells that the user holds a coupon of somebody else.
         Failure::ExclusiveConflict { with_own_merchant, .. } => *with_own_merchant || reader.sees_other_merchants(),
         // It counts the offers of everybody.
         Failure::FrequencyCapped { .. } => reader.sees_other_merchants(),

@@ -178,7 +178,7 @@ fn summarize<'a>(
     })
 }
 
-/// What was forecast for one item and what it sold.
+/// The forecast for one item and the units that it sold.
 struct Forecasted {
     class: DemandClass,
     sold: f64,

@@ -18,7 +18,7 @@ const JUDGED_LEVELS: [f64; 3] = [0.5, 0.8, 0.95];
 /// Upper bounds of the bins of probabilities.
 pub const PROBABILITY_BINS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
 
-/// What is replayed.
+/// The weeks to replay, and the sales that an item needs to take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ComparisonOptions {
     pub replay: Replay,
@@ -50,7 +50,7 @@ impl StockComparison {
     }
 }
 
-/// What a target fill rate would have realized.
+/// A target fill rate, and the fill rate that it would have realized.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct RealizedFillRate {
     pub target: f64,
@@ -215,8 +215,9 @@ fn realized(items: &[Replayed], replay: Replay, target: f64) -> RealizedFillRate
     }
 }
 
-/// Compares the probability that the demand of the lead time exceeds what can be sold within it with whether it did. What can be
-/// sold at a review is what the order-up-to level of the week before has left: all of it arrives within the lead time.
+/// Compares the probability that the demand of the lead time exceeds what can be sold within it with whether it did. The units
+/// that can be sold at a review are those that the order-up-to level of the week before has left: all of them arrive within the
+/// lead time.
 fn stock_outs(items: &[Replayed], replay: Replay) -> Vec<ProbabilityBin> {
     let lead = replay.lead_time_weeks.max(1);
     let mut bins = PROBABILITY_BINS.map(|up_to| (up_to, 0_usize, 0.0, 0.0));

@@ -17,12 +17,12 @@ pub struct ItemSales<'a> {
     pub item: usize,
 }
 
-/// What the distribution of an item's demand rests on.
+/// The data that the distribution of an item's demand rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// The item's own weeks and the errors of like items.
     History,
-    /// How items went on that were new before.
+    /// The further sales of items that were new before.
     Launch,
     /// The mean of the few weeks with sales.
     FewSales,

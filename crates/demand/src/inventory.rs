@@ -1,4 +1,5 @@
-//! What is in stock and how it is ordered, as callers give it: positions, and policies for items, categories and merchants.
+//! The stock of items and the rules for ordering it, as callers give them: positions, and policies for items, categories and
+//! merchants.
 
 use std::collections::HashMap;
 
@@ -51,8 +52,8 @@ impl Position {
         Ok(())
     }
 
-    /// Returns the stock at `now`, of which `sold_units` were sold since it was counted. What was sold beyond the units on hand
-    /// is owed to customers.
+    /// Returns the stock at `now`, of which `sold_units` were sold since it was counted. Units that were sold beyond those on
+    /// hand are owed to customers.
     pub fn stock(&self, sold_units: f64, now: Timestamp) -> Stock {
         let left = self.on_hand - sold_units;
         let arrival = |order: &OnOrder| Arrival {
@@ -82,7 +83,8 @@ fn check_quantity(field: &str, quantity: f64) -> Result<(), InvalidField> {
     }
 }
 
-/// The items that a policy is for. Of several that fit an item, the most specific is followed: item, category, merchant, all.
+/// The items that a policy is for. An item follows the most specific policy that fits it: its own, else that of its category,
+/// else that of its merchant, else that of all items.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PolicyScope {
     Item(ItemId),
@@ -191,7 +193,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Of several policies with one scope the last one stays.
+    /// Keeps the last of several policies with one scope.
     pub fn new(policies: impl IntoIterator<Item = ScopedPolicy>) -> Self {
         let by_scope = policies.into_iter().map(|policy| (policy.scope.clone(), policy));
         Self {

@@ -17,7 +17,7 @@ const MIN_LAUNCHES: usize = 30;
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LaunchModel {
     coefficients: [f64; N_TERMS],
-    /// What logarithms were above the regression's, at every level of [`Quantiles`].
+    /// The residuals of past launches, observed less fitted logarithm, at every level of [`Quantiles`].
     residuals: Vec<f32>,
     pub n_launches: usize,
 }

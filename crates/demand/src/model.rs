@@ -36,7 +36,7 @@ pub struct DemandModel {
     pub fitted: Fitted,
 }
 
-/// What was fitted and measured.
+/// The fitted parameters and the measured quality.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Fitted {
     /// The share of units, in [0, 1), that users bought who refuse training; their sales are not in the history.
@@ -49,7 +49,7 @@ pub struct Fitted {
     pub quality: Vec<ClassQuality>,
 }
 
-/// Why no model was fitted.
+/// The reason why no model was fitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there are no sales in a week that is over")]
 pub struct NoSales;

@@ -22,7 +22,7 @@ pub struct RecordedLine {
 /// Returns the lines that sold something, and what came back of each.
 ///
 /// A return is taken off lines of the same user and item that are not later than it: those of its own order first, then the
-/// latest. What belongs to no known line is left out.
+/// latest. Returned units that belong to no known line are left out.
 ///
 /// `lines`: in any order; they are sorted. `week_of`: the week of a line, counted from the first week of the history; a line
 /// without one is left out.
@@ -41,7 +41,7 @@ pub fn match_returns(
         )
     });
     let (mut sales, mut returns) = (Vec::new(), Vec::new());
-    // Of the present user and item: order, position among the sales, units that have not come back.
+    // The open sales of the present user and item: order, position among the sales, units that have not come back.
     let mut open: Vec<(u64, usize, u32)> = Vec::new();
     for pair in lines.chunk_by(|a, b| (a.user, a.item) == (b.user, b.item)) {
         open.clear();

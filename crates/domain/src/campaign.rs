@@ -27,7 +27,7 @@ pub struct Campaign {
     pub is_exclusive: bool,
     pub audience: Audience,
     pub holdout: Holdout,
-    /// What the rules of its coupons see of a user's history.
+    /// The part of a user's history that the rules of its coupons see.
     pub history_scope: HistoryScope,
 }
 

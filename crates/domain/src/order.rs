@@ -15,10 +15,11 @@ pub struct Order {
     lines: Vec<PurchaseLine>,
 }
 
-/// What decides which of two versions of an order is kept: the greater one.
+/// The version of an order. The greater one of two versions is kept.
 ///
-/// The later `updated_at` is greater. Of two at the same instant with other lines, a cancellation is greater, and of two with
-/// lines the one with the greater hash: which one is right cannot be known, but it is the same whatever order they arrive in.
+/// The version with the later `updated_at` is greater. Where two of the same instant have other lines, a cancellation is
+/// greater; where neither is one, the version with the greater hash is. Nobody can know which one is right, but the choice is
+/// the same whatever order they arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OrderVersion {
     pub updated_at: Timestamp,

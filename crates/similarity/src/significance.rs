@@ -7,9 +7,9 @@
 //! cheaper of two ways is taken:
 //!
 //! - *All pairs*: visit every entry of every column of the row, and count and multiply at once.
-//! - *Candidates*: count only the longer plain list that the caller has computed. Of a pair outside of this list, the similarity
-//!   is at most the list's last and n at most the row's length. If the last neighbor that is kept beats what these two would
-//!   give, the result is exact; otherwise all pairs are visited after all.
+//! - *Candidates*: count only the longer plain list that the caller has computed. A pair outside of this list has at most the
+//!   similarity of the list's last, and its n is at most the row's length. If the last neighbor that is kept beats what these
+//!   two would give, the result is exact; otherwise all pairs are visited after all.
 
 use rayon::prelude::*;
 

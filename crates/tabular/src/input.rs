@@ -83,7 +83,7 @@ impl Input {
     }
 }
 
-/// What an input holds, without its compression.
+/// The content of an input, without its compression.
 pub(crate) struct Decompressed {
     /// Some of the first bytes, at least [`MAGIC_BYTES`] if there are as many.
     pub head: Vec<u8>,

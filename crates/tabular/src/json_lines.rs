@@ -140,8 +140,8 @@ fn problem(error: &serde_json::Error) -> String {
     }
 }
 
-/// Reads a line without its end into `line`, which must be empty. Returns whether there is one. Of a line that is too long
-/// only somewhat more than [`MAX_RECORD_BYTES`] is kept.
+/// Reads a line without its end into `line`, which must be empty. Returns whether there is one. Keeps only somewhat more
+/// than [`MAX_RECORD_BYTES`] of a line that is too long.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let buffer = match input.fill_buf() {
@@ -172,8 +172,8 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
-/// Calls `take` with the name of the column and the text of every value in the object `line`. Of a number the text is
-/// exactly that of the file; of null it is empty; of an array it is its JSON.
+/// Calls `take` with the name of the column and the text of every value in the object `line`. The text of a number is
+/// exactly that of the file; that of null is empty; that of an array is its JSON.
 fn for_each_value(line: &[u8], take: &mut dyn FnMut(&str, Cow<'_, str>)) -> serde_json::Result<()> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let mut parser = serde_json::Deserializer::from_slice(line);

@@ -17,7 +17,7 @@ pub struct Record<'a> {
     pub(crate) bytes: &'a [u8],
     /// Where each cell ends in `bytes`.
     pub(crate) ends: &'a [usize],
-    /// What the rules for cells have made of a cell; empty if there are no rules.
+    /// The text that the rules for cells have made of each cell, `None` for a cell as it was; empty if there are no rules.
     pub(crate) changed: &'a [Option<String>],
 }
 

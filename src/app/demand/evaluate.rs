@@ -19,7 +19,7 @@ use super::simulate::{SimulationOptions, replay_last_weeks};
 /// Weeks of which the sums are measured.
 const HORIZONS: [usize; 2] = [3, 8];
 
-/// What a series is made of.
+/// The items whose sales make up one series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeriesOf {
     Item,

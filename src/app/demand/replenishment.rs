@@ -23,7 +23,7 @@ use super::forecast::{Sales, facts_of};
 /// A count is old after a day where the position is watched all the time.
 const CONTINUOUS_REVIEW_DAYS: f64 = 1.0;
 
-/// What to list.
+/// The items to list, and the budget of their orders.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplenishmentRequest {
     /// None means all.
@@ -68,7 +68,7 @@ pub struct Row {
     pub is_certain: bool,
     /// Units expected to be sold within lead time and review period.
     pub expected_units: f64,
-    /// Why, in numbers.
+    /// The reasons for the quantity and the alerts, in sentences with numbers.
     pub reasons: Vec<String>,
     /// Kept for the budget.
     demand: Quantiles,
@@ -103,7 +103,7 @@ pub struct Replenishment {
     pub without_policy: Vec<ItemId>,
     /// Items with an order to place that a budget cannot buy, for they have no cost in its currency.
     pub without_cost: Vec<ItemId>,
-    /// What the orders within the budget cost together.
+    /// The cost of all orders within the budget together.
     pub budget_spent_minor: i64,
 }
 

@@ -9,7 +9,7 @@ use chrono::Datelike;
 use super::findings::{Contents, Findings};
 use super::times::TimeFormats;
 
-/// What is known about a file, as far as it has been read.
+/// The facts that are known about a file, as far as it has been read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Conclusion {
     pub contents: Contents,
@@ -19,7 +19,7 @@ pub(super) struct Conclusion {
     pub warnings: Vec<String>,
 }
 
-/// What reading a file leaves to be said at its end.
+/// The observations from reading a file that are reported at its end.
 pub(super) struct FileNotes {
     pub times: Arc<TimeFormats>,
     pub float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,

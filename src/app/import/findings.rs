@@ -1,4 +1,4 @@
-//! What a file holds, as the summary of an import tells it.
+//! The contents of a file, as the summary of an import tells them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::order_lines::AlreadyHashed;
 
-/// What the accepted lines of a file hold.
+/// The users, items, times, values and amounts in the accepted lines of a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     pub users: Distinct,

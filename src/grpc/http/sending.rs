@@ -25,7 +25,7 @@ pub enum Sending {
 }
 
 thread_local! {
-    /// What has been noted since the future of a call was last polled.
+    /// The last [`Sending`] that was noted since the future of a call was last polled.
     static NOTED: Cell<Option<Sending>> = const { Cell::new(None) };
 }
 

@@ -129,7 +129,7 @@ pub fn list_positions(request: v1::ListInventoryPositionsRequest) -> Result<List
     });
     let list = item.zip(page_size).zip(after).map(|((item, page_size), after)| {
         let (id, at) = after.unwrap_or_default();
-        // Of no item, all counts of the first one follow.
+        // The first page comes after no item, and all counts of its first item follow.
         let at = match id.is_empty() {
             true => Timestamp::MAX_UTC,
             false => moment(at).unwrap_or(Timestamp::MAX_UTC),
@@ -232,7 +232,7 @@ pub struct ListPolicies {
     pub page_size: i64,
 }
 
-/// What the page tokens of ListReplenishmentPolicies are bound to.
+/// The key that the page tokens of ListReplenishmentPolicies are bound to.
 pub const POLICIES_KEY: &str = "ListReplenishmentPolicies";
 
 pub fn policy_cursor(policy: &ScopedPolicy) -> (String, String) {

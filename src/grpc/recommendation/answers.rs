@@ -25,7 +25,7 @@ const TYPICAL_BYTES: usize = 2_048;
 pub struct AnswerCache {
     /// `None` if nothing is cached.
     entries: Option<EntriesByRequest>,
-    /// What the answers rest on.
+    /// The state that the answers rest on.
     state: StampedState,
     hits: Counter,
     misses: Counter,

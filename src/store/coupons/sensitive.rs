@@ -1,4 +1,4 @@
-//! Which sensitive attributes an operator has allowed in the rules of a campaign.
+//! The sensitive attributes that an operator has allowed in the rules of a campaign.
 
 use domain::id::CampaignId;
 
@@ -6,8 +6,8 @@ use crate::store::access::audit::{self, Action, Entry};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 
-/// Allows the rules of a campaign to name `attribute`. Returns `false` for an unknown campaign. Audited the first time; allowing
-/// it again changes nothing.
+/// Allows the rules of a campaign to name `attribute`. Returns `false` for an unknown campaign. Audited the first time;
+/// allowing it again changes nothing.
 pub async fn allow(
     pool: &Pool,
     campaign: &CampaignId,

@@ -1,4 +1,4 @@
-//! The lock of every order. Who writes lines takes it after users and items, in ascending order of order ids.
+//! The lock of every order. Writers of lines take it after users and items, in ascending order of order ids.
 
 use std::collections::{HashMap, HashSet};
 

@@ -290,7 +290,7 @@ async fn a_merchants_key_gets_audiences_of_its_own_items_alone() {
     );
     let foreign = distinguishable(&list(&own_client, of_item("i03")).await.unwrap_err(), "i03");
     assert_eq!((foreign.clone(), foreign.0), (unknown, Code::NotFound));
-    // Of a category only the own items count.
+    // Only the merchant's own items of a category count.
     let (of_mixed, mixed) = list(&own_client, of_category("mixed")).await.unwrap();
     assert_eq!((of_mixed.item_count, users_of(&mixed)), (1, users_of(&rows)));
     assert_eq!(list(&all_client, of_category("mixed")).await.unwrap().0.item_count, 2);

@@ -1,4 +1,4 @@
-//! What a merchant learns about users by the rules of its coupons.
+//! The facts about users that a merchant learns by the rules of its coupons.
 
 use std::collections::BTreeSet;
 
@@ -179,7 +179,7 @@ async fn rules_of_a_merchants_coupons_see_only_its_own_facts() {
     assert_eq!(of_u002, of_u003);
     world.assert_targets_are_the_eligible().await;
 
-    // What is bought now counts at once, in both answers.
+    // A purchase counts at once, in both answers.
     for (number, item) in [(1, 4), (2, 5), (4, 7)] {
         world.buy(number, item).await;
     }

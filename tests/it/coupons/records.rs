@@ -22,7 +22,7 @@ struct Records {
     client: CouponClient,
     /// In the order in which they were made.
     reservations: Vec<Reservation>,
-    /// Of the reservations 1, 2 and 4: partly rolled back, rolled back, and whole.
+    /// The redemptions of reservations 1, 2 and 4: one partly rolled back, one rolled back, and one whole.
     redemptions: Vec<Redemption>,
 }
 

@@ -18,8 +18,8 @@ pub async fn open() -> TestDatabase {
 
 /// Adds the items and sales. Two users, `even` and `odd`, buy the same in every week.
 ///
-/// `steady` sells 10 a week, and `seldom` 6 in every third week; both are tea of merchant `small`. `never` is tea too and has not
-/// sold.
+/// `steady` sells 10 a week, and `seldom` 6 in every third week; both are tea of merchant `small`. `never` is tea too and has
+/// not sold.
 pub async fn stock(connection: &mut PgConnection) {
     execute(
         connection,

@@ -13,7 +13,7 @@ struct Shop {
     folder: TempDir,
 }
 
-/// What the program has done: its exit code, standard output and standard error.
+/// The outcome of a run of the program: its exit code, standard output and standard error.
 struct Ran {
     code: i32,
     output: String,

@@ -40,7 +40,7 @@ async fn a_key_and_the_url_of_the_database_can_come_from_a_file() {
     let (code, text) = run(&mut likemind(&["keys", "list", "--database-url-file", path(&url_file)]));
     assert!(code == 0 && text.contains("operator"), "{text}");
 
-    // What cannot be used is named by its file and never quoted.
+    // A secret that cannot be used is named by its file and never quoted.
     std::fs::write(&key_file, format!("{key}\n{key}\n")).unwrap();
     let (code, text) = run(&mut likemind(&[&call[..], &["--key-file", path(&key_file)]].concat()));
     assert!(

@@ -53,7 +53,7 @@ fn users_are_eligible_by_consent_and_by_the_rules_of_one_coupon() {
     check(&[offer("a", vec![])], &["new", "other", "u0", "u2"]);
     check(&[offer("a", vec![age(&["25-34"])])], &["new", "u0", "u2"]);
     check(&[offer("a", vec![age(&["65+"])])], &[]);
-    // Who objects to profiling fails every rule about history.
+    // A user who objects to profiling fails every rule about history.
     check(&[offer("a", vec![Rule::NewUser])], &["new", "other", "u0"]);
     check(&[offer("a", vec![Rule::LapsedUser { days: 1 }])], &[]);
     check(

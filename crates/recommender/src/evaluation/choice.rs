@@ -26,15 +26,15 @@ pub(super) struct Choice {
     pub compared: Vec<Compared>,
 }
 
-/// By how many standard errors a setting has to beat the fallback. A bootstrap over users does not see that whole periods differ,
-/// so that one standard error would be too easily beaten by what was popular in the validation part alone.
+/// The number of standard errors by which a setting has to beat the fallback. A bootstrap over users does not see that whole
+/// periods differ, so that one standard error would be too easily beaten by what was popular in the validation part alone.
 const FALLBACK_ERRORS: f64 = 2.0;
 
 /// Returns the first setting that lies within one standard error of the best and is not below the fallback; the fallback itself
 /// where the best does not beat it by [`FALLBACK_ERRORS`].
 ///
-/// The standard error is that of the paired difference to the best, by the bootstrap over users. Of equal means the first is
-/// the best.
+/// The standard error is that of the paired difference to the best, by the bootstrap over users. The first of several
+/// equal means is the best.
 ///
 /// `figures`: for each setting, the simplest first, one figure for each user; at least one setting, of as many users as the
 /// others. `fallback`: the position of the setting that others have to beat, if there is one.

@@ -183,7 +183,7 @@ pub fn still_beats_popularity(
     Ok(part.cases.is_empty() || scopes.into_iter().all(beats))
 }
 
-/// What is chosen on the validation part, with the figures behind it.
+/// The choices made on the validation part, with the figures behind them.
 struct Choices {
     fitted: Fitted,
     choice: RankerChoice,

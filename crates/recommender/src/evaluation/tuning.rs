@@ -1,9 +1,9 @@
 //! Fits the settings of ranking scores on the validation part, which the model has not seen and no figure is measured on.
 //!
-//! The search has a fixed order: the significance of similarities by the item-based ranking; then the weight of the sides and the
-//! trend on new items; then the trend of popularity; then trend and own habits on all items. Each step keeps the first of its
-//! settings, in order of simplicity, that lies within one standard error of the best and is not below popularity. Popularity stays
-//! where nothing beats it by two standard errors.
+//! The search has a fixed order: the significance of similarities by the item-based ranking; then the weight of the sides and
+//! the trend on new items; then the trend of popularity; then trend and own habits on all items. Each step keeps the first of
+//! its settings, in order of simplicity, that lies within one standard error of the best and is not below popularity.
+//! Popularity stays where nothing beats it by two standard errors.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) const HALF_LIVES_DAYS: [f64; 3] = [28.0, 14.0, 7.0];
 const EXPONENTS: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
 const HABIT_WEIGHTS: [f64; 5] = [0.0, 0.5, 1.0, 2.0, 4.0];
 
-/// What the settings are fitted on.
+/// The data that the settings are fitted on.
 pub(super) struct Tuner<'a> {
     /// A model of the data before the validation part.
     pub view: &'a View,
@@ -244,8 +244,8 @@ impl Tuner<'_> {
         asked.count()
     }
 
-    /// Returns the settings that are tried on new items, the simplest first: popularity, then trending popularity, then the blend
-    /// without and with a trend.
+    /// Returns the settings that are tried on new items, the simplest first: popularity, then trending popularity, then the
+    /// blend without and with a trend.
     fn settings_of_new_items(&self) -> Vec<Setting> {
         let half_lives: Vec<f64> = self.orders.iter().map(|orders| orders.half_life_days).collect();
         let blends: Vec<Setting> = tenths().map(Setting::blended).collect();
@@ -316,8 +316,8 @@ impl Tuner<'_> {
     }
 }
 
-/// Returns the settings that are tried on all items, the simplest first: popularity as it was fitted on new items, then the blend
-/// of new items without and with own habits, each without and with a trend.
+/// Returns the settings that are tried on all items, the simplest first: popularity as it was fitted on new items, then the
+/// blend of new items without and with own habits, each without and with a trend.
 fn settings_of_all_items(fitted: &FittedSettings) -> Vec<Setting> {
     let mut popularity = Setting {
         half_life_days: fitted.half_life_days,

@@ -12,7 +12,7 @@ const MIN_SAMPLES: usize = 50;
 /// The values of λ that are tried.
 const SHRINKAGES: [f64; 4] = [0.0, 0.25, 0.5, 1.0];
 
-/// What predicted ratings are made with.
+/// The parameters that predicted ratings are made with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ratings {
     /// The weight of rankings is the default.
@@ -21,7 +21,8 @@ pub(super) struct Ratings {
     pub shrinkage: f64,
 }
 
-/// Returns the weights by least squares, and for BASELINE the λ whose blend has the least squared error; of equals the lowest.
+/// Returns the weights by least squares, and for BASELINE the λ whose blend has the least squared error; the lowest λ if
+/// several have.
 pub(super) fn fit_ratings(view: &View, rated: &[RatedCase]) -> Ratings {
     let default = BlendWeights::default();
     let by_least_squares = |estimator, shrinkage, default| {

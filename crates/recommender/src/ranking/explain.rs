@@ -30,7 +30,7 @@ pub struct SimilarUsers {
 pub struct PopularLately {
     /// The trend factor; above 1 for an item that is ordered more lately than all items are.
     pub factor: f64,
-    /// What the factor adds to the terms of items and similar users; below 0 for a factor below 1.
+    /// The amount that the factor adds to the terms of items and similar users; below 0 for a factor below 1.
     pub contribution: f64,
 }
 

@@ -305,7 +305,7 @@ impl Recipient<'_> {
 pub struct Ranking<'a> {
     pub limit: usize,
     pub basis: Basis,
-    /// What a blend is made of; replaces that of the snapshot.
+    /// The weights and factors of a blend; they replace those of the snapshot.
     pub blend: Blend<'a>,
     /// Items to leave out; ascending.
     pub excluded: &'a [ItemIndex],

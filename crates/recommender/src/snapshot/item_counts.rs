@@ -39,7 +39,8 @@ impl ItemCounts {
         counts
     }
 
-    /// Returns the number of items of `catalog`, which was counted, with these facts. `None` stands for any category or merchant.
+    /// Returns the number of items of `catalog`, which was counted, with these facts. `None` stands for any category or
+    /// merchant.
     pub fn of(&self, catalog: &Catalog, category: Option<&str>, merchant: Option<&str>) -> usize {
         let category = category.map(|name| catalog.categories.find(name));
         let merchant = merchant.map(|name| catalog.merchants.find(name));

@@ -13,8 +13,8 @@ const TREND_SHRINKAGE: f64 = 5.0;
 /// The number of buyers, at the share of all items, that the repeat rate of an item is shrunk by.
 const REPEAT_SHRINKAGE: f64 = 20.0;
 
-/// The shares over all items, towards which those of single items are shrunk. They stay fixed until the next snapshot, so that a
-/// fresh order changes the terms of its own item only.
+/// The shares over all items, towards which those of single items are shrunk. They stay fixed until the next snapshot, so that
+/// a fresh order changes the terms of its own item only.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct OverallShares {
     /// φ: Σ 2^(−age/h) over all orders, divided by their number; 0 without orders.

@@ -5,7 +5,8 @@ use super::dictionary::ItemIndex;
 /// Orders by user and item, and by item. An order of an item is one order, whatever its quantity, that was not returned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Orders {
-    /// The time of the newest order, from which ages are counted, in seconds since 1970. It stays fixed until the next snapshot.
+    /// The time of the newest order, from which ages are counted, in seconds since 1970. It stays fixed until the next
+    /// snapshot.
     pub newest_at: i64,
     /// h: an order of this age counts half. Above 0.
     pub half_life_days: f64,

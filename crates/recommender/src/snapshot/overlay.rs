@@ -66,7 +66,7 @@ pub struct FreshInteraction {
     pub last_order_at: i64,
     /// Distinct orders of which something is left after returns.
     pub orders: u32,
-    /// What these orders add to the sums of the item.
+    /// The amounts that these orders add to the sums of the item.
     sums: OrderSums,
 }
 

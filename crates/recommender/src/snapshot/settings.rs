@@ -2,7 +2,7 @@
 
 use super::parameters::{BlendWeights, DefaultRanker, ImplicitFeedback};
 
-/// What a score is made of, for one kind of request.
+/// The ranker and the weights that make a score, for one kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreSettings {

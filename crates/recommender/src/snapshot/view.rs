@@ -29,7 +29,8 @@ pub struct View {
 pub struct Stamp {
     epoch: u64,
     items_changed: u64,
-    /// Of the terms of ranking scores that follow from everybody's orders; 0 where the answer does not rest on them.
+    /// A number that differs after every change of the terms of ranking scores that follow from everybody's orders; 0 where the
+    /// answer does not rest on them.
     order_terms_changed: u64,
     user_changed: u64,
     /// The user's consents, where they have changed since the snapshot.

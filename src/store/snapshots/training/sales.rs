@@ -74,8 +74,8 @@ async fn read_unit_values(
     Ok(values)
 }
 
-/// `by_default`: whether users who have said nothing about training allow it. Of those who do not, PostgreSQL adds up all
-/// units to one number, and nothing else is read.
+/// `by_default`: whether users who have said nothing about training allow it. PostgreSQL adds up all units of users who
+/// do not allow it to one number, and nothing else of theirs is read.
 pub(super) async fn read(
     connection: &mut Connection,
     by_default: bool,

@@ -1,4 +1,4 @@
-//! What is taken back, and returns under a document of their own, count at once everywhere.
+//! Purchases that are taken back, and returns under a document of their own, count at once everywhere.
 
 use likemind::grpc::proto::v1::{
     CheckEligibilityRequest, Personalization, PurchaseLine, RecommendRequest, RecordPurchasesRequest, Verdict,
@@ -13,7 +13,7 @@ use crate::support::shop::{self, item};
 use crate::support::times::at;
 use crate::support::waiting::soon;
 
-/// What the services know of a user.
+/// The facts that the services know of a user.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     /// Whether item 5 is left out where purchases are excluded.
@@ -239,7 +239,7 @@ async fn returns_take_back_earlier_purchases_newest_first_and_never_more() {
         let found = known(&retrained, user).await;
         assert!(is_equal(&found, &Known::nothing()), "{user}: {found:?}");
     }
-    // What the snapshot knows is taken back by a return of today.
+    // A return of today takes back the orders that the snapshot knows.
     shop.record(document("C6", 900, "ann", -99)).await;
     let look = async || known(&retrained, "ann").await;
     soon("everything is returned after training", look, |found| {

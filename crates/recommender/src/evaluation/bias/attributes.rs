@@ -21,7 +21,7 @@ pub struct Attribute<'a> {
     pub values: Vec<Option<&'a str>>,
 }
 
-/// What the lists of one ranker brought each user.
+/// The figures of the lists of one ranker, user by user.
 pub(super) struct Outcomes {
     pub ndcgs: Vec<f64>,
     /// 1 where a relevant item was shown, else 0.
@@ -98,10 +98,10 @@ pub struct Sample {
 /// Returns the ratio of the least to the largest mean, with the percentile bootstrap interval of the ratio of those two groups:
 /// in each of 1,000 samples, as many members of each group are drawn with replacement.
 ///
-/// Which groups are the least and the most favored is taken as given, so the interval does not tell how sure that is.
+/// The interval takes the least and the most favored group as given, so it does not tell how sure it is that they are these.
 ///
-/// `None` with fewer than two groups, or if the largest mean is 0. Of equals the first group is the least and the last the most
-/// favored. `groups`: none empty.
+/// `None` with fewer than two groups, or if the largest mean is 0. Among equal groups the first is the least and the last the
+/// most favored. `groups`: none empty.
 ///
 /// Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13.
 pub fn ratio(groups: &[Sample], seed: u64) -> Option<GroupRatio> {

@@ -15,8 +15,8 @@ pub(super) fn counts(lists: &[&[ItemIndex]], n_items: usize) -> Vec<u64> {
     counts
 }
 
-/// Returns the long tail: all items but the most popular ones that together have 80 % of all ratings. Of equally popular items
-/// the one with the lower index counts as more popular.
+/// Returns the long tail: all items but the most popular ones that together have 80 % of all ratings. Where two
+/// items are equally popular, the one with the lower index counts as more popular.
 ///
 /// `users`: the number of users, that is of ratings, of each item.
 pub(super) fn long_tail(users: &[u32]) -> Bits {

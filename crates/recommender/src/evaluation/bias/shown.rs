@@ -48,8 +48,8 @@ pub struct UserAttribute {
 
 /// Returns the figures of every ranker for each of [`TOPS`].
 ///
-/// `shown`: from an evaluation of the same `input` and `held_out`. `seed`: of the bootstrap. Runs on the current rayon pool; the
-/// result is the same for any number of threads.
+/// `shown`: from an evaluation of the same `input` and `held_out`. `seed`: of the bootstrap. Runs on the current rayon pool;
+/// the result is the same for any number of threads.
 pub fn report(
     shown: &ShownLists,
     input: &TrainingInput,

@@ -66,7 +66,7 @@ pub(crate) struct Factors<'a> {
     pub habits: f64,
 }
 
-/// What a blended score is made of.
+/// The weights and factors that make a blended score out of the sums.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Blend<'a> {
     /// The share of the item-based side, in [0, 1], where both sides have a sum above 0.

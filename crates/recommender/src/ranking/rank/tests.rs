@@ -114,7 +114,7 @@ fn plain_sums(parts: &SnapshotParts, person: &Person, item: usize) -> (f64, f64)
     (by_items, by_users)
 }
 
-/// What orders add to the scores, item by item, in the terms of the formulas.
+/// The terms that orders add to the scores, item by item, named as in the formulas.
 struct PlainTerms {
     /// f_i/φ.
     trends: Vec<f64>,

@@ -4,7 +4,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
-use likemind::grpc::proto::v1::{StreamCouponTargetsRequest, UpsertRatingsRequest};
+use likemind::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
+use likemind::grpc::proto::v1::stream_audience_request::Of;
+use likemind::grpc::proto::v1::{StreamAudienceRequest, StreamCouponTargetsRequest, UpsertRatingsRequest};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -81,6 +83,33 @@ async fn the_deadline_of_a_client_holds_to_the_end_of_a_list_of_targets() {
     assert_status(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     execute(&mut holder, "COMMIT").await;
     assert_eq!(list().await.unwrap(), 1 + shop::USERS);
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_client_holds_to_the_end_of_an_audience() {
+    let database = shop::open().await;
+    let server = Server::with(&database, &[("database.statement_timeout_ms", "60000")]);
+    let mut client = RecommendationServiceClient::new(server.channel().await);
+    let mut list = async || {
+        let mut request = Request::new(StreamAudienceRequest {
+            of: Some(Of::ItemId(shop::item(0))),
+            ..StreamAudienceRequest::default()
+        });
+        request.set_timeout(Duration::from_secs(3));
+        let mut stream = client.stream_audience(request).await?.into_inner();
+        let mut messages = 0;
+        while stream.message().await?.is_some() {
+            messages += 1;
+        }
+        Ok::<usize, Status>(messages)
+    };
+    // The header leaves, and no row: whether users still agree cannot be read.
+    let mut holder = database.connect().await;
+    execute(&mut holder, "BEGIN; LOCK TABLE suppressions IN ACCESS EXCLUSIVE MODE").await;
+    let status = list().await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    execute(&mut holder, "COMMIT").await;
+    assert!(list().await.unwrap() > 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod database;
 mod evaluate;
 mod figures;
 mod forecast;
+mod ids;
 mod import;
 mod keys;
 mod migrate;

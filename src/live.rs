@@ -124,6 +124,13 @@ pub struct ServingStatus {
 }
 
 impl ServingStatus {
+    /// Says why nothing is served, and what to do.
+    pub fn without_snapshot(&self) -> String {
+        self.load_error
+            .clone()
+            .unwrap_or_else(|| self.without_active_snapshot())
+    }
+
     /// Says why no snapshot is active, and what to do.
     pub fn without_active_snapshot(&self) -> String {
         let Some((version, state)) = self.inactive else {

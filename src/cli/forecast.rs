@@ -1,6 +1,6 @@
 //! `likemind forecast`: forecasts how much will sell.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::Utc;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::database::{Database, Purpose};
 use super::figures::Figure;
 use super::process::operator;
-use super::{Exit, csv_output};
+use super::{Exit, csv_output, ids};
 use crate::app::demand::forecast::{Forecast, ForecastRequest, Forecasts, Outcome, Sales, Selection, forecast};
 use crate::config::Config;
 use crate::live::Live;
@@ -20,13 +20,13 @@ use domain::id::{Category, ItemId, MerchantId};
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ForecastArgs {
     /// The ids of the items
-    #[arg(value_name = "ITEM", required_unless_present_any = ["category", "merchant"], value_parser = item)]
+    #[arg(value_name = "ITEM", required_unless_present_any = ["category", "merchant"], value_parser = ids::item)]
     items: Vec<ItemId>,
     /// Forecast the items of this category
-    #[arg(long, conflicts_with_all = ["items", "merchant"], value_parser = category)]
+    #[arg(long, conflicts_with_all = ["items", "merchant"], value_parser = ids::category)]
     category: Option<Category>,
     /// Forecast the items of this merchant
-    #[arg(long, conflicts_with = "items", value_parser = merchant)]
+    #[arg(long, conflicts_with = "items", value_parser = ids::merchant)]
     merchant: Option<MerchantId>,
     /// Weeks to forecast, 1 to 26
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=MAX_WEEKS as i64))]
@@ -53,18 +53,6 @@ enum Format {
     Json,
 }
 
-fn item(text: &str) -> Result<ItemId, String> {
-    ItemId::new(text).map_err(|error| error.message)
-}
-
-fn category(text: &str) -> Result<Category, String> {
-    Category::new(text).map_err(|error| error.message)
-}
-
-fn merchant(text: &str) -> Result<MerchantId, String> {
-    MerchantId::new(text).map_err(|error| error.message)
-}
-
 fn level(text: &str) -> Result<f64, String> {
     let level = text.parse().ok().filter(|level: &f64| *level > 0.0 && *level < 1.0);
     level.ok_or_else(|| "must be a number above 0 and below 1".to_owned())
@@ -73,15 +61,7 @@ fn level(text: &str) -> Result<f64, String> {
 pub(super) async fn run(args: ForecastArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
     let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy.consent()).await?;
-    let Some(view) = live.view() else {
-        let status = live.status();
-        anyhow::bail!(
-            status
-                .load_error
-                .clone()
-                .unwrap_or_else(|| status.without_active_snapshot())
-        );
-    };
+    let view = live.view().ok_or_else(|| anyhow!(live.status().without_snapshot()))?;
     live.refresh_fresh_sales().await?;
     let fresh = live.fresh_sales();
     let model = view.snapshot.demand().map_err(anyhow::Error::msg);

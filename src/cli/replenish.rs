@@ -1,13 +1,13 @@
 //! `likemind replenish`: lists what to reorder, and what is overstocked.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::Utc;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::database::{Database, Purpose};
 use super::process::operator;
-use super::{Exit, csv_output};
+use super::{Exit, csv_output, ids};
 use crate::app::demand::forecast::Sales;
 use crate::app::demand::replenishment::{Alert, Replenishment, ReplenishmentRequest, Row, list};
 use crate::config::Config;
@@ -21,13 +21,13 @@ use domain::money::{Currency, Money};
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ReplenishArgs {
     /// Only these items
-    #[arg(value_name = "ITEM", value_parser = item)]
+    #[arg(value_name = "ITEM", value_parser = ids::item)]
     items: Vec<ItemId>,
     /// Only items of this category
-    #[arg(long, value_parser = category)]
+    #[arg(long, value_parser = ids::category)]
     category: Option<Category>,
     /// Only items of this merchant
-    #[arg(long, value_parser = merchant)]
+    #[arg(long, value_parser = ids::merchant)]
     merchant: Option<MerchantId>,
     /// Only items with an alert
     #[arg(long)]
@@ -56,18 +56,6 @@ enum Format {
     Table,
 }
 
-fn item(text: &str) -> Result<ItemId, String> {
-    ItemId::new(text).map_err(|error| error.message)
-}
-
-fn category(text: &str) -> Result<Category, String> {
-    Category::new(text).map_err(|error| error.message)
-}
-
-fn merchant(text: &str) -> Result<MerchantId, String> {
-    MerchantId::new(text).map_err(|error| error.message)
-}
-
 fn money(text: &str) -> Result<Money, String> {
     let (amount, currency) = text
         .split_once(' ')
@@ -81,15 +69,7 @@ fn money(text: &str) -> Result<Money, String> {
 pub(super) async fn run(args: ReplenishArgs, config: Config) -> anyhow::Result<Exit> {
     let database = Database::open(&config, Purpose::Job).await?;
     let live = Live::read(database.pool.clone(), config.live.clone(), config.privacy.consent()).await?;
-    let Some(view) = live.view() else {
-        let status = live.status();
-        anyhow::bail!(
-            status
-                .load_error
-                .clone()
-                .unwrap_or_else(|| status.without_active_snapshot())
-        );
-    };
+    let view = live.view().ok_or_else(|| anyhow!(live.status().without_snapshot()))?;
     live.refresh_fresh_sales().await?;
     live.refresh_inventory().await?;
     let (fresh, inventory) = (live.fresh_sales(), live.inventory());

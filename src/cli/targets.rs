@@ -128,9 +128,7 @@ pub(super) async fn run(args: TargetsArgs, config: Config) -> anyhow::Result<Exi
             Exit::Refused
         }
         Err(error) if matches!(error.downcast_ref(), Some(TargetsError::NoSnapshot(_))) => {
-            let status = live.status();
-            let reason = status.load_error.clone();
-            anyhow::bail!(reason.unwrap_or_else(|| status.without_active_snapshot()));
+            anyhow::bail!(live.status().without_snapshot());
         }
         listed => listed?,
     };

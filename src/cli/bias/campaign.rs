@@ -13,14 +13,7 @@ use domain::id::CampaignId;
 pub(super) async fn print(pool: &Pool, config: &Config, id: &CampaignId, as_json: bool) -> anyhow::Result<()> {
     let live = Live::read(pool.clone(), config.live.clone(), config.privacy.consent()).await?;
     let bias = match campaign_bias::report(pool, &live, &config.bias, id, None).await {
-        Err(CampaignBiasError::NoSnapshot(status)) => {
-            bail!(
-                status
-                    .load_error
-                    .clone()
-                    .unwrap_or_else(|| status.without_active_snapshot())
-            )
-        }
+        Err(CampaignBiasError::NoSnapshot(status)) => bail!(status.without_snapshot()),
         bias => bias?,
     };
     match as_json {

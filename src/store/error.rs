@@ -63,6 +63,11 @@ impl StoreError {
         }
     }
 
+    /// Returns whether the transaction conflicted with another one.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+
     /// Returns whether a row was referred to that no longer exists.
     pub(super) fn is_dangling_reference(&self) -> bool {
         matches!(self, Self::Unexpected(sqlx::Error::Database(error)) if error.is_foreign_key_violation())

@@ -28,6 +28,8 @@ pub(in crate::store) enum Action {
     UsersSuppressed,
     SuppressionsLifted,
     SensitiveAttributeAllowed,
+    /// Written when an erasure is recorded; the function that erases rows writes USERS_ERASED.
+    ErasureRequested,
 }
 
 impl Action {
@@ -51,6 +53,7 @@ impl Action {
             Self::UsersSuppressed => "USERS_SUPPRESSED",
             Self::SuppressionsLifted => "SUPPRESSIONS_LIFTED",
             Self::SensitiveAttributeAllowed => "SENSITIVE_ATTRIBUTE_ALLOWED",
+            Self::ErasureRequested => "ERASURE_REQUESTED",
         }
     }
 }

@@ -204,7 +204,7 @@ impl Pool {
     }
 
     /// Runs `work` in a new transaction, which it must commit. Runs it again from the start when the transaction conflicts
-    /// with another one.
+    /// with another one, or refers to a user who was erased in the meantime.
     ///
     /// # Errors
     /// The error of `work`; [`StoreError::Conflict`] after [`ATTEMPTS`].
@@ -216,7 +216,7 @@ impl Pool {
         let mut attempt = 1;
         loop {
             match work(self.begin().await?).await {
-                Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => {
+                Err(error) if attempt < ATTEMPTS && (error.is_conflict() || error.is_dangling_reference()) => {
                     tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 10)).await;
                     attempt += 1;
                 }

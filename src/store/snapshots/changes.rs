@@ -91,7 +91,7 @@ pub async fn since(
                FROM changed
                LEFT JOIN items ON items.id = changed.item_id
                LEFT JOIN merchants ON merchants.id = items.merchant_id
-               LEFT JOIN users ON users.id = changed.user_id
+               LEFT JOIN users ON users.id = changed.user_id AND NOT is_pseudonym
                LEFT JOIN ratings ON ratings.user_id = changed.user_id AND ratings.item_id = changed.item_id
                LEFT JOIN LATERAL (
                    SELECT array_agg(order_id) AS order_ids, array_agg(purchases.purchased_at) AS purchased_at,
@@ -108,7 +108,9 @@ pub async fn since(
                               AS is_suppressed
                    FROM consents WHERE consents.user_id = changed.user_id
                ) AS said ON changed.item_id IS NULL
-               WHERE items.id IS NOT NULL OR changed.item_id IS NULL
+               WHERE (items.id IS NOT NULL OR changed.item_id IS NULL)
+                 -- Erased users are nobody's news.
+                 AND (users.id IS NOT NULL OR changed.user_id IS NULL)
            )
            SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",
                   user_key AS "user_key?", takes_back AS "takes_back?", value AS "value?", order_ids AS "order_ids?",
@@ -191,7 +193,7 @@ async fn last_orders(
         r#"SELECT users.external_id AS "user_id!", item_id AS "item_id?", order_id AS "order_id?",
                   purchased_at AS "purchased_at?", quantity AS "quantity?"
            FROM users LEFT JOIN purchases ON user_id = users.id
-           WHERE users.id = ANY($1) ORDER BY users.id, item_id"#,
+           WHERE users.id = ANY($1) AND NOT is_pseudonym ORDER BY users.id, item_id"#,
         &users
     )
     .fetch(connection);

@@ -217,7 +217,8 @@ async fn read_consents(connection: &mut Connection) -> Result<ConsentRecords, St
            LEFT JOIN consents AS marketing ON marketing.user_id = users.id AND marketing.purpose = 'marketing'
            LEFT JOIN consents AS profiling ON profiling.user_id = users.id AND profiling.purpose = 'profiling'
            LEFT JOIN consents AS training ON training.user_id = users.id AND training.purpose = 'training'
-           LEFT JOIN suppressions ON suppressions.user_id = users.id"#
+           LEFT JOIN suppressions ON suppressions.user_id = users.id
+           WHERE NOT is_pseudonym"#
     )
     .fetch(connection);
     while let Some(row) = recorded.try_next().await? {

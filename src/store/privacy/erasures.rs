@@ -1,0 +1,165 @@
+//! Records erasures of users, and what each has reached. docs/privacy.md describes the stages.
+
+mod received;
+
+use domain::id::UserId;
+use domain::time::Timestamp;
+
+use crate::store::error::StoreError;
+use crate::store::postgres::pool::{Pool, without_timeouts};
+
+pub use self::received::{ReceiveError, Received, Request, receive};
+
+/// An erasure, and when it reached its stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasure {
+    pub id: i64,
+    /// The row of `users` that holds the pseudonym. It changes when rows are deleted.
+    pub user_number: i64,
+    /// The erased id; `None` once the erasure is verified.
+    pub user: Option<UserId>,
+    pub request_id: Option<String>,
+    pub reason: String,
+    pub requested_by: String,
+    /// Whether anything was stored under the id.
+    pub was_known: bool,
+    /// The rows that were deleted or moved to the pseudonym.
+    pub row_count: u64,
+    /// Where the last verification has found the id; empty when it has found nothing.
+    pub finding: String,
+    pub received_at: Timestamp,
+    pub masked_at: Option<Timestamp>,
+    pub rows_deleted_at: Option<Timestamp>,
+    pub snapshots_clean_at: Option<Timestamp>,
+    pub verified_at: Option<Timestamp>,
+}
+
+struct Row {
+    id: i64,
+    user_number: i64,
+    user_id: Option<String>,
+    request_id: Option<String>,
+    reason: String,
+    requested_by: String,
+    was_known: bool,
+    row_count: i64,
+    finding: String,
+    received_at: Timestamp,
+    masked_at: Option<Timestamp>,
+    rows_deleted_at: Option<Timestamp>,
+    snapshots_clean_at: Option<Timestamp>,
+    verified_at: Option<Timestamp>,
+}
+
+impl TryFrom<Row> for Erasure {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let user = row.user_id.map(UserId::stored).transpose();
+        Ok(Self {
+            id: row.id,
+            user_number: row.user_number,
+            user: user.map_err(|error| StoreError::corrupt("erasures", error))?,
+            request_id: row.request_id,
+            reason: row.reason,
+            requested_by: row.requested_by,
+            was_known: row.was_known,
+            row_count: row.row_count as u64,
+            finding: row.finding,
+            received_at: row.received_at,
+            masked_at: row.masked_at,
+            rows_deleted_at: row.rows_deleted_at,
+            snapshots_clean_at: row.snapshots_clean_at,
+            verified_at: row.verified_at,
+        })
+    }
+}
+
+pub async fn get(pool: &Pool, id: i64) -> Result<Option<Erasure>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, user_number, user_id, request_id, reason, requested_by, was_known, row_count, finding, received_at,
+                masked_at, rows_deleted_at, snapshots_clean_at, verified_at
+         FROM erasures WHERE id = $1",
+        id
+    )
+    .fetch_optional(&mut *pool.acquire().await?)
+    .await?
+    .map(Erasure::try_from)
+    .transpose()
+}
+
+/// Returns up to `limit` erasures with ids below `before`, the latest first.
+///
+/// `only_open`: leaves out those that are verified.
+pub async fn list(pool: &Pool, before: i64, only_open: bool, limit: i64) -> Result<Vec<Erasure>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, user_number, user_id, request_id, reason, requested_by, was_known, row_count, finding, received_at,
+                masked_at, rows_deleted_at, snapshots_clean_at, verified_at
+         FROM erasures WHERE id < $1 AND (verified_at IS NULL OR NOT $2) ORDER BY id DESC LIMIT $3",
+        before,
+        only_open,
+        limit,
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?
+    .into_iter()
+    .map(Erasure::try_from)
+    .collect()
+}
+
+/// Returns up to `limit` erasures with ids above `after` that are not verified, ascending by id.
+pub async fn open(pool: &Pool, after: i64, limit: i64) -> Result<Vec<Erasure>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, user_number, user_id, request_id, reason, requested_by, was_known, row_count, finding, received_at,
+                masked_at, rows_deleted_at, snapshots_clean_at, verified_at
+         FROM erasures WHERE verified_at IS NULL AND id > $1 ORDER BY id LIMIT $2",
+        after,
+        limit
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?
+    .into_iter()
+    .map(Erasure::try_from)
+    .collect()
+}
+
+/// Records that every server masks the users of `erasures`. Keeps the time of those that were masked before.
+pub async fn set_masked(pool: &Pool, erasures: &[i64]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE erasures SET masked_at = clock_timestamp() WHERE id = ANY($1) AND masked_at IS NULL",
+        erasures
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await?;
+    Ok(())
+}
+
+/// Records that no stored snapshot holds the users of `erasures`, whose rows are deleted. Keeps the time of those that were
+/// clean before.
+pub async fn set_snapshots_clean(pool: &Pool, erasures: &[i64]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE erasures SET snapshots_clean_at = clock_timestamp()
+         WHERE id = ANY($1) AND rows_deleted_at IS NOT NULL AND snapshots_clean_at IS NULL",
+        erasures
+    )
+    .execute(&mut *pool.acquire().await?)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the rows of the masked `erasures` and moves what is kept to new pseudonyms, in one transaction. Passes over those
+/// whose rows are deleted already. Returns the number of erasures done.
+pub async fn delete_rows(pool: &Pool, erasures: &[i64], actor: &str) -> Result<u64, StoreError> {
+    pool.write(|mut tx| async move {
+        without_timeouts(&mut tx).await?;
+        let done = sqlx::query_scalar!(r#"SELECT erase_rows($1, $2) AS "done!""#, erasures, actor)
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(done as u64)
+    })
+    .await
+}

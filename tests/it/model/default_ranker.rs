@@ -13,6 +13,7 @@ use crate::support::answers::assert_status;
 use crate::support::databases::FEWER_USERS;
 use crate::support::postgres::{TestDatabase, execute, scratch};
 use crate::support::program::{Server, run, succeed};
+use crate::support::waiting::soon;
 
 fn import_text(database: &TestDatabase, what: &str, text: &str, args: &[&str]) {
     let folder = scratch();
@@ -290,10 +291,15 @@ async fn whoever_asks_without_a_snapshot_is_told_what_is_missing() {
     }
     drop(server);
     let server = Server::start(&database);
-    let refused = recommend(&server, "u", Basis::Unspecified).await.unwrap_err();
-    assert_status(&refused, Code::FailedPrecondition, "NO_SNAPSHOT");
     let advice = "the gate rejected snapshot 1, and `likemind snapshots show 1` says why; activate it with \
                   `likemind snapshots activate 1 --reason REASON`, or train with `likemind train --force REASON`";
+    let refused = soon(
+        "the server has looked for a snapshot",
+        async || recommend(&server, "u", Basis::Unspecified).await.unwrap_err(),
+        |refused| !refused.message().starts_with("no snapshot is active yet"),
+    )
+    .await;
+    assert_status(&refused, Code::FailedPrecondition, "NO_SNAPSHOT");
     assert!(refused.message().contains(advice), "{refused:?}");
 
     succeed(

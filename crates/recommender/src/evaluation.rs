@@ -16,6 +16,7 @@ mod random;
 mod ranking;
 mod rating;
 pub mod report;
+mod sources;
 pub mod split;
 pub mod synthetic;
 #[cfg(test)]

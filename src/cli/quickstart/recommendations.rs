@@ -13,9 +13,7 @@ const MAX_TERMS: usize = 6;
 const SAMPLE_USER: &str = "17841";
 
 pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Result<()> {
-    let recommend = json!({
-        "user_id": SAMPLE_USER, "limit": 10, "exclude_history": true, "explain": true, "basis": "BASIS_BLENDED"
-    });
+    let recommend = json!({ "user_id": SAMPLE_USER, "limit": 10, "exclude_history": true, "explain": true });
     let recommended = demo.ask("RecommendationService/Recommend", &recommend).await?;
     let items = array(&recommended["items"]);
     let first = items.first().context("nothing was recommended")?;
@@ -53,10 +51,7 @@ pub(super) async fn show(demo: &mut Demo, commands: &mut Commands) -> anyhow::Re
         ("RecommendationService/PredictRatings", &predict),
         ("RecommendationService/ListSimilarItems", &similar_to),
         ("RatingService/UpsertRatings", &rate),
-        (
-            "RecommendationService/Recommend",
-            &json!({ "user_id": "me", "basis": "BASIS_BLENDED" }),
-        ),
+        ("RecommendationService/Recommend", &json!({ "user_id": "me" })),
         ("ModelService/GetServingStatus", &json!({})),
     ] {
         commands.call(method, request);

@@ -394,7 +394,7 @@ fn view_of(snapshot: Snapshot) -> View {
 mod tests {
     use super::super::options::EvaluationOptions;
     use super::super::split::Cut;
-    use super::super::testing::{N_ITEMS, N_USERS, tastes};
+    use super::super::testing::{N_ITEMS, N_USERS, tastes, tastes_of_two_shops};
     use super::*;
     use crate::ranking::rankers::{ITEM_BASED, USER_BASED};
     use crate::snapshot::dictionary::ItemIndex;
@@ -596,6 +596,34 @@ mod tests {
                 assert!(with_leak.ndcg_at_10 <= without.ndcg_at_10, "{with_leak:?} {without:?}");
                 assert_eq!(with_leak.gini, without.gini);
             }
+        }
+    }
+
+    /// Two shops share a database, and the records of one end years before those of the other. Both are asked about, and neither
+    /// learns of what becomes popular in the earlier one after its own date.
+    #[test]
+    fn every_shop_of_a_database_is_asked_about_and_none_profits_from_later_events() {
+        let parameters = TrainingParameters::default();
+        let mut without = tastes_of_two_shops();
+        // Item 47 is popular only after the date of the earlier shop.
+        without.orders.retain(|event| event.item != ItemIndex(47));
+        without.orders.push(order(0, 47, 1));
+        let mut with_leak = without.clone();
+        let late = (0..N_USERS).map(|user| order(user, 47, 95 + user % 14));
+        with_leak.orders.extend(late);
+        let [with_leak, without] = [with_leak, without].map(|input| {
+            let held_out = HeldOutParts::new(&input, &parameters, &Cut::Latest, &EvaluationOptions::default()).unwrap();
+            let asked = held_out.test.cases.iter();
+            let (earlier, later): (Vec<u32>, Vec<u32>) =
+                asked.map(|case| case.user.0).partition(|&user| user < N_USERS);
+            assert_eq!((earlier.len(), later.len()), (N_USERS as usize, N_USERS as usize));
+            evaluated(&input, &parameters, &Cut::Latest)
+        });
+        assert_eq!(with_leak.fitted, without.fitted);
+        assert_eq!(with_leak.ranker(ItemScope::New), BLENDED, "{:?}", with_leak.choice);
+        for (with_leak, without) in with_leak.ranking.iter().zip(&without.ranking) {
+            assert!(with_leak.ndcg_at_10 <= without.ndcg_at_10, "{with_leak:?} {without:?}");
+            assert_eq!(with_leak.gini, without.gini);
         }
     }
 

@@ -1,10 +1,13 @@
 //! Splits the data into three parts: one to fit on, one for the blend weights, one for the figures.
 //!
-//! One date separates the parts of all users, because a trend that is learned from what others did later would be a leak. Ratings
+//! One date separates the parts of all users, because a trend that is learned from what others did later would be a leak. Where
+//! several sources share the data, such as shops whose records end in different years, each may have a date of its own. Ratings
 //! whose times say nothing are split user by user: in time, or at random if all are of one instant, as an import without times
 //! dates them.
 
-use chrono::{DateTime, Duration, Utc};
+mod dates;
+
+use chrono::DateTime;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -15,11 +18,13 @@ use domain::time::Timestamp;
 
 use super::error::EvaluationError;
 use super::options::EvaluationOptions;
+use dates::Dates;
 
 /// The rule by which the data is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Holds out the last `evaluation.test_weeks` weeks, for all users, so that nothing is learned from what others did later.
+    /// Holds out the last `evaluation.test_weeks` weeks, for all users, so that nothing is learned from what others did later. A
+    /// source of its own, few of whose users return in these weeks, has its own last weeks held out.
     ///
     /// Where the times of ratings say nothing about an order in time, every user's own history is cut instead, and at random
     /// where all its ratings are of one instant.
@@ -41,6 +46,8 @@ pub enum Part {
 pub struct Split {
     /// Per user.
     boundaries: Vec<Boundaries>,
+    /// Per item, the dates that its events are held out from, whoever they are by; empty if those of the users are enough.
+    item_dates: Vec<Dates>,
     /// A hash of every item's id and the seed; empty if no user is split at random.
     item_hashes: Vec<u64>,
 }
@@ -58,6 +65,11 @@ impl Split {
     /// [`Cut::Latest`]: the test part is the last `test_weeks` weeks, but at most a quarter of the time that the events span,
     /// and the validation part is as long a time before it. The span leaves out users with 5 or more ratings, all of one
     /// instant, and no orders: these ratings are split at random, a `test_share` and a `validation_share` of each user's.
+    ///
+    /// A source with at least 50 users has its own date where twice as many of its users return after that date as after the
+    /// one of all. What is held out for the source of an item is held out for all its users. Where fewer than 50 users return in
+    /// the last weeks, they count back from the last event of the fiftieth user, the latest first, if that lets twice as many
+    /// return.
     ///
     /// If nobody has ordered anything, and fewer than a tenth of the users with 5 or more events have some on both sides of the
     /// test date, every history is cut for itself, into the same shares by time. A boundary never falls between events of one
@@ -78,20 +90,23 @@ impl Split {
         options: &EvaluationOptions,
         seed: u64,
     ) -> Result<Self, EvaluationError> {
-        let (boundaries, item_hashes) = match *cut {
-            Cut::Latest => latest(input, options, seed),
-            Cut::At { at } => (vec![at_date(input, at)?; input.users.len()], Vec::new()),
-        };
-        Ok(Self {
-            boundaries,
-            item_hashes,
-        })
+        match *cut {
+            Cut::Latest => Ok(latest(input, options, seed)),
+            Cut::At { at } => Ok(Self {
+                boundaries: vec![Boundaries::InTime(at_date(input, at)?); input.users.len()],
+                item_dates: Vec::new(),
+                item_hashes: Vec::new(),
+            }),
+        }
     }
 
     /// Returns the part of an event: that `user` rated or bought `item` at an instant.
     pub fn part(&self, user: UserIndex, item: ItemIndex, at: Timestamp) -> Part {
         match self.boundaries[user.at()] {
-            Boundaries::InTime { validation, test } => part_of(at, validation, test),
+            Boundaries::InTime(of_user) => {
+                let of_item = self.item_dates.get(item.at()).map(|dates| dates.part(at));
+                of_user.part(at).max(of_item.unwrap_or(Part::Fit))
+            }
             Boundaries::AtRandom {
                 user_hash,
                 validation,
@@ -124,10 +139,7 @@ pub(super) fn events(input: &TrainingInput) -> impl Iterator<Item = (UserIndex, 
 /// The beginnings of the two held-out parts of one user. That of the test part is not before that of the validation part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Boundaries {
-    InTime {
-        validation: Timestamp,
-        test: Timestamp,
-    },
+    InTime(Dates),
     /// In the order of [`mixed`] hashes.
     AtRandom {
         user_hash: u64,
@@ -136,42 +148,40 @@ enum Boundaries {
     },
 }
 
-/// Returns the boundaries of every user, and the hashes of the items for users who are split at random.
-fn latest(input: &TrainingInput, options: &EvaluationOptions, seed: u64) -> (Vec<Boundaries>, Vec<u64>) {
+/// Splits by date, or user by user where dates say nothing.
+fn latest(input: &TrainingInput, options: &EvaluationOptions, seed: u64) -> Split {
     let timeless = timeless_users(input);
-    let mut boundaries = match latest_weeks(input, options, &timeless) {
-        Some(of_all) => vec![of_all; input.users.len()],
-        None => per_user(input, options),
+    let by_date = dates::latest(input, options.test_weeks, &timeless);
+    let (mut boundaries, item_dates) = match by_date.filter(|dates| tells_apart(input, &dates.of_users, &timeless)) {
+        Some(dates) => {
+            let of_users = dates.of_users.into_iter().map(Boundaries::InTime);
+            (of_users.collect(), dates.of_items)
+        }
+        None => (per_user(input, options), Vec::new()),
     };
     let item_hashes = split_at_random(input, options, seed, &timeless, &mut boundaries);
-    (boundaries, item_hashes)
+    Split {
+        boundaries,
+        item_dates,
+        item_hashes,
+    }
 }
 
-/// Returns the boundaries by date for all users; `None` where times do not tell past and future apart.
+/// Returns whether the dates of the users tell past and future apart: where nobody has ordered anything, some users must have
+/// rated on both sides of their date.
 ///
 /// `timeless`: the users whose events have no say, one bit per user.
-fn latest_weeks(input: &TrainingInput, options: &EvaluationOptions, timeless: &Bits) -> Option<Boundaries> {
-    let timed = || events(input).filter(|(user, _, _)| !timeless.get(user.at()));
-    let (first, last) = (timed().map(|event| event.2).min()?, timed().map(|event| event.2).max()?);
-    let length = Duration::weeks(i64::from(options.test_weeks)).min((last - first) / 4);
-    if length <= Duration::zero() {
-        return None;
-    }
-    let test = last - length;
-    let by_date = Boundaries::InTime {
-        validation: test - length,
-        test,
-    };
+fn tells_apart(input: &TrainingInput, dates: &[Dates], timeless: &Bits) -> bool {
     if !input.orders.is_empty() {
-        return Some(by_date);
+        return true;
     }
     let mut counts = vec![[0_usize; 2]; input.users.len()];
-    for (user, _, at) in timed() {
-        counts[user.at()][usize::from(at >= test)] += 1;
+    for (user, _, at) in events(input).filter(|(user, _, _)| !timeless.get(user.at())) {
+        counts[user.at()][usize::from(at >= dates[user.at()].test)] += 1;
     }
     let asked = counts.iter().filter(|[before, after]| before + after >= MIN_EVENTS);
     let around = asked.clone().filter(|[before, after]| *before > 0 && *after > 0);
-    (around.count() as f64 >= MIN_SHARE_AROUND_DATE * asked.count() as f64).then_some(by_date)
+    around.count() as f64 >= MIN_SHARE_AROUND_DATE * asked.count() as f64
 }
 
 /// Returns the users with 5 or more ratings, all of one instant, and no orders: one bit per user.
@@ -193,7 +203,7 @@ fn timeless_users(input: &TrainingInput) -> Bits {
         .collect()
 }
 
-fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, EvaluationError> {
+fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Dates, EvaluationError> {
     let times = || events(input).map(|(_, _, at)| at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else {
         return Err(EvaluationError::NoEvents);
@@ -202,7 +212,7 @@ fn at_date(input: &TrainingInput, at: Timestamp) -> Result<Boundaries, Evaluatio
         return Err(EvaluationError::CutOutsideOfData { at, first, last });
     }
     let validation = (last - at).min((at - first) / 2);
-    Ok(Boundaries::InTime {
+    Ok(Dates {
         validation: at - validation,
         test: at,
     })
@@ -286,26 +296,22 @@ fn share(share: f64, n_events: usize) -> usize {
 
 /// Returns the boundaries of one user. `times`: the times of their events, ascending.
 fn boundaries(times: &[Timestamp], options: &EvaluationOptions) -> Boundaries {
-    const NEVER: Timestamp = DateTime::<Utc>::MAX_UTC;
     let test_at = match times.len() < MIN_EVENTS {
         true => None,
         false => nearest_gap(times, times.len() - share(options.test_share, times.len())),
     };
     let Some(test_at) = test_at else {
-        return Boundaries::InTime {
-            validation: NEVER,
-            test: NEVER,
-        };
+        return Boundaries::InTime(Dates::NEVER);
     };
     let test = times[test_at];
     let validation_at = nearest_gap(
         &times[..test_at],
         test_at.saturating_sub(share(options.validation_share, times.len())),
     );
-    Boundaries::InTime {
+    Boundaries::InTime(Dates {
         validation: validation_at.map_or(test, |at| times[at]),
         test,
-    }
+    })
 }
 
 /// Returns the position nearest to `wanted` whose time differs from the one before, the later one of two.
@@ -326,7 +332,12 @@ fn nearest_gap(times: &[Timestamp], wanted: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::input::OrderEvent;
     use crate::training::testing::{at, input, order, rating};
+    use chrono::Duration;
+
+    /// The hours of a week.
+    const WEEK: u32 = 7 * 24;
 
     /// Returns how many events of user 0 at these hours are in the fit, validation and test parts.
     fn counts(split: &Split, hours: &[u32]) -> [usize; 3] {
@@ -340,6 +351,7 @@ mod tests {
     fn split_per_user(input: &TrainingInput) -> Split {
         Split {
             boundaries: per_user(input, &EvaluationOptions::default()),
+            item_dates: Vec::new(),
             item_hashes: Vec::new(),
         }
     }
@@ -354,24 +366,98 @@ mod tests {
 
     #[test]
     fn the_last_weeks_of_all_users_are_held_out() {
-        let week = 7 * 24;
         let check = |test_weeks, last_hour, validation: u32, test: u32| {
             // Nobody but user 1 has ordered anything late.
             let input = input(2, 2, &[rating(0, 0, 3.0, 0)], &[order(0, 1, 5), order(1, 1, last_hour)]);
-            let expected = Boundaries::InTime {
+            let expected = Boundaries::InTime(Dates {
                 validation: at(validation),
                 test: at(test),
-            };
+            });
             assert_eq!(latest(&input, test_weeks).boundaries, vec![expected; 2]);
         };
-        check(8, 40 * week, 24 * week, 32 * week);
-        check(2, 40 * week, 36 * week, 38 * week);
+        check(8, 40 * WEEK, 24 * WEEK, 32 * WEEK);
+        check(2, 40 * WEEK, 36 * WEEK, 38 * WEEK);
         // At most a quarter of a short history.
-        check(8, 8 * week, 4 * week, 6 * week);
+        check(8, 8 * WEEK, 4 * WEEK, 6 * WEEK);
         check(8, 100, 50, 75);
         // Everything of one instant cannot be cut.
         let input = input(1, 9, &[], &[order(0, 1, 5), order(0, 2, 5)]);
         assert_eq!(counts(&latest(&input, 8), &[5]), [1, 0, 0]);
+    }
+
+    /// Returns orders of `n` users from `first_user` on, of one item: one in week `first` and one in week `last`, at the minute of
+    /// the user.
+    fn shop(first_user: u32, n: u32, item: u32, first: u32, last: u32) -> Vec<OrderEvent> {
+        let orders = (first_user..first_user + n).flat_map(|user| {
+            let order_in = |week: u32| {
+                let ordered_at = at(week * WEEK) + Duration::minutes(i64::from(user));
+                OrderEvent {
+                    ordered_at,
+                    ..order(user, item, 0)
+                }
+            };
+            [order_in(first), order_in(last)]
+        });
+        orders.collect()
+    }
+
+    /// Returns the hour at which the test part of a user begins, rounded down.
+    fn test_hour(split: &Split, user: u32) -> u32 {
+        let Boundaries::InTime(dates) = split.boundaries[user as usize] else {
+            panic!("{split:?}")
+        };
+        ((dates.test - at(0)).num_hours()) as u32
+    }
+
+    #[test]
+    fn sources_whose_users_do_not_return_in_the_last_weeks_have_their_own() {
+        let check = |old_shop: Vec<OrderEvent>, n_old: u32, old_date: u32| {
+            let orders: Vec<_> = old_shop.into_iter().chain(shop(n_old, 60, 1, 200, 240)).collect();
+            let split = latest(&input(n_old as usize + 60, 2, &[], &orders), 8);
+            assert_eq!(test_hour(&split, n_old), 232 * WEEK + 1);
+            assert_eq!(test_hour(&split, 0), old_date, "{n_old} users");
+        };
+        check(shop(0, 50, 0, 0, 40), 50, 32 * WEEK);
+        // Too few users to learn from.
+        check(shop(0, 49, 0, 0, 40), 49, 232 * WEEK + 1);
+        // As many users return after the date of all.
+        check(shop(0, 60, 0, 0, 239), 60, 232 * WEEK + 1);
+        // More than half as many do: 31 of 60.
+        let half = [shop(0, 29, 0, 0, 40), shop(29, 31, 0, 0, 234)].concat();
+        check(half, 60, 232 * WEEK + 1);
+        // Less than half as many do: 20 of 60, of whom at least 50 return after the date of their source.
+        let few = [shop(0, 40, 0, 0, 228), shop(40, 20, 0, 0, 235)].concat();
+        check(few, 60, 227 * WEEK);
+    }
+
+    #[test]
+    fn nothing_of_a_source_is_learned_from_later_than_its_date() {
+        let orders = [shop(0, 200, 0, 0, 40), shop(200, 210, 1, 200, 240)].concat();
+        // One user of the later shop has an order of the earlier one, after its date.
+        let common = [order(200, 0, 36 * WEEK)];
+        let split = latest(&input(410, 2, &[], &[&orders[..], &common].concat()), 8);
+        let part = |user, item, week| split.part(UserIndex(user), ItemIndex(item), at(week * WEEK));
+        assert_eq!(part(200, 0, 36), Part::Test);
+        assert_eq!(part(200, 0, 30), Part::Validation);
+        assert_eq!(part(200, 1, 200), Part::Fit);
+        assert_eq!(part(0, 0, 36), Part::Test);
+        // What users of the earlier shop do in the later one is later than their own date.
+        assert_eq!(part(0, 1, 200), Part::Test);
+    }
+
+    #[test]
+    fn a_few_late_users_do_not_make_up_the_test_part() {
+        let check = |n_late, expected: u32| {
+            let orders = [shop(0, 60, 0, 0, 40), shop(60, n_late, 0, 0, 200)].concat();
+            let split = latest(&input(60 + n_late as usize, 1, &[], &orders), 8);
+            assert_eq!(test_hour(&split, 0), expected, "{n_late} late users");
+        };
+        check(0, 32 * WEEK);
+        check(1, 32 * WEEK);
+        check(30, 32 * WEEK);
+        // Ninety users return after the earlier date, and half as many after the later one.
+        check(45, 32 * WEEK);
+        check(50, 192 * WEEK + 1);
     }
 
     #[test]
@@ -473,10 +559,10 @@ mod tests {
             let found = Split::new(&input, &Cut::At { at: at(hour) }, &EvaluationOptions::default(), 1);
             let expected = match validation {
                 Some(validation) => Ok(vec![
-                    Boundaries::InTime {
+                    Boundaries::InTime(Dates {
                         validation: at(validation),
                         test: at(hour),
-                    };
+                    });
                     2
                 ]),
                 None => Err(EvaluationError::CutOutsideOfData {

@@ -1,6 +1,9 @@
 //! A shop with a history, for tests.
 
-use crate::training::input::TrainingInput;
+use chrono::Duration;
+
+use crate::snapshot::dictionary::{ItemIndex, UserIndex};
+use crate::training::input::{OrderEvent, TrainingInput};
 use crate::training::testing::{input, order};
 
 /// The number of users of [`tastes`].
@@ -25,4 +28,18 @@ pub fn tastes() -> TrainingInput {
         }
     }
     input(N_USERS as usize, N_ITEMS as usize, &[], &orders)
+}
+
+/// Returns two shops in one database, both as [`tastes`], whose records have years between them. The users and items of the later
+/// shop come after those of the earlier one.
+pub fn tastes_of_two_shops() -> TrainingInput {
+    let earlier = tastes().orders;
+    let later = earlier.iter().map(|event| OrderEvent {
+        user: UserIndex(event.user.0 + N_USERS),
+        item: ItemIndex(event.item.0 + N_ITEMS),
+        ordered_at: event.ordered_at + Duration::days(2_000),
+        ..*event
+    });
+    let orders: Vec<OrderEvent> = earlier.iter().copied().chain(later).collect();
+    input(2 * N_USERS as usize, 2 * N_ITEMS as usize, &[], &orders)
 }

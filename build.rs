@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, ReflectMessage};
 
-const PROTOS: [&str; 12] = [
+const PROTOS: [&str; 13] = [
     "likemind/v1/access.proto",
     "likemind/v1/common.proto",
     "likemind/v1/catalog.proto",
@@ -27,6 +27,7 @@ const PROTOS: [&str; 12] = [
     "likemind/v1/privacy.proto",
     "likemind/v1/demand.proto",
     "likemind/v1/inventory.proto",
+    "likemind/v1/import.proto",
 ];
 
 /// The messages that the server's handlers take and return encoded (`src/grpc/encoded_rpc.rs`).

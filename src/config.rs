@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::admission::options::AccessOptions;
-use crate::app::import::UndoOptions;
+use crate::app::import::settings::ImportSettings;
 use crate::app::privacy::PrivacySection;
 use crate::app::train::TrainerOptions;
 use crate::grpc::options::ServerOptions;
@@ -44,7 +44,7 @@ pub struct Config {
     pub evaluation: EvaluationOptions,
     pub gate: GateOptions,
     pub bias: BiasOptions,
-    pub import: UndoOptions,
+    pub import: ImportSettings,
     pub privacy: PrivacySection,
     pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,
@@ -112,6 +112,7 @@ impl Config {
         self.gate.validate()?;
         self.bias.validate()?;
         self.validate_group_ratio()?;
+        self.import.validate()?;
         self.coupons.validate()?;
         self.telemetry.validate()
     }

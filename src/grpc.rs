@@ -14,6 +14,7 @@ pub mod encoded_rpc;
 mod grpc_web;
 pub mod health;
 pub mod http;
+mod import;
 mod inventory;
 mod layers;
 mod message_size;

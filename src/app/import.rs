@@ -7,12 +7,14 @@
 pub mod columns;
 mod conclusion;
 pub mod findings;
+mod heartbeat;
 mod kinds;
 pub mod numbers;
 mod order_lines;
 mod reader;
-mod rejects;
+pub mod rejects;
 mod run;
+pub mod settings;
 pub mod times;
 mod writer;
 
@@ -24,11 +26,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
+use crate::store::imports::LineCounts;
 use crate::store::postgres::pool::Pool;
 use domain::rating::RatingScale;
 use tabular::cells::{CellRules, RuleError};
 use tabular::input::Input;
 use tabular::open::ReadOptions;
+use tabular::option_names::OptionNames;
 
 use self::columns::{ColumnError, ColumnMap};
 use self::findings::Contents;
@@ -38,8 +42,9 @@ use self::kinds::{
     Purchases, Ratings, RecordKind, Redemptions, Suppressions,
 };
 use self::numbers::NumberFormat;
-use self::rejects::Reject;
+use self::rejects::{Reject, RejectsTo};
 use self::run::run;
+use self::settings::ImportSettings;
 use self::times::TimeFormats;
 
 /// The kind of record that a file holds, one on each line.
@@ -69,6 +74,28 @@ pub enum ImportKind {
 }
 
 impl ImportKind {
+    pub const ALL: [Self; 14] = [
+        Self::Ratings,
+        Self::Purchases,
+        Self::Items,
+        Self::Merchants,
+        Self::Campaigns,
+        Self::Coupons,
+        Self::CouponItems,
+        Self::Assignments,
+        Self::Redemptions,
+        Self::Attributes,
+        Self::Consents,
+        Self::Suppressions,
+        Self::Inventory,
+        Self::Policies,
+    ];
+
+    /// Returns the kind with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// Returns the name of the kind, as the command has it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -120,8 +147,7 @@ pub struct ImportOptions {
     pub column_map: ColumnMap,
     pub times: TimeFormats,
     pub scale: RatingScale,
-    /// The file of rejected lines. `None`: rejected lines are only counted.
-    pub rejects: Option<PathBuf>,
+    pub rejects: RejectsTo,
     /// The import stops at the line with which more lines than this are rejected.
     pub max_rejects: Option<u64>,
     /// The import fails when more than this share of the lines is rejected, from 0 to 1. If that is so for the first
@@ -137,6 +163,8 @@ pub struct ImportOptions {
     pub dry_run: bool,
     /// Days for which imports can be undone. Copies that are kept for undoing older imports are dropped.
     pub undo_days: u32,
+    /// Names who imports, in the audit.
+    pub actor: String,
 }
 
 impl ImportOptions {
@@ -149,14 +177,15 @@ impl ImportOptions {
             column_map: ColumnMap::default(),
             times: TimeFormats::default(),
             scale: RatingScale::default(),
-            rejects: None,
+            rejects: RejectsTo::Nowhere,
             max_rejects: None,
             max_reject_share: 0.1,
             connections: 4,
             transaction_lines: 10_000,
             patience: Duration::from_secs(60),
             dry_run: false,
-            undo_days: UndoOptions::default().undo_days,
+            undo_days: ImportSettings::default().undo_days,
+            actor: "an import".to_owned(),
         }
     }
 
@@ -176,20 +205,6 @@ impl ImportOptions {
 
 /// How many lines are read before the first is stored, so that a file that does not fit stores nothing.
 pub const JUDGED_LINES: u64 = 10_000;
-
-/// How long imports can be undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct UndoOptions {
-    /// Days after which the copies of what an import has overwritten are dropped.
-    pub undo_days: u32,
-}
-
-impl Default for UndoOptions {
-    fn default() -> Self {
-        Self { undo_days: 30 }
-    }
-}
 
 /// The counts of an import, where `read = stored + merged + rejected`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -222,6 +237,9 @@ pub struct ImportSummary {
     pub warnings: Vec<String>,
     /// The file of rejected lines, if one was written.
     pub rejects_file: Option<PathBuf>,
+    /// The first rejected lines, if they were to be kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_rejects: Vec<Reject>,
     /// The last line of the file that was read.
     pub last_line: u64,
     /// Whether the import was interrupted before the end of the file.
@@ -234,6 +252,15 @@ impl ImportSummary {
         match self.seconds > 0.0 {
             true => self.read as f64 / self.seconds,
             false => 0.0,
+        }
+    }
+
+    fn lines(&self) -> LineCounts {
+        LineCounts {
+            read: self.read,
+            stored: self.stored,
+            merged: self.merged,
+            rejected: self.rejected,
         }
     }
 
@@ -322,26 +349,38 @@ pub enum RejectCause {
     #[error("none of the {filtered} lines meets the conditions, so nothing was stored")]
     NoneLeft { filtered: u64 },
     #[error(
-        "{rejected} of the first {read} lines were rejected, and {max_share} of the lines may be (--max-reject-share); \
-         nothing was stored"
+        "{rejected} of the first {read} lines were rejected, and {max_share} of the lines may be ({}); nothing was stored",
+        .names.name(MAX_SHARE)
     )]
-    ShareAtFirst { rejected: u64, read: u64, max_share: f64 },
+    ShareAtFirst {
+        rejected: u64,
+        read: u64,
+        max_share: f64,
+        names: OptionNames,
+    },
     #[error(
-        "{rejected} of {read} lines were rejected, and {max_share} of the lines may be (--max-reject-share); the other lines \
-         are stored{}", undo(*.import_id)
+        "{rejected} of {read} lines were rejected, and {max_share} of the lines may be ({}); the other lines are stored{}",
+        .names.name(MAX_SHARE), undo(*.import_id, *.names)
     )]
     Share {
         rejected: u64,
         read: u64,
         max_share: f64,
         import_id: Option<i64>,
+        names: OptionNames,
     },
     #[error("the import stopped at line {line}, because more than {max} lines were rejected; {}", stored(*.is_stored))]
     TooMany { max: u64, line: u64, is_stored: bool },
 }
 
-fn undo(import_id: Option<i64>) -> String {
-    import_id.map_or_else(String::new, |id| format!("; likemind import undo {id} takes them back"))
+/// The option for the greatest share of rejected lines.
+const MAX_SHARE: &str = "--max-reject-share";
+
+fn undo(import_id: Option<i64>, names: OptionNames) -> String {
+    import_id.map_or_else(String::new, |id| match names {
+        OptionNames::Arguments => format!("; likemind import undo {id} takes them back"),
+        OptionNames::Fields => format!("; UndoImport takes import {id} back"),
+    })
 }
 
 fn stored(is_stored: bool) -> &'static str {

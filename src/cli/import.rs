@@ -72,6 +72,7 @@ async fn import_file(args: ImportArgs, pool: &Pool, config: &Config) -> anyhow::
     let json = args.json;
     let options = ImportOptions {
         undo_days: config.import.undo_days,
+        actor: process::actor(),
         ..args.options(config.rating)?
     };
     let result = import_with_progress(pool, input, &options, &process::shutdown_requested()).await;

@@ -86,6 +86,7 @@ pub(super) async fn serve(
         scale: config.rating,
         sensitive: config.privacy.sensitive(),
         bias: config.bias.clone(),
+        import: config.import,
         policy: Policy::new(config.privacy.consent(), &config.coupons),
         access,
     };

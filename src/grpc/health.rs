@@ -14,6 +14,7 @@ use super::campaign::CampaignHandler;
 use super::catalog::CatalogHandler;
 use super::coupon::CouponHandler;
 use super::demand::DemandHandler;
+use super::import::ImportHandler;
 use super::inventory::InventoryHandler;
 use super::model::ModelHandler;
 use super::privacy::PrivacyHandler;
@@ -21,6 +22,7 @@ use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::demand_service_server::DemandServiceServer;
+use super::proto::v1::import_service_server::ImportServiceServer;
 use super::proto::v1::inventory_service_server::InventoryServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
@@ -38,7 +40,8 @@ const WITH_SNAPSHOT: [&str; 3] = [
     DemandServiceServer::<DemandHandler>::NAME,
 ];
 /// The services whose calls need the database.
-const WITH_DATABASE: [&str; 7] = [
+const WITH_DATABASE: [&str; 8] = [
+    ImportServiceServer::<ImportHandler>::NAME,
     InventoryServiceServer::<InventoryHandler>::NAME,
     CatalogServiceServer::<CatalogHandler>::NAME,
     RatingServiceServer::<RatingHandler>::NAME,

@@ -14,8 +14,10 @@ use tonic::codec::CompressionEncoding;
 use tower::{Layer, Service};
 
 use crate::admission::Access;
+use crate::admission::concurrency_limit::ConcurrencyLimit;
 use crate::admission::rpc::Rpc;
 use crate::app::eligibility::EligibilityService;
+use crate::app::import::settings::ImportSettings;
 use crate::app::sensitive_attributes::SensitiveAttributes;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
@@ -34,6 +36,7 @@ use super::demand::DemandHandler;
 use super::grpc_web::{Origins, Web};
 use super::health;
 use super::http::Http;
+use super::import::ImportHandler;
 use super::inventory::InventoryHandler;
 use super::layers::Layers;
 use super::message_size::MAX_ANSWER_BYTES;
@@ -45,6 +48,7 @@ use super::proto::v1::campaign_service_server::CampaignServiceServer;
 use super::proto::v1::catalog_service_server::CatalogServiceServer;
 use super::proto::v1::coupon_service_server::CouponServiceServer;
 use super::proto::v1::demand_service_server::DemandServiceServer;
+use super::proto::v1::import_service_server::ImportServiceServer;
 use super::proto::v1::inventory_service_server::InventoryServiceServer;
 use super::proto::v1::model_service_server::ModelServiceServer;
 use super::proto::v1::privacy_service_server::PrivacyServiceServer;
@@ -138,6 +142,7 @@ pub struct Services {
     pub policy: Policy,
     pub sensitive: SensitiveAttributes,
     pub bias: BiasOptions,
+    pub import: ImportSettings,
     pub access: Access,
 }
 
@@ -173,7 +178,7 @@ pub async fn serve(
     health::begin(&reporter, &services.live).await;
     let health = tokio::spawn(health::report(reporter, services.live.clone(), shutdown.clone()));
     let layers = Layers::new(services.access.clone(), options, Handle::current());
-    let routes = add_services(Routes::builder(), services, options).add(health_service);
+    let routes = add_services(Routes::builder(), services, options, &shutdown).add(health_service);
     let routes = add_reflection(routes)?.build();
     let http = Http::new(options.http());
     let (tls, watching) = match listener.tls {
@@ -209,7 +214,12 @@ pub async fn serve(
     result
 }
 
-fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptions) -> RoutesBuilder {
+fn add_services(
+    routes: RoutesBuilder,
+    services: Services,
+    options: &ServerOptions,
+    shutdown: &CancellationToken,
+) -> RoutesBuilder {
     let Services {
         pool,
         live,
@@ -217,6 +227,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         policy,
         sensitive,
         bias,
+        import,
         access: _,
     } = services;
     let limit = options.max_message_bytes;
@@ -259,6 +270,14 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
         pool: pool.clone(),
         live: live.clone(),
     };
+    let import = ImportHandler {
+        pool: pool.clone(),
+        live: live.clone(),
+        scale,
+        settings: import,
+        slots: ConcurrencyLimit::new(import.max_uploads),
+        shutdown: shutdown.clone(),
+    };
     let model = ModelHandler {
         pool: pool.clone(),
         live: live.clone(),
@@ -274,6 +293,7 @@ fn add_services(routes: RoutesBuilder, services: Services, options: &ServerOptio
     let routes = add!(routes, PrivacyServiceServer, privacy, limit);
     let routes = add!(routes, DemandServiceServer, demand, limit);
     let routes = add!(routes, InventoryServiceServer, inventory, limit);
+    let routes = add!(routes, ImportServiceServer, import, limit);
     add!(routes, ModelServiceServer, model, limit)
 }
 

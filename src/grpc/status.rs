@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::Response;
+use tokio::task::JoinError;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -14,12 +15,15 @@ use crate::app::activation::ActivationError;
 use crate::app::audience::AudienceError;
 use crate::app::campaign_bias::CampaignBiasError;
 use crate::app::eligibility::EligibilityError;
+use crate::app::import::columns::ColumnError;
+use crate::app::import::{ImportError, StopCause};
 use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
 use crate::app::targets::TargetsError;
 use crate::live::ServingStatus;
 use crate::store::coupons::campaigns::DefineError;
 use crate::store::error::StoreError;
+use crate::store::imports::UndoError;
 use crate::store::redemptions::requests::Done;
 use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::snapshots::TransitionError;
@@ -72,10 +76,13 @@ impl Violations {
 /// 8 KiB.
 const MAX_VIOLATION_BYTES: usize = 4_096;
 
+/// Most characters of the message about one wrong field, which may quote names of the request.
+const MAX_MESSAGE_CHARS: usize = 1_000;
+
 /// Returns INVALID_ARGUMENT naming every wrong field, or the first ones if there are very many.
 pub fn invalid_argument(fields: Vec<InvalidField>) -> Status {
     let message = match fields.as_slice() {
-        [only] => only.to_string(),
+        [only] => only.to_string().chars().take(MAX_MESSAGE_CHARS).collect(),
         all => format!(
             "{} fields are invalid, the first one is {}",
             all.len(),
@@ -440,6 +447,110 @@ impl From<CampaignBiasError> for Status {
                 Status::internal("the users cannot be compared")
             }
             CampaignBiasError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The server imports as many uploads as it does at a time.
+pub fn too_many_imports() -> Status {
+    let message = "the server imports as many files as it does at a time (import.max_uploads); try again";
+    let retry_after = Some(Duration::from_secs(5));
+    with_reason(Code::ResourceExhausted, "TOO_MANY_IMPORTS", message, retry_after)
+}
+
+pub fn upload_too_large(max_bytes: u64) -> Status {
+    let message = format!("a file of more than {max_bytes} bytes cannot be uploaded (import.max_upload_bytes)");
+    with_reason(Code::InvalidArgument, "UPLOAD_TOO_LARGE", message, None)
+}
+
+pub fn upload_stalled(timeout: Duration) -> Status {
+    let message = format!("the next message did not come within {timeout:?} (import.upload_timeout_ms)");
+    with_reason(Code::DeadlineExceeded, "UPLOAD_STALLED", message, None)
+}
+
+/// The server stops, or somebody has undone the import while it was running.
+pub fn import_interrupted(import_id: Option<i64>, last_line: u64) -> Status {
+    let what = match import_id {
+        Some(id) => format!("import {id} was ended after line {last_line}; the lines up to there are stored"),
+        None => "the import was ended before anything was stored".to_owned(),
+    };
+    let message = format!("{what}; import the whole file again");
+    let retry_after = Some(Duration::from_secs(1));
+    with_reason(Code::Unavailable, "IMPORT_INTERRUPTED", message, retry_after)
+}
+
+/// A task that a handler waits for has panicked, or the process is ending.
+pub fn background_task_failed(error: &JoinError) -> Status {
+    tracing::error!(%error, "a task of a call failed");
+    internal()
+}
+
+impl From<ImportError> for Status {
+    fn from(error: ImportError) -> Self {
+        let message = error.to_string();
+        match error {
+            ImportError::Unreadable { source, .. } if source.raw_os_error().is_none() => {
+                let message = format!("cannot be read: {source}");
+                invalid_argument(vec![InvalidField::new("bytes", "UNREADABLE_FILE", message)])
+            }
+            ImportError::Unsuitable { .. } => {
+                invalid_argument(vec![InvalidField::new("bytes", "UNSUITABLE_FILE", message)])
+            }
+            ImportError::Columns(error) => invalid_argument(vec![of_column(error)]),
+            ImportError::Rules(error) => {
+                invalid_argument(vec![InvalidField::new(error.option, "UNKNOWN_COLUMN", error.problem)])
+            }
+            ImportError::Rejected { .. } => with_reason(Code::FailedPrecondition, "TOO_MANY_REJECTS", message, None),
+            ImportError::Stopped {
+                cause: StopCause::Store(error),
+                ..
+            } => {
+                let status = Self::from(error);
+                let message = format!("{message}: {}", status.message());
+                Self::with_details(status.code(), message, status.details().to_vec().into())
+            }
+            error @ (ImportError::Unreadable { .. }
+            | ImportError::Rejects { .. }
+            | ImportError::Stopped {
+                cause: StopCause::Read(_) | StopCause::Rejects(_) | StopCause::Panicked,
+                ..
+            }) => {
+                tracing::error!(error = %chain(&error), "an uploaded file could not be imported");
+                internal()
+            }
+        }
+    }
+}
+
+/// Returns the option that does not fit the columns of a file.
+fn of_column(error: ColumnError) -> InvalidField {
+    const MAP: &str = "options.map";
+    let message = error.to_string();
+    let (field, reason) = match error {
+        ColumnError::UnknownField { .. } => (MAP, "UNKNOWN_FIELD"),
+        ColumnError::GivenTwice { .. } => (MAP, "FIELD_GIVEN_TWICE"),
+        ColumnError::UnknownColumn { .. } => (MAP, "UNKNOWN_COLUMN"),
+        ColumnError::AmbiguousColumn { .. } => (MAP, "AMBIGUOUS_COLUMN"),
+        ColumnError::InvalidTemplate { .. } => (MAP, "INVALID_TEMPLATE"),
+        ColumnError::Missing { .. } => (MAP, "FIELD_MISSING"),
+        ColumnError::Exclusive { .. } => (MAP, "EXCLUSIVE_FIELDS"),
+        ColumnError::InvalidConstant(error) => ("options.set", error.reason),
+        ColumnError::UnknownUnmapped { .. } => ("options.unmap", "UNKNOWN_COLUMN"),
+    };
+    InvalidField::new(field, reason, message)
+}
+
+impl From<UndoError> for Status {
+    fn from(error: UndoError) -> Self {
+        let message = error.to_string();
+        let failed = |reason| with_reason(Code::FailedPrecondition, reason, message.clone(), None);
+        match error {
+            UndoError::Unknown(_) => not_found("IMPORT_NOT_FOUND", message),
+            UndoError::Running(_) => failed("IMPORT_RUNNING"),
+            UndoError::UndoneBefore(_) => failed("IMPORT_UNDONE"),
+            UndoError::TooOld(_) => failed("IMPORT_TOO_OLD"),
+            UndoError::Overwritten { .. } => failed("IMPORT_OVERWRITTEN"),
+            UndoError::Store(error) => error.into(),
         }
     }
 }

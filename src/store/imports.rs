@@ -5,6 +5,7 @@
 
 use domain::time::Timestamp;
 
+use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
@@ -12,8 +13,9 @@ use crate::store::postgres::pool::{Connection, Pool};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImportState {
-    /// It is running, or was killed.
     Running,
+    /// It has not reported for [`ABANDONED_AFTER_S`]: its process was killed, or cannot reach the database.
+    Abandoned,
     Done,
     /// It ended early with an error.
     Stopped,
@@ -27,6 +29,7 @@ impl ImportState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Abandoned => "abandoned",
             Self::Done => "done",
             Self::Stopped => "stopped",
             Self::Interrupted => "interrupted",
@@ -38,6 +41,7 @@ impl ImportState {
     fn parse(text: &str) -> Result<Self, StoreError> {
         let all = [
             Self::Running,
+            Self::Abandoned,
             Self::Done,
             Self::Stopped,
             Self::Interrupted,
@@ -48,6 +52,9 @@ impl ImportState {
         found.ok_or_else(|| StoreError::corrupt("imports", format!("unknown state {text:?}")))
     }
 }
+
+/// Seconds after which an import that has not reported counts as abandoned.
+const ABANDONED_AFTER_S: f64 = 30.0;
 
 /// The numbers of lines of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -92,6 +99,8 @@ pub struct Undone {
 pub enum UndoError {
     #[error("there is no import {0}")]
     Unknown(i64),
+    #[error("import {0} is running: stop it first; if it was killed, this is noticed within 30 seconds")]
+    Running(i64),
     #[error("import {0} is undone already")]
     UndoneBefore(i64),
     #[error("import {0} is too old to be undone (import.undo_days)")]
@@ -102,25 +111,28 @@ pub enum UndoError {
     Store(#[from] StoreError),
 }
 
-/// Records the beginning of an import, and returns its id.
-pub async fn begin(pool: &Pool, kind: &str, source: &str) -> Result<i64, StoreError> {
+/// Records the beginning of an import, also in the audit, and returns its id.
+pub async fn begin(pool: &Pool, kind: &str, source: &str, actor: &str) -> Result<i64, StoreError> {
+    let mut tx = pool.begin().await?;
     let id = sqlx::query_scalar!(
-        "INSERT INTO imports (kind, source, state) VALUES ($1, $2, 'running') RETURNING id",
+        "INSERT INTO imports (kind, source, state, alive_at) VALUES ($1, $2, 'running', clock_timestamp()) RETURNING id",
         kind,
         source,
     )
-    .fetch_one(&mut *pool.acquire().await?)
+    .fetch_one(&mut *tx)
     .await?;
+    let note = format!("{kind} from {source}");
+    record(&mut tx, actor, Action::ImportStarted, id, &note, 0).await?;
+    tx.commit().await?;
     Ok(id)
 }
 
-/// Records how an import has ended.
-pub async fn end(pool: &Pool, id: i64, state: ImportState, lines: LineCounts) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE imports SET state = $2, read = $3, stored = $4, merged = $5, rejected = $6, ended_at = clock_timestamp()
-         WHERE id = $1",
+/// Records that an import is running, and its counts so far. Returns whether it still counts as running.
+pub async fn report(pool: &Pool, id: i64, lines: LineCounts) -> Result<bool, StoreError> {
+    let reported = sqlx::query!(
+        "UPDATE imports SET alive_at = clock_timestamp(), read = $2, stored = $3, merged = $4, rejected = $5
+         WHERE id = $1 AND state = 'running'",
         id,
-        state.as_str(),
         lines.read as i64,
         lines.stored as i64,
         lines.merged as i64,
@@ -128,15 +140,63 @@ pub async fn end(pool: &Pool, id: i64, state: ImportState, lines: LineCounts) ->
     )
     .execute(&mut *pool.acquire().await?)
     .await?;
-    Ok(())
+    Ok(reported.rows_affected() > 0)
 }
 
-/// Removes the record of an import that has stored nothing.
-pub async fn discard(pool: &Pool, id: i64) -> Result<(), StoreError> {
+/// Records how an import has ended, also in the audit.
+pub async fn end(pool: &Pool, id: i64, state: ImportState, lines: LineCounts, actor: &str) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!(
+        "UPDATE imports SET state = $2, read = $3, stored = $4, merged = $5, rejected = $6, ended_at = clock_timestamp()
+         WHERE id = $1 AND state = 'running'",
+        id,
+        state.as_str(),
+        lines.read as i64,
+        lines.stored as i64,
+        lines.merged as i64,
+        lines.rejected as i64,
+    )
+    .execute(&mut *tx)
+    .await?;
+    record(
+        &mut tx,
+        actor,
+        Action::ImportEnded,
+        id,
+        state.as_str(),
+        lines.stored as i64,
+    )
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+/// Removes the record of an import that has stored nothing. The audit keeps it.
+pub async fn discard(pool: &Pool, id: i64, actor: &str) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await?;
     sqlx::query!("DELETE FROM imports WHERE id = $1", id)
-        .execute(&mut *pool.acquire().await?)
+        .execute(&mut *tx)
         .await?;
-    Ok(())
+    record(&mut tx, actor, Action::ImportEnded, id, "nothing was stored", 0).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn record(
+    connection: &mut Connection,
+    actor: &str,
+    action: Action,
+    id: i64,
+    note: &str,
+    row_count: i64,
+) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        actor,
+        action,
+        subject: &id.to_string(),
+        note,
+        row_count,
+        snapshot_version: None,
+    };
+    audit::record(connection, entry).await
 }
 
 struct Row {
@@ -182,10 +242,13 @@ impl TryFrom<Row> for ImportRecord {
 pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<ImportRecord>, StoreError> {
     sqlx::query_as!(
         Row,
-        "SELECT id, kind, source, state, read, stored, merged, rejected, started_at, ended_at, undone_at, is_undoable
-         FROM imports WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        r#"SELECT id, kind, source, read, stored, merged, rejected, started_at, ended_at, undone_at, is_undoable,
+                  CASE WHEN state = 'running' AND COALESCE(alive_at, started_at) < clock_timestamp() - make_interval(secs => $3)
+                       THEN 'abandoned' ELSE state END AS "state!"
+           FROM imports WHERE id < $1 ORDER BY id DESC LIMIT $2"#,
         before,
         limit,
+        ABANDONED_AFTER_S,
     )
     .fetch_all(&mut *pool.acquire().await?)
     .await?
@@ -197,9 +260,12 @@ pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<ImportReco
 pub async fn get(pool: &Pool, id: i64) -> Result<Option<ImportRecord>, StoreError> {
     sqlx::query_as!(
         Row,
-        "SELECT id, kind, source, state, read, stored, merged, rejected, started_at, ended_at, undone_at, is_undoable
-         FROM imports WHERE id = $1",
+        r#"SELECT id, kind, source, read, stored, merged, rejected, started_at, ended_at, undone_at, is_undoable,
+                  CASE WHEN state = 'running' AND COALESCE(alive_at, started_at) < clock_timestamp() - make_interval(secs => $2)
+                       THEN 'abandoned' ELSE state END AS "state!"
+           FROM imports WHERE id = $1"#,
         id,
+        ABANDONED_AFTER_S,
     )
     .fetch_optional(&mut *pool.acquire().await?)
     .await?
@@ -208,14 +274,24 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<ImportRecord>, StoreErro
 }
 
 /// Undoes an import in one transaction: removes the rows that it wrote last, gives those back that it has overwritten, and
-/// rolls its redemptions back. Rows that have been written since stay.
-pub async fn undo(pool: &Pool, id: i64) -> Result<Undone, UndoError> {
+/// rolls its redemptions back. Rows that have been written since stay. `actor` stands in the audit.
+pub async fn undo(pool: &Pool, id: i64, actor: &str) -> Result<Undone, UndoError> {
     let mut tx = pool.begin_unlimited().await?;
-    let import = sqlx::query!("SELECT state, is_undoable FROM imports WHERE id = $1 FOR UPDATE", id)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?
-        .ok_or(UndoError::Unknown(id))?;
+    let import = sqlx::query!(
+        r#"SELECT state, is_undoable,
+                  state = 'running' AND COALESCE(alive_at, started_at) >= clock_timestamp() - make_interval(secs => $2)
+                  AS "is_running!"
+           FROM imports WHERE id = $1 FOR UPDATE"#,
+        id,
+        ABANDONED_AFTER_S
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(StoreError::from)?
+    .ok_or(UndoError::Unknown(id))?;
+    if import.is_running {
+        return Err(UndoError::Running(id));
+    }
     if import.state == ImportState::Undone.as_str() {
         return Err(UndoError::UndoneBefore(id));
     }
@@ -240,6 +316,8 @@ pub async fn undo(pool: &Pool, id: i64) -> Result<Undone, UndoError> {
     .execute(&mut *tx)
     .await
     .map_err(StoreError::from)?;
+    let rows = undone.restored + undone.removed + undone.rolled_back;
+    record(&mut tx, actor, Action::ImportUndone, id, "", rows).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Undone {
         restored: undone.restored as u64,

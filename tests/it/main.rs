@@ -100,6 +100,7 @@ mod import {
     mod recipes;
     mod samples;
     mod undo;
+    mod uploads;
 }
 
 /// Configuration, start, stop, limits, logs, metrics, and outages.

@@ -1,6 +1,7 @@
 //! Rules that change cells before they are read, and filters that leave records out.
 
 use crate::header::{self, Found, trimmed};
+use crate::option_names::OptionNames;
 use crate::record::Record;
 
 /// The rules for the columns of one file, by the names of the columns. For each cell they apply in the order of the fields.
@@ -119,16 +120,25 @@ fn unquoted(text: &str) -> String {
     text.to_owned()
 }
 
+/// A rule that does not fit the file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RuleError {
-    #[error("{option}: the file has no column {column:?}; its columns are {}", .header.join(", "))]
-    UnknownColumn {
-        option: &'static str,
-        column: String,
-        header: Vec<String>,
-    },
-    #[error("{option}: the file has several columns {column:?}")]
-    AmbiguousColumn { option: &'static str, column: String },
+#[error("{option}: {problem}")]
+pub struct RuleError {
+    /// The option that the rule comes from.
+    pub option: String,
+    pub problem: String,
+}
+
+/// Lists the names of columns, the first of them if there are very many.
+fn listed(header: &[String]) -> String {
+    const MAX_SHOWN: usize = 50;
+    const MAX_CHARS: usize = 60;
+    let shown = |name: &String| name.chars().take(MAX_CHARS).collect::<String>();
+    let mut names: Vec<String> = header.iter().take(MAX_SHOWN).map(shown).collect();
+    if header.len() > MAX_SHOWN {
+        names.push(format!("and {} more", header.len() - MAX_SHOWN));
+    }
+    names.join(", ")
 }
 
 /// Applies [`CellRules`] to the records of one file.
@@ -157,22 +167,23 @@ struct ColumnRules {
 impl CellChanger {
     /// Returns `None` if there is no rule.
     ///
+    /// `names`: how errors name the options that the rules come from.
+    ///
     /// # Errors
     /// [`RuleError`] names the option and the column that the file has not.
-    pub fn new(rules: &CellRules, header: &[String]) -> Result<Option<Self>, RuleError> {
+    pub fn new(rules: &CellRules, header: &[String], names: OptionNames) -> Result<Option<Self>, RuleError> {
         if *rules == CellRules::default() {
             return Ok(None);
         }
-        let find = |option, column: &String| match header::find(header, column) {
+        let find = |option: &str, column: &String| match header::find(header, column) {
             Found::One(index) => Ok(index),
-            Found::Several => Err(RuleError::AmbiguousColumn {
-                option,
-                column: column.clone(),
+            Found::Several => Err(RuleError {
+                option: names.name(option),
+                problem: format!("the file has several columns {column:?}"),
             }),
-            Found::None => Err(RuleError::UnknownColumn {
-                option,
-                column: column.clone(),
-                header: header.to_vec(),
+            Found::None => Err(RuleError {
+                option: names.name(option),
+                problem: format!("the file has no column {column:?}; its columns are {}", listed(header)),
             }),
         };
         let mut columns = vec![ColumnRules::default(); header.len()];
@@ -294,7 +305,9 @@ mod tests {
 
     fn check(rules: &CellRules, rows: &[(&[&str], Option<&[&str]>)]) {
         let header = [text("a"), text("B c")];
-        let mut changer = CellChanger::new(rules, &header).unwrap().unwrap();
+        let mut changer = CellChanger::new(rules, &header, OptionNames::Arguments)
+            .unwrap()
+            .unwrap();
         for (cells, want) in rows {
             let mut row = RowBuffer::default();
             cells.iter().for_each(|cell| row.push(cell));
@@ -408,10 +421,13 @@ mod tests {
             negated: vec![text("price")],
             ..CellRules::default()
         };
-        let error = CellChanger::new(&rules, &[text("a"), text("b")]).unwrap_err();
+        let new = |names| CellChanger::new(&rules, &[text("a"), text("b")], names);
+        let error = new(OptionNames::Arguments).unwrap_err();
         assert_eq!(
             error.to_string(),
             "--negate: the file has no column \"price\"; its columns are a, b"
         );
+        let error = new(OptionNames::Fields).unwrap_err();
+        assert!(error.to_string().starts_with("options.negate: "), "{error}");
     }
 }

@@ -33,6 +33,47 @@ pub enum Delimiter {
     Whitespace,
 }
 
+impl Delimiter {
+    /// Parses a delimiter. The words `tab` and `whitespace` stand for a tab and for any number of spaces and tabs.
+    ///
+    /// # Errors
+    /// Says how the text must be.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "tab" | "\\t" => Ok(Self::Byte(b'\t')),
+            "whitespace" => Ok(Self::Whitespace),
+            "" => Err("must not be empty".to_owned()),
+            text if text.contains(['"', '\n', '\r']) => Err("must not have a quote or a line end".to_owned()),
+            text => Ok(match text.as_bytes() {
+                [byte] => Self::Byte(*byte),
+                _ => Self::Text(text.to_owned()),
+            }),
+        }
+    }
+}
+
+/// Parses the character that encloses fields; `none` stands for no such character.
+///
+/// # Errors
+/// Says how the text must be.
+pub fn quote(text: &str) -> Result<Option<u8>, String> {
+    match text {
+        "none" => Ok(None),
+        text => one_character(text).map(Some),
+    }
+}
+
+/// Parses a quote or an escape character.
+///
+/// # Errors
+/// Says how the text must be.
+pub fn one_character(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii_graphic() => Ok(*byte),
+        _ => Err("must be one visible ASCII character".to_owned()),
+    }
+}
+
 impl Dialect {
     /// Returns the delimiter if `csv-core` knows the dialect.
     fn simple_delimiter(&self) -> Option<u8> {

@@ -11,6 +11,7 @@ pub mod header;
 pub mod input;
 mod json_lines;
 pub mod open;
+pub mod option_names;
 mod parquet_rows;
 pub mod record;
 mod spool;

@@ -10,6 +10,7 @@ use crate::encoding::{self, Transcoder};
 use crate::header::{looks_like_data, trimmed};
 use crate::input::{Decompressed, Input};
 use crate::json_lines::JsonLines;
+use crate::option_names::OptionNames;
 use crate::parquet_rows::ParquetRows;
 use crate::record::{Record, Rows};
 use crate::spool::seekable;
@@ -37,8 +38,15 @@ pub struct ReadOptions {
     /// Whether the first record of a CSV file or workbook has the names of the columns. Without them the columns are called
     /// 1, 2, 3 and so on.
     pub has_header: bool,
+    /// How many lines of a CSV file or rows of a workbook come before the names of the columns or the first record. Empty ones
+    /// do not count.
+    pub skip_lines: u32,
     /// The sheet of a workbook. `None`: its first.
     pub sheet: Option<String>,
+    /// Most bytes of a Parquet file or workbook that has to be written to a temporary file first. `None`: no limit.
+    pub max_spooled_bytes: Option<u64>,
+    /// How messages name these options.
+    pub names: OptionNames,
 }
 
 impl Default for ReadOptions {
@@ -48,7 +56,10 @@ impl Default for ReadOptions {
             encoding: None,
             dialect: Dialect::default(),
             has_header: true,
+            skip_lines: 0,
             sheet: None,
+            max_spooled_bytes: None,
+            names: OptionNames::default(),
         }
     }
 }
@@ -70,9 +81,9 @@ pub enum OpenError {
     #[error("cannot be read")]
     Read(#[from] io::Error),
     #[error("is {what}, which cannot be imported; {remedy}")]
-    Format { what: &'static str, remedy: &'static str },
-    #[error("is not text in UTF-8; it looks like {guess}: add --encoding {guess}")]
-    Encoding { guess: &'static str },
+    Format { what: &'static str, remedy: String },
+    #[error("is not text in UTF-8; it looks like {guess}: add {}", .names.with("--encoding", .guess))]
+    Encoding { guess: &'static str, names: OptionNames },
     #[error(
         "cannot be read in the encoding {name:?}, which is not known; known are utf-8, utf-16le, latin1, windows-1251, shift_jis and the others of the WHATWG standard"
     )]
@@ -94,8 +105,13 @@ pub fn open(input: Input, options: &ReadOptions) -> Result<Source, OpenError> {
     let opened = input.decompressed()?;
     let format = match options.format {
         Some(format) => format,
-        None => format_of(&opened.head)?,
+        None => format_of(&opened.head, options.names)?,
     };
+    if options.skip_lines > 0 && !matches!(format, Format::Csv | Format::Workbook) {
+        let option = options.names.name("--skip-lines");
+        let message = format!("has no lines before its columns, but {option} is given");
+        return Err(OpenError::Content(message));
+    }
     match format {
         Format::Csv => open_csv(opened, options),
         Format::JsonLines => {
@@ -104,13 +120,14 @@ pub fn open(input: Input, options: &ReadOptions) -> Result<Source, OpenError> {
             Ok(named(format, header, Box::new(rows), bytes_read))
         }
         Format::Parquet => {
-            let file = seekable(opened.file, opened.reader)?;
+            let file = seekable(opened.file, opened.reader, options.max_spooled_bytes)?;
             let (rows, header) = ParquetRows::open(file, opened.consumed.clone())?;
             Ok(named(format, header, Box::new(rows), opened.consumed))
         }
         Format::Workbook => {
-            let file = seekable(opened.file, opened.reader)?;
+            let file = seekable(opened.file, opened.reader, options.max_spooled_bytes)?;
             let mut rows = WorkbookRows::open(file, options.sheet.clone())?;
+            rows.skip(options.skip_lines)?;
             let header = match options.has_header {
                 true => rows.header()?,
                 false => numbered(rows.n_columns()),
@@ -146,9 +163,15 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
         dialect.delimiter = Delimiter::Byte(byte);
     }
     let head = opened.head.clone();
-    let mut records = Records::new(utf8(opened, options)?, dialect);
-    if separator.is_some() {
-        records.skip_line()?;
+    let has_old_line_ends = has_old_line_ends(&opened.head);
+    let mut text = utf8(opened, options)?;
+    if has_old_line_ends {
+        text = Box::new(NewLineEnds(text));
+    }
+    let mut records = Records::new(text, dialect);
+    let mut left = u64::from(separator.is_some()) + u64::from(options.skip_lines);
+    while left > 0 && records.skip_line()? {
+        left -= 1;
     }
     if !options.has_header {
         let width = match records.peek_width()? {
@@ -164,7 +187,7 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
     let header = match records.next()? {
         None => return Err(OpenError::Empty),
         Some(Err(malformed)) => return Err(OpenError::Header(malformed.message)),
-        Some(Ok(record)) => column_names(&record, &head)?,
+        Some(Ok(record)) => column_names(&record, &head, options.names)?,
     };
     Ok(Source {
         header_looks_like_data: looks_like_data(&header),
@@ -172,14 +195,36 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
     })
 }
 
-fn column_names(header: &Record<'_>, head: &[u8]) -> Result<Vec<String>, OpenError> {
+fn column_names(header: &Record<'_>, head: &[u8], names: OptionNames) -> Result<Vec<String>, OpenError> {
     let name = |index| match std::str::from_utf8(header.field(index)) {
         Ok(name) => Ok(name.to_owned()),
         Err(_) => Err(OpenError::Encoding {
             guess: encoding::guess(head).unwrap_or("windows-1252"),
+            names,
         }),
     };
     (0..header.width()).map(name).collect()
+}
+
+/// Whether lines end with a carriage return alone, as old programs wrote them on the Macintosh.
+fn has_old_line_ends(head: &[u8]) -> bool {
+    let at = head.iter().position(|&byte| byte == b'\r');
+    at.is_some_and(|at| at + 1 < head.len()) && !head.contains(&b'\n')
+}
+
+/// Turns carriage returns into line feeds.
+struct NewLineEnds<R>(R);
+
+impl<R: Read> Read for NewLineEnds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        for byte in &mut buffer[..count] {
+            if *byte == b'\r' {
+                *byte = b'\n';
+            }
+        }
+        Ok(count)
+    }
 }
 
 /// Returns the delimiter that a first line such as `sep=;` names. Excel writes and reads such lines.
@@ -200,7 +245,10 @@ fn utf8(opened: Decompressed, options: &ReadOptions) -> Result<Box<dyn Read + Se
         (Some(name), None) => encoding::named(name).ok_or_else(|| OpenError::UnknownEncoding { name: name.clone() })?,
         (None, None) => match encoding::guess(&opened.head) {
             // In other encodings some lines may be readable; a line that is not is rejected for itself.
-            Some(guess) if guess.starts_with("UTF-16") => return Err(OpenError::Encoding { guess }),
+            Some(guess) if guess.starts_with("UTF-16") => {
+                let names = options.names;
+                return Err(OpenError::Encoding { guess, names });
+            }
             _ => return Ok(opened.reader),
         },
     };
@@ -210,27 +258,31 @@ fn utf8(opened: Decompressed, options: &ReadOptions) -> Result<Box<dyn Read + Se
     }
 }
 
-fn format_of(head: &[u8]) -> Result<Format, OpenError> {
-    let unreadable = |what, remedy| Err(OpenError::Format { what, remedy });
+fn format_of(head: &[u8], names: OptionNames) -> Result<Format, OpenError> {
+    // Only a command reads what another one writes.
+    let unreadable = |what, remedy: &str, command: &str| {
+        let remedy = match names {
+            OptionNames::Arguments if !command.is_empty() => {
+                format!("{remedy}: {command} FILE | likemind import KIND -")
+            }
+            OptionNames::Arguments | OptionNames::Fields => remedy.to_owned(),
+        };
+        Err(OpenError::Format { what, remedy })
+    };
     match head {
         [b'P', b'A', b'R', b'1', ..] => return Ok(Format::Parquet),
         [b'P', b'K', 3, 4, ..] => return Ok(Format::Workbook),
         [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
-            return unreadable(
-                "compressed with bzip2",
-                "decompress it: bzcat FILE | likemind import KIND -",
-            );
+            return unreadable("compressed with bzip2", "decompress it", "bzcat");
         }
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            return unreadable(
-                "compressed with xz",
-                "decompress it: xzcat FILE | likemind import KIND -",
-            );
+            return unreadable("compressed with xz", "decompress it", "xzcat");
         }
         [0xd0, 0xcf, 0x11, 0xe0, ..] => {
             return unreadable(
                 "an Excel workbook of the old kind, or one with a password",
                 "save it as .xlsx without a password",
+                "",
             );
         }
         _ => {}
@@ -238,10 +290,9 @@ fn format_of(head: &[u8]) -> Result<Format, OpenError> {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match text {
         [b'{', ..] => Ok(Format::JsonLines),
-        [b'[', rest @ ..] if rest.trim_ascii_start().starts_with(b"{") => unreadable(
-            "one JSON array",
-            "write one object on each line: jq -c '.[]' FILE | likemind import KIND -",
-        ),
+        [b'[', rest @ ..] if rest.trim_ascii_start().starts_with(b"{") => {
+            unreadable("one JSON array", "write one object on each line", "jq -c '.[]'")
+        }
         _ => Ok(Format::Csv),
     }
 }

@@ -70,6 +70,15 @@ impl WorkbookRows {
         Ok(rows)
     }
 
+    /// Skips rows at the beginning.
+    pub fn skip(&mut self, count: u32) -> Result<(), OpenError> {
+        for _ in 0..count {
+            self.first = self.receive()?;
+            self.width = self.first.as_ref().ok_or(OpenError::Empty)?.1.len();
+        }
+        Ok(())
+    }
+
     /// Takes the first row as the names of the columns.
     pub fn header(&mut self) -> Result<Vec<String>, OpenError> {
         self.first.take().map(|(_, names)| names).ok_or(OpenError::Empty)

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::error::InvalidField;
 use tabular::encoding;
 use tabular::header::{self, Found, trimmed};
+use tabular::option_names::OptionNames;
 use tabular::record::Record;
 
 /// Says where each field comes from; the field stands first in a pair. A field that is not named here is read from the
@@ -28,50 +30,76 @@ pub enum ColumnError {
     UnknownField { field: String, known: Vec<&'static str> },
     #[error("{field} is mapped or set twice")]
     GivenTwice { field: &'static str },
-    #[error("{field}: the file has no column {column:?}; its columns are {}", quoted(.header))]
+    #[error("{field}: the file has no column {column:?}; its columns are {header}")]
     UnknownColumn {
         field: &'static str,
         column: String,
-        header: Vec<String>,
+        header: Header,
     },
     #[error("{field}: the file has two columns {column:?}")]
     AmbiguousColumn { field: &'static str, column: String },
     #[error("{field}: the template {template:?} has a brace without its partner; double a brace that is plain text")]
     InvalidTemplate { field: &'static str, template: String },
     #[error(
-        "{} is missing: map it to a column or set it to a constant; the file's columns are {}",
-        .fields.join(" or "), quoted(.header)
+        "{} is missing: map it to a column or set it to a constant; the file's columns are {header}",
+        .fields.join(" or ")
     )]
     Missing {
         /// One of these is required.
         fields: Vec<&'static str>,
-        header: Vec<String>,
+        header: Header,
     },
     #[error("only one of {} can be used: map the one to read", .fields.join(", "))]
     Exclusive { fields: Vec<&'static str> },
     #[error("the constant for {} is not valid: {}", .0.field, .0.message)]
     InvalidConstant(InvalidField),
-    #[error("{column:?} cannot be unmapped: it is neither a field nor one of the file's columns, which are {}", quoted(.header))]
-    UnknownUnmapped { column: String, header: Vec<String> },
+    #[error("{column:?} cannot be unmapped: it is neither a field nor one of the file's columns, which are {header}")]
+    UnknownUnmapped { column: String, header: Header },
 }
 
-fn quoted(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+/// The names of a file's columns, as errors list them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    names: Vec<String>,
+    options: OptionNames,
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&quoted(&self.names, self.options))
+    }
+}
+
+fn quoted(names: &[String], options: OptionNames) -> String {
+    const MAX_SHOWN: usize = 50;
+    const MAX_CHARS: usize = 60;
+    let shown = |name: &String| format!("{:?}", name.chars().take(MAX_CHARS).collect::<String>());
+    let mut quoted: Vec<String> = names.iter().take(MAX_SHOWN).map(shown).collect();
+    if names.len() > MAX_SHOWN {
+        quoted.push(format!("and {} more", names.len() - MAX_SHOWN));
+    }
     let is_numbered = names.iter().zip(1..).all(|(name, number)| *name == number.to_string());
     let hint = match names {
-        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter right?)",
-        _ if !is_numbered && header::looks_like_data(names) => {
-            " (they look like data: if the file has no header, say --no-header and name the columns by number)"
-        }
-        _ => "",
+        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter right?)".to_owned(),
+        [_] => format!(
+            " (if the names of the columns stand further down, say how many lines come before them, with {})",
+            options.name("--skip-lines")
+        ),
+        _ if !is_numbered && header::looks_like_data(names) => format!(
+            " (they look like data: if the file has no header, say {} and name the columns by number)",
+            options.name("--no-header")
+        ),
+        _ => String::new(),
     };
-    quoted.join(", ") + hint
+    quoted.join(", ") + &hint
 }
 
 /// Knows, for one header, where the text of every field comes from.
 #[derive(Debug)]
 pub(super) struct Columns {
     header: Vec<String>,
+    /// How errors name the options of the import.
+    options: OptionNames,
     sources: BTreeMap<&'static str, Source>,
     /// The fields that the map names; others are only found in the header.
     named: Vec<&'static str>,
@@ -95,11 +123,19 @@ enum Part {
 }
 
 impl Columns {
+    /// `options`: how errors name the options of the import.
+    ///
     /// # Errors
     /// [`ColumnError`] names the field.
-    pub fn new(header: Vec<String>, fields: &[&'static str], map: &ColumnMap) -> Result<Self, ColumnError> {
+    pub fn new(
+        header: Vec<String>,
+        fields: &[&'static str],
+        map: &ColumnMap,
+        options: OptionNames,
+    ) -> Result<Self, ColumnError> {
         let mut columns = Self {
             header,
+            options,
             sources: BTreeMap::new(),
             named: Vec::new(),
             required: Vec::new(),
@@ -124,7 +160,7 @@ impl Columns {
         for (name, simplified) in map.unmapped.iter().zip(&unmapped) {
             let known = fields.iter().copied().chain(columns.header.iter().map(String::as_str));
             if known.into_iter().all(|known| header::simplified(known) != *simplified) {
-                let (column, header) = (name.clone(), columns.header.clone());
+                let (column, header) = (name.clone(), columns.shown_header());
                 return Err(ColumnError::UnknownUnmapped { column, header });
             }
         }
@@ -138,6 +174,13 @@ impl Columns {
             }
         }
         Ok(columns)
+    }
+
+    fn shown_header(&self) -> Header {
+        Header {
+            names: self.header.clone(),
+            options: self.options,
+        }
     }
 
     /// Returns the optional fields that are read only because a column has their name, with that column.
@@ -207,7 +250,7 @@ impl Columns {
             Found::None => Err(ColumnError::UnknownColumn {
                 field,
                 column: column.to_owned(),
-                header: self.header.clone(),
+                header: self.shown_header(),
             }),
         }
     }
@@ -230,7 +273,12 @@ impl Columns {
             true => Some(self.float_ids.entry(name).or_default().clone()),
             false => None,
         };
-        Ok(Some(Field { name, value, float_ids }))
+        Ok(Some(Field {
+            name,
+            value,
+            float_ids,
+            options: self.options,
+        }))
     }
 
     /// # Errors
@@ -267,7 +315,7 @@ impl Columns {
     pub fn missing(&self, fields: &[&'static str]) -> ColumnError {
         ColumnError::Missing {
             fields: fields.to_vec(),
-            header: self.header.clone(),
+            header: self.shown_header(),
         }
     }
 }
@@ -278,6 +326,7 @@ pub(super) struct Field<T> {
     value: Value<T>,
     /// Counts ids that end in `.0`.
     float_ids: Option<Arc<AtomicU64>>,
+    options: OptionNames,
 }
 
 enum Value<T> {
@@ -296,7 +345,7 @@ impl<T: Clone> Field<T> {
         match &self.value {
             Value::Constant(value) => Ok(Some(value.clone())),
             Value::Cell { source, read } => {
-                let text = source.text(self.name, record)?;
+                let text = source.text((self.name, self.options), record)?;
                 if text.is_empty() {
                     return Ok(None);
                 }
@@ -323,7 +372,7 @@ pub(super) fn missing(field: &str) -> InvalidField {
 }
 
 impl Source {
-    fn text<'a>(&'a self, field: &str, record: &Record<'a>) -> Result<Cow<'a, str>, InvalidField> {
+    fn text<'a>(&'a self, field: (&str, OptionNames), record: &Record<'a>) -> Result<Cow<'a, str>, InvalidField> {
         match self {
             Self::Constant(text) => Ok(Cow::Borrowed(text)),
             Self::Column(index) => cell(field, record, *index).map(Cow::Borrowed),
@@ -350,7 +399,8 @@ impl Source {
     }
 }
 
-fn cell<'a>(field: &str, record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
+/// `field`: its name, and how errors name the options of the import.
+fn cell<'a>((field, options): (&str, OptionNames), record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
     let bytes = record.field(index);
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(trimmed(text)),
@@ -359,7 +409,8 @@ fn cell<'a>(field: &str, record: &Record<'a>, index: usize) -> Result<&'a str, I
             let guess = encoding::guess(bytes).unwrap_or("windows-1252");
             let message = format!(
                 "must be UTF-8, but byte {byte} of the field is not; if the file is in another encoding, say so, for \
-                 example --encoding {guess}"
+                 example {}",
+                options.with("--encoding", guess)
             );
             Err(InvalidField::new(field, "INVALID_UTF8", message))
         }
@@ -390,7 +441,12 @@ mod tests {
             constants: pairs(set),
             unmapped: Vec::new(),
         };
-        Columns::new(header.split(',').map(str::to_owned).collect(), &FIELDS, &map)
+        Columns::new(
+            header.split(',').map(str::to_owned).collect(),
+            &FIELDS,
+            &map,
+            OptionNames::Arguments,
+        )
     }
 
     /// Accepts every text but `bad`.
@@ -448,7 +504,12 @@ mod tests {
                 unmapped: vec![unmapped.to_owned()],
                 ..ColumnMap::default()
             };
-            Columns::new(vec!["user_id".to_owned(), "Title".to_owned()], &FIELDS, &map)
+            Columns::new(
+                vec!["user_id".to_owned(), "Title".to_owned()],
+                &FIELDS,
+                &map,
+                OptionNames::Arguments,
+            )
         };
         let taken = |unmapped| new(unmapped).unwrap().taken_by_name().into_keys().collect::<Vec<_>>();
         assert_eq!(taken("title"), ["user_id"]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::Datelike;
+use tabular::option_names::OptionNames;
 
 use super::findings::{Contents, Findings};
 use super::times::TimeFormats;
@@ -25,6 +26,8 @@ pub(super) struct FileNotes {
     pub float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,
     pub taken_by_name: BTreeMap<&'static str, String>,
     pub header_looks_like_data: bool,
+    /// How sentences name the options of the import.
+    pub names: OptionNames,
 }
 
 impl FileNotes {
@@ -33,9 +36,11 @@ impl FileNotes {
         let contents = findings.contents();
         let mut warnings = notes;
         if self.header_looks_like_data {
-            let message = "The first line was read as the names of the columns, but looks like data: if the file has no \
-                           header, import it with --no-header and name the columns by number.";
-            warnings.push(message.to_owned());
+            warnings.push(format!(
+                "The first line was read as the names of the columns, but looks like data: if the file has no header, import \
+                 it with {} and name the columns by number.",
+                self.names.name("--no-header")
+            ));
         }
         for (field, count) in &self.float_ids {
             let count = count.load(Ordering::Relaxed);
@@ -46,7 +51,7 @@ impl FileNotes {
                 ));
             }
         }
-        warnings.extend(self.times.doubts());
+        warnings.extend(self.times.doubts(self.names));
         if let Some((first, last)) = contents.times
             && first.year() == 1970
             && last.year() == 1970

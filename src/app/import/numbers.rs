@@ -1,9 +1,12 @@
 //! Reads numbers as files write them: with a decimal point or comma, thousands separators and currency signs.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
+use domain::money::Currency;
+use tabular::option_names::OptionNames;
 
 /// How the numbers of a file are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub struct NumberFormat {
     pub decimal: Option<DecimalSign>,
     /// Whether an amount with more decimals than its currency has is rounded, halves away from zero, instead of rejected.
     pub rounds: bool,
+    /// How messages name these options.
+    pub names: OptionNames,
 }
 
 /// The sign before the decimals.
@@ -19,6 +24,20 @@ pub struct NumberFormat {
 pub enum DecimalSign {
     Point,
     Comma,
+}
+
+impl DecimalSign {
+    /// Parses `,` or `.`, or their names.
+    ///
+    /// # Errors
+    /// Says how the text must be.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "," | "comma" => Ok(Self::Comma),
+            "." | "point" => Ok(Self::Point),
+            _ => Err("must be , or .".to_owned()),
+        }
+    }
 }
 
 impl NumberFormat {
@@ -33,6 +52,25 @@ impl NumberFormat {
         let plain = self.plain(text);
         let number = plain.as_deref().and_then(|plain| Decimal::parse(field, plain).ok());
         number.ok_or_else(|| self.invalid(field, text))
+    }
+
+    /// Reads an amount of money, which may name its currency: `US $9.99`, `9,99 zł`, `EUR 9.99`. Returns the number, and the
+    /// currency where the name belongs to one alone.
+    ///
+    /// # Errors
+    /// `INVALID_NUMBER`, naming `field`.
+    pub fn amount(&self, field: &str, text: &str) -> Result<(Decimal, Option<Currency>), InvalidField> {
+        if self.decimal != Some(DecimalSign::Comma)
+            && let Ok(number) = Decimal::parse(field, text)
+        {
+            return Ok((number, None));
+        }
+        let invalid = || self.invalid(field, text);
+        let (unnamed, name) = without_currency_name(text).ok_or_else(invalid)?;
+        let currency = if text.contains('€') { Some("EUR") } else { name };
+        let currency = currency.and_then(|code| Currency::new(code).ok());
+        let number = self.decimal(field, &unnamed).map_err(|_| invalid())?;
+        Ok((number, currency))
     }
 
     /// Reads a number in binary floating point.
@@ -51,9 +89,14 @@ impl NumberFormat {
 
     fn invalid(&self, field: &str, text: &str) -> InvalidField {
         let hint = match (self.decimal, text.contains(',')) {
-            (None | Some(DecimalSign::Point), true) => "; if its comma stands before the decimals, say --decimal ,",
-            (Some(DecimalSign::Comma), _) if text.contains('.') => "; its point does not stand between thousands",
-            _ => "",
+            (None | Some(DecimalSign::Point), true) => {
+                let option = self.names.with("--decimal", ',');
+                format!("; if its comma stands before the decimals, say {option}")
+            }
+            (Some(DecimalSign::Comma), _) if text.contains('.') => {
+                "; its point does not stand between thousands".to_owned()
+            }
+            _ => String::new(),
         };
         let message = format!("must be a number, for example 12.50, is {text:?}{hint}");
         InvalidField::new(field, "INVALID_NUMBER", message)
@@ -83,7 +126,33 @@ impl NumberFormat {
     }
 }
 
-/// Removes a sign and a currency sign at either end. Returns whether the number is negative, and the rest.
+/// Removes the name of a currency that is written in letters. Returns the rest, and the name if it is the code of a currency.
+/// Other letters may change the number, as those of `12K`, so the text is then no amount.
+fn without_currency_name(text: &str) -> Option<(Cow<'_, str>, Option<&str>)> {
+    /// Before a dollar sign: they tell whose dollar it is.
+    const BEFORE_DOLLAR: [&str; 11] = ["US", "A", "AU", "C", "CA", "NZ", "HK", "S", "NT", "MX", "R"];
+    const NAMES: [&str; 16] = [
+        "zł", "zl", "kr", "Kč", "Ft", "Rs", "R", "lei", "лв", "руб", "р", "Fr", "SFr", "RM", "Rp", "TL",
+    ];
+    let Some(start) = text.find(char::is_alphabetic) else {
+        return Some((Cow::Borrowed(text), None));
+    };
+    let length = text[start..].find(|c: char| !c.is_alphabetic());
+    let end = length.map_or(text.len(), |length| start + length);
+    let (name, after) = (&text[start..end], &text[end..]);
+    let is_code = name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase());
+    let is_dollar = BEFORE_DOLLAR.contains(&name) && after.trim_start().starts_with('$');
+    if !(is_code || is_dollar || NAMES.contains(&name)) || after.contains(char::is_alphabetic) {
+        return None;
+    }
+    // The point of an abbreviation.
+    let after = after.strip_prefix('.').unwrap_or(after);
+    let rest = Cow::Owned(format!("{}{after}", &text[..start]));
+    Some((rest, is_code.then_some(name)))
+}
+
+/// Removes a sign and a currency sign at either end. A number in parentheses is negative. Returns whether the number is
+/// negative, and the rest.
 fn without_signs(text: &str) -> Option<(bool, &str)> {
     let is_blank = |c: char| c.is_whitespace();
     let (mut rest, mut sign, mut has_currency) = (text.trim_matches(is_blank), None, false);
@@ -97,10 +166,24 @@ fn without_signs(text: &str) -> Option<(bool, &str)> {
         }
         rest = rest[first.len_utf8()..].trim_start_matches(is_blank);
     }
+    let in_parentheses = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+    if let Some(inner) = in_parentheses {
+        let is_plain = sign.is_none() && !inner.contains(['+', '(']);
+        return match without_signs(inner)? {
+            (false, rest) if is_plain => Some((true, rest)),
+            _ => None,
+        };
+    }
     if let Some(amount) = rest.strip_suffix(is_currency_sign)
         && !has_currency
     {
         rest = amount.trim_end_matches(is_blank);
+    }
+    // Some programs write the minus behind the number.
+    if let Some(amount) = rest.strip_suffix(['-', '\u{2212}'])
+        && sign.is_none()
+    {
+        (rest, sign) = (amount.trim_end_matches(is_blank), Some(true));
     }
     (!rest.is_empty()).then_some((sign.unwrap_or(false), rest))
 }
@@ -174,6 +257,10 @@ mod tests {
             ("€9.99", 9_990),
             ("9.99 €", 9_990),
             ("-£1,299.00", -1_299_000),
+            ("($4.50)", -4_500),
+            ("$(4.50)", -4_500),
+            ("4.50-", -4_500),
+            ("4.50- €", -4_500),
             ("$-5", -5_000),
             ("\u{2212}5", -5_000),
             ("1,299.00", 1_299_000),
@@ -214,6 +301,10 @@ mod tests {
             "",
             "5 EUR x",
             "--5",
+            "(-5)",
+            "((5))",
+            "-5-",
+            "5)",
             "$5$",
             "1,",
         ] {
@@ -226,6 +317,33 @@ mod tests {
         let error = NumberFormat::default().decimal("price", "9,99").unwrap_err();
         assert_eq!((error.field.as_str(), error.reason), ("price", "INVALID_NUMBER"));
         assert!(error.message.contains("--decimal ,"), "{}", error.message);
+    }
+
+    #[test]
+    fn amounts_may_name_their_currency() {
+        let check = |decimal, text: &str, want: Option<(i64, Option<&str>)>| {
+            let format = NumberFormat {
+                decimal,
+                ..NumberFormat::default()
+            };
+            let got = format.amount("price", text).ok();
+            let got = got.map(|(number, currency)| (number.scaled(2).unwrap(), currency));
+            let want = want.map(|(cents, code)| (cents, code.map(|code| Currency::new(code).unwrap())));
+            assert_eq!(got, want, "{text}");
+        };
+        check(DEFAULT, "9.98", Some((998, None)));
+        check(DEFAULT, "US $1,025.00", Some((102_500, None)));
+        check(DEFAULT, "-R$5.00", Some((-500, None)));
+        check(DEFAULT, "Rs.100", Some((10_000, None)));
+        check(DEFAULT, "(USD 4.50)", Some((-450, Some("USD"))));
+        check(DEFAULT, "€4.50", Some((450, Some("EUR"))));
+        check(COMMA, "9,98 zł", Some((998, None)));
+        check(COMMA, "PLN 9,98", Some((998, Some("PLN"))));
+        check(COMMA, "kr. 1.299,00", Some((129_900, None)));
+        check(COMMA, "9,98 kr.", Some((998, None)));
+        for text in ["12K", "5 Mio", "12 kg", "US 5", "5 USD x", "EUR", "12 %", "USD 5 EUR"] {
+            check(DEFAULT, text, None);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::columns::Columns;
 use super::conclusion::{Conclusion, FileNotes};
 use super::findings::Findings;
 use super::kinds::{RecordKind, Rules};
+use super::numbers::NumberFormat;
 use super::rejects::Reject;
 use super::times::TimeFormats;
 use super::{ImportError, ImportOptions, JUDGED_LINES};
@@ -144,15 +145,18 @@ fn open<K: RecordKind>(
         rows,
         bytes_read,
     } = source;
-    let changer = CellChanger::new(&options.cells, &header).map_err(ImportError::Rules)?;
+    let changer = CellChanger::new(&options.cells, &header, options.read.names).map_err(ImportError::Rules)?;
     let times = Arc::new(times(&options.times, format));
     let rules = Rules {
         scale: options.scale,
         times: times.clone(),
-        numbers: options.numbers,
+        numbers: NumberFormat {
+            names: options.read.names,
+            ..options.numbers
+        },
         now: Utc::now(),
     };
-    let mut columns = Columns::new(header, K::FIELDS, &options.column_map)?;
+    let mut columns = Columns::new(header, K::FIELDS, &options.column_map, options.read.names)?;
     let kind = K::new(&mut columns, &rules)?;
     Ok(OpenFile {
         rows,
@@ -165,6 +169,7 @@ fn open<K: RecordKind>(
             float_ids: columns.float_ids(),
             taken_by_name: columns.taken_by_name(),
             header_looks_like_data,
+            names: options.read.names,
         },
         conclusion,
     })

@@ -1,4 +1,4 @@
-//! Writes the rejected lines to a file of their own.
+//! Keeps the rejected lines: in a file of their own, or the first of them for the answer.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind};
@@ -7,9 +7,21 @@ use std::path::{Path, PathBuf};
 
 const HEADER: [&str; 5] = ["line", "field", "reason", "message", "record"];
 
-/// A line that was rejected.
+/// Where rejected lines go. They are counted in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reject {
+pub enum RejectsTo {
+    Nowhere,
+    File(PathBuf),
+    /// The first ones go into the summary, with records of no more than so many characters.
+    Summary {
+        max_lines: usize,
+        max_record_chars: usize,
+    },
+}
+
+/// A line that was rejected.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Reject {
     /// The line on which its record begins, from 1.
     pub line: u64,
     /// The bad field; empty when the line is not a record at all.
@@ -18,6 +30,67 @@ pub(super) struct Reject {
     pub message: String,
     /// The record as it stands in the file, with invalid UTF-8 replaced.
     pub record: String,
+}
+
+/// The rejected lines of a running import.
+pub(super) enum Rejects {
+    Dropped,
+    File(Box<RejectsFile>),
+    Kept {
+        lines: Vec<Reject>,
+        max_lines: usize,
+        max_record_chars: usize,
+    },
+}
+
+impl Rejects {
+    /// # Errors
+    /// Those of [`RejectsFile::new`], with the path.
+    pub fn new(to: &RejectsTo) -> Result<Self, (PathBuf, io::Error)> {
+        Ok(match to {
+            RejectsTo::Nowhere => Self::Dropped,
+            RejectsTo::File(path) => {
+                let file = RejectsFile::new(path).map_err(|error| (path.clone(), error))?;
+                Self::File(Box::new(file))
+            }
+            &RejectsTo::Summary {
+                max_lines,
+                max_record_chars,
+            } => Self::Kept {
+                lines: Vec::new(),
+                max_lines,
+                max_record_chars,
+            },
+        })
+    }
+
+    pub fn write(&mut self, rejects: &[Reject]) -> io::Result<()> {
+        match self {
+            Self::Dropped => Ok(()),
+            Self::File(file) => file.write(rejects),
+            Self::Kept {
+                lines,
+                max_lines,
+                max_record_chars,
+            } => {
+                let room = *max_lines - lines.len();
+                lines.extend(rejects.iter().take(room).map(|reject| Reject {
+                    record: reject.record.chars().take(*max_record_chars).collect(),
+                    ..reject.clone()
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the path of the file if one was written, and the lines that were kept.
+    pub fn finish(self) -> (Option<PathBuf>, Vec<Reject>) {
+        match self {
+            Self::Dropped => (None, Vec::new()),
+            Self::File(file) => (file.written(), Vec::new()),
+            Self::Kept { lines, .. } => (None, lines),
+        }
+    }
 }
 
 /// A CSV file that is created with the first rejected line.

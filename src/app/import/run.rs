@@ -10,16 +10,17 @@ use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
-use crate::store::imports::{self, ImportState, LineCounts};
+use crate::store::imports::{self, ImportState};
 use crate::store::postgres::pool::Pool;
 use chrono::Utc;
 use domain::error::InvalidField;
 use tabular::input::Input;
 
 use super::conclusion::Conclusion;
+use super::heartbeat::Heartbeat;
 use super::kinds::{RecordKind, Written};
 use super::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
-use super::rejects::{Reject, RejectsFile};
+use super::rejects::{Reject, Rejects};
 use super::writer::{Patience, Pending, Writer};
 use super::{ImportError, ImportOptions, ImportSummary, JUDGED_LINES, Progress, RejectCause, StopCause};
 
@@ -40,14 +41,9 @@ pub(super) async fn run<K: RecordKind>(
             ..ImportSummary::default()
         });
     }
-    let rejects = options.rejects.as_deref().map(|path| {
-        RejectsFile::new(path).map_err(|source| ImportError::Rejects {
-            path: path.to_owned(),
-            source,
-        })
-    });
-    let rejects = rejects.transpose()?;
-    let (pool, import_id) = match begin(pool, &name, K::IS_MARKED, options, interrupt).await {
+    let rejects = Rejects::new(&options.rejects).map_err(|(path, source)| ImportError::Rejects { path, source })?;
+    let interrupt = &interrupt.child_token();
+    let (import_pool, import_id) = match begin(pool, &name, K::IS_MARKED, options, interrupt).await {
         Ok(begun) => begun,
         Err(error) => {
             let cause = StopCause::Store(error);
@@ -55,11 +51,13 @@ pub(super) async fn run<K: RecordKind>(
             return Err(ImportError::Stopped { cause, summary });
         }
     };
+    let heartbeat = import_id.map(|id| Heartbeat::start(pool.clone(), id, interrupt.clone()));
     let mut run = Run {
         options,
         interrupt,
         batches,
-        writer: Writer::<K>::new(&pool, options, interrupt),
+        heartbeat,
+        writer: Writer::<K>::new(&import_pool, options, interrupt),
         pending: VecDeque::new(),
         last: None,
         held: VecDeque::new(),
@@ -77,9 +75,9 @@ pub(super) async fn run<K: RecordKind>(
         Err(cause) => Err(cause),
     };
     let result = run.finish(end);
-    let result = record_end(&pool, import_id, result).await;
+    let result = record_end(pool, import_id, &options.actor, result).await;
     if import_id.is_some() {
-        pool.close().await;
+        import_pool.close().await;
     }
     result
 }
@@ -95,9 +93,9 @@ async fn begin(
     if options.dry_run {
         return Ok((pool.clone(), None));
     }
-    let kind = options.kind.as_str();
+    let (kind, actor) = (options.kind.as_str(), &*options.actor);
     let patience = Patience::new(options, interrupt);
-    let Some(id) = patience.wait(|| imports::begin(pool, kind, source)).await? else {
+    let Some(id) = patience.wait(|| imports::begin(pool, kind, source, actor)).await? else {
         return Ok((pool.clone(), None));
     };
     let before = Utc::now() - chrono::Duration::days(options.undo_days.into());
@@ -112,6 +110,7 @@ async fn begin(
 async fn record_end(
     pool: &Pool,
     import_id: Option<i64>,
+    actor: &str,
     mut result: Result<ImportSummary, ImportError>,
 ) -> Result<ImportSummary, ImportError> {
     let Some(id) = import_id else { return result };
@@ -122,18 +121,13 @@ async fn record_end(
         Err(ImportError::Stopped { summary, .. }) => (ImportState::Stopped, &mut **summary),
         Err(_) => return result,
     };
-    let lines = LineCounts {
-        read: summary.read,
-        stored: summary.stored,
-        merged: summary.merged,
-        rejected: summary.rejected,
-    };
+    let lines = summary.lines();
     let recorded = match state == ImportState::Rejected && summary.stored + summary.merged == 0 {
         true => {
             summary.import_id = None;
-            imports::discard(pool, id).await
+            imports::discard(pool, id, actor).await
         }
-        false => imports::end(pool, id, state, lines).await,
+        false => imports::end(pool, id, state, lines, actor).await,
     };
     if let Err(error) = recorded {
         tracing::warn!(%error, import_id = id, "the end of the import could not be recorded");
@@ -190,7 +184,8 @@ struct Run<'a, K: RecordKind> {
     pending: VecDeque<(Pending, Batch<K::Value>)>,
     /// Why no further batch is handed over.
     last: Option<Result<End, Failure>>,
-    rejects: Option<RejectsFile>,
+    rejects: Rejects,
+    heartbeat: Option<Heartbeat>,
     summary: ImportSummary,
     conclusion: Arc<Mutex<Conclusion>>,
     started: Instant,
@@ -238,6 +233,7 @@ impl<K: RecordKind> Run<'_, K> {
                 rejected,
                 read,
                 max_share,
+                names: self.options.read.names,
             },
             _ => return Ok(()),
         };
@@ -252,9 +248,7 @@ impl<K: RecordKind> Run<'_, K> {
             self.summary
                 .add(0, &Written::default(), &batch.rejects, batch.last_line);
             self.summary.filtered += batch.filtered;
-            if let Some(rejects) = &mut self.rejects {
-                rejects.write(&batch.rejects).map_err(StopCause::Rejects)?;
-            }
+            self.rejects.write(&batch.rejects).map_err(StopCause::Rejects)?;
         }
         Ok(())
     }
@@ -377,22 +371,22 @@ impl<K: RecordKind> Run<'_, K> {
         self.summary.add(accepted, &written, &rejected, batch.last_line);
         self.summary.filtered += batch.filtered;
         self.summary.seconds = self.started.elapsed().as_secs_f64();
-        match &mut self.rejects {
-            Some(rejects) => rejects.write(&rejected).map_err(StopCause::Rejects),
-            None => Ok(()),
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.set(self.summary.lines());
         }
+        self.rejects.write(&rejected).map_err(StopCause::Rejects)
     }
 
     fn finish(self, end: Result<End, Failure>) -> Result<ImportSummary, ImportError> {
         let mut summary = self.summary;
         summary.seconds = self.started.elapsed().as_secs_f64();
-        summary.rejects_file = self.rejects.and_then(RejectsFile::written);
+        (summary.rejects_file, summary.first_rejects) = self.rejects.finish();
         let conclusion = std::mem::take(&mut *self.conclusion.lock().unwrap_or_else(PoisonError::into_inner));
         summary.contents = conclusion.contents;
         summary.columns_by_name = conclusion.columns_by_name;
         summary.warnings = conclusion.warnings;
         let failure = match end {
-            Ok(End::Complete) => match excess(&summary, self.options.max_reject_share) {
+            Ok(End::Complete) => match excess(&summary, self.options) {
                 Some(cause) => Failure::Rejected(cause),
                 None => return Ok(summary),
             },
@@ -411,7 +405,8 @@ impl<K: RecordKind> Run<'_, K> {
 }
 
 /// Returns why too many lines of a whole file were rejected, if they were.
-fn excess(summary: &ImportSummary, max_share: f64) -> Option<RejectCause> {
+fn excess(summary: &ImportSummary, options: &ImportOptions) -> Option<RejectCause> {
+    let max_share = options.max_reject_share;
     let (rejected, read) = (summary.rejected, summary.read);
     if read > 0 && rejected == read {
         return Some(RejectCause::NoneAccepted { read });
@@ -421,6 +416,7 @@ fn excess(summary: &ImportSummary, max_share: f64) -> Option<RejectCause> {
         read,
         max_share,
         import_id: summary.import_id,
+        names: options.read.names,
     })
 }
 

@@ -10,6 +10,7 @@ use chrono_tz::Tz;
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
 use domain::time::Timestamp;
+use tabular::option_names::OptionNames;
 
 /// The default formats: RFC 3339, also with a space instead of the T, and without zone, seconds or time of day.
 const ISO_8601: [&str; 7] = [
@@ -89,8 +90,10 @@ impl TimeFormats {
     /// # Errors
     /// `INVALID_TIMESTAMP` names `field`, also for a time that the clocks of the zone skip.
     pub fn read(&self, field: &str, text: &str) -> Result<Timestamp, InvalidField> {
-        let Some(local) = self.formats.iter().find_map(|format| format.read(text, &self.seen)) else {
-            let message = format!("must be a time in one of the given formats (by default ISO 8601), is {text:?}");
+        let Some(local) = self.read_local(text) else {
+            let hint = hint(text);
+            let message =
+                format!("must be a time in one of the given formats (by default ISO 8601), is {text:?}{hint}");
             return Err(InvalidField::new(field, "INVALID_TIMESTAMP", message));
         };
         let local = match local {
@@ -107,6 +110,15 @@ impl TimeFormats {
                 Err(InvalidField::new(field, "INVALID_TIMESTAMP", message))
             }
         }
+    }
+
+    fn read_local(&self, text: &str) -> Option<Moment> {
+        let read = |text: &str| self.formats.iter().find_map(|format| format.read(text, &self.seen));
+        read(text).or_else(|| {
+            // Many databases write the zone so.
+            let local = text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT"))?;
+            read(&format!("{local}+0000"))
+        })
     }
 
     /// Returns the same formats, and after them ISO 8601, with nothing seen.
@@ -128,7 +140,7 @@ impl TimeFormats {
     }
 
     /// Says what is doubtful about the order of day and month in the times read so far.
-    pub(super) fn doubts(&self) -> Option<String> {
+    pub(super) fn doubts(&self, names: OptionNames) -> Option<String> {
         let [either, day_first, month_first] = self.seen.counts();
         if day_first > 0 && month_first > 0 {
             return Some(format!(
@@ -139,7 +151,8 @@ impl TimeFormats {
         (either > 0 && day_first + month_first == 0).then(|| {
             format!(
                 "In all {either} times that tell, the day could be the month and the month the day: check that the file \
-                 has them in the order of --time-format."
+                 has them in the order of {}.",
+                names.name("--time-format")
             )
         })
     }
@@ -153,6 +166,19 @@ impl TimeFormats {
             self.zone.from_local_datetime(&local).earliest()
         });
         starts.map(|start| start.with_timezone(&Utc)).next().unwrap_or(at)
+    }
+}
+
+/// Says what the format of `text` may be, which is no time in the given ones.
+fn hint(text: &str) -> &'static str {
+    let digits = text.split('.').next().unwrap_or_default();
+    if (9..=13).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return "; the time format unix counts seconds since 1970, and unix_ms milliseconds";
+    }
+    let first = text.split_once(['/', '.']).map(|(first, _)| first);
+    match first.is_some_and(|first| (1..=2).contains(&first.len()) && first.bytes().all(|byte| byte.is_ascii_digit())) {
+        true => "; its time format may be like %d/%m/%Y or %m/%d/%Y",
+        false => "",
     }
 }
 
@@ -229,7 +255,7 @@ impl Format {
             .map_err(|_| invalid("is not a valid strftime format"))?;
         if items.contains(&Item::Fixed(Fixed::TimezoneName)) {
             return Err(invalid(
-                "has %Z, which tells no offset: put the zone's name into the format as plain text, and name the zone in --time-zone",
+                "has %Z, which tells no offset: put the zone's name into the format as plain text, and give the zone as time_zone",
             ));
         }
         let example = DateTime::UNIX_EPOCH.format_with_items(items.iter()).to_string();
@@ -302,6 +328,18 @@ mod tests {
         iso("2011-08-15T10:20", "2011-08-15T10:20:00+00:00");
         iso("2011-08-15 10:20", "2011-08-15T10:20:00+00:00");
         iso("2011-08-15", "2011-08-15T00:00:00+00:00");
+        check(
+            &[],
+            "Asia/Tokyo",
+            "2011-08-15 10:20:30.5 UTC",
+            Some("2011-08-15T10:20:30.500+00:00"),
+        );
+        check(
+            &["%d/%m/%Y %H:%M %z"],
+            "UTC",
+            "15/08/2011 10:20 GMT",
+            Some("2011-08-15T10:20:00+00:00"),
+        );
         for bad in [
             "",
             "yesterday",
@@ -375,7 +413,7 @@ mod tests {
             for text in texts {
                 times.read("rated_at", text).unwrap();
             }
-            let doubts = times.doubts();
+            let doubts = times.doubts(OptionNames::Arguments);
             assert_eq!(doubts.is_some(), part.is_some(), "{formats:?} {texts:?} {doubts:?}");
             assert!(doubts.unwrap_or_default().contains(part.unwrap_or_default()));
         };

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tabular::cells::{CellRules, Filter};
-use tabular::csv::{Delimiter, Dialect};
+use tabular::csv::{self, Delimiter, Dialect};
 use tabular::open::{Format, ReadOptions};
 
 use crate::app::import::columns::ColumnMap;
 use crate::app::import::numbers::{DecimalSign, NumberFormat};
+use crate::app::import::rejects::RejectsTo;
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportKind, ImportOptions};
 use domain::error::InvalidField;
@@ -17,8 +19,8 @@ use domain::rating::RatingScale;
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
     /// The kind of record on the lines of the file
-    #[arg(value_enum, required = true)]
-    kind: Option<Kind>,
+    #[arg(value_parser = kinds(), required = true)]
+    kind: Option<ImportKind>,
     /// CSV, JSON lines, Parquet or Excel workbook, plain or compressed with gzip or zstd; - for standard input
     #[arg(required = true)]
     file: Option<PathBuf>,
@@ -58,20 +60,23 @@ struct FormatArgs {
     /// The file has no line with names: its columns are called 1, 2, 3 and so on
     #[arg(long)]
     no_header: bool,
+    /// Lines before the names of the columns, or before the first record, that are left out; empty ones do not count
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    skip_lines: u32,
     /// Text between fields; the words tab and whitespace stand for a tab and for any number of spaces and tabs
-    #[arg(long, value_name = "TEXT", default_value = ",", value_parser = delimiter)]
+    #[arg(long, value_name = "TEXT", default_value = ",", value_parser = Delimiter::parse)]
     delimiter: Delimiter,
     /// Character that encloses fields, or none
     #[arg(long, value_name = "CHARACTER", default_value = "\"", value_parser = quote)]
     quote: Quote,
     /// Character that takes the meaning of the one after it, such as \
-    #[arg(long, value_name = "CHARACTER", value_parser = one_character)]
+    #[arg(long, value_name = "CHARACTER", value_parser = csv::one_character)]
     escape: Option<u8>,
     /// Sheet of a workbook [default: the first]
     #[arg(long, value_name = "NAME")]
     sheet: Option<String>,
     /// Sign before the decimals: , or . [default: ., and commas only where they are clearly between thousands]
-    #[arg(long, value_name = "SIGN", value_parser = decimal_sign)]
+    #[arg(long, value_name = "SIGN", value_parser = DecimalSign::parse)]
     decimal: Option<DecimalSign>,
     /// Round amounts with more decimals than their currency has, instead of rejecting them
     #[arg(long)]
@@ -142,6 +147,7 @@ impl ImportArgs {
             numbers: NumberFormat {
                 decimal: format.decimal,
                 rounds: format.round,
+                ..NumberFormat::default()
             },
             times: TimeFormats::new(&format.time_format, &format.time_zone)?,
             read: ReadOptions {
@@ -153,7 +159,9 @@ impl ImportArgs {
                     escape: format.escape,
                 },
                 has_header: !format.no_header,
+                skip_lines: format.skip_lines,
                 sheet: format.sheet,
+                ..ReadOptions::default()
             },
             cells: CellRules {
                 nulls: columns.null,
@@ -170,12 +178,12 @@ impl ImportArgs {
                 unmapped: columns.unmap,
             },
             scale,
-            rejects: Some(rejects),
+            rejects: RejectsTo::File(rejects),
             dry_run: self.dry_run,
             max_rejects: self.max_rejects,
             max_reject_share: self.max_reject_share,
             connections: self.connections.into(),
-            ..ImportOptions::new(kind.into())
+            ..ImportOptions::new(kind)
         })
     }
 }
@@ -206,43 +214,10 @@ impl From<FileFormat> for Format {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    Ratings,
-    Purchases,
-    Items,
-    Merchants,
-    Campaigns,
-    Coupons,
-    CouponItems,
-    Assignments,
-    Redemptions,
-    Attributes,
-    Consents,
-    Suppressions,
-    Inventory,
-    Policies,
-}
-
-impl From<Kind> for ImportKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Ratings => Self::Ratings,
-            Kind::Purchases => Self::Purchases,
-            Kind::Items => Self::Items,
-            Kind::Merchants => Self::Merchants,
-            Kind::Campaigns => Self::Campaigns,
-            Kind::Coupons => Self::Coupons,
-            Kind::CouponItems => Self::CouponItems,
-            Kind::Assignments => Self::Assignments,
-            Kind::Redemptions => Self::Redemptions,
-            Kind::Attributes => Self::Attributes,
-            Kind::Consents => Self::Consents,
-            Kind::Suppressions => Self::Suppressions,
-            Kind::Inventory => Self::Inventory,
-            Kind::Policies => Self::Policies,
-        }
-    }
+/// Parses the names of the kinds, and lists them in the help.
+fn kinds() -> impl TypedValueParser<Value = ImportKind> {
+    PossibleValuesParser::new(ImportKind::ALL.map(ImportKind::as_str))
+        .try_map(|name| ImportKind::parse(&name).ok_or("is not a kind"))
 }
 
 /// Fields with their value.
@@ -288,43 +263,12 @@ fn value_map(text: &str) -> Result<(String, Pairs), String> {
     Ok((column, map.split(',').map(pair).collect::<Result<_, String>>()?))
 }
 
-fn delimiter(text: &str) -> Result<Delimiter, String> {
-    match text {
-        "tab" | "\\t" => Ok(Delimiter::Byte(b'\t')),
-        "whitespace" => Ok(Delimiter::Whitespace),
-        "" => Err("must not be empty".to_owned()),
-        text if text.contains(['"', '\n', '\r']) => Err("must not have a quote or a line end".to_owned()),
-        text => Ok(match text.as_bytes() {
-            [byte] => Delimiter::Byte(*byte),
-            _ => Delimiter::Text(text.to_owned()),
-        }),
-    }
-}
-
 /// The character that encloses fields, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Quote(Option<u8>);
 
 fn quote(text: &str) -> Result<Quote, String> {
-    match text {
-        "none" => Ok(Quote(None)),
-        text => one_character(text).map(|byte| Quote(Some(byte))),
-    }
-}
-
-fn one_character(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        [byte] if byte.is_ascii_graphic() => Ok(*byte),
-        _ => Err("must be one visible ASCII character".to_owned()),
-    }
-}
-
-fn decimal_sign(text: &str) -> Result<DecimalSign, String> {
-    match text {
-        "," | "comma" => Ok(DecimalSign::Comma),
-        "." | "point" => Ok(DecimalSign::Point),
-        _ => Err("must be , or .".to_owned()),
-    }
+    csv::quote(text).map(Quote)
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -397,7 +341,7 @@ mod tests {
             "--default=quantity=1",
         ])
         .unwrap();
-        assert_eq!(args.kind, Some(Kind::Ratings));
+        assert_eq!(args.kind, Some(ImportKind::Ratings));
         let options = args.options(RatingScale::default()).unwrap();
         assert_eq!(options.column_map.columns.len(), 2);
         assert_eq!(options.read.dialect.delimiter, Delimiter::Byte(b'\t'));
@@ -437,22 +381,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_field() {
-        for kind in [
-            ImportKind::Ratings,
-            ImportKind::Purchases,
-            ImportKind::Items,
-            ImportKind::Merchants,
-            ImportKind::Campaigns,
-            ImportKind::Coupons,
-            ImportKind::CouponItems,
-            ImportKind::Assignments,
-            ImportKind::Redemptions,
-            ImportKind::Attributes,
-            ImportKind::Consents,
-            ImportKind::Suppressions,
-            ImportKind::Inventory,
-            ImportKind::Policies,
-        ] {
+        for kind in ImportKind::ALL {
             for field in kind.fields() {
                 assert!(HELP.contains(field), "{field}");
             }

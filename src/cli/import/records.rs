@@ -1,6 +1,6 @@
 //! `likemind import list` and `likemind import undo`.
 
-use crate::cli::Exit;
+use crate::cli::{Exit, process};
 use crate::store::imports::{self, ImportRecord};
 use crate::store::postgres::pool::Pool;
 
@@ -35,7 +35,7 @@ pub(super) async fn run(command: RecordsCommand, pool: &Pool) -> anyhow::Result<
             }
         }
         RecordsCommand::Undo { id, json } => {
-            let undone = imports::undo(pool, id).await?;
+            let undone = imports::undo(pool, id, &process::actor()).await?;
             match json {
                 true => println!("{}", serde_json::to_string_pretty(&undone)?),
                 false => println!(

@@ -210,6 +210,7 @@ async fn import_file(
         },
         times: TimeFormats::new(&[], sample.time_zone)?,
         scale: config.rating,
+        actor: process::actor(),
         ..ImportOptions::new(file.kind)
     };
     let input = Input::new(file.name, file.bytes, Some(file.bytes.len() as u64));

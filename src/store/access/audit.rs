@@ -30,6 +30,10 @@ pub(in crate::store) enum Action {
     SensitiveAttributeAllowed,
     /// Written when an erasure is recorded; the function that erases rows writes USERS_ERASED.
     ErasureRequested,
+    ImportStarted,
+    /// Written with the lines that were stored.
+    ImportEnded,
+    ImportUndone,
 }
 
 impl Action {
@@ -54,6 +58,9 @@ impl Action {
             Self::SuppressionsLifted => "SUPPRESSIONS_LIFTED",
             Self::SensitiveAttributeAllowed => "SENSITIVE_ATTRIBUTE_ALLOWED",
             Self::ErasureRequested => "ERASURE_REQUESTED",
+            Self::ImportStarted => "IMPORT_STARTED",
+            Self::ImportEnded => "IMPORT_ENDED",
+            Self::ImportUndone => "IMPORT_UNDONE",
         }
     }
 }

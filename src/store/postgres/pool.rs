@@ -96,14 +96,18 @@ impl Pool {
         }
     }
 
-    /// Makes a pool of connections to the same database that name `import_id` as the writer of their rows.
+    /// Makes a pool of connections to the same database that name `import_id` as the writer of their rows. Their statements
+    /// have no time limit, also in a server.
     ///
     /// `keeps_copies`: whether rows are copied that do not hold the name of their writer.
     pub fn for_import(&self, import_id: i64, keeps_copies: bool, max_connections: u32) -> Self {
         let id = import_id.to_string();
         let copies = if keeps_copies { "on" } else { "off" };
-        let connect = PgConnectOptions::clone(&self.inner.connect_options())
-            .options([("likemind.import_id", id.as_str()), ("likemind.import_copies", copies)]);
+        let connect = PgConnectOptions::clone(&self.inner.connect_options()).options([
+            ("likemind.import_id", id.as_str()),
+            ("likemind.import_copies", copies),
+            ("statement_timeout", "0"),
+        ]);
         let options = self.inner.options().clone();
         Self {
             inner: options.max_connections(max_connections).connect_lazy_with(connect),

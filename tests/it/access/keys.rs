@@ -70,6 +70,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "InventoryService/SimulateReplenishment" => &["operator"],
         inventory if inventory.starts_with("InventoryService/") => &["ingest", "operator"],
         "CampaignService/AllowSensitiveAttribute" => &["operator"],
+        imports if imports.starts_with("ImportService/") => &["operator"],
         campaign if campaign.starts_with("CampaignService/") => &["marketer", "operator"],
         "RecommendationService/ListSimilarUsers"
         | "DemandService/BacktestDemand"

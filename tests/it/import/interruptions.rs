@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
+use likemind::app::import::rejects::RejectsTo;
 use likemind::app::import::{ImportError, ImportKind, ImportOptions, Progress, StopCause, import};
 use likemind::store::error::StoreError;
 use likemind::store::postgres::options::DatabaseOptions;
@@ -120,7 +121,7 @@ async fn an_import_stops_at_the_line_that_exceeds_the_limit_of_rejects() {
     let text = format!("user_id,item_id,value\n{lines}");
     let limited = |max| ImportOptions {
         max_rejects: Some(max),
-        rejects: Some(path.clone()),
+        rejects: RejectsTo::File(path.clone()),
         ..small_batches(ImportKind::Ratings)
     };
     // Half of the lines are bad: the 41st of them is the first of the ninth ten. So early nothing is stored.

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Read, Write};
 
+use likemind::app::import::rejects::RejectsTo;
 use likemind::app::import::{ImportKind, ImportOptions, import};
 use tabular::input::Input;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,7 @@ async fn bad_lines_are_reported_with_field_and_reason_and_good_ones_stored() {
     text.extend(good(99));
 
     let purchases = ImportOptions {
-        rejects: Some(path.clone()),
+        rejects: RejectsTo::File(path.clone()),
         ..small_batches(ImportKind::Purchases)
     };
     let summary = database.import(text, &purchases).await.unwrap();

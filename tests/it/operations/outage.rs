@@ -16,21 +16,22 @@ use likemind::grpc::proto::v1::{
     CreateCampaignRequest, CreateCouponRequest, DeleteAssignmentsRequest, DeletePurchasesRequest, DeleteRatingRequest,
     DeleteReplenishmentPolicyRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
     ForecastDemandRequest, GetBiasReportRequest, GetCampaignBiasReportRequest, GetCampaignRequest, GetConsentRequest,
-    GetCouponRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest,
-    GetServingStatusRequest, GetSnapshotRequest, IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item,
-    ListAssignmentsRequest, ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest,
-    ListInventoryPositionsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
-    ListRedemptionsRequest, ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest,
-    ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest,
-    ListUserAttributesRequest, ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest,
-    PurchaseLine, PurchaseSelection, Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest,
-    ReplenishmentPolicy, ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest,
-    SetCampaignStateRequest, SetConsentRequest, SimulateReplenishmentRequest, StreamAudienceRequest,
-    StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest,
-    UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
-    UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute,
-    UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
-    policy_scope, replenishment_policy, stream_audience_request,
+    GetCouponRequest, GetImportRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest,
+    GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, ImportKind, ImportOptions,
+    IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest,
+    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListImportsRequest, ListInventoryPositionsRequest,
+    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
+    ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest, ListSimilarItemsRequest,
+    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
+    ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest, PurchaseLine, PurchaseSelection,
+    Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest, ReplenishmentPolicy,
+    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
+    SetConsentRequest, SimulateReplenishmentRequest, StartImportRequest, StreamAudienceRequest,
+    StreamCouponTargetsRequest, SuppressionKey, UndoImportRequest, UpdateCampaignRequest, UpdateCouponRequest,
+    UpsertAssignmentsRequest, UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest,
+    UpsertRatingsRequest, UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
+    UserAttribute, UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request,
+    list_ratings_request, policy_scope, replenishment_policy, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -384,6 +385,7 @@ async fn from_database(caller: &Caller) -> Vec<Outcome> {
         redemption_calls(caller),
         privacy_calls(caller),
         inventory_calls(caller),
+        import_calls(caller),
         model_calls(caller),
     ];
     join_all(calls.into_iter().flatten()).await
@@ -748,6 +750,22 @@ fn privacy_calls(caller: &Caller) -> Calls {
     ]
 }
 
+fn import_calls(caller: &Caller) -> Calls {
+    let upload = StartImportRequest {
+        options: Some(ImportOptions {
+            kind: ImportKind::Ratings.into(),
+            ..ImportOptions::default()
+        }),
+        bytes: b"user_id,item_id,value,rated_at\nann,tea,3,2020-01-01\n".to_vec(),
+    };
+    vec![
+        call!(caller.imports.start_import(tokio_stream::once(upload))),
+        call!(caller.imports.get_import(GetImportRequest { import_id: 1_000_000 })),
+        call!(caller.imports.list_imports(ListImportsRequest::default())),
+        call!(caller.imports.undo_import(UndoImportRequest { import_id: 1_000_000 })),
+    ]
+}
+
 fn model_calls(caller: &Caller) -> Calls {
     let activate = ActivateSnapshotRequest {
         version: 1,
@@ -796,7 +814,7 @@ fn assert_is_outage(rpc: &str, status: &Status) {
 }
 
 /// Whether an RPC was refused because of what is stored, and not because of an outage: there is no snapshot to roll back to,
-/// no reservation to confirm or release, and another campaign and another coupon with the same id.
+/// no reservation to confirm or release, no import to look at or undo, and another campaign and another coupon with the same id.
 fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
     let expected = match rpc {
         "rollback_snapshot" => Code::FailedPrecondition,
@@ -806,6 +824,8 @@ fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
         | "rollback_redemption"
         | "get_reservation"
         | "get_redemption"
+        | "get_import"
+        | "undo_import"
         | "delete_replenishment_policy" => Code::NotFound,
         _ => return false,
     };

@@ -6,6 +6,7 @@ use likemind::grpc::proto::v1::campaign_service_client::CampaignServiceClient;
 use likemind::grpc::proto::v1::catalog_service_client::CatalogServiceClient;
 use likemind::grpc::proto::v1::coupon_service_client::CouponServiceClient;
 use likemind::grpc::proto::v1::demand_service_client::DemandServiceClient;
+use likemind::grpc::proto::v1::import_service_client::ImportServiceClient;
 use likemind::grpc::proto::v1::inventory_service_client::InventoryServiceClient;
 use likemind::grpc::proto::v1::model_service_client::ModelServiceClient;
 use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
@@ -32,6 +33,7 @@ pub struct Caller {
     pub models: ModelServiceClient<Channel>,
     pub demand: DemandServiceClient<Channel>,
     pub inventory: InventoryServiceClient<Channel>,
+    pub imports: ImportServiceClient<Channel>,
     pub campaigns: CampaignServiceClient<Channel>,
     pub coupons: CouponServiceClient<Channel>,
     pub privacy: PrivacyServiceClient<Channel>,
@@ -51,6 +53,7 @@ impl Caller {
             models: ModelServiceClient::new(channel.clone()),
             demand: DemandServiceClient::new(channel.clone()),
             inventory: InventoryServiceClient::new(channel.clone()),
+            imports: ImportServiceClient::new(channel.clone()),
             campaigns: CampaignServiceClient::new(channel.clone()),
             coupons: CouponServiceClient::new(channel.clone()),
             privacy: PrivacyServiceClient::new(channel),

@@ -77,15 +77,16 @@ impl<R: Read> Records<R> {
         }))
     }
 
-    /// Skips the first line, which is no record.
-    pub fn skip_line(&mut self) -> io::Result<()> {
+    /// Skips the next line that is not empty. Returns whether there was one.
+    pub fn skip_line(&mut self) -> io::Result<bool> {
         if self.skip_empty_lines()?
             && let Some(end) = self.line_end()?
         {
             self.start = self.text.len().min(end + 1);
             self.line += 1;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Returns whether there is something left.

@@ -110,6 +110,27 @@ fn formats_that_cannot_be_read_are_named_with_the_remedy() {
 }
 
 #[test]
+fn lines_before_the_header_are_left_out() {
+    let skipping = |skip_lines| ReadOptions {
+        skip_lines,
+        ..ReadOptions::default()
+    };
+    let text = b"Report\n\nof May\na,b\n1,2\n";
+    check(text, &skipping(2), "a|b", &["5: 1|2"]);
+    let error = read(text, &skipping(u32::MAX)).unwrap_err();
+    assert!(error.starts_with("is empty"), "{error}");
+    let error = read(b"{\"a\": 1}\n", &skipping(1)).unwrap_err();
+    assert!(error.contains("--skip-lines is given"), "{error}");
+}
+
+#[test]
+fn lines_may_end_with_a_carriage_return_alone() {
+    let default = ReadOptions::default();
+    check(b"a,b\r1,2\r\"x\r\",4\r", &default, "a|b", &["2: 1|2", "3: x\n|4"]);
+    check(b"a,b\r\n1,2\r\n", &default, "a|b", &["2: 1|2"]);
+}
+
+#[test]
 fn a_sheet_of_a_workbook_is_read() {
     use Cell::{Empty, Moment, Number, Text};
     let rows = [
@@ -144,6 +165,16 @@ fn a_sheet_of_a_workbook_is_read() {
         ..ReadOptions::default()
     };
     assert_eq!(read(&bytes, &no_header).unwrap().0, "1|2|3");
+    let skipping = ReadOptions {
+        skip_lines: 1,
+        ..ReadOptions::default()
+    };
+    check(
+        &bytes,
+        &skipping,
+        "536365|2.55|2010-12-01T08:26:00",
+        &["5: 17850||2010-12-01T00:00:00", "6! WRONG_FIELD_COUNT"],
+    );
     let error = read(&bytes[..bytes.len() / 2], &ReadOptions::default()).unwrap_err();
     assert!(error.contains("no Excel workbook that can be read"), "{error}");
 }

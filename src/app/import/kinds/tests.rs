@@ -6,6 +6,7 @@ use domain::item::MerchantPatch;
 use domain::rating::Rating;
 use tabular::input::Input;
 use tabular::open::{ReadOptions, open};
+use tabular::option_names::OptionNames;
 
 fn rules() -> Rules {
     Rules {
@@ -25,7 +26,10 @@ fn kind<K: RecordKind>(header: &str, constants: &[(&str, &str)]) -> Result<K, Co
         ..ColumnMap::default()
     };
     let header = header.split(',').map(str::to_owned).collect();
-    K::new(&mut Columns::new(header, K::FIELDS, &column_map)?, &rules())
+    K::new(
+        &mut Columns::new(header, K::FIELDS, &column_map, OptionNames::Arguments)?,
+        &rules(),
+    )
 }
 
 /// Reads the lines after `header`. Returns each value as `show` prints it, or the field and the reason of its rejection.

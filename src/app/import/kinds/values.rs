@@ -14,7 +14,8 @@ use tabular::record::Record;
 pub(super) struct Amount {
     pub name: &'static str,
     unit: Unit,
-    number: Field<Decimal>,
+    /// The number, and the currency if the file names it beside the number.
+    number: Field<(Decimal, Option<Currency>)>,
     numbers: NumberFormat,
 }
 
@@ -40,7 +41,7 @@ impl Amount {
         let Some(&(name, unit)) = choices.iter().find(|(name, _)| Some(*name) == chosen) else {
             return Ok(None);
         };
-        let number = columns.optional(name, move |text| numbers.decimal(name, text))?;
+        let number = columns.optional(name, move |text| numbers.amount(name, text))?;
         Ok(number.map(|number| Self {
             name,
             unit,
@@ -56,15 +57,21 @@ impl Amount {
         currency: impl FnOnce() -> Result<Currency, InvalidField>,
         quantity: i32,
     ) -> Result<Option<Money>, InvalidField> {
-        let Some(number) = self.number.get(record)? else {
+        let Some((number, named)) = self.number.get(record)? else {
             return Ok(None);
         };
         let currency = currency()?;
+        if let Some(named) = named.filter(|named| *named != currency) {
+            let message = format!("must be in the currency of the line, {currency}, is in {named}");
+            return Err(InvalidField::new(self.name, "CURRENCY_MISMATCH", message));
+        }
         let digits = currency.minor_digits();
         if self.unit != Unit::Minor && !self.numbers.rounds && !number.has_decimals_within(digits) {
             let message = format!(
-                "must have at most {digits} decimals, as {currency} has; if the file writes decimal commas, say \
-                 --decimal ,; to round the amounts, --round"
+                "must have at most {digits} decimals, as {currency} has; if the file writes decimal commas, say {}; to round \
+                 the amounts, {}",
+                self.numbers.names.with("--decimal", ','),
+                self.numbers.names.name("--round")
             );
             return Err(InvalidField::new(self.name, "TOO_MANY_DECIMALS", message));
         }

@@ -17,6 +17,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use super::coupons;
 use super::demand;
 use super::dynamic::{method_name, methods};
+use super::imports;
 use super::inventory;
 
 use crate::support::times::{at, seconds_now};
@@ -391,6 +392,7 @@ pub struct Tokens {
     pub redemptions: Vec<String>,
     pub positions: Vec<String>,
     pub policies: Vec<String>,
+    pub imports: Vec<String>,
 }
 
 impl Tokens {
@@ -451,6 +453,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
         .or_else(|| model_cases(method, tokens))
         .or_else(|| demand::cases(method))
         .or_else(|| inventory::cases(method, tokens))
+        .or_else(|| imports::cases(method, tokens))
         .or_else(|| coupons::cases(method, tokens));
     let mut cases = cases.unwrap_or_else(|| panic!("{method} has no cases"));
     cases.sort_by(|a, b| a.field.cmp(&b.field));
@@ -679,6 +682,7 @@ pub fn valid_requests(method: &str, input: &MessageDescriptor) -> Vec<DynamicMes
         .or_else(|| model_requests(method))
         .or_else(|| demand::valid_requests(method))
         .or_else(|| inventory::valid_requests(method))
+        .or_else(|| imports::valid_requests(method))
         .or_else(|| coupons::valid_requests(method));
     let requests = requests.unwrap_or_else(|| panic!("{method} has no valid request"));
     let dynamic = |bytes: Vec<u8>| DynamicMessage::decode(input.clone(), bytes.as_slice()).unwrap();

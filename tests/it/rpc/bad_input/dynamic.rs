@@ -47,6 +47,10 @@ pub fn paths(message: &MessageDescriptor) -> Vec<String> {
                 path.clone()
             };
             paths.insert(path);
+            // Its entries have names of their own.
+            if field.is_map() {
+                continue;
+            }
             match field.kind() {
                 Kind::Message(inner) => add(&inner, &format!("{element}."), paths),
                 _ => {

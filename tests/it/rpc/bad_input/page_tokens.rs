@@ -122,9 +122,9 @@ async fn coupons_token(server: &Server, campaign: &str) -> String {
     answer.unwrap().into_inner().next_page_token
 }
 
-/// Returns the token of the second page of a list of InventoryService, for its valid request.
+/// Returns the token of the second page of a list, for its valid request.
 async fn token_of(server: &Server, rpc: &str) -> String {
-    let (method, request) = valid_call(&format!("InventoryService/{rpc}"));
+    let (method, request) = valid_call(rpc);
     let answer = DynamicClient::new(server.channel().await)
         .call(&method, &request)
         .await
@@ -201,8 +201,9 @@ pub async fn tokens(server: &Server) -> Tokens {
         ],
         suppressions: vec![suppressions_token(server).await],
         snapshots: vec![snapshots_token(server).await],
-        positions: vec![token_of(server, "ListInventoryPositions").await],
-        policies: vec![token_of(server, "ListReplenishmentPolicies").await],
+        positions: vec![token_of(server, "InventoryService/ListInventoryPositions").await],
+        policies: vec![token_of(server, "InventoryService/ListReplenishmentPolicies").await],
+        imports: vec![token_of(server, "ImportService/ListImports").await],
     };
     assert!(tokens.all().all(|token| !token.is_empty()), "{tokens:?}");
     tokens

@@ -142,6 +142,7 @@ fn trained() -> View {
     let parts = fit(&input, effective, &options, &|_| {}).expect("the ratings can be fitted");
     View {
         version: 1,
+        redaction: 0,
         snapshot: Arc::new(Snapshot::new(parts).expect("a fitted model is consistent")),
         overlay: Arc::new(Overlay::default()),
         epoch: 0,

@@ -10,6 +10,7 @@ pub mod import;
 pub mod lift;
 pub mod privacy;
 pub mod random;
+pub mod redaction;
 pub mod redemption;
 pub mod sensitive_attributes;
 pub mod sweep;

@@ -10,6 +10,7 @@ mod gauges;
 pub mod inventory;
 mod load;
 mod looks;
+mod masking;
 mod memory;
 mod offer_catalog;
 pub mod options;
@@ -28,13 +29,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use crate::store::snapshots::SnapshotState;
-use crate::store::snapshots::changes::Watermark;
+use crate::store::snapshots::changes::Known;
+use crate::store::snapshots::{SnapshotState, StoredPart, VersionedBytes};
 use coupons::offer_catalog::OfferCatalog;
 use domain::consent::PrivacyOptions;
 use domain::error::chain;
 use domain::time::Timestamp;
 use recommender::snapshot::Snapshot;
+use recommender::snapshot::codec::DecodedPart;
 use recommender::snapshot::view::View;
 
 use self::fresh_sales::FreshSales;
@@ -46,7 +48,7 @@ const FIRST_LOAD_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait of [`Live::refresh`].
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// The connections of the loops, which requests cannot use up: one each for the hints, the reload loop, the refresh loop,
-/// those of the offer catalog, of fresh sales and of the inventory, and one to replace another.
+/// those of the offer catalog, of fresh sales and of the inventory, and one to replace another or to tell of the server.
 const CONNECTIONS: u32 = 7;
 /// The longest wait of a loop for the next row. Every query of the loops begins to answer sooner, so that only a connection
 /// that no longer answers is given up. A whole query may take longer, for example to catch up with many changes.
@@ -80,6 +82,10 @@ struct Shared {
     loaded: tokio::sync::Mutex<Option<Loaded>>,
     refresh_requests: mpsc::UnboundedSender<oneshot::Sender<()>>,
     version: watch::Sender<Option<i64>>,
+    /// The id under which the database knows this server.
+    server_id: tokio::sync::Mutex<Option<String>>,
+    /// The last erasure that every answer from here on takes into account.
+    masked_through: watch::Sender<i64>,
     /// Whether the last look at the database has succeeded; true before the first.
     is_database_available: watch::Sender<bool>,
 }
@@ -88,16 +94,17 @@ struct Shared {
 #[derive(Debug)]
 struct Loaded {
     snapshot: LoadedSnapshot,
-    /// The moment up to which the overlay is complete.
-    watermark: Watermark,
+    /// The changes that the overlay holds.
+    known: Known,
     previous: Option<LoadedSnapshot>,
 }
 
 #[derive(Debug, Clone)]
 struct LoadedSnapshot {
-    version: i64,
+    bytes: VersionedBytes,
     created_at: Timestamp,
-    input_watermark: Watermark,
+    /// The changes that it was trained on.
+    known: Known,
     snapshot: Arc<Snapshot>,
 }
 
@@ -187,6 +194,7 @@ impl Live {
             "stock and policies cannot be read; lists rest on those read so far",
             async |shared| inventory::refresh(shared).await,
         ));
+        tokio::spawn(masking::run(live.shared.clone(), shutdown.clone()));
         tokio::spawn(gauges::run(live.shared.clone(), pool, shutdown.clone()));
         tokio::select! {
             _ = tokio::time::timeout(FIRST_LOAD_WAIT, first_try) => {}
@@ -229,6 +237,8 @@ impl Live {
             loaded: tokio::sync::Mutex::new(None),
             refresh_requests,
             version: watch::channel(None).0,
+            server_id: tokio::sync::Mutex::default(),
+            masked_through: watch::channel(0).0,
             is_database_available: watch::channel(true).0,
         });
         (Self { shared }, requests)
@@ -239,10 +249,11 @@ impl Live {
         self.shared.view.load_full()
     }
 
-    /// Returns the snapshot of `version` if it is served, or kept from before.
-    pub fn snapshot(&self, version: i64) -> Option<Arc<Snapshot>> {
-        let served = self.view().filter(|view| view.version == version);
-        let kept = || self.shared.previous.load_full().filter(|kept| kept.version == version);
+    /// Returns the snapshot of these bytes if it is served, or kept from before.
+    pub fn snapshot(&self, bytes: VersionedBytes) -> Option<Arc<Snapshot>> {
+        let of_view = |view: &Arc<View>| (view.version, view.redaction) == (bytes.version, bytes.redaction);
+        let served = self.view().filter(of_view);
+        let kept = || self.shared.previous.load_full().filter(|kept| kept.bytes == bytes);
         served
             .map(|view| view.snapshot.clone())
             .or_else(|| kept().map(|kept| kept.snapshot.clone()))
@@ -313,6 +324,11 @@ impl Live {
         self.shared.is_database_available.subscribe()
     }
 
+    /// Tells other processes that this one answers no longer. Called after the shutdown.
+    pub async fn leave(&self) {
+        masking::leave(&self.shared).await;
+    }
+
     /// Waits until [`Self::view`] shows everything that is committed now, or until reading it has failed, which the loop
     /// reports. Callers that wait at the same time share one read. Waits for at most 2 s, so that a stored write is
     /// answered even if the database is away since then; the view shows it later.
@@ -334,9 +350,36 @@ impl Live {
 pub enum VerifyError {
     /// Its bytes are not those that were written, or another release wrote them.
     #[error("{message}")]
-    Unusable { message: String },
+    Unusable {
+        message: String,
+        /// Whether another release may still read them.
+        is_of_another_release: bool,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl VerifyError {
+    fn of(error: load::LoadError, version: i64) -> Self {
+        match error {
+            load::LoadError::Store(error) => error.into(),
+            error => Self::Unusable {
+                message: error.for_callers(version),
+                is_of_another_release: matches!(error, load::LoadError::OtherFormat { .. }),
+            },
+        }
+    }
+}
+
+/// Reads and decodes one part of a stored snapshot.
+///
+/// # Errors
+/// [`VerifyError`].
+pub async fn decode_part(pool: &Pool, bytes: VersionedBytes, part: StoredPart) -> Result<DecodedPart, VerifyError> {
+    match load::decode_part(pool, bytes, part).await {
+        Ok(part) => Ok(part),
+        Err(error) => Err(VerifyError::of(error, bytes.version)),
+    }
 }
 
 /// Checks that a server could load the stored snapshot `version`: every byte is read. Needs the memory of its largest part.
@@ -344,13 +387,8 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`].
 pub async fn verify(pool: &Pool, version: i64) -> Result<(), VerifyError> {
-    match load::verify(pool, version).await {
-        Ok(()) => Ok(()),
-        Err(load::LoadError::Store(error)) => Err(error.into()),
-        Err(error) => Err(VerifyError::Unusable {
-            message: error.for_callers(version),
-        }),
-    }
+    let verified = load::verify(pool, version).await;
+    verified.map_err(|error| VerifyError::of(error, version))
 }
 
 impl Shared {

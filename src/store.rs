@@ -17,5 +17,6 @@ pub mod purchases;
 pub mod ratings;
 pub mod redemptions;
 pub mod sales;
+pub mod servers;
 pub mod snapshots;
 pub mod token_key;

@@ -11,6 +11,7 @@ use crate::live::{Live, ServingStatus};
 use crate::store::coupons::audience::{self, ListedRows, Listing, ListingKind};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::VersionedBytes;
 use coupons::audience::{AudienceCounts, AudienceInput, RankedAudience};
 use domain::access::Caller;
 use domain::consent::{PrivacyOptions, Purpose};
@@ -68,7 +69,8 @@ pub struct AudienceRequest {
 /// The counts that come before the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    pub snapshot_version: i64,
+    /// The snapshot that the scores come from.
+    pub bytes: VersionedBytes,
     /// The number of items that the scores are summed over.
     pub items: usize,
     pub counts: AudienceCounts,
@@ -103,6 +105,7 @@ pub enum AudienceError {
 #[derive(Debug)]
 pub struct Audience {
     pool: Pool,
+    live: Live,
     privacy: PrivacyOptions,
     request: AudienceRequest,
     header: Header,
@@ -132,8 +135,14 @@ impl Audience {
         let view = live.view().ok_or_else(|| AudienceError::NoSnapshot(live.status()))?;
         check_goods(&view, &request)?;
         let after = request.after.as_ref();
-        let version = after.map_or(view.version, |after| after.snapshot_version);
-        let snapshot = live.snapshot(version).ok_or(AudienceError::SnapshotGone { version })?;
+        let of_view = VersionedBytes {
+            version: view.version,
+            redaction: view.redaction,
+        };
+        let bytes = after.map_or(of_view, |after| after.bytes);
+        let snapshot = live
+            .snapshot(bytes)
+            .ok_or(AudienceError::SnapshotGone { version: bytes.version })?;
         // The semaphore is never closed.
         let _slot = ASSESSMENTS.acquire().await.map_err(|_| AudienceError::Panicked)?;
         let (n_items, ranked) = tokio::task::spawn_blocking({
@@ -145,9 +154,10 @@ impl Audience {
         let next = after.map_or(0, |after| ranked.position_after(&snapshot, after.score, &after.user));
         let audience = Self {
             pool: pool.clone(),
+            live: live.clone(),
             privacy,
             header: Header {
-                snapshot_version: version,
+                bytes,
                 items: n_items,
                 counts: ranked.counts,
             },
@@ -204,7 +214,7 @@ impl Audience {
             subject: self.request.goods.as_str(),
             note: &self.request.note,
             rows,
-            snapshot_version: self.header.snapshot_version,
+            snapshot_version: self.header.bytes.version,
         };
         audience::log_listing(&self.pool, listing).await
     }
@@ -223,13 +233,16 @@ impl Audience {
         let ids: Vec<String> = positions.iter().map(|&position| self.id(position).to_owned()).collect();
         self.checked_at = Instant::now();
         let users = audience::recheck_users(&self.pool, &ids).await?;
+        // Whoever has come back since they were ranked is somebody else.
+        let view = self.live.view();
+        let is_erased = |id: &str| view.as_ref().is_some_and(|view| view.overlay.has_erased(id));
         for (position, id) in positions.into_iter().zip(&ids) {
             let agrees = users.get(id).is_some_and(|user| {
                 !user.consents.is_suppressed()
                     && self.privacy.allows(user.consents, Purpose::Marketing)
                     && self.privacy.allows(user.consents, Purpose::Profiling)
             });
-            if agrees {
+            if agrees && !is_erased(id) {
                 self.batch.push_back(position);
             }
         }

@@ -17,6 +17,7 @@ use crate::store::coupons::audience::{
 use crate::store::coupons::exposures::{self, Exposure};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::VersionedBytes;
 use coupons::eligibility::{Failure, Policy, campaign_failures};
 use coupons::offer_catalog::{Offer, OfferCatalog};
 use coupons::rules::{CompiledRules, Users};
@@ -61,7 +62,7 @@ pub struct TargetsRequest {
 /// The position of a row that was sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Position {
-    pub snapshot_version: i64,
+    pub bytes: VersionedBytes,
     pub score: f64,
     pub user: String,
     pub rank: u64,
@@ -70,7 +71,8 @@ pub struct Position {
 /// The counts that come before the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    pub snapshot_version: i64,
+    /// The snapshot that the scores come from.
+    pub bytes: VersionedBytes,
     pub coupon: CouponId,
     pub by: RankBy,
     pub counts: Counts,
@@ -113,6 +115,7 @@ pub enum TargetsError {
 #[derive(Debug)]
 pub struct Targets {
     pool: Pool,
+    live: Live,
     request: TargetsRequest,
     header: Header,
     offer: Arc<Offer>,
@@ -146,16 +149,19 @@ impl Targets {
         // Everything committed by now is taken into account. If the database is not available, reading it below fails.
         live.refresh().await;
         let view = live.view().ok_or_else(|| TargetsError::NoSnapshot(live.status()))?;
-        let version = request
-            .after
-            .as_ref()
-            .map_or(view.version, |after| after.snapshot_version);
-        let snapshot = live.snapshot(version).ok_or(TargetsError::SnapshotGone { version })?;
+        let of_view = VersionedBytes {
+            version: view.version,
+            redaction: view.redaction,
+        };
+        let bytes = request.after.as_ref().map_or(of_view, |after| after.bytes);
+        let snapshot = live
+            .snapshot(bytes)
+            .ok_or(TargetsError::SnapshotGone { version: bytes.version })?;
         let rules_need_history = offer.coupon.rules.iter().any(Rule::needs_history);
         let ranked = rank_audience(pool, live, policy, &request, offer.clone(), view, &snapshot).await?;
         let RankedAudience { scorer, keys, ranking } = ranked;
         let header = Header {
-            snapshot_version: version,
+            bytes,
             coupon: request.coupon.clone(),
             by: request.by,
             counts: ranking.counts().clone(),
@@ -167,6 +173,7 @@ impl Targets {
             .map_or(0, |after| ranking.position_after(after.score, &after.user));
         let targets = Self {
             pool: pool.clone(),
+            live: live.clone(),
             header,
             offer,
             snapshot,
@@ -225,7 +232,7 @@ impl Targets {
             subject: self.request.coupon.as_str(),
             note: if self.request.preview { "preview" } else { "" },
             rows,
-            snapshot_version: self.header.snapshot_version,
+            snapshot_version: self.header.bytes.version,
         };
         audience::log_listing(&self.pool, listing).await
     }
@@ -247,7 +254,7 @@ impl Targets {
         self.batch_size = (self.batch_size * 2).min(MAX_BATCH);
         let exposed = self.check((first..self.next).collect()).await?;
         if !self.request.preview {
-            exposures::log(&self.pool, self.keys, self.header.snapshot_version, &exposed).await?;
+            exposures::log(&self.pool, self.keys, self.header.bytes.version, &exposed).await?;
         }
         Ok(())
     }
@@ -268,6 +275,9 @@ impl Targets {
             let coupon = self.request.coupon.clone();
             return Err(TargetsError::Stopped { coupon, failure });
         }
+        // Whoever has come back since they were ranked is somebody else.
+        let view = self.live.view();
+        let is_erased = |id: &str| view.as_ref().is_some_and(|view| view.overlay.has_erased(id));
         let mut exposed = Vec::with_capacity(positions.len());
         self.batch.checked_at = checked_at;
         for position in positions {
@@ -275,6 +285,9 @@ impl Targets {
             let Some(user_id) = self.still_targeted(&ranked, &recheck) else {
                 continue;
             };
+            if ranked.index.is_some() && is_erased(ranked.id) {
+                continue;
+            }
             let is_held_out = ranked.is_held_out;
             exposed.push(Exposure { user_id, is_held_out });
             if !is_held_out {
@@ -415,7 +428,7 @@ struct RankingTask {
 
 impl RankingTask {
     fn rank(self, read: AudienceRead) -> Result<RankedTargets, TargetsError> {
-        let audience = UserSet::new(self.snapshot, read.ids())?;
+        let audience = UserSet::new(self.snapshot, read.ids(), |id| self.view.overlay.has_erased(id))?;
         let rules = CompiledRules::new(&self.offer, Some(&self.view), Users::Many);
         let question = TargetingInput {
             offer: &self.offer,

@@ -27,6 +27,7 @@ use recommender::snapshot::parameters::TrainingParameters;
 use recommender::training::error::TrainingError;
 
 use self::run::Run;
+use crate::app::redaction::RewriteError;
 
 pub use self::progress::{Phase, Progress, Report};
 
@@ -124,12 +125,14 @@ pub enum TrainError {
     Transition(#[source] TransitionError),
     #[error("the snapshot was not stored as it was trained, and is not activated: {message}")]
     Unusable { message: String },
+    #[error("erased users cannot be removed from the snapshot")]
+    Redaction(#[from] RewriteError),
 }
 
 impl From<VerifyError> for TrainError {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Unusable { message } => Self::Unusable { message },
+            VerifyError::Unusable { message, .. } => Self::Unusable { message },
             VerifyError::Store(error) => Self::Store(error),
         }
     }
@@ -144,6 +147,7 @@ impl From<TransitionError> for TrainError {
             | TransitionError::NotActivatable { .. }
             | TransitionError::ReasonRequired { .. }
             | TransitionError::NothingBefore
+            | TransitionError::Behind { .. }
             | TransitionError::Overtaken) => Self::Transition(error),
         }
     }
@@ -206,14 +210,14 @@ fn note(error: &TrainError) -> String {
 }
 
 /// Renews the lease until it is lost.
-async fn keep_alive(pool: &Pool, lease: &Lease) {
+pub(super) async fn keep_alive(pool: &Pool, lease: &Lease) {
     loop {
         tokio::time::sleep(lease.time_to_live / 3).await;
         match leases::renew(pool, lease).await {
             Ok(true) => {}
             Ok(false) => return,
             // The database may come back in time. Publishing checks the lease again.
-            Err(error) => tracing::warn!(%error, "the training lease could not be renewed"),
+            Err(error) => tracing::warn!(%error, lease = lease.name, "the lease could not be renewed"),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Read {
     pub input: TrainingInput,
     pub sales: Sales,
     pub watermark: Watermark,
+    /// The last erasure before that moment; 0 without any.
+    pub erased_through: i64,
 }
 
 /// Reads everything as of one moment, and works out which items past campaigns covered, by the facts that the catalog has
@@ -35,6 +37,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<Read, StoreEr
         input,
         sales: data.sales,
         watermark: data.watermark,
+        erased_through: data.erased_through,
     })
 }
 

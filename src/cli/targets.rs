@@ -175,7 +175,7 @@ fn describe(header: &Header) -> String {
         "coupon {}, ranked by {} with snapshot {}: {} users, of whom {} are eligible",
         header.coupon,
         by_name(header.by),
-        header.snapshot_version,
+        header.bytes.version,
         counts.audience,
         counts.eligible
     );
@@ -212,7 +212,7 @@ fn header_json(header: &Header) -> Value {
     json!({
         "coupon_id": header.coupon.as_str(),
         "by": by_name(header.by),
-        "snapshot_version": header.snapshot_version,
+        "snapshot_version": header.bytes.version,
         "audience_count": counts.audience,
         "eligible_count": counts.eligible,
         "logged": header.is_logged,

@@ -341,6 +341,7 @@ impl From<TransitionError> for Status {
                 let retry_after = Some(Duration::from_millis(100));
                 with_reason(Code::Aborted, "CONFLICT", message, retry_after)
             }
+            TransitionError::Behind { .. } => with_reason(Code::Aborted, "USERS_ERASED", message, None),
             TransitionError::LeaseLost => with_reason(Code::Aborted, "LEASE_LOST", message, None),
             TransitionError::Store(error) => error.into(),
         }

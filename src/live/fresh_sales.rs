@@ -47,8 +47,8 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), StoreError> {
     let begun = shared.loaded.lock().await.as_ref().map(|loaded| {
         let snapshot = &loaded.snapshot;
         (
-            snapshot.version,
-            snapshot.input_watermark.clone(),
+            snapshot.bytes.version,
+            snapshot.known.watermark.clone(),
             snapshot.snapshot.clone(),
         )
     });

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
-use crate::store::snapshots::changes::{self, Watermark};
-use crate::store::snapshots::{self, SnapshotRecord, StoredPart};
+use crate::store::snapshots::changes::{self, Known};
+use crate::store::snapshots::{self, SnapshotRecord, StoredPart, VersionedBytes};
 use recommender::snapshot::codec::{self, CodecError, DecodedPart};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::{Snapshot, SnapshotError};
@@ -26,6 +26,8 @@ use super::{LoadedSnapshot, ROW_LIMIT, StepError, memory};
 pub(super) enum LoadError {
     #[error("snapshot {version} is gone")]
     Gone { version: i64 },
+    #[error("the bytes of snapshot {version} were replaced while they were read")]
+    Replaced { version: i64 },
     #[error("snapshot {version} is damaged: {source}; activate another snapshot or train a new one")]
     Damaged { version: i64, source: CodecError },
     #[error("snapshot {version} is of another release: {source}; `likemind train` makes one that it can serve")]
@@ -48,7 +50,7 @@ impl LoadError {
         match self {
             Self::Store(error) => error.retry_after().is_some(),
             Self::Step(error) => matches!(error, StepError::TimedOut { .. }),
-            Self::NoThread { .. } => true,
+            Self::NoThread { .. } | Self::Replaced { .. } => true,
             _ => false,
         }
     }
@@ -84,32 +86,63 @@ const LEFTOVERS_BYTES_PER_SECOND: f64 = 60e6;
 /// has just written all of it into memory of this process, and nothing is mapped or made at first use.
 ///
 /// `is_first`: no snapshot is served yet, so that everybody waits for this one.
+///
+/// # Errors
+/// [`LoadError::Replaced`] when erased users were removed from it in the meantime.
 pub(super) async fn load(pool: &Pool, version: i64, is_first: bool) -> Result<LoadedSnapshot, LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
+    let decoded = decode_within(pool, &record, is_first).await;
+    let snapshot = explained(pool, bytes_of(&record), decoded).await?;
+    Ok(LoadedSnapshot {
+        bytes: bytes_of(&record),
+        created_at: record.created_at,
+        known: Known {
+            watermark: record.input_watermark,
+            erased_through: record.erased_through,
+        },
+        snapshot: Arc::new(snapshot),
+    })
+}
+
+/// Returns `result`, with the reason why these bytes could not be read where they were replaced in the meantime.
+async fn explained<T>(pool: &Pool, bytes: VersionedBytes, result: Result<T, LoadError>) -> Result<T, LoadError> {
+    match result {
+        Err(LoadError::Damaged { version, .. }) if !snapshots::has_bytes(pool, bytes).await? => {
+            Err(LoadError::Replaced { version })
+        }
+        result => result,
+    }
+}
+
+fn bytes_of(record: &SnapshotRecord) -> VersionedBytes {
+    VersionedBytes {
+        version: record.version,
+        redaction: record.redaction,
+    }
+}
+
+/// Decodes a snapshot, on idle CPU time as long as nobody waits for it.
+async fn decode_within(pool: &Pool, record: &SnapshotRecord, is_first: bool) -> Result<Snapshot, LoadError> {
+    let version = record.version;
     let snapshot = if is_first {
-        decode(Priority::Equal, pool, &record).await?
+        decode(Priority::Equal, pool, record).await?
     } else {
         let size_bytes = record.size_bytes as f64;
         let limit = LEFTOVERS_LIMIT + Duration::from_secs_f64(size_bytes / LEFTOVERS_BYTES_PER_SECOND);
-        match tokio::time::timeout(limit, decode(Priority::Idle, pool, &record)).await {
+        match tokio::time::timeout(limit, decode(Priority::Idle, pool, record)).await {
             Ok(decoded) => decoded?,
             Err(_) => {
                 tracing::info!(
                     version,
                     "snapshot {version} was not loaded within {limit:?} of idle CPU time; loading it anew with a share of its own"
                 );
-                decode(Priority::Tenth, pool, &record).await?
+                decode(Priority::Tenth, pool, record).await?
             }
         }
     };
-    Ok(LoadedSnapshot {
-        version,
-        created_at: record.created_at,
-        input_watermark: record.input_watermark,
-        snapshot: Arc::new(snapshot),
-    })
+    Ok(snapshot)
 }
 
 /// Checks that `version` can be served. Reads and decodes one part after another and keeps none of them.
@@ -117,32 +150,45 @@ pub(super) async fn verify(pool: &Pool, version: i64) -> Result<(), LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;
+    let bytes = bytes_of(&record);
+    let checked = async {
+        let mut parts = Vec::new();
+        for part in snapshots::parts(pool, bytes).await? {
+            parts.push(decode_part(pool, bytes, part).await?.without_contents());
+        }
+        codec::check_together(parts, &record.checksum).map_err(|source| unreadable(version, source))
+    };
+    explained(pool, bytes, checked.await).await
+}
+
+/// Reads and decodes one part.
+pub(super) async fn decode_part(
+    pool: &Pool,
+    bytes: VersionedBytes,
+    part: StoredPart,
+) -> Result<DecodedPart, LoadError> {
     let given_up = CancellationToken::new();
     let _given_up_when_dropped = given_up.clone().drop_guard();
-    let mut parts = Vec::new();
-    for part in snapshots::parts(pool, version).await? {
-        let stored = Stored {
-            pool: pool.clone(),
-            version,
-            part,
-            given_up: given_up.clone(),
-        };
-        let runtime = Handle::current();
-        let decode = move || Ok(stored.decode(&runtime)?.without_contents());
-        parts.push(compute(Priority::Equal, version, decode).await?);
-    }
-    codec::check_together(parts, &record.checksum).map_err(|source| unreadable(version, source))
+    let stored = Stored {
+        pool: pool.clone(),
+        bytes,
+        part,
+        given_up,
+    };
+    let runtime = Handle::current();
+    let decoded = compute(Priority::Equal, bytes.version, move || stored.decode(&runtime)).await;
+    explained(pool, bytes, decoded).await
 }
 
 async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Result<Snapshot, LoadError> {
-    let version = record.version;
+    let (version, bytes) = (record.version, bytes_of(record));
     let given_up = CancellationToken::new();
     let _given_up_when_dropped = given_up.clone().drop_guard();
-    let parts = stream::iter(snapshots::parts(pool, version).await?)
+    let parts = stream::iter(snapshots::parts(pool, bytes).await?)
         .map(|part| {
             let stored = Stored {
                 pool: pool.clone(),
-                version,
+                bytes,
                 part,
                 given_up: given_up.clone(),
             };
@@ -166,7 +212,7 @@ async fn decode(priority: Priority, pool: &Pool, record: &SnapshotRecord) -> Res
 /// A part in the database, to be decoded.
 struct Stored {
     pool: Pool,
-    version: i64,
+    bytes: VersionedBytes,
     part: StoredPart,
     given_up: CancellationToken,
 }
@@ -175,12 +221,12 @@ impl Stored {
     /// Decodes each chunk as it comes. Chunks are read on this very thread, so that reading has its priority too; `runtime`
     /// only waits for them.
     fn decode(&self, runtime: &Handle) -> Result<DecodedPart, LoadError> {
-        let Self { version, part, .. } = self;
-        let version = *version;
+        let Self { bytes, part, .. } = self;
+        let (bytes, version) = (*bytes, self.bytes.version);
         // A connection returns to its pool through the runtime.
         let _context = runtime.enter();
         let mut tx = runtime.block_on(self.pool.begin())?;
-        let chunks = runtime.block_on(snapshots::read_part(&mut tx, version, &part.name))?;
+        let chunks = runtime.block_on(snapshots::read_part(&mut tx, bytes, &part.name))?;
         let mut chunks = pin!(chunks);
         let mut failed = None;
         let next = iter::from_fn(|| {
@@ -227,14 +273,23 @@ async fn compute<T: Send + 'static>(
     done.await.map_err(|_| LoadError::Panicked { version })?
 }
 
-/// Applies to `overlay` the changes committed since `watermark`; returns the watermark up to which it is complete then.
+/// Applies to `overlay` the changes committed since `known`; returns the changes that it holds then.
+///
+/// # Errors
+/// [`LoadError::Replaced`] when users were erased whose ids are forgotten already, and the bytes may hold them.
 pub(super) async fn catch_up(
     pool: &Pool,
-    snapshot: &Snapshot,
+    new: &LoadedSnapshot,
     overlay: &mut Overlay,
-    watermark: &Watermark,
+    known: &Known,
     max_entries: usize,
-) -> Result<Watermark, StoreError> {
-    let apply = |change| overlay.apply(snapshot, change, max_entries);
-    changes::since(pool, watermark, ROW_LIMIT, apply).await
+) -> Result<Known, LoadError> {
+    let apply = |change| overlay.apply(&new.snapshot, change, max_entries);
+    let reached = changes::since(pool, known, ROW_LIMIT, apply).await?;
+    match reached.is_too_late && !snapshots::has_bytes(pool, new.bytes).await? {
+        true => Err(LoadError::Replaced {
+            version: new.bytes.version,
+        }),
+        false => Ok(reached.known),
+    }
 }

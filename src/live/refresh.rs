@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::refusals;
 use crate::store::snapshots;
 use crate::store::snapshots::changes;
-use recommender::snapshot::overlay::Overlay;
+use recommender::snapshot::overlay::{FreshChange, Overlay};
 use recommender::snapshot::view::View;
 
 use super::options::LiveOptions;
@@ -71,29 +71,46 @@ pub(super) async fn run(
 async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
     let mut loaded = shared.loaded.lock().await;
     let (Some(loaded), Some(view)) = (loaded.as_mut(), shared.view.load_full()) else {
-        // There is nothing to refresh. The query only shows whether the database is available, for the status.
-        let active = async { Ok(snapshots::active_version(&shared.pool).await?) };
-        return within(ROW_LIMIT, active).await.map(drop);
+        // There is nothing to refresh. The query also shows whether the database is available, for the status.
+        let last = async { Ok(snapshots::redaction::last(&shared.pool).await?) };
+        let last = within::<_, RefreshError>(ROW_LIMIT, last).await?;
+        shared.masked_through.send_replace(last);
+        return Ok(());
     };
     let mut overlay = Overlay::clone(&view.overlay);
     let max_entries = shared.options.max_overlay_entries;
     let mut is_changed = false;
     let dropped_before = overlay.dropped();
-    loaded.watermark = changes::since(&shared.pool, &loaded.watermark, ROW_LIMIT, |change| {
+    let mut has_previous_erased = false;
+    let previous = loaded.previous.as_ref().map(|previous| previous.snapshot.clone());
+    let reached = changes::since(&shared.pool, &loaded.known, ROW_LIMIT, |change| {
         is_changed = true;
+        if let (FreshChange::Erased { user }, Some(previous)) = (&change, &previous) {
+            has_previous_erased |= previous.holds(user.as_str());
+        }
         overlay.apply(&view.snapshot, change, max_entries);
     })
     .await?;
+    // Where ids are forgotten already, the reload loop loads the bytes without them.
+    loaded.known = reached.known;
+    if has_previous_erased {
+        // It is read anew, without them, when it is activated again.
+        loaded.previous = None;
+        shared.previous.store(None);
+        shared.update_status(|status| status.previous_version = None);
+    }
     if is_changed {
         report_dropped(&shared.options, dropped_before, overlay.dropped());
         shared.view.store(Some(Arc::new(View {
             version: view.version,
+            redaction: view.redaction,
             snapshot: view.snapshot.clone(),
             overlay: Arc::new(overlay),
             epoch: view.epoch,
             privacy: view.privacy,
         })));
     }
+    shared.masked_through.send_replace(loaded.known.erased_through);
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use chrono::Utc;
 use tokio::sync::{RwLock, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::snapshots::changes::Watermark;
-use crate::store::snapshots::{self, Hints, SnapshotState};
+use crate::store::snapshots::changes::Known;
+use crate::store::snapshots::{self, Hints, SnapshotState, VersionedBytes};
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
 
@@ -20,7 +20,7 @@ use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, withi
 
 /// The pause after a version could not be loaded.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
-/// The pause after a version could not be loaded because the database failed.
+/// The pause after a version could not be loaded because the database failed, or because its bytes were replaced.
 const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
 /// The longest time to load a snapshot.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
@@ -28,6 +28,9 @@ const LOAD_LIMIT: Duration = Duration::from_secs(600);
 const FREE_LIMIT: Duration = Duration::from_secs(1);
 /// The longest wait until the database accepts a listener.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a version is loaded whose bytes are replaced meanwhile, before a pause.
+const REPLACED_ATTEMPTS: u32 = 3;
 
 /// How many of the newest versions are looked at while none is active.
 const MAX_INACTIVE: i64 = 20;
@@ -93,14 +96,17 @@ impl Reload {
 
     /// Loads the active version unless it is served already. A failure leaves the served one in place.
     pub(super) async fn run_once(&mut self) {
-        let active = async { Ok(snapshots::active_version(&self.shared.pool).await?) };
+        let active = async { Ok(snapshots::active_bytes(&self.shared.pool).await?) };
         // The refresh loop reports errors of the database; it asks as often.
-        let version = match within::<_, LoadError>(ROW_LIMIT, supervised(active)).await {
-            Ok(Some(version)) => version,
+        let active = match within::<_, LoadError>(ROW_LIMIT, supervised(active)).await {
+            Ok(Some(active)) => active,
             Ok(None) => return self.note_inactive().await,
             Err(_) => return,
         };
-        if self.shared.status.load().snapshot_version == Some(version) {
+        let version = active.version;
+        let served = self.shared.view.load();
+        let served = served.as_ref().map(|view| (view.version, view.redaction));
+        if served == Some((version, active.redaction)) {
             self.recovered();
             return;
         }
@@ -109,7 +115,13 @@ impl Reload {
             return;
         }
         self.shared.update_status(|status| status.loading = Some(version));
-        let result = supervised(self.switch_to(version)).await;
+        let mut result = supervised(self.switch_to(version)).await;
+        for _ in 1..REPLACED_ATTEMPTS {
+            if !matches!(result, Err(LoadError::Replaced { .. })) {
+                break;
+            }
+            result = supervised(self.switch_to(version)).await;
+        }
         self.shared.update_status(|status| status.loading = None);
         match result {
             Ok(()) => self.recovered(),
@@ -212,7 +224,7 @@ impl Reload {
 
     async fn switch_to(&self, version: i64) -> Result<(), LoadError> {
         let started = Instant::now();
-        let new = match self.kept(version).await {
+        let new = match self.kept(version).await? {
             Some(kept) => kept,
             None => {
                 // A third snapshot must not be loaded while one is being freed. The wait is short, as a request may hold it.
@@ -223,20 +235,13 @@ impl Reload {
         };
         let max_entries = self.shared.options.max_overlay_entries;
         let mut overlay = Overlay::new(self.shared.privacy);
-        let watermark = catch_up(
-            &self.shared.pool,
-            &new.snapshot,
-            &mut overlay,
-            &new.input_watermark,
-            max_entries,
-        )
-        .await?;
+        let known = catch_up(&self.shared.pool, &new, &mut overlay, &new.known, max_entries).await?;
 
         // The refresh loop waits from here on, but not for long: little has changed since the first time.
         let mut loaded = self.shared.loaded.lock().await;
-        let watermark = catch_up(&self.shared.pool, &new.snapshot, &mut overlay, &watermark, max_entries).await?;
+        let known = catch_up(&self.shared.pool, &new, &mut overlay, &known, max_entries).await?;
         report_dropped(&self.shared.options, 0, overlay.dropped());
-        self.publish(version, new, overlay, watermark, &mut loaded);
+        self.publish(new, overlay, known, &mut loaded);
         drop(loaded);
         let took_ms = started.elapsed().as_millis() as u64;
         tracing::info!(version, took_ms, "serving snapshot {version}");
@@ -244,30 +249,25 @@ impl Reload {
     }
 
     /// Puts a snapshot and its overlay in the place of what is served, and frees what is no longer kept.
-    fn publish(
-        &self,
-        version: i64,
-        new: LoadedSnapshot,
-        overlay: Overlay,
-        watermark: Watermark,
-        loaded: &mut Option<Loaded>,
-    ) {
+    fn publish(&self, new: LoadedSnapshot, overlay: Overlay, known: Known, loaded: &mut Option<Loaded>) {
+        let VersionedBytes { version, redaction } = new.bytes;
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
         let (previous, dropped) = self.keep(loaded.take(), version);
         // This comes before the view, so that `Live::snapshot` finds the old version at every moment.
         self.shared.previous.store(previous.clone().map(Arc::new));
         let old_view = self.shared.view.swap(Some(Arc::new(View {
             version,
+            redaction,
             snapshot: new.snapshot.clone(),
             overlay: Arc::new(overlay),
             epoch: self.shared.epochs.fetch_add(1, Ordering::Relaxed),
             privacy: self.shared.privacy,
         })));
         let (created_at, loaded_at) = (new.created_at, Utc::now());
-        let previous_version = previous.as_ref().map(|previous| previous.version);
+        let previous_version = previous.as_ref().map(|previous| previous.bytes.version);
         *loaded = Some(Loaded {
             snapshot: new,
-            watermark,
+            known,
             previous,
         });
         old_view.into_iter().for_each(|view| self.free(view));
@@ -289,30 +289,41 @@ impl Reload {
         self.shared.version.send_replace(Some(version));
     }
 
-    /// Returns the snapshot that is kept from before if it is `version`. Frees any other one, so that there are never three
-    /// when the next one is loaded.
-    async fn kept(&self, version: i64) -> Option<LoadedSnapshot> {
+    /// Returns the snapshot that is kept from before if it is `version` with its present bytes. Frees any other one, so that there
+    /// are never three when the next one is loaded.
+    async fn kept(&self, version: i64) -> Result<Option<LoadedSnapshot>, LoadError> {
         let mut loaded = self.shared.loaded.lock().await;
-        let previous = &mut loaded.as_mut()?.previous;
-        if previous.as_ref()?.version == version {
-            return previous.clone();
+        let Some(loaded) = loaded.as_mut() else { return Ok(None) };
+        if let Some(previous) = &loaded.previous
+            && previous.bytes.version == version
+            && snapshots::has_bytes(&self.shared.pool, previous.bytes).await?
+        {
+            return Ok(Some(previous.clone()));
         }
-        let dropped = previous.take()?;
-        self.shared.previous.store(None);
-        self.shared.update_status(|status| status.previous_version = None);
-        self.free(dropped.snapshot);
-        None
+        if let Some(dropped) = loaded.previous.take() {
+            self.shared.previous.store(None);
+            self.shared.update_status(|status| status.previous_version = None);
+            self.free(dropped.snapshot);
+        }
+        Ok(None)
     }
 
-    /// Divides what was served until now into the snapshot to keep and the one to free.
+    /// Divides what was served until now into the snapshot to keep and the one to free. Other bytes of the new version are not
+    /// kept, nor is a snapshot that holds users who were erased since.
     fn keep(&self, old: Option<Loaded>, version: i64) -> (Option<LoadedSnapshot>, Option<LoadedSnapshot>) {
         let Some(old) = old else { return (None, None) };
-        if self.shared.options.keep_previous == 0 {
+        let hides = self
+            .shared
+            .view
+            .load()
+            .as_ref()
+            .is_some_and(|view| view.overlay.hides_stored());
+        if self.shared.options.keep_previous == 0 || old.snapshot.bytes.version == version || hides {
             return (None, Some(old.snapshot));
         }
         (
             Some(old.snapshot),
-            old.previous.filter(|previous| previous.version != version),
+            old.previous.filter(|previous| previous.bytes.version != version),
         )
     }
 

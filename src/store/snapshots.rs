@@ -1,6 +1,7 @@
 //! Stores snapshots, and switches which of them is active.
 
 pub mod changes;
+pub mod redaction;
 pub mod training;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::{Connection, Pool, Tx, limit_idle, without_timeouts};
 use crate::store::snapshots::changes::Watermark;
+use crate::store::snapshots::redaction::Rewrite;
 
 /// The size of a stored chunk. PostgreSQL refuses fields of 1 GB and slows down well before.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -93,6 +95,12 @@ pub struct SnapshotRecord {
     pub size_bytes: u64,
     pub checksum: Vec<u8>,
     pub input_watermark: Watermark,
+    /// Counts how often erased users were removed from the bytes.
+    pub redaction: i64,
+    /// The bytes hold nobody whose erasure has this number or a lower one.
+    pub erased_through: i64,
+    /// The same of the data that it was trained on.
+    pub trained_through: i64,
     /// The reason why it was activated by hand, or why it failed.
     pub note: String,
     pub created_at: Timestamp,
@@ -113,6 +121,9 @@ pub enum TransitionError {
     /// The version to go back to is another one by now.
     #[error("other activations came first; try again")]
     Overtaken,
+    /// Its data hold users whose erasure has ended, or its bytes such whose erasure has begun.
+    #[error("users were erased since the data of snapshot {version} were read")]
+    Behind { version: i64 },
     /// The lease ran out, or another trainer has it.
     #[error("the training lease is lost, so nothing may be published")]
     LeaseLost,
@@ -122,64 +133,96 @@ pub enum TransitionError {
 
 /// Begins a version in state `building`. Deletes the versions that a killed trainer has left in that state, or has
 /// completed but not activated.
+///
+/// `erased_through`: the last erasure that the data take into account.
+///
+/// # Errors
+/// [`TransitionError::Behind`] if a later erasure is verified, so that nobody knows any more whom to remove: then the data have to
+/// be read again.
 pub async fn begin(
     pool: &Pool,
     lease: &Lease,
     parameters: &TrainingParameters,
     watermark: &Watermark,
+    erased_through: i64,
 ) -> Result<i64, TransitionError> {
     let parameters = to_json(parameters)?;
-    let version = pool
-        .write(|mut tx| {
-            let parameters = parameters.clone();
-            async move {
-                if !leases::is_held(&mut tx, lease).await? {
-                    return Ok(None);
-                }
-                sqlx::query!("DELETE FROM snapshots WHERE state IN ('building', 'candidate')")
-                    .execute(&mut *tx)
-                    .await?;
-                let version = sqlx::query_scalar!(
-                    "INSERT INTO snapshots (state, fencing_token, parameters, input_watermark)
-                     VALUES ('building', $1, $2::text::jsonb, $3) RETURNING version",
-                    lease.fencing_token,
-                    parameters,
-                    watermark.0,
-                )
-                .fetch_one(&mut *tx)
-                .await?;
-                tx.commit().await?;
-                Ok(Some(version))
+    pool.write(|mut tx| {
+        let parameters = parameters.clone();
+        async move {
+            if !leases::is_held(&mut tx, lease).await? {
+                return Ok(Err(TransitionError::LeaseLost));
             }
-        })
-        .await?;
-    version.ok_or(TransitionError::LeaseLost)
+            redaction::lock_erasures(&mut tx).await?;
+            let verified = sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT FROM erasures WHERE id > $1 AND verified_at IS NOT NULL) AS "verified!""#,
+                erased_through
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            sqlx::query!("DELETE FROM snapshots WHERE state IN ('building', 'candidate')")
+                .execute(&mut *tx)
+                .await?;
+            let version = sqlx::query_scalar!(
+                "INSERT INTO snapshots
+                         (state, fencing_token, parameters, input_watermark, erased_through, trained_through)
+                     VALUES ('building', $1, $2::text::jsonb, $3, $4, $4) RETURNING version",
+                lease.fencing_token,
+                parameters,
+                watermark.0,
+                erased_through,
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            if verified {
+                return Ok(Err(TransitionError::Behind { version }));
+            }
+            tx.commit().await?;
+            Ok(Ok(version))
+        }
+    })
+    .await?
 }
 
-/// Stores the bytes of a part of a version that is being built. Each chunk is committed by itself, a few of them at the
-/// same time.
+/// The place of new bytes.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// A version that is being built.
+    Building { version: i64 },
+    /// Beside the present bytes of a complete version, or of one that is being built.
+    Beside(Rewrite),
+}
+
+/// Stores the bytes of a part. Each chunk is committed by itself, a few of them at the same time.
 ///
 /// # Errors
-/// [`TransitionError::LeaseLost`] when another trainer has deleted the version.
-pub async fn write_part(pool: &Pool, version: i64, part: &EncodedPart) -> Result<(), TransitionError> {
+/// [`TransitionError::LeaseLost`] when another trainer has deleted the version, or the version has other bytes by now.
+pub async fn write_part(pool: &Pool, place: Place, part: &EncodedPart) -> Result<(), TransitionError> {
     stream::iter(part.bytes.chunks(CHUNK_BYTES).zip(0..).map(Ok))
         .try_for_each_concurrent(CONCURRENT_WRITES, |(bytes, chunk)| {
-            write_chunk(pool, version, part.name, chunk, bytes)
+            write_chunk(pool, place, part.name, chunk, bytes)
         })
         .await
 }
 
 /// Stores one chunk. COPY would not be faster; it would hold its locks for as long as the bytes take to arrive, and no
 /// timeout of PostgreSQL ends it when a trainer stops in the middle.
-async fn write_chunk(pool: &Pool, version: i64, part: &str, chunk: i32, bytes: &[u8]) -> Result<(), TransitionError> {
+async fn write_chunk(pool: &Pool, place: Place, part: &str, chunk: i32, bytes: &[u8]) -> Result<(), TransitionError> {
+    let (version, from, to) = match place {
+        Place::Building { version } => (version, 0, 0),
+        Place::Beside(Rewrite { version, from, to }) => (version, from, to),
+    };
+    // The lock lets no chunk in after the transaction that puts the new bytes in the place of the old ones.
     let written = sqlx::query!(
-        "INSERT INTO snapshot_chunks (version, part, chunk, bytes)
-         SELECT version, $2::text, $3::integer, $4::bytea FROM snapshots
-         WHERE version = $1 AND state = 'building' FOR KEY SHARE",
+        "INSERT INTO snapshot_chunks (version, part, chunk, bytes, redaction)
+         SELECT version, $2::text, $3::integer, $4::bytea, $6::bigint FROM snapshots
+         WHERE version = $1 AND redaction = $5 AND (state = 'building' OR $5::bigint < $6 AND state <> 'failed') FOR SHARE",
         version,
         part,
         chunk,
         bytes,
+        from,
+        to,
     )
     .execute(&mut *pool.acquire().await?)
     .await
@@ -199,7 +242,11 @@ pub struct Finished {
     pub checksum: [u8; 16],
 }
 
-/// Completes a version that is being built, as `candidate` or `rejected`. Checks under lock that the lease is held.
+/// Completes a version that is being built, as `candidate` or `rejected`. Checks under lock that the lease is held, and that its
+/// bytes take every erasure into account: none can be added before this transaction ends.
+///
+/// # Errors
+/// [`TransitionError::Behind`] when users have to be removed first.
 pub async fn finish(
     pool: &Pool,
     lease: &Lease,
@@ -208,40 +255,45 @@ pub async fn finish(
     state: SnapshotState,
 ) -> Result<(), TransitionError> {
     let evaluation = to_json(&finished.evaluation)?;
-    let is_finished = pool
-        .write(|mut tx| {
-            let evaluation = evaluation.clone();
-            async move {
-                if !leases::is_held(&mut tx, lease).await? {
-                    return Ok(false);
-                }
-                let finished = sqlx::query!(
-                    "UPDATE snapshots
+    pool.write(|mut tx| {
+        let evaluation = evaluation.clone();
+        async move {
+            if !leases::is_held(&mut tx, lease).await? {
+                return Ok(Err(TransitionError::LeaseLost));
+            }
+            redaction::lock_erasures(&mut tx).await?;
+            let last = redaction::last_erasure(&mut tx).await?;
+            let through = sqlx::query_scalar!("SELECT erased_through FROM snapshots WHERE version = $1", version)
+                .fetch_optional(&mut *tx)
+                .await?;
+            if through.is_some_and(|through| through < last) {
+                return Ok(Err(TransitionError::Behind { version }));
+            }
+            let finished = sqlx::query!(
+                "UPDATE snapshots
                      SET state = $3, evaluation = $4::text::jsonb, user_count = $5, item_count = $6,
                          rating_count = $7, size_bytes = $8, checksum = $9
                      WHERE version = $1 AND fencing_token = $2 AND state = 'building'",
-                    version,
-                    lease.fencing_token,
-                    state.as_str(),
-                    evaluation,
-                    finished.counts.users as i64,
-                    finished.counts.items as i64,
-                    finished.counts.ratings as i64,
-                    finished.size_bytes as i64,
-                    &finished.checksum[..],
-                )
-                .execute(&mut *tx)
-                .await?;
-                tx.commit().await?;
-                Ok(finished.rows_affected() == 1)
-            }
-        })
-        .await?;
-    if is_finished {
-        Ok(())
-    } else {
-        Err(TransitionError::LeaseLost)
-    }
+                version,
+                lease.fencing_token,
+                state.as_str(),
+                evaluation,
+                finished.counts.users as i64,
+                finished.counts.items as i64,
+                finished.counts.ratings as i64,
+                finished.size_bytes as i64,
+                &finished.checksum[..],
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(match finished.rows_affected() {
+                1 => Ok(()),
+                _ => Err(TransitionError::LeaseLost),
+            })
+        }
+    })
+    .await?
 }
 
 /// Marks the versions that were built under `lease` and never activated as failed, and deletes their bytes. Changes nothing
@@ -421,11 +473,34 @@ async fn previous_version(connection: &mut Connection) -> Result<Option<i64>, St
 }
 
 pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
-    Ok(
-        sqlx::query_scalar!("SELECT version FROM snapshots WHERE state = 'active'")
-            .fetch_optional(&mut *pool.acquire().await?)
-            .await?,
+    Ok(active_bytes(pool).await?.map(|bytes| bytes.version))
+}
+
+/// A version, and which of its bytes: they change when erased users are removed from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionedBytes {
+    pub version: i64,
+    pub redaction: i64,
+}
+
+pub async fn active_bytes(pool: &Pool) -> Result<Option<VersionedBytes>, StoreError> {
+    Ok(sqlx::query_as!(
+        VersionedBytes,
+        "SELECT version, redaction FROM snapshots WHERE state = 'active'"
     )
+    .fetch_optional(&mut *pool.acquire().await?)
+    .await?)
+}
+
+/// Whether a version still has these bytes.
+pub async fn has_bytes(pool: &Pool, bytes: VersionedBytes) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM snapshots WHERE version = $1 AND redaction = $2) AS "has!""#,
+        bytes.version,
+        bytes.redaction,
+    )
+    .fetch_one(&mut *pool.acquire().await?)
+    .await?)
 }
 
 /// Returns the snapshot of a version, or the active one; `None` if there is none.
@@ -444,7 +519,8 @@ pub async fn get(pool: &Pool, version: i64) -> Result<Option<SnapshotRecord>, St
     sqlx::query_as!(
         Row,
         r#"SELECT version, state, parameters::text AS "parameters!", evaluation::text AS evaluation, user_count,
-                  item_count, rating_count, size_bytes, checksum, input_watermark, note, created_at, activated_at
+                  item_count, rating_count, size_bytes, checksum, input_watermark, redaction, erased_through,
+                  trained_through, note, created_at, activated_at
            FROM snapshots WHERE version = $1"#,
         version,
     )
@@ -459,7 +535,8 @@ pub async fn list(pool: &Pool, before: i64, limit: i64) -> Result<Vec<SnapshotRe
     sqlx::query_as!(
         Row,
         r#"SELECT version, state, parameters::text AS "parameters!", evaluation::text AS evaluation, user_count,
-                  item_count, rating_count, size_bytes, checksum, input_watermark, note, created_at, activated_at
+                  item_count, rating_count, size_bytes, checksum, input_watermark, redaction, erased_through,
+                  trained_through, note, created_at, activated_at
            FROM snapshots WHERE version < $1 ORDER BY version DESC LIMIT $2"#,
         before,
         limit,
@@ -478,32 +555,49 @@ pub struct StoredPart {
     pub size_bytes: i64,
 }
 
-/// Lists the parts of a version, largest first.
-pub async fn parts(pool: &Pool, version: i64) -> Result<Vec<StoredPart>, StoreError> {
+/// Lists the parts of these bytes, largest first.
+pub async fn parts(pool: &Pool, bytes: VersionedBytes) -> Result<Vec<StoredPart>, StoreError> {
     Ok(sqlx::query_as!(
         StoredPart,
-        r#"SELECT part AS name, sum(octet_length(bytes)) AS "size_bytes!" FROM snapshot_chunks WHERE version = $1
-           GROUP BY part ORDER BY 2 DESC, part"#,
-        version
+        r#"SELECT part AS name, sum(octet_length(bytes)) AS "size_bytes!" FROM snapshot_chunks
+           WHERE version = $1 AND redaction = $2 GROUP BY part ORDER BY 2 DESC, part"#,
+        bytes.version,
+        bytes.redaction,
     )
     .fetch_all(&mut *pool.acquire().await?)
     .await?)
 }
 
-/// Reads the bytes of one of [`parts`] in order. They are incomplete when the version is being deleted.
+/// Reads the bytes of one of [`parts`] in order. They are incomplete when the version is being deleted, or its bytes are replaced.
 pub async fn read_part<'a>(
     tx: &'a mut Tx,
-    version: i64,
+    bytes: VersionedBytes,
     part: &'a str,
 ) -> Result<impl Stream<Item = Result<Vec<u8>, StoreError>> + use<'a>, StoreError> {
     without_timeouts(tx).await?;
     Ok(sqlx::query_scalar!(
-        "SELECT bytes FROM snapshot_chunks WHERE version = $1 AND part = $2 ORDER BY chunk",
-        version,
+        "SELECT bytes FROM snapshot_chunks WHERE version = $1 AND redaction = $2 AND part = $3 ORDER BY chunk",
+        bytes.version,
+        bytes.redaction,
         part,
     )
     .fetch(&mut **tx)
     .err_into())
+}
+
+/// Reads the checksum at the end of one of [`parts`], with what stands right before it.
+pub async fn part_end(pool: &Pool, bytes: VersionedBytes, part: &str) -> Result<Vec<u8>, StoreError> {
+    let mut ends = sqlx::query_scalar!(
+        r#"SELECT substring(bytes FROM GREATEST(octet_length(bytes) - 31, 1)) AS "end!" FROM snapshot_chunks
+           WHERE version = $1 AND redaction = $2 AND part = $3 ORDER BY chunk DESC LIMIT 2"#,
+        bytes.version,
+        bytes.redaction,
+        part,
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?;
+    ends.reverse();
+    Ok(ends.concat())
 }
 
 /// Deletes all complete or failed versions except the `keep` newest, the active one, the one before it, and that of a
@@ -565,6 +659,9 @@ struct Row {
     size_bytes: Option<i64>,
     checksum: Option<Vec<u8>>,
     input_watermark: String,
+    redaction: i64,
+    erased_through: i64,
+    trained_through: i64,
     note: String,
     created_at: Timestamp,
     activated_at: Option<Timestamp>,
@@ -597,6 +694,9 @@ impl TryFrom<Row> for SnapshotRecord {
             size_bytes: row.size_bytes.unwrap_or(0) as u64,
             checksum: row.checksum.unwrap_or_default(),
             input_watermark: Watermark(row.input_watermark),
+            redaction: row.redaction,
+            erased_through: row.erased_through,
+            trained_through: row.trained_through,
             note: row.note,
             created_at: row.created_at,
             activated_at: row.activated_at,

@@ -68,6 +68,7 @@ mod demand {
 /// Consents and objections of users.
 mod privacy {
     mod consent;
+    mod masking;
 }
 
 /// API keys and roles, and the limits of a merchant's key.

@@ -113,6 +113,13 @@ fn judge(input: &AudienceInput<'_>, first: usize, scores: &[f64]) -> RankedAudie
         let Ok(id) = UserId::new(input.snapshot.users().id(user)) else {
             continue;
         };
+        let is_erased = match is_current {
+            true => input.view.is_erased(user),
+            false => input.view.overlay.has_erased(id.as_str()),
+        };
+        if is_erased {
+            continue;
+        }
         let now = if is_current { Some(user) } else { input.view.user(&id) };
         let consents = now.map_or_else(|| input.view.consents(&id), |now| input.view.user_consents(now));
         let counts = &mut judged.counts;

@@ -43,11 +43,18 @@ pub enum UserSetError {
 impl UserSet {
     /// Makes a set of `ids`, which strictly ascend byte by byte.
     ///
+    /// `is_erased`: whether the snapshot's user with this id was erased, so that the id belongs to somebody whom the snapshot
+    /// does not know.
+    ///
     /// Takes time O(Σ log d) over the distances d between successive ids in the snapshot.
     ///
     /// # Errors
     /// [`UserSetError::Order`] names the first id that is out of order.
-    pub fn new<'a>(snapshot: Arc<Snapshot>, ids: impl Iterator<Item = &'a str>) -> Result<Self, UserSetError> {
+    pub fn new<'a>(
+        snapshot: Arc<Snapshot>,
+        ids: impl Iterator<Item = &'a str>,
+        is_erased: impl Fn(&str) -> bool,
+    ) -> Result<Self, UserSetError> {
         let dictionary = snapshot.users().texts();
         let mut known = Bits::zeros(dictionary.len());
         let (mut other_ids, mut other_places) = (Vec::new(), Vec::new());
@@ -58,7 +65,7 @@ impl UserSet {
                 return Err(UserSetError::Order { id: id.to_owned() });
             }
             at = first_not_before(dictionary, at, id);
-            if at < dictionary.len() && dictionary.get(at) == id {
+            if at < dictionary.len() && dictionary.get(at) == id && !is_erased(id) {
                 known.set(at, true);
             } else {
                 let place = u32::try_from(at + other_ids.len()).map_err(|_| UserSetError::TooMany)?;
@@ -201,7 +208,7 @@ mod tests {
 
         #[test]
         fn places_follow_the_order_of_ids(trained in ids(), asked in ids(), cut in any::<prop::sample::Index>()) {
-            let set = UserSet::new(snapshot(&trained), asked.iter().map(String::as_str)).unwrap();
+            let set = UserSet::new(snapshot(&trained), asked.iter().map(String::as_str), |_| false).unwrap();
             let sequence: Vec<&String> = trained.union(&asked).collect();
             prop_assert_eq!((set.n_places() as usize, set.len()), (sequence.len(), asked.len()));
             let expected: Vec<(u32, &str)> = (0..).zip(&sequence)
@@ -229,10 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn an_erased_user_is_another_one_with_the_same_id() {
+        let trained = snapshot(&["a", "b", "c"].map(str::to_owned).into());
+        let set = UserSet::new(trained, ["a", "b", "c"].into_iter(), |id| id == "b").unwrap();
+        let members: Vec<(u32, Member)> = set.members(0..set.n_places()).collect();
+        let expected = [
+            (0, Member::Known(UserIndex(0))),
+            (1, Member::Other(0)),
+            (3, Member::Known(UserIndex(2))),
+        ];
+        assert_eq!(members, expected);
+        assert_eq!((set.place("b"), set.id(set.at(1)), set.len()), (Some(1), "b", 3));
+    }
+
+    #[test]
     fn ids_must_ascend() {
         let trained = snapshot(&BTreeSet::from(["b".to_owned()]));
         let check = |ids: &[&str], expected: Option<&str>| {
-            let error = UserSet::new(trained.clone(), ids.iter().copied()).err();
+            let error = UserSet::new(trained.clone(), ids.iter().copied(), |_| false).err();
             let named = error.map(|error| error.to_string());
             let expected = expected
                 .map(|id| format!("user {id:?} does not come after the one before; ids must ascend byte by byte"));

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod codec;
 pub mod consents;
 pub mod dictionary;
+pub mod erased_users;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 pub mod floats;
@@ -294,6 +295,11 @@ impl Snapshot {
     /// Returns the consents on record for a user of the snapshot, as of when its input was read.
     pub fn user_consents(&self, user: UserIndex) -> Consents {
         self.user_consents[user.at()]
+    }
+
+    /// Whether the snapshot holds anything under the external id `user`.
+    pub fn holds(&self, user: &str) -> bool {
+        self.users().find(user).is_some() || self.consents().ids().find(user).is_some()
     }
 
     /// Returns all consents on record, as of when the input was read.

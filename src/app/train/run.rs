@@ -7,7 +7,7 @@ use crate::live::{self, VerifyError};
 use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::training::sales::Sales;
-use crate::store::snapshots::{self, Activation, Finished, SnapshotRecord, SnapshotState, TransitionError};
+use crate::store::snapshots::{self, Activation, Finished, Place, SnapshotRecord, SnapshotState, TransitionError};
 use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
@@ -33,10 +33,14 @@ use recommender::training::orders::orders;
 use super::tuning::{fitted_of, record, reusable};
 use super::{Phase, Progress, Report, TrainError, TrainOptions, Trained, compute};
 use crate::app::demand::fit as fit_demand;
+use crate::app::redaction;
 use crate::app::training_input::{self, Read};
 
 /// The propensity is measured on this many past campaigns, the latest: each needs a model of the data before it.
 const BACKTESTED_CAMPAIGNS: usize = 10;
+
+/// How often the data are read while erasures of users end meanwhile.
+const READ_ATTEMPTS: u32 = 5;
 
 /// A run under a lease.
 pub(super) struct Run<'a> {
@@ -103,12 +107,15 @@ impl<'a> Run<'a> {
     /// Reads everything that the model is trained on, and begins a version.
     async fn read(&self) -> Result<Begun, TrainError> {
         self.begin(Phase::Reading);
-        let Read {
-            input,
-            sales,
-            watermark,
-        } = training_input::read(self.pool, &self.options.privacy).await?;
-        let version = snapshots::begin(self.pool, self.lease, &self.options.parameters, &watermark).await?;
+        let mut attempt = 1;
+        let (version, Read { input, sales, .. }) = loop {
+            let read = training_input::read(self.pool, &self.options.privacy).await?;
+            let (parameters, erased_through) = (&self.options.parameters, read.erased_through);
+            match snapshots::begin(self.pool, self.lease, parameters, &read.watermark, erased_through).await {
+                Err(TransitionError::Behind { .. }) if attempt < READ_ATTEMPTS => attempt += 1,
+                begun => break (begun?, read),
+            }
+        };
         tracing::info!(
             version,
             users = input.users.len(),
@@ -268,7 +275,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), TrainError> {
         self.begin(Phase::Writing);
         let (checksum, size_bytes) = write_parts(self.pool, version, snapshot).await?;
-        let finished = Finished {
+        let mut finished = Finished {
             evaluation: evaluation.clone(),
             counts,
             size_bytes,
@@ -278,7 +285,18 @@ impl<'a> Run<'a> {
             GateVerdict::Rejected => SnapshotState::Rejected,
             GateVerdict::Passed | GateVerdict::InsufficientEvaluation => SnapshotState::Candidate,
         };
-        Ok(snapshots::finish(self.pool, self.lease, version, &finished, state).await?)
+        loop {
+            match snapshots::finish(self.pool, self.lease, version, &finished, state).await {
+                // Users were erased since the data were read. Whoever is erased after the next look is found by the one after it.
+                Err(TransitionError::Behind { .. }) => {
+                    if let Some(rewritten) = redaction::rewrite(self.pool, self.lease, version).await? {
+                        finished.checksum = rewritten.checksum;
+                        finished.size_bytes = rewritten.size_bytes;
+                    }
+                }
+                published => return Ok(published?),
+            }
+        }
     }
 
     /// Activates the snapshot unless it was rejected; a rejected one too if that is forced. Returns it as it is stored then.
@@ -378,7 +396,7 @@ async fn write_parts(pool: &Pool, version: i64, snapshot: Snapshot) -> Result<([
         while let Some(part) = parts.recv().await {
             checksum.add(part.name, &part.bytes);
             size_bytes += part.bytes.len() as u64;
-            snapshots::write_part(pool, version, &part).await?;
+            snapshots::write_part(pool, Place::Building { version }, &part).await?;
         }
         Ok((checksum.finish(), size_bytes))
     };

@@ -258,7 +258,8 @@ async fn read_users(connection: &mut Connection, after: &str, until: Option<&str
     while until != Some("") {
         let chunk = sqlx::query_scalar!(
             r#"SELECT string_agg(external_id, E'\n') FROM (
-                   SELECT external_id FROM users WHERE external_id > $1 ORDER BY external_id LIMIT $2
+                   SELECT external_id FROM users WHERE external_id > $1 AND NOT is_pseudonym
+                   ORDER BY external_id LIMIT $2
                ) AS chunk"#,
             after,
             CHUNK_IDS
@@ -295,7 +296,7 @@ fn lines_until(mut chunk: String, until: &str) -> String {
 async fn read_assigned(connection: &mut Connection, campaign_id: i64) -> Result<Vec<String>, StoreError> {
     let parts = sqlx::query_scalar!(
         r#"SELECT string_agg(external_id, E'\n') AS "ids!" FROM assignments JOIN users ON users.id = user_id
-           WHERE campaign_id = $1 GROUP BY user_id / $2"#,
+           WHERE campaign_id = $1 AND NOT is_pseudonym GROUP BY user_id / $2"#,
         campaign_id,
         CHUNK_IDS,
     )

@@ -19,7 +19,7 @@ use recommender::snapshot::overlay::FreshChange;
 
 use crate::store::catalog::facts;
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Connection, Pool, Tx, within};
+use crate::store::postgres::pool::{Connection, Pool, Tx, within, without_timeouts};
 
 /// A moment: the set of visible transactions, in the format of `pg_snapshot` (`xmin:xmax:in-progress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +48,47 @@ pub(in crate::store) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Waterm
     Ok((first, second, Watermark(exported.watermark)))
 }
 
-/// Hands the present state of everything that was committed since `watermark` to `apply`, and returns the moment up to
-/// which this is complete. Memory does not grow with the number of changes. The call may take long when there are many, but
+/// The changes that a reader has applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The moment up to which they are complete.
+    pub watermark: Watermark,
+    /// The number of the last erasure among them.
+    pub erased_through: i64,
+}
+
+/// The changes that a reader has applied now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    pub known: Known,
+    /// Whether the ids of some erased users are forgotten already, because no stored snapshot holds them any more. A reader whose
+    /// snapshot was loaded before has to load it again.
+    pub is_too_late: bool,
+}
+
+/// Hands the erasures after number `after` to `apply`. Returns the number of the last one, and whether ids are missing.
+async fn erasures(
+    connection: &mut Connection,
+    after: i64,
+    row_limit: Duration,
+    apply: &mut impl FnMut(FreshChange),
+) -> Result<(i64, bool), StoreError> {
+    let mut rows = sqlx::query!("SELECT id, user_id FROM erasures WHERE id > $1 ORDER BY id", after).fetch(connection);
+    let (mut through, mut is_too_late) = (after, false);
+    while let Some(row) = within(row_limit, rows.try_next().err_into()).await? {
+        through = row.id;
+        match row.user_id {
+            Some(user) => apply(FreshChange::Erased {
+                user: UserId::stored(user).map_err(|error| StoreError::corrupt("erasures", error))?,
+            }),
+            None => is_too_late = true,
+        }
+    }
+    Ok((through, is_too_late))
+}
+
+/// Hands the present state of everything that was committed since `known` to `apply`, and returns up to where this is
+/// complete. Memory does not grow with the number of changes. The call may take long when there are many, but
 /// gives up when no row arrives for `row_limit`.
 ///
 /// A watermark from the future comes from another cluster, from which the database was restored: then the whole feed is
@@ -60,13 +99,17 @@ pub(in crate::store) async fn two_readers(pool: &Pool) -> Result<(Tx, Tx, Waterm
 /// again for all of them does no harm.
 pub async fn since(
     pool: &Pool,
-    watermark: &Watermark,
+    known: &Known,
     row_limit: Duration,
     mut apply: impl FnMut(FreshChange),
-) -> Result<Watermark, StoreError> {
-    let mut tx = within(row_limit, pool.begin_unlimited()).await?;
-    // One statement sees one moment, so that changes, states and the new watermark fit together. The outer join returns a
-    // row even when nothing has changed.
+) -> Result<Reached, StoreError> {
+    let mut tx = within(row_limit, pool.begin_snapshot()).await?;
+    within(row_limit, without_timeouts(&mut tx)).await?;
+    // They come first: what is written under the id of an erased user after the erasure is that of somebody else.
+    let (erased_through, is_too_late) = erasures(&mut tx, known.erased_through, row_limit, &mut apply).await?;
+    let watermark = &known.watermark;
+    // The transaction sees one moment, so that changes, states and the new watermark fit together. The outer join returns a row
+    // even when nothing has changed.
     let mut rows = sqlx::query_as!(
         Row,
         r#"WITH changed AS (
@@ -139,9 +182,15 @@ pub async fn since(
     if !taken_back.is_empty() {
         last_orders(&mut tx, taken_back, row_limit, apply).await?;
     }
-    reached
-        .map(Watermark)
-        .ok_or_else(|| StoreError::corrupt("changes", "the feed has returned no watermark"))
+    let watermark = reached.map(Watermark);
+    let watermark = watermark.ok_or_else(|| StoreError::corrupt("changes", "the feed has returned no watermark"))?;
+    Ok(Reached {
+        known: Known {
+            watermark,
+            erased_through,
+        },
+        is_too_late,
+    })
 }
 
 /// Returns the moment that `connection`'s transaction sees.

@@ -27,6 +27,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::copy::{self, Extent};
 use crate::store::postgres::pool::{Connection, Pool};
 use crate::store::snapshots::changes::{self, Watermark};
+use crate::store::snapshots::redaction;
 
 /// Everything that was read for a training.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct TrainingData {
     pub sales: Sales,
     /// The moment as of which everything was read.
     pub watermark: Watermark,
+    /// The last erasure before that moment; 0 without any.
+    pub erased_through: i64,
 }
 
 /// Reads everything over two connections that see the same moment.
@@ -48,6 +51,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
     let as_of = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
         .fetch_one(&mut *first)
         .await?;
+    let erased_through = redaction::last_erasure(&mut first).await?;
     let by_default = privacy.training_without_record;
     let (users, (items, catalog)) = try_join!(read_users(&mut first, by_default), read_items(&mut second))?;
     let ratings = Ratings::new(copy::ratings_extent(&mut first).await?, by_default);
@@ -78,6 +82,7 @@ pub async fn read(pool: &Pool, privacy: &PrivacyOptions) -> Result<TrainingData,
         campaigns,
         sales,
         watermark,
+        erased_through,
     })
 }
 

@@ -10,7 +10,7 @@ use likemind::grpc::proto::v1::{
 };
 use likemind::store::error::StoreError;
 use likemind::store::snapshots;
-use likemind::store::snapshots::changes::{self, Watermark};
+use likemind::store::snapshots::changes::{self, Known};
 use sqlx::Connection;
 
 use crate::support::caller::{Caller, Scores, a_rating, assert_equal, equal, for_user, plus, pounds, scores_of};
@@ -529,17 +529,20 @@ async fn soon_entries(caller: &Caller, entries: u64, dropped: u64) {
     soon(&state, look, |found| *found == (entries, dropped)).await;
 }
 
-/// Returns the watermark from which a server that loads the shop's snapshot has to catch up.
-async fn input_watermark(database: &TestDatabase) -> Watermark {
-    let record = snapshots::get(&database.pool().await, 1).await.unwrap();
-    record.unwrap().input_watermark
+/// Returns the changes from which a server that loads the shop's snapshot has to catch up.
+async fn trained_on(database: &TestDatabase) -> Known {
+    let record = snapshots::get(&database.pool().await, 1).await.unwrap().unwrap();
+    Known {
+        watermark: record.input_watermark,
+        erased_through: record.erased_through,
+    }
 }
 
 #[tokio::test]
 async fn catching_up_may_take_longer_than_the_timeout_while_changes_arrive() {
     const ITEMS: usize = 3_000;
     let database = shop::open().await;
-    let watermark = input_watermark(&database).await;
+    let known = trained_on(&database).await;
     // This is far more than the buffers between the database and the reader hold.
     let write = format!(
         "WITH added AS (
@@ -556,19 +559,19 @@ async fn catching_up_may_take_longer_than_the_timeout_while_changes_arrive() {
         read += 1;
         std::thread::sleep(Duration::from_millis(1));
     };
-    let reached = changes::since(&pool, &watermark, Duration::from_secs(1), slowly).await;
-    assert_ne!(reached.unwrap(), watermark);
+    let reached = changes::since(&pool, &known, Duration::from_secs(1), slowly).await;
+    assert_ne!(reached.unwrap().known.watermark, known.watermark);
     assert_eq!(read, ITEMS);
 }
 
 #[tokio::test]
 async fn catching_up_fails_after_the_timeout_when_nothing_arrives() {
     let database = shop::open().await;
-    let watermark = input_watermark(&database).await;
+    let known = trained_on(&database).await;
     let mut lock = database.connect().await;
     execute(&mut lock, "BEGIN; LOCK TABLE changes").await;
     let pool = database.pool().await;
-    let reached = changes::since(&pool, &watermark, Duration::from_millis(100), |_| {}).await;
+    let reached = changes::since(&pool, &known, Duration::from_millis(100), |_| {}).await;
     assert!(matches!(reached, Err(StoreError::Unavailable(_))), "{reached:?}");
 }
 

@@ -248,7 +248,7 @@ proptest! {
         let scorer = Scorer::new(RankBy::Affinity, &view.snapshot, offer).unwrap();
         let scores = scorer.scores(&view.snapshot);
         let ids = world.audience.iter().map(|&user| USERS[user]);
-        let audience = UserSet::new(view.snapshot.clone(), ids).unwrap();
+        let audience = UserSet::new(view.snapshot.clone(), ids, |_| false).unwrap();
         let ranking = RankedTargets::new(audience, world.records(), &TargetingInput {
             offer,
             rules: &CompiledRules::new(offer, Some(&view), Users::Many),

@@ -383,6 +383,7 @@ fn parts_before(
 fn view_of(snapshot: Snapshot) -> View {
     View {
         version: 0,
+        redaction: 0,
         snapshot: Arc::new(snapshot),
         overlay: Arc::new(Overlay::default()),
         epoch: 0,

@@ -47,7 +47,8 @@ pub fn item_audience<'a>(view: &'a View, item: ItemIndex, options: AudienceOptio
         }
     }
     let as_trained = |user: UserIndex| {
-        let is_counted = !changed.get(user.at()) && may_be_shown(view, view.user_consents(user));
+        let is_counted =
+            !changed.get(user.at()) && !view.is_erased(user) && may_be_shown(view, view.user_consents(user));
         let score = is_counted.then(|| score(&Shopper::of_index(view, user))).flatten()?;
         Some((view.snapshot.users().id(user), score))
     };

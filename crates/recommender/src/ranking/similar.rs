@@ -42,9 +42,9 @@ pub fn similar_items(view: &View, item: ItemIndex, limit: usize, filter: &ItemFi
 }
 
 /// Returns the `limit` nearest neighbors of `user`, best first, with their cosine similarity, in (0, 1]. A user who objects to
-/// profiling has no neighbors, and is nobody's neighbor.
+/// profiling, or was erased, has no neighbors, and is nobody's neighbor.
 pub fn similar_users(view: &View, user: UserIndex, limit: usize) -> Vec<(UserIndex, f64)> {
-    let is_profiled = |user: UserIndex| view.user_allows(user, Purpose::Profiling);
+    let is_profiled = |user: UserIndex| !view.is_erased(user) && view.user_allows(user, Purpose::Profiling);
     if !is_profiled(user) {
         return Vec::new();
     }

@@ -51,7 +51,7 @@
 //! Whatever the bytes are, decoding allocates in proportion to their length: a column is known to be there before
 //! memory is taken for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::iter;
 
 use rayon::prelude::*;
@@ -60,6 +60,8 @@ use xxhash_rust::xxh3::Xxh3;
 use similarity::sparse::SparseError;
 
 use self::columns::{Reader, Writer};
+use super::dictionary::Texts;
+use super::erased_users::ErasedUsers;
 use super::parts::{self, PARTS, PartEntry, SnapshotParts, StoredContents};
 
 pub(super) mod columns;
@@ -100,6 +102,8 @@ pub enum CodecError {
         oldest: u16,
         newest: u16,
     },
+    #[error("part {part} is not known to this program")]
+    UnknownPart { part: String },
     #[error("part {part} has {actual} bytes, but {written} were written")]
     Length { part: String, written: u64, actual: u64 },
     #[error("part {part} is damaged: its bytes do not match its checksum")]
@@ -147,7 +151,10 @@ fn not_there(absent: &[&str]) -> String {
 impl CodecError {
     /// Whether the bytes are as another release of this program writes them, rather than damaged.
     pub fn is_of_another_release(&self) -> bool {
-        matches!(self, Self::ContainerVersion { .. } | Self::PartVersion { .. })
+        matches!(
+            self,
+            Self::ContainerVersion { .. } | Self::PartVersion { .. } | Self::UnknownPart { .. }
+        )
     }
 }
 
@@ -178,14 +185,26 @@ impl Checksum {
 /// Returns the parts of a validated snapshot, each encoded when it is asked for. Equal snapshots have equal bytes.
 pub fn encode(parts: &SnapshotParts) -> impl Iterator<Item = EncodedPart> {
     let present = PARTS.iter().filter(|part| (part.is_present)(parts));
-    present.map(|part| {
-        let mut writer = Writer::new(header(part.version));
-        (part.encode)(parts, &mut writer);
-        EncodedPart {
-            name: part.name,
-            bytes: seal(part.name, writer.into_bytes()),
-        }
-    })
+    present.map(|part| encode_part(part, parts))
+}
+
+fn encode_part(part: &PartEntry, parts: &SnapshotParts) -> EncodedPart {
+    let mut writer = Writer::new(header(part.version));
+    (part.encode)(parts, &mut writer);
+    EncodedPart {
+        name: part.name,
+        bytes: seal(part.name, writer.into_bytes()),
+    }
+}
+
+/// Returns whether the part of this name holds external ids of users; `None` if this program does not know it.
+pub fn names_users(name: &str) -> Option<bool> {
+    PartEntry::find(name).map(|part| part.names_users)
+}
+
+/// Returns whether the part of this name holds anything about single users; `None` if this program does not know it.
+pub fn concerns_users(name: &str) -> Option<bool> {
+    PartEntry::find(name).map(|part| part.concerns_users)
 }
 
 /// One part, intact and valid by itself.
@@ -213,6 +232,54 @@ impl DecodedPart {
                 "part {name} is left out: this program does not read its layout version {version}"
             )),
             DecodedContents::UnknownName => Some(format!("part {name} is left out: this program does not know it")),
+        }
+    }
+
+    /// Returns the external ids of users that the part holds; empty for a part that has none, or was not decoded.
+    pub fn user_ids(&self) -> impl Iterator<Item = &str> {
+        let ids = match &self.contents {
+            DecodedContents::Known(_, StoredContents::Decoded(contents)) => contents.user_ids(),
+            _ => None,
+        };
+        ids.into_iter().flat_map(Texts::iter)
+    }
+
+    /// Finds those of `ids` whom a snapshot holds, in this part or as its users.
+    ///
+    /// `self`: the part `users`.
+    pub fn find_users(&self, ids: HashSet<String>) -> ErasedUsers {
+        match &self.contents {
+            DecodedContents::Known(_, StoredContents::Decoded(contents)) => {
+                let none = Texts::default();
+                ErasedUsers::new(ids, contents.user_ids().unwrap_or(&none))
+            }
+            _ => ErasedUsers::new(ids, &Texts::default()),
+        }
+    }
+
+    /// Removes erased users from the part, and encodes the rest in the newest layout.
+    ///
+    /// # Errors
+    /// [`CodecError::PartVersion`] for a part of a version that this program does not read, and [`CodecError::UnknownPart`] for
+    /// one that it does not know: nobody can tell whether they hold the users.
+    pub fn without_users(self, erased: &ErasedUsers) -> Result<EncodedPart, CodecError> {
+        let part = self.name;
+        let (entry, contents) = match self.contents {
+            DecodedContents::Known(name, contents) => (PartEntry::find(name), contents),
+            DecodedContents::UnknownName => (None, StoredContents::Checked),
+        };
+        match (entry, contents) {
+            (Some(entry), StoredContents::Decoded(mut contents)) => {
+                contents.redact(erased);
+                Ok(encode_part(entry, &contents.alone()))
+            }
+            (Some(entry), StoredContents::UnknownVersion(version)) => Err(CodecError::PartVersion {
+                part,
+                version,
+                oldest: entry.oldest_version,
+                newest: entry.version,
+            }),
+            (Some(_), StoredContents::Checked) | (None, _) => Err(CodecError::UnknownPart { part }),
         }
     }
 

@@ -3,6 +3,7 @@
 use domain::consent::Consents;
 
 use super::dictionary::Texts;
+use super::erased_users::ErasedUsers;
 
 /// The consents of everybody who has any on record. Users that the snapshot does not know otherwise are included, because
 /// their refusals must be known all the same.
@@ -32,6 +33,15 @@ impl ConsentRecords {
         match self.ids.find(user) {
             Some(position) => self.consents[position],
             None => Consents::default(),
+        }
+    }
+
+    /// Returns the consents of everybody else.
+    pub fn without(&self, erased: &ErasedUsers) -> Self {
+        let (ids, consents): (Vec<&str>, Vec<Consents>) = self.iter().filter(|(id, _)| !erased.has_id(id)).unzip();
+        Self {
+            ids: ids.into_iter().collect(),
+            consents,
         }
     }
 

@@ -136,6 +136,7 @@ pub fn snapshot(ratings: &[&[f32]]) -> Snapshot {
 pub fn view(parts: SnapshotParts) -> View {
     View {
         version: 1,
+        redaction: 0,
         snapshot: Arc::new(Snapshot::new(parts).unwrap()),
         overlay: Arc::new(Overlay::default()),
         epoch: 0,

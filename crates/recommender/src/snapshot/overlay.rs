@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use imbl::HashMap;
+use imbl::{HashMap, HashSet};
 
 use domain::consent::{Consents, PrivacyOptions, Purpose};
 use domain::id::{ItemId, UserId};
 use domain::item::ItemFacts;
 
 use super::catalog::Facts;
-use super::dictionary::ItemIndex;
+use super::dictionary::{ItemIndex, UserIndex};
 use super::order_terms::OrderTerms;
 use super::orders::{OrderSums, Orders};
 use crate::snapshot::Snapshot;
@@ -45,6 +45,10 @@ pub enum FreshChange {
     Consents {
         user: UserId,
         consents: Consents,
+    },
+    /// The user was erased. Changes of a user with this id that are applied later are those of somebody else.
+    Erased {
+        user: UserId,
     },
 }
 
@@ -88,6 +92,12 @@ pub struct Overlay {
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
+    /// The ids of users who were erased, with the number of the change.
+    erased: HashMap<Arc<str>, u64>,
+    /// Those of them whom the snapshot holds as users.
+    erased_rows: HashSet<UserIndex>,
+    /// Whether the snapshot holds anything of one of them.
+    hides_stored: bool,
     /// The present sums of items of the snapshot with changed orders.
     item_orders: HashMap<ItemIndex, OrderSums>,
     /// The present terms from orders, where they differ from those of the snapshot.
@@ -135,7 +145,7 @@ impl Overlay {
                     orders,
                     sums,
                 };
-                let has_room = self.entries < max_entries || holds(snapshot, &user, &interaction.item);
+                let has_room = self.entries < max_entries || self.holds(snapshot, &user, &interaction.item);
                 self.apply_interaction(snapshot, user, interaction, has_room);
             }
             FreshChange::Item { item, facts } => {
@@ -162,6 +172,55 @@ impl Overlay {
                 let is_new = self.consents.insert(user.as_str().into(), consents).is_none();
                 self.count(Some(is_new));
             }
+            FreshChange::Erased { user } => self.erase(snapshot, &user),
+        }
+    }
+
+    /// Forgets what was written of `user`, and hides what the snapshot holds of them.
+    fn erase(&mut self, snapshot: &Snapshot, user: &UserId) {
+        let history = self.users.remove(user).unwrap_or_default();
+        for interaction in &history.interactions {
+            // Sums over all users stay as the snapshot has them.
+            let stored = self.stored_sums(snapshot, user, &interaction.item);
+            self.apply_orders(snapshot, &interaction.item, interaction.sums, stored);
+        }
+        let had_last_order = self.last_orders.remove(user).is_some();
+        let had_consents = self.consents.remove(user.as_str()).is_some();
+        self.entries -= history.interactions.len() + usize::from(had_last_order) + usize::from(had_consents);
+        self.hides_stored |= snapshot.holds(user.as_str());
+        self.erased.insert(user.as_str().into(), self.changes);
+        if let Some(row) = snapshot.users().find(user.as_str()) {
+            self.erased_rows.insert(row);
+        }
+    }
+
+    /// Whether the snapshot's data under this id are those of a user who was erased.
+    pub fn has_erased(&self, user: &str) -> bool {
+        // Saves the hash in the common case.
+        !self.erased.is_empty() && self.erased.contains_key(user)
+    }
+
+    /// Whether a user of the snapshot was erased.
+    pub fn has_erased_row(&self, user: UserIndex) -> bool {
+        !self.erased_rows.is_empty() && self.erased_rows.contains(&user)
+    }
+
+    /// Whether the snapshot holds anything of a user who was erased.
+    pub fn hides_stored(&self) -> bool {
+        self.hides_stored
+    }
+
+    /// Returns the row of `user` in the snapshot; `None` for somebody it does not know, or who was erased.
+    pub fn row(&self, snapshot: &Snapshot, user: &UserId) -> Option<UserIndex> {
+        let row = snapshot.users().find(user.as_str());
+        row.filter(|&row| !self.has_erased_row(row))
+    }
+
+    /// Returns the consents that the snapshot has on record for `user`.
+    pub fn recorded_consents(&self, snapshot: &Snapshot, user: &UserId) -> Consents {
+        match self.has_erased(user.as_str()) {
+            true => Consents::default(),
+            false => snapshot.consents().of(user.as_str()),
         }
     }
 
@@ -171,7 +230,7 @@ impl Overlay {
         if position.is_ok() || has_room {
             let before = match position {
                 Ok(position) => known[position].sums,
-                Err(_) => stored_sums(snapshot, &user, &interaction.item),
+                Err(_) => self.stored_sums(snapshot, &user, &interaction.item),
             };
             self.apply_orders(snapshot, &interaction.item, before, interaction.sums);
         }
@@ -194,7 +253,7 @@ impl Overlay {
     ///
     /// `ordered_at`: the times of the orders, in seconds since 1970.
     fn counted_sums(&self, snapshot: &Snapshot, user: &UserId, orders: u32, ordered_at: &[i64]) -> OrderSums {
-        let recorded = || snapshot.consents().of(user.as_str());
+        let recorded = || self.recorded_consents(snapshot, user);
         let consents = self.consents(user.as_str()).unwrap_or_else(recorded);
         match snapshot.orders() {
             Ok(stored) if self.privacy.allows(consents, Purpose::Training) => {
@@ -202,6 +261,37 @@ impl Overlay {
             }
             _ => OrderSums::default(),
         }
+    }
+
+    /// Whether `user` has an effective rating of `item` in the snapshot.
+    fn holds(&self, snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
+        let ItemRef::Known(item) = item else { return false };
+        let row = self.row(snapshot, user);
+        row.is_some_and(|row| snapshot.ratings().row(row.at()).position(*item).is_some())
+    }
+
+    /// Returns what the orders of `user` add to the sums of `item` as of the snapshot.
+    fn stored_sums(&self, snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> OrderSums {
+        let (ItemRef::Known(item), Ok(orders)) = (item, snapshot.orders()) else {
+            return OrderSums::default();
+        };
+        let Some(user) = self.row(snapshot, user) else {
+            return OrderSums::default();
+        };
+        let bought = snapshot
+            .ratings()
+            .row_range(user.at())
+            .filter(|&at| snapshot.is_purchased(at));
+        let bought = bought.zip(orders.row_range(user.at()));
+        let position = snapshot.ratings().row(user.at()).position(*item);
+        let position = position.map(|position| snapshot.ratings().row_range(user.at()).start + position);
+        let entry = bought
+            .filter(|&(at, _)| Some(at) == position)
+            .map(|(_, entry)| entry)
+            .next();
+        entry.map_or_else(OrderSums::default, |entry| {
+            Orders::of_pair(orders.counts[entry], f64::from(orders.recent[entry]))
+        })
     }
 
     /// Moves the terms of `item` at once when what a user's orders add to its sums has changed from `before` to `after`.
@@ -262,9 +352,14 @@ impl Overlay {
         self.users.get(user).map_or(&[], |history| &history.interactions)
     }
 
-    /// Returns a number that differs after every change of the [`interactions`](Self::interactions) of `user`.
+    /// Returns a number that differs after every change of the [`interactions`](Self::interactions) of `user`, and after their
+    /// erasure.
     pub fn user_changed(&self, user: &UserId) -> u64 {
-        self.users.get(user).map_or(0, |history| history.changed)
+        let erased = || match self.erased.is_empty() {
+            true => 0,
+            false => self.erased.get(user.as_str()).copied().unwrap_or(0),
+        };
+        self.users.get(user).map_or_else(erased, |history| history.changed)
     }
 
     /// Returns a number that differs after every change of an item of the snapshot.
@@ -328,39 +423,6 @@ fn item_ref(snapshot: &Snapshot, item: ItemId) -> ItemRef {
         Some(index) => ItemRef::Known(index),
         None => ItemRef::New(item),
     }
-}
-
-/// Whether `user` has an effective rating of `item` in the snapshot.
-fn holds(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> bool {
-    let ItemRef::Known(item) = item else { return false };
-    let Some(user) = snapshot.users().find(user.as_str()) else {
-        return false;
-    };
-    snapshot.ratings().row(user.at()).position(*item).is_some()
-}
-
-/// Returns what the orders of `user` add to the sums of `item` as of the snapshot.
-fn stored_sums(snapshot: &Snapshot, user: &UserId, item: &ItemRef) -> OrderSums {
-    let (ItemRef::Known(item), Ok(orders)) = (item, snapshot.orders()) else {
-        return OrderSums::default();
-    };
-    let Some(user) = snapshot.users().find(user.as_str()) else {
-        return OrderSums::default();
-    };
-    let bought = snapshot
-        .ratings()
-        .row_range(user.at())
-        .filter(|&at| snapshot.is_purchased(at));
-    let bought = bought.zip(orders.row_range(user.at()));
-    let position = snapshot.ratings().row(user.at()).position(*item);
-    let position = position.map(|position| snapshot.ratings().row_range(user.at()).start + position);
-    let entry = bought
-        .filter(|&(at, _)| Some(at) == position)
-        .map(|(_, entry)| entry)
-        .next();
-    entry.map_or_else(OrderSums::default, |entry| {
-        Orders::of_pair(orders.counts[entry], f64::from(orders.recent[entry]))
-    })
 }
 
 fn borrow(facts: &ItemFacts) -> Facts<'_> {

@@ -26,7 +26,8 @@ use super::catalog::Catalog;
 use super::codec::CodecError;
 use super::codec::columns::{Reader, Writer};
 use super::consents::ConsentRecords;
-use super::dictionary::{Dictionary, ItemIndex, UserIndex};
+use super::dictionary::{Dictionary, ItemIndex, Texts, UserIndex};
+use super::erased_users::ErasedUsers;
 use super::merchant_orders::MerchantOrders;
 use super::orders::Orders;
 use super::parameters::{BlendWeights, DefaultRanker, TrainingParameters};
@@ -56,6 +57,11 @@ mod user_neighbors;
 mod users;
 mod weights;
 
+/// Removes erased users from the contents of a part. What is left is as valid as before.
+pub(super) type Redact<Contents> = fn(&mut Contents, &ErasedUsers);
+/// Returns the external ids of users in the contents of a part.
+pub(super) type UserIds<Contents> = fn(&Contents) -> &Texts;
+
 /// One part: how it is named, stored and checked.
 pub(super) trait Part {
     /// Identifies the part where it is stored.
@@ -67,6 +73,12 @@ pub(super) trait Part {
 
     /// The part in memory: the part's fields of [`SnapshotParts`], as a tuple where there are several.
     type Contents;
+
+    /// Removes erased users from the contents. `None` for a part that holds nothing about single users: figures about all
+    /// of them together stay until the next training.
+    const REDACT: Option<Redact<Self::Contents>>;
+    /// Returns the external ids of users in the contents; `None` for a part that has none.
+    const USER_IDS: Option<UserIds<Self::Contents>> = None;
 
     /// Whether `parts` hold this part. A part that they do not hold is not stored.
     fn is_present(_parts: &SnapshotParts) -> bool {
@@ -141,6 +153,10 @@ pub(super) struct PartEntry {
     pub encode: fn(&SnapshotParts, &mut Writer),
     pub decode: fn(u16, &mut Reader<'_>) -> Result<Contents, CodecError>,
     pub validate: fn(&SnapshotParts) -> Result<(), SnapshotError>,
+    /// Whether the part holds anything about single users.
+    pub concerns_users: bool,
+    /// Whether the part holds external ids of users.
+    pub names_users: bool,
     /// Whether a snapshot can be served without the part.
     pub spare: fn(Absence) -> Result<(), CodecError>,
 }
@@ -231,9 +247,42 @@ macro_rules! parts {
                 encode: <$module::$Part as Part>::encode,
                 decode: |version, from| <$module::$Part as Part>::decode(version, from).map(Contents::$Part),
                 validate: <$module::$Part as Part>::validate,
+                concerns_users: <$module::$Part as Part>::REDACT.is_some(),
+                names_users: <$module::$Part as Part>::USER_IDS.is_some(),
                 spare: |absence| without::<$module::$Part>(absence).map(drop),
             }, )+
         ];
+
+        impl Contents {
+            /// Removes erased users, as [`Part::REDACT`] says.
+            pub fn redact(&mut self, users: &ErasedUsers) {
+                match self {
+                    $( Self::$Part(contents) => {
+                        if let Some(redact) = <$module::$Part as Part>::REDACT {
+                            redact(contents, users);
+                        }
+                    } )+
+                }
+            }
+
+            /// Returns what [`Part::USER_IDS`] says.
+            pub fn user_ids(&self) -> Option<&Texts> {
+                match self {
+                    $( Self::$Part(contents) => <$module::$Part as Part>::USER_IDS.map(|ids| ids(contents)), )+
+                }
+            }
+
+            /// Returns parts of which only this one is filled, to encode it.
+            #[expect(unused_parens, reason = "most parts have one field, and then the tuple is a name in parentheses")]
+            pub fn alone(self) -> SnapshotParts {
+                match self {
+                    $( Self::$Part(contents) => {
+                        let ($( $field ),+) = contents;
+                        SnapshotParts { $( $field, )+ ..SnapshotParts::default() }
+                    } )+
+                }
+            }
+        }
 
         /// Joins stored parts, by name. That they fit together is for [`Part::validate`] to check.
         ///

@@ -12,6 +12,7 @@ use similarity::sparse::{CsrMatrix, SparseError, check_columns, check_offsets, i
 
 use super::bits::Bits;
 use super::dictionary::ItemIndex;
+use super::erased_users::ErasedUsers;
 use super::floats::{FloatSlice, Floats};
 use super::popularity::Popularity;
 
@@ -148,6 +149,44 @@ impl Ratings {
             values: Floats::new(values),
         };
         (ratings, moved_purchased)
+    }
+
+    /// Returns the ratings without those of erased users, whose rows become empty. Items are ranked again by how many of the
+    /// remaining ratings they have. `purchased` has a bit per entry of these ratings, and the returned bits one per remaining
+    /// entry.
+    ///
+    /// Time O(nnz · log of a row's length).
+    pub fn without(&self, erased: &ErasedUsers, purchased: &Bits) -> (Self, Bits) {
+        let remaining = |user: &usize| !erased.has_row(*user);
+        let mut raters = vec![0; self.n_items()];
+        for user in (0..self.n_users()).filter(remaining) {
+            self.row(user).iter().for_each(|(item, _)| raters[item.at()] += 1);
+        }
+        let popularity = Popularity::new(&raters);
+
+        let (mut offsets, mut ranks, mut values) = (vec![0], Vec::new(), Vec::new());
+        let mut left_purchased = Vec::new();
+        for user in 0..self.n_users() {
+            if remaining(&user) {
+                let entries = self.row(user).iter().zip(self.row_range(user));
+                let entry = |((item, value), at)| (popularity.rank(item), value, purchased.get(at));
+                let mut row: Vec<(u32, f32, bool)> = entries.map(entry).collect();
+                row.sort_unstable_by_key(|&(rank, ..)| rank);
+                for (rank, value, is_purchased) in row {
+                    ranks.push(rank);
+                    values.push(value);
+                    left_purchased.push(is_purchased);
+                }
+            }
+            offsets.push(ranks.len() as u64);
+        }
+        let ratings = Self {
+            ranks: Ranks::new(ranks, popularity.len()),
+            popularity,
+            offsets,
+            values: Floats::new(values),
+        };
+        (ratings, left_purchased.into_iter().collect())
     }
 
     pub fn n_users(&self) -> usize {

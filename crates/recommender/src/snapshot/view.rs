@@ -15,6 +15,8 @@ use crate::snapshot::Snapshot;
 #[derive(Debug, Clone)]
 pub struct View {
     pub version: i64,
+    /// Counts how often erased users were removed from the bytes of this version.
+    pub redaction: i64,
     pub snapshot: Arc<Snapshot>,
     pub overlay: Arc<Overlay>,
     /// A number that all views share whose overlays have grown out of one another.
@@ -77,9 +79,14 @@ impl History {
 }
 
 impl View {
-    /// Returns the row of `user` in the snapshot; `None` for a user that was added since.
+    /// Returns the row of `user` in the snapshot; `None` for a user that was added since, or was erased.
     pub fn user(&self, user: &UserId) -> Option<UserIndex> {
-        self.snapshot.users().find(user.as_str())
+        self.overlay.row(&self.snapshot, user)
+    }
+
+    /// Whether a user of the snapshot was erased since: nobody may be told of them.
+    pub fn is_erased(&self, user: UserIndex) -> bool {
+        self.overlay.has_erased_row(user)
     }
 
     /// `None` for an item that neither the snapshot nor the overlay knows.
@@ -112,7 +119,7 @@ impl View {
 
     /// Returns the consents that `user` has on record now.
     pub fn consents(&self, user: &UserId) -> Consents {
-        let recorded = || self.snapshot.consents().of(user.as_str());
+        let recorded = || self.overlay.recorded_consents(&self.snapshot, user);
         self.overlay.consents(user.as_str()).unwrap_or_else(recorded)
     }
 

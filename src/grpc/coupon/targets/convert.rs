@@ -10,6 +10,7 @@ use crate::grpc::coupon::convert::code;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
+use crate::store::snapshots::VersionedBytes;
 use crate::store::token_key::KEY_BYTES;
 use coupons::affinity::AffinityTerm;
 use coupons::propensity::{FeatureContribution, PropensityExplanation};
@@ -33,6 +34,9 @@ struct TokenKey {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Cursor {
     version: i64,
+    /// Which bytes of the version. The release before knew only one.
+    #[serde(default)]
+    redaction: i64,
     score_bits: u64,
     user: String,
     rank: u64,
@@ -45,7 +49,12 @@ impl Cursor {
     fn is_possible(&self) -> bool {
         let score = f64::from_bits(self.score_bits);
         let is_rank = |rank: u64| (1..MAX_RANK).contains(&rank);
-        self.version > 0 && is_rank(self.rank) && score.is_finite() && score >= 0.0 && UserId::new(&self.user).is_ok()
+        self.version > 0
+            && self.redaction >= 0
+            && is_rank(self.rank)
+            && score.is_finite()
+            && score >= 0.0
+            && UserId::new(&self.user).is_ok()
     }
 }
 
@@ -53,7 +62,7 @@ impl Cursor {
 pub struct Rows {
     secret: [u8; KEY_BYTES],
     token_key: TokenKey,
-    version: i64,
+    bytes: VersionedBytes,
 }
 
 /// Returns the request, and what makes its answers once the snapshot is known. `secret`: authenticates page tokens.
@@ -85,7 +94,10 @@ pub fn request(
         limit,
         min_score,
         after: cursor.map(|cursor| Position {
-            snapshot_version: cursor.version,
+            bytes: VersionedBytes {
+                version: cursor.version,
+                redaction: cursor.redaction,
+            },
             score: f64::from_bits(cursor.score_bits),
             user: cursor.user,
             rank: cursor.rank,
@@ -108,7 +120,7 @@ impl RowsBuilder {
         Rows {
             secret: self.secret,
             token_key: self.token_key,
-            version: header.snapshot_version,
+            bytes: header.bytes,
         }
     }
 }
@@ -133,7 +145,7 @@ impl Rows {
             users_by_first_reason: users.first as i64,
         });
         message(v1::stream_coupon_targets_response::Message::Header(v1::TargetsHeader {
-            snapshot_version: header.snapshot_version,
+            snapshot_version: header.bytes.version,
             coupon_id: header.coupon.to_string(),
             by: match header.by {
                 RankBy::Affinity => v1::TargetBy::Affinity,
@@ -150,7 +162,8 @@ impl Rows {
     /// `snapshot`: the one that the target's score comes from.
     pub fn row(&self, snapshot: &Snapshot, target: Target) -> v1::StreamCouponTargetsResponse {
         let cursor = Cursor {
-            version: self.version,
+            version: self.bytes.version,
+            redaction: self.bytes.redaction,
             score_bits: target.score.to_bits(),
             user: target.user,
             rank: target.rank,

@@ -12,6 +12,7 @@ use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::stream_audience_request::Of;
 use crate::grpc::proto::v1::stream_audience_response::Message;
 use crate::grpc::status::Violations;
+use crate::store::snapshots::VersionedBytes;
 use domain::access::Caller;
 use domain::id::{Category, ItemId, UserId};
 use domain::item::check_text;
@@ -31,6 +32,9 @@ struct TokenKey {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Cursor {
     version: i64,
+    /// Which bytes of the version. The release before knew only one.
+    #[serde(default)]
+    redaction: i64,
     score_bits: u64,
     user: String,
     rank: u64,
@@ -39,7 +43,7 @@ struct Cursor {
 impl Cursor {
     fn is_possible(&self) -> bool {
         let score = f64::from_bits(self.score_bits);
-        self.version > 0 && self.rank > 0 && score.is_finite() && UserId::new(&self.user).is_ok()
+        self.version > 0 && self.redaction >= 0 && self.rank > 0 && score.is_finite() && UserId::new(&self.user).is_ok()
     }
 }
 
@@ -47,7 +51,7 @@ impl Cursor {
 #[derive(Debug)]
 pub struct Rows {
     token_key: TokenKey,
-    version: i64,
+    bytes: VersionedBytes,
 }
 
 /// Makes [`Rows`] once it is known which snapshot they come from.
@@ -60,7 +64,7 @@ impl RowsBuilder {
     pub fn build(self, header: &Header) -> Rows {
         Rows {
             token_key: self.token_key,
-            version: header.snapshot_version,
+            bytes: header.bytes,
         }
     }
 }
@@ -102,7 +106,10 @@ pub fn request(
         min_score,
         exclude_purchased: request.exclude_purchased,
         after: cursor.map(|cursor| Position {
-            snapshot_version: cursor.version,
+            bytes: VersionedBytes {
+                version: cursor.version,
+                redaction: cursor.redaction,
+            },
             score: f64::from_bits(cursor.score_bits),
             user: cursor.user,
             rank: cursor.rank,
@@ -116,7 +123,7 @@ pub fn request(
 pub fn header(header: &Header) -> v1::StreamAudienceResponse {
     let counts = &header.counts;
     message(Message::Header(v1::AudienceHeader {
-        snapshot_version: header.snapshot_version,
+        snapshot_version: header.bytes.version,
         item_count: header.items as i64,
         considered_count: counts.considered as i64,
         without_consent_count: counts.without_consent as i64,
@@ -130,7 +137,8 @@ pub fn header(header: &Header) -> v1::StreamAudienceResponse {
 impl Rows {
     pub fn row(&self, member: Member) -> v1::StreamAudienceResponse {
         let cursor = Cursor {
-            version: self.version,
+            version: self.bytes.version,
+            redaction: self.bytes.redaction,
             score_bits: member.score.to_bits(),
             user: member.user,
             rank: member.rank,

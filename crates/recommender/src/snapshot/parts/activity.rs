@@ -10,7 +10,7 @@
 //! | integers, m | redemptions |
 //! | integers, m | campaigns |
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::activity::Activity;
 use crate::snapshot::codec::CodecError;
@@ -21,6 +21,15 @@ impl Part for ActivityPart {
     const NAME: &'static str = "activity";
 
     type Contents = Activity;
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|activity, erased| {
+        erased.reset(&mut activity.orders);
+        erased.reset(&mut activity.spend_minor);
+        erased.reset(&mut activity.last_order_at);
+        erased.reset(&mut activity.discounted_lines);
+        erased.reset(&mut activity.redemptions);
+        erased.reset(&mut activity.campaigns);
+    });
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         let activity = &parts.activity;

@@ -1,6 +1,6 @@
 //! The part `biases`: doubles, 1: the mean · floats, m: the biases of the users · floats, n: the biases of the items.
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::{Biases, SnapshotError};
 
@@ -10,6 +10,8 @@ impl Part for BiasesPart {
     const NAME: &'static str = "biases";
 
     type Contents = Biases;
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|biases, erased| erased.reset(&mut biases.users));
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.doubles(&[parts.biases.global_mean]);

@@ -14,7 +14,7 @@
 
 use domain::money::Currency;
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::catalog::Catalog;
 use crate::snapshot::codec::CodecError;
@@ -26,6 +26,8 @@ impl Part for CatalogPart {
     const NAME: &'static str = "catalogue";
 
     type Contents = Catalog;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         let catalog = &parts.catalog;

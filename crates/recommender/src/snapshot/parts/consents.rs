@@ -3,7 +3,7 @@
 
 use domain::consent::Consents;
 
-use super::{Part, Reader, SnapshotParts, Writer};
+use super::{Part, Reader, Redact, SnapshotParts, UserIds, Writer};
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::consents::ConsentRecords;
 
@@ -13,6 +13,9 @@ impl Part for ConsentsPart {
     const NAME: &'static str = "consents";
 
     type Contents = ConsentRecords;
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|records, erased| *records = records.without(erased));
+    const USER_IDS: Option<UserIds<Self::Contents>> = Some(|records| records.ids());
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         let records = &parts.consents;

@@ -1,7 +1,7 @@
 //! The part `default_ranker`, optional: [`DefaultRanker`] as JSON. It is stored only if it is not the default, which
 //! snapshots without the part have.
 
-use super::{Absence, Part, Reader, SnapshotParts, Writer};
+use super::{Absence, Part, Reader, Redact, SnapshotParts, Writer};
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::parameters::DefaultRanker;
 
@@ -11,6 +11,8 @@ impl Part for DefaultRankerPart {
     const NAME: &'static str = "default_ranker";
 
     type Contents = DefaultRanker;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.default_ranker != DefaultRanker::default()

@@ -17,7 +17,7 @@
 //! | integers | that week |
 //! | the rest | what was fitted, as JSON |
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use ::demand::history::{Return, SalesColumns, SalesHistory, StockOut};
@@ -32,6 +32,9 @@ impl Part for DemandPart {
     const NAME: &'static str = "demand";
 
     type Contents = Optional<Demand>;
+
+    /// Order lines of an item are not told apart by user.
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.demand.get().is_ok()

@@ -1,6 +1,6 @@
 //! The part `fitted_settings`, optional: [`FittedSettings`] as JSON. Without it the score is the blend alone.
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::settings::FittedSettings;
@@ -11,6 +11,8 @@ impl Part for FittedSettingsPart {
     const NAME: &'static str = "fitted_settings";
 
     type Contents = Optional<FittedSettings>;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.fitted_settings.get().is_ok()

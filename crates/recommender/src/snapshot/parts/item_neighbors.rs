@@ -2,7 +2,7 @@
 
 use similarity::lists::NeighborLists;
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 
@@ -12,6 +12,8 @@ impl Part for ItemNeighborsPart {
     const NAME: &'static str = "item_neighbors";
 
     type Contents = NeighborLists;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.neighbor_lists(&parts.item_neighbors);

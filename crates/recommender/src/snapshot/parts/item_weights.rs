@@ -3,7 +3,7 @@
 
 use similarity::lists::WeightLists;
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 
@@ -13,6 +13,8 @@ impl Part for ItemWeightsPart {
     const NAME: &'static str = "item_weights";
 
     type Contents = Optional<WeightLists>;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.item_weights.get().is_ok()

@@ -7,7 +7,7 @@
 //! | integers, k | positions of merchants in the catalog, strictly ascending for each user |
 //! | integers, k | last order: seconds since 1970, two's complement in 64 bits |
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::merchant_orders::MerchantOrders;
@@ -18,6 +18,13 @@ impl Part for MerchantOrdersPart {
     const NAME: &'static str = "merchant_orders";
 
     type Contents = Optional<MerchantOrders>;
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|orders, erased| {
+        if let Optional::Present(orders) = orders {
+            let columns = (&mut orders.merchants, &mut orders.last_order_at);
+            orders.offsets = erased.drop_rows(&orders.offsets, columns);
+        }
+    });
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.merchant_orders.get().is_ok()

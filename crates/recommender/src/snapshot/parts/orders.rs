@@ -12,7 +12,7 @@
 //! | integers, n | users with an order of the item |
 //! | integers, n | users with at least two |
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::orders::{ItemOrders, Orders};
@@ -23,6 +23,14 @@ impl Part for OrdersPart {
     const NAME: &'static str = "orders";
 
     type Contents = Optional<Orders>;
+
+    /// The sums of items stay, as their neighbor lists do.
+    const REDACT: Option<Redact<Self::Contents>> = Some(|orders, erased| {
+        if let Optional::Present(orders) = orders {
+            let columns = (&mut orders.counts, &mut orders.recent);
+            orders.offsets = erased.drop_rows(&orders.offsets, columns);
+        }
+    });
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.orders.get().is_ok()

@@ -5,7 +5,7 @@
 //! so that an older program refuses what it would misread. A number in JSON comes back exactly with up to 15
 //! significant digits, which is what people write.
 
-use super::{Part, Reader, SnapshotParts, Writer};
+use super::{Part, Reader, Redact, SnapshotParts, Writer};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::parameters::TrainingParameters;
@@ -16,6 +16,8 @@ impl Part for ParametersPart {
     const NAME: &'static str = "parameters";
 
     type Contents = TrainingParameters;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.json(&parts.parameters);

@@ -1,6 +1,6 @@
 //! The part `propensity`, optional: [`Propensity`] as JSON. Without it no propensity is fitted, and the reason says why.
 
-use super::{Absence, Part, Reader, SnapshotParts, Writer};
+use super::{Absence, Part, Reader, Redact, SnapshotParts, Writer};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::propensity::Propensity;
@@ -11,6 +11,9 @@ impl Part for PropensityPart {
     const NAME: &'static str = "propensity";
 
     type Contents = Propensity;
+
+    /// The weights were fitted on all users together.
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.json(&parts.propensity);

@@ -8,7 +8,7 @@
 //! | floats | the effective ratings |
 //! | bits | whether the user has bought the item |
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::bits::Bits;
 use crate::snapshot::codec::CodecError;
@@ -20,6 +20,10 @@ impl Part for RatingsPart {
     const NAME: &'static str = "ratings";
 
     type Contents = (Ratings, Bits);
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|(ratings, purchased), erased| {
+        (*ratings, *purchased) = ratings.without(erased, purchased);
+    });
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         let ratings = &parts.ratings;

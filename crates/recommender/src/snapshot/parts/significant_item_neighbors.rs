@@ -7,7 +7,7 @@
 //! | neighbor lists, n | the shrunk similarities |
 //! | integers | the number of co-raters of each neighbor |
 
-use super::{Absence, Optional, Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Absence, Optional, Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::significance::SignificantNeighbors;
@@ -19,6 +19,8 @@ impl Part for SignificantItemNeighborsPart {
     const NAME: &'static str = "significant_item_neighbors";
 
     type Contents = Optional<SignificantNeighbors>;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn is_present(parts: &SnapshotParts) -> bool {
         parts.significant_item_neighbors.get().is_ok()

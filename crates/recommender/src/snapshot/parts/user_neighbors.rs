@@ -2,7 +2,7 @@
 
 use similarity::lists::NeighborLists;
 
-use super::{Part, Reader, SnapshotParts, Writer, check_length};
+use super::{Part, Reader, Redact, SnapshotParts, Writer, check_length};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 
@@ -12,6 +12,8 @@ impl Part for UserNeighborsPart {
     const NAME: &'static str = "user_neighbors";
 
     type Contents = NeighborLists;
+
+    const REDACT: Option<Redact<Self::Contents>> = Some(|lists, erased| *lists = erased.leave_lists(lists));
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.neighbor_lists(&parts.user_neighbors);

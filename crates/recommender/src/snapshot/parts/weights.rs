@@ -1,7 +1,7 @@
 //! The part `weights`: doubles, 4: the weights of the item-based side in blends of weighted sums, weighted means,
 //! baselines and ranking scores.
 
-use super::{Part, Reader, SnapshotParts, Writer};
+use super::{Part, Reader, Redact, SnapshotParts, Writer};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::codec::CodecError;
 use crate::snapshot::parameters::BlendWeights;
@@ -12,6 +12,8 @@ impl Part for WeightsPart {
     const NAME: &'static str = "weights";
 
     type Contents = BlendWeights;
+
+    const REDACT: Option<Redact<Self::Contents>> = None;
 
     fn encode(parts: &SnapshotParts, to: &mut Writer) {
         to.doubles(&parts.weights.all());

@@ -12,6 +12,7 @@ pub mod privacy;
 pub mod random;
 pub mod redaction;
 pub mod redemption;
+pub mod retraining;
 pub mod sensitive_attributes;
 pub mod sweep;
 pub mod targets;

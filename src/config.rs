@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::admission::options::AccessOptions;
 use crate::app::import::settings::ImportSettings;
 use crate::app::privacy::PrivacySection;
+use crate::app::retraining::ErasureOptions;
 use crate::app::train::TrainerOptions;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
@@ -46,6 +47,7 @@ pub struct Config {
     pub bias: BiasOptions,
     pub import: ImportSettings,
     pub privacy: PrivacySection,
+    pub erasure: ErasureOptions,
     pub coupons: CouponOptions,
     pub telemetry: TelemetryOptions,
 }

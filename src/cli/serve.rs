@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Database, Purpose};
+use super::train::{self, Requested};
 use super::{Exit, process};
 use crate::admission::Access;
 use crate::admission::keyring::Keyring;
+use crate::app::retraining::{self, Retrain};
 use crate::app::sweep;
 use crate::config::Config;
 use crate::grpc::server::{self, Listener, Services};
@@ -16,6 +18,11 @@ use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::telemetry::{self, Readiness};
 use coupons::eligibility::Policy;
+
+/// How often a server looks whether a training is due.
+const RETRAINING_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest wait of a server that ends for its own training to give up the lease.
+const LONGEST_GIVING_BACK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -80,9 +87,17 @@ pub(super) async fn serve(
     });
     let interval = Duration::from_millis(config.coupons.sweep_interval_ms);
     let sweeping = tokio::spawn(sweep::run(pool.clone(), interval, shutdown.clone()));
+    let retraining = match config.erasure.retrain {
+        Retrain::Next => None,
+        Retrain::Always => {
+            let options = train::options(config, Requested::default());
+            let looks = retraining::run(pool.clone(), options, RETRAINING_INTERVAL, shutdown.clone());
+            Some(tokio::spawn(looks))
+        }
+    };
     let services = Services {
         pool,
-        live,
+        live: live.clone(),
         scale: config.rating,
         sensitive: config.privacy.sensitive(),
         bias: config.bias.clone(),
@@ -92,5 +107,10 @@ pub(super) async fn serve(
     };
     let served = server::serve(listener, &config.server, services, shutdown).await;
     sweeping.abort();
+    live.leave().await;
+    if let Some(retraining) = retraining {
+        // It ends with the shutdown, and gives its lease back.
+        let _ = tokio::time::timeout(LONGEST_GIVING_BACK, retraining).await;
+    }
     Ok(served?)
 }

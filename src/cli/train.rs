@@ -84,9 +84,20 @@ pub(super) async fn train_with_progress(
     pool: &Pool,
     config: &Config,
     interrupt: &CancellationToken,
-    Requested { tune, force }: Requested,
+    requested: Requested,
 ) -> Result<Trained, TrainError> {
-    let options = TrainOptions {
+    let options = options(config, requested);
+    let report = Arc::new(PhaseReport::new());
+    let receiver = report.clone();
+    let receive = move |progress: Progress| receiver.update(progress.phase.as_str(), progress.done, progress.total);
+    let result = train(pool, &options, interrupt, Arc::new(receive)).await;
+    report.end();
+    result
+}
+
+/// Returns the options of a run with the configured parameters.
+pub(super) fn options(config: &Config, Requested { tune, force }: Requested) -> TrainOptions {
+    TrainOptions {
         parameters: config.training_parameters(),
         evaluation: config.evaluation.clone(),
         gate: config.gate.clone(),
@@ -97,13 +108,7 @@ pub(super) async fn train_with_progress(
         holder: process::actor(),
         tune,
         force,
-    };
-    let report = Arc::new(PhaseReport::new());
-    let receiver = report.clone();
-    let receive = move |progress: Progress| receiver.update(progress.phase.as_str(), progress.done, progress.total);
-    let result = train(pool, &options, interrupt, Arc::new(receive)).await;
-    report.end();
-    result
+    }
 }
 
 pub(super) fn print(trained: &Trained) {

@@ -1,0 +1,68 @@
+//! Trains a snapshot after users were erased, where the configuration asks for it.
+//!
+//! Similarities of items and other figures about all users together were computed with the ratings of the erased ones. They stay in
+//! a snapshot from which the users themselves were removed, until the next training.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::train::{TrainError, TrainOptions, train};
+use crate::store::postgres::pool::Pool;
+use crate::store::snapshots::redaction;
+use domain::error::chain;
+
+/// The pause after a training that has failed.
+const RETRY: Duration = Duration::from_secs(600);
+
+/// Section `erasure`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ErasureOptions {
+    pub retrain: Retrain,
+}
+
+/// When a model is trained that was never fitted on the data of an erased user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retrain {
+    /// With the next training that somebody starts.
+    #[default]
+    Next,
+    /// At once: a server trains as soon as the stored snapshots are clean.
+    Always,
+}
+
+/// Trains whenever users were erased who were among the data of the newest snapshot, until `shutdown`. Looks once an `interval`.
+/// Of several servers one trains.
+pub async fn run(pool: Pool, options: TrainOptions, interval: Duration, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let may_try = failed_at.is_none_or(|at| at.elapsed() >= RETRY);
+        // A database that is not available is reported by the loop that reads fresh data.
+        if !may_try || !redaction::is_retraining_due(&pool).await.unwrap_or(false) {
+            continue;
+        }
+        failed_at = match train(&pool, &options, &shutdown, Arc::new(|_| {})).await {
+            Ok(trained) => {
+                let version = trained.snapshot.version;
+                tracing::info!(version, "trained snapshot {version} without erased users");
+                None
+            }
+            // What it has read may be older; the next look tells.
+            Err(TrainError::AnotherTrainer(_) | TrainError::Interrupted) => None,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no snapshot could be trained without erased users");
+                Some(Instant::now())
+            }
+        };
+    }
+}

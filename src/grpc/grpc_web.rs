@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
 
-use super::layers::Held;
+use super::layers::{Held, IsTranslated};
 use super::routes::Answer;
 
 pub use self::origins::Origins;
@@ -30,11 +30,6 @@ const EXPOSED: HeaderValue =
     HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, grpc-encoding, x-request-id");
 /// The headers of a request that its answer depends on, for caches.
 const VARYING: HeaderValue = HeaderValue::from_static("origin, access-control-request-headers");
-
-/// Marks a call of gRPC-Web. Its answer is translated after the layers, so that only then it is known when its bytes are sent:
-/// the layer `admission` leaves the `Arc<Held>` in the answer's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct IsTranslated;
 
 /// Serves gRPC, and gRPC-Web if it is on.
 #[derive(Clone)]

@@ -26,12 +26,11 @@ use crate::admission::Access;
 
 use self::admission::Admitting;
 use self::background::InBackground;
-pub use self::body::Held;
+pub use self::body::{Held, IsTranslated};
 use self::deadline::Deadlines;
 use self::instruments::Instruments;
 use self::request_id::RequestIds;
 use self::telemetry::Observing;
-use super::options::ServerOptions;
 
 #[derive(Clone)]
 pub struct Layers {
@@ -42,12 +41,12 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// `background`: the runtime for calls that wait.
-    pub fn new(access: Access, options: &ServerOptions, background: Handle) -> Self {
+    /// `timeout_ms`: for calls that are no streams. `background`: the runtime for calls that wait.
+    pub fn new(access: Access, timeout_ms: u64, background: Handle) -> Self {
         Self {
             access,
             instruments: Arc::default(),
-            timeout_ms: options.request_timeout_ms,
+            timeout_ms,
             background,
         }
     }

@@ -177,7 +177,7 @@ pub async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     health::begin(&reporter, &services.live).await;
     let health = tokio::spawn(health::report(reporter, services.live.clone(), shutdown.clone()));
-    let layers = Layers::new(services.access.clone(), options, Handle::current());
+    let layers = Layers::new(services.access.clone(), options.request_timeout_ms, Handle::current());
     let routes = add_services(Routes::builder(), services, options, &shutdown).add(health_service);
     let routes = add_reflection(routes)?.build();
     let http = Http::new(options.http());

@@ -9,7 +9,7 @@ use serde::Deserializer;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::open::OpenError;
+use crate::error::OpenError;
 use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
 
 /// The columns are the keys of the first lines, up to this many and this many bytes.

@@ -7,6 +7,7 @@
 pub mod cells;
 pub mod csv;
 pub mod encoding;
+pub mod error;
 pub mod header;
 pub mod input;
 mod json_lines;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use crate::csv::records::Records;
 use crate::csv::{Delimiter, Dialect};
 use crate::encoding::{self, Transcoder};
+use crate::error::OpenError;
 use crate::header::{looks_like_data, trimmed};
 use crate::input::{Decompressed, Input};
 use crate::json_lines::JsonLines;
@@ -74,26 +75,6 @@ pub struct Source {
     pub rows: Box<dyn Rows>,
     /// Counts the bytes that have been read before decompression.
     pub bytes_read: Arc<AtomicU64>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("cannot be read")]
-    Read(#[from] io::Error),
-    #[error("is {what}, which cannot be imported; {remedy}")]
-    Format { what: &'static str, remedy: String },
-    #[error("is not text in UTF-8; it looks like {guess}: add {}", .names.with("--encoding", .guess))]
-    Encoding { guess: &'static str, names: OptionNames },
-    #[error(
-        "cannot be read in the encoding {name:?}, which is not known; known are utf-8, utf-16le, latin1, windows-1251, shift_jis and the others of the WHATWG standard"
-    )]
-    UnknownEncoding { name: String },
-    #[error("is empty, but must have a first line with the names of its columns")]
-    Empty,
-    #[error("has a malformed header line: {0}")]
-    Header(String),
-    #[error("{0}")]
-    Content(String),
 }
 
 /// Opens `input`.

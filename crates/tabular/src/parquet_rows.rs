@@ -17,7 +17,7 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 
-use crate::open::OpenError;
+use crate::error::OpenError;
 use crate::record::{Malformed, Record, RowBuffer, Rows};
 
 pub(crate) struct ParquetRows {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use calamine::{DataRef, Reader, Xlsx, XlsxError};
 
-use crate::open::OpenError;
+use crate::error::OpenError;
 use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
 
 /// The greatest size of the texts that a workbook keeps apart from its sheets.

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use domain::error::InvalidField;
 use tabular::cells::CellChanger;
+use tabular::error::OpenError;
 use tabular::input::Input;
-use tabular::open::{Format, OpenError, Source, open as open_source};
+use tabular::open::{Format, Source, open as open_source};
 use tabular::record::{Malformed, Record, Rows};
 
 use super::columns::Columns;

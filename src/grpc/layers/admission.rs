@@ -16,13 +16,12 @@ use crate::admission::capacity::Overloaded;
 use crate::admission::concurrency_limit::Permit;
 use crate::admission::rpc::{Rpc, Work};
 use crate::admission::{Access, StreamAuthorization};
-use crate::grpc::grpc_web::IsTranslated;
 use crate::grpc::peer::Peer;
 use crate::grpc::routes::Answer;
 use crate::grpc::status;
 
 use super::access_log::{self, AccessLine};
-use super::body::Held;
+use super::body::{Held, IsTranslated};
 use super::instruments::Instruments;
 use super::request_id::RequestId;
 

@@ -19,6 +19,11 @@ use crate::grpc::peer::{UnderWay, UnsentBytes};
 /// them, and what the connection has taken can no longer be reset alone.
 const MAX_CHUNK_BYTES: usize = 16 * 1024;
 
+/// Marks a call of gRPC-Web. Its answer is translated after the layers, so that only then it is known when its bytes are sent:
+/// the layer `admission` leaves the `Arc<Held>` in the answer's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct IsTranslated;
+
 /// A body that calls `at_end` with the stream's code at its end. It drops `at_end` without calling it when nobody takes
 /// the rows any more.
 pub struct WithEnd<F> {

@@ -15,6 +15,7 @@ use crate::admission::Keyless;
 use crate::admission::keyring::Keyring;
 use crate::admission::options::AccessOptions;
 use crate::grpc::encoded_rpc::Encoded;
+use crate::grpc::options::ServerOptions;
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::recommendation_service_client::RecommendationServiceClient;
 use crate::grpc::proto::v1::recommendation_service_server::{RecommendationService, RecommendationServiceServer};
@@ -119,7 +120,11 @@ async fn connect(handler: OnDemand, max_concurrent_requests: usize, timeout: Dur
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let service = RecommendationServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder().layer(Layers::new(access(&options), &options, Handle::current()));
+    let server = Server::builder().layer(Layers::new(
+        access(&options),
+        options.request_timeout_ms,
+        Handle::current(),
+    ));
     let routes = Routes::builder().add(service).build();
     tokio::spawn(server.serve_with_incoming(routes, TcpListenerStream::new(listener)));
     Endpoint::from_shared(address).unwrap().connect().await.unwrap()

@@ -44,8 +44,9 @@ struct Scratch {
 }
 
 thread_local! {
-    /// The buffers of this thread, which its requests share one after the other.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// The buffers of this thread, which its requests share one after the other. They are boxed since they are taken out for
+    /// every request, and some are long arrays.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 pub struct RecommendationHandler {
@@ -128,9 +129,9 @@ where
 /// Runs `work` with the buffers of this thread. They are taken out of their cell meanwhile, so that a panic, which may leave
 /// something in them, drops them.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    let mut scratch = SCRATCH.take();
+    let mut scratch = SCRATCH.take().unwrap_or_default();
     let answer = work(&mut scratch);
-    SCRATCH.set(scratch);
+    SCRATCH.set(Some(scratch));
     answer
 }
 

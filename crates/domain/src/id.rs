@@ -16,11 +16,12 @@ pub const MAX_ID_BYTES: usize = 128;
 ///
 /// # Errors
 /// `EMPTY_ID`, `ID_TOO_LONG` or `ID_HAS_CONTROL_CHARACTER`, naming `field`.
+#[inline]
 fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
-    check_stored_id(field, id)?;
-    if is_printable_ascii(id) {
+    if is_plain(id) {
         return Ok(());
     }
+    check_stored_id(field, id)?;
     if let Some((position, control)) = id.chars().enumerate().find(|&(_, c)| is_bidirectional_control(c)) {
         let message = format!(
             "must not contain control characters, has U+{:04X}, which controls the direction of text, at character {position}",
@@ -31,9 +32,10 @@ fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
     Ok(())
 }
 
-/// Nearly all ids are printable ASCII, which need not be decoded.
-fn is_printable_ascii(id: &str) -> bool {
-    id.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+/// Tells whether `id` has a valid length and is printable ASCII, as nearly all ids are: then nothing has to be decoded.
+#[inline]
+fn is_plain(id: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Source: Unicode Standard Annex #9, property `Bidi_Control`.
@@ -46,6 +48,9 @@ fn is_bidirectional_control(c: char) -> bool {
 /// # Errors
 /// The same as [`check_id`].
 fn check_stored_id(field: &str, id: &str) -> Result<(), InvalidField> {
+    if is_plain(id) {
+        return Ok(());
+    }
     if id.is_empty() {
         return Err(InvalidField::new(
             field,
@@ -59,9 +64,6 @@ fn check_stored_id(field: &str, id: &str) -> Result<(), InvalidField> {
             "ID_TOO_LONG",
             format!("must be 1 to {MAX_ID_BYTES} bytes long, has {}", id.len()),
         ));
-    }
-    if is_printable_ascii(id) {
-        return Ok(());
     }
     if let Some(position) = id.chars().position(char::is_control) {
         return Err(InvalidField::new(
@@ -107,6 +109,7 @@ macro_rules! external_id {
             ///
             /// # Errors
             /// As [`Self::new`].
+            #[inline]
             pub fn check(id: &str) -> Result<(), InvalidField> {
                 check_id($field, id)
             }

@@ -57,6 +57,7 @@ impl RatingScale {
     }
 
     /// Returns `value`, moved to the nearer limit if it lies outside the range, and whether it was moved.
+    #[inline]
     pub fn clamp(&self, value: f64) -> (f64, bool) {
         let clamped = value.clamp(f64::from(self.min), f64::from(self.max));
         (clamped, clamped != value)

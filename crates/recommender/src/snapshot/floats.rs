@@ -105,6 +105,7 @@ impl Floats {
         self.len() == 0
     }
 
+    #[inline]
     pub fn as_slice(&self) -> FloatSlice<'_> {
         match self {
             Self::Coded { distinct, positions } => FloatSlice::Coded(distinct, positions),
@@ -114,6 +115,7 @@ impl Floats {
 }
 
 impl<'a> FloatSlice<'a> {
+    #[inline]
     pub fn len(self) -> usize {
         match self {
             Self::Coded(_, positions) => positions.len(),
@@ -121,6 +123,7 @@ impl<'a> FloatSlice<'a> {
         }
     }
 
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -135,6 +138,7 @@ impl<'a> FloatSlice<'a> {
     }
 
     /// Returns the entries at `range`.
+    #[inline]
     pub fn slice(self, range: std::ops::Range<usize>) -> Self {
         match self {
             Self::Coded(distinct, positions) => Self::Coded(distinct, &positions[range]),

@@ -269,10 +269,12 @@ impl Ranks {
 }
 
 impl<'a> Rated<'a> {
+    #[inline]
     pub fn len(self) -> usize {
         self.ranks.len()
     }
 
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.ranks.is_empty()
     }
@@ -293,6 +295,7 @@ impl<'a> Rated<'a> {
 }
 
 impl<'a> RankSlice<'a> {
+    #[inline]
     pub fn len(self) -> usize {
         match self {
             Self::Narrow(ranks) => ranks.len(),
@@ -300,6 +303,7 @@ impl<'a> RankSlice<'a> {
         }
     }
 
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -314,6 +318,7 @@ impl<'a> RankSlice<'a> {
     }
 
     /// Returns the entries at `range`.
+    #[inline]
     pub fn slice(self, range: Range<usize>) -> Self {
         match self {
             Self::Narrow(ranks) => Self::Narrow(&ranks[range]),
@@ -322,6 +327,7 @@ impl<'a> RankSlice<'a> {
     }
 
     /// Finds the position of `rank` among ranks that ascend.
+    #[inline]
     pub fn position(self, rank: u32) -> Option<usize> {
         match self {
             Self::Narrow(ranks) => ranks.binary_search(&u16::try_from(rank).ok()?).ok(),

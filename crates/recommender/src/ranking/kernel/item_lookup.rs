@@ -58,6 +58,7 @@ impl RequestedItems {
     }
 
     /// Adds the item of `rank`, for which there must be room, and which stands at `position` in the request.
+    #[inline]
     pub fn insert(&mut self, rank: u32, position: u32) {
         self.bits.set(rank as usize, true);
         self.positions[rank as usize] = position;
@@ -75,6 +76,7 @@ impl RequestedItems {
     }
 
     /// Returns the position in the request of a requested rank.
+    #[inline]
     pub fn position(&self, rank: u32) -> usize {
         self.positions[rank as usize] as usize
     }
@@ -85,6 +87,7 @@ impl RequestedItems {
     }
 
     /// Tells whether scanning a row of `len` entries with [`Self::find_in`] is faster than searching it for each item.
+    #[inline]
     pub fn is_scan_faster(&self, len: usize, options: &LookupOptions) -> bool {
         let max_entries = if self.uses_byte_filter(options) {
             options.max_filtered
@@ -94,6 +97,7 @@ impl RequestedItems {
         len <= max_entries * self.ranks.len()
     }
 
+    #[inline]
     fn uses_byte_filter(&self, options: &LookupOptions) -> bool {
         #[cfg(target_arch = "x86_64")]
         let is_available = ByteFilter::is_available();
@@ -103,6 +107,7 @@ impl RequestedItems {
     }
 
     /// Returns the positions of the requested items in `row`, ascending. There must be room for all items of the row.
+    #[inline]
     pub fn find_in<'a>(&self, row: RankSlice, options: &LookupOptions, hits: &'a mut Hits) -> &'a [u32] {
         #[cfg(target_arch = "x86_64")]
         if self.uses_byte_filter(options) {

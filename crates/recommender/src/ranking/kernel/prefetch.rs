@@ -11,11 +11,13 @@ pub(crate) const AHEAD: usize = 4;
 const BEGINNING_BYTES: usize = 512;
 
 /// Has the beginning of `slice` fetched, without waiting for it.
+#[inline]
 pub(crate) fn prefetch_beginning<T>(slice: &[T]) {
     prefetch(&slice[..slice.len().min(BEGINNING_BYTES / size_of::<T>())]);
 }
 
 /// Has the beginning of `ranks` fetched, without waiting for it.
+#[inline]
 pub(crate) fn prefetch_ranks_beginning(ranks: RankSlice) {
     match ranks {
         RankSlice::Narrow(ranks) => prefetch_beginning(ranks),
@@ -24,6 +26,7 @@ pub(crate) fn prefetch_ranks_beginning(ranks: RankSlice) {
 }
 
 /// Has the beginnings of a user's ranks and ratings fetched, without waiting for them.
+#[inline]
 pub(crate) fn prefetch_rated(rated: Rated) {
     prefetch_ranks_beginning(rated.ranks);
     match rated.values {
@@ -33,6 +36,7 @@ pub(crate) fn prefetch_rated(rated: Rated) {
 }
 
 /// Has all of `ranks` fetched, without waiting for them.
+#[inline]
 pub(crate) fn prefetch_ranks(ranks: RankSlice) {
     match ranks {
         RankSlice::Narrow(ranks) => prefetch(ranks),
@@ -41,6 +45,7 @@ pub(crate) fn prefetch_ranks(ranks: RankSlice) {
 }
 
 /// Has entry `at` of `values` fetched, without waiting for it.
+#[inline]
 pub(crate) fn prefetch_value(values: FloatSlice, at: usize) {
     match values {
         FloatSlice::Coded(_, positions) => prefetch(&positions[at..=at]),
@@ -50,6 +55,7 @@ pub(crate) fn prefetch_value(values: FloatSlice, at: usize) {
 
 /// Has all of `slice` fetched, without waiting for it. A prefetch changes nothing that the program can see, so that its plain
 /// reference is to do nothing.
+#[inline]
 pub(crate) fn prefetch<T>(slice: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {

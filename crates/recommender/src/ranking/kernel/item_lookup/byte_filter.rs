@@ -28,10 +28,12 @@ struct ByteSet {
 }
 
 impl ByteFilter {
+    #[inline]
     pub fn is_available() -> bool {
         is_x86_feature_detected!("avx2")
     }
 
+    #[inline]
     pub fn insert(&mut self, rank: u32) {
         let [low, second, ..] = rank.to_le_bytes();
         self.low.insert(low);
@@ -39,6 +41,7 @@ impl ByteFilter {
         self.mixed.insert(second ^ low.rotate_left(4));
     }
 
+    #[inline]
     pub fn clear(&mut self) {
         *self = Self::default();
     }

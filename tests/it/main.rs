@@ -13,6 +13,7 @@ mod support {
     pub mod http1;
     pub mod http2;
     pub mod metrics;
+    pub mod network;
     pub mod postgres;
     pub mod program;
     pub mod shop;

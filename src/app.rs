@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod audience;
 pub mod campaign_bias;
+pub mod coupon_warnings;
 pub mod demand;
 pub mod eligibility;
 pub mod evaluate;

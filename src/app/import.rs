@@ -6,6 +6,7 @@
 
 pub mod columns;
 mod conclusion;
+mod coupon_scopes;
 pub mod findings;
 mod heartbeat;
 mod kinds;

@@ -19,6 +19,7 @@ use crate::store::error::StoreError;
 use crate::store::outcome::{LoadCounts, LoadOutcome};
 use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
+use domain::id::CouponId;
 use domain::rating::RatingScale;
 use domain::time::Timestamp;
 use tabular::record::Record;
@@ -85,6 +86,11 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// Creates the records that [`shared`](Self::shared) names for `values`, unless they exist.
     fn create_shared(_: &Pool, _: &[&Self::Value]) -> impl Future<Output = Result<(), StoreError>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// Returns the coupon that the value defines or changes. It is compared with the catalog when the file has been stored.
+    fn coupon(_: &Self::Value) -> Option<&CouponId> {
+        None
     }
 
     /// Stores `values` in one transaction. `known` caches the keys that former batches have looked up.

@@ -17,6 +17,7 @@ use domain::error::InvalidField;
 use tabular::input::Input;
 
 use super::conclusion::Conclusion;
+use super::coupon_scopes::TouchedCoupons;
 use super::heartbeat::Heartbeat;
 use super::kinds::{RecordKind, Written};
 use super::reader::{Batch, FromReader, Origin, read_ahead, unreadable};
@@ -67,6 +68,7 @@ pub(super) async fn run<K: RecordKind>(
             ..ImportSummary::default()
         },
         conclusion,
+        coupons: TouchedCoupons::default(),
         started,
     };
     let end = match run.judge().await {
@@ -74,7 +76,8 @@ pub(super) async fn run<K: RecordKind>(
         Ok(()) => run.store_batches(bytes, &mut report).await,
         Err(cause) => Err(cause),
     };
-    let result = run.finish(end);
+    let warnings = run.coupons.warnings(pool).await;
+    let result = run.finish(end, warnings);
     let result = record_end(pool, import_id, &options.actor, result).await;
     if import_id.is_some() {
         import_pool.close().await;
@@ -188,6 +191,8 @@ struct Run<'a, K: RecordKind> {
     heartbeat: Option<Heartbeat>,
     summary: ImportSummary,
     conclusion: Arc<Mutex<Conclusion>>,
+    /// The coupons that the file defines or changes.
+    coupons: TouchedCoupons,
     started: Instant,
 }
 
@@ -357,6 +362,7 @@ impl<K: RecordKind> Run<'_, K> {
                 return ControlFlow::Break(Err(StopCause::Panicked.into()));
             }
         };
+        self.coupons.add(batch.values.iter().filter_map(K::coupon));
         match self.writer.store(std::mem::take(&mut batch.values)).await {
             Ok(Some(pending)) => ControlFlow::Continue((pending, batch)),
             Ok(None) => ControlFlow::Break(Ok(End::Interrupted)),
@@ -377,7 +383,8 @@ impl<K: RecordKind> Run<'_, K> {
         self.rejects.write(&rejected).map_err(StopCause::Rejects)
     }
 
-    fn finish(self, end: Result<End, Failure>) -> Result<ImportSummary, ImportError> {
+    /// `warnings`: what is doubtful in what was stored.
+    fn finish(self, end: Result<End, Failure>, warnings: Vec<String>) -> Result<ImportSummary, ImportError> {
         let mut summary = self.summary;
         summary.seconds = self.started.elapsed().as_secs_f64();
         (summary.rejects_file, summary.first_rejects) = self.rejects.finish();
@@ -385,6 +392,7 @@ impl<K: RecordKind> Run<'_, K> {
         summary.contents = conclusion.contents;
         summary.columns_by_name = conclusion.columns_by_name;
         summary.warnings = conclusion.warnings;
+        summary.warnings.extend(warnings);
         let failure = match end {
             Ok(End::Complete) => match excess(&summary, self.options) {
                 Some(cause) => Failure::Rejected(cause),

@@ -386,3 +386,49 @@ async fn all_campaigns_of_the_complete_journey_are_imported() {
     assert_eq!(import("attributes", "demographics.csv.zst", &ages), [801, 801, 0]);
     assert_ledger(&files).await;
 }
+
+#[tokio::test]
+async fn coupons_that_cover_nothing_and_names_that_match_nothing_are_pointed_out() {
+    let files = Files::new().await;
+    files.import("campaigns", CAMPAIGNS, &[]);
+    files.import("items", "item_id,category\nmug,MUGS\n", &[]);
+    let warnings = |summary: &Value| summary["warnings"].clone();
+    let coupons =
+        "coupon_id,campaign_id,amount,currency,covers\nk1,k,1.50,USD,items\nk2,k,2,USD,all\nk3,k,2,USD,items\n";
+    let (summary, _) = files.import("coupons", coupons, &[]);
+    assert_eq!(
+        warnings(&summary),
+        json!(["2 coupons cover no item, so they have no targets: k1, k3"])
+    );
+    let (summary, _) = files.import("coupons", coupons, &["--dry-run"]);
+    assert_eq!(
+        warnings(&summary),
+        json!([]),
+        "nothing is stored that could be compared"
+    );
+
+    // The other coupons of the campaign are not the file's business.
+    let (summary, _) = files.import("coupon-items", "coupon_id,item_id\nk1,mug\n", &[]);
+    assert_eq!(warnings(&summary), json!([]));
+    let scope = "UPDATE coupons SET categories = ARRAY['CUPS'] WHERE external_id = 'k1'";
+    sqlx::query(scope)
+        .execute(&mut files.database.connect().await)
+        .await
+        .unwrap();
+    let one = "coupon_id,campaign_id,amount,currency,covers\nk1,k,1.75,USD,items\nk3,k,2,USD,items\n";
+    let (summary, _) = files.import("coupons", one, &[]);
+    assert_eq!(
+        warnings(&summary),
+        json!([
+            "coupon k3 covers no item, so it has no targets",
+            "coupon k1, coupon.scope.items.categories: no item of the catalog is in the category CUPS"
+        ])
+    );
+    // People read them too.
+    let file = files.path("file.csv");
+    let printed = succeed(&files.database, &["import", "coupons", file.to_str().unwrap()]);
+    assert!(
+        printed.contains("warning: coupon k3 covers no item, so it has no targets"),
+        "{printed}"
+    );
+}

@@ -168,6 +168,10 @@ impl RecordKind for Coupons {
         value.id.as_str()
     }
 
+    fn coupon(value: &CouponLoad) -> Option<&CouponId> {
+        Some(&value.id)
+    }
+
     async fn write(pool: &Pool, _: &KeyCache, values: &[CouponLoad]) -> Result<Written, StoreError> {
         Ok(Written::of(
             loads::upsert_coupons(pool, values).await?,
@@ -234,6 +238,10 @@ impl RecordKind for CouponItems {
 
     fn owner(value: &CouponItemLoad) -> &str {
         value.coupon.as_str()
+    }
+
+    fn coupon(value: &CouponItemLoad) -> Option<&CouponId> {
+        Some(&value.coupon)
     }
 
     fn shared(value: &CouponItemLoad) -> Option<&str> {

@@ -10,6 +10,7 @@ mod config;
 mod csv_output;
 mod database;
 mod evaluate;
+mod export_user;
 mod figures;
 mod forecast;
 mod ids;
@@ -95,6 +96,8 @@ enum Command {
     Forecast(forecast::ForecastArgs),
     /// List what to reorder, most urgent first, and what is overstocked
     Replenish(replenish::ReplenishArgs),
+    /// Write everything that is held on a user, as JSON
+    ExportUser(export_user::ExportUserArgs),
     /// Create, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, without secrets
@@ -193,7 +196,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    telemetry::init_logs(&config.telemetry);
+    if let Err(error) = telemetry::init_logs(&config.telemetry) {
+        eprintln!("error: {}", chain(&error));
+        return Ok(Exit::Usage);
+    }
     match cli.command {
         Command::Quickstart(args) => quickstart::run(args, config).await,
         Command::Serve(_) => serve::run(config).await,
@@ -206,6 +212,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Targets(args) => targets::run(args, config).await,
         Command::Forecast(args) => forecast::run(args, config).await,
         Command::Replenish(args) => replenish::run(args, config).await,
+        Command::ExportUser(args) => export_user::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Synth(args) => synth::run(args),

@@ -10,6 +10,7 @@ use crate::app::import::settings::ImportSettings;
 use crate::app::privacy::PrivacySection;
 use crate::app::retraining::ErasureOptions;
 use crate::app::train::TrainerOptions;
+use crate::app::user_export::HoldingRules;
 use crate::grpc::options::ServerOptions;
 use crate::grpc::tls::options::TlsOptions;
 use crate::live::options::LiveOptions;
@@ -115,7 +116,9 @@ impl Config {
         self.bias.validate()?;
         self.validate_group_ratio()?;
         self.import.validate()?;
+        self.privacy.validate()?;
         self.coupons.validate()?;
+        self.validate_exposures()?;
         self.telemetry.validate()
     }
 
@@ -128,11 +131,36 @@ impl Config {
         Ok(())
     }
 
+    /// The cap on exposures counts those of its window.
+    fn validate_exposures(&self) -> Result<(), InvalidField> {
+        let window = self.coupons.exposure_window_days;
+        match self.privacy.retention_days.exposures {
+            Some(days) if days < window => {
+                let message = format!("must be coupons.exposure_window_days ({window}) or more, is {days}");
+                Err(InvalidField::new(
+                    "privacy.retention_days.exposures",
+                    "OUT_OF_RANGE",
+                    message,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns everything that determines a model besides its data.
     pub fn training_parameters(&self) -> TrainingParameters {
         TrainingParameters {
             scale: self.rating,
             options: self.training.clone(),
+        }
+    }
+
+    /// Returns the rules under which data on users is held.
+    pub fn holding_rules(&self) -> HoldingRules {
+        HoldingRules {
+            privacy: self.privacy.consent(),
+            retention: self.privacy.retention_days,
+            import_undo_days: self.import.undo_days,
         }
     }
 
@@ -164,9 +192,14 @@ impl Config {
     }
 }
 
-/// Appends one entry. JSON scalars are valid TOML; an absent value becomes a comment.
+/// Appends one entry. JSON scalars are valid TOML; an absent value becomes a comment, and a table one entry for each of its keys.
 fn push_entry(text: &mut String, key: &str, value: &serde_json::Value) {
     match value {
+        serde_json::Value::Object(table) => {
+            for (name, value) in table {
+                push_entry(text, &format!("{key}.{name}"), value);
+            }
+        }
         serde_json::Value::Null => text.push_str(&format!("# {key} is not set\n")),
         value => text.push_str(&format!("{key} = {value}\n")),
     }

@@ -3,9 +3,11 @@
 mod http;
 mod process;
 mod text;
+mod user_ids;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
@@ -15,6 +17,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::text::EachFactOnce;
+use self::user_ids::{JsonLines, UserIdFormat, UserIds};
+use crate::app::random::NoRandomness;
 use domain::error::InvalidField;
 
 /// Section `telemetry`.
@@ -24,6 +28,11 @@ pub struct TelemetryOptions {
     pub log_format: LogFormat,
     /// The directives of `tracing_subscriber::EnvFilter`, for example `info,likemind::live=debug`.
     pub log_filter: String,
+    /// How lines of the log show the ids of users.
+    pub user_ids: UserIdFormat,
+    /// The file with the key of hashed ids, 16 bytes or more. Without it the key is random, and a user has another hash in every
+    /// process.
+    pub user_ids_key_file: Option<PathBuf>,
     /// Whether a server exposes Prometheus metrics.
     pub metrics: bool,
     /// The address of the metrics, which are served over plain HTTP without authentication.
@@ -43,6 +52,8 @@ impl Default for TelemetryOptions {
         Self {
             log_format: LogFormat::Text,
             log_filter: "info,sqlx=error,rustls=error".to_owned(),
+            user_ids: UserIdFormat::Plain,
+            user_ids_key_file: None,
             metrics: true,
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9_464)),
         }
@@ -70,6 +81,14 @@ pub enum TelemetryError {
     },
     #[error("metrics cannot be recorded")]
     Recorder(#[source] BuildError),
+    #[error("the key of hashed user ids cannot be read from {} (telemetry.user_ids_key_file)", file.display())]
+    UserIdKey {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
 }
 
 /// The upper bounds of the buckets of RPC latencies, in seconds.
@@ -78,7 +97,11 @@ const LATENCY_BUCKETS: [f64; 17] = [
 ];
 
 /// Sends logs to standard error. Only the first call has an effect.
-pub fn init_logs(options: &TelemetryOptions) {
+///
+/// # Errors
+/// [`TelemetryError::UserIdKey`] when the key of hashed ids cannot be read.
+pub fn init_logs(options: &TelemetryOptions) -> Result<(), TelemetryError> {
+    let user_ids = Arc::new(UserIds::new(options.user_ids, options.user_ids_key_file.as_deref())?);
     let filter = EnvFilter::try_new(&options.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -88,12 +111,15 @@ pub fn init_logs(options: &TelemetryOptions) {
     let registry = tracing_subscriber::registry().with(filter);
     let result = match options.log_format {
         LogFormat::Text => registry
-            .with(layer.with_target(false).fmt_fields(EachFactOnce))
+            .with(layer.with_target(false).fmt_fields(EachFactOnce(user_ids)))
             .try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_writer(JsonLines(user_ids)))
+            .try_init(),
     };
     // It fails only if logs were set up before, which then stay as they are.
     drop(result);
+    Ok(())
 }
 
 /// Whether the server should get calls, as `/readyz` answers it. The server says how to find out when it has started.
@@ -187,6 +213,10 @@ fn describe() {
     describe_counter!(
         "likemind_reservations_expired_total",
         "Reservations that have expired and gave back what they held."
+    );
+    describe_counter!(
+        "likemind_retention_deleted_total",
+        "Records that were deleted because they were older than privacy.retention_days, by kind."
     );
     describe_gauge!(
         "likemind_pool_connections",

@@ -1,6 +1,6 @@
 //! Reads ids from arguments.
 
-use domain::id::{Category, ItemId, MerchantId};
+use domain::id::{Category, ItemId, MerchantId, UserId};
 
 pub(super) fn item(text: &str) -> Result<ItemId, String> {
     ItemId::new(text).map_err(|error| error.message)
@@ -12,4 +12,8 @@ pub(super) fn category(text: &str) -> Result<Category, String> {
 
 pub(super) fn merchant(text: &str) -> Result<MerchantId, String> {
     MerchantId::new(text).map_err(|error| error.message)
+}
+
+pub(super) fn user(text: &str) -> Result<UserId, String> {
+    UserId::new(text).map_err(|error| error.message)
 }

@@ -11,7 +11,7 @@ use super::{Exit, process};
 use crate::admission::Access;
 use crate::admission::keyring::Keyring;
 use crate::app::retraining::{self, Retrain};
-use crate::app::sweep;
+use crate::app::{retention, sweep};
 use crate::config::Config;
 use crate::grpc::server::{self, Listener, Services};
 use crate::live::Live;
@@ -95,6 +95,9 @@ pub(super) async fn serve(
             Some(tokio::spawn(looks))
         }
     };
+    let interval = Duration::from_millis(config.privacy.retention_interval_ms);
+    let days = config.privacy.retention_days;
+    let expiring = tokio::spawn(retention::run(pool.clone(), days, interval, shutdown.clone()));
     let services = Services {
         pool,
         live: live.clone(),
@@ -102,6 +105,7 @@ pub(super) async fn serve(
         sensitive: config.privacy.sensitive(),
         bias: config.bias.clone(),
         import: config.import,
+        rules: config.holding_rules(),
         policy: Policy::new(config.privacy.consent(), &config.coupons),
         access,
     };
@@ -112,5 +116,6 @@ pub(super) async fn serve(
         // It ends with the shutdown, and gives its lease back.
         let _ = tokio::time::timeout(LONGEST_GIVING_BACK, retraining).await;
     }
+    expiring.abort();
     Ok(served?)
 }

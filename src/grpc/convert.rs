@@ -3,6 +3,7 @@
 use chrono::{DateTime, Datelike, Utc};
 
 use domain::error::InvalidField;
+use domain::item::check_text;
 use domain::money::{Currency, Money};
 use domain::time::{EventTime, Timestamp, check_event_time, to_micros};
 
@@ -68,6 +69,17 @@ impl From<Money> for v1::Money {
             amount_minor: money.amount_minor,
             currency_code: money.currency.to_string(),
         }
+    }
+}
+
+/// Checks a text that must not be empty.
+///
+/// # Errors
+/// The error names `field`.
+pub fn given(field: &str, text: String) -> Result<String, InvalidField> {
+    match check_text(field, text)? {
+        text if text.is_empty() => Err(InvalidField::new(field, "MISSING", "must be given")),
+        text => Ok(text),
     }
 }
 

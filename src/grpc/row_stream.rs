@@ -56,7 +56,7 @@ pub async fn end<M>(
     let close = async {
         let closed = close.await;
         if let Err(error) = &closed {
-            tracing::error!(error = %chain(error), "the end of a list of users could not be written to the audit");
+            tracing::error!(error = %chain(error), "the end of a stream could not be written to the audit");
         }
         closed
     };

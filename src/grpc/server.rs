@@ -19,6 +19,7 @@ use crate::admission::rpc::Rpc;
 use crate::app::eligibility::EligibilityService;
 use crate::app::import::settings::ImportSettings;
 use crate::app::sensitive_attributes::SensitiveAttributes;
+use crate::app::user_export::HoldingRules;
 use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use coupons::eligibility::Policy;
@@ -143,6 +144,7 @@ pub struct Services {
     pub sensitive: SensitiveAttributes,
     pub bias: BiasOptions,
     pub import: ImportSettings,
+    pub rules: HoldingRules,
     pub access: Access,
 }
 
@@ -228,6 +230,7 @@ fn add_services(
         sensitive,
         bias,
         import,
+        rules,
         access: _,
     } = services;
     let limit = options.max_message_bytes;
@@ -264,7 +267,8 @@ fn add_services(
     let privacy = PrivacyHandler {
         pool: pool.clone(),
         live: live.clone(),
-        privacy: policy.privacy,
+        rules,
+        token_secret: OnceCell::new(),
     };
     let inventory = InventoryHandler {
         pool: pool.clone(),

@@ -2,20 +2,26 @@
 //! words; as text the line then says each fact once.
 
 use std::fmt::{self, Debug, Write};
+use std::sync::Arc;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// Writes the message, and after it the fields that it does not contain.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EachFactOnce;
+use super::user_ids::{UserIds, is_user_field, unquoted};
+
+/// Writes the message, and after it the fields that it does not contain, with ids of users in the format asked for.
+#[derive(Debug, Clone)]
+pub(super) struct EachFactOnce(pub Arc<UserIds>);
 
 impl<'writer> FormatFields<'writer> for EachFactOnce {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
         let mut line = Line::default();
         fields.record(&mut line);
+        if !self.0.is_plain() {
+            line.show_users(&self.0);
+        }
         writer.write_str(&line.text())
     }
 }
@@ -46,6 +52,33 @@ impl Line {
                 shown,
             }),
         }
+    }
+
+    /// Shows the ids of users in the format of `user_ids`, in their fields and wherever else they stand.
+    fn show_users(&mut self, user_ids: &UserIds) {
+        let is_user = |fact: &Fact| is_user_field(fact.name);
+        let ids: Vec<String> = self
+            .fields
+            .iter()
+            .filter(|fact| is_user(fact))
+            .map(|fact| unquoted(&fact.value).to_owned())
+            .collect();
+        for id in &ids {
+            self.message = user_ids.without(&self.message, id);
+            for fact in self.fields.iter_mut().filter(|fact| !is_user(fact)) {
+                fact.value = user_ids.without(&fact.value, id);
+                fact.shown = user_ids.without(&fact.shown, id);
+            }
+        }
+        self.fields.retain_mut(|fact| {
+            if !is_user_field(fact.name) {
+                return true;
+            }
+            let shown = user_ids.shown(unquoted(&fact.value));
+            fact.value = shown.clone().unwrap_or_default();
+            fact.shown = shown.clone().unwrap_or_default();
+            shown.is_some()
+        });
     }
 
     fn text(&self) -> String {

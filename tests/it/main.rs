@@ -66,10 +66,16 @@ mod demand {
     pub mod sales;
 }
 
-/// Consents and objections of users.
+/// Consents and objections of users, and the export, correction and age of their data.
 mod privacy {
+    mod columns;
     mod consent;
+    mod consent_history;
+    mod export;
     mod masking;
+    mod rectification;
+    mod retention;
+    mod user_ids_in_logs;
 }
 
 /// API keys and roles, and the limits of a merchant's key.

@@ -360,3 +360,63 @@ fn no_module_is_in_a_file_mod_rs() {
     let hidden: Vec<PathBuf> = sources().into_iter().filter(|path| path.ends_with("mod.rs")).collect();
     assert!(hidden.is_empty(), "{hidden:?}");
 }
+
+/// Returns the arguments of each macro of `tracing` in `text`.
+fn log_calls(text: &str) -> Vec<&str> {
+    let calls = text.match_indices("tracing::").filter_map(|(at, _)| {
+        let call = &text[at..];
+        let open = call.find('(')?;
+        call[..open].ends_with('!').then_some(&call[open + 1..])
+    });
+    let arguments = calls.map(|call| {
+        let mut depth = 1;
+        let end = call.char_indices().find(|(_, letter)| {
+            depth += match letter {
+                '(' => 1,
+                ')' => -1,
+                _ => 0,
+            };
+            depth == 0
+        });
+        &call[..end.map_or(call.len(), |(at, _)| at)]
+    });
+    arguments.collect()
+}
+
+/// Whether the arguments of a log line name a user otherwise than in the fields that `telemetry.user_ids` knows.
+fn names_a_user_elsewhere(arguments: &str) -> bool {
+    let is_user = |name: &str| {
+        name.trim_start_matches(['%', '?', '&', '*']).starts_with("user.") || {
+            matches!(name.trim_start_matches(['%', '?']), "user" | "user_key" | "external_id")
+        }
+    };
+    let fields = arguments
+        .split(',')
+        .map(|field| field.split('=').next().unwrap_or_default().trim());
+    fields.into_iter().any(is_user) || arguments.contains("{user") || arguments.contains("{external_id")
+}
+
+#[test]
+fn log_lines_name_users_in_one_field_alone() {
+    for file in sources() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for arguments in log_calls(&text) {
+            let names_one = names_a_user_elsewhere(arguments);
+            assert!(
+                !names_one,
+                "{}: only user_id may name a user: {arguments}",
+                file.display()
+            );
+        }
+    }
+    let check = |line: &str, expected: bool| {
+        let found = log_calls(line).into_iter().any(names_a_user_elsewhere);
+        assert_eq!(found, expected, "{line}");
+    };
+    check(r#"tracing::info!(user_id = %user, "done")"#, false);
+    check(r#"tracing::info!(users = n(a), "trained")"#, false);
+    check(r#"tracing::info!(%user, "done")"#, true);
+    check(r#"tracing::info!(user = %id, "done")"#, true);
+    check(r#"tracing::info!("user {user} is erased")"#, true);
+    check(r#"tracing::warn!(error = f(a), "{user_id} is lost")"#, true);
+}

@@ -1,6 +1,8 @@
 //! Converts the messages of PrivacyService.
 
+pub mod history;
 pub mod suppressions;
+pub mod user_data;
 
 use tonic::Status;
 
@@ -12,7 +14,9 @@ use domain::time::{EventTime, Timestamp};
 
 use crate::grpc::convert::{event_time, timestamp};
 use crate::grpc::proto::v1;
-use crate::grpc::status::{Violations, not_found};
+use crate::grpc::status::Violations;
+
+use self::user_data::unknown_user;
 
 /// Decisions of one user, at most one for each purpose.
 pub struct ConsentStatement {
@@ -106,7 +110,7 @@ pub fn consents(
     privacy: &PrivacyOptions,
 ) -> Result<Vec<v1::Consent>, Status> {
     let Some(in_force) = found else {
-        return Err(not_found("USER_NOT_FOUND", format!("there is no user {user}")));
+        return Err(unknown_user(user));
     };
     let consent = |purpose: Purpose| {
         let said = in_force.iter().find(|said| said.purpose == purpose);

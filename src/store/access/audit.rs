@@ -34,6 +34,11 @@ pub(in crate::store) enum Action {
     /// Written with the lines that were stored.
     ImportEnded,
     ImportUndone,
+    /// Written before the first part of a user's data leaves.
+    UserExportOpened,
+    /// Written at its end, with the records that have left.
+    UserExported,
+    UserRectified,
 }
 
 impl Action {
@@ -61,6 +66,9 @@ impl Action {
             Self::ImportStarted => "IMPORT_STARTED",
             Self::ImportEnded => "IMPORT_ENDED",
             Self::ImportUndone => "IMPORT_UNDONE",
+            Self::UserExportOpened => "USER_EXPORT_OPENED",
+            Self::UserExported => "USER_EXPORTED",
+            Self::UserRectified => "USER_RECTIFIED",
         }
     }
 }
@@ -75,6 +83,12 @@ pub(in crate::store) struct Entry<'a> {
     pub note: &'a str,
     pub row_count: i64,
     pub snapshot_version: Option<i64>,
+}
+
+/// Returns the subject of an entry about one user. It names the user by their number, because the audit is never changed and
+/// must not keep the external id of a user who was erased.
+pub(in crate::store) fn user_subject(user_id: i64) -> String {
+    format!("user {user_id}")
 }
 
 pub(in crate::store) async fn record(connection: &mut Connection, entry: Entry<'_>) -> Result<(), StoreError> {

@@ -44,29 +44,35 @@ pub async fn set(pool: &Pool, entries: &[AttributeLoad], actor: &str) -> Result<
 /// Deletes attributes, audited. Returns the outcome of each entry: stored where there was such an attribute.
 pub async fn delete(pool: &Pool, entries: &[AttributeKey], actor: &str) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let users = ids::find_users(&mut tx, entries.iter().map(|entry| entry.user.as_str())).await?;
-        let key = |entry: &AttributeKey| Some((*users.get(entry.user.as_str())?, entry.name.clone()));
-        let (user_ids, names): (Vec<i64>, Vec<String>) = entries.iter().filter_map(key).unzip();
-        let gone = sqlx::query!(
-            "DELETE FROM user_attributes USING UNNEST($1::bigint[], $2::text[]) AS told (user_id, name)
-             WHERE user_attributes.user_id = told.user_id AND user_attributes.name = told.name
-             RETURNING user_attributes.user_id, user_attributes.name",
-            &user_ids,
-            &names,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let mut gone: HashSet<(i64, String)> = gone.into_iter().map(|row| (row.user_id, row.name)).collect();
-        let outcomes: Vec<LoadOutcome> = entries
-            .iter()
-            .map(|entry| LoadOutcome::of(key(entry).is_some_and(|key| gone.remove(&key))))
-            .collect();
+        let outcomes = delete_in(&mut tx, entries).await?;
         let names = entries.iter().map(|entry| entry.name.as_str());
         record(&mut tx, names.zip(&outcomes), Action::AttributesDeleted, actor).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
     .await
+}
+
+/// Does the same as [`delete`], in a transaction of the caller and not audited.
+pub(in crate::store) async fn delete_in(
+    connection: &mut Connection,
+    entries: &[AttributeKey],
+) -> Result<Vec<LoadOutcome>, StoreError> {
+    let users = ids::find_users(&mut *connection, entries.iter().map(|entry| entry.user.as_str())).await?;
+    let key = |entry: &AttributeKey| Some((*users.get(entry.user.as_str())?, entry.name.clone()));
+    let (user_ids, names): (Vec<i64>, Vec<String>) = entries.iter().filter_map(key).unzip();
+    let gone = sqlx::query!(
+        "DELETE FROM user_attributes USING UNNEST($1::bigint[], $2::text[]) AS told (user_id, name)
+         WHERE user_attributes.user_id = told.user_id AND user_attributes.name = told.name
+         RETURNING user_attributes.user_id, user_attributes.name",
+        &user_ids,
+        &names,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut gone: HashSet<(i64, String)> = gone.into_iter().map(|row| (row.user_id, row.name)).collect();
+    let outcome = |entry: &AttributeKey| LoadOutcome::of(key(entry).is_some_and(|key| gone.remove(&key)));
+    Ok(entries.iter().map(outcome).collect())
 }
 
 /// Records in the audit how many attributes changed, and their names.

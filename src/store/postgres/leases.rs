@@ -10,6 +10,9 @@ use crate::store::postgres::pool::{Connection, Pool, limit_idle};
 /// The lease of the trainer.
 pub const TRAINING: &str = "training";
 
+/// The lease of the server that deletes records that are too old.
+pub const RETENTION: &str = "retention";
+
 /// Proof of holding a lease. A later holder has a higher token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {

@@ -53,10 +53,14 @@ fn allowed(method: &str) -> &'static [&'static str] {
         | "CouponService/RollbackRedemption" => &["service"],
         "PrivacyService/SetConsent"
         | "PrivacyService/GetConsent"
+        | "PrivacyService/ListConsents"
+        | "PrivacyService/StreamConsentChanges"
         | "PrivacyService/UpsertSuppressions"
         | "PrivacyService/ListSuppressions"
         | "CatalogService/ListUserAttributes" => &["service", "operator"],
-        "PrivacyService/DeleteSuppressions" => &["operator"],
+        "PrivacyService/DeleteSuppressions" | "PrivacyService/ExportUserData" | "PrivacyService/RectifyUser" => {
+            &["operator"]
+        }
         "CatalogService/UpsertUserAttributes" | "CatalogService/DeleteUserAttributes" => {
             &["service", "ingest", "operator"]
         }

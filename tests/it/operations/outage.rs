@@ -15,23 +15,24 @@ use likemind::grpc::proto::v1::{
     CampaignState, CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec,
     CreateCampaignRequest, CreateCouponRequest, DeleteAssignmentsRequest, DeletePurchasesRequest, DeleteRatingRequest,
     DeleteReplenishmentPolicyRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
-    ForecastDemandRequest, GetBiasReportRequest, GetCampaignBiasReportRequest, GetCampaignRequest, GetConsentRequest,
-    GetCouponRequest, GetImportRequest, GetItemRequest, GetLiftReportRequest, GetRedemptionRequest,
-    GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, ImportKind, ImportOptions,
-    IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest,
-    ListCampaignsRequest, ListCategoriesRequest, ListCouponsRequest, ListImportsRequest, ListInventoryPositionsRequest,
-    ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest, ListRedemptionsRequest,
-    ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest, ListSimilarItemsRequest,
-    ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
-    ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest, PurchaseLine, PurchaseSelection,
-    Purpose, RecordOrdersRequest, RecordPurchasesRequest, ReleaseReservationRequest, ReplenishmentPolicy,
-    ReserveCouponRequest, RollbackRedemptionRequest, RollbackSnapshotRequest, SetCampaignStateRequest,
-    SetConsentRequest, SimulateReplenishmentRequest, StartImportRequest, StreamAudienceRequest,
-    StreamCouponTargetsRequest, SuppressionKey, UndoImportRequest, UpdateCampaignRequest, UpdateCouponRequest,
-    UpsertAssignmentsRequest, UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest,
-    UpsertRatingsRequest, UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
-    UserAttribute, UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request,
-    list_ratings_request, policy_scope, replenishment_policy, stream_audience_request,
+    ExportUserDataRequest, ForecastDemandRequest, GetBiasReportRequest, GetCampaignBiasReportRequest,
+    GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetImportRequest, GetItemRequest, GetLiftReportRequest,
+    GetRedemptionRequest, GetReservationRequest, GetServingStatusRequest, GetSnapshotRequest, ImportKind,
+    ImportOptions, IngestPurchasesRequest, IngestRatingsRequest, InventoryPosition, Item, ListAssignmentsRequest,
+    ListCampaignsRequest, ListCategoriesRequest, ListConsentsRequest, ListCouponsRequest, ListImportsRequest,
+    ListInventoryPositionsRequest, ListItemAudienceRequest, ListItemsRequest, ListPurchasesRequest, ListRatingsRequest,
+    ListRedemptionsRequest, ListReplenishmentPoliciesRequest, ListReplenishmentRequest, ListReservationsRequest,
+    ListSimilarItemsRequest, ListSimilarUsersRequest, ListSnapshotsRequest, ListSuppressionsRequest,
+    ListUserAttributesRequest, ListUserCouponsRequest, Merchant, Order, PolicyScope, PredictRatingsRequest,
+    PurchaseLine, PurchaseSelection, Purpose, RecordOrdersRequest, RecordPurchasesRequest, RectifyUserRequest,
+    ReleaseReservationRequest, ReplenishmentPolicy, ReserveCouponRequest, RollbackRedemptionRequest,
+    RollbackSnapshotRequest, SetCampaignStateRequest, SetConsentRequest, SimulateReplenishmentRequest,
+    StartImportRequest, StreamAudienceRequest, StreamConsentChangesRequest, StreamCouponTargetsRequest, SuppressionKey,
+    UndoImportRequest, UpdateCampaignRequest, UpdateCouponRequest, UpsertAssignmentsRequest,
+    UpsertInventoryPositionsRequest, UpsertItemsRequest, UpsertMerchantsRequest, UpsertRatingsRequest,
+    UpsertReplenishmentPoliciesRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute,
+    UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
+    policy_scope, replenishment_policy, stream_audience_request,
 };
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
@@ -747,6 +748,24 @@ fn privacy_calls(caller: &Caller) -> Calls {
         })),
         call!(caller.privacy.list_suppressions(ListSuppressionsRequest::default())),
         call!(caller.privacy.get_consent(GetConsentRequest { user_id: user(0) })),
+        call!(caller.privacy.list_consents(ListConsentsRequest {
+            user_id: user(0),
+            ..ListConsentsRequest::default()
+        })),
+        call!(
+            caller
+                .privacy
+                .stream_consent_changes(StreamConsentChangesRequest::default())
+        ),
+        call!(caller.privacy.export_user_data(ExportUserDataRequest {
+            user_id: user(0),
+            reason: String::new(),
+        })),
+        call!(caller.privacy.rectify_user(RectifyUserRequest {
+            user_id: user(0),
+            remove: vec!["town".to_owned()],
+            ..RectifyUserRequest::default()
+        })),
     ]
 }
 

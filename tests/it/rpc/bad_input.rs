@@ -131,13 +131,15 @@ async fn create_campaigns_and_coupons(server: &Server) {
     }
 }
 
-/// Writes two attributes of user a, two assignments to each campaign, and two suppressions.
+/// Writes two attributes and two decisions of user a, two assignments to each campaign, and two suppressions.
 async fn write_people(database: &TestDatabase) {
     execute(
         &mut database.connect().await,
         "INSERT INTO users (external_id) VALUES ('suppressed 1'), ('suppressed 2');
          INSERT INTO user_attributes (user_id, name, value)
          SELECT id, name, 'Ely' FROM users, unnest(ARRAY['town', 'birthplace']) AS name WHERE external_id = 'a';
+         INSERT INTO consent_events (user_id, purpose, is_granted, decided_at)
+         SELECT id, 'training', is_granted, now() FROM users, UNNEST(ARRAY[true, false]) AS is_granted WHERE external_id = 'a';
          INSERT INTO assignments (campaign_id, user_id)
          SELECT campaigns.id, users.id FROM campaigns, users WHERE users.external_id IN ('a', 'b');
          INSERT INTO suppressions (user_id) SELECT id FROM users WHERE external_id LIKE 'suppressed%';

@@ -2,6 +2,7 @@
 
 use tonic::Status;
 
+use crate::grpc::convert::given;
 use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::Violations;
@@ -9,7 +10,6 @@ use crate::store::coupons::attributes::{AttributeFilter, AttributeKey};
 use crate::store::coupons::loads::AttributeLoad;
 use domain::error::InvalidField;
 use domain::id::UserId;
-use domain::item::check_text;
 
 /// # Errors
 /// The first bad field.
@@ -28,14 +28,6 @@ pub fn key(key: v1::UserAttributeKey) -> Result<AttributeKey, InvalidField> {
         user: UserId::new(key.user_id)?,
         name: given("name", key.name)?,
     })
-}
-
-/// Checks a text that must not be empty.
-fn given(field: &str, text: String) -> Result<String, InvalidField> {
-    match check_text(field, text)? {
-        text if text.is_empty() => Err(InvalidField::new(field, "MISSING", "must be given")),
-        text => Ok(text),
-    }
 }
 
 impl From<AttributeLoad> for v1::UserAttribute {

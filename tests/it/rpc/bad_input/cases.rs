@@ -384,6 +384,8 @@ pub struct Tokens {
     pub assignments: Vec<String>,
     /// The token of all.
     pub suppressions: Vec<String>,
+    /// The token of the decisions of user a.
+    pub consents: Vec<String>,
     /// The tokens of campaigns k and l.
     pub coupons: Vec<String>,
     /// The tokens of the valid request, and of all.
@@ -408,6 +410,7 @@ impl Tokens {
             &self.attributes,
             &self.assignments,
             &self.suppressions,
+            &self.consents,
             &self.reservations,
             &self.redemptions,
             &self.positions,

@@ -1,17 +1,19 @@
 //! Bad and good values of each field of the RPCs about campaigns, coupons, consents and audiences.
 
 use likemind::grpc::proto::v1::{
-    AllowSensitiveAttributeRequest, AssignmentKey, AttributeRule, CampaignSpec, Cart, CartLine, CategoryAffinity,
-    CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec, CreateCampaignRequest,
-    CreateCouponRequest, DeleteAssignmentsRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, Discount,
-    GetCampaignBiasReportRequest, GetCampaignRequest, GetConsentRequest, GetCouponRequest, GetLiftReportRequest,
-    GetRedemptionRequest, GetReservationRequest, ItemSet, ListAssignmentsRequest, ListCampaignsRequest,
-    ListCouponsRequest, ListItemAudienceRequest, ListRedemptionsRequest, ListReservationsRequest,
-    ListSuppressionsRequest, ListUserAttributesRequest, ListUserCouponsRequest, Purpose, ReleaseReservationRequest,
-    ReserveCouponRequest, RollbackRedemptionRequest, Rule, Rules, Scope, SetCampaignStateRequest, SetConsentRequest,
-    StreamAudienceRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest, UpdateCouponRequest,
-    UpsertAssignmentsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest, UserAttribute, UserAttributeKey,
-    UserSuppression, discount, rule, scope, stream_audience_request,
+    AllowSensitiveAttributeRequest, AssignmentKey, AttributeRule, AttributeValue, CampaignSpec, Cart, CartLine,
+    CategoryAffinity, CheckEligibilityRequest, ConfirmRedemptionRequest, ConsentDecision, CouponSpec,
+    CreateCampaignRequest, CreateCouponRequest, DeleteAssignmentsRequest, DeleteSuppressionsRequest,
+    DeleteUserAttributesRequest, Discount, ExportUserDataRequest, GetCampaignBiasReportRequest, GetCampaignRequest,
+    GetConsentRequest, GetCouponRequest, GetLiftReportRequest, GetRedemptionRequest, GetReservationRequest, ItemSet,
+    ListAssignmentsRequest, ListCampaignsRequest, ListConsentsRequest, ListCouponsRequest, ListItemAudienceRequest,
+    ListRedemptionsRequest, ListReservationsRequest, ListSuppressionsRequest, ListUserAttributesRequest,
+    ListUserCouponsRequest, Purpose, RectifyUserRequest, ReleaseReservationRequest, ReserveCouponRequest,
+    RollbackRedemptionRequest, Rule, Rules, Scope, SetCampaignStateRequest, SetConsentRequest, StreamAudienceRequest,
+    StreamConsentChangesRequest, StreamCouponTargetsRequest, SuppressionKey, UpdateCampaignRequest,
+    UpdateCouponRequest, UpsertAssignmentsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
+    UserAttribute, UserAttributeKey, UserSuppression, discount, rule, scope, stream_audience_request,
+    stream_consent_changes_request,
 };
 use prost_reflect::Value;
 
@@ -28,7 +30,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
         .or_else(|| coupon_cases(method))
         .or_else(|| record_cases(method, tokens))
         .or_else(|| people_cases(method, tokens))
-        .or_else(|| privacy_cases(method))
+        .or_else(|| privacy_cases(method, tokens))
         .or_else(|| match method {
             "RecommendationService/ListItemAudience" => Some(vec![id("item_id"), limit()]),
             "RecommendationService/StreamAudience" => Some(vec![
@@ -247,7 +249,7 @@ fn malformed_id(field: &str) -> Case {
     case
 }
 
-fn privacy_cases(method: &str) -> Option<Vec<Case>> {
+fn privacy_cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
     Some(match method {
         "PrivacyService/SetConsent" => {
             let mut cases = time("decided_at");
@@ -268,6 +270,46 @@ fn privacy_cases(method: &str) -> Option<Vec<Case>> {
             cases
         }
         "PrivacyService/GetConsent" => vec![id("user_id")],
+        "PrivacyService/ListConsents" => {
+            let mut cases = tokens.page(&tokens.consents[0]);
+            cases.push(id("user_id"));
+            cases
+        }
+        "PrivacyService/StreamConsentChanges" => vec![
+            Case::free("limit")
+                .bad("LIMIT_OUT_OF_RANGE", i64s([-1, i64::MIN]))
+                .good(i64s([0, 1, i64::MAX])),
+            Case::free("position").bad(
+                "INVALID_POSITION",
+                ["", "x", "!!", "bnVsbA", "e30", " ", "\0"].map(text),
+            ),
+            Case::free("since").or_absent(),
+            Case::free("since.nanos")
+                .bad("INVALID_TIMESTAMP", i32s([-1, i32::MIN, 1_000_000_000, i32::MAX]))
+                .good(i32s([0, 999_999_999]))
+                .said_of("since"),
+            Case::free("since.seconds")
+                .bad("INVALID_TIMESTAMP", i64s([i64::MIN, i64::MAX]))
+                .bad("TIME_OUT_OF_RANGE", i64s([-100_000_000_000, 300_000_000_000]))
+                .said_of("since"),
+            Case::free("start").or_absent(),
+        ],
+        "PrivacyService/ExportUserData" => vec![free_text("reason"), id("user_id")],
+        "PrivacyService/RectifyUser" => {
+            let given = |field: &str| free_text(field).without(&text("")).bad("MISSING", [text("")]);
+            vec![
+                free_text("reason"),
+                // One attribute is set.
+                names("remove", 0, 999),
+                given("remove[]"),
+                Case::free("set")
+                    .bad("BATCH_SIZE_OUT_OF_RANGE", [Change::Times(1_001)])
+                    .good([Change::Times(1)]),
+                given("set[].name"),
+                given("set[].value"),
+                id("user_id"),
+            ]
+        }
         _ => return None,
     })
 }
@@ -587,6 +629,24 @@ fn privacy_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         "PrivacyService/GetConsent" => vec![encoded(GetConsentRequest {
             user_id: "a".to_owned(),
         })],
+        "PrivacyService/ListConsents" => vec![encoded(a_list_of_consents())],
+        "PrivacyService/StreamConsentChanges" => vec![encoded(StreamConsentChangesRequest {
+            start: at(0).map(stream_consent_changes_request::Start::Since),
+            limit: 10,
+        })],
+        "PrivacyService/ExportUserData" => vec![encoded(ExportUserDataRequest {
+            user_id: "a".to_owned(),
+            reason: "a request of the user".to_owned(),
+        })],
+        "PrivacyService/RectifyUser" => vec![encoded(RectifyUserRequest {
+            user_id: "a".to_owned(),
+            set: vec![AttributeValue {
+                name: "birthplace".to_owned(),
+                value: "Bath".to_owned(),
+            }],
+            remove: vec!["shoe size".to_owned()],
+            reason: "a request of the user".to_owned(),
+        })],
         _ => return None,
     })
 }
@@ -638,6 +698,15 @@ fn people_requests(method: &str) -> Option<Vec<Vec<u8>>> {
         "PrivacyService/ListSuppressions" => vec![encoded(a_list_of_suppressions())],
         _ => return None,
     })
+}
+
+/// Lists the decisions of user a, one a page.
+pub fn a_list_of_consents() -> ListConsentsRequest {
+    ListConsentsRequest {
+        user_id: "a".to_owned(),
+        page_size: 1,
+        page_token: String::new(),
+    }
 }
 
 /// Lists the attributes of user a, one a page.

@@ -14,7 +14,8 @@ use tonic::Status;
 
 use super::cases::{Tokens, valid_call};
 use super::coupons::{
-    a_list_of_assignments, a_list_of_attributes, a_list_of_redemptions, a_list_of_reservations, a_list_of_suppressions,
+    a_list_of_assignments, a_list_of_attributes, a_list_of_consents, a_list_of_redemptions, a_list_of_reservations,
+    a_list_of_suppressions,
 };
 use super::dynamic::DynamicClient;
 use super::{assert_serves, serve};
@@ -90,6 +91,12 @@ async fn assignments_token(server: &Server, campaign: &str) -> String {
 async fn suppressions_token(server: &Server) -> String {
     let mut client = Caller::of(server).await.privacy;
     let answer = client.list_suppressions(a_list_of_suppressions()).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn consents_token(server: &Server) -> String {
+    let mut client = Caller::of(server).await.privacy;
+    let answer = client.list_consents(a_list_of_consents()).await;
     answer.unwrap().into_inner().next_page_token
 }
 
@@ -200,6 +207,7 @@ pub async fn tokens(server: &Server) -> Tokens {
             assignments_token(server, "l").await,
         ],
         suppressions: vec![suppressions_token(server).await],
+        consents: vec![consents_token(server).await],
         snapshots: vec![snapshots_token(server).await],
         positions: vec![token_of(server, "InventoryService/ListInventoryPositions").await],
         policies: vec![token_of(server, "InventoryService/ListReplenishmentPolicies").await],

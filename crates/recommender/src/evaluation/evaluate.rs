@@ -19,7 +19,7 @@ use domain::consent::PrivacyOptions;
 
 use super::bias::shown::ShownLists;
 use super::error::EvaluationError;
-use super::held_out::{HeldOutPart, HeldOutParts};
+use super::held_out::{HeldOutPart, HeldOutParts, Reach};
 use super::ranking::{Listing, Terms};
 use super::rating::rated_cases;
 use super::report::{
@@ -47,6 +47,8 @@ pub struct Evaluated {
     pub tables: Vec<SettingsTable>,
     /// The number of users with a relevant new item in the test part. The gate needs enough of them.
     pub users: u64,
+    /// The users who could have been asked about the test part.
+    pub reach: Reach,
     /// The metrics of every ranker in both scopes; a scope without users has none.
     pub ranking: Vec<RankingMetrics>,
     /// The metrics of every predictor; empty without held-out ratings of new items.
@@ -139,6 +141,7 @@ pub fn evaluate(
         choice,
         tables,
         users: held_out.users() as u64,
+        reach: held_out.test.reach,
         ranking,
         rating: rating.collect(),
         shown,
@@ -762,6 +765,7 @@ mod tests {
                 figures: Vec::new(),
             },
             users: 0,
+            reach: Reach::default(),
             ranking: Vec::new(),
             rating: Vec::new(),
             shown: ShownLists::default(),
@@ -772,6 +776,7 @@ mod tests {
             assert!(found.shown.rankers.iter().all(|ranker| ranker.lists.is_empty()));
             let expected = Evaluated {
                 has_habits: found.has_habits,
+                reach: found.reach,
                 shown: found.shown.clone(),
                 ..nothing.clone()
             };

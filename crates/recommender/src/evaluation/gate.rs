@@ -5,6 +5,7 @@ use domain::error::InvalidField;
 
 use super::bias::report::RankerBias;
 use super::evaluate::Evaluated;
+use super::held_out::Reach;
 use super::report::{GateVerdict, ItemScope, four_digits};
 
 /// Section `gate` of the configuration.
@@ -149,12 +150,32 @@ pub fn judge(evidence: &Evidence, options: &GateOptions) -> GateDecision {
         GateVerdict::InsufficientEvaluation
     };
     if !is_evaluated {
+        let Evaluated { users, reach, .. } = evidence.candidate;
         reasons.push(format!(
-            "{} users could be evaluated; gate.min_users = {} are needed to judge the ranking",
-            evidence.candidate.users, options.min_users
+            "{users} users could be evaluated, since {}; gate.min_users = {} are needed to judge the ranking",
+            why_few(*users, *reach, options.min_users),
+            options.min_users
         ));
     }
     GateDecision { verdict, reasons }
+}
+
+/// Returns why so few users could be asked about the held-out part.
+fn why_few(users: u64, reach: Reach, min_users: u64) -> String {
+    let Reach { before, within, both } = reach;
+    if within == 0 {
+        return "no user has ratings or purchases to hold out: it takes 5 or more of a user that are not all of one instant"
+            .to_owned();
+    }
+    if both < min_users {
+        return format!(
+            "{before} users have ratings or purchases before the held-out part and {within} in it, but only {both} have both"
+        );
+    }
+    format!(
+        "of the {both} users with ratings or purchases before the held-out part and in it, only {users} bought a new item in it \
+         or rated one at least the middle of the scale"
+    )
 }
 
 /// Returns the reason why an empty model is rejected.
@@ -305,10 +326,57 @@ mod tests {
                 figures: Vec::new(),
             },
             users,
+            reach: Reach {
+                before: users,
+                within: users,
+                both: users,
+            },
             ranking: if users > 0 { ranking } else { Vec::new() },
             rating: Vec::new(),
             shown: ShownLists::default(),
         }
+    }
+
+    /// Returns the reason for so many evaluated users with ratings both before the held-out part and in it.
+    fn too_few(users: u64) -> String {
+        let why = match users {
+            0 => "no user has ratings or purchases to hold out: it takes 5 or more of a user that are not all of one instant"
+                .to_owned(),
+            _ => format!(
+                "{users} users have ratings or purchases before the held-out part and {users} in it, but only {users} have both"
+            ),
+        };
+        format!("{users} users could be evaluated, since {why}; gate.min_users = 100 are needed to judge the ranking")
+    }
+
+    #[test]
+    fn the_reason_says_why_few_users_could_be_asked() {
+        let check = |[before, within, both]: [u64; 3], users, part: &str| {
+            let candidate = Evaluated {
+                reach: Reach { before, within, both },
+                ..evaluated(users, 0.1, 0.1)
+            };
+            let evidence = Evidence {
+                candidate: &candidate,
+                active: None,
+                bias: &[],
+                counts: counts(1, 1, 1),
+                active_counts: None,
+            };
+            let reasons = judge(&evidence, &GateOptions::default()).reasons;
+            assert!(reasons[0].contains(part), "{reasons:?}");
+        };
+        check([900, 0, 0], 0, "no user has ratings or purchases to hold out");
+        check(
+            [900, 40, 3],
+            2,
+            "900 users have ratings or purchases before the held-out part and 40 in it, but only 3 have both",
+        );
+        check(
+            [900, 500, 400],
+            7,
+            "of the 400 users with ratings or purchases before the held-out part and in it, only 7 bought",
+        );
     }
 
     fn counts(users: u64, items: u64, ratings: u64) -> SnapshotCounts {
@@ -417,8 +485,7 @@ mod tests {
     fn an_empty_model_is_rejected_whatever_the_number_of_users() {
         for users in [0, 99, 100] {
             let candidate = evaluated(users, 0.04, 0.1);
-            let too_few =
-                format!("{users} users could be evaluated; gate.min_users = 100 are needed to judge the ranking");
+            let too_few = too_few(users);
             let check = |counts, reason: &str| {
                 let evidence = Evidence {
                     candidate: &candidate,
@@ -454,16 +521,10 @@ mod tests {
             check(&evidence, verdict, reasons);
         };
         let (small, large) = (counts(10, 10, 10), counts(100, 10, 10));
-        let nobody = "0 users could be evaluated; gate.min_users = 100 are needed to judge the ranking";
+        let (nobody, some) = (&*too_few(0), &*too_few(99));
         let insufficient = GateVerdict::InsufficientEvaluation;
         check(0, small, None, insufficient, &[nobody]);
-        check(
-            99,
-            small,
-            None,
-            insufficient,
-            &["99 users could be evaluated; gate.min_users = 100 are needed to judge the ranking"],
-        );
+        check(99, small, None, insufficient, &[some]);
         // The active snapshot was as small, so the model may shrink.
         check(0, counts(1, 1, 1), Some(counts(99, 10, 10)), insufficient, &[nobody]);
         // The active snapshot was large, so this is a loss.

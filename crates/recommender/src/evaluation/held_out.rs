@@ -27,10 +27,20 @@ pub struct HeldOutParts {
     pub(super) test: HeldOutPart,
 }
 
+/// How many users have ratings or purchases before a held-out part, in it, and both, without which nobody can be asked about
+/// it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    pub before: u64,
+    pub within: u64,
+    pub both: u64,
+}
+
 /// One held-out part: the later events of some users.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct HeldOutPart {
     pub part: Part,
+    pub reach: Reach,
     /// The users whom a model of the earlier data is asked about, one bit per user of the input.
     pub asked: Bits,
     /// Ascending by user.
@@ -88,12 +98,8 @@ impl HeldOutPart {
         part: Part,
         max_users: usize,
     ) -> Result<Self, TrainingError> {
-        let asked = sample(
-            &input.users,
-            &known_in(input, split, part),
-            max_users,
-            reference.options.seed,
-        );
+        let (known, reach) = known_in(input, split, part);
+        let asked = sample(&input.users, &known, max_users, reference.options.seed);
         // All purchases count here, whatever ratings the model makes of them.
         let interactions = TrainingParameters {
             scale: reference.scale,
@@ -113,6 +119,7 @@ impl HeldOutPart {
         let cases = users.map(|user| EvaluationCase::new(input, &reference.scale, user, &before, &within));
         Ok(Self {
             part,
+            reach,
             cases: cases.collect(),
             asked,
         })
@@ -159,9 +166,9 @@ impl EvaluationCase {
     }
 }
 
-/// Returns the users with ratings or purchases both before `part` and in it. A purchase that was returned within the same
-/// time is none.
-fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
+/// Returns the users with ratings or purchases both before `part` and in it, and how many there are of each. A purchase that was
+/// returned within the same time is none.
+fn known_in(input: &TrainingInput, split: &Split, part: Part) -> (Bits, Reach) {
     let known = |admits: &dyn Fn(Part) -> bool| {
         let keep = |user, item, at| admits(split.part(user, item, at));
         let mut users = Bits::zeros(input.users.len());
@@ -180,9 +187,15 @@ fn known_in(input: &TrainingInput, split: &Split, part: Part) -> Bits {
     };
     let before = known(&|event_part| event_part < part);
     let within = known(&|event_part| event_part == part);
-    (0..input.users.len())
+    let both: Bits = (0..input.users.len())
         .map(|user| before.get(user) && within.get(user))
-        .collect()
+        .collect();
+    let reach = Reach {
+        before: before.count_ones() as u64,
+        within: within.count_ones() as u64,
+        both: both.count_ones() as u64,
+    };
+    (both, reach)
 }
 
 /// Returns up to `max_users` of the `eligible` users, or all if it is 0: those whose ids have the lowest hashes.
@@ -272,6 +285,12 @@ mod tests {
             let held_out = held_out(&input, implicit, 10);
             assert_eq!(held_out.test.cases, expected, "{implicit:?}");
             assert_eq!(held_out.users(), 2);
+            let reach = Reach {
+                before: 3,
+                within: 3,
+                both: 2,
+            };
+            assert_eq!(held_out.test.reach, reach);
         }
     }
 

@@ -39,7 +39,7 @@ use self::columns::{ColumnError, ColumnMap};
 use self::findings::Contents;
 use self::kinds::Written;
 use self::kinds::{
-    Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Inventory, Items, Merchants, Policies,
+    Assignments, Attributes, Campaigns, Consents, CouponItems, Coupons, Inventory, Items, Merchants, Orders, Policies,
     Purchases, Ratings, RecordKind, Redemptions, Suppressions,
 };
 use self::numbers::NumberFormat;
@@ -53,6 +53,8 @@ use self::times::TimeFormats;
 pub enum ImportKind {
     Ratings,
     Purchases,
+    /// Whole orders, of which the newest version is kept.
+    Orders,
     Items,
     Merchants,
     Campaigns,
@@ -75,9 +77,10 @@ pub enum ImportKind {
 }
 
 impl ImportKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Ratings,
         Self::Purchases,
+        Self::Orders,
         Self::Items,
         Self::Merchants,
         Self::Campaigns,
@@ -102,6 +105,7 @@ impl ImportKind {
         match self {
             Self::Ratings => "ratings",
             Self::Purchases => "purchases",
+            Self::Orders => "orders",
             Self::Items => "items",
             Self::Merchants => "merchants",
             Self::Campaigns => "campaigns",
@@ -122,6 +126,7 @@ impl ImportKind {
         match self {
             Self::Ratings => Ratings::FIELDS,
             Self::Purchases => Purchases::FIELDS,
+            Self::Orders => Orders::FIELDS,
             Self::Items => Items::FIELDS,
             Self::Merchants => Merchants::FIELDS,
             Self::Campaigns => Campaigns::FIELDS,
@@ -408,6 +413,7 @@ pub async fn import(
     match options.kind {
         ImportKind::Ratings => run::<Ratings>(pool, input, options, interrupt, report).await,
         ImportKind::Purchases => run::<Purchases>(pool, input, options, interrupt, report).await,
+        ImportKind::Orders => run::<Orders>(pool, input, options, interrupt, report).await,
         ImportKind::Items => run::<Items>(pool, input, options, interrupt, report).await,
         ImportKind::Merchants => run::<Merchants>(pool, input, options, interrupt, report).await,
         ImportKind::Campaigns => run::<Campaigns>(pool, input, options, interrupt, report).await,

@@ -338,7 +338,8 @@ async fn overwritten_by(connection: &mut Connection, id: i64) -> Result<Option<i
                WHERE later.import_id > $1
                UNION ALL
                SELECT import_id FROM import_copies
-               WHERE import_id > $1 AND table_name = 'purchases' AND (row_before ->> 'import_id')::bigint = $1
+               WHERE import_id > $1 AND table_name IN ('purchases', 'order_lines')
+                   AND (row_before ->> 'import_id')::bigint = $1
            ) AS later"#,
         id
     )

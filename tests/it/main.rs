@@ -104,6 +104,7 @@ mod import {
     mod files;
     mod interruptions;
     mod lines;
+    mod orders;
     mod rating_batches;
     mod recipes;
     mod samples;

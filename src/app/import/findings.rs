@@ -88,7 +88,7 @@ pub(super) struct Distinct {
 }
 
 impl Distinct {
-    const MAX: usize = 1 << 21;
+    const MAX: usize = 1 << 20;
 
     pub fn add(&mut self, id: &str) {
         let hash = xxh3_64(id.as_bytes());

@@ -4,6 +4,7 @@ mod campaigns;
 mod catalog;
 mod coupons;
 mod inventory;
+mod orders;
 mod people;
 mod purchases;
 mod ratings;
@@ -28,6 +29,7 @@ pub(super) use self::campaigns::Campaigns;
 pub(super) use self::catalog::{Items, Merchants};
 pub(super) use self::coupons::{CouponItems, Coupons};
 pub(super) use self::inventory::{Inventory, Policies};
+pub(super) use self::orders::Orders;
 pub(super) use self::people::{Assignments, Attributes, Consents, Suppressions};
 pub(super) use self::purchases::Purchases;
 pub(super) use self::ratings::Ratings;
@@ -61,6 +63,9 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// Whether the rows hold the import that has written them. Of all others copies are kept, for undoing.
     const IS_MARKED: bool = false;
 
+    /// Whether consecutive values belong together and are written in one batch.
+    const IS_GROUPED: bool = false;
+
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError>;
 
     /// Reads one record.
@@ -68,6 +73,19 @@ pub(super) trait RecordKind: Sized + Send + 'static {
     /// # Errors
     /// [`InvalidField`] names the first bad field.
     fn read(&mut self, record: &Record<'_>) -> Result<Self::Value, InvalidField>;
+
+    /// Returns the positions of values that are refused for other values of the batch, with the reasons.
+    fn refused(_: &[Self::Value]) -> Vec<(usize, InvalidField)> {
+        Vec::new()
+    }
+
+    /// Is told of a line that is no record.
+    fn malformed(&mut self) {}
+
+    /// Whether `value` does not belong to the value before it. Asked only where values are grouped.
+    fn starts_group(_: &Self::Value) -> bool {
+        true
+    }
 
     /// Returns the fields of `value` as they are understood, for people.
     fn describe(value: &Self::Value) -> String;

@@ -50,6 +50,23 @@ impl<V> Batch<V> {
             bytes_read: 0,
         }
     }
+
+    /// Ends the batch and returns the next one, or `None` where it cannot end here. Where values are grouped, the last one must
+    /// start a group, and goes into the next batch.
+    fn cut<K: RecordKind<Value = V>>(&mut self, batch_lines: usize) -> Option<Self> {
+        let mut next = Self::new(batch_lines);
+        if K::IS_GROUPED && self.n_values > 0 {
+            if self.n_values == 1 || !self.values.last().is_some_and(K::starts_group) {
+                return None;
+            }
+            next.values.extend(self.values.pop());
+            next.origins.extend(self.origins.pop());
+            (next.n_values, next.last_line) = (1, self.last_line);
+            self.n_values -= 1;
+            self.last_line = next.origins.first().map_or(self.last_line, |origin| origin.line - 1);
+        }
+        Some(next)
+    }
 }
 
 /// The line that a value was read from.
@@ -225,8 +242,11 @@ impl<K: RecordKind> OpenFile<K> {
             let lines = batch.values.len() + batch.rejects.len();
             // A filter may leave out any number of records.
             if lines >= limit || bytes >= BATCH_BYTES || batch.filtered >= 10 * limit as u64 {
+                let Some(next) = batch.cut::<K>(batch_lines) else {
+                    continue;
+                };
                 (bytes, limit) = (0, batch_lines);
-                let full = std::mem::replace(&mut batch, Batch::new(limit));
+                let full = std::mem::replace(&mut batch, next);
                 if self.send(full, sender).is_err() {
                     return Ok(End::File);
                 }
@@ -243,6 +263,7 @@ impl<K: RecordKind> OpenFile<K> {
                 batch.last_line = malformed.line;
                 let length = malformed.raw.len();
                 batch.rejects.push(malformed_line(malformed));
+                self.kind.malformed();
                 return Ok(Some(length));
             }
             Some(Ok(record)) => record,

@@ -284,7 +284,12 @@ impl<K: RecordKind> Run<'_, K> {
                     let shown = self.summary.first.len();
                     let first = batch.values.iter().take(FIRST_SHOWN - shown).map(K::describe);
                     self.summary.first.extend(first);
-                    self.count(batch, Written::default())?;
+                    let refused = K::refused(&batch.values);
+                    let written = Written {
+                        refused,
+                        ..Written::default()
+                    };
+                    self.count(batch, written)?;
                 }
                 FromReader::Broken(error) => return Err(StopCause::Read(error).into()),
                 _ => return Ok(End::Complete),

@@ -15,6 +15,7 @@ use crate::store::postgres::analyze;
 use crate::store::postgres::pool::Pool;
 
 use super::kinds::{RecordKind, Written};
+use super::order_lines::AlreadyHashed;
 use super::{ImportOptions, StopCause};
 
 /// Stores batches over several connections at once. Each connection has a share of the owners, so that lines that concern
@@ -27,7 +28,7 @@ pub(super) struct Writer<K: RecordKind> {
     _tasks: JoinSet<()>,
     /// Hashes of shared ids that exist. Others are created before the batch, because transactions that created the same id
     /// would wait for each other.
-    known: HashSet<u64>,
+    known: HashSet<u64, AlreadyHashed>,
     /// How many batches have been handed over.
     batches: u64,
 }
@@ -87,7 +88,7 @@ impl<K: RecordKind> Writer<K> {
             _tasks: tasks,
             pool: pool.clone(),
             patience,
-            known: HashSet::new(),
+            known: HashSet::default(),
             batches: 0,
         }
     }

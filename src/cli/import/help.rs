@@ -6,6 +6,7 @@ Fields (those with * are required: map them, set them, or have a column of the s
   purchases  order_id* line_number user_id* item_id* quantity* currency* purchased_at*,
              one of line_total_minor, line_total and unit_price*,
              and coupon_discount_minor or coupon_discount: the discount that coupons gave on the line
+  orders     the fields of purchases, updated_at*, and canceled
   items      item_id* title merchant_id category listed,
              and price or price_minor, together with currency
   merchants  merchant_id* name
@@ -33,6 +34,10 @@ Values:
   decimals than the currency has unless --round is given. Signs of currencies may stand before or
   after them. A negative quantity is a return. The discounts of all lines must have the same sign. Without line_number, lines with the same order, user and item are numbered in
   the order of the file; all lines of an order must then be in one file and close to each other.
+  orders replaces an order with its newest version, by updated_at: all lines of a version must stand
+  together, and one that is canceled (true, yes or 1) is left out. An order whose lines are all
+  canceled is taken away. Without line_number, lines are numbered by their place in the order. An
+  order with a line that cannot be imported is not stored.
   state is draft, scheduled, active, paused or ended. Without state, a new campaign has ended if its
   window is over, and is a draft otherwise. ends_on is the last day of a campaign, ends_at the first
   instant after its end. audience is all or assigned. covers is all or items; items are those imported

@@ -21,6 +21,7 @@ use domain::item::check_text;
 use domain::rating::RatingScale;
 use tabular::cells::{CellRules, Filter};
 use tabular::csv::{self, Delimiter, Dialect};
+use tabular::encoding;
 use tabular::open::{Format, ReadOptions};
 use tabular::option_names::OptionNames;
 
@@ -56,10 +57,13 @@ pub fn options(options: v1::ImportOptions, scale: RatingScale) -> Result<(String
         &options.time_zone
     };
     let times = check.result(TimeFormats::new(&options.time_format, zone));
+    let encoding = check.parsed("encoding", &options.encoding, encoding);
     let filters = options.r#where.iter().zip(0..);
-    let filters: Vec<Filter> = filters
-        .filter_map(|(filter, position)| check.parsed(&format!("where[{position}]"), filter, Filter::parse))
-        .collect();
+    let filter = |(text, position): (&String, usize)| {
+        let field = format!("where[{position}]");
+        check.result(Filter::parse(text).map_err(|problem| InvalidField::new(field, "INVALID_OPTION", problem)))
+    };
+    let filters: Vec<Filter> = filters.filter_map(filter).collect();
     let max_reject_share = check.result(max_reject_share(options.max_reject_share));
     let dialect = Dialect::default();
     let converted = kind.zip(source).zip(format).zip(times).zip(max_reject_share);
@@ -67,7 +71,7 @@ pub fn options(options: v1::ImportOptions, scale: RatingScale) -> Result<(String
         let options = ImportOptions {
             read: ReadOptions {
                 format,
-                encoding: given(options.encoding),
+                encoding,
                 dialect: Dialect {
                     delimiter: delimiter.unwrap_or(dialect.delimiter),
                     quote: quote.unwrap_or(dialect.quote),
@@ -134,6 +138,11 @@ fn given(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+fn encoding(name: &str) -> Result<String, String> {
+    let unknown = || "must be a name of the WHATWG standard, such as utf-8, latin1 or shift_jis".to_owned();
+    encoding::named(name).map(|_| name.to_owned()).ok_or_else(unknown)
+}
+
 fn source(source: String) -> Result<String, InvalidField> {
     const MAX_CHARS: usize = 200;
     if source.is_empty() {
@@ -176,6 +185,7 @@ fn kind_of(kind: v1::ImportKind) -> Result<ImportKind, InvalidField> {
         }
         v1::ImportKind::Ratings => ImportKind::Ratings,
         v1::ImportKind::Purchases => ImportKind::Purchases,
+        v1::ImportKind::Orders => ImportKind::Orders,
         v1::ImportKind::Items => ImportKind::Items,
         v1::ImportKind::Merchants => ImportKind::Merchants,
         v1::ImportKind::Campaigns => ImportKind::Campaigns,
@@ -196,6 +206,7 @@ impl From<ImportKind> for v1::ImportKind {
         match kind {
             ImportKind::Ratings => Self::Ratings,
             ImportKind::Purchases => Self::Purchases,
+            ImportKind::Orders => Self::Orders,
             ImportKind::Items => Self::Items,
             ImportKind::Merchants => Self::Merchants,
             ImportKind::Campaigns => Self::Campaigns,

@@ -1,8 +1,11 @@
 //! Caches keys from one batch of an import to the next.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::store::catalog::ids::{Keys, ensure_items, ensure_users};
 use crate::store::error::StoreError;
@@ -75,9 +78,26 @@ impl KeyCache {
     }
 }
 
-/// External ids and their keys.
+/// External ids and their keys. Every line of a file looks two of them up, so that the hash has to be fast.
 #[derive(Debug, Default)]
-struct Known(Mutex<HashMap<Box<str>, i64>>);
+struct Known(Mutex<HashMap<Box<str>, i64, BuildHasherDefault<TextHasher>>>);
+
+/// Hashes a text by XXH3.
+#[derive(Debug, Clone, Default)]
+struct TextHasher(u64);
+
+impl Hasher for TextHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The end of a text, which tells nothing where every key is one text.
+    fn write_u8(&mut self, _: u8) {}
+}
 
 impl Known {
     /// Bounds the memory, to some 60 MB for ids of a dozen bytes. Forgetting costs no more than looking up again.

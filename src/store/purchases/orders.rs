@@ -7,6 +7,7 @@ use domain::time::Timestamp;
 
 use super::{add_lines, last, locks};
 use crate::store::catalog::ids;
+use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
 
@@ -35,14 +36,27 @@ pub struct RecordedOrder {
 /// After an error nothing is stored.
 pub async fn record(pool: &Pool, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
     pool.write(|mut tx| async move {
-        let recorded = record_in(&mut tx, orders).await?;
+        let recorded = record_in(&mut tx, orders, pool.import_id()).await?;
         tx.commit().await?;
         Ok(recorded)
     })
     .await
 }
 
-async fn record_in(connection: &mut Connection, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
+/// Does the same as [`record`] for a batch of an import, whose keys `known` may have.
+pub async fn load(pool: &Pool, known: &KeyCache, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
+    let lines = || orders.iter().flat_map(Order::lines);
+    // They are committed at once: otherwise every other transaction that refers to one of them would wait for this one.
+    known.users(pool, lines().map(|line| line.user.as_str())).await?;
+    known.items(pool, lines().map(|line| line.item.as_str())).await?;
+    record(pool, orders).await
+}
+
+async fn record_in(
+    connection: &mut Connection,
+    orders: &[Order],
+    import_id: Option<i64>,
+) -> Result<Vec<RecordedOrder>, StoreError> {
     let versions: Vec<OrderVersion> = orders.iter().map(Order::version).collect();
     let greatest = greatest(orders, &versions);
     let lines = || greatest.values().flat_map(|&position| orders[position].lines());
@@ -56,6 +70,12 @@ async fn record_in(connection: &mut Connection, orders: &[Order]) -> Result<Vec<
         stored.is_none_or(|stored| *stored < versions[position])
     };
     let newer: Vec<usize> = greatest.values().filter(is_newer).copied().collect();
+    let kept = newer
+        .iter()
+        .map(|&position| (orders[position].id().to_string(), versions[position]));
+    if let Some(import_id) = import_id {
+        keep_replaced(connection, import_id, kept.clone()).await?;
+    }
     remove_lines(
         connection,
         newer.iter().map(|&position| orders[position].id().to_string()),
@@ -70,9 +90,6 @@ async fn record_in(connection: &mut Connection, orders: &[Order]) -> Result<Vec<
         .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
     let keyed = last(&lines, pairs);
     add_lines(connection, &lines, &keyed).await?;
-    let kept = newer
-        .iter()
-        .map(|&position| (orders[position].id().to_string(), versions[position]));
     set_versions(connection, kept).await?;
 
     let recorded = orders
@@ -107,6 +124,34 @@ fn greatest<'a>(orders: &'a [Order], versions: &[OrderVersion]) -> BTreeMap<&'a 
     greatest
 }
 
+/// Keeps copies of orders that an import is about to replace, for undoing it: of their versions, and of each of their lines under
+/// the version that replaces it.
+async fn keep_replaced(
+    connection: &mut Connection,
+    import_id: i64,
+    versions: impl Iterator<Item = (String, OrderVersion)>,
+) -> Result<(), StoreError> {
+    let (orders, updated_at, hashes) = columns(versions);
+    sqlx::query!(
+        "WITH new AS (
+             SELECT * FROM UNNEST($2::text[], $3::timestamptz[], $4::bytea[]) AS new (order_id, updated_at, content_hash)
+         ), lines AS (
+             INSERT INTO import_copies (import_id, table_name, user_id, row_before, row_after)
+             SELECT $1, 'order_lines', user_id, to_jsonb(purchases), to_jsonb(new)
+             FROM new JOIN purchases ON purchases.order_id = new.order_id
+         )
+         INSERT INTO import_copies (import_id, table_name, row_before, row_after)
+         SELECT $1, 'orders', to_jsonb(orders), to_jsonb(new) FROM new JOIN orders ON orders.order_id = new.order_id",
+        import_id,
+        &orders,
+        &updated_at,
+        &hashes
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Deletes all lines of `orders`.
 async fn remove_lines(connection: &mut Connection, orders: impl Iterator<Item = String>) -> Result<(), StoreError> {
     let orders: Vec<String> = orders.collect();
@@ -127,9 +172,7 @@ async fn set_versions(
     connection: &mut Connection,
     versions: impl Iterator<Item = (String, OrderVersion)>,
 ) -> Result<(), StoreError> {
-    let (orders, versions): (Vec<String>, Vec<OrderVersion>) = versions.unzip();
-    let updated_at: Vec<Timestamp> = versions.iter().map(|version| version.updated_at).collect();
-    let hashes: Vec<Vec<u8>> = versions.iter().map(|version| version.content_hash().to_vec()).collect();
+    let (orders, updated_at, hashes) = columns(versions);
     sqlx::query!(
         "UPDATE orders SET updated_at = new.updated_at, content_hash = new.content_hash
          FROM UNNEST($1::text[], $2::timestamptz[], $3::bytea[]) AS new (order_id, updated_at, content_hash)
@@ -141,4 +184,12 @@ async fn set_versions(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Returns the ids of orders, and the times and hashes of their versions.
+fn columns(versions: impl Iterator<Item = (String, OrderVersion)>) -> (Vec<String>, Vec<Timestamp>, Vec<Vec<u8>>) {
+    let (orders, versions): (Vec<String>, Vec<OrderVersion>) = versions.unzip();
+    let updated_at = versions.iter().map(|version| version.updated_at).collect();
+    let hashes = versions.iter().map(|version| version.content_hash().to_vec()).collect();
+    (orders, updated_at, hashes)
 }

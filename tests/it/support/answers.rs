@@ -65,7 +65,7 @@ pub fn assert_nothing_internal(text: &str) {
         "postgres",
         "relation",
         "constraint",
-        "encoding",
+        "for encoding",
         "panicked",
         "backtrace",
         ".rs",

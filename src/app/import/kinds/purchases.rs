@@ -17,9 +17,14 @@ use domain::time::{EventTime, Timestamp};
 use tabular::record::Record;
 
 pub(in super::super) struct Purchases {
-    order: Field<OrderId>,
+    line: LineFields,
     line_number: Option<Field<i32>>,
     line_numbers: LineNumbers,
+}
+
+/// The fields of a line but its number.
+pub(super) struct LineFields {
+    pub order: Field<OrderId>,
     user: Field<UserId>,
     item: Field<ItemId>,
     quantity: Field<i32>,
@@ -29,6 +34,14 @@ pub(in super::super) struct Purchases {
     coupon_discount: Option<Amount>,
     /// The sign of the first discount of a line that is no return; 0 before it. Files write discounts either way.
     discount_sign: i64,
+}
+
+/// Returns the field of the line number, if the file has it.
+pub(super) fn line_number(columns: &mut Columns, rules: &Rules) -> Result<Option<Field<i32>>, ColumnError> {
+    let numbers = rules.numbers;
+    columns.optional("line_number", move |text| {
+        integer(numbers, "line_number", text).and_then(check_line_number)
+    })
 }
 
 impl RecordKind for Purchases {
@@ -53,61 +66,23 @@ impl RecordKind for Purchases {
     const MAY_BE_REFUSED: bool = true;
 
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
-        const AMOUNTS: [(&str, Unit); 3] = [
-            ("line_total_minor", Unit::Minor),
-            ("line_total", Unit::Major),
-            ("unit_price", Unit::MajorPerPiece),
-        ];
-        const DISCOUNTS: [(&str, Unit); 2] = [("coupon_discount_minor", Unit::Minor), ("coupon_discount", Unit::Major)];
-        let order = columns.required("order_id", |id| OrderId::new(id))?;
-        let user = columns.required("user_id", |id| UserId::new(id))?;
-        let item = columns.required("item_id", |id| ItemId::new(id))?;
-        let numbers = rules.numbers;
-        let quantity = columns.required("quantity", move |text| integer(numbers, "quantity", text))?;
-        let amount =
-            Amount::new(columns, numbers, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
         Ok(Self {
-            order,
-            line_number: columns.optional("line_number", move |text| {
-                integer(numbers, "line_number", text).and_then(check_line_number)
-            })?,
+            line: LineFields::new(columns, rules)?,
+            line_number: line_number(columns, rules)?,
             line_numbers: LineNumbers::default(),
-            user,
-            item,
-            quantity,
-            amount,
-            currency: columns.required("currency", currency)?,
-            purchased_at: columns.required("purchased_at", event_time("purchased_at", rules))?,
-            coupon_discount: Amount::new(columns, numbers, &DISCOUNTS)?,
-            discount_sign: 0,
         })
     }
 
     fn read(&mut self, record: &Record<'_>) -> Result<PurchaseLine, InvalidField> {
-        let order = self.order.require(record)?;
-        let user = self.user.require(record)?;
-        let item = self.item.require(record)?;
-        let line_number = match &self.line_number {
-            Some(line_number) => line_number.require(record)?,
-            // A line with another bad field takes a number too, so that correcting it changes no other line's number.
-            None => self.line_numbers.next(&order, &user, &item)?,
-        };
-        let quantity = self.quantity.require(record)?;
-        let line_total = self.amount.get(record, || self.currency.require(record), quantity)?;
-        let coupon_discount_minor = self.coupon_discount_minor(record, quantity)?;
-        // A line without quantity is no purchase, but tells that the user has used a coupon.
-        if coupon_discount_minor == 0 {
-            check_quantity(quantity)?;
-        }
-        Ok(PurchaseLine {
-            order,
+        let Self {
+            line,
             line_number,
-            user,
-            item,
-            quantity,
-            line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
-            purchased_at: EventTime::Given(self.purchased_at.require(record)?),
-            coupon_discount_minor,
+            line_numbers,
+        } = self;
+        line.read(record, |order, user, item| match line_number {
+            Some(line_number) => line_number.require(record),
+            // A line with another bad field takes a number too, so that correcting it changes no other line's number.
+            None => line_numbers.next(order, user, item),
         })
     }
 
@@ -152,7 +127,63 @@ impl RecordKind for Purchases {
     }
 }
 
-impl Purchases {
+impl LineFields {
+    pub fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
+        const AMOUNTS: [(&str, Unit); 3] = [
+            ("line_total_minor", Unit::Minor),
+            ("line_total", Unit::Major),
+            ("unit_price", Unit::MajorPerPiece),
+        ];
+        const DISCOUNTS: [(&str, Unit); 2] = [("coupon_discount_minor", Unit::Minor), ("coupon_discount", Unit::Major)];
+        let order = columns.required("order_id", |id| OrderId::new(id))?;
+        let user = columns.required("user_id", |id| UserId::new(id))?;
+        let item = columns.required("item_id", |id| ItemId::new(id))?;
+        let numbers = rules.numbers;
+        let quantity = columns.required("quantity", move |text| integer(numbers, "quantity", text))?;
+        let amount =
+            Amount::new(columns, numbers, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
+        Ok(Self {
+            order,
+            user,
+            item,
+            quantity,
+            amount,
+            currency: columns.required("currency", currency)?,
+            purchased_at: columns.required("purchased_at", event_time("purchased_at", rules))?,
+            coupon_discount: Amount::new(columns, numbers, &DISCOUNTS)?,
+            discount_sign: 0,
+        })
+    }
+
+    /// Reads a line, whose number `line_number` tells.
+    pub fn read(
+        &mut self,
+        record: &Record<'_>,
+        line_number: impl FnOnce(&OrderId, &UserId, &ItemId) -> Result<i32, InvalidField>,
+    ) -> Result<PurchaseLine, InvalidField> {
+        let order = self.order.require(record)?;
+        let user = self.user.require(record)?;
+        let item = self.item.require(record)?;
+        let line_number = line_number(&order, &user, &item)?;
+        let quantity = self.quantity.require(record)?;
+        let line_total = self.amount.get(record, || self.currency.require(record), quantity)?;
+        let coupon_discount_minor = self.coupon_discount_minor(record, quantity)?;
+        // A line without quantity is no purchase, but tells that the user has used a coupon.
+        if coupon_discount_minor == 0 {
+            check_quantity(quantity)?;
+        }
+        Ok(PurchaseLine {
+            order,
+            line_number,
+            user,
+            item,
+            quantity,
+            line_total: line_total.ok_or_else(|| missing(self.amount.name))?,
+            purchased_at: EventTime::Given(self.purchased_at.require(record)?),
+            coupon_discount_minor,
+        })
+    }
+
     /// Returns the discount without its sign, which must be the same for all lines that are no returns; 0 where the file has
     /// no discount.
     fn coupon_discount_minor(&mut self, record: &Record<'_>, quantity: i32) -> Result<i64, InvalidField> {

@@ -241,24 +241,50 @@ pub struct Found {
 pub async fn find(pool: &Pool, erased: &HashMap<String, i64>) -> Result<Vec<Found>, RewriteError> {
     let mut found = Vec::new();
     for record in snapshots::list(pool, i64::MAX, i64::MAX).await? {
-        let SnapshotRecord { version, redaction, .. } = record;
-        if record.state == SnapshotState::Failed {
-            continue;
-        }
-        let bytes = VersionedBytes { version, redaction };
-        for part in snapshots::parts(pool, bytes).await? {
-            if codec::names_users(&part.name) == Some(false) {
-                continue;
+        let mut present = Some(record);
+        while let Some(record) = present {
+            let bytes = VersionedBytes {
+                version: record.version,
+                redaction: record.redaction,
+            };
+            match find_in(pool, &record, bytes, erased).await {
+                // They were replaced meanwhile, or their version is gone.
+                Err(RewriteError::Unusable { .. }) if !snapshots::has_bytes(pool, bytes).await? => {
+                    present = snapshots::get(pool, bytes.version).await?;
+                }
+                of_version => {
+                    found.extend(of_version?);
+                    break;
+                }
             }
-            let name = part.name.clone();
-            let decoded = live::decode_part(pool, bytes, part).await?;
-            let is_held = |id: &&str| erased.get(*id).is_some_and(|&erasure| record.trained_through < erasure);
-            found.extend(decoded.user_ids().filter(is_held).map(|id| Found {
-                version,
-                part: name.clone(),
-                user: id.to_owned(),
-            }));
         }
+    }
+    Ok(found)
+}
+
+async fn find_in(
+    pool: &Pool,
+    record: &SnapshotRecord,
+    bytes: VersionedBytes,
+    erased: &HashMap<String, i64>,
+) -> Result<Vec<Found>, RewriteError> {
+    let mut found = Vec::new();
+    if record.state == SnapshotState::Failed {
+        return Ok(found);
+    }
+    let stored = snapshots::parts(pool, bytes).await?;
+    for part in stored
+        .into_iter()
+        .filter(|part| codec::names_users(&part.name) != Some(false))
+    {
+        let name = part.name.clone();
+        let decoded = live::decode_part(pool, bytes, part).await?;
+        let is_held = |id: &&str| erased.get(*id).is_some_and(|&erasure| record.trained_through < erasure);
+        found.extend(decoded.user_ids().filter(is_held).map(|id| Found {
+            version: bytes.version,
+            part: name.clone(),
+            user: id.to_owned(),
+        }));
     }
     Ok(found)
 }

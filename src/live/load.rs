@@ -73,6 +73,9 @@ impl LoadError {
     }
 }
 
+/// How often a version is checked whose bytes are replaced meanwhile.
+const VERIFY_ATTEMPTS: u32 = 10;
+
 /// Parts that are read and decoded at the same time. One chunk of each is in memory beside the decoded values.
 const CONCURRENT_PARTS: usize = 2;
 
@@ -147,6 +150,16 @@ async fn decode_within(pool: &Pool, record: &SnapshotRecord, is_first: bool) -> 
 
 /// Checks that `version` can be served. Reads and decodes one part after another and keeps none of them.
 pub(super) async fn verify(pool: &Pool, version: i64) -> Result<(), LoadError> {
+    let mut attempt = 1;
+    loop {
+        match verify_bytes(pool, version).await {
+            Err(LoadError::Replaced { .. }) if attempt < VERIFY_ATTEMPTS => attempt += 1,
+            verified => return verified,
+        }
+    }
+}
+
+async fn verify_bytes(pool: &Pool, version: i64) -> Result<(), LoadError> {
     let record = snapshots::get(pool, version)
         .await?
         .ok_or(LoadError::Gone { version })?;

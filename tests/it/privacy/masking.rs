@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use domain::id::UserId;
+use likemind::app::activation::activate;
 use likemind::app::redaction::{self, find};
 use likemind::grpc::proto::v1::{
     ListItemAudienceRequest, ListSimilarUsersRequest, Personalization, PredictRatingsRequest, Prediction,
-    RecommendResponse, StreamAudienceRequest, stream_audience_request::Of, stream_audience_response::Message,
+    RecommendRequest, RecommendResponse, StreamAudienceRequest, StreamCouponTargetsRequest,
+    coupon_service_client::CouponServiceClient, stream_audience_request::Of, stream_audience_response::Message,
+    stream_coupon_targets_response::Message as Target,
 };
 use likemind::store::postgres::leases;
 use likemind::store::postgres::pool::Pool;
@@ -16,12 +19,14 @@ use likemind::store::privacy::erasures::{Request, receive};
 use likemind::store::servers;
 use likemind::store::snapshots::changes::Watermark;
 use likemind::store::snapshots::redaction as stored;
-use likemind::store::snapshots::{self, TransitionError};
+use likemind::store::snapshots::{self, Activation, TransitionError};
 use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::support::answers::assert_status;
 use crate::support::caller::{Caller, for_user};
+use crate::support::coupons::Offer;
 use crate::support::postgres::{execute, number};
 use crate::support::program::{Program, Server, command};
 use crate::support::shop::{self, item, user};
@@ -228,7 +233,7 @@ async fn every_server_hides_an_erased_user_within_the_refresh_interval() {
         assert!(rated.is_empty(), "{rated:?}");
     }
     let first_new = async |asker: &Asker| {
-        let request = likemind::grpc::proto::v1::RecommendRequest {
+        let request = RecommendRequest {
             exclude_history: true,
             limit: 1_000,
             ..for_user(&erased)
@@ -537,4 +542,136 @@ async fn bytes_that_nobody_can_read_are_deleted_unless_they_are_served() {
         1,
         "the first erasure, which was rewritten in time"
     );
+}
+
+/// Returns the targets of coupon c, best first, with their scores, and how many users were assessed.
+async fn targets(server: &Server) -> (Vec<(String, f64)>, i64) {
+    let request = StreamCouponTargetsRequest {
+        coupon_id: "c".to_owned(),
+        ..StreamCouponTargetsRequest::default()
+    };
+    let mut client = CouponServiceClient::new(server.channel().await);
+    let mut stream = client.stream_coupon_targets(request).await.unwrap().into_inner();
+    let (mut targets, mut audience) = (Vec::new(), 0);
+    while let Some(message) = stream.message().await.unwrap() {
+        match message.message.unwrap() {
+            Target::Header(header) => audience = header.audience_count,
+            Target::Target(target) => targets.push((target.user_id, target.score)),
+        }
+    }
+    (targets, audience)
+}
+
+#[tokio::test]
+async fn targets_name_neither_an_erased_user_nor_the_pseudonym() {
+    let database = shop::open().await;
+    let pool = database.pool().await;
+    let mut connection = database.connect().await;
+    let offer = Offer {
+        covers: Some(&[0, 4, 8]),
+        ..Offer::of("c")
+    };
+    offer.create(&mut connection).await;
+    let server = Server::start(&database);
+    let (before, audience) = targets(&server).await;
+    assert_eq!((before.len(), audience), (shop::USERS, shop::USERS as i64));
+    assert!(before[0].1 > 0.0);
+    let best = before[0].0.clone();
+
+    // The list itself reads what is committed, so that nothing has to be waited for.
+    erase(&pool, &[&best]).await;
+    assert_eq!(targets(&server).await, (before[1..].to_vec(), audience - 1));
+    // Back under the same id, without the history of the snapshot.
+    execute(
+        &mut connection,
+        &format!("INSERT INTO users (external_id) VALUES ('{best}')"),
+    )
+    .await;
+    let (back, n_users) = targets(&server).await;
+    let score = back.iter().find(|target| target.0 == best).map(|target| target.1);
+    assert_eq!((n_users, score), (audience, Some(0.0)));
+    redaction::clean(&pool, "test").await.unwrap();
+    let look = async || targets(&server).await;
+    soon("the targets are those of the new bytes", look, |(found, _)| {
+        *found == back
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_training_follows_an_erasure_where_that_is_configured() {
+    let database = shop::open().await;
+    let pool = database.pool().await;
+    let mut connection = database.connect().await;
+    let settings = [("erasure.retrain", "always"), ("gate.min_users", "1000000")];
+    let server = Server::with(&database, &settings);
+    erase(&pool, &[&user(0)]).await;
+    redaction::clean(&pool, "test").await.unwrap();
+    set_rows_deleted(&mut connection).await;
+    assert_eq!(stored::set_clean(&pool).await.unwrap(), 1);
+    let caller = Caller::of(&server).await;
+    caller.wait_until_serves(2).await;
+    let trained = column(
+        &mut connection,
+        "SELECT trained_through FROM snapshots ORDER BY version",
+    )
+    .await;
+    assert_eq!(trained, [0, 1]);
+    assert!(!stored::is_retraining_due(&pool).await.unwrap());
+    assert!(server.stop().0.success());
+}
+
+#[tokio::test]
+async fn rewrites_activations_and_pruning_do_not_disturb_each_other_nor_any_request() {
+    let database = shop::open().await;
+    shop::train(database.url());
+    let pool = database.pool().await;
+    let server = Server::with(&database, &[("live.refresh_interval_ms", "50")]);
+    let asker = Asker::of(&server).await;
+    let stop = CancellationToken::new();
+    let switching = tokio::spawn({
+        let (pool, stop) = (pool.clone(), stop.clone());
+        async move {
+            let mut switches = 0;
+            while !stop.is_cancelled() {
+                let by = Activation::Operator { actor: "test" };
+                activate(&pool, 1 + switches % 2, by, "").await.unwrap();
+                snapshots::prune(&pool, 5).await.unwrap();
+                switches += 1;
+            }
+            switches
+        }
+    });
+    let asking = tokio::spawn({
+        let (caller, stop) = (Caller::of(&server).await, stop.clone());
+        async move {
+            let mut answers = 0;
+            while !stop.is_cancelled() {
+                // Panics where a request fails.
+                caller.ranked(&user(199)).await;
+                answers += 1;
+            }
+            answers
+        }
+    });
+    let erased: Vec<String> = (0..12).map(user).collect();
+    for id in &erased {
+        erase(&pool, &[id]).await;
+        redaction::clean(&pool, "test").await.unwrap();
+    }
+    stop.cancel();
+    assert!(switching.await.unwrap() > 2 && asking.await.unwrap() > 2);
+    let mut connection = database.connect().await;
+    assert_eq!(
+        column(&mut connection, "SELECT redaction FROM snapshots ORDER BY version").await,
+        [12, 12]
+    );
+    for version in [1, 2] {
+        likemind::live::verify(&pool, version).await.unwrap();
+    }
+    for id in &erased {
+        assert_eq!(chunks_with(&mut connection, id).await, 0);
+        let look = async || asker.is_unknown(id, &[user(199)]).await;
+        soon("the erased user is unknown", look, |is_unknown| *is_unknown).await;
+    }
 }

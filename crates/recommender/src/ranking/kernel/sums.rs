@@ -32,7 +32,6 @@ pub struct Scratch {
     users: Vec<f64>,
     /// Own habits, in the same way; only written where the ranking has them.
     habits: Vec<f64>,
-    has_habits: bool,
     /// For each run, whether anything has been added to it.
     touched: Vec<bool>,
     /// The runs that were added to, ascending.
@@ -100,14 +99,16 @@ impl Scratch {
                 touched[rank as usize / RUN] = true;
             });
         }
-        self.has_habits = repeat_rates.is_some();
-        if let Some(repeat_rates) = repeat_rates {
-            for (rank, orders) in shopper.orders() {
-                self.habits[rank as usize] = f64::from(orders).sqrt() * repeat_rates[rank as usize];
-                self.touched[rank as usize / RUN] = true;
-            }
+        let habits = || repeat_rates.into_iter().flat_map(|rates| own_habits(shopper, rates));
+        for (rank, habit) in habits() {
+            self.habits[rank] = habit;
+            self.touched[rank / RUN] = true;
         }
         self.find_runs();
+        for (rank, habit) in habits() {
+            let run = self.runs.partition_point(|run| run.at < rank / RUN);
+            self.runs[run].habits = self.runs[run].habits.max(habit);
+        }
         Sums {
             scratch: self,
             popularity: snapshot.popularity(),
@@ -159,11 +160,10 @@ impl Scratch {
         }
     }
 
-    /// Lists the touched runs with their largest sums.
+    /// Lists the touched runs with their largest sums, without habits.
     fn find_runs(&mut self) {
         let (items, _) = self.items.as_chunks::<RUN>();
         let (users, _) = self.users.as_chunks::<RUN>();
-        let (habits, _) = self.habits.as_chunks::<RUN>();
         let (groups, _) = self.touched.as_chunks::<GROUP>();
         self.runs.clear();
         for (group, first) in groups.iter().zip((0..).step_by(GROUP)) {
@@ -176,10 +176,7 @@ impl Scratch {
                         at,
                         items: largest(&items[at]),
                         users: largest(&users[at]),
-                        habits: match self.has_habits {
-                            true => largest(&habits[at]),
-                            false => 0.0,
-                        },
+                        habits: 0.0,
                     });
                 }
             }
@@ -195,11 +192,9 @@ impl Scratch {
             users[run.at] = [0.0; RUN];
             self.touched[run.at] = false;
         }
-        if self.has_habits {
-            let (habits, _) = self.habits.as_chunks_mut::<RUN>();
-            for run in self.runs.iter().filter(|run| run.habits > 0.0) {
-                habits[run.at] = [0.0; RUN];
-            }
+        let (habits, _) = self.habits.as_chunks_mut::<RUN>();
+        for run in self.runs.iter().filter(|run| run.habits > 0.0) {
+            habits[run.at] = [0.0; RUN];
         }
     }
 
@@ -276,16 +271,18 @@ impl Sums<'_> {
     fn largest_score(&self, factors: Factors<'_>) -> f64 {
         let mut largest: f64 = 0.0;
         let Some(trend) = factors.trend else {
-            let of_run = |largest: f64, run: &Run| match factors.sides(run.items, run.users) > largest {
+            let bound = |run: &Run| factors.sides(run.items, run.users);
+            let of_run = |largest: f64, run: &Run| match bound(run) > largest {
                 true => self.of_run(run).fold(largest, |largest, (_, by_items, by_users)| {
                     largest.max(factors.sides(by_items, by_users))
                 }),
                 false => largest,
             };
-            return self.scratch.runs.iter().fold(largest, of_run);
+            return self.promising_first(&bound).fold(largest, of_run);
         };
-        for run in &self.scratch.runs {
-            if factors.sides(run.items, run.users) * trend.maxima()[run.at] <= largest {
+        let bound = |run: &Run| factors.sides(run.items, run.users) * trend.maxima()[run.at];
+        for run in self.promising_first(&bound) {
+            if bound(run) <= largest {
                 continue;
             }
             for ((_, by_items, by_users), factor) in self.of_run(run).zip(trend.run(run.at)) {
@@ -340,7 +337,7 @@ impl Sums<'_> {
         score: impl Fn(u32, f64, f64) -> f64,
     ) -> Vec<Scored> {
         let mut top = Top::new(limit, self.popularity.len());
-        for run in &self.scratch.runs {
+        for run in self.promising_first(&bound) {
             if bound(run) < top.least() {
                 continue;
             }
@@ -356,6 +353,17 @@ impl Sums<'_> {
             }
         }
         top.into_ranked()
+    }
+
+    /// Returns all runs, those first whose bound is above half of the largest bound: what they hold lets most others be skipped.
+    fn promising_first(&self, bound: &impl Fn(&Run) -> f64) -> impl Iterator<Item = &Run> {
+        let runs = &self.scratch.runs;
+        let half = runs.iter().map(bound).fold(0.0, f64::max) / 2.0;
+        let (promising, others) = (
+            move |run: &&Run| bound(run) > half,
+            move |run: &&Run| bound(run) <= half,
+        );
+        runs.iter().filter(promising).chain(runs.iter().filter(others))
     }
 
     /// Returns the ranks of a run's items with the item-based and the user-based sum of each.
@@ -399,6 +407,12 @@ fn largest(values: &[f64; RUN]) -> f64 {
 fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
     prefetch_ranks_beginning(ranks);
     prefetch_beginning(similarities);
+}
+
+/// Returns the ranks of the items that were ordered, with √orders · rep_i.
+fn own_habits(shopper: &Shopper, repeat_rates: &[f64]) -> impl Iterator<Item = (usize, f64)> {
+    let of_item = |(rank, orders): (u32, u32)| (rank as usize, f64::from(orders).sqrt() * repeat_rates[rank as usize]);
+    shopper.orders().map(of_item)
 }
 
 /// Counts the terms of all sums together.

@@ -33,22 +33,21 @@ pub struct SignificantLists {
 /// Options of [`significant_lists`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SignificanceOptions {
-    /// The most neighbors that a row keeps.
+    /// The most neighbors that a row keeps, at most `candidates`.
     pub neighbors: usize,
-    /// s: a similarity that rests on s co-raters counts half. Finite, at least 0.
-    pub shrinkage: f64,
     /// The length that the lists of candidates were cut at. A shorter list holds every similar row.
     pub candidates: usize,
 }
 
-/// Returns the best neighbors of every row by `sim · n / (n + s)`, with n, the number of columns that both rows have.
+/// Returns, for each s of `shrinkages`, the best neighbors of every row by `sim · n / (n + s)`, with n, the number of columns that
+/// both rows have. A similarity that rests on s co-raters counts half.
 ///
 /// `rows`: [n_rows, n_columns]. `columns`: its transpose. `candidates`: the plain lists of all rows, at most
-/// `options.candidates` long; how long decides the time only.
+/// `options.candidates` long; how long decides the time only. `shrinkages`: finite, at least 0.
 ///
 /// Runs on the current rayon pool; the result is the same for any number of threads. Time: for each row, the lesser of the
-/// entries of its columns and of its candidates, and the former where the candidates prove too few. Memory beyond the lists:
-/// 12 bytes per row and a bit per column for each thread.
+/// entries of its columns and of its candidates, and the former where the candidates prove too few for some s; co-raters are
+/// counted once for all s. Memory beyond the lists: 12 bytes per row and a bit per column for each thread.
 ///
 /// Source: Herlocker, Konstan, Borchers & Riedl 1999, "An Algorithmic Framework for Performing Collaborative Filtering",
 /// significance weighting; in the smooth form of Koren 2008, §2.2.
@@ -57,7 +56,8 @@ pub fn significant_lists(
     columns: &CsrMatrix,
     candidates: &NeighborLists,
     options: &SignificanceOptions,
-) -> SignificantLists {
+    shrinkages: &[f64],
+) -> Vec<SignificantLists> {
     let square = |&value: &f32| f64::from(value) * f64::from(value);
     let squares = (0..rows.n_rows()).into_par_iter();
     let squares = squares.map(|row| rows.row(row).1.iter().map(square).sum()).collect();
@@ -67,28 +67,42 @@ pub fn significant_lists(
         squares,
         candidates,
         options,
+        shrinkages,
+    };
+    let no_lists = || SignificantLists {
+        lists: NeighborLists::of_targets(rows.n_rows()),
+        co_raters: Vec::new(),
     };
     let chunks = (0..rows.n_rows().div_ceil(ROWS_AT_ONCE)).into_par_iter();
     let chunks = chunks.map_init(
         || Workspace::new(rows.n_rows(), rows.n_columns()),
         |workspace, chunk| {
             let end = rows.n_rows().min((chunk + 1) * ROWS_AT_ONCE);
-            let mut found = SignificantLists {
-                lists: NeighborLists::of_targets(rows.n_rows()),
-                co_raters: Vec::new(),
-            };
+            let mut found: Vec<SignificantLists> = shrinkages.iter().map(|_| no_lists()).collect();
             for row in chunk * ROWS_AT_ONCE..end {
                 pairs.list(row, workspace, &mut found);
             }
             found
         },
     );
-    let chunks: Vec<SignificantLists> = chunks.collect();
+    let chunks: Vec<Vec<SignificantLists>> = chunks.collect();
+    let mut by_shrinkage: Vec<Vec<SignificantLists>> = shrinkages.iter().map(|_| Vec::new()).collect();
+    for chunk in chunks {
+        for (lists, of_chunk) in by_shrinkage.iter_mut().zip(chunk) {
+            lists.push(of_chunk);
+        }
+    }
+    by_shrinkage
+        .into_iter()
+        .map(|chunks| concat(chunks, no_lists()))
+        .collect()
+}
+
+fn concat(chunks: Vec<SignificantLists>, none: SignificantLists) -> SignificantLists {
     let co_raters = chunks.iter().flat_map(|chunk| &chunk.co_raters).copied().collect();
-    let mut lists: Vec<NeighborLists> = chunks.into_iter().map(|chunk| chunk.lists).collect();
-    lists.push(NeighborLists::of_targets(rows.n_rows()));
+    let lists = chunks.into_iter().chain([none]).map(|chunk| chunk.lists);
     SignificantLists {
-        lists: NeighborLists::concat(lists),
+        lists: NeighborLists::concat(lists.collect()),
         co_raters,
     }
 }
@@ -100,6 +114,7 @@ struct Pairs<'a> {
     squares: Vec<f64>,
     candidates: &'a NeighborLists,
     options: &'a SignificanceOptions,
+    shrinkages: &'a [f64],
 }
 
 /// The buffers that one thread reuses.
@@ -122,68 +137,92 @@ impl Workspace {
             columns: vec![0; n_columns.div_ceil(64)],
         }
     }
+
+    /// Appends a list with the co-raters that were counted.
+    fn append(&self, list: &[Neighbor], found: &mut SignificantLists) {
+        let counts = list.iter().map(|neighbor| self.counts[neighbor.index as usize]);
+        found.co_raters.extend(counts);
+        found.lists.push_row(list);
+    }
+
+    fn clear(&mut self) {
+        for row in self.visited.drain(..) {
+            self.counts[row as usize] = 0;
+        }
+    }
 }
 
 impl Pairs<'_> {
-    /// Appends the list of `row`.
-    fn list(&self, row: usize, workspace: &mut Workspace, found: &mut SignificantLists) {
+    /// Appends the list of `row` for each of the shrinkages.
+    fn list(&self, row: usize, workspace: &mut Workspace, found: &mut [SignificantLists]) {
         let by_column = |&column: &u32| self.columns.row_range(column as usize).len();
         let by_candidate = |&candidate: &u32| self.rows.row_range(candidate as usize).len();
         let n_all: usize = self.rows.row(row).0.iter().map(by_column).sum();
         let n_candidates: usize = self.candidates.row(row).0.iter().map(by_candidate).sum();
         // Without shrinking, the candidates are the result.
-        let is_cheaper = n_candidates < n_all || self.options.shrinkage == 0.0;
-        let of_candidates = is_cheaper.then(|| self.of_candidates(row, workspace));
-        let mut best = match of_candidates.flatten() {
-            Some(best) => best,
-            None => self.of_all(row, workspace),
-        };
-        let list = best.sorted();
-        let counts = list.iter().map(|neighbor| workspace.counts[neighbor.index as usize]);
-        found.co_raters.extend(counts);
-        found.lists.push_row(list);
-        for row in workspace.visited.drain(..) {
-            workspace.counts[row as usize] = 0;
+        let by_candidates = |shrinkage: f64| n_candidates < n_all || shrinkage == 0.0;
+        let mut open: Vec<usize> = (0..self.shrinkages.len()).collect();
+        if self.shrinkages.iter().copied().any(by_candidates) {
+            self.count_candidates(row, workspace);
+            open.retain(|&at| {
+                let shrinkage = self.shrinkages[at];
+                let best = by_candidates(shrinkage).then(|| self.of_candidates(row, shrinkage, workspace));
+                match best.flatten() {
+                    Some(mut best) => workspace.append(best.sorted(), &mut found[at]),
+                    None => return true,
+                }
+                false
+            });
+            workspace.clear();
+        }
+        if !open.is_empty() {
+            self.add_up_all(row, workspace);
+            for at in open {
+                let mut best = self.of_all(row, self.shrinkages[at], workspace);
+                workspace.append(best.sorted(), &mut found[at]);
+            }
+            workspace.clear();
         }
     }
 
-    /// Returns the best of the candidates; `None` if another row may belong to them.
-    fn of_candidates(&self, row: usize, workspace: &mut Workspace) -> Option<BestNeighbors> {
+    /// Counts the co-raters of `row` and each of its candidates.
+    fn count_candidates(&self, row: usize, workspace: &mut Workspace) {
         let columns = self.rows.row(row).0;
         for &column in columns {
             workspace.columns[column as usize / 64] |= 1 << (column % 64);
         }
         let is_shared = |&&column: &&u32| workspace.columns[column as usize / 64] >> (column % 64) & 1 == 1;
-        let (candidates, similarities) = self.candidates.row(row);
-        let mut best = BestNeighbors::new(self.options.neighbors);
-        for (&candidate, &similarity) in candidates.iter().zip(similarities) {
+        let candidates = self.candidates.row(row).0;
+        for &candidate in candidates {
             let co_raters = self.rows.row(candidate as usize).0.iter().filter(is_shared).count() as u32;
             workspace.counts[candidate as usize] = co_raters;
-            self.offer(candidate, similarity, co_raters, &mut best);
         }
+        workspace.visited.extend_from_slice(candidates);
         for &column in columns {
             workspace.columns[column as usize / 64] = 0;
         }
-        let is_complete = candidates.len() < self.options.candidates || {
-            let outside = similarities
-                .last()
-                .map_or(0.0, |&last| self.shrunk(last, columns.len() as u32));
+    }
+
+    /// Returns the best of the candidates, whose co-raters are counted; `None` if another row may belong to them.
+    fn of_candidates(&self, row: usize, shrinkage: f64, workspace: &Workspace) -> Option<BestNeighbors> {
+        let (candidates, similarities) = self.candidates.row(row);
+        let mut best = BestNeighbors::new(self.options.neighbors);
+        for (&candidate, &similarity) in candidates.iter().zip(similarities) {
+            let co_raters = workspace.counts[candidate as usize];
+            offer(candidate, shrunk(similarity, co_raters, shrinkage), &mut best);
+        }
+        let is_complete = shrinkage == 0.0 || candidates.len() < self.options.candidates || {
+            let most = self.rows.row(row).0.len() as u32;
+            let outside = similarities.last().map_or(0.0, |&last| shrunk(last, most, shrinkage));
             let list = best.sorted();
             let worst = list.last().filter(|_| list.len() == self.options.neighbors);
             worst.is_some_and(|worst| worst.similarity > outside)
         };
-        workspace.visited.extend_from_slice(candidates);
-        if is_complete {
-            return Some(best);
-        }
-        for row in workspace.visited.drain(..) {
-            workspace.counts[row as usize] = 0;
-        }
-        None
+        is_complete.then_some(best)
     }
 
-    /// Returns the best of all rows that share a column with `row`.
-    fn of_all(&self, row: usize, workspace: &mut Workspace) -> BestNeighbors {
+    /// Adds up the dot products and counts the co-raters of `row` and all rows that share a column with it.
+    fn add_up_all(&self, row: usize, workspace: &mut Workspace) {
         let Workspace {
             dots, counts, visited, ..
         } = workspace;
@@ -201,27 +240,30 @@ impl Pairs<'_> {
                 counts[at] += 1;
             }
         }
+    }
+
+    /// Returns the best of all rows that share a column with `row`, whose products are added up.
+    fn of_all(&self, row: usize, shrinkage: f64, workspace: &Workspace) -> BestNeighbors {
         let mut best = BestNeighbors::new(self.options.neighbors);
-        for &other in visited.iter().filter(|&&other| other as usize != row) {
+        for &other in workspace.visited.iter().filter(|&&other| other as usize != row) {
             let at = other as usize;
-            let similarity = pair_similarity(dots[at], self.squares[row], self.squares[at]);
-            self.offer(other, similarity, counts[at], &mut best);
+            let similarity = pair_similarity(workspace.dots[at], self.squares[row], self.squares[at]);
+            offer(other, shrunk(similarity, workspace.counts[at], shrinkage), &mut best);
         }
         best
     }
+}
 
-    /// A similarity that rounds to 0 makes no neighbor.
-    fn offer(&self, index: u32, similarity: f32, co_raters: u32, best: &mut BestNeighbors) {
-        let similarity = self.shrunk(similarity, co_raters);
-        if similarity > 0.0 {
-            best.offer(Neighbor { index, similarity });
-        }
+/// A similarity that rounds to 0 makes no neighbor.
+fn offer(index: u32, similarity: f32, best: &mut BestNeighbors) {
+    if similarity > 0.0 {
+        best.offer(Neighbor { index, similarity });
     }
+}
 
-    fn shrunk(&self, similarity: f32, co_raters: u32) -> f32 {
-        let n = f64::from(co_raters);
-        (f64::from(similarity) * n / (n + self.options.shrinkage)) as f32
-    }
+fn shrunk(similarity: f32, co_raters: u32, shrinkage: f64) -> f32 {
+    let n = f64::from(co_raters);
+    (f64::from(similarity) * n / (n + shrinkage)) as f32
 }
 
 #[cfg(test)]
@@ -237,7 +279,7 @@ mod tests {
     }
 
     /// The definition in plain loops: for each row, the neighbors with their shrunk similarities and co-raters.
-    fn by_definition(rows: &CsrMatrix, options: &SignificanceOptions) -> Vec<Vec<(u32, f32, u32)>> {
+    fn by_definition(rows: &CsrMatrix, neighbors: usize, shrinkage: f64) -> Vec<Vec<(u32, f32, u32)>> {
         let pair = |a: usize, b: usize| {
             let (mut dot, mut co_raters) = (0.0, 0);
             for (&column, &value) in rows.row(a).0.iter().zip(rows.row(a).1) {
@@ -255,14 +297,14 @@ mod tests {
             };
             let cosine = ((dot / (square(a) * square(b)).sqrt()) as f32).min(1.0);
             let n = f64::from(co_raters);
-            let shrunk = (f64::from(cosine) * n / (n + options.shrinkage)) as f32;
+            let shrunk = (f64::from(cosine) * n / (n + shrinkage)) as f32;
             (co_raters > 0).then_some((b as u32, shrunk, co_raters))
         };
         let list = |a: usize| {
             let others = (0..rows.n_rows()).filter(|&b| b != a);
             let mut list: Vec<_> = others.filter_map(|b| pair(a, b)).collect();
             list.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            list.truncate(options.neighbors);
+            list.truncate(neighbors);
             list
         };
         (0..rows.n_rows()).map(list).collect()
@@ -287,25 +329,28 @@ mod tests {
             entries in prop::collection::btree_map((0_u32..14, 0_u32..10), 1_u8..=5, 0..70),
             neighbors in 1_usize..5,
             longer in 0_usize..8,
-            shrinkage in prop_oneof![Just(0.0), Just(5.0), Just(20.0)],
+            shrinkages in prop::sample::subsequence(vec![0.0, 5.0, 20.0], 0..=3),
         ) {
             let triplets = entries.into_iter().map(|((row, column), value)| (row, column, f32::from(value)));
             let rows = CsrMatrix::from_triplets(14, 10, triplets.collect()).unwrap();
             let columns = rows.transpose();
-            let options = SignificanceOptions { neighbors, shrinkage, candidates: neighbors + longer };
+            let options = SignificanceOptions { neighbors, candidates: neighbors + longer };
             let candidates = plain_lists(&rows, &columns, options.candidates);
-            let lists = significant_lists(&rows, &columns, &candidates, &options);
-            prop_assert_eq!(found(&lists), by_definition(&rows, &options));
-            if shrinkage == 0.0 {
-                prop_assert_eq!(&lists.lists, &plain_lists(&rows, &columns, neighbors));
+            let all = significant_lists(&rows, &columns, &candidates, &options, &shrinkages);
+            prop_assert_eq!(all.len(), shrinkages.len());
+            for (lists, shrinkage) in all.into_iter().zip(shrinkages) {
+                prop_assert_eq!(found(&lists), by_definition(&rows, neighbors, shrinkage));
+                if shrinkage == 0.0 {
+                    prop_assert_eq!(&lists.lists, &plain_lists(&rows, &columns, neighbors));
+                }
+                let checked = NeighborLists::new(
+                    14,
+                    lists.lists.offsets().to_vec(),
+                    lists.lists.neighbors().to_vec(),
+                    lists.lists.similarities().to_vec(),
+                );
+                prop_assert_eq!(checked.unwrap(), lists.lists);
             }
-            let checked = NeighborLists::new(
-                14,
-                lists.lists.offsets().to_vec(),
-                lists.lists.neighbors().to_vec(),
-                lists.lists.similarities().to_vec(),
-            );
-            prop_assert_eq!(checked.unwrap(), lists.lists);
         }
     }
 
@@ -321,27 +366,20 @@ mod tests {
         let list = |shrinkage| {
             let options = SignificanceOptions {
                 neighbors: 2,
-                shrinkage,
                 candidates: 2,
             };
-            let lists = significant_lists(&rows, &columns, &plain_lists(&rows, &columns, 2), &options);
-            found(&lists)[1].clone()
+            let plain = plain_lists(&rows, &columns, 2);
+            found(&significant_lists(&rows, &columns, &plain, &options, &[shrinkage])[0])[1].clone()
         };
         assert_eq!(list(0.0), [(2, 1.0, 1), (3, 1.0, 1)]);
         assert_eq!(list(20.0), [(2, 1.0 / 21.0, 1), (3, 1.0 / 21.0, 1)]);
         let of_row_0 = |shrinkage| {
             let options = SignificanceOptions {
                 neighbors: 1,
-                shrinkage,
                 candidates: 1,
             };
-            found(&significant_lists(
-                &rows,
-                &columns,
-                &plain_lists(&rows, &columns, 1),
-                &options,
-            ))[0]
-                .clone()
+            let plain = plain_lists(&rows, &columns, 1);
+            found(&significant_lists(&rows, &columns, &plain, &options, &[shrinkage])[0])[0].clone()
         };
         let shrunk = (f64::from((8.0 / 80_f64.sqrt()) as f32) * 8.0 / 28.0) as f32;
         assert_eq!(of_row_0(20.0), [(5, shrunk, 8)]);
@@ -359,12 +397,11 @@ mod tests {
         let candidates = plain_lists(&rows, &columns, 20);
         let options = SignificanceOptions {
             neighbors: 10,
-            shrinkage: 5.0,
             candidates: 20,
         };
         let with_threads = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| significant_lists(&rows, &columns, &candidates, &options))
+            pool.install(|| significant_lists(&rows, &columns, &candidates, &options, &[5.0, 20.0]))
         };
         let one = with_threads(1);
         for threads in [2, 8] {

@@ -19,6 +19,9 @@ use super::options::EvaluationOptions;
 use super::report::ItemScope;
 use super::split::{Cut, Part, Split};
 
+/// The most users of the validation part. All settings are tried on them, and more would hardly tell these better apart.
+const MAX_VALIDATION_USERS: usize = 2_500;
+
 /// A split of the data, with its two later parts, which are held out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldOutParts {
@@ -63,6 +66,8 @@ pub(super) struct EvaluationCase {
 impl HeldOutParts {
     /// Splits `input` and collects the cases of both held-out parts.
     ///
+    /// At most `options.max_users` users are asked in the test part, and at most 2,500 of them in the validation part.
+    ///
     /// `reference`: its rating scale decides which items are relevant, and its seed which users are drawn
     /// and how ratings without times are split.
     ///
@@ -75,10 +80,14 @@ impl HeldOutParts {
         options: &EvaluationOptions,
     ) -> Result<Self, EvaluationError> {
         let split = Split::new(input, cut, options, reference.options.seed)?;
-        let held_out = |part| HeldOutPart::new(input, reference, &split, part, options.max_users);
+        let held_out = |part, max_users| HeldOutPart::new(input, reference, &split, part, max_users);
+        let max_validation_users = match options.max_users {
+            0 => MAX_VALIDATION_USERS,
+            max_users => max_users.min(MAX_VALIDATION_USERS),
+        };
         Ok(Self {
-            validation: held_out(Part::Validation)?,
-            test: held_out(Part::Test)?,
+            validation: held_out(Part::Validation, max_validation_users)?,
+            test: held_out(Part::Test, options.max_users)?,
             split,
         })
     }
@@ -201,7 +210,7 @@ fn known_in(input: &TrainingInput, split: &Split, part: Part) -> (Bits, Reach) {
 /// Returns up to `max_users` of the `eligible` users, or all if it is 0: those whose ids have the lowest hashes.
 ///
 /// If users join or leave, the sample of the others stays the same.
-fn sample(users: &Dictionary<UserIndex>, eligible: &Bits, max_users: usize, seed: u64) -> Bits {
+pub(super) fn sample(users: &Dictionary<UserIndex>, eligible: &Bits, max_users: usize, seed: u64) -> Bits {
     if max_users == 0 || eligible.count_ones() <= max_users {
         return eligible.clone();
     }

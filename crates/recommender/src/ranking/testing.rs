@@ -115,12 +115,13 @@ pub fn any_parts() -> impl Strategy<Value = SnapshotParts> {
                     if let Some(shrinkage) = significance {
                         let options = SignificanceOptions {
                             neighbors,
-                            shrinkage,
                             candidates: neighbors,
                         };
+                        let candidates = &parts.item_neighbors;
+                        let mut lists = significant_lists(&by_item, &ratings, candidates, &options, &[shrinkage]);
                         parts.significant_item_neighbors = Optional::Present(SignificantNeighbors {
                             shrinkage,
-                            neighbors: significant_lists(&by_item, &ratings, &parts.item_neighbors, &options),
+                            neighbors: lists.remove(0),
                         });
                     }
                     let mut settings = FittedSettings::plain(&parts.weights, DefaultRanker::Blended);

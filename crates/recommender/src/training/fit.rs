@@ -128,8 +128,14 @@ pub fn fit_each(
         RowSelection::All,
         n_candidates,
     )?;
-    let significant = |&shrinkage: &f64| significant(&by_item, &ratings, &candidates, neighbors, shrinkage);
-    let significant: Vec<SignificantNeighbors> = significances.iter().map(significant).collect();
+    let shrinking = SignificanceOptions {
+        neighbors,
+        candidates: n_candidates,
+    };
+    let significant = significant_lists(&by_item, &ratings, &candidates, &shrinking, significances);
+    let significant = significances.iter().zip(significant);
+    let significant = significant.map(|(&shrinkage, neighbors)| SignificantNeighbors { shrinkage, neighbors });
+    let significant: Vec<SignificantNeighbors> = significant.collect();
     let item_neighbors = candidates.truncated(neighbors);
     drop(candidates);
     let user_neighbors = match options.listed_users {
@@ -173,31 +179,6 @@ pub fn fit_each(
 
 /// The candidates for each neighbor that is kept after shrinking. It decides the time, not the result.
 const CANDIDATES_PER_NEIGHBOR: usize = 2;
-
-/// Returns the lists of items with shrunk similarities.
-///
-/// `candidates`: the plain lists, [`CANDIDATES_PER_NEIGHBOR`] times as long if there is anything to shrink.
-fn significant(
-    by_item: &CsrMatrix,
-    ratings: &CsrMatrix,
-    candidates: &NeighborLists,
-    neighbors: usize,
-    shrinkage: f64,
-) -> SignificantNeighbors {
-    let options = SignificanceOptions {
-        neighbors,
-        shrinkage,
-        // Without shrinking, the best stay the best, and only their co-raters are counted.
-        candidates: match shrinkage > 0.0 {
-            true => CANDIDATES_PER_NEIGHBOR * neighbors,
-            false => usize::MAX,
-        },
-    };
-    SignificantNeighbors {
-        shrinkage,
-        neighbors: significant_lists(by_item, ratings, candidates, &options),
-    }
-}
 
 /// Computes the neighbor lists of the selected rows.
 ///

@@ -1,5 +1,7 @@
 //! `likemind forecast`: forecasts how much will sell.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, anyhow};
 use chrono::Utc;
 use clap::ValueEnum;
@@ -12,6 +14,8 @@ use super::{Exit, csv_output, ids};
 use crate::app::demand::forecast::{Forecast, ForecastRequest, Forecasts, Outcome, Sales, Selection, forecast};
 use crate::config::Config;
 use crate::live::Live;
+use demand::class::DemandClass;
+use demand::collaborative::Collaborative;
 use demand::distribution::{MAX_WEEKS, Quantiles};
 use demand::model::DemandModel;
 use domain::id::{Category, ItemId, MerchantId};
@@ -152,6 +156,7 @@ fn print_table(found: &Forecasts, model: &DemandModel, weeks: usize, levels: &[f
             Figure(quality.skill_over_imapa)
         );
     }
+    print_collaborative(&model.fitted.collaborative);
     let share = model.fitted.left_out_share;
     if share > 0.0 {
         println!(
@@ -159,6 +164,21 @@ fn print_table(found: &Forecasts, model: &DemandModel, weeks: usize, levels: &[f
             share * 100.0
         );
     }
+}
+
+/// Says how much the point forecasts rest on what users are expected to buy.
+fn print_collaborative(collaborative: &Collaborative) {
+    let Some(all) = collaborative.backtest.first() else {
+        return;
+    };
+    let weights = DemandClass::ALL.map(|class| format!("{} {:.1}", class.name(), collaborative.weight_of(class)));
+    println!(
+        "What users are expected to buy has the weight {}; over {} origins WAPE {:.3} with it, {:.3} without",
+        weights.join(", "),
+        all.n_origins,
+        all.wape_with,
+        all.wape_without
+    );
 }
 
 fn figures(quantiles: &Quantiles, levels: &[f64]) -> String {
@@ -227,6 +247,7 @@ fn to_json(found: &Forecasts, model: &DemandModel, weeks: usize, levels: &[f64])
         }),
     };
     let total = found.total.last();
+    let collaborative = &model.fitted.collaborative;
     json!({
         "begins_at": found.begins_at.to_rfc3339(),
         "weeks": weeks,
@@ -238,5 +259,9 @@ fn to_json(found: &Forecasts, model: &DemandModel, weeks: usize, levels: &[f64])
         },
         "left_out_share": model.fitted.left_out_share,
         "quality": model.fitted.quality,
+        "collaborative": {
+            "weights": BTreeMap::from(DemandClass::ALL.map(|class| (class.name(), collaborative.weight_of(class)))),
+            "backtest": collaborative.backtest,
+        },
     })
 }

@@ -1,6 +1,7 @@
 //! The demand that is forecast of one item, and of a group of items.
 
 use super::class::DemandClass;
+use super::collaborative::mix;
 use super::distribution::{
     ACTIVE_WEEKS, Distribution, MAX_WEEKS, Quantiles, RecentWeeks, Scratch, poisson, series, state,
 };
@@ -15,6 +16,8 @@ use super::smoothing;
 pub struct ItemSales<'a> {
     pub history: &'a SalesHistory,
     pub item: usize,
+    /// Where the item stands in the model; `None` for an item that is newer.
+    pub known_item: Option<usize>,
 }
 
 /// The data that the distribution of an item's demand rests on.
@@ -35,6 +38,8 @@ pub struct ItemDemand {
     pub class: DemandClass,
     /// The method of the point forecast; `None` for items without enough history.
     pub method: Option<PointMethod>,
+    /// The share in the point forecast, in [0, 1], of what users are expected to buy.
+    pub collaborative_weight: f64,
     /// Weeks since the week of the first sale, that week counted.
     pub history_weeks: usize,
     pub weeks_with_sales: usize,
@@ -58,7 +63,7 @@ impl ItemDemand {
         max_weeks: usize,
         scratch: &mut Scratch,
     ) -> Option<Self> {
-        let ItemSales { history, item } = sales;
+        let ItemSales { history, item, .. } = sales;
         let max_weeks = max_weeks.clamp(1, MAX_WEEKS);
         let mut units = Vec::new();
         history.weekly_units(item, origin, &mut units);
@@ -89,11 +94,16 @@ impl ItemDemand {
             Basis::History => point_forecast(model, class, &units, max_weeks),
             Basis::Launch | Basis::FewSales => (None, weekly_medians(&weeks)),
         };
+        let collaborative_weight = match basis {
+            Basis::History => mix_users(model, sales.known_item, class, &mut point_units),
+            Basis::Launch | Basis::FewSales => 0.0,
+        };
         scale(model, &mut weeks, &mut point_units);
         Some(Self {
             basis,
             class,
             method,
+            collaborative_weight,
             history_weeks: origin - first,
             weeks_with_sales,
             weeks_since_sale: origin - 1 - last,
@@ -156,6 +166,7 @@ fn first_week_under_way(
         basis: Basis::Launch,
         class: DemandClass::of(&units),
         method: None,
+        collaborative_weight: 0.0,
         history_weeks: 0,
         weeks_with_sales: 0,
         weeks_since_sale: 0,
@@ -184,6 +195,17 @@ fn point_forecast(
     let mut forecast = vec![0.0; max_weeks];
     method.forecast(units, &winsorized, &mut forecast);
     (Some(method), forecast)
+}
+
+/// Mixes what users are expected to buy into a point forecast. Returns its weight, 0 for an item that the model does not know.
+fn mix_users(model: &DemandModel, known_item: Option<usize>, class: DemandClass, point_units: &mut [f64]) -> f64 {
+    let collaborative = &model.fitted.collaborative;
+    let Some(item) = known_item else { return 0.0 };
+    let (weight, component) = (collaborative.weight_of(class), collaborative.weekly_units(item));
+    for units in point_units {
+        *units = mix(weight, *units, component);
+    }
+    weight
 }
 
 /// Returns what the median grows by with each week.
@@ -259,7 +281,11 @@ mod tests {
         let history = &model.history;
         ItemDemand::forecast(
             model,
-            ItemSales { history, item },
+            ItemSales {
+                history,
+                item,
+                known_item: Some(item),
+            },
             model.origin,
             26,
             &mut Scratch::default(),

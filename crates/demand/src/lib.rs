@@ -1,7 +1,7 @@
 //! Forecasts how much of an item will sell, how sure that is, and how much to order.
 //!
 //! [`history`] keeps the sales of every item by week. [`smoothing`] forecasts one series, [`point`] chooses the method
-//! of each [`class`] of series by backtest, and [`distribution`] turns levels into quantiles of demand over any number of
+//! of each [`class`] of series by backtest, [`collaborative`] adds what users are expected to buy, and [`distribution`] turns levels into quantiles of demand over any number of
 //! weeks. [`launch`] does so for new items. [`model`] is everything that is fitted
 //! together, [`quality`] its measured quality, and [`forecast`] the demand that it forecasts of one item.
 //! [`replenishment`] decides from those quantiles; [`simulation`] replays past weeks with such decisions, and
@@ -13,6 +13,7 @@
 
 pub mod backtest;
 pub mod class;
+pub mod collaborative;
 pub mod comparison;
 pub mod distribution;
 pub mod forecast;

@@ -1,5 +1,6 @@
 //! Everything that is fitted on past sales, and the sales themselves: what forecasts are made from.
 
+use super::collaborative::{Collaborative, UserForecasts};
 use super::distribution::{ErrorPools, MAX_WEEKS};
 use super::history::{SalesHistory, StockOut, iso_week};
 use super::launch::LaunchModel;
@@ -42,6 +43,9 @@ pub struct Fitted {
     /// The share of units, in [0, 1), that users bought who refuse training; their sales are not in the history.
     pub left_out_share: f64,
     pub methods: PointMethods,
+    /// Without weights in a snapshot of an earlier release.
+    #[serde(default)]
+    pub collaborative: Collaborative,
     pub pools: ErrorPools,
     /// The model of the next L weeks of new items stands at L − 1; `None` where too few launches are known.
     pub launches: Vec<Option<LaunchModel>>,
@@ -118,6 +122,7 @@ impl DemandModel {
         let fitted = Fitted {
             left_out_share,
             methods: PointMethods::fit(&history, origin),
+            collaborative: Collaborative::default(),
             pools: ErrorPools::fit(&history, origin),
             launches: launches.collect(),
             quality: measure(&history, origin),
@@ -128,6 +133,15 @@ impl DemandModel {
             history,
             fitted,
         })
+    }
+
+    /// Fits the weights of what users are expected to buy; without this they are 0.
+    ///
+    /// `forecasts`: of [`UserForecasts::origins`].
+    #[must_use]
+    pub fn with_users(mut self, forecasts: &UserForecasts) -> Self {
+        self.fitted.collaborative = Collaborative::fit(&self.history, self.origin, forecasts);
+        self
     }
 
     /// Returns what all units are multiplied by, so that they stand for the sales that are left out too.
@@ -143,6 +157,8 @@ impl DemandModel {
             Some("the share left out is not in [0, 1)")
         } else if self.origin > self.history.n_weeks() {
             Some("the origin is beyond the history")
+        } else if !fitted.collaborative.is_valid(self.history.n_items()) {
+            Some("the weights of what users are expected to buy do not fit")
         } else if !fitted.pools.is_valid() {
             Some("the pooled errors do not fit")
         } else if fitted.launches.len() != MAX_WEEKS || !fitted.launches.iter().flatten().all(LaunchModel::is_valid) {

@@ -172,10 +172,7 @@ impl PointMethods {
     /// Chooses for each class the method with the least sum of absolute weekly errors over eight weeks, from the origins 8,
     /// 12, 16 and 20 weeks before `origin`, as far as 14 weeks lie before them.
     pub fn fit(history: &SalesHistory, origin: usize) -> Self {
-        let origins: Vec<usize> = (0..N_ORIGINS)
-            .filter_map(|step| origin.checked_sub(HORIZON_WEEKS + step * ORIGIN_STEP))
-            .filter(|&past| past >= MIN_WEEKS)
-            .collect();
+        let origins: Vec<usize> = backtest_origins(origin).collect();
         let candidates: Vec<PointMethod> = PointMethod::candidates();
         let mut sums = [(); 4].map(|()| vec![0.0; candidates.len()]);
         for &past in &origins {
@@ -201,6 +198,17 @@ impl PointMethods {
     }
 }
 
+/// Returns the origins of the backtest at `origin`, the latest first.
+pub(super) fn backtest_origins(origin: usize) -> impl Iterator<Item = usize> {
+    let all = (0..N_ORIGINS).filter_map(move |step| origin.checked_sub(HORIZON_WEEKS + step * ORIGIN_STEP));
+    all.filter(|&past| past >= MIN_WEEKS)
+}
+
+/// Returns the least number of weeks with sales of an item whose errors count at `past`.
+pub(super) fn min_nonzero_at(past: usize) -> usize {
+    MIN_NONZERO.min((past / 3).max(4))
+}
+
 /// Returns the sum of absolute errors of every candidate for each item that sells, in the order of the items: what `past`
 /// would have forecast against what `origin` knows.
 fn errors_at(
@@ -209,7 +217,7 @@ fn errors_at(
     origin: usize,
     candidates: &[PointMethod],
 ) -> Vec<(DemandClass, Vec<f64>)> {
-    let min_nonzero = MIN_NONZERO.min((past / 3).max(4));
+    let min_nonzero = min_nonzero_at(past);
     let errors_of = |scratch: &mut [Vec<f64>; 3], item: usize| {
         let [units, winsorized, sold] = scratch;
         let is_active = series(history, item, past, units);

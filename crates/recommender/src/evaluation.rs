@@ -23,4 +23,5 @@ pub mod synthetic;
 mod testing;
 pub mod trade_offs;
 mod tuning;
+pub mod user_purchases;
 mod weights;

@@ -1,18 +1,23 @@
 //! Measures forecasts, and stock rules that rest on them, on stored sales.
 
 use crate::app::train::{TrainError, compute};
+use crate::app::training_input;
 use crate::store::postgres::pool::Pool;
-use crate::store::snapshots::training::sales::{self, ItemSales};
+use crate::store::snapshots::training::sales::{self, ItemSales, Sales};
 use demand::backtest::{DistributionErrors, PointErrors};
+use demand::collaborative::{Collaborative, CollaborativeErrors, UserForecasts};
 use demand::comparison::Comparison;
 use demand::launch::{LaunchErrors, launch_errors};
 use demand::model::{DatedHistory, UNKNOWN_LAUNCH_WEEKS};
 use domain::consent::PrivacyOptions;
 use domain::time::Timestamp;
-use recommender::snapshot::catalog::NONE;
+use recommender::evaluation::error::EvaluationError;
+use recommender::snapshot::catalog::{Catalog, NONE};
+use recommender::snapshot::parameters::TrainingParameters;
+use recommender::training::input::TrainingInput;
 
 use super::backtest::{BacktestOptions, measure, origins};
-use super::fit::dated;
+use super::fit::{UserModel, dated, unfitted_settings};
 use super::forecast::monday;
 use super::simulate::{SimulationOptions, replay_last_weeks};
 
@@ -43,21 +48,24 @@ pub struct DemandEvaluation {
     pub points: Vec<PointErrors>,
     pub distributions: Vec<DistributionErrors>,
     pub launches: Vec<LaunchErrors>,
+    /// The point forecast with and without what users are expected to buy, by origin, then class.
+    pub collaborative: Vec<(usize, CollaborativeErrors)>,
 }
 
 /// Forecasts from each of the last `n_origins` origins with what was known then, and measures on what came.
 ///
-/// `min_weeks`: the least number of weeks with sales of a series.
+/// `min_weeks`: the least number of weeks with sales of a series. `parameters`: of the models that users are expected to buy by.
 pub async fn evaluate_demand(
     pool: &Pool,
     scope: DemandScope,
     n_origins: usize,
     min_weeks: usize,
+    parameters: TrainingParameters,
     privacy: &PrivacyOptions,
 ) -> Result<DemandEvaluation, TrainError> {
-    let read = sales::read_all(pool, privacy).await?;
+    let training_input::Read { mut input, sales, .. } = training_input::read(pool, privacy).await?;
     let evaluate = move || {
-        let dated = history(read, scope)?;
+        let dated = dated_in_scope(sales, &input.catalog, input.as_of, scope)?;
         let DatedHistory { history, origin, .. } = &dated;
         let options = |horizon_weeks| BacktestOptions {
             origins: n_origins,
@@ -66,6 +74,8 @@ pub async fn evaluate_demand(
         };
         let origins = origins(*origin, &options(HORIZONS[1]));
         let [short, long] = HORIZONS.map(|weeks| measure(history, &origins, &options(weeks)));
+        input.orders.retain(|event| scope.holds(event.ordered_at.timestamp()));
+        let collaborative = collaborative_errors(&input, &parameters, &dated, &origins, scope.series)?;
         let launches = origins
             .iter()
             .filter_map(|&past| launch_errors(history, UNKNOWN_LAUNCH_WEEKS, past, HORIZONS[1]));
@@ -73,6 +83,7 @@ pub async fn evaluate_demand(
             begins_at: monday(dated.first_week),
             n_weeks: *origin,
             launches: launches.collect(),
+            collaborative,
             points: long.points,
             distributions: [short.distributions, long.distributions].concat(),
         })
@@ -80,24 +91,49 @@ pub async fn evaluate_demand(
     compute(evaluate).await?
 }
 
+/// Measures the point forecast with and without what users are expected to buy at each of `origins`, by the models of that time.
+fn collaborative_errors(
+    input: &TrainingInput,
+    parameters: &TrainingParameters,
+    dated: &DatedHistory,
+    origins: &[usize],
+    series: SeriesOf,
+) -> Result<Vec<(usize, CollaborativeErrors)>, EvaluationError> {
+    let users = UserModel {
+        input,
+        parameters,
+        settings: unfitted_settings(),
+    };
+    let needed = origins.iter().flat_map(|&origin| UserForecasts::origins(origin));
+    let forecasts = users.forecasts(needed, dated.first_week)?;
+    let forecasts = match series {
+        SeriesOf::Item => forecasts,
+        SeriesOf::Category => forecasts.grouped(&input.catalog.category_of, input.catalog.categories.len()),
+    };
+    let at = |&origin: &usize| {
+        let errors = Collaborative::backtest(&dated.history, &[origin], &forecasts);
+        errors.into_iter().map(move |errors| (origin, errors))
+    };
+    Ok(origins.iter().flat_map(at).collect())
+}
+
+impl DemandScope {
+    /// Whether a time, in seconds since 1970, lies within the scope.
+    fn holds(&self, at: i64) -> bool {
+        self.from.is_none_or(|from| at >= from.timestamp()) && self.until.is_none_or(|until| at < until.timestamp())
+    }
+}
+
 /// Sorts the sales of the scope into weeks.
-pub fn history(read: ItemSales, scope: DemandScope) -> Result<DatedHistory, TrainError> {
-    let ItemSales {
-        items,
-        catalog,
-        mut sales,
-        as_of,
-        ..
-    } = read;
-    let (from, until) = (
-        scope.from.map(|at| at.timestamp()),
-        scope.until.map(|at| at.timestamp()),
-    );
-    sales
-        .lines
-        .retain(|line| from.is_none_or(|from| line.at >= from) && until.is_none_or(|until| line.at < until));
+fn dated_in_scope(
+    mut sales: Sales,
+    catalog: &Catalog,
+    as_of: Timestamp,
+    scope: DemandScope,
+) -> Result<DatedHistory, TrainError> {
+    sales.lines.retain(|line| scope.holds(line.at));
     let n_series = match scope.series {
-        SeriesOf::Item => items.len(),
+        SeriesOf::Item => catalog.category_of.len(),
         SeriesOf::Category => {
             sales.stock_outs.clear();
             sales.lines.retain_mut(|line| {
@@ -118,14 +154,19 @@ pub async fn evaluate_replenishment(
     options: Vec<SimulationOptions>,
     privacy: &PrivacyOptions,
 ) -> Result<Vec<(usize, Option<Comparison>)>, TrainError> {
-    let read = sales::read_all(pool, privacy).await?;
+    let ItemSales {
+        catalog,
+        sales,
+        as_of,
+        unit_values,
+    } = sales::read_all(pool, privacy).await?;
     let evaluate = move || {
         let unit_values = match scope.series {
-            SeriesOf::Item => read.unit_values.clone(),
+            SeriesOf::Item => unit_values,
             // Items of a category differ in price.
             SeriesOf::Category => Vec::new(),
         };
-        let dated = history(read, scope)?;
+        let dated = dated_in_scope(sales, &catalog, as_of, scope)?;
         let replay = |options: &SimulationOptions| {
             let found = replay_last_weeks(&dated.history, dated.origin, &unit_values, options);
             (options.lead_time_weeks, found)

@@ -108,6 +108,7 @@ impl<'a> Sales<'a> {
             (ItemRef::Known(index), None) => Some(work(ItemSales {
                 history: &self.model.history,
                 item: index.at(),
+                known_item: Some(index.at()),
             })),
             (ItemRef::Known(index), Some(fresh)) => {
                 let history = self
@@ -117,6 +118,7 @@ impl<'a> Sales<'a> {
                 Some(work(ItemSales {
                     history: &history,
                     item: 0,
+                    known_item: Some(index.at()),
                 }))
             }
             (ItemRef::New(_), Some(fresh)) => {
@@ -125,6 +127,7 @@ impl<'a> Sales<'a> {
                 Some(work(ItemSales {
                     history: &history,
                     item: 0,
+                    known_item: None,
                 }))
             }
             (ItemRef::New(_), None) => None,

@@ -12,7 +12,6 @@ use coupons::backtest::{BacktestOptions, backtest};
 use coupons::propensity::fit::{FitOptions, past_campaigns};
 use coupons::{affinity, propensity};
 use demand::model::Demand;
-use domain::time::Timestamp;
 use recommender::evaluation::bias::{self, report::RankerBias};
 use recommender::evaluation::error::EvaluationError;
 use recommender::evaluation::evaluate::{Evaluated, Fitted, evaluate, still_beats_popularity};
@@ -32,7 +31,7 @@ use recommender::training::orders::orders;
 
 use super::tuning::{fitted_of, record, reusable};
 use super::{Phase, Progress, Report, TrainError, TrainOptions, Trained, compute};
-use crate::app::demand::fit as fit_demand;
+use crate::app::demand::fit::{self as fit_demand, UserModel};
 use crate::app::redaction;
 use crate::app::training_input::{self, Read};
 
@@ -88,11 +87,10 @@ impl<'a> Run<'a> {
             sales,
             active,
         } = self.read().await?;
-        let as_of = input.as_of;
         let measured = self.measure(input.clone(), active.as_ref()).await?;
-        let snapshot = self.fit(input, &measured.candidate).await?;
+        let snapshot = self.fit(input.clone(), &measured.candidate).await?;
         self.begin(Phase::Demand);
-        let snapshot = with_demand(snapshot, sales, as_of).await?;
+        let snapshot = self.with_demand(snapshot, sales, input).await?;
         let counts = SnapshotCounts::of(snapshot.parts());
         let evaluation = self.judge(measured, counts, active.as_ref());
         self.write(version, snapshot, counts, &evaluation).await?;
@@ -196,6 +194,37 @@ impl<'a> Run<'a> {
             })
         });
         Ok(measured.await??)
+    }
+
+    /// Fits the demand of items on `sales`. Where that is not possible the snapshot gets the reason, for it is no reason to publish
+    /// nothing.
+    async fn with_demand(
+        &self,
+        snapshot: Snapshot,
+        sales: Sales,
+        input: Arc<TrainingInput>,
+    ) -> Result<Snapshot, TrainError> {
+        let n_items = snapshot.items().len();
+        let parameters = self.options.parameters.clone();
+        let settings = *snapshot.settings();
+        let fit = move || {
+            let users = UserModel {
+                input: &input,
+                parameters: &parameters,
+                settings,
+            };
+            fit_demand::fit(sales, n_items, input.as_of, &users)
+        };
+        let demand = match compute(fit).await {
+            Ok(demand) => demand,
+            Err(_) => Demand::NotFitted {
+                reason: "fitting it ended with a panic".to_owned(),
+            },
+        };
+        if let Demand::NotFitted { reason } = &demand {
+            tracing::warn!(%reason, "the demand of items is not fitted: {reason}");
+        }
+        Ok(snapshot.with_demand(demand)?)
     }
 
     /// Fits the model on everything.
@@ -332,22 +361,6 @@ impl<'a> Run<'a> {
     fn propensity_options(&self) -> FitOptions {
         FitOptions::new(self.options.min_redemptions)
     }
-}
-
-/// Fits the demand of items on `sales`. Where that is not possible the snapshot gets the reason, for it is no reason to publish
-/// nothing.
-async fn with_demand(snapshot: Snapshot, sales: Sales, as_of: Timestamp) -> Result<Snapshot, TrainError> {
-    let n_items = snapshot.items().len();
-    let demand = match compute(move || fit_demand::fit(sales, n_items, as_of)).await {
-        Ok(demand) => demand,
-        Err(_) => Demand::NotFitted {
-            reason: "fitting it ended with a panic".to_owned(),
-        },
-    };
-    if let Demand::NotFitted { reason } = &demand {
-        tracing::warn!(%reason, "the demand of items is not fitted: {reason}");
-    }
-    Ok(snapshot.with_demand(demand)?)
 }
 
 /// Fits the propensity on all known campaigns, with the neighbor lists of `snapshot`, which will be used to score.

@@ -2,7 +2,7 @@
 
 use chrono::Days;
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::Exit;
 use super::super::database::{Database, Purpose};
@@ -13,6 +13,7 @@ use crate::app::demand::evaluate::{DemandEvaluation, DemandScope, SeriesOf, eval
 use crate::config::Config;
 use demand::backtest::{DistributionErrors, PointErrors};
 use demand::class::DemandClass;
+use demand::collaborative::CollaborativeErrors;
 use domain::time::Timestamp;
 
 #[derive(Debug, clap::Args)]
@@ -63,7 +64,15 @@ pub(super) async fn run(args: DemandArgs, config: Config) -> anyhow::Result<Exit
     let progress = PhaseReport::new();
     progress.begin("evaluating");
     let (origins, min_weeks) = (args.origins as usize, args.min_weeks as usize);
-    let evaluated = evaluate_demand(&database.pool, scope, origins, min_weeks, &config.privacy.consent()).await;
+    let evaluated = evaluate_demand(
+        &database.pool,
+        scope,
+        origins,
+        min_weeks,
+        config.training_parameters(),
+        &config.privacy.consent(),
+    )
+    .await;
     progress.end();
     let evaluated = evaluated?;
     match args.json {
@@ -73,6 +82,7 @@ pub(super) async fn run(args: DemandArgs, config: Config) -> anyhow::Result<Exit
                 "points": evaluated.points,
                 "distributions": evaluated.distributions,
                 "launches": evaluated.launches,
+                "collaborative": collaborative_json(&evaluated.collaborative),
             }))?
         ),
         false => print(&evaluated),
@@ -109,6 +119,7 @@ fn print(evaluated: &DemandEvaluation) {
     print_classes(&evaluated.points, &date);
     println!("\nDistribution of what sells in L weeks; the normal has mean and deviation of the last 13 weeks");
     print_distributions(&evaluated.distributions);
+    print_collaborative(&evaluated.collaborative, &date);
     if !evaluated.launches.is_empty() {
         println!("\nNew items, WAPE of eight weeks");
         println!(
@@ -125,6 +136,34 @@ fn print(evaluated: &DemandEvaluation) {
                 row.class_mean_wape
             );
         }
+    }
+}
+
+fn collaborative_json(rows: &[(usize, CollaborativeErrors)]) -> Vec<Value> {
+    let row = |(origin, errors): &(usize, CollaborativeErrors)| json!({"origin": origin, "errors": errors});
+    rows.iter().map(row).collect()
+}
+
+fn print_collaborative(rows: &[(usize, CollaborativeErrors)], date: &dyn Fn(usize) -> String) {
+    if rows.is_empty() {
+        return;
+    }
+    println!("\nWith what users are expected to buy, WAPE of eight weeks; the weight is that fitted before the origin");
+    println!(
+        "{:<12} {:<13} {:>6} {:>7} {:>8} {:>7} {:>7}",
+        "origin", "class", "series", "weight", "without", "with", "alone"
+    );
+    for (origin, row) in rows {
+        println!(
+            "{:<12} {:<13} {:>6} {:>7} {:>8.4} {:>7.4} {:>7.4}",
+            date(*origin),
+            row.class.map_or("all", DemandClass::name),
+            row.n_items,
+            row.weight.map_or_else(String::new, |weight| format!("{weight:.1}")),
+            row.wape_without,
+            row.wape_with,
+            row.wape_alone
+        );
     }
 }
 

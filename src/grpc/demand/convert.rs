@@ -2,6 +2,7 @@
 
 use demand::backtest::{DistributionErrors, LevelErrors, PointErrors};
 use demand::class::DemandClass;
+use demand::collaborative::{Collaborative, CollaborativeErrors};
 use demand::distribution::{MAX_WEEKS, Quantiles};
 use demand::model::DemandModel;
 use demand::quality::{ClassQuality, MEASURED_LEVELS};
@@ -163,12 +164,26 @@ pub fn forecasts(
         }),
         left_out_share: model.fitted.left_out_share,
         quality: model.fitted.quality.iter().map(Into::into).collect(),
+        collaborative: collaborative_quality(&model.fitted.collaborative),
         items: forecasts
             .items
             .into_iter()
             .map(|item| item_forecast(item, weeks, &wanted.levels))
             .collect(),
     }
+}
+
+fn collaborative_quality(collaborative: &Collaborative) -> Vec<v1::CollaborativeQuality> {
+    let quality = |errors: &CollaborativeErrors| v1::CollaborativeQuality {
+        demand_class: errors.class.map(|class| v1::DemandClass::from(class).into()),
+        weight: errors.class.map(|class| collaborative.weight_of(class)),
+        origins: errors.n_origins as i32,
+        items: errors.n_items as i64,
+        wape_without: errors.wape_without,
+        wape_with: errors.wape_with,
+        wape_alone: errors.wape_alone,
+    };
+    collaborative.backtest.iter().map(quality).collect()
 }
 
 fn item_forecast(forecast: Forecast, weeks: usize, levels: &[f64]) -> v1::ItemForecast {
@@ -195,6 +210,7 @@ fn item_forecast(forecast: Forecast, weeks: usize, levels: &[f64]) -> v1::ItemFo
     v1::ItemForecast {
         demand_class: Some(v1::DemandClass::from(demand.class).into()),
         method: demand.method_name(),
+        collaborative_weight: demand.collaborative_weight,
         history_weeks: demand.history_weeks as i32,
         weeks_with_sales: demand.weeks_with_sales as i32,
         expected_units: whole.mean(),

@@ -84,6 +84,15 @@ async fn forecasts_follow_the_weekly_sales() {
     assert_eq!((quality.demand_class, quality.origins), (None, 3));
     assert!(quality.wape < 0.3 && quality.items >= BULK_ITEMS as i64, "{quality:?}");
 
+    // The series tell everything here, so that what users are expected to buy adds nothing.
+    let collaborative = &answer.collaborative[0];
+    assert_eq!((collaborative.demand_class, collaborative.origins), (None, 2));
+    assert_eq!(collaborative.wape_with, collaborative.wape_without);
+    assert!(collaborative.wape_alone > collaborative.wape_with, "{collaborative:?}");
+    let classes = &answer.collaborative[1..];
+    assert!(classes.iter().all(|row| row.weight == Some(0.0)), "{classes:?}");
+    assert_eq!((steady.collaborative_weight, seldom.collaborative_weight), (0.0, 0.0));
+
     let backtest = BacktestDemandRequest {
         origins: 2,
         ..BacktestDemandRequest::default()

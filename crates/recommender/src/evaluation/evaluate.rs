@@ -383,7 +383,8 @@ fn parts_before(
     Ok(fit_each(input, effective, &options, significances, &|_| {})?)
 }
 
-fn view_of(snapshot: Snapshot) -> View {
+/// Returns a view of a snapshot that nothing has been written since.
+pub(super) fn view_of(snapshot: Snapshot) -> View {
     View {
         version: 0,
         redaction: 0,

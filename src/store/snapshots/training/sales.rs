@@ -6,7 +6,7 @@ use demand::returns::RecordedLine;
 use domain::consent::PrivacyOptions;
 use domain::time::Timestamp;
 use recommender::snapshot::catalog::Catalog;
-use recommender::snapshot::dictionary::{Dictionary, ItemIndex};
+use recommender::snapshot::dictionary::ItemIndex;
 
 use super::{Keyed, read_items};
 use crate::store::error::StoreError;
@@ -27,7 +27,6 @@ pub struct Sales {
 /// Sales with the items that they are of.
 #[derive(Debug)]
 pub struct ItemSales {
-    pub items: Dictionary<ItemIndex>,
     pub catalog: Catalog,
     pub sales: Sales,
     pub as_of: Timestamp,
@@ -47,7 +46,6 @@ pub async fn read_all(pool: &Pool, privacy: &PrivacyOptions) -> Result<ItemSales
     let unit_values = read_unit_values(&mut tx, privacy.training_without_record, &items).await?;
     Ok(ItemSales {
         unit_values,
-        items: items.ids,
         catalog,
         sales,
         as_of,

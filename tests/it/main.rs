@@ -90,6 +90,7 @@ mod model {
     mod bias;
     mod damaged_snapshots;
     mod default_ranker;
+    mod ranking_quality;
     mod restored_database;
     mod snapshot_swaps;
     mod snapshots;

@@ -238,11 +238,11 @@ impl UserExport {
         let records = ExportedRecords::Sent(self.records);
         let (actor, reason) = (&self.request.actor, &self.request.reason);
         export::log(&self.pool, self.reader.user_id(), actor, reason, records).await?;
-        tracing::info!(
-            user_id = %self.request.user,
-            records = self.records,
-            "everything held on a user was exported"
-        );
+        let (user, records) = (&self.request.user, self.records);
+        match self.part {
+            Part::End => tracing::info!(user_id = %user, records, "everything held on a user was exported"),
+            _ => tracing::warn!(user_id = %user, records, "an export of a user's data was cut short"),
+        }
         Ok(())
     }
 

@@ -398,7 +398,11 @@ fn names_a_user_elsewhere(arguments: &str) -> bool {
 
 #[test]
 fn log_lines_name_users_in_one_field_alone() {
-    for file in sources() {
+    // A user of the private PostgreSQL is an account of the machine.
+    let shoppers = sources()
+        .into_iter()
+        .filter(|file| !file.to_string_lossy().contains("/private-postgres/"));
+    for file in shoppers {
         let text = std::fs::read_to_string(&file).unwrap();
         for arguments in log_calls(&text) {
             let names_one = names_a_user_elsewhere(arguments);

@@ -30,8 +30,10 @@ BEGIN
         )
         SELECT COALESCE(array_agg(row_after), '{}') INTO given_back FROM given_back;
         WITH gone AS (
+            -- Lines of users who were erased since have no import any more, and stay.
             DELETE FROM purchases
-            WHERE order_id IN (SELECT version ->> 'order_id' FROM UNNEST(given_back) AS version) RETURNING user_id, item_id
+            WHERE import_id = wanted AND order_id IN (SELECT version ->> 'order_id' FROM UNNEST(given_back) AS version)
+            RETURNING user_id, item_id
         ), logged AS (
             INSERT INTO changes (user_ids, item_ids, takes_back) SELECT array_agg(user_id), array_agg(item_id), true
             FROM (SELECT DISTINCT user_id, item_id FROM gone) AS pairs HAVING count(*) > 0

@@ -100,6 +100,7 @@ mod model {
 
 /// Imports from files.
 mod import {
+    mod broken_uploads;
     mod campaigns;
     mod content;
     mod files;

@@ -12,8 +12,9 @@ use domain::error::InvalidField;
 use domain::time::Timestamp;
 use tabular::option_names::OptionNames;
 
-/// The default formats: RFC 3339, also with a space instead of the T, and without zone, seconds or time of day.
-const ISO_8601: [&str; 7] = [
+/// The default formats: RFC 3339, also with a space instead of the T, and without zone, seconds or time of day; and other times
+/// that begin with the year, which can mean nothing else.
+const ISO_8601: [&str; 11] = [
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f%#z",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -21,6 +22,10 @@ const ISO_8601: [&str; 7] = [
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%d %H:%M",
     "%Y-%m-%d",
+    "%Y/%m/%d %H:%M:%S%.f",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d",
+    "%Y%m%d",
 ];
 
 /// Reads a time by the first format that fits. A time without offset belongs to `zone`.
@@ -328,6 +333,9 @@ mod tests {
         iso("2011-08-15T10:20", "2011-08-15T10:20:00+00:00");
         iso("2011-08-15 10:20", "2011-08-15T10:20:00+00:00");
         iso("2011-08-15", "2011-08-15T00:00:00+00:00");
+        iso("2011/8/15", "2011-08-15T00:00:00+00:00");
+        iso("2011/08/15 10:20", "2011-08-15T10:20:00+00:00");
+        iso("20110815", "2011-08-15T00:00:00+00:00");
         check(
             &[],
             "Asia/Tokyo",

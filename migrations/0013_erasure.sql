@@ -130,7 +130,7 @@ $$;
 
 -- Deletes what is stored of the users of `wanted` erasures, and moves what is kept to new rows of users, with new pseudonyms:
 -- what counts money and the proof of consent. docs/privacy.md has the rule for every column. Passes over erasures that are not
--- masked yet and those whose rows are deleted already. Returns the erasures done.
+-- masked yet, those whose rows are deleted already and those that somebody else is at work on. Returns the number done.
 --
 -- Every statement sees what was committed before it began (READ COMMITTED), which the order of the statements relies on: whoever
 -- refers to one of the users has locked the user's row, so once the first lock is taken nobody else adds a row.
@@ -146,7 +146,8 @@ DECLARE
 BEGIN
     SELECT array_agg(id), array_agg(user_number), array_agg(user_id) INTO erasure_ids, old_numbers, plain_ids
     FROM (SELECT id, user_number, user_id FROM erasures
-          WHERE id = ANY (wanted) AND masked_at IS NOT NULL AND rows_deleted_at IS NULL ORDER BY id FOR UPDATE) AS open;
+          WHERE id = ANY (wanted) AND masked_at IS NOT NULL AND rows_deleted_at IS NULL
+          ORDER BY id FOR UPDATE SKIP LOCKED) AS open;
     IF erasure_ids IS NULL THEN
         RETURN 0;
     END IF;
@@ -159,6 +160,7 @@ BEGIN
     row_counts := erase_personal_rows(old_numbers);
     PERFORM erase_copies(old_numbers);
     PERFORM erase_requests(old_numbers, new_numbers, plain_ids);
+    PERFORM erase_order_hashes(old_numbers);
     row_counts := (SELECT array_agg(deleted + moved ORDER BY position)
                    FROM UNNEST(row_counts, move_kept_rows(old_numbers, new_numbers, plain_ids))
                             WITH ORDINALITY AS counts (deleted, moved, position));
@@ -264,6 +266,13 @@ LANGUAGE sql AS $$
     WHERE reservations.user_id = ANY (old_numbers) AND response = to_jsonb(reservations.external_id);
 $$;
 
+-- The hash of an order is one of its user too, whom everything else in the order would let others guess. Nothing compares it any
+-- more: versions of an order from before an erasure are dropped.
+CREATE OR REPLACE FUNCTION erase_order_hashes(numbers bigint[]) RETURNS void LANGUAGE sql AS $$
+    UPDATE orders SET content_hash = uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+    WHERE content_hash IS NOT NULL AND order_id IN (SELECT order_id FROM purchases WHERE user_id = ANY (numbers))
+$$;
+
 -- Moves what counts money, and the proof of consent, to the new rows of users. Returns the number of rows for each user.
 CREATE OR REPLACE FUNCTION move_kept_rows(old_numbers bigint[], new_numbers bigint[], plain_ids text[]) RETURNS bigint[]
 LANGUAGE sql AS $$
@@ -330,3 +339,85 @@ END
 $$;
 
 REVOKE EXECUTE ON FUNCTION erase_rows(bigint[], text) FROM PUBLIC;
+
+-- Deletes the decisions of up to `most` users who were erased more than `days` days ago: until then they prove, under the
+-- pseudonym, what the users had agreed to. Returns the number of users.
+CREATE OR REPLACE FUNCTION drop_consent_proof(days integer, most integer, actor text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    numbers bigint[];
+BEGIN
+    SELECT array_agg(user_number) INTO numbers
+    FROM (SELECT user_number FROM erasures
+          WHERE rows_deleted_at <= clock_timestamp() - make_interval(days => days)
+            AND EXISTS (SELECT FROM consent_events WHERE user_id = user_number)
+          LIMIT most) AS old;
+    IF numbers IS NULL THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO privileged_changes (actor, action, subject, row_count)
+    VALUES (actor, 'CONSENT_PROOF_DROPPED', 'erased users', cardinality(numbers));
+    DELETE FROM consent_events WHERE user_id = ANY (numbers);
+    DELETE FROM privileged_changes WHERE xid = pg_current_xact_id();
+    RETURN cardinality(numbers);
+END
+$$;
+REVOKE EXECUTE ON FUNCTION drop_consent_proof(integer, integer, text) FROM PUBLIC;
+
+-- Verifying ---------------------------------------------------------------------------------------------------------------------
+
+-- Columns of text that never hold the id of a user: they hold ids of another kind, which may be spelled alike, or words of a fixed
+-- list. All others are searched, also those that later migrations add.
+CREATE OR REPLACE FUNCTION columns_without_users() RETURNS text[] LANGUAGE sql IMMUTABLE
+RETURN ARRAY[
+    'allowed_sensitive_attributes.name', 'api_keys.id', 'api_keys.role', 'campaigns.audience', 'campaigns.currency_code',
+    'campaigns.external_id', 'campaigns.history_scope', 'campaigns.name', 'campaign_states.state', 'consent_events.purpose',
+    'consents.purpose', 'coupon_ledger.entry', 'coupons.categories', 'coupons.discount', 'coupons.external_id',
+    'coupons.merchants', 'coupons.min_cart_basis', 'coupons.rules', 'coupons.title', 'coupons.unseen_items', 'erasures.user_id',
+    'import_copies.row_after', 'import_copies.row_before', 'import_copies.table_name', 'imports.kind', 'imports.source',
+    'imports.state', 'items.category', 'items.currency_code', 'items.external_id', 'items.title', 'leases.holder', 'leases.name',
+    'merchants.external_id', 'merchants.name', 'orders.order_id', 'purchases.currency_code', 'purchases.order_id',
+    'redemptions.external_id', 'redemptions.order_id', 'replenishment_policies.currency_code', 'replenishment_policies.scope',
+    'replenishment_policies.scope_id', 'request_log.caller', 'request_log.request_id', 'reservations.cart_id',
+    'reservations.external_id', 'reservations.share_items', 'reservations.state', 'snapshot_chunks.part', 'snapshots.evaluation',
+    'snapshots.input_watermark', 'snapshots.parameters', 'snapshots.state', 'user_attributes.name', 'user_attributes.value'
+];
+
+-- Finds erased ids by their exact values: returns the erasure and the column. A user who has come back is nothing to find: their
+-- row says when they were erased, and what names them is younger.
+CREATE OR REPLACE FUNCTION find_erased_ids(wanted bigint[]) RETURNS TABLE (erasure_id bigint, place text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    searched record;
+    condition text;
+BEGIN
+    RETURN QUERY
+    SELECT erasures.id, 'users.external_id' FROM erasures JOIN users ON users.external_id = erasures.user_id
+    WHERE erasures.id = ANY (wanted) AND (users.erased_at IS NULL OR users.erased_at < received_at);
+    RETURN QUERY
+    SELECT DISTINCT erasures.id, 'request_log.response'
+    FROM request_log JOIN erasures ON erasures.user_id = response ->> 'user'
+    WHERE erasures.id = ANY (wanted) AND jsonb_typeof(response) = 'object' AND at <= received_at;
+    FOR searched IN
+        SELECT relname, attname, format_type(atttypid, NULL) AS type
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'erasures'::regclass)
+          AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped AND relname NOT LIKE '\_%'
+          AND format_type(atttypid, NULL) IN ('text', 'character varying', 'text[]', 'json', 'jsonb')
+          AND relname || '.' || attname <> ALL (columns_without_users())
+          AND relname || '.' || attname NOT IN ('users.external_id', 'request_log.response')
+    LOOP
+        condition := CASE searched.type
+            WHEN 'text[]' THEN 'erasures.user_id = ANY (searched.%2$I)'
+            WHEN 'text' THEN 'searched.%2$I = erasures.user_id'
+            WHEN 'character varying' THEN 'searched.%2$I = erasures.user_id'
+            ELSE 'erasures.user_id IN (SELECT value #>> ''{}'' FROM jsonb_path_query(searched.%2$I::jsonb, ''strict $.**'') AS value)'
+        END;
+        RETURN QUERY EXECUTE format(
+            'SELECT DISTINCT erasures.id, %3$L FROM %1$I AS searched JOIN erasures ON ' || condition
+            || ' WHERE erasures.id = ANY ($1)',
+            searched.relname, searched.attname, searched.relname || '.' || searched.attname)
+        USING wanted;
+    END LOOP;
+END
+$$;

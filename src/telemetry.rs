@@ -207,6 +207,10 @@ fn describe() {
     );
     describe_gauge!("likemind_fresh_entries", "Entries of the overlay.");
     describe_counter!(
+        "likemind_erased_events_dropped_total",
+        "Entries that were dropped because their users were erased since."
+    );
+    describe_counter!(
         "likemind_fresh_dropped_total",
         "Entries that the overlay had no room for."
     );

@@ -225,12 +225,14 @@ pub struct ImportSummary {
     pub filtered: u64,
     /// Lines that created or changed something.
     pub stored: u64,
-    /// Lines without effect: identical to what is stored, older, or overwritten by a later line.
+    /// Lines without effect: identical to what is stored, older, overwritten by a later line, or of an erased user.
     pub merged: u64,
     /// Merged lines that are older than what is stored.
     pub older: u64,
     /// Merged lines that a later line overwrites.
     pub overwritten: u64,
+    /// Merged lines that tell of a time before their user was erased.
+    pub dropped: u64,
     pub rejected: u64,
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
     /// The empty name stands for lines that are no records.
@@ -276,6 +278,7 @@ impl ImportSummary {
         self.merged += accepted - written.stored;
         self.older += written.older;
         self.overwritten += written.overwritten;
+        self.dropped += written.dropped;
         self.rejected += rejects.len() as u64;
         for reject in rejects {
             *self.rejects_by_reason.entry(reject.reason).or_default() += 1;

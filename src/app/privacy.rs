@@ -1,5 +1,7 @@
 //! Section `privacy` of the configuration.
 
+use std::path::PathBuf;
+
 use super::retention::RetentionDays;
 use super::sensitive_attributes::SensitiveAttributes;
 use domain::consent::PrivacyOptions;
@@ -20,6 +22,8 @@ pub struct PrivacySection {
     pub retention_days: RetentionDays,
     /// How often records that are too old are deleted.
     pub retention_interval_ms: u64,
+    /// The file with the key of the hashes by which erased users are remembered. Without it nobody can be erased.
+    pub erasure_key_file: Option<PathBuf>,
 }
 
 /// A week. An expired record stays no longer than this.
@@ -35,6 +39,7 @@ impl Default for PrivacySection {
             sensitive_attributes: Vec::new(),
             retention_days: RetentionDays::default(),
             retention_interval_ms: 6 * 3_600_000,
+            erasure_key_file: None,
         }
     }
 }

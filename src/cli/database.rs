@@ -1,16 +1,19 @@
 //! Opens the database that a command works on: the configured one, or a private PostgreSQL.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 
+use super::secret;
 use crate::config::Config;
 use crate::store::error::StoreError;
 use crate::store::postgres::databases;
 use crate::store::postgres::migrations::{self, Schema};
 use crate::store::postgres::options::DatabaseOptions;
 use crate::store::postgres::pool::Pool;
+use crate::store::privacy::erasure_key::ErasureKey;
 use domain::error::chain;
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 
@@ -40,7 +43,7 @@ impl Database {
             return Self::open_private(config, purpose).await;
         };
         let (redacted, url) = (url, url.expose().to_owned());
-        let pool = Pool::lazy(&url, &options(config, purpose))?;
+        let pool = Pool::lazy(&url, &options(config, purpose))?.with_erasure_key(erasure_key(config)?);
         match check(&pool, purpose).await {
             Ok(Schema::Current) => {}
             Ok(other) => anyhow::bail!(remedy(other)),
@@ -58,6 +61,7 @@ impl Database {
     }
 
     async fn open_private(config: &Config, purpose: Purpose) -> anyhow::Result<Self> {
+        let key = erasure_key(config)?;
         let private = start_private(config).await?;
         databases::create_if_missing(&private.url("postgres"), DATABASE_NAME).await?;
         let url = private.url(DATABASE_NAME);
@@ -66,7 +70,9 @@ impl Database {
         migrations::migrate(&pool).await?;
         pool.close().await;
         Ok(Self {
-            pool: Pool::connect(&url, &options(config, purpose)).await?,
+            pool: Pool::connect(&url, &options(config, purpose))
+                .await?
+                .with_erasure_key(key),
             url,
             private: Some(private),
         })
@@ -74,7 +80,7 @@ impl Database {
 
     /// Returns further connections to the same database, for another purpose.
     pub fn pool_for(&self, config: &Config, purpose: Purpose) -> anyhow::Result<Pool> {
-        Ok(Pool::lazy(&self.url, &options(config, purpose))?)
+        Ok(Pool::lazy(&self.url, &options(config, purpose))?.with_erasure_key(erasure_key(config)?))
     }
 
     /// Closes the connections, and stops a private PostgreSQL that this process has started.
@@ -87,6 +93,19 @@ impl Database {
             None => Ok(()),
         }
     }
+}
+
+/// Reads the key by which erased users are recognized; `None` when `privacy.erasure_key_file` is not set.
+///
+/// # Errors
+/// Names the key of the configuration, and never quotes the file.
+fn erasure_key(config: &Config) -> anyhow::Result<Option<Arc<ErasureKey>>> {
+    let Some(file) = &config.privacy.erasure_key_file else {
+        return Ok(None);
+    };
+    let text = secret::read(file).context("privacy.erasure_key_file")?;
+    let key = ErasureKey::new(&text).with_context(|| format!("privacy.erasure_key_file {}", file.display()))?;
+    Ok(Some(Arc::new(key)))
 }
 
 fn options(config: &Config, purpose: Purpose) -> DatabaseOptions {

@@ -101,7 +101,7 @@ impl<T> Batch<T> {
             let outcome = result.map_or_else(LoadOutcome::Refused, Into::into);
             let (outcome, error) = match outcome {
                 LoadOutcome::Stored => (v1::EntryOutcome::Stored, None),
-                LoadOutcome::Merged => (v1::EntryOutcome::Merged, None),
+                LoadOutcome::Merged | LoadOutcome::Dropped => (v1::EntryOutcome::Merged, None),
                 LoadOutcome::Refused(error) => (v1::EntryOutcome::Rejected, Some(error.into())),
             };
             v1::EntryResult {

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::app::user_export::{HoldingRules, UserExport};
 use crate::live::Live;
+use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::Pool;
 use crate::store::privacy::consent_history::FeedPosition;
 use crate::store::privacy::rectification::Correction;
@@ -56,9 +57,13 @@ impl PrivacyService for PrivacyHandler {
 
     async fn set_consent(&self, request: Request<SetConsentRequest>) -> Result<Response<SetConsentResponse>, Status> {
         let statement = ConsentStatement::new(request.into_inner(), Utc::now())?;
-        consents::set(&self.pool, &statement.decisions).await?;
+        let outcomes = consents::set(&self.pool, &statement.decisions).await?;
         self.live.refresh().await;
-        let consents = self.in_force(&statement.user).await?;
+        let consents = match outcomes.contains(&WriteOutcome::Dropped) {
+            // The user was erased since, and nothing is in force.
+            true => convert::consents(&statement.user, Some(Vec::new()), &self.privacy)?,
+            false => self.in_force(&statement.user).await?,
+        };
         Ok(Response::new(SetConsentResponse { consents }))
     }
 

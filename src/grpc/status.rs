@@ -312,6 +312,12 @@ impl From<StoreError> for Status {
                 "the database took too long; try again",
                 retry_after,
             ),
+            error @ StoreError::ErasureKey(_) => with_reason(
+                Code::FailedPrecondition,
+                "ERASURE_KEY_MISSING",
+                error.to_string(),
+                retry_after,
+            ),
             error @ (StoreError::Corrupt { .. }
             | StoreError::Migration(_)
             | StoreError::InvalidUrl(_)

@@ -25,6 +25,12 @@ pub enum StoreError {
     Corrupt { table: &'static str, problem: String },
     #[error("the database schema could not be migrated")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// A user cannot be created without knowing whether they were erased.
+    #[error(
+        "users were erased, so privacy.erasure_key_file must name the file with the key that was used for it: without the key \
+         no new user can be told from an erased one"
+    )]
+    ErasureKey(#[source] sqlx::Error),
     #[error("database.url is not a PostgreSQL URL")]
     InvalidUrl(#[source] sqlx::Error),
     #[error("the database answered with an error")]
@@ -37,7 +43,11 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => Some(Duration::from_secs(1)),
             Self::Busy(_) | Self::Conflict(_) | Self::Timeout(_) => Some(Duration::from_millis(100)),
-            Self::Corrupt { .. } | Self::Migration(_) | Self::InvalidUrl(_) | Self::Unexpected(_) => None,
+            Self::Corrupt { .. }
+            | Self::Migration(_)
+            | Self::InvalidUrl(_)
+            | Self::ErasureKey(_)
+            | Self::Unexpected(_) => None,
         }
     }
 
@@ -51,6 +61,7 @@ impl StoreError {
             | Self::Timeout(_)
             | Self::Migration(_)
             | Self::InvalidUrl(_)
+            | Self::ErasureKey(_)
             | Self::Unexpected(_) => self.to_string(),
         }
     }
@@ -95,6 +106,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some("40001" | "40P01") => Self::Conflict(error),
                 Some("57014") => Self::Timeout(error),
+                // Raised by add_users of the schema.
+                Some("LM001") => Self::ErasureKey(error),
                 // Too many connections: a new one is refused, and nothing is wrong with those that are open.
                 Some("53300") => Self::Unavailable(error),
                 Some(code) if refusals::is_refusal(code) => {

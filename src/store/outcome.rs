@@ -9,6 +9,8 @@ pub enum WriteOutcome {
     Stored,
     /// Nothing changed: the entry is stored already, older than the stored one, or superseded within the batch.
     Merged,
+    /// The user was erased since what the entry tells.
+    Dropped,
 }
 
 /// The numbers of lines in a batch of an import, by their outcome. All other lines were stored already as they are.
@@ -19,6 +21,8 @@ pub struct LoadCounts {
     pub older: usize,
     /// Lines that a later line of the batch overwrites.
     pub overwritten: usize,
+    /// Lines whose user was erased since what they tell.
+    pub dropped: usize,
 }
 
 /// The outcome of one entry that the store may refuse.
@@ -26,6 +30,8 @@ pub struct LoadCounts {
 pub enum LoadOutcome {
     Stored,
     Merged,
+    /// The user was erased since what the entry tells.
+    Dropped,
     /// The entry refers to an unknown record, or changes what may not change.
     Refused(InvalidField),
 }
@@ -44,6 +50,7 @@ impl From<WriteOutcome> for LoadOutcome {
         match outcome {
             WriteOutcome::Stored => Self::Stored,
             WriteOutcome::Merged => Self::Merged,
+            WriteOutcome::Dropped => Self::Dropped,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod consent_history;
 pub mod consents;
+pub(in crate::store) mod dropped;
 pub mod erasure_key;
 pub mod erasures;
 pub mod export;

@@ -12,11 +12,12 @@ use domain::money::{Currency, Money};
 use domain::purchase::PurchaseLine;
 use domain::time::{EventTime, Timestamp};
 
-use crate::store::catalog::ids;
+use crate::store::catalog::ids::{self, Told};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::privacy::dropped::{AboutUser, Kept};
 
 /// The primary key of a line: order, user, item and line number.
 type Key<'a> = (&'a str, i64, i64, i32);
@@ -28,29 +29,40 @@ type Key<'a> = (&'a str, i64, i64, i32);
 /// After an error nothing is stored.
 pub async fn record(pool: &Pool, lines: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let users = ids::ensure_users(&mut tx, lines.iter().map(|line| line.user.as_str())).await?;
+        let users = ids::ensure_users(&mut tx, pool.erasure_key(), lines.iter().map(|line| line.told(pool))).await?;
+        let kept = users.kept(pool, lines);
+        let lines = &kept.entries[..];
         let items = ids::ensure_items(&mut tx, lines.iter().map(|line| line.item.as_str())).await?;
         let pairs = lines
             .iter()
             .map(|line| (users.key(line.user.as_str()), items.key(line.item.as_str())));
         let outcomes = record_in(&mut tx, lines, last(lines, pairs)).await?;
         tx.commit().await?;
-        Ok(outcomes)
+        Ok(kept.outcomes(outcomes, LoadOutcome::Dropped))
     })
     .await
+}
+
+impl AboutUser for PurchaseLine {
+    fn told<'a>(&'a self, pool: &Pool) -> Told<'a> {
+        (&self.user, pool.time_of(self.purchased_at))
+    }
 }
 
 /// Does the same as [`record`] for a batch of an import, whose keys `known` may have.
 pub async fn load(pool: &Pool, known: &KeyCache, lines: &[PurchaseLine]) -> Result<Vec<LoadOutcome>, StoreError> {
     known
         .retrying(|| async move {
-            let users = known.users(pool, lines.iter().map(|line| line.user.as_str())).await?;
+            let (mut users, dropped) = known.users(pool, lines.iter().map(|line| line.told(pool))).await?;
+            let kept = &Kept::new(lines, dropped);
+            kept.retain(&mut users);
+            let lines = &kept.entries[..];
             let items = known.items(pool, lines.iter().map(|line| line.item.as_str())).await?;
             let last = &last(lines, users.into_iter().zip(items));
             pool.write(|mut tx| async move {
                 let outcomes = record_in(&mut tx, lines, last.clone()).await?;
                 tx.commit().await?;
-                Ok(outcomes)
+                Ok(kept.outcomes(outcomes, LoadOutcome::Dropped))
             })
             .await
         })

@@ -7,12 +7,13 @@ use domain::id::{ItemId, UserId};
 use domain::rating::Rating;
 use domain::time::Timestamp;
 
-use crate::store::catalog::ids;
+use crate::store::catalog::ids::{self, Keys, Told};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::outcome::{LoadCounts, WriteOutcome};
 use crate::store::postgres::copy::{RatingRow, insert_ratings};
 use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
+use crate::store::privacy::dropped::{AboutUser, Kept};
 
 /// Stores `ratings` in one transaction. For one user and item the latest `rated_at` wins, and of two at the same instant
 /// the one that arrived later. Returns the outcome of each.
@@ -21,15 +22,31 @@ use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
 /// After an error nothing is stored.
 pub async fn upsert(pool: &Pool, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = upsert_in(&mut tx, ratings).await?;
+        let users = ids::ensure_users(
+            &mut tx,
+            pool.erasure_key(),
+            ratings.iter().map(|rating| rating.told(pool)),
+        )
+        .await?;
+        let kept = users.kept(pool, ratings);
+        let outcomes = upsert_in(&mut tx, &users, &kept.entries).await?;
         tx.commit().await?;
-        Ok(outcomes)
+        Ok(kept.outcomes(outcomes, WriteOutcome::Dropped))
     })
     .await
 }
 
-async fn upsert_in(connection: &mut Connection, ratings: &[Rating]) -> Result<Vec<WriteOutcome>, StoreError> {
-    let users = ids::ensure_users(connection, ratings.iter().map(|rating| rating.user.as_str())).await?;
+impl AboutUser for Rating {
+    fn told<'a>(&'a self, _: &Pool) -> Told<'a> {
+        (&self.user, Some(self.rated_at))
+    }
+}
+
+async fn upsert_in(
+    connection: &mut Connection,
+    users: &Keys,
+    ratings: &[Rating],
+) -> Result<Vec<WriteOutcome>, StoreError> {
     let items = ids::ensure_items(connection, ratings.iter().map(|rating| rating.item.as_str())).await?;
     let pairs = ratings
         .iter()
@@ -56,9 +73,12 @@ pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<L
     }
     known
         .retrying(|| async move {
-            let users = known
-                .users(pool, ratings.iter().map(|rating| rating.user.as_str()))
+            let (mut users, dropped) = known
+                .users(pool, ratings.iter().map(|rating| rating.told(pool)))
                 .await?;
+            let kept = &Kept::new(ratings, dropped);
+            kept.retain(&mut users);
+            let ratings = &kept.entries[..];
             let items = known
                 .items(pool, ratings.iter().map(|rating| rating.item.as_str()))
                 .await?;
@@ -71,6 +91,7 @@ pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<L
                             stored: latest.len(),
                             older: 0,
                             overwritten: ratings.len() - latest.len(),
+                            dropped: kept.dropped(),
                         });
                     }
                 }
@@ -88,6 +109,7 @@ pub async fn load(pool: &Pool, known: &KeyCache, ratings: &[Rating]) -> Result<L
                 stored: stored.pairs.len(),
                 older: stored.older,
                 overwritten: ratings.len() - latest.len(),
+                dropped: kept.dropped(),
             })
         })
         .await
@@ -242,6 +264,7 @@ pub async fn delete(pool: &Pool, user: &UserId, item: &ItemId, deleted_at: Times
                  INSERT INTO ratings (user_id, item_id, value, rated_at)
                  SELECT users.id, items.id, NULL, $3::timestamptz FROM users, items
                  WHERE users.external_id = $1 AND items.external_id = $2
+                   AND (users.erased_at IS NULL OR users.erased_at < $3)
                  ON CONFLICT (user_id, item_id) DO UPDATE SET value = NULL, rated_at = excluded.rated_at, import_id = NULL
                  WHERE ratings.rated_at <= excluded.rated_at
                  RETURNING user_id, item_id

@@ -127,6 +127,8 @@ pub(super) struct Written {
     pub older: u64,
     /// Merged values that a later value of the batch overwrites.
     pub overwritten: u64,
+    /// Merged values whose users were erased since.
+    pub dropped: u64,
     /// The position in the batch and the reason.
     pub refused: Vec<(usize, InvalidField)>,
 }
@@ -137,6 +139,7 @@ impl From<LoadCounts> for Written {
             stored: counts.stored as u64,
             older: counts.older as u64,
             overwritten: counts.overwritten as u64,
+            dropped: counts.dropped as u64,
             refused: Vec::new(),
         }
     }
@@ -152,6 +155,7 @@ impl Written {
             match outcome.into() {
                 LoadOutcome::Stored => written.stored += 1,
                 LoadOutcome::Merged => written.overwritten += u64::from(!is_last),
+                LoadOutcome::Dropped => written.dropped += 1,
                 LoadOutcome::Refused(error) => written.refused.push((position, error)),
             }
         }

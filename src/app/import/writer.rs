@@ -61,6 +61,7 @@ impl Pending {
             all.stored += written.stored;
             all.older += written.older;
             all.overwritten += written.overwritten;
+            all.dropped += written.dropped;
             let refused = written.refused.into_iter();
             all.refused
                 .extend(refused.map(|(position, error)| (positions[position], error)));

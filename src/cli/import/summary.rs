@@ -46,11 +46,14 @@ pub(in crate::cli) fn print_counts(summary: &ImportSummary) {
         summary.read, summary.stored, summary.merged, summary.rejected, summary.seconds
     );
     if summary.merged > 0 && summary.import_id.is_some() {
-        let identical = summary.merged - summary.older - summary.overwritten;
+        let identical = summary.merged - summary.older - summary.overwritten - summary.dropped;
         println!(
             "  merged {}: {identical} identical, {} older, {} overwritten by a later line",
             summary.merged, summary.older, summary.overwritten
         );
+        if summary.dropped > 0 {
+            println!("  dropped {}: lines about users who were erased since", summary.dropped);
+        }
     }
     if summary.filtered > 0 {
         println!(

@@ -95,10 +95,11 @@ impl From<Result<RecordedOrder, InvalidField>> for v1::OrderResult {
                     OrderOutcome::Stored => v1::OrderOutcome::Stored,
                     OrderOutcome::Identical => v1::OrderOutcome::Identical,
                     OrderOutcome::Superseded => v1::OrderOutcome::Superseded,
+                    OrderOutcome::Dropped => v1::OrderOutcome::Dropped,
                 }
                 .into(),
                 error: None,
-                kept_updated_at: Some(timestamp(recorded.kept_updated_at)),
+                kept_updated_at: recorded.kept_updated_at.map(timestamp),
             },
             Err(error) => Self {
                 outcome: v1::OrderOutcome::Rejected.into(),

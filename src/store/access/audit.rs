@@ -39,6 +39,7 @@ pub(in crate::store) enum Action {
     /// Written at its end, with the records that have left.
     UserExported,
     UserRectified,
+    ErasuresVerified,
 }
 
 impl Action {
@@ -69,6 +70,7 @@ impl Action {
             Self::UserExportOpened => "USER_EXPORT_OPENED",
             Self::UserExported => "USER_EXPORTED",
             Self::UserRectified => "USER_RECTIFIED",
+            Self::ErasuresVerified => "ERASURES_VERIFIED",
         }
     }
 }

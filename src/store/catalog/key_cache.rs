@@ -5,9 +5,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use domain::time::Timestamp;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::store::catalog::ids::{Keys, ensure_items, ensure_users};
+use crate::store::catalog::ids::{Keys, Told, ensure_items, ensure_users};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 
@@ -20,6 +21,8 @@ use crate::store::postgres::pool::Pool;
 pub struct KeyCache {
     users: Known,
     items: Known,
+    /// When users whose keys are cached were erased before, of whom there are few.
+    erased: Mutex<HashMap<Box<str>, Timestamp>>,
     has_met_stored: AtomicBool,
 }
 
@@ -33,19 +36,57 @@ impl KeyCache {
         self.has_met_stored.store(has_met_stored, Ordering::Relaxed);
     }
 
-    /// Returns the key of each of `ids`. Unknown users are created bare and committed at once: in the transaction of a batch,
-    /// every other transaction that refers to them would have to wait for its end.
+    /// Returns the keys of the users about whom something is told, and the positions of what is dropped, ascending, because
+    /// its user was erased since. Unknown users are created bare and committed at once: in the transaction of a batch, every
+    /// other transaction that refers to them would have to wait for its end.
     pub(in crate::store) async fn users<'a>(
         &self,
         pool: &Pool,
-        ids: impl Iterator<Item = &'a str>,
-    ) -> Result<Vec<i64>, StoreError> {
-        let (mut keys, unknown) = self.users.look_up(ids);
+        told: impl Iterator<Item = Told<'a>>,
+    ) -> Result<(Vec<i64>, Vec<usize>), StoreError> {
+        let told: Vec<Told<'a>> = told.collect();
+        let (mut keys, unknown) = self.users.look_up(told.iter().map(|(user, _)| user.as_str()));
+        let mut erased = Keys {
+            erased: self.erased_of(&told),
+            ..Keys::default()
+        };
         if !unknown.is_empty() {
-            let found = ensure_users(&mut *pool.acquire().await?, unknown.iter().map(|(_, id)| *id)).await?;
+            let of_unknown = unknown.iter().map(|&(position, _)| told[position]);
+            let found = ensure_users(&mut *pool.acquire().await?, pool.erasure_key(), of_unknown).await?;
             self.users.learn(&mut keys, &unknown, &found);
+            if !found.erased.is_empty() {
+                self.learn_erased(&found);
+                erased.erased.extend(found.erased);
+                erased.by_external_id.extend(found.by_external_id);
+            }
         }
-        Ok(keys)
+        if erased.erased.is_empty() {
+            return Ok((keys, Vec::new()));
+        }
+        let is_dropped = |&position: &usize| {
+            let told = told[position];
+            keys[position] == 0 || (told.1.is_some() && erased.drops(told))
+        };
+        let dropped = (0..told.len()).filter(is_dropped).collect();
+        Ok((keys, dropped))
+    }
+
+    /// Returns when users whose keys are cached were erased.
+    fn erased_of(&self, told: &[Told<'_>]) -> HashMap<String, Timestamp> {
+        let erased = self.erased.lock().unwrap_or_else(PoisonError::into_inner);
+        if erased.is_empty() {
+            return HashMap::new();
+        }
+        let when = |(user, _): &Told<'_>| Some((user.to_string(), *erased.get(user.as_str())?));
+        told.iter().filter_map(when).collect()
+    }
+
+    fn learn_erased(&self, found: &Keys) {
+        let is_back = |id: &&String| found.by_external_id.contains_key(*id);
+        let mut erased = self.erased.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in found.erased.keys().filter(is_back) {
+            erased.insert(id.as_str().into(), found.erased[id]);
+        }
     }
 
     /// Does the same as [`users`](Self::users), for items.
@@ -71,6 +112,7 @@ impl KeyCache {
             Err(error) if error.is_dangling_reference() => {
                 self.users.forget();
                 self.items.forget();
+                self.erased.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 work().await
             }
             result => result,
@@ -122,14 +164,15 @@ impl Known {
         (keys, unknown)
     }
 
-    /// Fills in the keys that [`look_up`](Self::look_up) has left at 0, and caches them.
+    /// Fills in the keys that [`look_up`](Self::look_up) has left at 0, where there are any, and caches them.
     fn learn(&self, keys: &mut [i64], unknown: &[(usize, &str)], found: &Keys) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() + found.by_external_id.len() > Self::MAX_KEYS {
             known.clear();
         }
         for &(position, id) in unknown {
-            keys[position] = found.key(id);
+            // A user who was erased and has not come back has none.
+            keys[position] = found.by_external_id.get(id).copied().unwrap_or(0);
         }
         known.extend(found.by_external_id.iter().map(|(id, key)| (id.as_str().into(), *key)));
     }

@@ -50,7 +50,7 @@ pub async fn assign(pool: &Pool, entries: &[AssignmentLoad], by: Assigner<'_>) -
             .map(|entry| refusal(entry).map_or(LoadOutcome::Merged, LoadOutcome::Refused))
             .collect();
         let (positions, accepted): (Vec<usize>, Vec<AssignmentLoad>) = accepted(entries, &outcomes).unzip();
-        let assigned = loads::assign_in(&mut tx, &accepted).await?;
+        let assigned = loads::assign_in(&mut tx, pool, &accepted).await?;
         for (position, outcome) in positions.into_iter().zip(assigned) {
             outcomes[position] = outcome;
         }

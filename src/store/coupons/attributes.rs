@@ -32,7 +32,7 @@ pub struct AttributeFilter {
 /// Sets attributes, audited. Creates unknown users bare. Returns the outcome of each entry.
 pub async fn set(pool: &Pool, entries: &[AttributeLoad], actor: &str) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = loads::set_attributes_in(&mut tx, entries).await?;
+        let outcomes = loads::set_attributes_in(&mut tx, pool, entries).await?;
         let names = entries.iter().map(|entry| entry.name.as_str());
         record(&mut tx, names.zip(&outcomes), Action::AttributesSet, actor).await?;
         tx.commit().await?;

@@ -33,7 +33,9 @@ pub async fn log(
             sqlx::query!(
                 "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
                  SELECT $1, user_id, $2, is_held_out, $3
-                 FROM UNNEST($4::bigint[], $5::boolean[]) AS exposed (user_id, is_held_out) ORDER BY user_id
+                 FROM UNNEST($4::bigint[], $5::boolean[]) AS exposed (user_id, is_held_out)
+                 -- Others were erased since they were chosen.
+                 JOIN users ON users.id = user_id AND NOT is_pseudonym ORDER BY user_id
                  ON CONFLICT DO NOTHING",
                 keys.coupon_id,
                 keys.campaign_id,

@@ -12,10 +12,11 @@ use domain::id::{CampaignId, CouponId, ItemId, MerchantId, UserId};
 use domain::money::Currency;
 
 use super::revision;
-use crate::store::catalog::ids;
+use crate::store::catalog::ids::{self, Told};
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
 use crate::store::postgres::pool::{Connection, Pool, Tx};
+use crate::store::privacy::dropped::AboutUser;
 
 /// A campaign as it stands in a file. `None` keeps the stored value; a new campaign gets the default.
 #[derive(Debug, Clone, PartialEq)]
@@ -487,10 +488,23 @@ pub async fn add_coupon_items(pool: &Pool, entries: &[CouponItemLoad]) -> Result
     .await
 }
 
+/// An assignment has no time, and neither has an attribute.
+impl AboutUser for AssignmentLoad {
+    fn told<'a>(&'a self, _: &Pool) -> Told<'a> {
+        (&self.user, None)
+    }
+}
+
+impl AboutUser for AttributeLoad {
+    fn told<'a>(&'a self, _: &Pool) -> Told<'a> {
+        (&self.user, None)
+    }
+}
+
 /// Assigns users to campaigns. Creates unknown users bare.
 pub async fn assign(pool: &Pool, entries: &[AssignmentLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = assign_in(&mut tx, entries).await?;
+        let outcomes = assign_in(&mut tx, pool, entries).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
@@ -500,15 +514,15 @@ pub async fn assign(pool: &Pool, entries: &[AssignmentLoad]) -> Result<Vec<LoadO
 /// Does the same as [`assign`], in a transaction of the caller.
 pub(super) async fn assign_in(
     connection: &mut Connection,
+    pool: &Pool,
     entries: &[AssignmentLoad],
 ) -> Result<Vec<LoadOutcome>, StoreError> {
     let campaigns = campaigns_of(connection, entries.iter().map(|entry| entry.campaign.as_str())).await?;
     let known = |entry: &&AssignmentLoad| campaigns.contains_key(entry.campaign.as_str());
-    let users = ids::ensure_users(
-        connection,
-        entries.iter().filter(known).map(|entry| entry.user.as_str()),
-    )
-    .await?;
+    let of_known = entries.iter().filter(known).map(|entry| entry.told(pool));
+    let users = ids::ensure_users(connection, pool.erasure_key(), of_known).await?;
+    let kept = users.kept(pool, entries);
+    let entries = &kept.entries[..];
     let key = |entry: &AssignmentLoad| {
         let campaign = campaigns.get(entry.campaign.as_str())?;
         Some((campaign.id, users.key(entry.user.as_str())))
@@ -524,15 +538,14 @@ pub(super) async fn assign_in(
     .fetch_all(connection)
     .await?;
     let stored = stored.into_iter().map(|row| (row.campaign_id, row.user_id)).collect();
-    Ok(answered(&keys, stored, |position| {
-        no_campaign(&entries[position].campaign)
-    }))
+    let outcomes = answered(&keys, stored, |position| no_campaign(&entries[position].campaign));
+    Ok(kept.outcomes(outcomes, LoadOutcome::Dropped))
 }
 
 /// Sets attributes of users. Among several values of one user and name the last one counts. Creates unknown users bare.
 pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = set_attributes_in(&mut tx, entries).await?;
+        let outcomes = set_attributes_in(&mut tx, pool, entries).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
@@ -542,9 +555,17 @@ pub async fn set_attributes(pool: &Pool, entries: &[AttributeLoad]) -> Result<Ve
 /// Does the same as [`set_attributes`], in a transaction of the caller.
 pub(in crate::store) async fn set_attributes_in(
     connection: &mut Connection,
+    pool: &Pool,
     entries: &[AttributeLoad],
 ) -> Result<Vec<LoadOutcome>, StoreError> {
-    let users = ids::ensure_users(connection, entries.iter().map(|entry| entry.user.as_str())).await?;
+    let users = ids::ensure_users(
+        connection,
+        pool.erasure_key(),
+        entries.iter().map(|entry| entry.told(pool)),
+    )
+    .await?;
+    let kept = users.kept(pool, entries);
+    let entries = &kept.entries[..];
     let mut last: BTreeMap<(i64, &str), usize> = BTreeMap::new();
     for (position, entry) in entries.iter().enumerate() {
         last.insert((users.key(entry.user.as_str()), entry.name.as_str()), position);
@@ -567,7 +588,7 @@ pub(in crate::store) async fn set_attributes_in(
     for row in stored {
         outcomes[last[&(row.user_id, row.name.as_str())]] = LoadOutcome::Stored;
     }
-    Ok(outcomes)
+    Ok(kept.outcomes(outcomes, LoadOutcome::Dropped))
 }
 
 /// Raises the revision of the definitions if any has changed, and commits.

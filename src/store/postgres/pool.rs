@@ -10,9 +10,12 @@ use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 
+use domain::time::{EventTime, Timestamp};
+
 use crate::store::error::StoreError;
 use crate::store::postgres::options::DatabaseOptions;
 use crate::store::postgres::refusals;
+use crate::store::privacy::erasure_key::ErasureKey;
 
 pub use sqlx::PgConnection as Connection;
 
@@ -39,6 +42,8 @@ pub struct Pool {
     given_out: Arc<AtomicU64>,
     /// The import whose connections these are.
     import_id: Option<i64>,
+    /// The key by which erased users are recognized.
+    erasure_key: Option<Arc<ErasureKey>>,
 }
 
 /// The numbers of open connections that are in use and that are not.
@@ -78,6 +83,7 @@ impl Pool {
             inner,
             given_out,
             import_id: None,
+            erasure_key: None,
         })
     }
 
@@ -93,6 +99,7 @@ impl Pool {
             inner,
             given_out: self.given_out.clone(),
             import_id: None,
+            erasure_key: self.erasure_key.clone(),
         }
     }
 
@@ -113,6 +120,27 @@ impl Pool {
             inner: options.max_connections(max_connections).connect_lazy_with(connect),
             given_out: self.given_out.clone(),
             import_id: Some(import_id),
+            erasure_key: self.erasure_key.clone(),
+        }
+    }
+
+    /// Returns the same pool, which recognizes erased users by `key`.
+    pub fn with_erasure_key(mut self, key: Option<Arc<ErasureKey>>) -> Self {
+        self.erasure_key = key;
+        self
+    }
+
+    /// Returns the key by which erased users are recognized; `None` when `privacy.erasure_key_file` is not set.
+    pub fn erasure_key(&self) -> Option<&ErasureKey> {
+        self.erasure_key.as_deref()
+    }
+
+    /// Returns when an event happened that is written over these connections; `None` when nobody knows: a line of a file
+    /// without a time may be from any.
+    pub(in crate::store) fn time_of(&self, time: EventTime) -> Option<Timestamp> {
+        match time {
+            EventTime::Given(at) => Some(at),
+            EventTime::Received(at) => self.import_id.is_none().then_some(at),
         }
     }
 

@@ -4,10 +4,11 @@ use domain::consent::{ConsentDecision, ConsentInForce};
 use domain::id::UserId;
 use domain::time::{EventTime, Timestamp};
 
-use crate::store::catalog::ids::{self, Keys};
+use crate::store::catalog::ids::{self, Keys, Told};
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::privacy::dropped::AboutUser;
 
 /// Records `decisions` in one transaction, and creates unknown users. A decision comes into force if it is later than the
 /// one in force, or as late and a refusal. Returns the outcome of each: the same decision at the same instant from the same
@@ -17,15 +18,26 @@ use crate::store::postgres::pool::{Connection, Pool};
 /// After an error nothing is stored.
 pub async fn set(pool: &Pool, decisions: &[ConsentDecision]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = set_in(&mut tx, decisions).await?;
+        let users = lock_users(&mut tx, pool, decisions.iter().map(|decision| decision.told(pool))).await?;
+        let kept = users.kept(pool, decisions);
+        let outcomes = set_in(&mut tx, &users, &kept.entries).await?;
         tx.commit().await?;
-        Ok(outcomes)
+        Ok(kept.outcomes(outcomes, WriteOutcome::Dropped))
     })
     .await
 }
 
-async fn set_in(connection: &mut Connection, decisions: &[ConsentDecision]) -> Result<Vec<WriteOutcome>, StoreError> {
-    let users = lock_users(connection, decisions.iter().map(|decision| &decision.user)).await?;
+impl AboutUser for ConsentDecision {
+    fn told<'a>(&'a self, pool: &Pool) -> Told<'a> {
+        (&self.user, pool.time_of(self.decided_at))
+    }
+}
+
+async fn set_in(
+    connection: &mut Connection,
+    users: &Keys,
+    decisions: &[ConsentDecision],
+) -> Result<Vec<WriteOutcome>, StoreError> {
     let user_ids: Vec<i64> = decisions.iter().map(|one| users.key(one.user.as_str())).collect();
     let purposes: Vec<String> = decisions.iter().map(|one| one.purpose.to_string()).collect();
     let granted: Vec<bool> = decisions.iter().map(|one| one.is_granted).collect();
@@ -89,10 +101,11 @@ async fn set_in(connection: &mut Connection, decisions: &[ConsentDecision]) -> R
 /// takes the same lock.
 pub(super) async fn lock_users<'a>(
     connection: &mut Connection,
-    users: impl Iterator<Item = &'a UserId> + Clone,
+    pool: &Pool,
+    told: impl Iterator<Item = Told<'a>> + Clone,
 ) -> Result<Keys, StoreError> {
-    let keys = ids::ensure_users(connection, users.clone().map(UserId::as_str)).await?;
-    let user_ids: Vec<i64> = users.map(|user| keys.key(user.as_str())).collect();
+    let keys = ids::ensure_users(connection, pool.erasure_key(), told).await?;
+    let user_ids: Vec<i64> = keys.by_external_id.values().copied().collect();
     sqlx::query!(
         "SELECT FROM users WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
         &user_ids

@@ -1,6 +1,7 @@
 //! Records erasures of users, and what each has reached. docs/privacy.md describes the stages.
 
 mod received;
+mod verified;
 
 use domain::id::UserId;
 use domain::time::Timestamp;
@@ -9,6 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Pool, without_timeouts};
 
 pub use self::received::{ReceiveError, Received, Request, receive};
+pub use self::verified::{KeyState, Verification, key_state};
 
 /// An erasure, and when it reached its stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,28 +128,60 @@ pub async fn open(pool: &Pool, after: i64, limit: i64) -> Result<Vec<Erasure>, S
     .collect()
 }
 
-/// Records that every server masks the users of `erasures`. Keeps the time of those that were masked before.
-pub async fn set_masked(pool: &Pool, erasures: &[i64]) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE erasures SET masked_at = clock_timestamp() WHERE id = ANY($1) AND masked_at IS NULL",
-        erasures
+/// Returns whether an erasure is not verified yet.
+pub async fn is_any_open(pool: &Pool) -> Result<bool, StoreError> {
+    Ok(
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM erasures WHERE verified_at IS NULL) AS "is_open!""#)
+            .fetch_one(&mut *pool.acquire().await?)
+            .await?,
     )
-    .execute(&mut *pool.acquire().await?)
-    .await?;
-    Ok(())
 }
 
-/// Records that no stored snapshot holds the users of `erasures`, whose rows are deleted. Keeps the time of those that were
-/// clean before.
-pub async fn set_snapshots_clean(pool: &Pool, erasures: &[i64]) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE erasures SET snapshots_clean_at = clock_timestamp()
-         WHERE id = ANY($1) AND rows_deleted_at IS NOT NULL AND snapshots_clean_at IS NULL",
+/// The number of erasures that have reached each stage and not the next one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageCounts {
+    pub received: u64,
+    pub masked: u64,
+    pub rows_deleted: u64,
+    pub snapshots_clean: u64,
+    pub verified: u64,
+    /// Those of `snapshots_clean` whose id was found somewhere.
+    pub found: u64,
+}
+
+/// Counts `erasures` by their stages.
+pub async fn count(pool: &Pool, erasures: &[i64]) -> Result<StageCounts, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) FILTER (WHERE masked_at IS NULL) AS "received!",
+                  count(*) FILTER (WHERE masked_at IS NOT NULL AND rows_deleted_at IS NULL) AS "masked!",
+                  count(*) FILTER (WHERE rows_deleted_at IS NOT NULL AND snapshots_clean_at IS NULL) AS "rows_deleted!",
+                  count(*) FILTER (WHERE snapshots_clean_at IS NOT NULL AND verified_at IS NULL) AS "snapshots_clean!",
+                  count(*) FILTER (WHERE verified_at IS NOT NULL) AS "verified!",
+                  count(*) FILTER (WHERE verified_at IS NULL AND finding <> '') AS "found!"
+           FROM erasures WHERE id = ANY($1)"#,
         erasures
     )
-    .execute(&mut *pool.acquire().await?)
+    .fetch_one(&mut *pool.acquire().await?)
     .await?;
-    Ok(())
+    Ok(StageCounts {
+        received: row.received as u64,
+        masked: row.masked as u64,
+        rows_deleted: row.rows_deleted as u64,
+        snapshots_clean: row.snapshots_clean as u64,
+        verified: row.verified as u64,
+        found: row.found as u64,
+    })
+}
+
+/// Returns up to `limit` erasures that are masked and whose rows are there yet.
+pub async fn masked(pool: &Pool, limit: i64) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM erasures WHERE verified_at IS NULL AND masked_at IS NOT NULL AND rows_deleted_at IS NULL
+         ORDER BY id LIMIT $1",
+        limit
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?)
 }
 
 /// Deletes the rows of the masked `erasures` and moves what is kept to new pseudonyms, in one transaction. Passes over those
@@ -162,4 +196,24 @@ pub async fn delete_rows(pool: &Pool, erasures: &[i64], actor: &str) -> Result<u
         Ok(done as u64)
     })
     .await
+}
+
+/// Deletes the decisions on consent of users who were erased more than `days` days ago. Returns the number of users.
+pub async fn drop_consent_proof(pool: &Pool, days: u32, actor: &str) -> Result<u64, StoreError> {
+    const MOST_USERS: i32 = 1_000;
+    let mut dropped = 0;
+    loop {
+        let batch = sqlx::query_scalar!(
+            r#"SELECT drop_consent_proof($1, $2, $3) AS "dropped!""#,
+            days.min(i32::MAX as u32) as i32,
+            MOST_USERS,
+            actor
+        )
+        .fetch_one(&mut *pool.acquire().await?)
+        .await?;
+        dropped += batch as u64;
+        if batch < i64::from(MOST_USERS) {
+            return Ok(dropped);
+        }
+    }
 }

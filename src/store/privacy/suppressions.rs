@@ -7,10 +7,11 @@ use domain::time::Timestamp;
 
 use super::consents::lock_users;
 use crate::store::access::audit::{self, Action};
-use crate::store::catalog::ids;
+use crate::store::catalog::ids::{self, Told};
 use crate::store::error::StoreError;
 use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::privacy::dropped::AboutUser;
 
 /// A user to whom nothing is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +28,28 @@ pub struct Suppression {
 /// After an error nothing is stored.
 pub async fn suppress(pool: &Pool, suppressions: &[(UserId, String)]) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = suppress_in(&mut tx, suppressions).await?;
+        let outcomes = suppress_in(&mut tx, pool, suppressions).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
     .await
 }
 
+/// A suppression has no time.
+impl AboutUser for (UserId, String) {
+    fn told<'a>(&'a self, _: &Pool) -> Told<'a> {
+        (&self.0, None)
+    }
+}
+
 async fn suppress_in(
     connection: &mut Connection,
+    pool: &Pool,
     suppressions: &[(UserId, String)],
 ) -> Result<Vec<WriteOutcome>, StoreError> {
-    let users = lock_users(connection, suppressions.iter().map(|(user, _)| user)).await?;
+    let users = lock_users(connection, pool, suppressions.iter().map(|one| one.told(pool))).await?;
+    let kept = users.kept(pool, suppressions);
+    let suppressions = &kept.entries[..];
     let user_ids: Vec<i64> = suppressions.iter().map(|(user, _)| users.key(user.as_str())).collect();
     let reasons: Vec<String> = suppressions.iter().map(|(_, reason)| reason.clone()).collect();
     let stored = sqlx::query_scalar!(
@@ -66,13 +77,13 @@ async fn suppress_in(
             outcomes[position] = WriteOutcome::Stored;
         }
     }
-    Ok(outcomes)
+    Ok(kept.outcomes(outcomes, WriteOutcome::Dropped))
 }
 
 /// Does the same as [`suppress`], audited.
 pub async fn set(pool: &Pool, suppressions: &[(UserId, String)], actor: &str) -> Result<Vec<WriteOutcome>, StoreError> {
     pool.write(|mut tx| async move {
-        let outcomes = suppress_in(&mut tx, suppressions).await?;
+        let outcomes = suppress_in(&mut tx, pool, suppressions).await?;
         record(&mut tx, &outcomes, Action::UsersSuppressed, actor).await?;
         tx.commit().await?;
         Ok(outcomes)

@@ -10,6 +10,7 @@ use crate::store::catalog::ids;
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::privacy::dropped::{self, AboutUser};
 
 /// The outcome of one order of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +21,16 @@ pub enum OrderOutcome {
     Identical,
     /// A greater version is stored already or comes in the same batch.
     Superseded,
+    /// The user of one of its lines was erased since. Nothing changed.
+    Dropped,
 }
 
 /// The outcome of one order, and which version is kept now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordedOrder {
     pub outcome: OrderOutcome,
-    pub kept_updated_at: Timestamp,
+    /// `None` for an order that was dropped.
+    pub kept_updated_at: Option<Timestamp>,
 }
 
 /// Stores `orders` in one transaction. The greatest version of an order replaces all of its lines, also those that were
@@ -36,7 +40,7 @@ pub struct RecordedOrder {
 /// After an error nothing is stored.
 pub async fn record(pool: &Pool, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
     pool.write(|mut tx| async move {
-        let recorded = record_in(&mut tx, orders, pool.import_id()).await?;
+        let recorded = record_in(&mut tx, pool, orders).await?;
         tx.commit().await?;
         Ok(recorded)
     })
@@ -47,20 +51,25 @@ pub async fn record(pool: &Pool, orders: &[Order]) -> Result<Vec<RecordedOrder>,
 pub async fn load(pool: &Pool, known: &KeyCache, orders: &[Order]) -> Result<Vec<RecordedOrder>, StoreError> {
     let lines = || orders.iter().flat_map(Order::lines);
     // They are committed at once: otherwise every other transaction that refers to one of them would wait for this one.
-    known.users(pool, lines().map(|line| line.user.as_str())).await?;
+    known.users(pool, lines().map(|line| line.told(pool))).await?;
     known.items(pool, lines().map(|line| line.item.as_str())).await?;
     record(pool, orders).await
 }
 
 async fn record_in(
     connection: &mut Connection,
+    pool: &Pool,
     orders: &[Order],
-    import_id: Option<i64>,
 ) -> Result<Vec<RecordedOrder>, StoreError> {
     let versions: Vec<OrderVersion> = orders.iter().map(Order::version).collect();
-    let greatest = greatest(orders, &versions);
+    let mut greatest = greatest(orders, &versions);
+    let lines = greatest.values().flat_map(|&position| orders[position].lines());
+    let users = ids::ensure_users(connection, pool.erasure_key(), lines.map(|line| line.told(pool))).await?;
+    // Without the line of an erased user an order would be another one, and would replace what is kept of it.
+    let before = greatest.len();
+    greatest.retain(|_, &mut position| !orders[position].lines().iter().any(|line| users.drops(line.told(pool))));
+    dropped::count(before - greatest.len());
     let lines = || greatest.values().flat_map(|&position| orders[position].lines());
-    let users = ids::ensure_users(connection, lines().map(|line| line.user.as_str())).await?;
     let items = ids::ensure_items(connection, lines().map(|line| line.item.as_str())).await?;
     let order_ids: Vec<String> = greatest.keys().map(|&id| id.to_owned()).collect();
     let stored = locks::lock_whole(connection, &order_ids).await?;
@@ -73,7 +82,7 @@ async fn record_in(
     let kept = newer
         .iter()
         .map(|&position| (orders[position].id().to_string(), versions[position]));
-    if let Some(import_id) = import_id {
+    if let Some(import_id) = pool.import_id() {
         keep_replaced(connection, import_id, kept.clone()).await?;
     }
     remove_lines(
@@ -97,7 +106,12 @@ async fn record_in(
         .zip(&versions)
         .enumerate()
         .map(|(position, (order, version))| {
-            let winner = greatest[order.id().as_str()];
+            let Some(&winner) = greatest.get(order.id().as_str()) else {
+                return RecordedOrder {
+                    outcome: OrderOutcome::Dropped,
+                    kept_updated_at: None,
+                };
+            };
             let before = stored.get(order.id().as_str());
             let kept = before.map_or(versions[winner], |before| *before.max(&versions[winner]));
             RecordedOrder {
@@ -106,7 +120,7 @@ async fn record_in(
                     (true, false) => OrderOutcome::Identical,
                     (false, _) => OrderOutcome::Superseded,
                 },
-                kept_updated_at: kept.updated_at,
+                kept_updated_at: Some(kept.updated_at),
             }
         });
     Ok(recorded.collect())

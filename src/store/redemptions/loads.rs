@@ -6,11 +6,12 @@ use domain::error::InvalidField;
 use domain::id::{CouponId, OrderId, RedemptionId, UserId};
 use domain::time::Timestamp;
 
-use crate::store::catalog::ids;
+use crate::store::catalog::ids::{self, Told};
 use crate::store::coupons::loads::{CouponRef, coupons_of, no_coupon};
 use crate::store::error::StoreError;
 use crate::store::outcome::LoadOutcome;
 use crate::store::postgres::pool::{Connection, Pool, plan_for_lookups};
+use crate::store::privacy::dropped::AboutUser;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedemptionLoad {
@@ -36,22 +37,31 @@ struct Accepted<'a> {
 pub async fn record(pool: &Pool, redemptions: &[RedemptionLoad]) -> Result<Vec<LoadOutcome>, StoreError> {
     pool.write(|mut tx| async move {
         plan_for_lookups(&mut tx).await?;
-        let outcomes = record_in(&mut tx, redemptions).await?;
+        let outcomes = record_in(&mut tx, pool, redemptions).await?;
         tx.commit().await?;
         Ok(outcomes)
     })
     .await
 }
 
+impl AboutUser for RedemptionLoad {
+    fn told<'a>(&'a self, _: &Pool) -> Told<'a> {
+        (&self.user, Some(self.redeemed_at))
+    }
+}
+
 async fn record_in(
     connection: &mut Connection,
+    pool: &Pool,
     redemptions: &[RedemptionLoad],
 ) -> Result<Vec<LoadOutcome>, StoreError> {
     let coupons = coupons_of(connection, redemptions.iter().map(|load| load.coupon.as_str())).await?;
     let of_known = redemptions
         .iter()
         .filter(|load| coupons.contains_key(load.coupon.as_str()));
-    let users = ids::ensure_users(connection, of_known.map(|load| load.user.as_str())).await?;
+    let users = ids::ensure_users(connection, pool.erasure_key(), of_known.map(|load| load.told(pool))).await?;
+    let kept = users.kept(pool, redemptions);
+    let redemptions = &kept.entries[..];
     // Locks are taken in the order of the module: user counters, coupon counters, campaigns.
     let pair = |load: &RedemptionLoad| {
         let coupon = coupons.get(load.coupon.as_str())?;
@@ -84,7 +94,7 @@ async fn record_in(
         });
     }
     store(connection, &accepted).await?;
-    Ok(outcomes)
+    Ok(kept.outcomes(outcomes, LoadOutcome::Dropped))
 }
 
 /// The rest of the limits of coupons and campaigns, under lock.

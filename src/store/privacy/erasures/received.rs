@@ -114,7 +114,7 @@ async fn before(
     .fetch_optional(connection)
     .await?;
     Ok(stored.map(|stored| {
-        let of_same = |user: &&UserId| key.hash(user)[..] == stored.user_hash;
+        let of_same = |user: &&UserId| key.hash(user.as_str())[..] == stored.user_hash;
         match request.users.iter().find(of_same) {
             Some(user) => Ok(vec![Received {
                 erasure_id: stored.id,
@@ -165,7 +165,7 @@ async fn record(
     users.sort_unstable();
     let user_numbers: Vec<i64> = users.iter().map(|(number, _)| *number).collect();
     let names: Vec<String> = users.iter().map(|(_, user)| user.to_string()).collect();
-    let hashes: Vec<Vec<u8>> = users.iter().map(|(_, user)| key.hash(user).to_vec()).collect();
+    let hashes: Vec<Vec<u8>> = users.iter().map(|(_, user)| key.hash(user.as_str()).to_vec()).collect();
     let known: Vec<bool> = user_numbers.iter().map(|number| !created.contains(number)).collect();
     let mut ids = sqlx::query_scalar!(
         "INSERT INTO erasures (user_number, user_id, user_hash, was_known, request_id, reason, requested_by)

@@ -166,8 +166,11 @@ BEGIN
                             WITH ORDINALITY AS counts (deleted, moved, position));
     -- The last, as every redemption of a campaign waits for it.
     PERFORM release_reservations(new_numbers);
-    UPDATE erasures SET user_number = done.new_number, row_count = done.n, rows_deleted_at = clock_timestamp()
-    FROM UNNEST(erasure_ids, new_numbers, row_counts) AS done (id, new_number, n) WHERE erasures.id = done.id;
+    UPDATE erasures SET row_count = done.n, rows_deleted_at = clock_timestamp()
+    FROM UNNEST(erasure_ids, row_counts) AS done (id, n) WHERE erasures.id = done.id;
+    -- Also of earlier erasures, where somebody has erased a pseudonym.
+    UPDATE erasures SET user_number = done.new_number
+    FROM UNNEST(old_numbers, new_numbers) AS done (old_number, new_number) WHERE user_number = done.old_number;
     DELETE FROM users WHERE id = ANY (old_numbers);
     DELETE FROM privileged_changes WHERE xid = pg_current_xact_id();
     RETURN cardinality(erasure_ids);
@@ -228,6 +231,10 @@ $$;
 -- for one of them may have added a copy.
 CREATE OR REPLACE FUNCTION erase_copies(numbers bigint[]) RETURNS void LANGUAGE sql AS $$
     DELETE FROM import_copies WHERE user_id = ANY (numbers);
+    -- The versions of their orders, which hold the hashes.
+    DELETE FROM import_copies
+    WHERE table_name = 'orders'
+      AND row_after ->> 'order_id' IN (SELECT order_id FROM purchases WHERE user_id = ANY (numbers));
     UPDATE import_overwritten_ratings AS batches
     SET user_ids = others.user_ids, item_ids = others.item_ids, value_list = others.value_list, times = others.times,
         import_ids = others.import_ids
@@ -257,7 +264,9 @@ LANGUAGE sql AS $$
         FROM UNNEST(old_numbers, new_numbers) AS told (old_number, number)
         JOIN users AS old ON old.id = old_number JOIN users AS fresh ON fresh.id = number
     )
-    UPDATE request_log SET response = response || jsonb_build_object('user', pseudonym, 'cart', NULL)
+    UPDATE request_log
+    SET response = response || jsonb_build_object('user', pseudonym, 'cart', NULL)
+                   || CASE WHEN response ->> 'id' ~ '^(import|undone)-' THEN jsonb_build_object('id', pseudonym) ELSE '{}' END
     FROM known WHERE jsonb_typeof(response) = 'object' AND response ->> 'user' = name
         -- The same id may be back already.
         AND (request_log.at < COALESCE((SELECT max(received_at) FROM erasures WHERE user_id = name), 'infinity'));
@@ -266,9 +275,12 @@ LANGUAGE sql AS $$
     WHERE reservations.user_id = ANY (old_numbers) AND response = to_jsonb(reservations.external_id);
 $$;
 
--- The hash of an order is one of its user too, whom everything else in the order would let others guess. Nothing compares it any
--- more: versions of an order from before an erasure are dropped.
+-- Locks the orders of users, as whoever writes lines of them does, and replaces their hashes. The hash of an order is one of its
+-- user too, whom everything else in the order would let others guess. Nothing compares it any more: versions of an order from before
+-- an erasure are dropped.
 CREATE OR REPLACE FUNCTION erase_order_hashes(numbers bigint[]) RETURNS void LANGUAGE sql AS $$
+    SELECT FROM orders WHERE order_id IN (SELECT order_id FROM purchases WHERE user_id = ANY (numbers))
+    ORDER BY order_id FOR UPDATE;
     UPDATE orders SET content_hash = uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
     WHERE content_hash IS NOT NULL AND order_id IN (SELECT order_id FROM purchases WHERE user_id = ANY (numbers))
 $$;
@@ -282,13 +294,17 @@ LANGUAGE sql AS $$
         -- Undoing an import leaves them alone.
         UPDATE purchases SET user_id = new, import_id = NULL FROM told WHERE user_id = old RETURNING position
     ), proofs AS (
-        UPDATE consent_events SET user_id = new, source = CASE source WHEN plain_id THEN '' ELSE source END
+        UPDATE consent_events SET user_id = new, source = CASE WHEN source = plain_id OR (length(plain_id) >= 4 AND position(plain_id IN source) > 0) THEN '' ELSE source END
         FROM told WHERE user_id = old RETURNING position
     ), reserved AS (
         UPDATE reservations SET user_id = new, cart_id = NULL, share_items = '{}', share_minors = '{}'
         FROM told WHERE user_id = old RETURNING position
     ), redeemed AS (
-        UPDATE redemptions SET user_id = new FROM told WHERE user_id = old RETURNING position
+        -- An import that had no ids has made them of the coupon, the user and the time, which lets others guess the user.
+        UPDATE redemptions
+        SET user_id = new,
+            external_id = CASE WHEN external_id ~ '^(import|undone)-' THEN new_pseudonym() ELSE external_id END
+        FROM told WHERE user_id = old RETURNING position
     ), counters AS (
         UPDATE user_coupon_counters SET user_id = new FROM told WHERE user_id = old RETURNING position
     ), ledger AS (

@@ -6,6 +6,7 @@ pub mod campaign_bias;
 pub mod coupon_warnings;
 pub mod demand;
 pub mod eligibility;
+pub mod erasure;
 pub mod evaluate;
 pub mod import;
 pub mod lift;

@@ -9,6 +9,7 @@ pub mod call;
 mod config;
 mod csv_output;
 mod database;
+mod erase;
 mod evaluate;
 mod export_user;
 mod figures;
@@ -98,6 +99,8 @@ enum Command {
     Replenish(replenish::ReplenishArgs),
     /// Write everything that is held on a user, as JSON
     ExportUser(export_user::ExportUserArgs),
+    /// Erase users: their rows, and what snapshots hold of them
+    Erase(erase::EraseArgs),
     /// Create, list or revoke API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, without secrets
@@ -213,6 +216,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Forecast(args) => forecast::run(args, config).await,
         Command::Replenish(args) => replenish::run(args, config).await,
         Command::ExportUser(args) => export_user::run(args, config).await,
+        Command::Erase(args) => erase::run(args, config).await,
         Command::Keys(args) => keys::run(args, config).await,
         Command::Config(args) => config::run(args, &config),
         Command::Synth(args) => synth::run(args),

@@ -117,6 +117,7 @@ impl Config {
         self.validate_group_ratio()?;
         self.import.validate()?;
         self.privacy.validate()?;
+        self.erasure.validate()?;
         self.coupons.validate()?;
         self.validate_exposures()?;
         self.telemetry.validate()

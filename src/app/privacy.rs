@@ -24,6 +24,8 @@ pub struct PrivacySection {
     pub retention_interval_ms: u64,
     /// The file with the key of the hashes by which erased users are remembered. Without it nobody can be erased.
     pub erasure_key_file: Option<PathBuf>,
+    /// For how many days after an erasure the decisions of the user are kept, under the pseudonym, to prove what they had agreed to.
+    pub consent_proof_days: u32,
 }
 
 /// A week. An expired record stays no longer than this.
@@ -40,6 +42,7 @@ impl Default for PrivacySection {
             retention_days: RetentionDays::default(),
             retention_interval_ms: 6 * 3_600_000,
             erasure_key_file: None,
+            consent_proof_days: 1_095,
         }
     }
 }

@@ -12,16 +12,39 @@ use tokio_util::sync::CancellationToken;
 use super::train::{TrainError, TrainOptions, train};
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::redaction;
-use domain::error::chain;
+use domain::error::{InvalidField, chain};
 
 /// The pause after a training that has failed.
 const RETRY: Duration = Duration::from_secs(600);
 
 /// Section `erasure`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ErasureOptions {
     pub retrain: Retrain,
+    /// How often a server takes erasures as far as they can get.
+    pub interval_ms: u64,
+}
+
+impl Default for ErasureOptions {
+    fn default() -> Self {
+        Self {
+            retrain: Retrain::default(),
+            interval_ms: 1_000,
+        }
+    }
+}
+
+impl ErasureOptions {
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        if self.interval_ms == 0 {
+            let message = "must be 1 or more, is 0";
+            return Err(InvalidField::new("erasure.interval_ms", "OUT_OF_RANGE", message));
+        }
+        Ok(())
+    }
 }
 
 /// When a model is trained that was never fitted on the data of an erased user.

@@ -6,14 +6,14 @@ pub(super) fn item(text: &str) -> Result<ItemId, String> {
     ItemId::new(text).map_err(|error| error.message)
 }
 
+pub(super) fn user(text: &str) -> Result<UserId, String> {
+    UserId::new(text).map_err(|error| error.message)
+}
+
 pub(super) fn category(text: &str) -> Result<Category, String> {
     Category::new(text).map_err(|error| error.message)
 }
 
 pub(super) fn merchant(text: &str) -> Result<MerchantId, String> {
     MerchantId::new(text).map_err(|error| error.message)
-}
-
-pub(super) fn user(text: &str) -> Result<UserId, String> {
-    UserId::new(text).map_err(|error| error.message)
 }

@@ -10,6 +10,7 @@ use super::train::{self, Requested};
 use super::{Exit, process};
 use crate::admission::Access;
 use crate::admission::keyring::Keyring;
+use crate::app::erasure::{self, Eraser};
 use crate::app::retraining::{self, Retrain};
 use crate::app::{retention, sweep};
 use crate::config::Config;
@@ -98,6 +99,13 @@ pub(super) async fn serve(
     let interval = Duration::from_millis(config.privacy.retention_interval_ms);
     let days = config.privacy.retention_days;
     let expiring = tokio::spawn(retention::run(pool.clone(), days, interval, shutdown.clone()));
+    let eraser = Eraser {
+        pool: pool.clone(),
+        consent_proof_days: config.privacy.consent_proof_days,
+        actor: process::actor(),
+    };
+    let interval = Duration::from_millis(config.erasure.interval_ms);
+    let erasing = tokio::spawn(erasure::run(eraser, interval, shutdown.clone()));
     let services = Services {
         pool,
         live: live.clone(),
@@ -117,5 +125,6 @@ pub(super) async fn serve(
         let _ = tokio::time::timeout(LONGEST_GIVING_BACK, retraining).await;
     }
     expiring.abort();
+    erasing.abort();
     Ok(served?)
 }

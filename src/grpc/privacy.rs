@@ -14,12 +14,13 @@ use crate::store::outcome::WriteOutcome;
 use crate::store::postgres::pool::Pool;
 use crate::store::privacy::consent_history::FeedPosition;
 use crate::store::privacy::rectification::Correction;
-use crate::store::privacy::{consent_history, consents, rectification, suppressions};
+use crate::store::privacy::{consent_history, consents, erasures, rectification, suppressions};
 use crate::store::token_key::{self, KEY_BYTES};
 use domain::id::UserId;
 
 use self::consent_changes::{ConsentChanges, Feed};
 use self::convert::ConsentStatement;
+use self::convert::erasures::{EraseUser, ListErasures};
 use self::convert::history::{FeedStart, ListConsents, feed_start};
 use self::convert::suppressions::ListSuppressions;
 use self::convert::user_data::unknown_user;
@@ -29,11 +30,13 @@ use super::caller::{caller, ends, stream_authorization};
 use super::page;
 use super::proto::v1::privacy_service_server::PrivacyService;
 use super::proto::v1::{
-    Consent, DeleteSuppressionsRequest, DeleteSuppressionsResponse, ExportUserDataRequest, GetConsentRequest,
-    GetConsentResponse, ListConsentsRequest, ListConsentsResponse, ListSuppressionsRequest, ListSuppressionsResponse,
-    RectifyUserRequest, RectifyUserResponse, SetConsentRequest, SetConsentResponse, StreamConsentChangesRequest,
-    UpsertSuppressionsRequest, UpsertSuppressionsResponse,
+    Consent, DeleteSuppressionsRequest, DeleteSuppressionsResponse, EraseUserRequest, EraseUserResponse,
+    ExportUserDataRequest, GetConsentRequest, GetConsentResponse, GetErasureRequest, GetErasureResponse,
+    ListConsentsRequest, ListConsentsResponse, ListErasuresRequest, ListErasuresResponse, ListSuppressionsRequest,
+    ListSuppressionsResponse, RectifyUserRequest, RectifyUserResponse, SetConsentRequest, SetConsentResponse,
+    StreamConsentChangesRequest, UpsertSuppressionsRequest, UpsertSuppressionsResponse,
 };
+use super::status::erasure_key_missing;
 
 pub struct PrivacyHandler {
     pub pool: Pool,
@@ -59,11 +62,12 @@ impl PrivacyService for PrivacyHandler {
         let statement = ConsentStatement::new(request.into_inner(), Utc::now())?;
         let outcomes = consents::set(&self.pool, &statement.decisions).await?;
         self.live.refresh().await;
-        let consents = match outcomes.contains(&WriteOutcome::Dropped) {
-            // The user was erased since, and nothing is in force.
-            true => convert::consents(&statement.user, Some(Vec::new()), &self.privacy)?,
-            false => self.in_force(&statement.user).await?,
-        };
+        let mut found = consents::get(&self.pool, &statement.user).await?;
+        if outcomes.contains(&WriteOutcome::Dropped) {
+            // The user was erased since, and has not come back unless found.
+            found.get_or_insert_default();
+        }
+        let consents = convert::consents(&statement.user, found, &self.rules.privacy)?;
         Ok(Response::new(SetConsentResponse { consents }))
     }
 
@@ -173,6 +177,50 @@ impl PrivacyService for PrivacyHandler {
         let (suppressions, next_page_token) = page::cut(rows, list.page_size, &list.key(), |row| row.user.to_string());
         Ok(Response::new(ListSuppressionsResponse {
             suppressions,
+            next_page_token,
+        }))
+    }
+    async fn erase_user(&self, request: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        let caller = caller(&request)?;
+        let EraseUser {
+            user,
+            request_id,
+            reason,
+        } = request.into_inner().try_into()?;
+        let key = self.pool.erasure_key().ok_or_else(erasure_key_missing)?;
+        let request = erasures::Request {
+            users: std::slice::from_ref(&user),
+            request_id: Some(&request_id),
+            reason: &reason,
+            actor: &caller.name,
+        };
+        let received = erasures::receive(&self.pool, key, &request).await?;
+        self.live.refresh().await;
+        let erasure_id = received.first().map_or(0, |received| received.erasure_id);
+        let erasure = erasures::get(&self.pool, erasure_id).await?;
+        Ok(Response::new(EraseUserResponse {
+            erasure: erasure.map(Into::into),
+        }))
+    }
+
+    async fn get_erasure(&self, request: Request<GetErasureRequest>) -> Result<Response<GetErasureResponse>, Status> {
+        let id = convert::erasures::erasure_id(request.into_inner().erasure_id)?;
+        let found = erasures::get(&self.pool, id).await?;
+        Ok(Response::new(GetErasureResponse {
+            erasure: Some(found.ok_or_else(|| convert::erasures::no_erasure(id))?.into()),
+        }))
+    }
+
+    async fn list_erasures(
+        &self,
+        request: Request<ListErasuresRequest>,
+    ) -> Result<Response<ListErasuresResponse>, Status> {
+        let list = ListErasures::try_from(request.into_inner())?;
+        let rows = erasures::list(&self.pool, list.before, list.only_open, list.page_size + 1).await?;
+        let key = ListErasures::key(list.only_open);
+        let (erasures, next_page_token) = page::cut(rows, list.page_size, &key, |row| row.id);
+        Ok(Response::new(ListErasuresResponse {
+            erasures,
             next_page_token,
         }))
     }

@@ -24,6 +24,7 @@ use crate::live::ServingStatus;
 use crate::store::coupons::campaigns::DefineError;
 use crate::store::error::StoreError;
 use crate::store::imports::UndoError;
+use crate::store::privacy::erasures::ReceiveError;
 use crate::store::redemptions::requests::Done;
 use crate::store::redemptions::{CloseError, RollbackError};
 use crate::store::snapshots::TransitionError;
@@ -312,7 +313,7 @@ impl From<StoreError> for Status {
                 "the database took too long; try again",
                 retry_after,
             ),
-            error @ StoreError::ErasureKey(_) => with_reason(
+            error @ StoreError::ErasureKey => with_reason(
                 Code::FailedPrecondition,
                 "ERASURE_KEY_MISSING",
                 error.to_string(),
@@ -325,6 +326,31 @@ impl From<StoreError> for Status {
                 tracing::error!(error = %chain(&error), "a request failed in the database");
                 internal()
             }
+        }
+    }
+}
+
+/// Returns the answer to an erasure while there is no key to remember it by.
+pub fn erasure_key_missing() -> Status {
+    with_reason(
+        Code::FailedPrecondition,
+        "ERASURE_KEY_MISSING",
+        "privacy.erasure_key_file is not set: write a random key into a file outside the database, for example with \
+         `openssl rand -hex 32 > erasure.key`, keep a copy of it, and set its path on every server",
+        None,
+    )
+}
+
+impl From<ReceiveError> for Status {
+    fn from(error: ReceiveError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReceiveError::OtherKey => with_reason(Code::FailedPrecondition, "ERASURE_KEY_CHANGED", message, None),
+            ReceiveError::RequestReused(_) => with_reason(Code::FailedPrecondition, "REQUEST_ID_REUSED", message, None),
+            ReceiveError::ReasonNamesUser => {
+                invalid_argument(vec![InvalidField::new("reason", "NAMES_THE_USER", message)])
+            }
+            ReceiveError::Store(error) => error.into(),
         }
     }
 }

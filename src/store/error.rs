@@ -30,7 +30,7 @@ pub enum StoreError {
         "users were erased, so privacy.erasure_key_file must name the file with the key that was used for it: without the key \
          no new user can be told from an erased one"
     )]
-    ErasureKey(#[source] sqlx::Error),
+    ErasureKey,
     #[error("database.url is not a PostgreSQL URL")]
     InvalidUrl(#[source] sqlx::Error),
     #[error("the database answered with an error")]
@@ -46,7 +46,7 @@ impl StoreError {
             Self::Corrupt { .. }
             | Self::Migration(_)
             | Self::InvalidUrl(_)
-            | Self::ErasureKey(_)
+            | Self::ErasureKey
             | Self::Unexpected(_) => None,
         }
     }
@@ -61,7 +61,7 @@ impl StoreError {
             | Self::Timeout(_)
             | Self::Migration(_)
             | Self::InvalidUrl(_)
-            | Self::ErasureKey(_)
+            | Self::ErasureKey
             | Self::Unexpected(_) => self.to_string(),
         }
     }
@@ -107,7 +107,7 @@ impl From<sqlx::Error> for StoreError {
                 Some("40001" | "40P01") => Self::Conflict(error),
                 Some("57014") => Self::Timeout(error),
                 // Raised by add_users of the schema.
-                Some("LM001") => Self::ErasureKey(error),
+                Some("LM001") => Self::ErasureKey,
                 // Too many connections: a new one is refused, and nothing is wrong with those that are open.
                 Some("53300") => Self::Unavailable(error),
                 Some(code) if refusals::is_refusal(code) => {

@@ -9,6 +9,7 @@ mod support {
     pub mod campaigns;
     pub mod coupons;
     pub mod databases;
+    pub mod erasures;
     pub mod held_rating;
     pub mod http1;
     pub mod http2;
@@ -71,6 +72,7 @@ mod privacy {
     mod columns;
     mod consent;
     mod consent_history;
+    mod erasure;
     mod export;
     mod masking;
     mod rectification;

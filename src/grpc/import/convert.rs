@@ -284,6 +284,7 @@ impl From<ImportSummary> for v1::ImportSummary {
             merged: summary.merged,
             older: summary.older,
             overwritten: summary.overwritten,
+            dropped: summary.dropped,
             rejected: summary.rejected,
             rejects_by_reason: summary.rejects_by_reason.into_iter().map(counts).collect(),
             rejects_by_field: summary.rejects_by_field.into_iter().collect(),

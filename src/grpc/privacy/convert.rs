@@ -1,5 +1,6 @@
 //! Converts the messages of PrivacyService.
 
+pub mod erasures;
 pub mod history;
 pub mod suppressions;
 pub mod user_data;

@@ -9,7 +9,7 @@ use domain::time::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Pool, without_timeouts};
 
-pub use self::received::{ReceiveError, Received, Request, receive};
+pub use self::received::{ReceiveError, Received, Request, names, receive};
 pub use self::verified::{KeyState, Verification, key_state};
 
 /// An erasure, and when it reached its stages.

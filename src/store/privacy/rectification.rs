@@ -40,7 +40,7 @@ pub async fn rectify(pool: &Pool, correction: &Correction, actor: &str) -> Resul
         };
         let names: Vec<String> = correction.set.keys().chain(&correction.remove).cloned().collect();
         let before = values(&mut tx, user_id, &names).await?;
-        write(&mut tx, correction).await?;
+        write(&mut tx, pool, correction).await?;
         let after = values(&mut tx, user_id, &names).await?;
         let corrected = |name: String| Corrected {
             was: before.get(&name).cloned(),
@@ -82,7 +82,7 @@ async fn values(
     Ok(rows.into_iter().map(|row| (row.name, row.value)).collect())
 }
 
-async fn write(connection: &mut Connection, correction: &Correction) -> Result<(), StoreError> {
+async fn write(connection: &mut Connection, pool: &Pool, correction: &Correction) -> Result<(), StoreError> {
     let load = |(name, value): (&String, &String)| AttributeLoad {
         user: correction.user.clone(),
         name: name.clone(),
@@ -90,7 +90,7 @@ async fn write(connection: &mut Connection, correction: &Correction) -> Result<(
     };
     let loads: Vec<AttributeLoad> = correction.set.iter().map(load).collect();
     if !loads.is_empty() {
-        loads::set_attributes_in(connection, &loads).await?;
+        loads::set_attributes_in(connection, pool, &loads).await?;
     }
     let key = |name: &String| AttributeKey {
         user: correction.user.clone(),

@@ -61,6 +61,7 @@ fn allowed(method: &str) -> &'static [&'static str] {
         "PrivacyService/DeleteSuppressions" | "PrivacyService/ExportUserData" | "PrivacyService/RectifyUser" => {
             &["operator"]
         }
+        "PrivacyService/EraseUser" | "PrivacyService/GetErasure" | "PrivacyService/ListErasures" => &["operator"],
         "CatalogService/UpsertUserAttributes" | "CatalogService/DeleteUserAttributes" => {
             &["service", "ingest", "operator"]
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
@@ -34,6 +34,7 @@ use likemind::grpc::proto::v1::{
     UserAttributeKey, UserSuppression, discount, forecast_demand_request, list_purchases_request, list_ratings_request,
     policy_scope, replenishment_policy, stream_audience_request,
 };
+use likemind::grpc::proto::v1::{EraseUserRequest, GetErasureRequest, ListErasuresRequest};
 use private_postgres::{PrivatePostgres, PrivatePostgresOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::OnceCell;
@@ -47,6 +48,7 @@ use crate::rpc::bad_input::dynamic::methods;
 use crate::support::answers::assert_status;
 use crate::support::caller::{Caller, Scores, a_rating, equal, for_user, plus, pounds};
 use crate::support::coupons::{Offer, cart};
+use crate::support::erasures::{self, KeyFile};
 use crate::support::postgres::{copy_data_dir, database_url, execute, folder, sessions_waiting_for_a_lock};
 use crate::support::program::{Program, Server, command, succeed_at};
 use crate::support::shop;
@@ -59,6 +61,14 @@ const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Lets a server notice soon that PostgreSQL is away.
 const SETTINGS: [(&str, &str); 1] = [("database.acquire_timeout_ms", "400")];
+
+/// Returns [`SETTINGS`] with the key of erasures.
+fn settings() -> Vec<(&'static str, &'static str)> {
+    static KEY: LazyLock<KeyFile> = LazyLock::new(|| KeyFile::of(erasures::KEY));
+    let mut settings = SETTINGS.to_vec();
+    settings.push(KEY.setting());
+    settings
+}
 
 /// A coupon of the campaign [`CAMPAIGN`].
 const COUPON: &str = "tenner";
@@ -747,6 +757,13 @@ fn privacy_calls(caller: &Caller) -> Calls {
             }],
         })),
         call!(caller.privacy.list_suppressions(ListSuppressionsRequest::default())),
+        call!(caller.privacy.erase_user(EraseUserRequest {
+            user_id: "nobody".to_owned(),
+            request_id: "erase".to_owned(),
+            reason: String::new(),
+        })),
+        call!(caller.privacy.get_erasure(GetErasureRequest { erasure_id: 1 })),
+        call!(caller.privacy.list_erasures(ListErasuresRequest::default())),
         call!(caller.privacy.get_consent(GetConsentRequest { user_id: user(0) })),
         call!(caller.privacy.list_consents(ListConsentsRequest {
             user_id: user(0),
@@ -833,7 +850,8 @@ fn assert_is_outage(rpc: &str, status: &Status) {
 }
 
 /// Whether an RPC was refused because of what is stored, and not because of an outage: there is no snapshot to roll back to,
-/// no reservation to confirm or release, no import to look at or undo, and another campaign and another coupon with the same id.
+/// no reservation to confirm or release, no import to look at or undo, no erasure yet, and another campaign and another coupon with
+/// the same id.
 fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
     let expected = match rpc {
         "rollback_snapshot" => Code::FailedPrecondition,
@@ -845,6 +863,7 @@ fn is_refused_by_what_is_stored(rpc: &str, status: &Status) -> bool {
         | "get_redemption"
         | "get_import"
         | "undo_import"
+        | "get_erasure"
         | "delete_replenishment_policy" => Code::NotFound,
         _ => return false,
     };
@@ -912,7 +931,7 @@ async fn assert_serving(server: &Server, service: &str) {
 #[tokio::test]
 async fn servers_answer_from_memory_while_postgresql_is_away() {
     let mut postgres = Postgres::start("away").await;
-    let server = Server::at(&postgres.url, &SETTINGS);
+    let server = Server::at(&postgres.url, &settings());
     let caller = Caller::of(&server).await;
     caller.rate("before", &item(5), 4.0).await;
     let before = caller.scores("before").await;
@@ -952,7 +971,7 @@ async fn servers_answer_from_memory_while_postgresql_is_away() {
 async fn a_server_that_starts_during_an_outage_lets_nobody_in_until_it_knows_the_keys() {
     let mut postgres = Postgres::start("away-with-keys").await;
     postgres.stop().await;
-    let server = Server::at(&postgres.url, &SETTINGS);
+    let server = Server::at(&postgres.url, &settings());
     let caller = Caller::of(&server).await;
     let refused = from_memory(&caller, 0).await.unwrap_err();
     assert_status(&refused, Code::Unavailable, "DATABASE_UNAVAILABLE");
@@ -972,13 +991,13 @@ async fn a_server_that_starts_during_an_outage_lets_nobody_in_until_it_knows_the
 #[tokio::test]
 async fn an_open_server_that_starts_during_an_outage_serves_when_it_has_a_snapshot() {
     let mut postgres = Postgres::start("away-and-open").await;
-    let earlier = Server::at(&postgres.url, &SETTINGS);
+    let earlier = Server::at(&postgres.url, &settings());
     let caller = Caller::of(&earlier).await;
     caller.rate("before", &item(5), 4.0).await;
     let before = caller.scores("before").await;
     postgres.stop().await;
 
-    let open = [SETTINGS.as_slice(), &[("server.allow_unauthenticated", "true")]].concat();
+    let open = [settings().as_slice(), &[("server.allow_unauthenticated", "true")]].concat();
     let late = Server::at(&postgres.url, &open);
     let late_caller = Caller::of(&late).await;
     assert_eq!(late.health(RECOMMENDATIONS).await, Some(ServingStatus::NotServing));
@@ -1000,7 +1019,7 @@ async fn an_open_server_that_starts_during_an_outage_serves_when_it_has_a_snapsh
 #[tokio::test]
 async fn servers_answer_from_memory_while_postgresql_hangs() {
     let postgres = Postgres::start("hangs").await;
-    let server = Server::at(&postgres.url, &SETTINGS);
+    let server = Server::at(&postgres.url, &settings());
     let caller = Caller::of(&server).await;
     let load = Load::from_memory(&caller);
 

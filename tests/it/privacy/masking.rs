@@ -1,6 +1,7 @@
 //! Erased users are hidden by every server at once, and leave every stored snapshot.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use domain::id::UserId;
@@ -27,7 +28,8 @@ use tonic::{Code, Status};
 use crate::support::answers::assert_status;
 use crate::support::caller::{Caller, for_user};
 use crate::support::coupons::Offer;
-use crate::support::postgres::{execute, number};
+use crate::support::erasures::{KEY, KeyFile};
+use crate::support::postgres::{TestDatabase, execute, number};
 use crate::support::program::{Program, Server, command};
 use crate::support::shop::{self, item, user};
 use crate::support::snapshot_damage;
@@ -36,7 +38,7 @@ use crate::support::waiting::{eventually, soon};
 
 /// Records the erasures of users, as EraseUser does. Returns their numbers.
 async fn erase(pool: &Pool, users: &[&str]) -> Vec<i64> {
-    let key = ErasureKey::new("a key that only this test knows of").unwrap();
+    let key = ErasureKey::new(KEY).unwrap();
     let users: Vec<_> = users.iter().map(|user| UserId::new(*user).unwrap()).collect();
     let request = Request {
         users: &users,
@@ -46,6 +48,14 @@ async fn erase(pool: &Pool, users: &[&str]) -> Vec<i64> {
     };
     let received = receive(pool, &key, &request).await.unwrap();
     received.into_iter().map(|received| received.erasure_id).collect()
+}
+
+/// Leaves it to the test to take erasures from stage to stage.
+const BY_HAND: (&str, &str) = ("erasure.interval_ms", "3600000");
+
+fn serve(database: &TestDatabase) -> Server {
+    static FILE: LazyLock<KeyFile> = LazyLock::new(|| KeyFile::of(KEY));
+    Server::with(database, &[BY_HAND, FILE.setting()])
 }
 
 /// Sets the stages of erasures that others are responsible for.
@@ -187,7 +197,7 @@ impl Asker {
 async fn every_server_hides_an_erased_user_within_the_refresh_interval() {
     let database = shop::open().await;
     let pool = database.pool().await;
-    let servers = [Server::start(&database), Server::start(&database)];
+    let servers = [serve(&database), serve(&database)];
     let askers = [Asker::of(&servers[0]).await, Asker::of(&servers[1]).await];
     let erased = user(0);
     let friend = askers[0].friend_of(&erased).await;
@@ -270,7 +280,7 @@ async fn an_erasure_waits_for_servers_that_were_seen_lately_and_for_no_others() 
     assert_eq!(servers::set_masked(&pool).await.unwrap(), 1);
 
     // A server that ends leaves nothing to wait for.
-    let server = Server::start(&database);
+    let server = serve(&database);
     let told = async || number(&mut database.connect().await, "SELECT count(*) FROM servers").await;
     eventually("the server has told that it is there", told, |servers| *servers == 2).await;
     server.stop();
@@ -290,7 +300,7 @@ async fn every_stored_snapshot_is_rewritten_once_and_servers_load_it() {
         "UPDATE snapshots SET state = 'rejected' WHERE version = 2",
     )
     .await;
-    let server = Server::start(&database);
+    let server = serve(&database);
     let asker = Asker::of(&server).await;
     let (erased, other) = (user(0), user(7));
     let friend = asker.friend_of(&erased).await;
@@ -337,7 +347,7 @@ async fn every_stored_snapshot_is_rewritten_once_and_servers_load_it() {
     assert_eq!(asker.page(&token_of, 3, token).await.unwrap().0.len(), 3);
 
     // A server that knows of no erasure finds nobody, and the others are answered as before.
-    for server in [&server, &Server::start(&database)] {
+    for server in [&server, &serve(&database)] {
         let asker = Asker::of(server).await;
         assert!(asker.is_unknown(&erased, &[other.clone(), friend.clone()]).await);
         assert_eq!(asker.shop.scores(&other).await, of_other);
@@ -383,7 +393,7 @@ async fn a_rewrite_that_is_killed_begins_anew_and_servers_load_nothing_of_it() {
     )
     .await;
 
-    let server = Server::start(&database);
+    let server = serve(&database);
     assert!(Asker::of(&server).await.is_unknown(&user(0), &[user(4)]).await);
     assert_eq!(column(&mut connection, "SELECT redaction FROM snapshots").await, [0]);
     // The lease of the killed one is still held.
@@ -403,7 +413,7 @@ async fn a_rewrite_that_is_killed_begins_anew_and_servers_load_nothing_of_it() {
     );
     assert_eq!(chunks_with(&mut connection, &user(0)).await, 0);
     assert!(
-        Asker::of(&Server::start(&database))
+        Asker::of(&serve(&database))
             .await
             .is_unknown(&user(0), &[user(4)])
             .await
@@ -438,7 +448,7 @@ async fn a_training_that_read_an_erased_user_publishes_without_them() {
     assert!(stored::is_retraining_due(&pool).await.unwrap());
     verify(&mut connection).await;
     assert!(
-        Asker::of(&Server::start(&database))
+        Asker::of(&serve(&database))
             .await
             .is_unknown(&user(0), &[user(4)])
             .await
@@ -572,7 +582,7 @@ async fn targets_name_neither_an_erased_user_nor_the_pseudonym() {
         ..Offer::of("c")
     };
     offer.create(&mut connection).await;
-    let server = Server::start(&database);
+    let server = serve(&database);
     let (before, audience) = targets(&server).await;
     assert_eq!((before.len(), audience), (shop::USERS, shop::USERS as i64));
     assert!(before[0].1 > 0.0);
@@ -603,7 +613,7 @@ async fn a_training_follows_an_erasure_where_that_is_configured() {
     let database = shop::open().await;
     let pool = database.pool().await;
     let mut connection = database.connect().await;
-    let settings = [("erasure.retrain", "always"), ("gate.min_users", "1000000")];
+    let settings = [("erasure.retrain", "always"), ("gate.min_users", "1000000"), BY_HAND];
     let server = Server::with(&database, &settings);
     erase(&pool, &[&user(0)]).await;
     redaction::clean(&pool, "test").await.unwrap();
@@ -626,7 +636,7 @@ async fn rewrites_activations_and_pruning_do_not_disturb_each_other_nor_any_requ
     let database = shop::open().await;
     shop::train(database.url());
     let pool = database.pool().await;
-    let server = Server::with(&database, &[("live.refresh_interval_ms", "50")]);
+    let server = Server::with(&database, &[("live.refresh_interval_ms", "50"), BY_HAND]);
     let asker = Asker::of(&server).await;
     let stop = CancellationToken::new();
     let switching = tokio::spawn({

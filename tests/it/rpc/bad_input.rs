@@ -5,6 +5,7 @@ pub mod cases;
 pub mod coupons;
 mod demand;
 pub mod dynamic;
+mod erasures;
 mod garbage;
 mod imports;
 mod inventory;
@@ -131,7 +132,7 @@ async fn create_campaigns_and_coupons(server: &Server) {
     }
 }
 
-/// Writes two attributes and two decisions of user a, two assignments to each campaign, and two suppressions.
+/// Writes two attributes and two decisions of user a, two assignments to each campaign, two suppressions, and two erasures.
 async fn write_people(database: &TestDatabase) {
     execute(
         &mut database.connect().await,
@@ -143,7 +144,11 @@ async fn write_people(database: &TestDatabase) {
          INSERT INTO assignments (campaign_id, user_id)
          SELECT campaigns.id, users.id FROM campaigns, users WHERE users.external_id IN ('a', 'b');
          INSERT INTO suppressions (user_id) SELECT id FROM users WHERE external_id LIKE 'suppressed%';
-         INSERT INTO changes (user_id) SELECT user_id FROM suppressions",
+         INSERT INTO changes (user_id) SELECT user_id FROM suppressions;
+         INSERT INTO users (external_id, is_pseudonym) VALUES ('erased-1', true), ('erased-2', true);
+         INSERT INTO erasures (user_number, user_hash, requested_by, was_known, masked_at, rows_deleted_at, snapshots_clean_at,
+                               verified_at)
+         SELECT id, sha256(external_id::bytea), 'test', true, now(), now(), now(), now() FROM users WHERE is_pseudonym",
     )
     .await;
 }

@@ -159,7 +159,7 @@ impl RecordKind for Orders {
             return Ok(written);
         }
         let recorded = orders::load(pool, known, &versions).await?;
-        let kept: HashMap<&OrderId, Timestamp> = versions
+        let kept: HashMap<&OrderId, Option<Timestamp>> = versions
             .iter()
             .zip(&recorded)
             .filter(|(_, recorded)| recorded.outcome != OrderOutcome::Superseded)
@@ -174,6 +174,7 @@ impl RecordKind for Orders {
             match outcome {
                 OrderOutcome::Stored => written.stored += n_lines,
                 OrderOutcome::Identical => {}
+                OrderOutcome::Dropped => written.dropped += n_lines,
                 // The version that is kept stands in the file too.
                 OrderOutcome::Superseded if kept.get(order.id()) == Some(kept_updated_at) => {
                     written.overwritten += n_lines

@@ -34,10 +34,15 @@ pub struct Received {
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The database holds hashes under another key.
-    #[error("the key is not the one under which users were erased before")]
+    #[error(
+        "the key in privacy.erasure_key_file is not the one under which users were erased before; put the former one back, or \
+         they would not be recognized in old feeds"
+    )]
     OtherKey,
     #[error("request_id {0} was used for another user")]
     RequestReused(RequestId),
+    #[error("the reason must not contain the id of a user, because it is kept")]
+    ReasonNamesUser,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -51,6 +56,9 @@ pub enum ReceiveError {
 /// # Errors
 /// After an error nothing is recorded.
 pub async fn receive(pool: &Pool, key: &ErasureKey, request: &Request<'_>) -> Result<Vec<Received>, ReceiveError> {
+    if request.users.iter().any(|user| names(request.reason, user)) {
+        return Err(ReceiveError::ReasonNamesUser);
+    }
     pool.write(|mut tx| async move {
         if !keeps_key(&mut tx, key).await? {
             return Ok(Err(ReceiveError::OtherKey));
@@ -214,4 +222,31 @@ async fn hide(connection: &mut Connection, numbers: Vec<i64>) -> Result<(), Stor
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Returns whether the id of `user` stands in `text` as a word of its own.
+pub fn names(text: &str, user: &UserId) -> bool {
+    let is_edge = |character: Option<char>| character.is_none_or(|character| !character.is_alphanumeric());
+    text.match_indices(user.as_str()).any(|(start, id)| {
+        is_edge(text[..start].chars().next_back()) && is_edge(text[start + id.len()..].chars().next())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_named_where_it_stands_as_a_word() {
+        let check = |text: &str, user: &str, expected: bool| {
+            assert_eq!(names(text, &UserId::new(user).unwrap()), expected, "{user} in {text}");
+        };
+        check("u-1", "u-1", true);
+        check("erase:u-1.", "u-1", true);
+        check("erase-u-12", "u-1", false);
+        check("bu-1", "u-1", false);
+        check("xu-1 u-1", "u-1", true);
+        check("ticket 17", "1", false);
+        check("", "u-1", false);
+    }
 }

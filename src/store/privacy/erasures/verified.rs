@@ -1,16 +1,20 @@
 //! Searches for erased ids, and ends the erasures of those that are found nowhere.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use domain::id::UserId;
 
 use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Pool, Tx, without_timeouts};
+use crate::store::postgres::pool::{Pool, Tx, limit_idle, without_timeouts};
 use crate::store::privacy::erasure_key::ErasureKey;
 
 /// The most erasures that are verified together. One search reads every table once, however many ids it looks for.
 const BATCH: i64 = 10_000;
+
+/// The longest that the snapshots may be searched while the transaction waits.
+const LONGEST_SEARCH: Duration = Duration::from_secs(3_600);
 
 /// Erasures that are about to be verified, locked until this is finished or dropped. One process at a time verifies.
 pub struct Verification {
@@ -26,6 +30,7 @@ impl Verification {
     pub async fn begin(pool: &Pool, again: bool) -> Result<Option<Self>, StoreError> {
         let mut tx = pool.begin().await?;
         without_timeouts(&mut tx).await?;
+        limit_idle(&mut tx, LONGEST_SEARCH).await?;
         let is_mine = sqlx::query_scalar!(
             r#"SELECT pg_try_advisory_xact_lock(hashtextextended('likemind: verifying erasures', 0)) AS "is_mine!""#
         )

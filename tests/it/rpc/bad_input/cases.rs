@@ -17,6 +17,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use super::coupons;
 use super::demand;
 use super::dynamic::{method_name, methods};
+use super::erasures;
 use super::imports;
 use super::inventory;
 
@@ -386,6 +387,7 @@ pub struct Tokens {
     pub suppressions: Vec<String>,
     /// The token of the decisions of user a.
     pub consents: Vec<String>,
+    pub erasures: Vec<String>,
     /// The tokens of campaigns k and l.
     pub coupons: Vec<String>,
     /// The tokens of the valid request, and of all.
@@ -411,6 +413,7 @@ impl Tokens {
             &self.assignments,
             &self.suppressions,
             &self.consents,
+            &self.erasures,
             &self.reservations,
             &self.redemptions,
             &self.positions,
@@ -457,6 +460,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Vec<Case> {
         .or_else(|| demand::cases(method))
         .or_else(|| inventory::cases(method, tokens))
         .or_else(|| imports::cases(method, tokens))
+        .or_else(|| erasures::cases(method, tokens))
         .or_else(|| coupons::cases(method, tokens));
     let mut cases = cases.unwrap_or_else(|| panic!("{method} has no cases"));
     cases.sort_by(|a, b| a.field.cmp(&b.field));
@@ -686,6 +690,7 @@ pub fn valid_requests(method: &str, input: &MessageDescriptor) -> Vec<DynamicMes
         .or_else(|| demand::valid_requests(method))
         .or_else(|| inventory::valid_requests(method))
         .or_else(|| imports::valid_requests(method))
+        .or_else(|| erasures::valid_requests(method))
         .or_else(|| coupons::valid_requests(method));
     let requests = requests.unwrap_or_else(|| panic!("{method} has no valid request"));
     let dynamic = |bytes: Vec<u8>| DynamicMessage::decode(input.clone(), bytes.as_slice()).unwrap();

@@ -18,6 +18,7 @@ use super::coupons::{
     a_list_of_suppressions,
 };
 use super::dynamic::DynamicClient;
+use super::erasures::a_list_of_erasures;
 use super::{assert_serves, serve};
 use crate::support::answers::assert_invalid;
 use crate::support::caller::Caller;
@@ -97,6 +98,12 @@ async fn suppressions_token(server: &Server) -> String {
 async fn consents_token(server: &Server) -> String {
     let mut client = Caller::of(server).await.privacy;
     let answer = client.list_consents(a_list_of_consents()).await;
+    answer.unwrap().into_inner().next_page_token
+}
+
+async fn erasures_token(server: &Server) -> String {
+    let mut client = Caller::of(server).await.privacy;
+    let answer = client.list_erasures(a_list_of_erasures()).await;
     answer.unwrap().into_inner().next_page_token
 }
 
@@ -208,6 +215,7 @@ pub async fn tokens(server: &Server) -> Tokens {
         ],
         suppressions: vec![suppressions_token(server).await],
         consents: vec![consents_token(server).await],
+        erasures: vec![erasures_token(server).await],
         snapshots: vec![snapshots_token(server).await],
         positions: vec![token_of(server, "InventoryService/ListInventoryPositions").await],
         policies: vec![token_of(server, "InventoryService/ListReplenishmentPolicies").await],

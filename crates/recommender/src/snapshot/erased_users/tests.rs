@@ -15,7 +15,7 @@ use crate::ranking::testing::{any_parts as any_model, changed, interaction};
 use crate::snapshot::codec::{self, DecodedPart};
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
-use crate::snapshot::fixture::{EXAMPLE, any_parts, snapshot_parts, user_id, view};
+use crate::snapshot::fixture::{EXAMPLE, any_parts, item_id, snapshot_parts, user_id, view};
 use crate::snapshot::overlay::{FreshChange, ItemRef};
 use crate::snapshot::parts::Optional;
 use crate::snapshot::view::{StampedState, View};
@@ -311,11 +311,20 @@ fn orders_of_an_erased_user_leave_the_trend_as_the_snapshot_has_it() {
     settings.new_items.trend_exponent = 1.0;
     parts.fitted_settings = Optional::Present(settings);
     let trained = view(parts);
+    // A week after the newest order of the snapshot.
+    let ordered_lately = |user: &str, item: &str| FreshChange::Interaction {
+        user: user_id(user),
+        item: item_id(item),
+        rating: None,
+        orders: 1,
+        last_order_at: 14 * 86_400,
+        ordered_at: vec![14 * 86_400],
+    };
     let ordered = changed(
         trained.clone(),
-        [interaction("u0", "i3", None, 5), interaction("new", "i1", None, 1)],
+        [ordered_lately("u0", "i3"), ordered_lately("new", "i1")],
     );
-    let other = changed(trained, [interaction("new", "i1", None, 1)]);
+    let other = changed(trained, [ordered_lately("new", "i1")]);
     let masked = erase(&ordered, &["u0".to_owned()]);
     assert_ne!(ordered.order_terms(), masked.order_terms());
     assert_eq!(masked.order_terms(), other.order_terms());

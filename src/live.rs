@@ -39,8 +39,10 @@ use recommender::snapshot::Snapshot;
 use recommender::snapshot::codec::DecodedPart;
 use recommender::snapshot::view::View;
 
+use self::background_thread::Priority;
 use self::fresh_sales::FreshSales;
 use self::inventory::Inventory;
+use self::load::LoadError;
 use self::options::LiveOptions;
 
 /// The longest wait of [`Live::start`].
@@ -355,28 +357,41 @@ pub enum VerifyError {
         /// Whether another release may still read them.
         is_of_another_release: bool,
     },
+    /// It could not be read this time: whether it can be served is not known.
+    #[error("{message}")]
+    Unread { message: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl VerifyError {
-    fn of(error: load::LoadError, version: i64) -> Self {
+    fn of(error: LoadError, version: i64) -> Self {
+        let message = error.for_callers(version);
         match error {
-            load::LoadError::Store(error) => error.into(),
-            error => Self::Unusable {
-                message: error.for_callers(version),
-                is_of_another_release: matches!(error, load::LoadError::OtherFormat { .. }),
+            LoadError::Store(error) => error.into(),
+            LoadError::Damaged { .. } | LoadError::Inconsistent { .. } => Self::Unusable {
+                message,
+                is_of_another_release: false,
             },
+            LoadError::OtherFormat { .. } => Self::Unusable {
+                message,
+                is_of_another_release: true,
+            },
+            LoadError::Gone { .. }
+            | LoadError::Replaced { .. }
+            | LoadError::Panicked { .. }
+            | LoadError::NoThread { .. }
+            | LoadError::Step(_) => Self::Unread { message },
         }
     }
 }
 
-/// Reads and decodes one part of a stored snapshot.
+/// Reads and decodes one part of a stored snapshot, on little of the CPU time that calls ask for.
 ///
 /// # Errors
 /// [`VerifyError`].
 pub async fn decode_part(pool: &Pool, bytes: VersionedBytes, part: StoredPart) -> Result<DecodedPart, VerifyError> {
-    match load::decode_part(pool, bytes, part).await {
+    match load::decode_part(pool, bytes, part, Priority::Tenth).await {
         Ok(part) => Ok(part),
         Err(error) => Err(VerifyError::of(error, bytes.version)),
     }

@@ -26,7 +26,7 @@ impl From<StoreError> for ActivationError {
 impl From<VerifyError> for ActivationError {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Unusable { message, .. } => Self::Unusable { message },
+            VerifyError::Unusable { message, .. } | VerifyError::Unread { message } => Self::Unusable { message },
             VerifyError::Store(error) => error.into(),
         }
     }

@@ -12,10 +12,12 @@ use crate::store::coupons::audience::{self, ListedRows, Listing, ListingKind};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::VersionedBytes;
+use chrono::Utc;
 use coupons::audience::{AudienceCounts, AudienceInput, RankedAudience};
 use domain::access::Caller;
 use domain::consent::{PrivacyOptions, Purpose};
 use domain::id::{Category, ItemId};
+use domain::time::Timestamp;
 use recommender::snapshot::Snapshot;
 use recommender::snapshot::bits::Bits;
 use recommender::snapshot::catalog::Facts;
@@ -105,7 +107,8 @@ pub enum AudienceError {
 #[derive(Debug)]
 pub struct Audience {
     pool: Pool,
-    live: Live,
+    /// When the users were ranked.
+    ranked_at: Timestamp,
     privacy: PrivacyOptions,
     request: AudienceRequest,
     header: Header,
@@ -128,6 +131,7 @@ impl Audience {
         privacy: PrivacyOptions,
         request: AudienceRequest,
     ) -> Result<Self, AudienceError> {
+        let ranked_at = Utc::now();
         // Everything committed by now is taken into account. If the database is not available, the audit row below fails.
         live.refresh().await;
         // Without the database nothing can be audited, which is said first.
@@ -154,7 +158,7 @@ impl Audience {
         let next = after.map_or(0, |after| ranked.position_after(&snapshot, after.score, &after.user));
         let audience = Self {
             pool: pool.clone(),
-            live: live.clone(),
+            ranked_at,
             privacy,
             header: Header {
                 bytes,
@@ -233,16 +237,14 @@ impl Audience {
         let ids: Vec<String> = positions.iter().map(|&position| self.id(position).to_owned()).collect();
         self.checked_at = Instant::now();
         let users = audience::recheck_users(&self.pool, &ids).await?;
-        // Whoever has come back since they were ranked is somebody else.
-        let view = self.live.view();
-        let is_erased = |id: &str| view.as_ref().is_some_and(|view| view.overlay.has_erased(id));
         for (position, id) in positions.into_iter().zip(&ids) {
             let agrees = users.get(id).is_some_and(|user| {
-                !user.consents.is_suppressed()
+                !user.has_come_back_since(self.ranked_at)
+                    && !user.consents.is_suppressed()
                     && self.privacy.allows(user.consents, Purpose::Marketing)
                     && self.privacy.allows(user.consents, Purpose::Profiling)
             });
-            if agrees && !is_erased(id) {
+            if agrees {
                 self.batch.push_back(position);
             }
         }

@@ -5,6 +5,7 @@
 //! users themselves.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::live::{self, VerifyError};
@@ -35,6 +36,9 @@ pub enum RewriteError {
         message: String,
         is_of_another_release: bool,
     },
+    /// They could not be read this time.
+    #[error("{message}")]
+    Unread { message: String },
     #[error("snapshot {version} cannot be rewritten: {source}")]
     Part { version: i64, source: CodecError },
     #[error("rewriting a part ended with a panic")]
@@ -55,6 +59,7 @@ impl From<VerifyError> for RewriteError {
                 message,
                 is_of_another_release,
             },
+            VerifyError::Unread { message } => Self::Unread { message },
             VerifyError::Store(error) => Self::Store(error),
         }
     }
@@ -112,22 +117,31 @@ async fn clean_under(pool: &Pool, lease: &Lease) -> Result<(), CleanError> {
             Ok(_) | Err(RewriteError::Overtaken) => {}
             Err(RewriteError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                let is_discarded = match &error {
-                    RewriteError::Unusable {
-                        message,
-                        is_of_another_release: false,
-                    } => redaction::discard(pool, bytes, message).await?,
-                    _ => false,
-                };
-                if is_discarded {
-                    tracing::warn!(version, %error, "deleted snapshot {version}, from which erased users could not be removed: {error}");
-                } else {
+                if !discard_unusable(pool, bytes, &error).await? {
                     first_error.get_or_insert(CleanError::Version { version, source: error });
                 }
             }
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// Deletes bytes that nobody can read any more and that may hold erased users, unless they are those of the active version.
+/// Returns whether it did.
+async fn discard_unusable(pool: &Pool, bytes: VersionedBytes, error: &RewriteError) -> Result<bool, StoreError> {
+    let RewriteError::Unusable {
+        message,
+        is_of_another_release: false,
+    } = error
+    else {
+        return Ok(false);
+    };
+    let is_discarded = redaction::discard(pool, bytes, message).await?;
+    if is_discarded {
+        let version = bytes.version;
+        tracing::warn!(version, %error, "deleted snapshot {version}, from which erased users could not be removed: {error}");
+    }
+    Ok(is_discarded)
 }
 
 /// Removes all erased users from the bytes of `version`, which may still be built. Returns the new bytes; `None` where the present
@@ -151,6 +165,7 @@ pub async fn rewrite(pool: &Pool, lease: &Lease, version: i64) -> Result<Option<
         redaction::note_clean(pool, version, bytes.redaction, pending.through).await?;
         return Ok(None);
     };
+    let erased = Arc::new(erased);
     let begun = redaction::begin(pool, lease, version, bytes.redaction).await?;
     let rewrite = begun.ok_or(RewriteError::Overtaken)?;
     let mut rewritten = Rewritten {
@@ -216,8 +231,12 @@ async fn find_users(
 }
 
 /// Removes users from one part on a blocking thread.
-async fn without_users(version: i64, part: DecodedPart, erased: &ErasedUsers) -> Result<EncodedPart, RewriteError> {
-    let erased = erased.clone();
+async fn without_users(
+    version: i64,
+    part: DecodedPart,
+    erased: &Arc<ErasedUsers>,
+) -> Result<EncodedPart, RewriteError> {
+    let erased = Arc::clone(erased);
     let encoded = tokio::task::spawn_blocking(move || part.without_users(&erased)).await;
     let encoded = encoded.map_err(|_| RewriteError::Panicked)?;
     encoded.map_err(|source| RewriteError::Part { version, source })
@@ -249,9 +268,12 @@ pub async fn find(pool: &Pool, erased: &HashMap<String, i64>) -> Result<Vec<Foun
             };
             match find_in(pool, &record, bytes, erased).await {
                 // They were replaced meanwhile, or their version is gone.
-                Err(RewriteError::Unusable { .. }) if !snapshots::has_bytes(pool, bytes).await? => {
+                Err(RewriteError::Unusable { .. } | RewriteError::Unread { .. })
+                    if !snapshots::has_bytes(pool, bytes).await? =>
+                {
                     present = snapshots::get(pool, bytes.version).await?;
                 }
+                Err(error) if discard_unusable(pool, bytes, &error).await? => break,
                 of_version => {
                     found.extend(of_version?);
                     break;
@@ -269,7 +291,8 @@ async fn find_in(
     erased: &HashMap<String, i64>,
 ) -> Result<Vec<Found>, RewriteError> {
     let mut found = Vec::new();
-    if record.state == SnapshotState::Failed {
+    // A version that is being built read its data after the erasure, or its trainer removes the users before it publishes.
+    if matches!(record.state, SnapshotState::Failed | SnapshotState::Building) {
         return Ok(found);
     }
     let stored = snapshots::parts(pool, bytes).await?;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use futures_util::{TryFutureExt, try_join};
 use tokio::sync::Semaphore;
 
@@ -30,6 +31,7 @@ use domain::access::Caller;
 use domain::consent::Purpose;
 use domain::coupon::Rule;
 use domain::id::CouponId;
+use domain::time::Timestamp;
 use recommender::snapshot::Snapshot;
 use recommender::snapshot::view::View;
 
@@ -115,7 +117,8 @@ pub enum TargetsError {
 #[derive(Debug)]
 pub struct Targets {
     pool: Pool,
-    live: Live,
+    /// When the users were ranked.
+    ranked_at: Timestamp,
     request: TargetsRequest,
     header: Header,
     offer: Arc<Offer>,
@@ -146,6 +149,7 @@ impl Targets {
     /// Assesses and ranks all users. The audit tells of the list before any row of it can leave.
     pub async fn open(pool: &Pool, live: &Live, policy: Policy, request: TargetsRequest) -> Result<Self, TargetsError> {
         let offer = find_offer(live, &request).await?;
+        let ranked_at = Utc::now();
         // Everything committed by now is taken into account. If the database is not available, reading it below fails.
         live.refresh().await;
         let view = live.view().ok_or_else(|| TargetsError::NoSnapshot(live.status()))?;
@@ -173,7 +177,7 @@ impl Targets {
             .map_or(0, |after| ranking.position_after(after.score, &after.user));
         let targets = Self {
             pool: pool.clone(),
-            live: live.clone(),
+            ranked_at,
             header,
             offer,
             snapshot,
@@ -275,9 +279,6 @@ impl Targets {
             let coupon = self.request.coupon.clone();
             return Err(TargetsError::Stopped { coupon, failure });
         }
-        // Whoever has come back since they were ranked is somebody else.
-        let view = self.live.view();
-        let is_erased = |id: &str| view.as_ref().is_some_and(|view| view.overlay.has_erased(id));
         let mut exposed = Vec::with_capacity(positions.len());
         self.batch.checked_at = checked_at;
         for position in positions {
@@ -285,9 +286,6 @@ impl Targets {
             let Some(user_id) = self.still_targeted(&ranked, &recheck) else {
                 continue;
             };
-            if ranked.index.is_some() && is_erased(ranked.id) {
-                continue;
-            }
             let is_held_out = ranked.is_held_out;
             exposed.push(Exposure { user_id, is_held_out });
             if !is_held_out {
@@ -302,7 +300,9 @@ impl Targets {
         let user = recheck.users.get(ranked.id)?;
         let privacy = &self.policy.privacy;
         let rests_on_history = ranked.index.is_some() || self.rules_need_history;
-        let is_in = privacy.allows(user.consents, Purpose::Marketing)
+        let is_same = ranked.index.is_none() || !user.has_come_back_since(self.ranked_at);
+        let is_in = is_same
+            && privacy.allows(user.consents, Purpose::Marketing)
             && !user.consents.is_suppressed()
             && (!rests_on_history || privacy.allows(user.consents, Purpose::Profiling));
         is_in.then_some(user.user_id)

@@ -132,7 +132,7 @@ pub enum TrainError {
 impl From<VerifyError> for TrainError {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Unusable { message, .. } => Self::Unusable { message },
+            VerifyError::Unusable { message, .. } | VerifyError::Unread { message } => Self::Unusable { message },
             VerifyError::Store(error) => Self::Store(error),
         }
     }

@@ -167,7 +167,8 @@ async fn verify_bytes(pool: &Pool, version: i64) -> Result<(), LoadError> {
     let checked = async {
         let mut parts = Vec::new();
         for part in snapshots::parts(pool, bytes).await? {
-            parts.push(decode_part(pool, bytes, part).await?.without_contents());
+            let decoded = decode_part(pool, bytes, part, Priority::Equal).await?;
+            parts.push(decoded.without_contents());
         }
         codec::check_together(parts, &record.checksum).map_err(|source| unreadable(version, source))
     };
@@ -179,6 +180,7 @@ pub(super) async fn decode_part(
     pool: &Pool,
     bytes: VersionedBytes,
     part: StoredPart,
+    priority: Priority,
 ) -> Result<DecodedPart, LoadError> {
     let given_up = CancellationToken::new();
     let _given_up_when_dropped = given_up.clone().drop_guard();
@@ -189,7 +191,7 @@ pub(super) async fn decode_part(
         given_up,
     };
     let runtime = Handle::current();
-    let decoded = compute(Priority::Equal, bytes.version, move || stored.decode(&runtime)).await;
+    let decoded = compute(priority, bytes.version, move || stored.decode(&runtime)).await;
     explained(pool, bytes, decoded).await
 }
 

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -16,8 +17,9 @@ use crate::store::snapshots::changes;
 use recommender::snapshot::overlay::{FreshChange, Overlay};
 use recommender::snapshot::view::View;
 
+use super::load::{LoadError, catch_up};
 use super::options::LiveOptions;
-use super::{ROW_LIMIT, Shared, StepError, supervised, within};
+use super::{Loaded, ROW_LIMIT, Shared, StepError, supervised, within};
 
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
@@ -25,6 +27,8 @@ enum RefreshError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Step(#[from] StepError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error("the database has not answered for {} s", SLOW.as_secs())]
     Slow,
 }
@@ -91,27 +95,60 @@ async fn refresh(shared: &Shared) -> Result<(), RefreshError> {
         overlay.apply(&view.snapshot, change, max_entries);
     })
     .await?;
-    // Where ids are forgotten already, the reload loop loads the bytes without them.
+    if reached.is_too_late {
+        return start_overlay_again(shared, loaded, &view).await;
+    }
     loaded.known = reached.known;
     if has_previous_erased {
-        // It is read anew, without them, when it is activated again.
-        loaded.previous = None;
-        shared.previous.store(None);
-        shared.update_status(|status| status.previous_version = None);
+        drop_previous(shared, loaded);
     }
     if is_changed {
         report_dropped(&shared.options, dropped_before, overlay.dropped());
-        shared.view.store(Some(Arc::new(View {
-            version: view.version,
-            redaction: view.redaction,
-            snapshot: view.snapshot.clone(),
-            overlay: Arc::new(overlay),
-            epoch: view.epoch,
-            privacy: view.privacy,
-        })));
+        publish_overlay(shared, &view, overlay, view.epoch);
     }
     shared.masked_through.send_replace(loaded.known.erased_through);
     Ok(())
+}
+
+/// Reads everything again that is newer than the snapshot, after the ids of erased users were forgotten while this server was cut
+/// off: whatever it holds beside the snapshot may be of one of them. Where the snapshot itself may hold one, because its stored
+/// bytes were replaced, nothing is told to be masked until the reload loop has loaded the new bytes.
+async fn start_overlay_again(shared: &Shared, loaded: &mut Loaded, view: &View) -> Result<(), RefreshError> {
+    let mut overlay = Overlay::new(shared.privacy);
+    let (pool, max_entries) = (&shared.pool, shared.options.max_overlay_entries);
+    let snapshot = &loaded.snapshot;
+    let known = match catch_up(pool, snapshot, &mut overlay, &snapshot.known, max_entries).await {
+        Ok(known) => known,
+        Err(LoadError::Replaced { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    tracing::info!(
+        "read everything again that is newer than the snapshot, as users were erased while the database was away"
+    );
+    loaded.known = known;
+    drop_previous(shared, loaded);
+    // The stamps of remembered answers begin again.
+    publish_overlay(shared, view, overlay, shared.epochs.fetch_add(1, Ordering::Relaxed));
+    shared.masked_through.send_replace(loaded.known.erased_through);
+    Ok(())
+}
+
+/// Forgets the snapshot that was served before. It is read anew, without erased users, when it is activated again.
+fn drop_previous(shared: &Shared, loaded: &mut Loaded) {
+    loaded.previous = None;
+    shared.previous.store(None);
+    shared.update_status(|status| status.previous_version = None);
+}
+
+fn publish_overlay(shared: &Shared, view: &View, overlay: Overlay, epoch: u64) {
+    shared.view.store(Some(Arc::new(View {
+        version: view.version,
+        redaction: view.redaction,
+        snapshot: view.snapshot.clone(),
+        overlay: Arc::new(overlay),
+        epoch,
+        privacy: view.privacy,
+    })));
 }
 
 /// Counts the entries that an overlay has dropped, and warns of the first.

@@ -252,7 +252,7 @@ impl Reload {
     fn publish(&self, new: LoadedSnapshot, overlay: Overlay, known: Known, loaded: &mut Option<Loaded>) {
         let VersionedBytes { version, redaction } = new.bytes;
         let (fresh_entries, fresh_entries_dropped) = (overlay.len(), overlay.dropped());
-        let (previous, dropped) = self.keep(loaded.take(), version);
+        let (previous, dropped) = self.keep(loaded.take(), version, &known);
         // This comes before the view, so that `Live::snapshot` finds the old version at every moment.
         self.shared.previous.store(previous.clone().map(Arc::new));
         let old_view = self.shared.view.swap(Some(Arc::new(View {
@@ -309,8 +309,13 @@ impl Reload {
     }
 
     /// Divides what was served until now into the snapshot to keep and the one to free. Other bytes of the new version are not
-    /// kept, nor is a snapshot that holds users who were erased since.
-    fn keep(&self, old: Option<Loaded>, version: i64) -> (Option<LoadedSnapshot>, Option<LoadedSnapshot>) {
+    /// kept, nor is a snapshot that may hold users who were erased since. `known`: the changes that the new one has.
+    fn keep(
+        &self,
+        old: Option<Loaded>,
+        version: i64,
+        known: &Known,
+    ) -> (Option<LoadedSnapshot>, Option<LoadedSnapshot>) {
         let Some(old) = old else { return (None, None) };
         let hides = self
             .shared
@@ -318,7 +323,9 @@ impl Reload {
             .load()
             .as_ref()
             .is_some_and(|view| view.overlay.hides_stored());
-        if self.shared.options.keep_previous == 0 || old.snapshot.bytes.version == version || hides {
+        let has_missed_erasures = known.erased_through > old.known.erased_through;
+        let is_kept = self.shared.options.keep_previous > 0 && old.snapshot.bytes.version != version;
+        if !is_kept || hides || has_missed_erasures {
             return (None, Some(old.snapshot));
         }
         (

@@ -351,7 +351,9 @@ impl<'a> Run<'a> {
     /// Reads back what is stored. Another trainer, which has taken the lease, may have deleted it.
     async fn verify(&self, version: i64) -> Result<(), TrainError> {
         match live::verify(self.pool, version).await {
-            Err(VerifyError::Unusable { .. }) if !leases::renew(self.pool, self.lease).await? => {
+            Err(VerifyError::Unusable { .. } | VerifyError::Unread { .. })
+                if !leases::renew(self.pool, self.lease).await? =>
+            {
                 Err(TrainError::LeaseLost)
             }
             verified => Ok(verified?),

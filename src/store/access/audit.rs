@@ -11,6 +11,8 @@ pub(in crate::store) enum Action {
     /// Activated against the verdict of the gate.
     SnapshotForced,
     SnapshotRolledBack,
+    /// Its bytes could not be read any more, so that erased users could not be removed from them.
+    SnapshotDiscarded,
     /// A campaign's rules see the history of all merchants from now on.
     PlatformHistoryGranted,
     PlatformHistoryWithdrawn,
@@ -50,6 +52,7 @@ impl Action {
             Self::SnapshotActivated => "SNAPSHOT_ACTIVATED",
             Self::SnapshotForced => "SNAPSHOT_FORCED",
             Self::SnapshotRolledBack => "SNAPSHOT_ROLLED_BACK",
+            Self::SnapshotDiscarded => "SNAPSHOT_DISCARDED",
             Self::PlatformHistoryGranted => "PLATFORM_HISTORY_GRANTED",
             Self::PlatformHistoryWithdrawn => "PLATFORM_HISTORY_WITHDRAWN",
             Self::TargetsOpened => "TARGETS_OPENED",

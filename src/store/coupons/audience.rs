@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::try_join;
 
+use chrono::TimeDelta;
 use coupons::eligibility::Usage;
 use coupons::targeting::UserRecords;
 use domain::campaign::{Audience, CampaignState, Window};
@@ -323,6 +324,19 @@ pub struct UserState {
     pub user_id: i64,
     /// The consents to marketing and profiling, and whether the user is suppressed.
     pub consents: Consents,
+    /// When a user of this id was erased who has come back since.
+    erased_at: Option<Timestamp>,
+}
+
+/// How far the clocks of servers and of the database may differ.
+const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(1);
+
+impl UserState {
+    /// Whether the user has been erased and has come back since `ranked_at`: whoever was ranked then is somebody else.
+    pub fn has_come_back_since(&self, ranked_at: Timestamp) -> bool {
+        self.erased_at
+            .is_some_and(|erased_at| erased_at > ranked_at - CLOCK_DIFFERENCE)
+    }
 }
 
 /// Reads the present state of a campaign, and of the users with these external ids.
@@ -350,7 +364,7 @@ pub async fn recheck_users(pool: &Pool, ids: &[String]) -> Result<HashMap<String
 
 async fn user_states(connection: &mut Connection, ids: &[String]) -> Result<HashMap<String, UserState>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT users.id, users.external_id, suppressions.user_id IS NOT NULL AS "is_suppressed!",
+        r#"SELECT users.id, users.external_id, users.erased_at, suppressions.user_id IS NOT NULL AS "is_suppressed!",
                   marketing.is_granted AS "marketing?", profiling.is_granted AS "profiling?"
            FROM UNNEST($1::text[]) AS asked (external_id) JOIN users USING (external_id)
            LEFT JOIN consents AS marketing ON marketing.user_id = users.id AND marketing.purpose = 'marketing'
@@ -365,8 +379,12 @@ async fn user_states(connection: &mut Connection, ids: &[String]) -> Result<Hash
             .with(Purpose::Marketing, row.marketing)
             .with(Purpose::Profiling, row.profiling)
             .suppressed(row.is_suppressed);
-        let user_id = row.id;
-        (row.external_id, UserState { user_id, consents })
+        let state = UserState {
+            user_id: row.id,
+            consents,
+            erased_at: row.erased_at,
+        };
+        (row.external_id, state)
     });
     Ok(users.collect())
 }

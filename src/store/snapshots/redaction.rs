@@ -7,12 +7,16 @@
 use std::collections::HashSet;
 
 use super::VersionedBytes;
+use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
 use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::{Connection, Pool, limit_idle};
 
 /// The lease of whoever rewrites snapshots.
 pub const LEASE: &str = "redaction";
+
+/// The actor in rows of audit.
+const ACTOR: &str = "erasure";
 
 /// The erasures that the bytes of a snapshot do not take into account yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +171,15 @@ pub async fn discard(pool: &Pool, bytes: VersionedBytes, reason: &str) -> Result
         sqlx::query!("DELETE FROM snapshot_chunks WHERE version = $1", bytes.version)
             .execute(&mut *tx)
             .await?;
+        let entry = audit::Entry {
+            actor: ACTOR,
+            action: Action::SnapshotDiscarded,
+            subject: &format!("snapshot {}", bytes.version),
+            note: reason,
+            row_count: 1,
+            snapshot_version: Some(bytes.version),
+        };
+        audit::record(&mut tx, entry).await?;
         tx.commit().await?;
         Ok(true)
     })

@@ -87,8 +87,7 @@ pub async fn run(pool: Pool, days: RetentionDays, interval: Duration, shutdown: 
         };
         match &enforced {
             Ok(()) => {}
-            // A database that is not available is reported by the loop that reads fresh data.
-            Err(error) if error.retry_after().is_some() || !is_well => {}
+            Err(error) if error.is_reported_elsewhere() || !is_well => {}
             Err(error) => tracing::error!(error = %chain(error), "old records could not be deleted"),
         }
         is_well = enforced.is_ok();
@@ -113,7 +112,7 @@ async fn enforce_as_holder(pool: &Pool, days: &RetentionDays, lease: &Lease) -> 
     for kind in RecordKind::ALL {
         let Some(days) = days.of(kind) else { continue };
         let before = Utc::now() - chrono::Duration::days(days.into());
-        let deleted = delete(pool, kind, before, lease).await?;
+        let (deleted, is_holder) = delete(pool, kind, before, lease).await?;
         if deleted > 0 {
             let kind = kind.as_str();
             tracing::info!(
@@ -123,21 +122,26 @@ async fn enforce_as_holder(pool: &Pool, days: &RetentionDays, lease: &Lease) -> 
                 "deleted {deleted} records of {kind} older than {days} days"
             );
         }
+        if !is_holder {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Deletes the records of `kind` from before `before` in batches. Stops when the lease is lost, as another server goes on then.
-async fn delete(pool: &Pool, kind: RecordKind, before: Timestamp, lease: &Lease) -> Result<u64, StoreError> {
+/// Deletes the records of `kind` from before `before` in batches. Returns their number, and whether the lease is still held:
+/// without it another server goes on.
+async fn delete(pool: &Pool, kind: RecordKind, before: Timestamp, lease: &Lease) -> Result<(u64, bool), StoreError> {
     let counter = metrics::counter!("likemind_retention_deleted_total", "kind" => kind.as_str());
     let (mut deleted, mut from) = (0, 0);
     loop {
         let batch = retention::expire(pool, kind, from, before, ACTOR).await?;
         counter.increment(batch.deleted);
         deleted += batch.deleted;
+        let is_holder = leases::renew(pool, lease).await?;
         match batch.next {
-            Some(next) if leases::renew(pool, lease).await? => from = next,
-            _ => return Ok(deleted),
+            Some(next) if is_holder => from = next,
+            _ => return Ok((deleted, is_holder)),
         }
         tokio::time::sleep(PAUSE).await;
     }

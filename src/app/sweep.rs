@@ -30,8 +30,7 @@ pub async fn run(pool: Pool, interval: Duration, shutdown: CancellationToken) {
         match &result {
             Ok(()) if is_due => pruned_at = Some(Instant::now()),
             Ok(()) => {}
-            // A database that is not available is reported by the loop that reads fresh data.
-            Err(error) if error.retry_after().is_some() || !is_well => {}
+            Err(error) if error.is_reported_elsewhere() || !is_well => {}
             Err(error) => tracing::error!(error = %chain(error), "expired reservations could not be released"),
         }
         is_well = result.is_ok();

@@ -37,8 +37,7 @@ pub(super) async fn run(
         let result = within::<(), LookError>(ROW_LIMIT, supervised(step)).await;
         match &result {
             Ok(()) => is_reported = false,
-            // The refresh loop reports that the database is away.
-            Err(LookError::Store(error)) if error.retry_after().is_some() => {}
+            Err(LookError::Store(error)) if error.is_reported_elsewhere() => {}
             Err(error) if !is_reported => {
                 tracing::error!(error = %chain(error), "{failure}");
                 is_reported = true;

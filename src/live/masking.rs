@@ -35,8 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         let through = *masked_through.borrow_and_update();
         match within::<(), MaskingError>(ROW_LIMIT, supervised(tell(&shared, through))).await {
             Ok(()) => is_reported = false,
-            // The refresh loop reports that the database is away.
-            Err(MaskingError::Store(error)) if error.retry_after().is_some() => {}
+            Err(MaskingError::Store(error)) if error.is_reported_elsewhere() => {}
             Err(error) if !is_reported => {
                 tracing::error!(error = %chain(&error), "the database could not be told of this server; erasures do not wait for it");
                 is_reported = true;

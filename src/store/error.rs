@@ -51,6 +51,12 @@ impl StoreError {
         }
     }
 
+    /// Whether the database is away or busy, which the loop that reads fresh data reports for all. A statement that takes too long
+    /// is none of this, as it may take too long every time.
+    pub fn is_reported_elsewhere(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy(_) | Self::Conflict(_))
+    }
+
     /// Returns the message for callers, without stored values and the names of tables.
     pub fn for_callers(&self) -> String {
         match self {

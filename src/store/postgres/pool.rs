@@ -306,8 +306,8 @@ fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }
 
-/// Lifts the time limit of the statements of this transaction, which only reads, and has them planned for their parameters
-/// every time. The transaction may also pause between them, as it keeps nobody waiting.
+/// Lifts the time limit of the statements of this transaction, and has them planned for their parameters every time. The
+/// transaction may also pause between them. For one that keeps nobody waiting.
 pub(in crate::store) async fn without_timeouts(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', '0', true) AS statement_timeout,

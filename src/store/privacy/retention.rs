@@ -4,7 +4,7 @@
 use domain::time::Timestamp;
 
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
 
 /// A kind of record with a limit on its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub async fn expire(
     actor: &str,
 ) -> Result<Expired, StoreError> {
     pool.write(|mut tx| async move {
+        // A batch that took too long would take too long every time.
+        without_timeouts(&mut tx).await?;
         let expired = match kind {
             RecordKind::Purchases => expire_purchases(&mut tx, from, before, actor).await?,
             RecordKind::Exposures => expire_exposures(&mut tx, from, before, actor).await?,

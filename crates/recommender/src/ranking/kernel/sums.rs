@@ -278,10 +278,10 @@ impl Sums<'_> {
                 }),
                 false => largest,
             };
-            return self.promising_first(&bound).fold(largest, of_run);
+            return self.scratch.runs.iter().fold(largest, of_run);
         };
         let bound = |run: &Run| factors.sides(run.items, run.users) * trend.maxima()[run.at];
-        for run in self.promising_first(&bound) {
+        for run in &self.scratch.runs {
             if bound(run) <= largest {
                 continue;
             }
@@ -337,7 +337,7 @@ impl Sums<'_> {
         score: impl Fn(u32, f64, f64) -> f64,
     ) -> Vec<Scored> {
         let mut top = Top::new(limit, self.popularity.len());
-        for run in self.promising_first(&bound) {
+        for run in &self.scratch.runs {
             if bound(run) < top.least() {
                 continue;
             }
@@ -353,17 +353,6 @@ impl Sums<'_> {
             }
         }
         top.into_ranked()
-    }
-
-    /// Returns all runs, those first whose bound is above half of the largest bound: what they hold lets most others be skipped.
-    fn promising_first(&self, bound: &impl Fn(&Run) -> f64) -> impl Iterator<Item = &Run> {
-        let runs = &self.scratch.runs;
-        let half = runs.iter().map(bound).fold(0.0, f64::max) / 2.0;
-        let (promising, others) = (
-            move |run: &&Run| bound(run) > half,
-            move |run: &&Run| bound(run) <= half,
-        );
-        runs.iter().filter(promising).chain(runs.iter().filter(others))
     }
 
     /// Returns the ranks of a run's items with the item-based and the user-based sum of each.

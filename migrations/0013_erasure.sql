@@ -164,14 +164,14 @@ BEGIN
     row_counts := (SELECT array_agg(deleted + moved ORDER BY position)
                    FROM UNNEST(row_counts, move_kept_rows(old_numbers, new_numbers, plain_ids))
                             WITH ORDINALITY AS counts (deleted, moved, position));
-    -- The last, as every redemption of a campaign waits for it.
-    PERFORM release_reservations(new_numbers);
     UPDATE erasures SET row_count = done.n, rows_deleted_at = clock_timestamp()
     FROM UNNEST(erasure_ids, row_counts) AS done (id, n) WHERE erasures.id = done.id;
     -- Also of earlier erasures, where somebody has erased a pseudonym.
     UPDATE erasures SET user_number = done.new_number
     FROM UNNEST(old_numbers, new_numbers) AS done (old_number, new_number) WHERE user_number = done.old_number;
     DELETE FROM users WHERE id = ANY (old_numbers);
+    -- The last, as every redemption of a campaign waits for it.
+    PERFORM release_reservations(new_numbers);
     DELETE FROM privileged_changes WHERE xid = pg_current_xact_id();
     RETURN cardinality(erasure_ids);
 END
@@ -386,7 +386,7 @@ REVOKE EXECUTE ON FUNCTION drop_consent_proof(integer, integer, text) FROM PUBLI
 -- list. All others are searched, also those that later migrations add.
 CREATE OR REPLACE FUNCTION columns_without_users() RETURNS text[] LANGUAGE sql IMMUTABLE
 RETURN ARRAY[
-    'allowed_sensitive_attributes.name', 'api_keys.id', 'api_keys.role', 'campaigns.audience', 'campaigns.currency_code',
+    'allowed_sensitive_attributes.name', 'api_keys.id', 'audit.action', 'audit.actor', 'api_keys.role', 'campaigns.audience', 'campaigns.currency_code',
     'campaigns.external_id', 'campaigns.history_scope', 'campaigns.name', 'campaign_states.state', 'consent_events.purpose',
     'consents.purpose', 'coupon_ledger.entry', 'coupons.categories', 'coupons.discount', 'coupons.external_id',
     'coupons.merchants', 'coupons.min_cart_basis', 'coupons.rules', 'coupons.title', 'coupons.unseen_items', 'erasures.user_id',

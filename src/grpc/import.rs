@@ -66,9 +66,8 @@ impl ImportHandler {
 
 /// Serves what an import has written or what undoing it has changed.
 async fn publish(live: &Live) {
-    live.refresh().await;
-    live.publish_offer_catalog().await;
-    live.publish_inventory().await;
+    // Each waits for as long as a database that does not answer may take.
+    tokio::join!(live.refresh(), live.publish_offer_catalog(), live.publish_inventory());
 }
 
 #[tonic::async_trait]
@@ -85,6 +84,8 @@ impl ImportService for ImportHandler {
         options.read.max_spooled_bytes = Some(self.settings.max_upload_bytes);
         options.actor = caller.name.to_string();
         let slot = self.slots.take().ok_or_else(status::too_many_imports)?;
+        // An import waits for a database that goes away meanwhile. One that is away already is told at once.
+        self.pool.probe().await?;
         let (feed, input) = upload::pipe(source);
         let mut importing = self.spawn(input, options, slot);
         let (sent, imported) = tokio::select! {

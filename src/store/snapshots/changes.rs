@@ -152,7 +152,7 @@ pub async fn since(
                    FROM consents WHERE consents.user_id = changed.user_id
                ) AS said ON changed.item_id IS NULL
                WHERE (items.id IS NOT NULL OR changed.item_id IS NULL)
-                 -- Erased users are nobody's news.
+                 -- Changes of erased users are left out.
                  AND (users.id IS NOT NULL OR changed.user_id IS NULL)
            )
            SELECT pg_current_snapshot()::text AS "watermark!", user_id AS "user_id?", item_id AS "item_id?",

@@ -2,7 +2,7 @@
 //!
 //! The numbers of erasures ascend in the order in which they are committed, so that one number says which of them the bytes of a
 //! snapshot take into account. New chunks are written beside the old ones, under a higher `redaction`, and one transaction puts
-//! them in their place. Whoever is killed before that leaves chunks that nobody reads, and that the next rewrite deletes.
+//! them in their place. A process that is killed earlier leaves unread chunks, which the next rewrite deletes.
 
 use std::collections::HashSet;
 

@@ -9,6 +9,7 @@ use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Pool, Tx, limit_idle, without_timeouts};
 use crate::store::privacy::erasure_key::ErasureKey;
+use crate::store::snapshots::redaction;
 
 /// The most erasures that are verified together. One search reads every table once, however many ids it looks for.
 const BATCH: i64 = 10_000;
@@ -78,11 +79,14 @@ impl Verification {
     /// `found`: the places of each erasure whose id was found.
     pub async fn finish(mut self, found: &BTreeMap<i64, Vec<String>>, actor: &str) -> Result<u64, StoreError> {
         let found_ids: HashSet<i64> = found.keys().copied().collect();
+        // A trainer that read its data before an erasure may have begun a version since the snapshots were clean.
+        redaction::lock_erasures(&mut self.tx).await?;
+        let through = redaction::clean_through(&mut self.tx).await?.unwrap_or(i64::MAX);
         let clean: Vec<i64> = self
             .users
             .keys()
             .copied()
-            .filter(|id| !found_ids.contains(id))
+            .filter(|id| !found_ids.contains(id) && *id <= through)
             .collect();
         let (ids, places): (Vec<i64>, Vec<String>) = found.iter().map(|(id, places)| (*id, places.join(", "))).unzip();
         sqlx::query!(

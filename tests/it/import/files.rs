@@ -203,22 +203,24 @@ fn purchases(prices: &[&str]) -> Vec<u8> {
 }
 
 const GBP: &str = "--set=currency=GBP";
+const EUR: &str = "--set=currency=EUR";
 
 #[tokio::test]
 async fn amounts_are_read_as_they_are_written_or_refused() {
     let shop = Shop::open().await;
     let prices = ["9,99", "1.299,00", "€ 2,50", "1.234", "3 €"];
-    shop.stores("purchases", &purchases(&prices), &["--decimal=,", GBP], 5);
+    shop.stores("purchases", &purchases(&prices), &["--decimal=,", EUR], 5);
     assert_eq!(shop.totals().await, [250, 300, 999, 123_400, 129_900]);
 
     let shop = Shop::open().await;
     shop.stores(
         "purchases",
         &purchases(&["1,299.00", "€9.99", "4.44e-16", "0.30000000000000004"]),
-        &[GBP],
+        &[EUR],
         4,
     );
     assert_eq!(shop.totals().await, [0, 30, 999, 129_900]);
+    shop.rejects("purchases", &purchases(&["€9.99"]), &[GBP], "CURRENCY_MISMATCH");
     shop.rejects("purchases", &purchases(&["1.234"]), &[GBP], "TOO_MANY_DECIMALS");
     shop.rejects(
         "purchases",

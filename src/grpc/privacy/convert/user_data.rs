@@ -47,6 +47,8 @@ impl TryFrom<v1::RectifyUserRequest> for Correction {
             };
             let message = format!("must have 1 to {MAX_BATCH} entries together with {other}, has {n_attributes}");
             violations.add(InvalidField::new(field, "BATCH_SIZE_OUT_OF_RANGE", message));
+            // Too many entries are not looked at one by one.
+            return violations.finish(None);
         }
         let mut names = BTreeSet::new();
         let mut once = |field: &str, name: String| match names.insert(name.clone()) {

@@ -14,7 +14,7 @@ use crate::store::postgres::pool::{Connection, Pool};
 #[serde(rename_all = "snake_case")]
 pub enum ImportState {
     Running,
-    /// It has not reported for [`ABANDONED_AFTER_S`]: its process was killed, or cannot reach the database.
+    /// It has not reported for `ABANDONED_AFTER_S`: its process was killed, or cannot reach the database.
     Abandoned,
     Done,
     /// It ended early with an error.

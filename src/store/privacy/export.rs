@@ -1,6 +1,6 @@
 //! Reads everything that is stored about one user, at one moment, in pages of bounded size.
 //!
-//! The rows serialize with the field names of the API, see [`rows`].
+//! The rows serialize with the field names of the API, see `rows`.
 
 mod rows;
 

@@ -174,7 +174,7 @@ fn fields(row: &Row, rank: usize) -> Vec<String> {
             .to_owned()
     };
     let cost = row.cost_of(row.quantity.units);
-    let on_order: f64 = row.stock.arrivals.iter().map(|arrival| arrival.quantity).sum();
+    let on_order = row.stock.on_order();
     let days = row.risks.stock_out_in_days;
     vec![
         rank.to_string(),

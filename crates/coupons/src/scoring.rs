@@ -126,7 +126,8 @@ impl AffinityExplanation {
         others.extend(items.drain(MAX_EXPLAINED.min(items.len())..));
         Self {
             items,
-            other_items_contribution: others.iter().map(|term| term.contribution).sum(),
+            // The `sum` of none would be -0.
+            other_items_contribution: others.iter().fold(0.0, |sum, term| sum + term.contribution),
             other_items: others.len() as u32,
         }
     }

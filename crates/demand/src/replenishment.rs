@@ -114,23 +114,32 @@ pub struct Stock {
 }
 
 impl Stock {
+    /// Returns the units on order.
+    pub fn on_order(&self) -> f64 {
+        units(self.arrivals.iter())
+    }
+
     /// Returns the inventory position: on hand plus on order minus backordered.
     pub fn position(&self) -> f64 {
-        let on_order: f64 = self.arrivals.iter().map(|arrival| arrival.quantity).sum();
-        self.on_hand + on_order - self.backordered
+        self.on_hand + self.on_order() - self.backordered
     }
 
     /// Returns the units that can be sold within `days`. Late orders are taken to arrive.
     fn available_within(&self, days: f64) -> f64 {
         let arriving = self.arrivals.iter().filter(|arrival| arrival.in_days <= days);
-        self.on_hand - self.backordered + arriving.map(|arrival| arrival.quantity).sum::<f64>()
+        self.on_hand - self.backordered + units(arriving)
     }
 
     /// Returns the units of orders that should have arrived.
     pub fn late_units(&self) -> f64 {
         let late = self.arrivals.iter().filter(|arrival| arrival.in_days < 0.0);
-        late.map(|arrival| arrival.quantity).sum()
+        units(late)
     }
+}
+
+/// Returns the units of `arrivals`; 0 for none, where `sum` would return -0.
+fn units<'a>(arrivals: impl Iterator<Item = &'a Arrival>) -> f64 {
+    arrivals.fold(0.0, |units, arrival| units + arrival.quantity)
 }
 
 /// The levels that a policy asks for.
@@ -402,6 +411,14 @@ mod tests {
         order_multiple: 1.0,
         max_cover_days: 182.0,
     };
+
+    #[test]
+    fn nothing_on_order_is_no_negative_number() {
+        let stock = Stock::default();
+        for units in [stock.on_order(), stock.late_units(), stock.position()] {
+            assert_eq!(units.to_string(), "0");
+        }
+    }
 
     #[test]
     fn levels_follow_the_goal() {

@@ -246,7 +246,7 @@ fn reasons(
     age_days: f64,
 ) -> Vec<String> {
     let (policy, levels, stock, risks) = (&row.policy.policy, &row.levels, &row.stock, &row.risks);
-    let on_order: f64 = stock.arrivals.iter().map(|arrival| arrival.quantity).sum();
+    let on_order = stock.on_order();
     let mut reasons = vec![format!(
         "The position is {:.1}: {:.1} on hand after {:.1} sold since the count, {on_order:.1} on order, {:.1} backordered.",
         stock.position(),

@@ -345,7 +345,7 @@ fn row(row: Row, rank: i64, now: Timestamp) -> v1::ReplenishmentRow {
         rank,
         item_id: row.item.to_string(),
         on_hand: row.stock.on_hand,
-        on_order: row.stock.arrivals.iter().map(|arrival| arrival.quantity).sum(),
+        on_order: row.stock.on_order(),
         backordered: row.stock.backordered,
         position: row.stock.position(),
         counted_at: Some(timestamp(row.counted_at)),

@@ -423,7 +423,8 @@ impl NamedItems {
         let (named, others) = items.split_at(max_items.min(items.len()));
         Self {
             items: named.iter().map(|item| contribution(view, item)).collect(),
-            other_items_contribution: others.iter().map(|item| item.contribution).sum(),
+            // The `sum` of none would be -0.
+            other_items_contribution: others.iter().fold(0.0, |sum, item| sum + item.contribution),
             other_items: others.len() as u32,
         }
     }

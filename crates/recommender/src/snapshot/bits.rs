@@ -36,6 +36,7 @@ impl Bits {
     }
 
     /// `position` < `len`.
+    #[inline]
     pub fn get(&self, position: usize) -> bool {
         debug_assert!(position < self.len);
         self.words[position / 64] >> (position % 64) & 1 == 1

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::snapshot::Snapshot;
+use crate::snapshot::bits::Bits;
 use crate::snapshot::dictionary::ItemIndex;
 use crate::snapshot::view::View;
 
@@ -35,6 +36,9 @@ pub(super) struct Candidates<'a> {
     candidates: Vec<Candidate>,
     /// The candidates' items and positions, ascending by item; empty where nothing is diversified.
     positions: Vec<(ItemIndex, u32)>,
+    /// The candidates' items and their ranks, which tell most neighbors at once that they are none; in the same way.
+    items: Bits,
+    ranks: Bits,
     categories: Vec<&'a str>,
     /// How many items of each category and of each merchant may still be taken; empty without a cap.
     categories_left: Vec<u32>,
@@ -67,14 +71,23 @@ impl<'a> Candidates<'a> {
         };
         let candidates: Vec<Candidate> = pool.into_iter().map(candidate).collect();
         let mut positions = Vec::new();
+        let (mut items, mut ranks) = (Bits::default(), Bits::default());
         if adjustments.diversity > 0.0 {
-            positions.extend(candidates.iter().map(|candidate| candidate.item).zip(0..));
+            let n_items = view.snapshot.items().len();
+            (items, ranks) = (Bits::zeros(n_items), Bits::zeros(n_items));
+            for (position, candidate) in (0..).zip(&candidates) {
+                positions.push((candidate.item, position));
+                items.set(candidate.item.at(), true);
+                ranks.set(view.snapshot.popularity().rank(candidate.item) as usize, true);
+            }
             positions.sort_unstable();
         }
         let left = |cap: Option<std::num::NonZeroU32>, n: usize| cap.map_or(Vec::new(), |cap| vec![cap.get(); n]);
         Self {
             snapshot: &view.snapshot,
             positions,
+            items,
+            ranks,
             categories_left: left(category_cap, categories.names.len()),
             merchants_left: left(merchant_cap, merchants.names.len()),
             categories: categories.names,
@@ -141,11 +154,16 @@ impl<'a> Candidates<'a> {
     fn note_similar(&mut self, item: ItemIndex) {
         let (neighbors, similarities) = self.snapshot.item_neighbors().row(item.at());
         for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
-            self.note(ItemIndex(neighbor), similarity);
+            if self.items.get(neighbor as usize) {
+                self.note(ItemIndex(neighbor), similarity);
+            }
         }
         let (ranks, similarities) = self.snapshot.reverse_item_neighbors().row(item);
         for (at, &similarity) in similarities.iter().enumerate() {
-            self.note(self.snapshot.popularity().item(ranks.get(at)), similarity);
+            let rank = ranks.get(at);
+            if self.ranks.get(rank as usize) {
+                self.note(self.snapshot.popularity().item(rank), similarity);
+            }
         }
     }
 

@@ -142,8 +142,8 @@ impl Hasher for TextHasher {
 }
 
 impl Known {
-    /// Bounds the memory, to some 30 MB for ids of a dozen bytes. Forgetting costs no more than looking up again.
-    const MAX_KEYS: usize = 1 << 19;
+    /// Bounds the memory, to some 15 MB for ids of a dozen bytes. Forgetting costs no more than looking up again.
+    const MAX_KEYS: usize = 1 << 18;
 
     /// Returns the key of each of `ids`, 0 for unknown ones, and the positions and ids of the unknown ones.
     fn look_up<'a>(&self, ids: impl Iterator<Item = &'a str>) -> (Vec<i64>, Vec<(usize, &'a str)>) {

@@ -1,6 +1,6 @@
 //! Drives erasures of users through their stages, until nothing is found of them. docs/privacy.md describes the stages.
 //!
-//! What an erasure has reached stands in the database, so whoever comes next goes on where a killed process has stopped. Any
+//! The stage of an erasure stands in the database, so that another process goes on where a killed one has stopped. Any
 //! number of processes may drive: each stage is reached in one transaction, under a lock.
 
 use std::collections::{BTreeMap, HashMap};

@@ -217,7 +217,7 @@ async fn find_users(
     {
         let is_users = part.name == USERS;
         let decoded = live::decode_part(pool, bytes, part.clone()).await?;
-        // What is not known may hold anybody.
+        // A part that is not known may hold anybody.
         is_held |= decoded.left_out().is_some() || decoded.user_ids().any(|id| pending.ids.contains(id));
         if is_users {
             users = Some(decoded.find_users(pending.ids.clone()));

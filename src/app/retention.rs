@@ -147,7 +147,7 @@ async fn delete(pool: &Pool, kind: RecordKind, before: Timestamp, lease: &Lease)
     }
 }
 
-/// Who deletes, for the audit.
+/// The actor in rows of audit.
 const ACTOR: &str = "retention";
 
 #[cfg(test)]

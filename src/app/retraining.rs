@@ -59,7 +59,7 @@ pub enum Retrain {
 }
 
 /// Trains whenever users were erased who were among the data of the newest snapshot, until `shutdown`. Looks once an `interval`.
-/// Of several servers one trains.
+/// One of several servers trains.
 pub async fn run(pool: Pool, options: TrainOptions, interval: Duration, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +80,7 @@ pub async fn run(pool: Pool, options: TrainOptions, interval: Duration, shutdown
                 tracing::info!(version, "trained snapshot {version} without erased users");
                 None
             }
-            // What it has read may be older; the next look tells.
+            // The other trainer may have read older data; the next look tells.
             Err(TrainError::AnotherTrainer(_) | TrainError::Interrupted) => None,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "no snapshot could be trained without erased users");

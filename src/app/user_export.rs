@@ -39,7 +39,7 @@ pub struct ExportRequest {
     pub actor: String,
 }
 
-/// What the loaded model holds of a user, in numbers: lists of similar users would be data of others.
+/// Numbers of what the loaded model holds of a user: lists of similar users would be data of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ModelHoldings {
     pub snapshot_version: i64,

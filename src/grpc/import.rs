@@ -18,15 +18,15 @@ use crate::store::postgres::pool::Pool;
 use domain::rating::RatingScale;
 use tabular::input::Input;
 
-use self::convert::ListImports;
 use self::upload::Upload;
 use super::caller::caller;
+use super::page::{self, NewestFirst};
 use super::proto::v1::import_service_server::ImportService;
 use super::proto::v1::{
     GetImportRequest, GetImportResponse, ListImportsRequest, ListImportsResponse, StartImportRequest,
     StartImportResponse, UndoImportRequest, UndoImportResponse,
 };
-use super::{page, status};
+use super::status;
 
 pub struct ImportHandler {
     pub pool: Pool,
@@ -119,7 +119,8 @@ impl ImportService for ImportHandler {
         &self,
         request: Request<ListImportsRequest>,
     ) -> Result<Response<ListImportsResponse>, Status> {
-        let list = ListImports::try_from(request.into_inner())?;
+        let request = request.into_inner();
+        let list = NewestFirst::new(&convert::LIST_KEY, request.page_size, &request.page_token)?;
         let rows = imports::list(&self.pool, list.before, list.page_size + 1).await?;
         let (imports, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.id);
         Ok(Response::new(ListImportsResponse {

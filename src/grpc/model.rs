@@ -10,15 +10,16 @@ use crate::live::Live;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::{self, Activation};
 
-use self::convert::{ActivateSnapshot, ListSnapshots};
+use self::convert::ActivateSnapshot;
 use super::caller::caller;
+use super::page::{self, NewestFirst};
 use super::proto::v1::model_service_server::ModelService;
 use super::proto::v1::{
     ActivateSnapshotRequest, ActivateSnapshotResponse, GetBiasReportRequest, GetBiasReportResponse,
     GetServingStatusRequest, GetServingStatusResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
     ListSnapshotsResponse, RollbackSnapshotRequest, RollbackSnapshotResponse,
 };
-use super::{page, status};
+use super::status;
 
 pub struct ModelHandler {
     pub pool: Pool,
@@ -31,7 +32,8 @@ impl ModelService for ModelHandler {
         &self,
         request: Request<ListSnapshotsRequest>,
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        let list = ListSnapshots::try_from(request.into_inner())?;
+        let request = request.into_inner();
+        let list = NewestFirst::new(&convert::LIST_KEY, request.page_size, &request.page_token)?;
         let rows = snapshots::list(&self.pool, list.before, list.page_size + 1).await?;
         let (snapshots, next_page_token) = page::cut(rows, list.page_size, &convert::LIST_KEY, |row| row.version);
         Ok(Response::new(ListSnapshotsResponse {

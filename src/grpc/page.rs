@@ -7,12 +7,14 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::Sha256;
+use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::token_key::KEY_BYTES;
 use domain::error::InvalidField;
 
 use super::message_size::MAX_ANSWER_BYTES;
+use super::status::Violations;
 
 /// Most bytes of the rows of a page. The rest of an answer is for the token, which holds a few ids.
 const MAX_ROW_BYTES: usize = MAX_ANSWER_BYTES - 64 * 1024;
@@ -139,6 +141,30 @@ fn fingerprint(request: &impl Serialize) -> u64 {
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("strings and numbers always serialize"))
+}
+
+/// A page of rows whose numbers descend.
+pub struct NewestFirst {
+    /// The rows have lower numbers.
+    pub before: i64,
+    pub page_size: i64,
+}
+
+impl NewestFirst {
+    /// `key`: what page tokens are bound to.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a page size out of range, or a token of another list.
+    pub fn new(key: &impl Serialize, page_size: i32, page_token: &str) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let page_size = violations.check(self::page_size(page_size));
+        let before = violations.check(cursor(key, page_token, |_: &i64| true));
+        let page = page_size.zip(before).map(|(page_size, before)| Self {
+            before: before.unwrap_or(i64::MAX),
+            page_size,
+        });
+        violations.finish(page)
+    }
 }
 
 /// Converts the rows of one page into messages, and returns these with the token of the next page, which is empty for the last

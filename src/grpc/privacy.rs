@@ -20,14 +20,14 @@ use domain::id::UserId;
 
 use self::consent_changes::{ConsentChanges, Feed};
 use self::convert::ConsentStatement;
-use self::convert::erasures::{EraseUser, ListErasures};
+use self::convert::erasures::{EraseUser, list_key};
 use self::convert::history::{FeedStart, ListConsents, feed_start};
 use self::convert::suppressions::ListSuppressions;
 use self::convert::user_data::unknown_user;
 use self::user_export::UserDataStream;
 use super::batch::{self, Batch};
 use super::caller::{caller, ends, stream_authorization};
-use super::page;
+use super::page::{self, NewestFirst};
 use super::proto::v1::privacy_service_server::PrivacyService;
 use super::proto::v1::{
     Consent, DeleteSuppressionsRequest, DeleteSuppressionsResponse, EraseUserRequest, EraseUserResponse,
@@ -215,9 +215,10 @@ impl PrivacyService for PrivacyHandler {
         &self,
         request: Request<ListErasuresRequest>,
     ) -> Result<Response<ListErasuresResponse>, Status> {
-        let list = ListErasures::try_from(request.into_inner())?;
-        let rows = erasures::list(&self.pool, list.before, list.only_open, list.page_size + 1).await?;
-        let key = ListErasures::key(list.only_open);
+        let request = request.into_inner();
+        let key = list_key(request.only_open);
+        let list = NewestFirst::new(&key, request.page_size, &request.page_token)?;
+        let rows = erasures::list(&self.pool, list.before, request.only_open, list.page_size + 1).await?;
         let (erasures, next_page_token) = page::cut(rows, list.page_size, &key, |row| row.id);
         Ok(Response::new(ListErasuresResponse {
             erasures,

@@ -12,7 +12,7 @@ use recommender::training::input::TrainingInput;
 
 use super::forecast::monday;
 
-/// What the purchases of users are expected from.
+/// The data from which the purchases of users are expected.
 pub struct UserModel<'a> {
     pub input: &'a TrainingInput,
     pub parameters: &'a TrainingParameters,

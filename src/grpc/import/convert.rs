@@ -12,7 +12,6 @@ use crate::app::import::rejects::{Reject, RejectsTo};
 use crate::app::import::times::TimeFormats;
 use crate::app::import::{ImportError, ImportKind, ImportOptions, ImportSummary, RejectCause, StopCause};
 use crate::grpc::convert::timestamp;
-use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{self, Violations, invalid_argument};
 use crate::store::imports::{ImportRecord, ImportState, Undone};
@@ -387,24 +386,4 @@ pub fn import_id(id: i64) -> Result<i64, Status> {
         )]));
     }
     Ok(id)
-}
-
-pub struct ListImports {
-    pub before: i64,
-    pub page_size: i64,
-}
-
-impl TryFrom<v1::ListImportsRequest> for ListImports {
-    type Error = Status;
-
-    fn try_from(request: v1::ListImportsRequest) -> Result<Self, Status> {
-        let mut violations = Violations::default();
-        let page_size = violations.check(page::page_size(request.page_size));
-        let before = violations.check(page::cursor(&LIST_KEY, &request.page_token, |_: &i64| true));
-        let list = page_size.zip(before).map(|(page_size, before)| Self {
-            before: before.unwrap_or(i64::MAX),
-            page_size,
-        });
-        violations.finish(list)
-    }
 }

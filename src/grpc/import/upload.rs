@@ -88,7 +88,7 @@ impl Upload {
             }
             bytes = message.bytes;
         }
-        // Whoever reads has ended if this fails.
+        // This fails if the reading thread has ended.
         let _ = sender.send(Chunk::End).await;
         Ok(())
     }

@@ -14,32 +14,11 @@ use recommender::snapshot::parameters::{BlendWeights, DefaultRanker, TrainingPar
 use recommender::snapshot::settings::{FittedSettings, ScoreSettings};
 
 use crate::grpc::convert::timestamp;
-use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, invalid_argument};
 
 /// Page tokens of ListSnapshots are bound to the name alone: the request has nothing but the page.
 pub const LIST_KEY: &str = "ListSnapshots";
-
-pub struct ListSnapshots {
-    pub before: i64,
-    pub page_size: i64,
-}
-
-impl TryFrom<v1::ListSnapshotsRequest> for ListSnapshots {
-    type Error = Status;
-
-    fn try_from(request: v1::ListSnapshotsRequest) -> Result<Self, Status> {
-        let mut violations = Violations::default();
-        let page_size = violations.check(page::page_size(request.page_size));
-        let before = violations.check(page::cursor(&LIST_KEY, &request.page_token, |_: &i64| true));
-        let list = page_size.zip(before).map(|(page_size, before)| Self {
-            before: before.unwrap_or(i64::MAX),
-            page_size,
-        });
-        violations.finish(list)
-    }
-}
 
 fn check_version(version: i64) -> Result<i64, InvalidField> {
     if version < 1 {

@@ -84,10 +84,7 @@ async fn expire_purchases(
     )
     .fetch_one(connection)
     .await?;
-    Ok(Expired {
-        deleted: batch.deleted as u64,
-        next: batch.last,
-    })
+    Ok(Expired::of_users(batch.deleted, batch.last))
 }
 
 async fn expire_exposures(
@@ -105,10 +102,7 @@ async fn expire_exposures(
     )
     .fetch_one(connection)
     .await?;
-    Ok(Expired {
-        deleted: batch.deleted as u64,
-        next: batch.last,
-    })
+    Ok(Expired::of_users(batch.deleted, batch.last))
 }
 
 async fn expire_requests(connection: &mut Connection, before: Timestamp, actor: &str) -> Result<Expired, StoreError> {
@@ -136,6 +130,14 @@ async fn expire_audit(connection: &mut Connection, before: Timestamp, actor: &st
 }
 
 impl Expired {
+    /// Returns the outcome of a batch of users. `last`: the last of them; `None` if there are no others.
+    fn of_users(deleted: i64, last: Option<i64>) -> Self {
+        Self {
+            deleted: deleted as u64,
+            next: last,
+        }
+    }
+
     /// Returns the outcome of a batch of the oldest rows: the last one is not full.
     fn of_rows(deleted: i64) -> Self {
         Self {

@@ -69,7 +69,7 @@ async fn a_correction_is_not_a_second_order() {
     assert_eq!(lines(&content).await, stored);
     assert_eq!(counts(&good(&content, FIRST)), [0, 2, 2, 0]);
     assert_eq!(lines(&content).await, stored);
-    // Of several versions in one file the newest counts.
+    // The newest of several versions in one file counts.
     let history = "GO4,2020-01-03,ann,tea,3,30,2020-01-01,\nGO4,2020-01-01,ann,tea,1,10,2020-01-01,\n";
     assert_eq!(counts(&good(&content, history)), [1, 1, 0, 1]);
     // A cancellation takes the order away, and an older version does not bring it back.
@@ -157,7 +157,7 @@ async fn undoing_orders_gives_the_versions_before_back() {
     assert_eq!(lines(&content).await, before);
     // The version is back as well: the same one is identical, an older one loses.
     assert_eq!(counts(&good(&content, FIRST)), [0, 2, 0, 0]);
-    // What was recorded since stays.
+    // Orders that were recorded since stay.
     let third = good(&content, "GO3,2020-02-01,bob,cup,1,6,2020-01-01,\n");
     sqlx::raw_sql(
         "UPDATE purchases SET import_id = NULL, quantity = 5;

@@ -193,7 +193,7 @@ async fn nothing_is_found_of_an_erased_user_while_two_servers_serve_and_a_writer
     assert!(times.is_sorted(), "{times:?}");
     assert!(ended.row_count > 20, "{ended:?}");
     assert_balanced(&mut connection).await;
-    // Whoever asks again is answered the same.
+    // Asking again gets the same answer.
     assert_eq!(client.erase(ERASED, "letter 17").await.unwrap(), ended);
     for server in [&asked, &written] {
         let caller = Caller::of(server).await;

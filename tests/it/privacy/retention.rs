@@ -46,7 +46,7 @@ async fn nothing_is_deleted_by_default() {
     bought(&mut connection, "ancient", 1, 1, 20_000).await;
     let server = Server::with(&database, &[OFTEN]);
     let caller = Caller::of(&server).await;
-    // What is deleted on request shows that the server has had time.
+    // The deleted answers to requests show that the server has had time.
     bought(&mut connection, "recent", 1, 1, 1).await;
     assert_eq!(orders_of_user(&caller).await, ["ancient", "recent"]);
     assert_eq!(count(&mut connection, "leases WHERE name = 'retention'").await, 0);

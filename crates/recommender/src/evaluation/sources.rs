@@ -80,7 +80,7 @@ fn links(input: &TrainingInput, ranks: &[u32], tops: &[Option<u32>]) -> Vec<Opti
         let tops = &mut tops_of_events[starts[rank]..starts[rank + 1]];
         tops.sort_unstable();
         let others = tops.chunk_by(|a, b| a == b).filter(|run| run[0] as usize != rank);
-        // Of equals the most popular one wins.
+        // The most popular of equals wins.
         let most = others.rev().max_by_key(|run| run.len())?;
         (most.len() as f64 >= MIN_SHARED * tops.len() as f64).then_some(most[0])
     };

@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(part(200, 0, 30), Part::Validation);
         assert_eq!(part(200, 1, 200), Part::Fit);
         assert_eq!(part(0, 0, 36), Part::Test);
-        // What users of the earlier shop do in the later one is later than their own date.
+        // Users of the earlier shop do everything in the later one after their own date.
         assert_eq!(part(0, 1, 200), Part::Test);
     }
 

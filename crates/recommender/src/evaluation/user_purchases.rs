@@ -34,7 +34,7 @@ const MAX_ITEMS: usize = 200;
 const MIN_USERS_PER_SCRATCH: usize = 64;
 const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
 
-/// What is known of one user before a moment.
+/// The facts about one user that are known before a moment.
 #[derive(Debug, Clone, Copy)]
 struct Buyer {
     lines: f64,
@@ -193,7 +193,7 @@ mod tests {
         // Everybody has six lines within the last week, and all are alike.
         let lines: f32 = found.iter().sum();
         assert!((lines / N_USERS as f32 - 6.0).abs() < 0.2, "{lines}");
-        // What nobody knows yet is expected of nobody.
+        // An item that nobody knows yet is expected of nobody.
         let unknown = input(N_USERS as usize, 50, &[], &shop.orders);
         assert_eq!(expected(&unknown, 60)[49], 0.0);
         // Lines of ten units count ten.

@@ -3,7 +3,6 @@
 use tonic::Status;
 
 use crate::grpc::convert::timestamp;
-use crate::grpc::page;
 use crate::grpc::proto::v1;
 use crate::grpc::status::{Violations, invalid_argument, not_found};
 use crate::store::privacy::erasures::{self, Erasure};
@@ -64,34 +63,9 @@ pub fn no_erasure(id: i64) -> Status {
     not_found("ERASURE_NOT_FOUND", format!("there is no erasure {id}"))
 }
 
-pub struct ListErasures {
-    pub only_open: bool,
-    pub before: i64,
-    pub page_size: i64,
-}
-
-impl ListErasures {
-    /// Returns what page tokens are bound to.
-    pub fn key(only_open: bool) -> (&'static str, bool) {
-        ("ListErasures", only_open)
-    }
-}
-
-impl TryFrom<v1::ListErasuresRequest> for ListErasures {
-    type Error = Status;
-
-    fn try_from(request: v1::ListErasuresRequest) -> Result<Self, Status> {
-        let mut violations = Violations::default();
-        let page_size = violations.check(page::page_size(request.page_size));
-        let key = Self::key(request.only_open);
-        let before = violations.check(page::cursor(&key, &request.page_token, |_: &i64| true));
-        let list = page_size.zip(before).map(|(page_size, before)| Self {
-            only_open: request.only_open,
-            before: before.unwrap_or(i64::MAX),
-            page_size,
-        });
-        violations.finish(list)
-    }
+/// Returns what page tokens of ListErasures are bound to.
+pub fn list_key(only_open: bool) -> (&'static str, bool) {
+    ("ListErasures", only_open)
 }
 
 impl From<Erasure> for v1::Erasure {

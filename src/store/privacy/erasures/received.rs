@@ -14,7 +14,7 @@ use crate::store::privacy::erasure_key::ErasureKey;
 pub struct Request<'a> {
     /// In any order; a user who is named twice is erased once.
     pub users: &'a [UserId],
-    /// Whoever sends the same request again gets the same erasure. It belongs to one user.
+    /// Sending the same request again gets the same erasure. It belongs to one user.
     pub request_id: Option<&'a RequestId>,
     pub reason: &'a str,
     /// `key:<id>` for an RPC, the process for a command.
@@ -141,7 +141,7 @@ async fn lock_users(
     connection: &mut Connection,
     names: &[String],
 ) -> Result<(HashMap<String, i64>, HashSet<i64>), StoreError> {
-    // Whoever is adding one of them at the same moment is waited for here, or waits for this transaction.
+    // A transaction that adds one of them at the same moment is waited for here, or waits for this one.
     let created = sqlx::query_scalar!(
         "INSERT INTO users (external_id) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING RETURNING id",
         names

@@ -79,7 +79,7 @@ pub struct Reservation {
     pub(super) campaign_id: String,
     pub(super) cart_id: Option<String>,
     pub(super) amount: Money,
-    /// What the coupon takes off each line of the cart.
+    /// The amount that the coupon takes off each line of the cart.
     pub(super) lines: Vec<DiscountedLine>,
     pub(super) state: String,
     pub(super) reserved_at: Timestamp,

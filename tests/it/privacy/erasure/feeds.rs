@@ -142,7 +142,7 @@ async fn files_with_old_lines_are_dropped_and_counted_and_later_lines_make_a_new
         "{summary}"
     );
     assert_eq!(rows(&mut connection).await, 1);
-    // What has a time is still recognized as old; what has none is taken for the new user's.
+    // Events with a time are still recognized as old; those without are taken for the new user's.
     old_feed_is_dropped(1);
     assert_eq!(rows(&mut connection).await, 4);
     assert_balanced(&mut connection).await;

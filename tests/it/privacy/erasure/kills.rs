@@ -62,7 +62,7 @@ async fn a_server_killed_in_any_stage_leaves_an_erasure_that_ends_once() {
         )
         .await;
         server.program.kill();
-        // Whoever is killed while rewriting snapshots holds the lease for some more seconds.
+        // A process that is killed while it rewrites snapshots holds the lease for some more seconds.
         let table = hold.event.rsplit(' ').next().unwrap();
         let go_on = format!(
             "SELECT pg_advisory_unlock(1); DROP TRIGGER hold ON {table};

@@ -34,7 +34,7 @@ pub fn cases(method: &str, tokens: &Tokens) -> Option<Vec<Case>> {
 fn option_cases() -> Vec<Case> {
     let bytes = |bytes: &'static [u8]| Change::To(Value::Bytes(bytes.into()));
     let enums = |number| Change::To(Value::EnumNumber(number));
-    // What a field of these is worth depends on the columns of the file.
+    // The good values of these fields depend on the columns of the file.
     let free = [
         "fill_forward",
         "fill_forward[]",

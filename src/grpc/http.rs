@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +25,7 @@ use tower::Service;
 
 use super::accept::{Accepted, Version};
 use super::peer::Peer;
+use super::status;
 
 use self::sending::SentInTime;
 
@@ -176,7 +178,7 @@ where
 
     /// Puts the `Arc<Peer>` into the request's extensions. The services and layers of this server are always ready.
     fn call(&self, request: Request<Incoming>) -> S::Future {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| Body::new(body.map_err(|_| status::request_aborted())));
         request.extensions_mut().insert(self.peer.clone());
         self.service.clone().call(request)
     }

@@ -176,6 +176,17 @@ pub fn headers_too_large(bytes: usize, most: usize) -> Status {
     )
 }
 
+/// Returns ABORTED for a request that its client has cancelled, or left, before its end. The code is not CANCELLED, which tonic
+/// takes for the end of a stream of messages.
+pub fn request_aborted() -> Status {
+    with_reason(
+        Code::Aborted,
+        "REQUEST_ABORTED",
+        "the client ended the request in the middle",
+        None,
+    )
+}
+
 /// The server itself made a mistake: a handler panicked, or a case arose that cannot arise.
 pub fn internal() -> Status {
     with_reason(
@@ -225,13 +236,6 @@ fn with_details(status: Status) -> Status {
     ];
     let (code, message) = (status.code(), status.message());
     match code {
-        // tonic takes the code from the frame that ended the request, which the client chose.
-        _ if message.starts_with("h2 protocol error") => with_reason(
-            Code::Cancelled,
-            "REQUEST_ABORTED",
-            "the client ended the request in the middle",
-            None,
-        ),
         Code::Internal if UNREADABLE.iter().any(|start| message.starts_with(start)) => with_reason(
             Code::InvalidArgument,
             "UNREADABLE_REQUEST",

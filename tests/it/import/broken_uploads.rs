@@ -95,13 +95,14 @@ async fn a_client_that_goes_away_leaves_what_was_stored_and_the_import_says_so()
     let imports = connect(&server, None).await;
     let (open, id) = half_way(&content, &imports).await;
     open.answer.abort();
-    drop(open.messages);
     let import = eventually(
         "the import is stopped",
         async || get(&imports, id).await,
         |import| import.state() != ImportState::Running,
     )
     .await;
+    // Dropped while the call is there, they would tell the server that the file has come to its end.
+    drop(open.messages);
     assert_eq!(
         (import.state(), import.kind()),
         (ImportState::Stopped, ImportKind::Ratings)

@@ -2,8 +2,8 @@
 //!
 //! Two sets of quantiles are combined. *Pooled* ones take the level of the item times L and multiply it by the errors that
 //! such levels had in the past, pooled over items of the same class and a like level (split conformal prediction on log
-//! ratios). *Own* ones are those of the item's recent sums of L consecutive weeks. Their geometric mean is calibrated by the
-//! first and has the shape of the second.
+//! ratios). *Own* ones are those of sums of L weeks that are drawn from the item's recent weeks. Their geometric mean is
+//! calibrated by the first and has the shape of the second.
 //!
 //! Source: docs/formulas.md, "Demand".
 
@@ -32,8 +32,10 @@ const POOLED_ORIGINS: usize = 16;
 const MIN_POOL: usize = 100;
 /// Recent weeks of which the own sums are taken.
 const OWN_WEEKS: usize = 26;
-/// Least number of own sums.
-const MIN_OWN_SUMS: usize = 6;
+/// Least number of own weeks to draw from, and of own sums.
+const MIN_OWN: usize = 6;
+/// Equally likely sums that stand for all that can be drawn; a power of two.
+const N_DRAWN: usize = 128;
 /// Quantile of an item's order lines at which they are capped for one of the levels.
 const LINE_CAP: f64 = 0.95;
 
@@ -94,7 +96,11 @@ impl Quantiles {
     }
 
     /// Returns the probability that demand exceeds `stock`, in [0, 1].
+    ///
+    /// Demand comes in whole units, where the quantiles do not. More than `stock` means at least one unit more than its whole
+    /// ones, and the quantiles from half a unit below that on stand for it.
     pub fn probability_above(&self, stock: f64) -> f64 {
+        let stock = stock.floor() + 0.5;
         let levels = levels();
         let above = self.0.partition_point(|&units| units <= stock);
         match above {
@@ -321,8 +327,10 @@ impl ErrorPools {
     /// Returns the same for each of 1 to `weeks` weeks.
     pub fn quantiles_of_weeks(&self, state: &ItemState, recent: &RecentWeeks, weeks: usize) -> Vec<Distribution> {
         let mut before = Quantiles::NONE;
+        let mut own = DrawnSums::of(recent);
         let of = |weeks| {
-            let Distribution { quantiles, is_certain } = self.of_weeks(state, recent, weeks);
+            let own = own.as_mut().map(DrawnSums::of_next_week);
+            let Distribution { quantiles, is_certain } = self.of_weeks(state, own, weeks);
             before = quantiles.at_least(&before);
             Distribution {
                 quantiles: before.clone(),
@@ -351,8 +359,8 @@ impl ErrorPools {
         }
     }
 
-    fn of_weeks(&self, state: &ItemState, recent: &RecentWeeks, weeks: usize) -> Distribution {
-        let own = recent.quantiles_of_sums(weeks);
+    /// `own`: the quantiles of the item's own sums of as many weeks.
+    fn of_weeks(&self, state: &ItemState, own: Option<[f64; N_LEVELS]>, weeks: usize) -> Distribution {
         let pooled = self.pooled(state, weeks);
         let is_certain = pooled.as_ref().is_some_and(|pooled| pooled.is_certain);
         let quantiles = match (pooled, own) {
@@ -494,11 +502,53 @@ impl RecentWeeks {
     /// Returns the quantiles of the sums of `weeks` consecutive weeks: over the last 26 weeks, and further back so that there
     /// are at least six. `None` where even that is not possible.
     pub(super) fn quantiles_of_sums(&self, weeks: usize) -> Option<[f64; N_LEVELS]> {
-        let reach = self.age.min(OWN_WEEKS).max(weeks + MIN_OWN_SUMS - 1);
+        let reach = self.age.min(OWN_WEEKS).max(weeks + MIN_OWN - 1);
         let recent = &self.units[self.units.len().checked_sub(reach)?..];
         let mut sums: Vec<f64> = recent.windows(weeks).map(|window| window.iter().sum()).collect();
         sums.sort_unstable_by(f64::total_cmp);
         Some(levels().map(|level| quantile(&sums, level)))
+    }
+}
+
+/// The sums of 1, 2, 3, … weeks that are drawn, each by itself, from the recent weeks of an item.
+///
+/// 128 equally likely sums stand for the distribution. A week more is added as a point set of Hammersley pairs two axes: the sums
+/// in ascending order meet the quantiles of a week in the order of their reversed bits, so that low and high of the one meet
+/// low and high of the other about as often as in independent draws. The same weeks always give the same sums.
+///
+/// Source: Niederreiter 1992, "Random Number Generation and Quasi-Monte Carlo Methods", ch. 3.
+struct DrawnSums {
+    /// Quantiles of a single week, at the middles of 128 equal steps, in the order in which sums meet them.
+    week: [f64; N_DRAWN],
+    /// Ascending.
+    sums: [f64; N_DRAWN],
+}
+
+impl DrawnSums {
+    /// Begins with sums of no weeks. `None` where fewer than six weeks are known.
+    fn of(recent: &RecentWeeks) -> Option<Self> {
+        let reach = recent.age.min(OWN_WEEKS).min(recent.units.len());
+        if reach < MIN_OWN {
+            return None;
+        }
+        let mut weeks = recent.units[recent.units.len() - reach..].to_vec();
+        weeks.sort_unstable_by(f64::total_cmp);
+        // Reversed bits alone pair high with high too often (a correlation of .08); with every second one flipped they do not.
+        const FLIPPED: usize = 0b010_1010;
+        let reversed = |at: usize| (at.reverse_bits() >> (usize::BITS - N_DRAWN.ilog2())) ^ FLIPPED;
+        Some(Self {
+            week: std::array::from_fn(|at| weeks[(2 * reversed(at) + 1) * reach / (2 * N_DRAWN)]),
+            sums: [0.0; N_DRAWN],
+        })
+    }
+
+    /// Adds a week and returns the quantiles of the sums.
+    fn of_next_week(&mut self) -> [f64; N_LEVELS] {
+        for (sum, week) in self.sums.iter_mut().zip(self.week) {
+            *sum += week;
+        }
+        self.sums.sort_unstable_by(f64::total_cmp);
+        levels().map(|level| quantile(&self.sums, level))
     }
 }
 
@@ -547,9 +597,21 @@ mod tests {
         assert_near(ramp.at(0.999), 99.5, 1e-9);
         assert_near(ramp.mean(), 50.0, 0.02);
         assert_near(ramp.expected_excess(99.0), 0.0075 * 0.5, 1e-9);
-        assert_near(ramp.probability_above(30.0), 0.7, 1e-9);
-        assert_near(ramp.probability_above(0.0), 1.0, 1e-9);
+    }
+
+    #[test]
+    fn demand_exceeds_stock_by_whole_units() {
+        let ramp = ramp();
+        // 31 units are too many for 30, and so is all that rounds to them.
+        assert_near(ramp.probability_above(30.0), 0.695, 1e-9);
+        assert_near(ramp.probability_above(30.9), 0.695, 1e-9);
+        assert_near(ramp.probability_above(0.0), 0.995, 1e-9);
+        assert_near(ramp.probability_above(-1.0), 1.0, 1e-9);
         assert_near(ramp.probability_above(1e9), 0.005, 1e-9);
+        // One unit in two of three cases: an empty shelf loses a sale as often.
+        let one = Quantiles::new(levels().map(|level| f64::from(u8::from(level > 1.0 / 3.0))));
+        assert_near(one.probability_above(0.0), 2.0 / 3.0, 0.01);
+        assert_near(one.probability_above(1.0), 0.005, 1e-9);
     }
 
     #[test]
@@ -571,6 +633,37 @@ mod tests {
         let (least, most): (f64, f64) = ((25..35).map(f64::from).sum(), (30..40).map(f64::from).sum());
         assert_near(found[49], (least + most) / 2.0, 1e-9);
         assert_eq!(recent.quantiles_of_sums(36), None);
+    }
+
+    #[test]
+    fn drawn_sums_are_those_of_independent_weeks() {
+        let recent = RecentWeeks {
+            units: vec![90.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            age: 8,
+        };
+        let mut sums = DrawnSums::of(&recent).unwrap();
+        // One week in four sells one unit: the sum of L weeks is binomial.
+        for n_weeks in 1..=26_u32 {
+            let found = sums.of_next_week();
+            let mean = sums.sums.iter().sum::<f64>() / N_DRAWN as f64;
+            let expected = f64::from(n_weeks) / 4.0;
+            let square = sums.sums.iter().map(|sum| (sum - mean).powi(2)).sum::<f64>() / N_DRAWN as f64;
+            assert_near(mean, expected, 1e-9);
+            let variance = expected * 3.0 / 4.0;
+            assert!(
+                (square / variance - 1.0).abs() < 0.07,
+                "{n_weeks}: {square}, not {variance}"
+            );
+            if n_weeks == 8 {
+                // P(D ≤ 1) = .367, P(D ≤ 2) = .679, P(D ≤ 3) = .886, P(D ≤ 4) = .973.
+                assert_eq!([found[29], found[49], found[79], found[94]], [1.0, 2.0, 3.0, 4.0]);
+            }
+        }
+        let short = RecentWeeks {
+            units: vec![1.0; 5],
+            age: 5,
+        };
+        assert!(DrawnSums::of(&short).is_none());
     }
 
     #[test]

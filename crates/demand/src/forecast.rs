@@ -92,7 +92,11 @@ impl ItemDemand {
         };
         let (method, mut point_units) = match basis {
             Basis::History => point_forecast(model, class, &units, max_weeks),
-            Basis::Launch | Basis::FewSales => (None, weekly_medians(&weeks)),
+            Basis::Launch => (
+                None,
+                launch.map_or_else(Vec::new, |launch| launch_points(model, launch, &weeks)),
+            ),
+            Basis::FewSales => (None, weekly_growth(weeks.iter().map(median))),
         };
         let collaborative_weight = match basis {
             Basis::History => mix_users(model, sales.known_item, class, &mut point_units),
@@ -160,7 +164,7 @@ fn first_week_under_way(
     let mut units = Vec::new();
     let launch = Launch::of(sales.history, sales.item, origin + 1, &mut units)?;
     let mut weeks = launch_weeks(model, launch, max_weeks);
-    let mut point_units = weekly_medians(&weeks);
+    let mut point_units = launch_points(model, launch, &weeks);
     scale(model, &mut weeks, &mut point_units);
     Some(ItemDemand {
         basis: Basis::Launch,
@@ -208,14 +212,27 @@ fn mix_users(model: &DemandModel, known_item: Option<usize>, class: DemandClass,
     weight
 }
 
-/// Returns what the median grows by with each week.
-fn weekly_medians(weeks: &[Distribution]) -> Vec<f64> {
+/// Returns the growth of `totals`, the units of the next 1, 2, … weeks, with each week; 0 where they fall.
+fn weekly_growth(totals: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut before = 0.0;
-    let growth = |week: &Distribution| {
-        let median = week.quantiles.at(0.5);
-        median - std::mem::replace(&mut before, median)
+    let growth = |total: f64| {
+        let total = total.max(before);
+        total - std::mem::replace(&mut before, total)
     };
-    weeks.iter().map(growth).collect()
+    totals.map(growth).collect()
+}
+
+fn median(week: &Distribution) -> f64 {
+    week.quantiles.at(0.5)
+}
+
+/// Returns the usual units of each of the `weeks` of a new item.
+fn launch_points(model: &DemandModel, launch: Launch, weeks: &[Distribution]) -> Vec<f64> {
+    let totals = weeks.iter().zip(&model.fitted.launches);
+    weekly_growth(totals.map(|(week, fitted)| match fitted {
+        Some(fitted) => fitted.typical_units(launch),
+        None => median(week),
+    }))
 }
 
 fn launch_weeks(model: &DemandModel, launch: Launch, max_weeks: usize) -> Vec<Distribution> {

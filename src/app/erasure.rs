@@ -3,26 +3,31 @@
 //! The stage of an erasure stands in the database, so that another process goes on where a killed one has stopped. Any
 //! number of processes may drive: each stage is reached in one transaction, under a lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::error::StoreError;
+use crate::store::postgres::leases::{self, Lease};
 use crate::store::postgres::pool::Pool;
-use crate::store::privacy::erasures::{self, KeyState, Verification};
+use crate::store::privacy::erasures::{self, Findings, Finished, KeyState, Search};
 use crate::store::servers;
 use crate::store::snapshots::redaction as stored_redaction;
 use domain::error::chain;
 
 use super::redaction::{self, CleanError, RewriteError};
+use super::train::keep_alive;
 
 /// The most erasures whose rows are deleted in one transaction.
 const ROWS_BATCH: i64 = 1_000;
 
 /// How long after a search that has found an id the next one begins.
 const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+
+/// How long the lease of a process that has died keeps others from verifying.
+const LEASE_TIME: Duration = Duration::from_secs(30);
 
 /// How often the proof of consent is looked through.
 const PROOF_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -57,6 +62,8 @@ pub struct Eraser {
     pub pool: Pool,
     /// For how long the proof of consent of erased users is kept.
     pub consent_proof_days: u32,
+    /// How long after an erasure the stored snapshots are rewritten, together for all that were received until then.
+    pub settle: Duration,
     /// The process, for the audit.
     pub actor: String,
 }
@@ -83,45 +90,80 @@ impl Eraser {
             erasures::drop_consent_proof(&self.pool, 0, &self.actor).await?;
         }
         // One snapshot that cannot be cleaned keeps nobody waiting who is not in it.
-        let cleaned = redaction::clean(&self.pool, &self.actor).await;
+        let cleaned = match erasures::are_settled(&self.pool, self.settle).await? {
+            true => redaction::clean(&self.pool, &self.actor).await,
+            false => Ok(()),
+        };
         stored_redaction::set_clean(&self.pool).await?;
         self.verify(again).await?;
         Ok(cleaned?)
     }
 
-    /// Searches for the ids of the erasures that are clean, and ends those that are found nowhere.
+    /// Searches for the ids of the erasures that are clean, and ends those that are found nowhere. Does nothing while another
+    /// process is at it.
     async fn verify(&self, again: bool) -> Result<(), EraseError> {
-        while let Some(mut verification) = Verification::begin(&self.pool, again).await? {
-            let mut found = verification.search().await?;
-            let erasures: HashMap<String, i64> = verification
-                .users
-                .iter()
-                .map(|(id, user)| (user.to_string(), *id))
-                .collect();
-            for held in redaction::find(&self.pool, &erasures).await? {
-                let place = format!("part {} of snapshot {}", held.part, held.version);
-                found.entry(erasures[&held.user]).or_default().push(place);
-            }
-            let all = verification.users.len() as u64;
-            report_found(&found);
-            let verified = verification.finish(&found, &self.actor).await?;
-            tracing::info!(verified, "{verified} of {all} erasures are verified");
-            if !found.is_empty() {
-                break;
-            }
+        if erasures::wanted(&self.pool, 0, again).await?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let taken = leases::acquire(&self.pool, erasures::VERIFICATION_LEASE, &self.actor, LEASE_TIME).await?;
+        let Ok(lease) = taken else { return Ok(()) };
+        let verified = tokio::select! {
+            verified = self.verify_under(&lease, again) => verified,
+            () = keep_alive(&self.pool, &lease) => Ok(()),
+        };
+        leases::release(&self.pool, &lease).await?;
+        verified
+    }
+
+    async fn verify_under(&self, lease: &Lease, again: bool) -> Result<(), EraseError> {
+        let mut after = 0;
+        loop {
+            let wanted = erasures::wanted(&self.pool, after, again).await?;
+            let Some(&last) = wanted.keys().next_back() else {
+                return Ok(());
+            };
+            after = last;
+            let all = wanted.len();
+            let ids: HashMap<String, i64> = wanted.iter().map(|(id, user)| (user.to_string(), *id)).collect();
+            let mut search = Search {
+                findings: erasures::search(&self.pool, &wanted).await?,
+                wanted,
+                snapshots: HashSet::new(),
+            };
+            let verified = loop {
+                for held in redaction::find(&self.pool, &ids, &mut search.snapshots).await? {
+                    let place = format!("part {} of snapshot {}", held.part, held.version);
+                    search.findings.places.entry(ids[&held.user]).or_default().push(place);
+                }
+                match erasures::finish(&self.pool, lease, &search, &self.actor).await? {
+                    Finished::Verified(verified) => break verified,
+                    // Those that were published or rewritten meanwhile are searched too.
+                    Finished::NotSearched => {}
+                    Finished::LeaseLost => return Ok(()),
+                }
+            };
+            report_found(&search.findings);
+            tracing::info!(verified, "{verified} of {all} erasures are verified");
+        }
     }
 }
 
 /// Logs where erased ids were found. The ids themselves are not logged.
-fn report_found(found: &BTreeMap<i64, Vec<String>>) {
-    for (erasure_id, places) in found {
+fn report_found(findings: &Findings) {
+    for (erasure_id, places) in &findings.places {
         let places = places.join(", ");
         tracing::error!(
             erasure_id,
             places,
             "erasure {erasure_id} cannot be verified: the id of the user is still in {places}"
+        );
+    }
+    for (erasure_id, columns) in &findings.notes {
+        let columns = columns.join(", ");
+        tracing::warn!(
+            erasure_id,
+            columns,
+            "the id of the user of erasure {erasure_id} is also a text in {columns}: if it means the user there, remove it"
         );
     }
 }

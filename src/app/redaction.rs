@@ -4,7 +4,7 @@
 //! beside the old bytes, which one transaction replaces at the end. Servers then load the new ones; until then they hide the
 //! users themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -253,11 +253,16 @@ pub struct Found {
 /// Decodes every part of every stored snapshot that names users, and returns where an erased id is among them.
 ///
 /// `erased`: the external ids with the numbers of their erasures. Whoever is in the data of a snapshot that was trained after the
-/// erasure has come back and is somebody else.
+/// erasure has come back and is somebody else. `searched`: the bytes that need not be searched again; those that were searched now
+/// are added.
 ///
 /// # Errors
 /// [`RewriteError`] for a snapshot that cannot be read.
-pub async fn find(pool: &Pool, erased: &HashMap<String, i64>) -> Result<Vec<Found>, RewriteError> {
+pub async fn find(
+    pool: &Pool,
+    erased: &HashMap<String, i64>,
+    searched: &mut HashSet<VersionedBytes>,
+) -> Result<Vec<Found>, RewriteError> {
     let mut found = Vec::new();
     for record in snapshots::list(pool, i64::MAX, i64::MAX).await? {
         let mut present = Some(record);
@@ -266,6 +271,9 @@ pub async fn find(pool: &Pool, erased: &HashMap<String, i64>) -> Result<Vec<Foun
                 version: record.version,
                 redaction: record.redaction,
             };
+            if searched.contains(&bytes) {
+                break;
+            }
             match find_in(pool, &record, bytes, erased).await {
                 // They were replaced meanwhile, or their version is gone.
                 Err(RewriteError::Unusable { .. } | RewriteError::Unread { .. })
@@ -276,6 +284,7 @@ pub async fn find(pool: &Pool, erased: &HashMap<String, i64>) -> Result<Vec<Foun
                 Err(error) if discard_unusable(pool, bytes, &error).await? => break,
                 of_version => {
                     found.extend(of_version?);
+                    searched.insert(bytes);
                     break;
                 }
             }

@@ -24,13 +24,19 @@ pub struct ErasureOptions {
     pub retrain: Retrain,
     /// How often a server takes erasures as far as they can get.
     pub interval_ms: u64,
+    /// How long after an erasure the stored snapshots are rewritten, once for all erasures that were received until then.
+    pub settle_ms: u64,
 }
+
+/// The longest that erased users stay in stored snapshots for the sake of a common rewrite.
+const MAX_SETTLE_MS: u64 = 3_600_000;
 
 impl Default for ErasureOptions {
     fn default() -> Self {
         Self {
             retrain: Retrain::default(),
             interval_ms: 1_000,
+            settle_ms: 5_000,
         }
     }
 }
@@ -42,6 +48,10 @@ impl ErasureOptions {
         if self.interval_ms == 0 {
             let message = "must be 1 or more, is 0";
             return Err(InvalidField::new("erasure.interval_ms", "OUT_OF_RANGE", message));
+        }
+        if self.settle_ms > MAX_SETTLE_MS {
+            let message = format!("must be 0 to {MAX_SETTLE_MS}, is {}", self.settle_ms);
+            return Err(InvalidField::new("erasure.settle_ms", "OUT_OF_RANGE", message));
         }
         Ok(())
     }

@@ -84,6 +84,15 @@ impl ModelHoldings {
     }
 }
 
+/// The reason why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("the user was erased while their data was exported; the document is not whole")]
+    Erased,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The lists of the document, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
@@ -220,7 +229,13 @@ impl UserExport {
     }
 
     /// Returns the next part of the document, or `None` at its end.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+    ///
+    /// # Errors
+    /// [`ExportError::Erased`] once the user is erased, though the transaction that is read still sees their data.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ExportError> {
+        if !matches!(self.part, Part::End) && export::is_erased(&self.pool, self.reader.user_id()).await? {
+            return Err(ExportError::Erased);
+        }
         let text = match std::mem::replace(&mut self.part, Part::End) {
             Part::Head => {
                 self.part = Part::Page(Section::FIRST, None);

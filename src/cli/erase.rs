@@ -61,6 +61,8 @@ pub(super) async fn run(args: EraseArgs, config: Config) -> anyhow::Result<Exit>
     let eraser = Eraser {
         pool: database.pool.clone(),
         consent_proof_days: config.privacy.consent_proof_days,
+        // Whoever waits for the command has named all users.
+        settle: Duration::ZERO,
         actor: process::actor(),
     };
     let erased = tokio::select! {
@@ -94,7 +96,7 @@ fn read_users(file: &Path) -> anyhow::Result<Vec<UserId>> {
         let line = line.trim();
         if !line.is_empty() {
             let user =
-                UserId::new(line).map_err(|error| anyhow::anyhow!("{name}, line {number}: {}", error.message))?;
+                UserId::asked(line).map_err(|error| anyhow::anyhow!("{name}, line {number}: {}", error.message))?;
             users.insert(user);
         }
     }
@@ -122,15 +124,14 @@ async fn erase(eraser: &Eraser, users: &[UserId], args: &EraseArgs) -> anyhow::R
     }
     let counts = wait(eraser, &received.erasures, args).await?;
     print(args, &received, counts, started);
+    for (id, is_verified, places) in erasures::findings(&eraser.pool, &received.erasures).await? {
+        match is_verified {
+            true => eprintln!("erasure {id}: {places} has the same text; if it means the user there, remove it"),
+            false => eprintln!("erasure {id}: the id of the user is still in {places}"),
+        }
+    }
     if counts.found == 0 {
         return Ok(Exit::Done);
-    }
-    for &id in &received.erasures {
-        if let Some(erasure) = erasures::get(&eraser.pool, id).await?
-            && !erasure.finding.is_empty()
-        {
-            eprintln!("erasure {id}: the id of the user is still in {}", erasure.finding);
-        }
     }
     bail!("remove the ids from there, then run `likemind erase --resume`")
 }

@@ -7,7 +7,7 @@ pub(super) fn item(text: &str) -> Result<ItemId, String> {
 }
 
 pub(super) fn user(text: &str) -> Result<UserId, String> {
-    UserId::new(text).map_err(|error| error.message)
+    UserId::asked(text).map_err(|error| error.message)
 }
 
 pub(super) fn category(text: &str) -> Result<Category, String> {

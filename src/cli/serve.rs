@@ -102,6 +102,7 @@ pub(super) async fn serve(
     let eraser = Eraser {
         pool: pool.clone(),
         consent_proof_days: config.privacy.consent_proof_days,
+        settle: Duration::from_millis(config.erasure.settle_ms),
         actor: process::actor(),
     };
     let interval = Duration::from_millis(config.erasure.interval_ms);

@@ -20,6 +20,7 @@ use crate::app::import::{ImportError, StopCause};
 use crate::app::random::NoRandomness;
 use crate::app::redemption::ReserveError;
 use crate::app::targets::TargetsError;
+use crate::app::user_export::ExportError;
 use crate::live::ServingStatus;
 use crate::store::coupons::campaigns::DefineError;
 use crate::store::error::StoreError;
@@ -343,6 +344,15 @@ pub fn erasure_key_missing() -> Status {
          `openssl rand -hex 32 > erasure.key`, keep a copy of it, and set its path on every server",
         None,
     )
+}
+
+impl From<ExportError> for Status {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Erased => not_found("USER_ERASED", error.to_string()),
+            ExportError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<ReceiveError> for Status {

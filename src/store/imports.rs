@@ -7,7 +7,7 @@ use domain::time::Timestamp;
 
 use crate::store::access::audit::{self, Action};
 use crate::store::error::StoreError;
-use crate::store::postgres::pool::{Connection, Pool};
+use crate::store::postgres::pool::{Connection, Pool, without_timeouts};
 
 /// The state of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -276,7 +276,21 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<ImportRecord>, StoreErro
 /// Undoes an import in one transaction: removes the rows that it wrote last, gives those back that it has overwritten, and
 /// rolls its redemptions back. Rows that have been written since stay. `actor` stands in the audit.
 pub async fn undo(pool: &Pool, id: i64, actor: &str) -> Result<Undone, UndoError> {
-    let mut tx = pool.begin_unlimited().await?;
+    pool.write(|mut tx| async move {
+        without_timeouts(&mut tx).await?;
+        match undo_in(&mut tx, id, actor).await {
+            Ok(undone) => {
+                tx.commit().await?;
+                Ok(Ok(undone))
+            }
+            Err(UndoError::Store(error)) => Err(error),
+            Err(refused) => Ok(Err(refused)),
+        }
+    })
+    .await?
+}
+
+async fn undo_in(connection: &mut Connection, id: i64, actor: &str) -> Result<Undone, UndoError> {
     let import = sqlx::query!(
         r#"SELECT state, is_undoable,
                   state = 'running' AND COALESCE(alive_at, started_at) >= clock_timestamp() - make_interval(secs => $2)
@@ -285,7 +299,7 @@ pub async fn undo(pool: &Pool, id: i64, actor: &str) -> Result<Undone, UndoError
         id,
         ABANDONED_AFTER_S
     )
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut *connection)
     .await
     .map_err(StoreError::from)?
     .ok_or(UndoError::Unknown(id))?;
@@ -298,7 +312,7 @@ pub async fn undo(pool: &Pool, id: i64, actor: &str) -> Result<Undone, UndoError
     if !import.is_undoable {
         return Err(UndoError::TooOld(id));
     }
-    if let Some(later) = overwritten_by(&mut tx, id).await? {
+    if let Some(later) = overwritten_by(connection, id).await? {
         return Err(UndoError::Overwritten { id, later });
     }
     let undone = sqlx::query!(
@@ -306,19 +320,18 @@ pub async fn undo(pool: &Pool, id: i64, actor: &str) -> Result<Undone, UndoError
            FROM undo_import($1)"#,
         id
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(&mut *connection)
     .await
     .map_err(StoreError::from)?;
     sqlx::query!(
         "UPDATE imports SET state = 'undone', undone_at = clock_timestamp() WHERE id = $1",
         id
     )
-    .execute(&mut *tx)
+    .execute(&mut *connection)
     .await
     .map_err(StoreError::from)?;
     let rows = undone.restored + undone.removed + undone.rolled_back;
-    record(&mut tx, actor, Action::ImportUndone, id, "", rows).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    record(connection, actor, Action::ImportUndone, id, "", rows).await?;
     Ok(Undone {
         restored: undone.restored as u64,
         removed: undone.removed as u64,

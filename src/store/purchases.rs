@@ -251,7 +251,7 @@ pub async fn list(
                 r#"SELECT order_id, users.external_id AS user_id, items.external_id AS item_id, line_number, quantity,
                           line_total_minor, purchases.currency_code, purchased_at, coupon_discount_minor
                    FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
-                   WHERE users.external_id = $1
+                   WHERE users.external_id = $1 AND NOT is_pseudonym
                      AND (order_id, users.external_id, items.external_id, line_number) > ($2, $3, $4, $5)
                    ORDER BY order_id, users.external_id, items.external_id, line_number LIMIT $6"#,
                 user.as_str(),

@@ -477,7 +477,7 @@ pub async fn active_version(pool: &Pool) -> Result<Option<i64>, StoreError> {
 }
 
 /// A version, and which of its bytes: they change when erased users are removed from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VersionedBytes {
     pub version: i64,
     pub redaction: i64,

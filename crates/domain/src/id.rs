@@ -75,8 +75,33 @@ fn check_stored_id(field: &str, id: &str) -> Result<(), InvalidField> {
     Ok(())
 }
 
+/// Refuses ids of the form of pseudonyms, which new_pseudonym() of the schema makes: whoever wrote under one would add to what is
+/// kept of an erased user.
+///
+/// # Errors
+/// `ID_IS_PSEUDONYM`, naming `field`.
+#[inline]
+fn refuse_pseudonym(field: &str, id: &str) -> Result<(), InvalidField> {
+    match is_pseudonym(id) {
+        false => Ok(()),
+        true => Err(InvalidField::new(
+            field,
+            "ID_IS_PSEUDONYM",
+            "must be the id of a user, is a pseudonym, under which data of an erased user are kept: nothing is written under \
+             ids of the form `erased-` and 32 hexadecimal digits",
+        )),
+    }
+}
+
+#[inline]
+fn is_pseudonym(id: &str) -> bool {
+    let digits = id.strip_prefix("erased-").map(str::as_bytes);
+    digits
+        .is_some_and(|digits| digits.len() == 32 && digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 macro_rules! external_id {
-    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+    ($(#[$doc:meta])* $name:ident, $field:literal $(, $refuse:path)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
@@ -88,7 +113,7 @@ macro_rules! external_id {
             /// Makes an id of a valid string.
             ///
             /// # Errors
-            /// [`InvalidField`] if the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
+            /// [`InvalidField`] as of [`Self::check`].
             pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidField> {
                 let id = id.as_ref();
                 Self::check(id)?;
@@ -108,10 +133,13 @@ macro_rules! external_id {
             /// Checks whether `id` is valid, without making one.
             ///
             /// # Errors
-            /// As [`Self::new`].
+            /// [`InvalidField`] if the id is empty, longer than [`MAX_ID_BYTES`], holds a control character, or is one of a
+            /// user under which nothing may be written.
             #[inline]
             pub fn check(id: &str) -> Result<(), InvalidField> {
-                check_id($field, id)
+                check_id($field, id)?;
+                $($refuse($field, id)?;)?
+                Ok(())
             }
 
             pub fn as_str(&self) -> &str {
@@ -136,8 +164,22 @@ macro_rules! external_id {
 external_id!(
     /// The id of a user, a shopper.
     UserId,
-    "user_id"
+    "user_id",
+    refuse_pseudonym
 );
+
+impl UserId {
+    /// Makes an id of a string that only asks for a user: a pseudonym is answered like an id that nobody has.
+    ///
+    /// # Errors
+    /// [`InvalidField`] if the id is empty, longer than [`MAX_ID_BYTES`] or holds a control character.
+    pub fn asked(id: impl AsRef<str>) -> Result<Self, InvalidField> {
+        let id = id.as_ref();
+        check_id(Self::FIELD, id)?;
+        Ok(Self(id.into()))
+    }
+}
+
 external_id!(
     /// The id of an item that is sold.
     ItemId,
@@ -208,6 +250,22 @@ mod tests {
         check("a\nb", Some("ID_HAS_CONTROL_CHARACTER"));
         check("a\u{0}", Some("ID_HAS_CONTROL_CHARACTER"));
         check("a\u{85}", Some("ID_HAS_CONTROL_CHARACTER"));
+    }
+
+    #[test]
+    fn nothing_is_written_under_a_pseudonym() {
+        let check = |id: &str, is_pseudonym: bool| {
+            let reason = UserId::new(id).map_err(|error| error.reason).err();
+            assert_eq!(reason, is_pseudonym.then_some("ID_IS_PSEUDONYM"), "{id}");
+            assert_eq!(UserId::asked(id).unwrap().as_str(), id);
+            assert!(RedemptionId::new(id).is_ok(), "{id}");
+        };
+        check("erased-0123456789abcdef0123456789abcdef", true);
+        check("erased-0123456789abcdef0123456789abcde", false);
+        check("erased-0123456789abcdef0123456789abcdef0", false);
+        check("erased-0123456789ABCDEF0123456789abcdef", false);
+        check("Erased-0123456789abcdef0123456789abcdef", false);
+        check("erased-", false);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn purpose(field: &str, purpose: i32) -> Result<Purpose, InvalidField> {
 /// INVALID_ARGUMENT for a bad id.
 pub fn user_of(request: v1::GetConsentRequest) -> Result<UserId, Status> {
     let mut violations = Violations::default();
-    let user = violations.check(UserId::new(request.user_id));
+    let user = violations.check(UserId::asked(request.user_id));
     violations.finish(user)
 }
 

@@ -172,7 +172,7 @@ pub fn owner_key(owner: &PurchaseOwner) -> (&'static str, &'static str, &str) {
 
 fn is_possible(cursor: &PurchaseCursor) -> bool {
     OrderId::new(&cursor.order_id).is_ok()
-        && UserId::new(&cursor.user_id).is_ok()
+        && UserId::stored(&cursor.user_id).is_ok()
         && ItemId::new(&cursor.item_id).is_ok()
 }
 
@@ -188,7 +188,7 @@ impl TryFrom<v1::ListPurchasesRequest> for ListPurchases {
     fn try_from(request: v1::ListPurchasesRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
         let owner = violations.check(required("of", request.of).and_then(|of| match of {
-            v1::list_purchases_request::Of::UserId(id) => UserId::new(id).map(PurchaseOwner::User),
+            v1::list_purchases_request::Of::UserId(id) => UserId::asked(id).map(PurchaseOwner::User),
             v1::list_purchases_request::Of::OrderId(id) => OrderId::new(id).map(PurchaseOwner::Order),
         }));
         let page_size = violations.check(page::page_size(request.page_size));

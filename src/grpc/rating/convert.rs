@@ -54,7 +54,7 @@ impl Owner {
     fn has_rows_of(&self, id: &str) -> bool {
         match self {
             Self::User(_) => ItemId::new(id).is_ok(),
-            Self::Item(_) => UserId::new(id).is_ok(),
+            Self::Item(_) => UserId::stored(id).is_ok(),
         }
     }
 }
@@ -71,7 +71,7 @@ impl TryFrom<v1::ListRatingsRequest> for ListRatings {
     fn try_from(request: v1::ListRatingsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
         let owner = violations.check(required("of", request.of).and_then(|of| match of {
-            v1::list_ratings_request::Of::UserId(id) => UserId::new(id).map(Owner::User),
+            v1::list_ratings_request::Of::UserId(id) => UserId::asked(id).map(Owner::User),
             v1::list_ratings_request::Of::ItemId(id) => ItemId::new(id).map(Owner::Item),
         }));
         let page_size = violations.check(page::page_size(request.page_size));

@@ -52,7 +52,7 @@ impl TryFrom<v1::PredictRatingsRequest> for PredictRequest {
 
     fn try_from(request: v1::PredictRatingsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(UserId::new(request.user_id));
+        let user = violations.check(UserId::asked(request.user_id));
         if request.item_ids.len() <= MAX_PREDICTIONS {
             check_distinct(&mut violations, "item_ids", &request.item_ids);
         }
@@ -248,7 +248,7 @@ impl TryFrom<v1::ListSimilarUsersRequest> for SimilarUsersRequest {
 
     fn try_from(request: v1::ListSimilarUsersRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(UserId::new(request.user_id));
+        let user = violations.check(UserId::asked(request.user_id));
         let limit = violations.check(limit(request.limit));
         violations.finish(user.zip(limit).map(|(user, limit)| Self { user, limit }))
     }

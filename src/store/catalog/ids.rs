@@ -118,7 +118,7 @@ pub(in crate::store) async fn find_users<'a>(
     let wanted: Vec<String> = distinct(external_ids).into_iter().map(str::to_owned).collect();
     let found = sqlx::query_as!(
         Row,
-        "SELECT id, external_id FROM users WHERE external_id = ANY($1::text[])",
+        "SELECT id, external_id FROM users WHERE external_id = ANY($1::text[]) AND NOT is_pseudonym",
         &wanted
     )
     .fetch_all(connection)
@@ -133,6 +133,11 @@ struct UserRow {
 }
 
 impl Keys {
+    /// Returns whether the user has a key, or was erased and has none.
+    fn tells_of(&self, user: &str) -> bool {
+        self.by_external_id.contains_key(user) || self.erased.contains_key(user)
+    }
+
     fn extend_users(&mut self, rows: Vec<UserRow>) {
         for row in rows {
             if let Some(erased_at) = row.erased_at {
@@ -169,10 +174,13 @@ pub(in crate::store) async fn ensure_users<'a>(
     keys.created = created.iter().filter_map(|row| row.id).collect();
     keys.extend_users(created);
     // Another transaction has created these in the meantime.
-    let absent = |id: &String| !keys.by_external_id.contains_key(id) && !keys.erased.contains_key(id);
-    let missing: Vec<String> = missing.into_iter().filter(absent).collect();
+    let missing: Vec<String> = missing.into_iter().filter(|id| !keys.tells_of(id)).collect();
     if !missing.is_empty() {
         keys.extend_users(found_users(connection, &missing).await?);
+        if !missing.iter().all(|id| keys.tells_of(id)) {
+            // They were erased since.
+            return Err(StoreError::Conflict(sqlx::Error::RowNotFound));
+        }
     }
     Ok(keys)
 }
@@ -180,7 +188,8 @@ pub(in crate::store) async fn ensure_users<'a>(
 async fn found_users(connection: &mut Connection, ids: &[String]) -> Result<Vec<UserRow>, StoreError> {
     let found = sqlx::query_as!(
         UserRow,
-        r#"SELECT id AS "id?", external_id, erased_at FROM users WHERE external_id = ANY($1::text[])"#,
+        r#"SELECT id AS "id?", external_id, erased_at FROM users
+           WHERE external_id = ANY($1::text[]) AND NOT is_pseudonym"#,
         ids
     )
     .fetch_all(connection)

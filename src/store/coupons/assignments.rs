@@ -190,7 +190,7 @@ pub async fn list(
     rows.into_iter()
         .map(|row| {
             Ok(AssignedUser {
-                user: UserId::new(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
+                user: UserId::stored(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
                 assigned_at: row.assigned_at,
             })
         })

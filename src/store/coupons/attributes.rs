@@ -127,7 +127,7 @@ pub async fn list(
     rows.into_iter()
         .map(|row| {
             Ok(AttributeLoad {
-                user: UserId::new(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
+                user: UserId::stored(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
                 name: row.name,
                 value: row.value,
             })

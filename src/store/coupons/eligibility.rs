@@ -101,7 +101,7 @@ pub(in crate::store) async fn read_in(
                                 WHERE coupons.external_id = asked.external_id)
                         FROM UNNEST(ARRAY(SELECT UNNEST($3::text[]))) AS asked (external_id))
                       AS "usages!: Vec<Option<UsageRow>>"
-           FROM (VALUES (1)) AS always LEFT JOIN users ON users.external_id = $1"#,
+           FROM (VALUES (1)) AS always LEFT JOIN users ON users.external_id = $1 AND NOT is_pseudonym"#,
         user.as_str(),
         days,
         &ids,

@@ -70,7 +70,7 @@ pub async fn log_of_user(
         "INSERT INTO exposures (coupon_id, user_id, campaign_id, is_held_out, snapshot_version)
          SELECT coupons.id, users.id, coupons.campaign_id, given.is_held_out, $4
          FROM UNNEST($1::text[], $2::boolean[]) AS given (external_id, is_held_out)
-         JOIN coupons ON coupons.external_id = given.external_id JOIN users ON users.external_id = $3
+         JOIN coupons ON coupons.external_id = given.external_id JOIN users ON users.external_id = $3 AND NOT is_pseudonym
          ORDER BY coupons.id ON CONFLICT DO NOTHING",
         &ids,
         &held_out,

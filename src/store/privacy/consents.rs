@@ -120,7 +120,7 @@ pub async fn get(pool: &Pool, user: &UserId) -> Result<Option<Vec<ConsentInForce
     let rows = sqlx::query!(
         r#"SELECT purpose AS "purpose?", is_granted AS "is_granted?", decided_at AS "decided_at?", source AS "source?"
            FROM users LEFT JOIN consents ON consents.user_id = users.id
-           WHERE users.external_id = $1"#,
+           WHERE users.external_id = $1 AND NOT is_pseudonym"#,
         user.as_str(),
     )
     .fetch_all(&mut *pool.acquire().await?)

@@ -3,6 +3,8 @@
 mod received;
 mod verified;
 
+use std::time::Duration;
+
 use domain::id::UserId;
 use domain::time::Timestamp;
 
@@ -10,7 +12,9 @@ use crate::store::error::StoreError;
 use crate::store::postgres::pool::{Pool, without_timeouts};
 
 pub use self::received::{ReceiveError, Received, Request, names, receive};
-pub use self::verified::{KeyState, Verification, key_state};
+pub use self::verified::{
+    Findings, Finished, KeyState, LEASE as VERIFICATION_LEASE, Search, Wanted, finish, key_state, search, wanted,
+};
 
 /// An erasure, and when it reached its stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +31,8 @@ pub struct Erasure {
     pub was_known: bool,
     /// The rows that were deleted or moved to the pseudonym.
     pub row_count: u64,
-    /// Where the last verification has found the id; empty when it has found nothing.
+    /// The places where the last search has found the id; empty when it has found nothing. Once the erasure is verified: columns
+    /// of sentences about something else, one of which equals the id.
     pub finding: String,
     pub received_at: Timestamp,
     pub masked_at: Option<Timestamp>,
@@ -171,6 +176,32 @@ pub async fn count(pool: &Pool, erasures: &[i64]) -> Result<StageCounts, StoreEr
         verified: row.verified as u64,
         found: row.found as u64,
     })
+}
+
+/// Returns whether the first of the erasures that wait for clean snapshots was received `settle` ago. Snapshots are rewritten
+/// then, so that erasures that follow each other closely share a rewrite.
+pub async fn are_settled(pool: &Pool, settle: Duration) -> Result<bool, StoreError> {
+    let settled = sqlx::query_scalar!(
+        r#"SELECT COALESCE(min(received_at) <= clock_timestamp() - make_interval(secs => $1), false) AS "settled!"
+           FROM erasures WHERE verified_at IS NULL AND rows_deleted_at IS NOT NULL AND snapshots_clean_at IS NULL"#,
+        settle.as_secs_f64()
+    );
+    Ok(settled.fetch_one(&mut *pool.acquire().await?).await?)
+}
+
+/// Returns where something was found of `erasures`: the id, whether it is verified, and the places, as [`Erasure::finding`].
+pub async fn findings(pool: &Pool, erasures: &[i64]) -> Result<Vec<(i64, bool, String)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id, verified_at IS NOT NULL AS "is_verified!", finding FROM erasures
+           WHERE id = ANY($1) AND finding <> '' ORDER BY id"#,
+        erasures
+    )
+    .fetch_all(&mut *pool.acquire().await?)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.id, row.is_verified, row.finding))
+        .collect())
 }
 
 /// Returns up to `limit` erasures that are masked and whose rows are there yet.

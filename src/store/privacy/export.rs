@@ -75,6 +75,15 @@ pub async fn open(pool: &Pool, user: &UserId) -> Result<Option<(UserReader, Time
     }))
 }
 
+/// Returns whether the user with the key `user_id` was erased, as of now.
+pub async fn is_erased(pool: &Pool, user_id: i64) -> Result<bool, StoreError> {
+    let is_erased = sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (SELECT FROM users WHERE id = $1 AND NOT is_pseudonym) AS "is_erased!""#,
+        user_id
+    );
+    Ok(is_erased.fetch_one(&mut *pool.acquire().await?).await?)
+}
+
 /// The number of records of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportedRecords {

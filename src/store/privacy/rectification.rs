@@ -59,7 +59,7 @@ pub async fn rectify(pool: &Pool, correction: &Correction, actor: &str) -> Resul
 /// Keeps others from correcting or erasing the user until the end of the transaction. Returns the user's key.
 async fn lock(connection: &mut Connection, user: &UserId) -> Result<Option<i64>, StoreError> {
     let user_id = sqlx::query_scalar!(
-        "SELECT id FROM users WHERE external_id = $1 FOR NO KEY UPDATE",
+        "SELECT id FROM users WHERE external_id = $1 AND NOT is_pseudonym FOR NO KEY UPDATE",
         user.as_str()
     )
     .fetch_optional(connection)

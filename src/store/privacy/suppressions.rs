@@ -162,7 +162,7 @@ pub async fn list(pool: &Pool, user: Option<&UserId>, after: &str, limit: i64) -
     rows.into_iter()
         .map(|row| {
             Ok(Suppression {
-                user: UserId::new(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
+                user: UserId::stored(row.external_id).map_err(|error| StoreError::corrupt("users", error))?,
                 reason: row.reason,
                 suppressed_at: row.suppressed_at,
             })

@@ -94,7 +94,7 @@ pub async fn reservations(
            LEFT JOIN redemptions ON redemptions.reservation_id = reservations.id
            WHERE ($1::text IS NULL OR campaigns.external_id = $1)
              AND ($2::text IS NULL OR coupons.external_id = $2)
-             AND ($3::text IS NULL OR users.external_id = $3)
+             AND ($3::text IS NULL OR users.external_id = $3 AND NOT is_pseudonym)
              AND ($4::text IS NULL OR owners.external_id = $4)
              AND reserved_at >= COALESCE($5::timestamptz, '-infinity')
              AND reserved_at < COALESCE($6::timestamptz, 'infinity')
@@ -171,7 +171,7 @@ pub async fn redemptions(
            LEFT JOIN reservations ON reservations.id = reservation_id
            WHERE ($1::text IS NULL OR campaigns.external_id = $1)
              AND ($2::text IS NULL OR coupons.external_id = $2)
-             AND ($3::text IS NULL OR users.external_id = $3)
+             AND ($3::text IS NULL OR users.external_id = $3 AND NOT is_pseudonym)
              AND ($4::text IS NULL OR owners.external_id = $4)
              AND ($5::text IS NULL OR order_id = $5)
              AND redeemed_at >= COALESCE($6::timestamptz, '-infinity')

@@ -252,7 +252,7 @@ async fn last_orders(
         if let Some(first) = lines.first()
             && row.as_ref().is_none_or(|row| row.user_id != first.user_id)
         {
-            let user = UserId::new(&first.user_id).map_err(|error| StoreError::corrupt("users", error))?;
+            let user = UserId::stored(&first.user_id).map_err(|error| StoreError::corrupt("users", error))?;
             apply(FreshChange::LastOrder {
                 user,
                 last_order_at: last_order_at(&lines),

@@ -253,12 +253,35 @@ pub async fn set_clean(pool: &Pool) -> Result<u64, StoreError> {
     .await
 }
 
-/// Whether a snapshot should be trained because users were erased who were still among the data of the newest one.
+/// Returns whether a complete snapshot that may hold a user of `erasures` is not among `searched`. One that was trained later
+/// holds only those who have come back.
+pub(in crate::store) async fn is_any_unsearched(
+    connection: &mut Connection,
+    erasures: &[i64],
+    searched: &HashSet<VersionedBytes>,
+) -> Result<bool, StoreError> {
+    let present = sqlx::query_as!(
+        VersionedBytes,
+        "SELECT version, redaction FROM snapshots
+         WHERE state NOT IN ('building', 'failed') AND trained_through < (SELECT max(id) FROM UNNEST($1::bigint[]) AS id)",
+        erasures
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(present.iter().any(|bytes| !searched.contains(bytes)))
+}
+
+/// Whether a snapshot should be trained because users were erased who were still among the data of the newest one. A version whose
+/// trainer has lost its lease is none, as nobody will complete it.
 pub async fn is_retraining_due(pool: &Pool) -> Result<bool, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (
                SELECT FROM erasures WHERE snapshots_clean_at IS NOT NULL AND was_known
-                   AND id > (SELECT max(trained_through) FROM snapshots WHERE state <> 'failed')
+                   AND id > (SELECT max(trained_through) FROM snapshots
+                             WHERE state NOT IN ('building', 'failed')
+                                OR state = 'building' AND fencing_token IN (
+                                       SELECT fencing_token FROM leases
+                                       WHERE name = 'training' AND expires_at > clock_timestamp()))
            ) AS "is_due!""#
     )
     .fetch_one(&mut *pool.acquire().await?)

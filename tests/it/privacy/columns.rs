@@ -8,22 +8,33 @@ const PAGE: &str = include_str!("../../../docs/privacy.md");
 const HEADING: &str = "## Every column that can refer to a user";
 const RULES: [&str; 4] = ["deleted", "pseudonymized", "kept", "no user"];
 
-/// Returns the rule of every column that the page names, as `table.column`.
-fn documented() -> BTreeMap<String, String> {
+/// How the search for erased ids treats a column.
+const SEARCHES: [&str; 3] = ["id", "note", "no"];
+
+/// The row of a column in the page.
+struct Documented {
+    rule: String,
+    search: String,
+}
+
+/// Returns the row of every column that the page names, as `table.column`.
+fn documented() -> BTreeMap<String, Documented> {
     let section = PAGE.split(HEADING).nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let mut documented = BTreeMap::new();
     for line in section.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [columns, rule, why] = cells[..] else {
-            panic!("{line} has not three cells");
+        let [columns, rule, search, why] = cells[..] else {
+            panic!("{line} has not four cells");
         };
+        assert!(SEARCHES.contains(&search), "{search} is no search: {line}");
         assert!(RULES.contains(&rule), "{rule} is no rule: {line}");
         assert!(!why.is_empty(), "{line} does not say why");
         // Every second piece stands between two backticks.
         for column in columns.split('`').skip(1).step_by(2) {
-            let before = documented.insert(column.to_owned(), rule.to_owned());
-            assert_eq!(before, None, "{column} has two rows");
+            let (rule, search) = (rule.to_owned(), search.to_owned());
+            let before = documented.insert(column.to_owned(), Documented { rule, search });
+            assert!(before.is_none(), "{column} has two rows");
         }
     }
     documented
@@ -78,8 +89,40 @@ async fn every_column_that_can_refer_to_a_user_has_its_rule() {
     for reference in references(&database).await {
         let rule = documented.get(&reference);
         assert!(
-            rule.is_some_and(|rule| rule != "no user"),
-            "{reference} refers to users: {rule:?}"
+            rule.is_some_and(|documented| documented.rule != "no user"),
+            "{reference} refers to users"
         );
     }
+}
+
+#[tokio::test]
+async fn the_search_for_erased_ids_treats_every_column_as_its_row_says() {
+    let database = TestDatabase::create().await;
+    let mut connection = database.connect().await;
+    let searched: Vec<(String, bool)> = sqlx::query_as("SELECT place, is_note FROM searched_columns()")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let mut searched: BTreeMap<String, &str> = searched
+        .into_iter()
+        .map(|(place, is_note)| (place, if is_note { "note" } else { "id" }))
+        .collect();
+    // These are looked up by functions of their own, and by decoding the parts of snapshots.
+    for place in ["users.external_id", "request_log.response", "snapshot_chunks.bytes"] {
+        assert_eq!(searched.insert(place.to_owned(), "id"), None, "{place}");
+    }
+    let documented: BTreeMap<String, Documented> = documented();
+    let documented: BTreeMap<String, &str> = documented
+        .iter()
+        .filter(|(_, documented)| documented.search != "no")
+        .map(|(place, documented)| (place.clone(), documented.search.as_str()))
+        .collect();
+    assert_eq!(searched, documented);
+    let named: Vec<String> = sqlx::query_scalar("SELECT UNNEST(columns_without_users() || columns_of_notes())")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let columns = columns(&database).await;
+    let unknown: Vec<&String> = named.iter().filter(|place| !columns.contains_key(*place)).collect();
+    assert_eq!(unknown, Vec::<&String>::new());
 }

@@ -2,7 +2,10 @@
 
 mod feeds;
 mod kills;
+mod pseudonyms;
 mod races;
+mod undo;
+mod verification;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +103,10 @@ fn import_over(database: &TestDatabase) {
 }
 
 fn order(id: &str, seconds: i64) -> Order {
+    order_of(ERASED, id, seconds)
+}
+
+fn order_of(user: &str, id: &str, seconds: i64) -> Order {
     let line = |line_number| OrderLine {
         line_number,
         item_id: item(line_number as usize),
@@ -110,15 +117,19 @@ fn order(id: &str, seconds: i64) -> Order {
     Order {
         order_id: id.to_owned(),
         updated_at: at(seconds),
-        user_id: ERASED.to_owned(),
+        user_id: user.to_owned(),
         purchased_at: at(seconds),
         lines: vec![line(1), line(2)],
     }
 }
 
 fn attribute(name: &str, value: &str) -> UserAttribute {
+    attribute_of(ERASED, name, value)
+}
+
+fn attribute_of(user: &str, name: &str, value: &str) -> UserAttribute {
     UserAttribute {
-        user_id: ERASED.to_owned(),
+        user_id: user.to_owned(),
         name: name.to_owned(),
         value: value.to_owned(),
     }
@@ -380,28 +391,6 @@ async fn ten_thousand_users_of_a_file_are_erased_together() {
         assert_eq!(number(&mut connection, query).await, expected, "{query}");
     }
     assert_balanced(&mut connection).await;
-}
-
-#[tokio::test]
-async fn an_id_that_is_found_keeps_the_erasure_open_until_it_is_removed() {
-    let database = shop::open().await;
-    let mut connection = database.connect().await;
-    let key = KeyFile::of(KEY);
-    let noted = "INSERT INTO api_keys (id, secret_hash, role, note) VALUES ('k', sha256('k'), 'admin', 'u001')";
-    execute(&mut connection, noted).await;
-    let (code, printed, error) = run(&database, &["erase", "u001", &key.argument()]);
-    assert_eq!(code, 1, "{printed}");
-    assert!(
-        error.contains("the id of the user is still in api_keys.note"),
-        "{error}"
-    );
-    let open =
-        "SELECT count(*) FROM erasures WHERE verified_at IS NULL AND user_id = 'u001' AND finding = 'api_keys.note'";
-    assert_eq!(number(&mut connection, open).await, 1);
-    execute(&mut connection, "UPDATE api_keys SET note = ''").await;
-    let printed = succeed(&database, &["erase", "--resume", &key.argument()]);
-    assert!(printed.contains("1 verified"), "{printed}");
-    assert_eq!(number(&mut connection, open).await, 0);
 }
 
 #[tokio::test]

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use domain::id::UserId;
+use likemind::app::user_export::{ExportError, ExportRequest, UserExport};
+use likemind::config::Config;
 use likemind::grpc::proto::DESCRIPTORS;
 use likemind::grpc::proto::v1::privacy_service_client::PrivacyServiceClient;
 use likemind::grpc::proto::v1::{
     ConsentDecision, ExportUserDataRequest, Purpose, RectifyUserRequest, SetConsentRequest, UpsertSuppressionsRequest,
     UserSuppression,
 };
+use likemind::store::privacy::erasure_key::ErasureKey;
+use likemind::store::privacy::erasures;
 use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
@@ -18,6 +23,7 @@ use crate::support::answers::assert_status;
 use crate::support::api_keys::{WithKey, create_key, id_of};
 use crate::support::caller::Caller;
 use crate::support::coupons::{CouponClient, Offer, assert_balanced};
+use crate::support::erasures::KEY;
 use crate::support::postgres::{TestDatabase, execute, number, scratch};
 use crate::support::program::{Server, run, succeed};
 use crate::support::shop::{self, item, user};
@@ -456,4 +462,37 @@ async fn the_command_writes_a_file_that_only_its_owner_may_read() {
     assert!(code == 2 && errors.contains("control characters"), "{errors}");
     let (code, _, errors) = run(&database, &["export-user", "nobody", "--output", "/no/such/folder/f"]);
     assert!(code == 1 && errors.contains("there is no user nobody"), "{errors}");
+}
+
+#[tokio::test]
+async fn an_export_ends_when_the_user_is_erased() {
+    let database = shop::open().await;
+    let pool = database.pool().await;
+    let request = ExportRequest {
+        user: UserId::new(user(0)).unwrap(),
+        reason: String::new(),
+        actor: "test".to_owned(),
+    };
+    let rules = Config::default().holding_rules();
+    let mut export = UserExport::open(&pool, None, rules, request).await.unwrap().unwrap();
+    for _ in 0..2 {
+        assert!(export.next().await.unwrap().is_some());
+    }
+    let users = [UserId::new(user(0)).unwrap()];
+    let erasure = erasures::Request {
+        users: &users,
+        request_id: None,
+        reason: "",
+        actor: "test",
+    };
+    erasures::receive(&pool, &ErasureKey::new(KEY).unwrap(), &erasure)
+        .await
+        .unwrap();
+    // The transaction of the export still sees the user.
+    let error = export.next().await.unwrap_err();
+    assert!(matches!(error, ExportError::Erased), "{error}");
+    assert_status(&error.into(), Code::NotFound, "USER_ERASED");
+    export.close().await.unwrap();
+    let audited = "SELECT count(*) FROM audit WHERE action = 'USER_EXPORTED'";
+    assert_eq!(number(&mut database.connect().await, audited).await, 1);
 }

@@ -1,6 +1,6 @@
 //! Erased users are hidden by every server at once, and leave every stored snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -312,9 +312,9 @@ async fn every_stored_snapshot_is_rewritten_once_and_servers_load_it() {
 
     let erasures = erase(&pool, &[&erased, &user(8), &user(9)]).await;
     let ids: HashMap<String, i64> = [user(0), user(8), user(9)].into_iter().zip(erasures).collect();
-    assert_eq!(find(&pool, &ids).await.unwrap().len(), 9);
+    assert_eq!(find(&pool, &ids, &mut HashSet::new()).await.unwrap().len(), 9);
     redaction::clean(&pool, "test").await.unwrap();
-    assert_eq!(find(&pool, &ids).await.unwrap(), []);
+    assert_eq!(find(&pool, &ids, &mut HashSet::new()).await.unwrap(), []);
     for id in ids.keys() {
         assert_eq!(chunks_with(&mut connection, id).await, 0);
     }
@@ -629,6 +629,37 @@ async fn a_training_follows_an_erasure_where_that_is_configured() {
     assert_eq!(trained, [0, 1]);
     assert!(!stored::is_retraining_due(&pool).await.unwrap());
     assert!(server.stop().0.success());
+}
+
+#[tokio::test]
+async fn a_training_for_an_erasure_whose_server_was_killed_is_done_by_another_one() {
+    let database = shop::open().await;
+    let pool = database.pool().await;
+    let mut connection = database.connect().await;
+    erase(&pool, &[&user(0)]).await;
+    redaction::clean(&pool, "test").await.unwrap();
+    set_rows_deleted(&mut connection).await;
+    assert_eq!(stored::set_clean(&pool).await.unwrap(), 1);
+    // Nobody looks for erasures any more, and so nobody deletes what the trainer has left.
+    verify(&mut connection).await;
+    let settings = [("erasure.retrain", "always"), ("gate.min_users", "1000000"), BY_HAND];
+    let mut hold = Hold::at(&database, Point::BeforeFinish).await;
+    let server = Server::with(&database, &settings);
+    hold.reached().await;
+    assert!(!stored::is_retraining_due(&pool).await.unwrap(), "somebody is at it");
+    server.program.kill();
+    hold.release().await;
+    execute(
+        &mut connection,
+        "UPDATE leases SET expires_at = clock_timestamp() WHERE name = 'training'",
+    )
+    .await;
+    assert!(stored::is_retraining_due(&pool).await.unwrap());
+    let server = Server::with(&database, &settings);
+    let caller = Caller::of(&server).await;
+    let look = async || caller.status().await.snapshot_version;
+    eventually("the other server has trained", look, |version| *version > Some(1)).await;
+    assert!(!stored::is_retraining_due(&pool).await.unwrap());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Erasing users, and looking for what is left of them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -85,6 +86,7 @@ pub fn eraser(pool: &Pool) -> Eraser {
     Eraser {
         pool: pool.clone(),
         consent_proof_days: 30,
+        settle: Duration::ZERO,
         actor: "test".to_owned(),
     }
 }

@@ -289,7 +289,8 @@ impl Server {
             .iter()
             .map(|(key, value)| format!("--set-config={key}={value}"))
             .collect();
-        let mut args = vec!["serve", "--listen=127.0.0.1:0"];
+        // Erasures do not wait for others.
+        let mut args = vec!["serve", "--listen=127.0.0.1:0", "--set-config=erasure.settle_ms=0"];
         args.extend(settings.iter().map(String::as_str));
         let mut program = Program::start(adjust(&mut command_at(url, &args)));
         let line = program.wait_for_log("serving on 127.0.0.1:");

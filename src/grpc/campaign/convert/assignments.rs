@@ -54,7 +54,7 @@ impl TryFrom<v1::ListAssignmentsRequest> for ListAssignments {
     fn try_from(request: v1::ListAssignmentsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
         let campaign = violations.check(CampaignId::new(request.campaign_id));
-        let user = violations.check(request.user_id.map(UserId::new).transpose());
+        let user = violations.check(request.user_id.map(UserId::asked).transpose());
         let page_size = violations.check(page::page_size(request.page_size));
         let Some(((campaign, user), page_size)) = campaign.zip(user).zip(page_size) else {
             return violations.finish(None);
@@ -65,7 +65,7 @@ impl TryFrom<v1::ListAssignmentsRequest> for ListAssignments {
             after: String::new(),
             page_size,
         };
-        let is_user = |id: &String| UserId::new(id).is_ok();
+        let is_user = |id: &String| UserId::stored(id).is_ok();
         let after = violations.check(page::cursor(&list.key(), &request.page_token, is_user));
         list.after = after.flatten().unwrap_or_default();
         violations.finish(Some(list))

@@ -65,7 +65,7 @@ impl TryFrom<v1::ListUserAttributesRequest> for ListUserAttributes {
 
     fn try_from(request: v1::ListUserAttributesRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(request.user_id.map(UserId::new).transpose());
+        let user = violations.check(request.user_id.map(UserId::asked).transpose());
         let name = violations.check(request.name.map(|name| given("name", name)).transpose());
         let value = violations.check(request.value.map(|value| given("value", value)).transpose());
         let page_size = violations.check(page::page_size(request.page_size));
@@ -78,7 +78,7 @@ impl TryFrom<v1::ListUserAttributesRequest> for ListUserAttributes {
             page_size,
         };
         let is_possible =
-            |(user, name): &(String, String)| UserId::new(user).is_ok() && given("name", name.clone()).is_ok();
+            |(user, name): &(String, String)| UserId::stored(user).is_ok() && given("name", name.clone()).is_ok();
         let cursor = violations.check(page::cursor(&list.key(), &request.page_token, is_possible));
         list.cursor = cursor.flatten().unwrap_or_default();
         violations.finish(Some(list))

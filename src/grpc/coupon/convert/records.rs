@@ -34,7 +34,7 @@ struct Common {
 fn filter(violations: &mut Violations, common: Common, caller: &Caller) -> Option<RecordFilter> {
     let campaign = violations.check(common.campaign_id.map(CampaignId::new).transpose());
     let coupon = violations.check(common.coupon_id.map(CouponId::new).transpose());
-    let user = violations.check(common.user_id.map(UserId::new).transpose());
+    let user = violations.check(common.user_id.map(UserId::asked).transpose());
     let mut time = |(field, at): (&str, Option<prost_types::Timestamp>)| {
         violations.check(at.map(|at| instant(field, at)).transpose())
     };

@@ -30,7 +30,7 @@ const MAX_LIMIT: i32 = 1_000;
 
 pub fn check(request: v1::CheckEligibilityRequest, caller: Arc<Caller>) -> Result<CheckRequest, Status> {
     let mut violations = Violations::default();
-    let user = violations.check(UserId::new(request.user_id));
+    let user = violations.check(UserId::asked(request.user_id));
     let coupons = coupon_ids(&mut violations, "coupon_ids", request.coupon_ids, MAX_COUPONS);
     let cart = request.cart.map(|cart| self::cart(&mut violations, cart));
     let request = user.map(|user| CheckRequest {
@@ -47,7 +47,7 @@ pub fn check(request: v1::CheckEligibilityRequest, caller: Arc<Caller>) -> Resul
 
 pub fn list(request: v1::ListUserCouponsRequest, caller: Arc<Caller>) -> Result<UserCouponsRequest, Status> {
     let mut violations = Violations::default();
-    let user = violations.check(UserId::new(request.user_id));
+    let user = violations.check(UserId::asked(request.user_id));
     let cart = request.cart.map(|cart| self::cart(&mut violations, cart));
     let limit = violations.check(limit(request.limit));
     let request = user.zip(limit).map(|(user, limit)| UserCouponsRequest {

@@ -54,7 +54,7 @@ impl Cursor {
             && is_rank(self.rank)
             && score.is_finite()
             && score >= 0.0
-            && UserId::new(&self.user).is_ok()
+            && UserId::stored(&self.user).is_ok()
     }
 }
 

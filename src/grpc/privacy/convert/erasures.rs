@@ -22,7 +22,7 @@ impl TryFrom<v1::EraseUserRequest> for EraseUser {
 
     fn try_from(request: v1::EraseUserRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(UserId::new(request.user_id));
+        let user = violations.check(UserId::asked(request.user_id));
         let request_id = violations.check(RequestId::new(request.request_id));
         let reason = violations.check(check_text("reason", request.reason));
         if let Some(user) = &user {

@@ -32,7 +32,7 @@ impl TryFrom<v1::ListConsentsRequest> for ListConsents {
 
     fn try_from(request: v1::ListConsentsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(UserId::new(request.user_id));
+        let user = violations.check(UserId::asked(request.user_id));
         let page_size = violations.check(page::page_size(request.page_size));
         let list = user.zip(page_size).map(|(user, page_size)| Self {
             user,

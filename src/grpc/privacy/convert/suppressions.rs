@@ -38,7 +38,7 @@ impl TryFrom<v1::ListSuppressionsRequest> for ListSuppressions {
 
     fn try_from(request: v1::ListSuppressionsRequest) -> Result<Self, Status> {
         let mut violations = Violations::default();
-        let user = violations.check(request.user_id.map(UserId::new).transpose());
+        let user = violations.check(request.user_id.map(UserId::asked).transpose());
         let page_size = violations.check(page::page_size(request.page_size));
         let Some((user, page_size)) = user.zip(page_size) else {
             return violations.finish(None);
@@ -48,7 +48,7 @@ impl TryFrom<v1::ListSuppressionsRequest> for ListSuppressions {
             after: String::new(),
             page_size,
         };
-        let is_user = |id: &String| UserId::new(id).is_ok();
+        let is_user = |id: &String| UserId::stored(id).is_ok();
         let after = violations.check(page::cursor(&list.key(), &request.page_token, is_user));
         list.after = after.flatten().unwrap_or_default();
         violations.finish(Some(list))

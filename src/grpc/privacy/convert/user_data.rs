@@ -23,7 +23,7 @@ pub fn unknown_user(user: &UserId) -> Status {
 /// INVALID_ARGUMENT naming every bad field.
 pub fn export(request: v1::ExportUserDataRequest, caller: &Caller) -> Result<ExportRequest, Status> {
     let mut violations = Violations::default();
-    let user = violations.check(UserId::new(request.user_id));
+    let user = violations.check(UserId::asked(request.user_id));
     let reason = violations.check(check_text("reason", request.reason));
     violations.finish(user.zip(reason).map(|(user, reason)| ExportRequest {
         user,

@@ -43,7 +43,11 @@ struct Cursor {
 impl Cursor {
     fn is_possible(&self) -> bool {
         let score = f64::from_bits(self.score_bits);
-        self.version > 0 && self.redaction >= 0 && self.rank > 0 && score.is_finite() && UserId::new(&self.user).is_ok()
+        self.version > 0
+            && self.redaction >= 0
+            && self.rank > 0
+            && score.is_finite()
+            && UserId::stored(&self.user).is_ok()
     }
 }
 

@@ -26,7 +26,7 @@ pub fn recipient(
     scale: &RatingScale,
 ) -> Option<RequestedRecipient> {
     match violations.check(required("subject", subject))? {
-        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::new(id)).map(RequestedRecipient::User),
+        v1::recommend_request::Subject::UserId(id) => violations.check(UserId::asked(id)).map(RequestedRecipient::User),
         v1::recommend_request::Subject::Session(session) => {
             if session.items.is_empty() || session.items.len() > MAX_SESSION_ITEMS {
                 let message = format!(

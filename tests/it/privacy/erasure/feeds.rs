@@ -16,44 +16,44 @@ use crate::support::program::{Server, succeed};
 use crate::support::shop::{self, item};
 use crate::support::times::at;
 
-/// A file of each kind that tells of users. The second user of each is not erased.
-fn old_files() -> Vec<(&'static str, String)> {
+/// A file of each kind that tells of `user` and of another one, who is not erased.
+pub(super) fn old_files(user: &str) -> Vec<(&'static str, String)> {
     let (a, b, c) = (item(1), item(2), item(3));
     vec![
         (
             "ratings",
             format!(
-                "user_id,item_id,value,rated_at\n{ERASED},{a},4,2024-01-01T00:00:00Z\nu900,{a},4,2024-01-01T00:00:00Z\n\
-                 {ERASED},{b},4,2024-01-02T00:00:00Z\n"
+                "user_id,item_id,value,rated_at\n{user},{a},4,2024-01-01T00:00:00Z\nu900,{a},4,2024-01-01T00:00:00Z\n\
+                 {user},{b},4,2024-01-02T00:00:00Z\n"
             ),
         ),
         (
             "purchases",
             format!(
                 "order_id,user_id,item_id,quantity,line_total,currency,purchased_at\n\
-                 old-1,{ERASED},{a},1,5.00,GBP,2024-01-01T00:00:00Z\nold-2,u900,{c},1,5.00,GBP,2024-01-01T00:00:00Z\n"
+                 old-1,{user},{a},1,5.00,GBP,2024-01-01T00:00:00Z\nold-2,u900,{c},1,5.00,GBP,2024-01-01T00:00:00Z\n"
             ),
         ),
         (
             "consents",
             format!(
-                "user_id,purpose,granted,decided_at\n{ERASED},marketing,true,2024-01-01T00:00:00Z\n\
+                "user_id,purpose,granted,decided_at\n{user},marketing,true,2024-01-01T00:00:00Z\n\
                  u900,marketing,true,2024-01-01T00:00:00Z\n"
             ),
         ),
         (
             "redemptions",
             format!(
-                "coupon_id,user_id,redeemed_at,amount_minor\nk,{ERASED},2024-01-01T00:00:00Z,100\n\
+                "coupon_id,user_id,redeemed_at,amount_minor\nk,{user},2024-01-01T00:00:00Z,100\n\
                  k,u900,2024-01-01T00:00:00Z,100\n"
             ),
         ),
         (
             "attributes",
-            format!("user_id,name,value\n{ERASED},city,Bern\nu900,city,Bern\n"),
+            format!("user_id,name,value\n{user},city,Bern\nu900,city,Bern\n"),
         ),
-        ("assignments", format!("campaign_id,user_id\nk-k,{ERASED}\nk-k,u900\n")),
-        ("suppressions", format!("user_id,reason\n{ERASED},asked\nu900,asked\n")),
+        ("assignments", format!("campaign_id,user_id\nk-k,{user}\nk-k,u900\n")),
+        ("suppressions", format!("user_id,reason\n{user},asked\nu900,asked\n")),
     ]
 }
 
@@ -97,7 +97,7 @@ async fn files_with_old_lines_are_dropped_and_counted_and_later_lines_make_a_new
     let mut connection = database.connect().await;
     Offer::of("k").create(&mut connection).await;
     let key = KeyFile::of(KEY);
-    for (kind, text) in old_files() {
+    for (kind, text) in old_files(ERASED) {
         let summary = import(&database, kind, &text, &key);
         assert_eq!(
             (&summary["rejected"], &summary["dropped"]),
@@ -114,7 +114,7 @@ async fn files_with_old_lines_are_dropped_and_counted_and_later_lines_make_a_new
     assert_eq!(number(&mut connection, derived).await, 1);
 
     let old_feed_is_dropped = |told: usize| {
-        for (kind, text) in old_files() {
+        for (kind, text) in old_files(ERASED) {
             let summary = import(&database, kind, &text, &key);
             let lines = text.lines().skip(1).count();
             let of_erased = text.lines().filter(|line| line.contains(ERASED)).count();

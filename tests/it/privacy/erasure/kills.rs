@@ -62,11 +62,11 @@ async fn a_server_killed_in_any_stage_leaves_an_erasure_that_ends_once() {
         )
         .await;
         server.program.kill();
-        // A process that is killed while it rewrites snapshots holds the lease for some more seconds.
+        // A process that is killed while it rewrites snapshots or verifies holds the lease for some more seconds.
         let table = hold.event.rsplit(' ').next().unwrap();
         let go_on = format!(
             "SELECT pg_advisory_unlock(1); DROP TRIGGER hold ON {table};
-             UPDATE leases SET expires_at = clock_timestamp() WHERE name = 'redaction';
+             UPDATE leases SET expires_at = clock_timestamp() WHERE name IN ('redaction', 'verification');
              UPDATE servers SET seen_at = seen_at - interval '1 hour'"
         );
         execute(&mut connection, &go_on).await;

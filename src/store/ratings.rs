@@ -191,6 +191,8 @@ async fn store(
                LEFT JOIN LATERAL (
                    SELECT * FROM ratings WHERE user_id = new.user_id AND item_id = new.item_id OFFSET 0
                ) AS old ON true
+               -- Leaves identical ratings out, so that importing a file again materializes nothing.
+               WHERE old.rated_at IS NULL OR old.rated_at <> new.rated_at OR old.value <> new.value
            ), effective AS (
                SELECT * FROM looked
                WHERE old_rated_at IS NULL

@@ -9,6 +9,7 @@ mod conclusion;
 mod coupon_scopes;
 pub mod findings;
 mod heartbeat;
+mod ids;
 mod kinds;
 pub mod numbers;
 mod order_lines;
@@ -237,6 +238,8 @@ pub struct ImportSummary {
     pub rejects_by_reason: BTreeMap<&'static str, u64>,
     /// The empty name stands for lines that are no records.
     pub rejects_by_field: BTreeMap<String, u64>,
+    /// The first rejected line of each reason, as a sentence that names the line and the field.
+    pub reject_examples: BTreeMap<&'static str, String>,
     /// The contents of the accepted lines.
     pub contents: Contents,
     /// Optional fields that were read only because a column has their name, with that column.
@@ -252,6 +255,8 @@ pub struct ImportSummary {
     pub last_line: u64,
     /// Whether the import was interrupted before the end of the file.
     pub interrupted: bool,
+    /// Whether the file was only read, and nothing stored.
+    pub dry_run: bool,
     pub seconds: f64,
 }
 
@@ -282,6 +287,9 @@ impl ImportSummary {
         self.rejected += rejects.len() as u64;
         for reject in rejects {
             *self.rejects_by_reason.entry(reject.reason).or_default() += 1;
+            self.reject_examples
+                .entry(reject.reason)
+                .or_insert_with(|| reject.sentence());
             match self.rejects_by_field.get_mut(&reject.field) {
                 Some(count) => *count += 1,
                 None => _ = self.rejects_by_field.insert(reject.field.clone(), 1),
@@ -326,10 +334,7 @@ pub enum ImportError {
         cause: RejectCause,
         summary: Box<ImportSummary>,
     },
-    #[error(
-        "the import stopped after line {}; the lines up to there are stored, and it is safe to import the file again",
-        .summary.last_line
-    )]
+    #[error("{}", stopped(.summary))]
     Stopped {
         #[source]
         cause: StopCause,
@@ -368,13 +373,14 @@ pub enum RejectCause {
         names: OptionNames,
     },
     #[error(
-        "{rejected} of {read} lines were rejected, and {max_share} of the lines may be ({}); the other lines are stored{}",
-        .names.name(MAX_SHARE), undo(*.import_id, *.names)
+        "{rejected} of {read} lines were rejected, and {max_share} of the lines may be ({}); {}",
+        .names.name(MAX_SHARE), others(*.is_dry_run, *.import_id, *.names)
     )]
     Share {
         rejected: u64,
         read: u64,
         max_share: f64,
+        is_dry_run: bool,
         import_id: Option<i64>,
         names: OptionNames,
     },
@@ -385,11 +391,26 @@ pub enum RejectCause {
 /// The option for the greatest share of rejected lines.
 const MAX_SHARE: &str = "--max-reject-share";
 
-fn undo(import_id: Option<i64>, names: OptionNames) -> String {
-    import_id.map_or_else(String::new, |id| match names {
-        OptionNames::Arguments => format!("; likemind import undo {id} takes them back"),
-        OptionNames::Fields => format!("; UndoImport takes import {id} back"),
-    })
+/// Says what has become of the lines that were not rejected.
+fn others(is_dry_run: bool, import_id: Option<i64>, names: OptionNames) -> String {
+    let stored = "the other lines are stored";
+    match (is_dry_run, import_id, names) {
+        (true, ..) => "an import would store the other lines and fail".to_owned(),
+        (false, None, _) => stored.to_owned(),
+        (false, Some(id), OptionNames::Arguments) => format!("{stored}; likemind import undo {id} takes them back"),
+        (false, Some(id), OptionNames::Fields) => format!("{stored}; UndoImport takes import {id} back"),
+    }
+}
+
+fn stopped(summary: &ImportSummary) -> String {
+    match (summary.dry_run, summary.last_line) {
+        (true, 0) => "nothing of the file could be read".to_owned(),
+        (true, line) => format!("the file could be read up to line {line} only"),
+        (false, 0) => "the import stopped before anything was stored".to_owned(),
+        (false, line) => format!(
+            "the import stopped after line {line}; the lines up to there are stored, and it is safe to import the file again"
+        ),
+    }
 }
 
 fn stored(is_stored: bool) -> &'static str {

@@ -105,6 +105,7 @@ mod import {
     mod broken_uploads;
     mod campaigns;
     mod content;
+    mod dialects;
     mod files;
     mod interruptions;
     mod lines;

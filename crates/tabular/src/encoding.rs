@@ -19,6 +19,25 @@ pub fn named(name: &str) -> Option<&'static Encoding> {
     Encoding::for_label(name.as_bytes())
 }
 
+/// Returns whether `name` is that of UTF-16 without its order of bytes.
+pub(crate) fn is_utf16(name: &str) -> bool {
+    matches!(&*name.trim().to_ascii_lowercase(), "utf-16" | "utf16" | "utf_16")
+}
+
+/// Returns the likely order of bytes of text in UTF-16.
+pub(crate) fn utf16_without_mark(head: &[u8]) -> &'static Encoding {
+    match zeros(head) {
+        (even, odd) if even > odd => UTF_16BE,
+        _ => UTF_16LE,
+    }
+}
+
+/// Counts the zeros in even and in odd places. Text in UTF-16 has one in every second byte where its letters are Latin.
+fn zeros(text: &[u8]) -> (usize, usize) {
+    let count = |parity: usize| text.iter().skip(parity).step_by(2).filter(|&&byte| byte == 0).count();
+    (count(0), count(1))
+}
+
 /// Returns the encoding that a byte order mark at the beginning of `head` tells, unless it is UTF-8.
 pub(crate) fn of_mark(head: &[u8]) -> Option<&'static Encoding> {
     match head {
@@ -33,10 +52,8 @@ pub fn guess(text: &[u8]) -> Option<&'static str> {
     if let Some(encoding) = of_mark(text) {
         return Some(encoding.name());
     }
-    // Text in UTF-16 has a zero in every second byte where its letters are Latin.
-    let zeros = |parity: usize| text.iter().skip(parity).step_by(2).filter(|&&byte| byte == 0).count();
-    let (even, odd) = (zeros(0), zeros(1));
-    if 4 * even.max(odd) > text.len() {
+    let (even, odd) = zeros(text);
+    if 4 * even.max(odd) > text.len() && 8 * even.min(odd) < even.max(odd) {
         return Some(if even > odd { UTF_16BE.name() } else { UTF_16LE.name() });
     }
     match std::str::from_utf8(text) {
@@ -146,6 +163,7 @@ mod tests {
         check(b"\xff\xfea\0", Some("UTF-16LE"));
         check(b"a\0b\0,\0c\0", Some("UTF-16LE"));
         check(b"\0a\0b\0,\0c", Some("UTF-16BE"));
+        check(b"a\0\0\0\0\0\0\0", None);
     }
 
     #[test]
@@ -174,5 +192,7 @@ mod tests {
         check("shift_jis", b"\x83", Err(io::ErrorKind::InvalidData));
         check("utf-16le", b"a\0b", Err(io::ErrorKind::InvalidData));
         assert!(named("klingon").is_none());
+        assert_eq!(utf16_without_mark(b"\0a\0,").name(), "UTF-16BE");
+        assert_eq!(utf16_without_mark(b"a\0,\0").name(), "UTF-16LE");
     }
 }

@@ -1,4 +1,4 @@
-//! Turns files as people have them into the same rows: CSV in its dialects and encodings, JSON lines, Parquet and Excel
+//! Turns files as people have them into the same rows: CSV in its dialects and encodings, JSON, Parquet and Excel
 //! workbooks. It knows nothing of what the rows mean.
 //!
 //! [`open`] reads the beginning of an [`Input`](input::Input), tells its format, and returns a [`Source`](open::Source) of
@@ -10,7 +10,7 @@ pub mod encoding;
 pub mod error;
 pub mod header;
 pub mod input;
-mod json_lines;
+mod json;
 pub mod open;
 pub mod option_names;
 mod parquet_rows;

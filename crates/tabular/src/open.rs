@@ -1,16 +1,19 @@
 //! Tells the format of an input and reads its header.
 
+mod detect;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use self::detect::{format_of, refuse_other_text};
 use crate::csv::records::Records;
 use crate::csv::{Delimiter, Dialect};
 use crate::encoding::{self, Transcoder};
 use crate::error::OpenError;
 use crate::header::{looks_like_data, trimmed};
 use crate::input::{Decompressed, Input};
-use crate::json_lines::JsonLines;
+use crate::json::JsonObjects;
 use crate::option_names::OptionNames;
 use crate::parquet_rows::ParquetRows;
 use crate::record::{Record, Rows};
@@ -21,7 +24,7 @@ use crate::workbook::WorkbookRows;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Csv,
-    /// One JSON object on each line.
+    /// JSON objects: one on each line, one after the other, or in an array.
     JsonLines,
     Parquet,
     /// An Excel workbook, `.xlsx`.
@@ -72,6 +75,10 @@ pub struct Source {
     pub header: Vec<String>,
     /// Whether the names stand in the first line of the file, but look like data.
     pub header_looks_like_data: bool,
+    /// The likely encoding of text that is read as UTF-8, but is not.
+    pub encoding_guess: Option<&'static str>,
+    /// The column of a single JSON object that has an array of objects.
+    pub nested: Option<String>,
     pub rows: Box<dyn Rows>,
     /// Counts the bytes that have been read before decompression.
     pub bytes_read: Arc<AtomicU64>,
@@ -97,8 +104,13 @@ pub fn open(input: Input, options: &ReadOptions) -> Result<Source, OpenError> {
         Format::Csv => open_csv(opened, options),
         Format::JsonLines => {
             let bytes_read = opened.consumed.clone();
-            let (rows, header) = JsonLines::open(utf8(opened, options)?)?;
-            Ok(named(format, header, Box::new(rows), bytes_read))
+            let encoding_guess = encoding_guess(&opened.head, options);
+            let (rows, header) = JsonObjects::open(utf8(opened, options)?)?;
+            Ok(Source {
+                encoding_guess,
+                nested: header.nested,
+                ..named(format, header.names, Box::new(rows), bytes_read)
+            })
         }
         Format::Parquet => {
             let file = seekable(opened.file, opened.reader, options.max_spooled_bytes)?;
@@ -107,7 +119,7 @@ pub fn open(input: Input, options: &ReadOptions) -> Result<Source, OpenError> {
         }
         Format::Workbook => {
             let file = seekable(opened.file, opened.reader, options.max_spooled_bytes)?;
-            let mut rows = WorkbookRows::open(file, options.sheet.clone())?;
+            let mut rows = WorkbookRows::open(file, options.sheet.clone(), options.names)?;
             rows.skip(options.skip_lines)?;
             let header = match options.has_header {
                 true => rows.header()?,
@@ -127,6 +139,8 @@ fn named(format: Format, header: Vec<String>, rows: Box<dyn Rows>, bytes_read: A
         format,
         header: header.iter().map(|name| trimmed(name).to_owned()).collect(),
         header_looks_like_data: false,
+        encoding_guess: None,
+        nested: None,
         rows,
         bytes_read,
     }
@@ -144,6 +158,7 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
         dialect.delimiter = Delimiter::Byte(byte);
     }
     let head = opened.head.clone();
+    let encoding_guess = encoding_guess(&head, options);
     let has_old_line_ends = has_old_line_ends(&opened.head);
     let mut text = utf8(opened, options)?;
     if has_old_line_ends {
@@ -163,7 +178,10 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
                 ));
             }
         };
-        return Ok(named(Format::Csv, numbered(width), Box::new(records), bytes_read));
+        return Ok(Source {
+            encoding_guess,
+            ..named(Format::Csv, numbered(width), Box::new(records), bytes_read)
+        });
     }
     let header = match records.next()? {
         None => return Err(OpenError::Empty),
@@ -172,6 +190,7 @@ fn open_csv(opened: Decompressed, options: &ReadOptions) -> Result<Source, OpenE
     };
     Ok(Source {
         header_looks_like_data: looks_like_data(&header),
+        encoding_guess,
         ..named(Format::Csv, header, Box::new(records), bytes_read)
     })
 }
@@ -218,11 +237,21 @@ fn separator_line(head: &[u8]) -> Option<u8> {
     (is_line && byte.is_ascii() && byte != b'\n' && byte != b'\r').then_some(byte)
 }
 
+/// Returns the likely encoding of text that is read as UTF-8, if it is not.
+fn encoding_guess(head: &[u8], options: &ReadOptions) -> Option<&'static str> {
+    match options.encoding {
+        None => encoding::guess(head),
+        Some(_) => None,
+    }
+}
+
 /// Returns the text of `opened` in UTF-8.
 fn utf8(opened: Decompressed, options: &ReadOptions) -> Result<Box<dyn Read + Send>, OpenError> {
+    refuse_other_text(&opened.head, options)?;
     let by_mark = encoding::of_mark(&opened.head);
     let encoding = match (&options.encoding, by_mark) {
         (_, Some(encoding)) => encoding,
+        (Some(name), None) if encoding::is_utf16(name) => encoding::utf16_without_mark(&opened.head),
         (Some(name), None) => encoding::named(name).ok_or_else(|| OpenError::UnknownEncoding { name: name.clone() })?,
         (None, None) => match encoding::guess(&opened.head) {
             // In other encodings some lines may be readable; a line that is not is rejected for itself.
@@ -236,45 +265,6 @@ fn utf8(opened: Decompressed, options: &ReadOptions) -> Result<Box<dyn Read + Se
     match encoding::is_utf8(encoding) {
         true => Ok(opened.reader),
         false => Ok(Box::new(Transcoder::new(opened.reader, encoding))),
-    }
-}
-
-fn format_of(head: &[u8], names: OptionNames) -> Result<Format, OpenError> {
-    // Only a command reads what another one writes.
-    let unreadable = |what, remedy: &str, command: &str| {
-        let remedy = match names {
-            OptionNames::Arguments if !command.is_empty() => {
-                format!("{remedy}: {command} FILE | likemind import KIND -")
-            }
-            OptionNames::Arguments | OptionNames::Fields => remedy.to_owned(),
-        };
-        Err(OpenError::Format { what, remedy })
-    };
-    match head {
-        [b'P', b'A', b'R', b'1', ..] => return Ok(Format::Parquet),
-        [b'P', b'K', 3, 4, ..] => return Ok(Format::Workbook),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
-            return unreadable("compressed with bzip2", "decompress it", "bzcat");
-        }
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            return unreadable("compressed with xz", "decompress it", "xzcat");
-        }
-        [0xd0, 0xcf, 0x11, 0xe0, ..] => {
-            return unreadable(
-                "an Excel workbook of the old kind, or one with a password",
-                "save it as .xlsx without a password",
-                "",
-            );
-        }
-        _ => {}
-    }
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    match text {
-        [b'{', ..] => Ok(Format::JsonLines),
-        [b'[', rest @ ..] if rest.trim_ascii_start().starts_with(b"{") => {
-            unreadable("one JSON array", "write one object on each line", "jq -c '.[]'")
-        }
-        _ => Ok(Format::Csv),
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, NaiveDate, SecondsFormat};
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit};
+use parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit};
 use parquet::data_type::Decimal;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
@@ -32,8 +33,17 @@ pub(crate) struct ParquetRows {
 
 /// A column of the file, or a struct with columns of its own.
 enum Column {
-    Cell(Option<Moment>),
+    Cell(Shape),
     Struct(Vec<Column>),
+}
+
+/// How the value of a cell is to be understood, where its type alone does not tell.
+#[derive(Clone, Copy)]
+enum Shape {
+    Plain,
+    Moment(Moment),
+    /// 16 bytes.
+    Uuid,
 }
 
 /// How a number that is an instant or a local time is counted.
@@ -47,8 +57,11 @@ impl ParquetRows {
     /// Reads the schema. Returns the rows and the names of the columns.
     pub fn open(file: File, bytes_read: Arc<AtomicU64>) -> Result<(Self, Vec<String>), OpenError> {
         let bytes = file.metadata()?.len();
-        let damaged = |error: ParquetError| OpenError::Content(format!("is no Parquet file that can be read: {error}"));
+        let damaged = |error: ParquetError| {
+            OpenError::Content(format!("is no Parquet file that can be read: {}", problem(&error)))
+        };
         let reader = SerializedFileReader::new(file).map_err(damaged)?;
+        check_codecs(reader.metadata())?;
         let metadata = reader.metadata().file_metadata();
         let mut header = Vec::new();
         let columns = columns(metadata.schema(), "", &mut header)?;
@@ -86,14 +99,15 @@ fn columns(group: &Type, prefix: &str, header: &mut Vec<String>) -> Result<Vec<C
             )));
         }
         header.push(name);
-        columns.push(Column::Cell(moment(info.logical_type_ref(), info.converted_type())));
+        columns.push(Column::Cell(shape(info.logical_type_ref(), info.converted_type())));
     }
     Ok(columns)
 }
 
-fn moment(logical: Option<&LogicalType>, converted: ConvertedType) -> Option<Moment> {
-    let of = |per_second, is_utc| Some(Moment { per_second, is_utc });
+fn shape(logical: Option<&LogicalType>, converted: ConvertedType) -> Shape {
+    let of = |per_second, is_utc| Shape::Moment(Moment { per_second, is_utc });
     match (logical, converted) {
+        (Some(LogicalType::Uuid), _) => Shape::Uuid,
         (Some(LogicalType::Timestamp(timestamp)), _) => {
             let per_second = match timestamp.unit {
                 TimeUnit::MILLIS => 1_000,
@@ -104,7 +118,7 @@ fn moment(logical: Option<&LogicalType>, converted: ConvertedType) -> Option<Mom
         }
         (_, ConvertedType::TIMESTAMP_MILLIS) => of(1_000, true),
         (_, ConvertedType::TIMESTAMP_MICROS) => of(1_000_000, true),
-        _ => None,
+        _ => Shape::Plain,
     }
 }
 
@@ -133,11 +147,32 @@ impl Rows for ParquetRows {
     }
 }
 
+/// Returns the error of the library without the names of its kinds.
 fn problem(error: &ParquetError) -> String {
     let text = error.to_string();
-    match text.contains("Disabled feature") {
-        true => "the Parquet file is compressed with another codec than snappy, gzip and zstd".to_owned(),
-        false => text,
+    let kinds = ["Parquet error: ", "External: ", "EOF: "];
+    kinds
+        .iter()
+        .fold(text.as_str(), |text, kind| text.trim_start_matches(kind))
+        .to_owned()
+}
+
+/// Refuses a file whose columns are compressed with a codec that is not read.
+fn check_codecs(metadata: &ParquetMetaData) -> Result<(), OpenError> {
+    let mut columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let is_read = |codec| {
+        matches!(
+            codec,
+            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_)
+        )
+    };
+    match columns.find(|column| !is_read(column.compression())) {
+        None => Ok(()),
+        Some(column) => Err(OpenError::Content(format!(
+            "has the column {} compressed with {}, and only snappy, gzip and zstd can be read: write the file with one of them",
+            column.column_path().string(),
+            column.compression()
+        ))),
     }
 }
 
@@ -148,9 +183,9 @@ fn push_row(cells: &mut RowBuffer, columns: &[Column], row: Option<&Row>) {
         match (column, field) {
             (Column::Struct(columns), Some(Field::Group(row))) => push_row(cells, columns, Some(row)),
             (Column::Struct(columns), _) => push_row(cells, columns, None),
-            (Column::Cell(moment), field) => {
+            (Column::Cell(shape), field) => {
                 if let Some(field) = field {
-                    write(&mut cells.bytes, field, *moment);
+                    write(&mut cells.bytes, field, *shape);
                 }
                 cells.end_cell();
             }
@@ -159,14 +194,16 @@ fn push_row(cells: &mut RowBuffer, columns: &[Column], row: Option<&Row>) {
 }
 
 /// Appends the text of `field`; nothing for null.
-fn write(bytes: &mut Vec<u8>, field: &Field, moment: Option<Moment>) {
+fn write(bytes: &mut Vec<u8>, field: &Field, shape: Shape) {
     use std::io::Write;
     let count = match field {
         Field::Long(count) | Field::TimestampMicros(count) | Field::TimestampMillis(count) => Some(*count),
         _ => None,
     };
-    if let (Some(moment), Some(count)) = (moment, count) {
-        return bytes.extend_from_slice(moment.text(count).as_bytes());
+    match (shape, count, field) {
+        (Shape::Moment(moment), Some(count), _) => return bytes.extend_from_slice(moment.text(count).as_bytes()),
+        (Shape::Uuid, _, Field::Bytes(data)) => return bytes.extend_from_slice(uuid(data.data()).as_bytes()),
+        _ => {}
     }
     // Writing into memory cannot fail.
     let _ = match field {
@@ -218,24 +255,94 @@ fn date(days: i32) -> String {
     }
 }
 
-/// Returns the number of at most 38 digits in decimal notation.
+fn uuid(bytes: &[u8]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match bytes.len() {
+        16 => [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]]
+            .map(hex)
+            .join("-"),
+        _ => hex(bytes),
+    }
+}
+
+/// Returns the number in decimal notation.
 fn decimal(value: &Decimal) -> String {
     let bytes = value.data();
-    let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
-        0xff
-    } else {
-        0
+    let is_negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+    let digits = match bytes.len() {
+        0..=16 => {
+            let mut wide = [if is_negative { 0xff } else { 0 }; 16];
+            wide[16 - bytes.len()..].copy_from_slice(bytes);
+            i128::from_be_bytes(wide).unsigned_abs().to_string()
+        }
+        _ => magnitude(bytes, is_negative),
     };
-    let mut wide = [sign; 16];
-    let Some(start) = wide.len().checked_sub(bytes.len()) else {
-        return String::from("a decimal of more than 38 digits");
-    };
-    wide[start..].copy_from_slice(bytes);
-    let unscaled = i128::from_be_bytes(wide);
     let scale = usize::try_from(value.scale()).unwrap_or(0);
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
+    let digits = format!("{digits:0>width$}", width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let minus = if unscaled < 0 { "-" } else { "" };
+    let minus = if is_negative { "-" } else { "" };
     let point = if scale == 0 { "" } else { "." };
     format!("{minus}{whole}{point}{fraction}")
+}
+
+/// Returns the decimal digits of the absolute value of a number in two's complement, of any length.
+fn magnitude(bytes: &[u8], is_negative: bool) -> String {
+    let mut rest: Vec<u8> = bytes
+        .iter()
+        .map(|byte| if is_negative { !byte } else { *byte })
+        .collect();
+    if is_negative {
+        for byte in rest.iter_mut().rev() {
+            let (next, carries) = byte.overflowing_add(1);
+            *byte = next;
+            if !carries {
+                break;
+            }
+        }
+    }
+    let mut digits = Vec::new();
+    while rest.iter().any(|&byte| byte != 0) {
+        let mut remainder = 0_u16;
+        for byte in &mut rest {
+            let value = (remainder << 8) | u16::from(*byte);
+            *byte = (value / 10) as u8;
+            remainder = value % 10;
+        }
+        digits.push(char::from(b'0' + remainder as u8));
+    }
+    match digits.is_empty() {
+        true => "0".to_owned(),
+        false => digits.iter().rev().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_of_any_length_are_written_out() {
+        let check = |bytes: &[u8], scale, want: &str| {
+            let value = Decimal::from_bytes(bytes.to_vec().into(), 76, scale);
+            assert_eq!(decimal(&value), want, "{bytes:?}");
+        };
+        check(&[0x04, 0xd2], 2, "12.34");
+        check(&[0xff], 2, "-0.01");
+        check(&[], 0, "0");
+        let wide = |bytes: [u8; 2], sign: u8| [&[sign; 22][..], &bytes].concat();
+        check(&wide([0x04, 0xd2], 0), 3, "1.234");
+        check(&wide([0xfb, 0x2e], 0xff), 3, "-1.234");
+        check(&wide([0, 0], 0), 2, "0.00");
+        check(
+            &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            0,
+            "340282366920938463463374607431768211456",
+        );
+    }
+
+    #[test]
+    fn uuids_are_written_as_they_are_known() {
+        let bytes: Vec<u8> = (0..16).collect();
+        assert_eq!(uuid(&bytes), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
 }

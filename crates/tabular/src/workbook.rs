@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use calamine::{DataRef, Reader, Xlsx, XlsxError};
+use calamine::{DataRef, ExcelDateTime, Reader, SheetVisible, Xlsx, XlsxError};
 
 use crate::error::OpenError;
+use crate::option_names::OptionNames;
 use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
 
 /// The greatest size of the texts that a workbook keeps apart from its sheets.
@@ -26,19 +27,30 @@ pub(crate) struct WorkbookRows {
     first: Option<SheetRow>,
     width: usize,
     row: RowBuffer,
+    /// The beginning of a row that was rejected, as CSV.
+    excerpt: String,
+    /// The sheets with anything in them that are not read, if none was asked for.
+    other_sheets: Vec<String>,
+    names: OptionNames,
 }
 
 impl WorkbookRows {
-    /// Opens the sheet called `sheet`, or the first.
-    pub fn open(file: File, sheet: Option<String>) -> Result<Self, OpenError> {
+    /// Opens the sheet called `sheet`, or the first that is not hidden.
+    pub fn open(file: File, sheet: Option<String>, option_names: OptionNames) -> Result<Self, OpenError> {
         check_size(&file)?;
         let mut workbook: Xlsx<_> = Xlsx::new(BufReader::new(file))
             .map_err(|error| OpenError::Content(format!("is no Excel workbook that can be read: {error}")))?;
         let names = workbook.sheet_names();
+        let visible = |workbook: &Xlsx<_>| {
+            let mut sheets = workbook.sheets_metadata().iter();
+            sheets
+                .find(|sheet| sheet.visible == SheetVisible::Visible)
+                .map(|sheet| sheet.name.clone())
+        };
+        let is_chosen = sheet.is_some();
         let name = match sheet {
-            None => names
-                .first()
-                .cloned()
+            None => visible(&workbook)
+                .or_else(|| names.first().cloned())
                 .ok_or_else(|| OpenError::Content("has no sheet".to_owned()))?,
             Some(sheet) if names.contains(&sheet) => sheet,
             Some(sheet) => {
@@ -47,6 +59,10 @@ impl WorkbookRows {
                     "has no sheet {sheet:?}; its sheets are {names}"
                 )));
             }
+        };
+        let other_sheets = match is_chosen {
+            true => Vec::new(),
+            false => other_sheets(&mut workbook, &names, &name),
         };
         let (sender, rows) = sync_channel(ROWS_AHEAD);
         // The reader of cells borrows the workbook, so both live in a thread.
@@ -61,6 +77,9 @@ impl WorkbookRows {
             first: None,
             width: 0,
             row: RowBuffer::default(),
+            excerpt: String::new(),
+            other_sheets,
+            names: option_names,
         };
         rows.first = rows.receive()?;
         match &rows.first {
@@ -115,9 +134,12 @@ impl Rows for WorkbookRows {
         }
         let (width, found) = (self.width, cells.len());
         if found > width || self.row.bytes.len() > MAX_RECORD_BYTES {
+            self.row.clear();
+            cells.iter().for_each(|cell| self.row.push(cell));
+            self.excerpt = self.row.record(line, None).text().chars().take(1024).collect();
             return Ok(Some(Err(Malformed {
                 line,
-                raw: &self.row.bytes[..self.row.bytes.len().min(1024)],
+                raw: self.excerpt.as_bytes(),
                 reason: "WRONG_FIELD_COUNT",
                 message: format!(
                     "must have at most {width} cells like the first row, and 1 MiB of text; has {found} cells"
@@ -126,6 +148,35 @@ impl Rows for WorkbookRows {
         }
         Ok(Some(Ok(self.row.record(line, None))))
     }
+
+    fn notes(&self) -> Vec<String> {
+        if self.other_sheets.is_empty() {
+            return Vec::new();
+        }
+        let (sheets, option) = (self.other_sheets.join(", "), self.names.name("--sheet"));
+        vec![format!(
+            "The workbook has other sheets, which were not read: {sheets}. Import each of them with {option}."
+        )]
+    }
+}
+
+/// Returns the sheets but `read` that have anything in them and are not hidden.
+fn other_sheets(workbook: &mut Xlsx<BufReader<File>>, names: &[String], read: &str) -> Vec<String> {
+    const MAX_SHEETS: usize = 20;
+    let hidden: Vec<String> = (workbook.sheets_metadata().iter())
+        .filter(|sheet| sheet.visible != SheetVisible::Visible)
+        .map(|sheet| sheet.name.clone())
+        .collect();
+    let others = names.iter().filter(|name| *name != read && !hidden.contains(name));
+    let mut has_cells = |name: &&String| {
+        let reader = workbook.worksheet_cells_reader(name);
+        reader.is_ok_and(|mut reader| matches!(reader.next_cell(), Ok(Some(_))))
+    };
+    others
+        .take(MAX_SHEETS)
+        .filter(|name| has_cells(name))
+        .cloned()
+        .collect()
 }
 
 /// Refuses a workbook whose texts would not fit into memory, or that is another kind of ZIP archive.
@@ -134,9 +185,13 @@ fn check_size(file: &File) -> Result<(), OpenError> {
     let mut archive = zip::ZipArchive::new(BufReader::new(file))
         .map_err(|error| content(format!("is no Excel workbook that can be read: {error}")))?;
     if archive.index_for_name("xl/workbook.xml").is_none() {
-        return Err(content(
-            "is a ZIP archive, but no Excel workbook: unpack it first".to_owned(),
-        ));
+        let is_other = |entry| archive.index_for_name(entry).is_some();
+        let problem = match (is_other("xl/workbook.bin"), is_other("content.xml")) {
+            (true, _) => "is a binary Excel workbook: save it as .xlsx",
+            (_, true) => "is an OpenDocument file: save it as .xlsx or CSV",
+            _ => "is a ZIP archive, but no Excel workbook: unpack it first",
+        };
+        return Err(content(problem.to_owned()));
     }
     for index in 0..archive.len() {
         let entry = archive
@@ -195,11 +250,25 @@ fn text(value: &DataRef<'_>) -> String {
         DataRef::String(text) => text.clone(),
         DataRef::SharedString(text) => (*text).to_owned(),
         DataRef::Bool(value) => value.to_string(),
-        DataRef::DateTime(moment) => match moment.as_datetime() {
-            Some(local) if !moment.is_duration() => local.format("%Y-%m-%dT%H:%M:%S%.f").to_string(),
-            _ => moment.as_f64().to_string(),
-        },
+        DataRef::DateTime(moment) => moment_text(moment),
         DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
         DataRef::Error(error) => error.to_string(),
+    }
+}
+
+/// Returns a whole day as a date, less than a day as a time of the day, and every other moment as both, so that a date and a
+/// time of two columns can be put together.
+fn moment_text(moment: &ExcelDateTime) -> String {
+    const SECONDS_PER_DAY: f64 = 86_400.0;
+    let days = moment.as_f64();
+    if (0.0..1.0).contains(&days) {
+        let seconds = (days * SECONDS_PER_DAY).round() as u32;
+        return format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    }
+    match moment.as_datetime() {
+        _ if moment.is_duration() => days.to_string(),
+        Some(local) if days.fract() == 0.0 => local.format("%Y-%m-%d").to_string(),
+        Some(local) => local.format("%Y-%m-%dT%H:%M:%S%.f").to_string(),
+        None => days.to_string(),
     }
 }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
+use super::ids::IdDoubts;
 use domain::error::InvalidField;
 use tabular::encoding;
 use tabular::header::{self, Found, trimmed};
+use tabular::open::Format;
 use tabular::option_names::OptionNames;
 use tabular::record::Record;
 
@@ -36,8 +38,15 @@ pub enum ColumnError {
         column: String,
         header: Header,
     },
-    #[error("{field}: the file has two columns {column:?}")]
-    AmbiguousColumn { field: &'static str, column: String },
+    #[error(
+        "{field}: the file has two columns {column:?}; to tell them apart by number, leave the names out with {} 1 and {}",
+        .names.name("--skip-lines"), .names.name("--no-header")
+    )]
+    AmbiguousColumn {
+        field: &'static str,
+        column: String,
+        names: OptionNames,
+    },
     #[error("{field}: the template {template:?} has a brace without its partner; double a brace that is plain text")]
     InvalidTemplate { field: &'static str, template: String },
     #[error(
@@ -57,20 +66,43 @@ pub enum ColumnError {
     UnknownUnmapped { column: String, header: Header },
 }
 
+/// Facts about a file that messages about its columns rest on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFacts {
+    pub format: Format,
+    /// How messages name the options of the import.
+    pub options: OptionNames,
+    /// The likely encoding of text that is not UTF-8.
+    pub encoding_guess: Option<&'static str>,
+    /// The column of a single JSON object that has an array of objects.
+    pub nested: Option<String>,
+}
+
+impl FileFacts {
+    pub fn new(format: Format, options: OptionNames) -> Self {
+        Self {
+            format,
+            options,
+            encoding_guess: None,
+            nested: None,
+        }
+    }
+}
+
 /// The names of a file's columns, as errors list them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     names: Vec<String>,
-    options: OptionNames,
+    facts: Arc<FileFacts>,
 }
 
 impl fmt::Display for Header {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&quoted(&self.names, self.options))
+        formatter.write_str(&quoted(&self.names, &self.facts))
     }
 }
 
-fn quoted(names: &[String], options: OptionNames) -> String {
+fn quoted(names: &[String], facts: &FileFacts) -> String {
     const MAX_SHOWN: usize = 50;
     const MAX_CHARS: usize = 60;
     let shown = |name: &String| format!("{:?}", name.chars().take(MAX_CHARS).collect::<String>());
@@ -78,10 +110,42 @@ fn quoted(names: &[String], options: OptionNames) -> String {
     if names.len() > MAX_SHOWN {
         quoted.push(format!("and {} more", names.len() - MAX_SHOWN));
     }
+    quoted.join(", ") + &hint(names, facts)
+}
+
+/// Returns what is likely to be wrong where these are the columns of a file.
+fn hint(names: &[String], facts: &FileFacts) -> String {
+    let options = facts.options;
     let is_numbered = names.iter().zip(1..).all(|(name, number)| *name == number.to_string());
-    let hint = match names {
-        [name] if name.contains([';', '\t', '|', ':', ',']) => " (is the delimiter right?)".to_owned(),
-        [_] => format!(
+    let delimiter = |name: &String| [';', '\t', '|', ':', ','].into_iter().find(|sign| name.contains(*sign));
+    match (names, facts.format) {
+        (_, Format::JsonLines) => match (&facts.nested, options) {
+            (None, _) => String::new(),
+            (Some(key), OptionNames::Arguments) => format!(
+                " (to import the objects in {key:?}, write each on a line: jq -c '.{key}[]' FILE | likemind import KIND -)"
+            ),
+            (Some(key), OptionNames::Fields) => {
+                format!(" (to import the objects in {key:?}, send each of them on a line)")
+            }
+        },
+        (_, Format::Parquet) => String::new(),
+        ([_], Format::Csv) if is_numbered => format!(
+            " (the first line has one field: if that is not right, say {} or {})",
+            options.name("--delimiter"),
+            options.name("--skip-lines")
+        ),
+        ([name], Format::Csv) if delimiter(name).is_some() => {
+            let sign = match (delimiter(name), options) {
+                (Some('\t'), _) => "tab".to_owned(),
+                (Some(sign), OptionNames::Arguments) => format!("'{sign}'"),
+                (sign, _) => sign.map(String::from).unwrap_or_default(),
+            };
+            format!(
+                " (is the delimiter right? say, for example, {})",
+                options.with("--delimiter", sign)
+            )
+        }
+        (names, _) if names.len() == 1 || names.iter().all(String::is_empty) => format!(
             " (if the names of the columns stand further down, say how many lines come before them, with {})",
             options.name("--skip-lines")
         ),
@@ -90,23 +154,23 @@ fn quoted(names: &[String], options: OptionNames) -> String {
             options.name("--no-header")
         ),
         _ => String::new(),
-    };
-    quoted.join(", ") + &hint
+    }
 }
 
 /// Knows, for one header, where the text of every field comes from.
 #[derive(Debug)]
 pub(super) struct Columns {
     header: Vec<String>,
-    /// How errors name the options of the import.
-    options: OptionNames,
+    facts: Arc<FileFacts>,
     sources: BTreeMap<&'static str, Source>,
     /// The fields that the map names; others are only found in the header.
     named: Vec<&'static str>,
     /// The fields without which no record can be read.
     required: Vec<&'static str>,
-    /// How many ids of each field look like numbers in floating point.
-    float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,
+    /// The doubtful ids of each field.
+    id_doubts: BTreeMap<&'static str, Arc<IdDoubts>>,
+    /// How many lines have no time of their own, by field.
+    undated: BTreeMap<&'static str, Arc<AtomicU64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,23 +187,22 @@ enum Part {
 }
 
 impl Columns {
-    /// `options`: how errors name the options of the import.
-    ///
     /// # Errors
     /// [`ColumnError`] names the field.
     pub fn new(
         header: Vec<String>,
         fields: &[&'static str],
         map: &ColumnMap,
-        options: OptionNames,
+        facts: FileFacts,
     ) -> Result<Self, ColumnError> {
         let mut columns = Self {
             header,
-            options,
+            facts: Arc::new(facts),
             sources: BTreeMap::new(),
             named: Vec::new(),
             required: Vec::new(),
-            float_ids: BTreeMap::new(),
+            id_doubts: BTreeMap::new(),
+            undated: BTreeMap::new(),
         };
         let known = |field: &str| {
             let found = fields.iter().copied().find(|known| *known == field);
@@ -179,7 +242,7 @@ impl Columns {
     fn shown_header(&self) -> Header {
         Header {
             names: self.header.clone(),
-            options: self.options,
+            facts: self.facts.clone(),
         }
     }
 
@@ -194,9 +257,24 @@ impl Columns {
         columns.collect()
     }
 
-    /// Returns the counters of ids that end in `.0`, by field. They count while records are read.
-    pub fn float_ids(&self) -> BTreeMap<&'static str, Arc<AtomicU64>> {
-        self.float_ids.clone()
+    /// Returns the doubtful ids of each field, which are counted while records are read.
+    pub fn id_doubts(&self) -> BTreeMap<&'static str, Arc<IdDoubts>> {
+        self.id_doubts.clone()
+    }
+
+    /// Returns how many lines have no time of their own, by field. They are counted while records are read.
+    pub fn undated(&self) -> BTreeMap<&'static str, Arc<AtomicU64>> {
+        self.undated.clone()
+    }
+
+    /// Returns the counter of lines that have nothing in the time `field` of a file that has this field.
+    pub fn count_undated(&mut self, field: &'static str) -> Arc<AtomicU64> {
+        self.undated.entry(field).or_default().clone()
+    }
+
+    /// Marks a field of which the file must have it or another one.
+    pub fn mark_required(&mut self, field: &'static str) {
+        self.required.push(field);
     }
 
     fn name(&mut self, field: &'static str, source: Source) -> Result<(), ColumnError> {
@@ -246,6 +324,7 @@ impl Columns {
             Found::Several => Err(ColumnError::AmbiguousColumn {
                 field,
                 column: column.to_owned(),
+                names: self.facts.options,
             }),
             Found::None => Err(ColumnError::UnknownColumn {
                 field,
@@ -269,15 +348,15 @@ impl Columns {
                 read: Box::new(read),
             },
         };
-        let float_ids = match name.ends_with("_id") {
-            true => Some(self.float_ids.entry(name).or_default().clone()),
+        let id_doubts = match name.ends_with("_id") {
+            true => Some(self.id_doubts.entry(name).or_default().clone()),
             false => None,
         };
         Ok(Some(Field {
             name,
             value,
-            float_ids,
-            options: self.options,
+            id_doubts,
+            facts: self.facts.clone(),
         }))
     }
 
@@ -324,9 +403,9 @@ impl Columns {
 pub(super) struct Field<T> {
     name: &'static str,
     value: Value<T>,
-    /// Counts ids that end in `.0`.
-    float_ids: Option<Arc<AtomicU64>>,
-    options: OptionNames,
+    /// Counts doubtful ids, if these are ids.
+    id_doubts: Option<Arc<IdDoubts>>,
+    facts: Arc<FileFacts>,
 }
 
 enum Value<T> {
@@ -345,15 +424,12 @@ impl<T: Clone> Field<T> {
         match &self.value {
             Value::Constant(value) => Ok(Some(value.clone())),
             Value::Cell { source, read } => {
-                let text = source.text((self.name, self.options), record)?;
+                let text = source.text((self.name, &self.facts), record)?;
                 if text.is_empty() {
                     return Ok(None);
                 }
-                if let Some(float_ids) = &self.float_ids
-                    && text.ends_with(".0")
-                    && text[..text.len() - 2].bytes().all(|byte| byte.is_ascii_digit())
-                {
-                    float_ids.fetch_add(1, Ordering::Relaxed);
+                if let Some(doubts) = &self.id_doubts {
+                    doubts.see(&text);
                 }
                 read(&text).map(Some)
             }
@@ -372,7 +448,7 @@ pub(super) fn missing(field: &str) -> InvalidField {
 }
 
 impl Source {
-    fn text<'a>(&'a self, field: (&str, OptionNames), record: &Record<'a>) -> Result<Cow<'a, str>, InvalidField> {
+    fn text<'a>(&'a self, field: (&str, &FileFacts), record: &Record<'a>) -> Result<Cow<'a, str>, InvalidField> {
         match self {
             Self::Constant(text) => Ok(Cow::Borrowed(text)),
             Self::Column(index) => cell(field, record, *index).map(Cow::Borrowed),
@@ -399,18 +475,36 @@ impl Source {
     }
 }
 
-/// `field`: its name, and how errors name the options of the import.
-fn cell<'a>((field, options): (&str, OptionNames), record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
+/// What spreadsheets show in a cell that has no value.
+const SPREADSHEET_ERRORS: [&str; 8] = [
+    "#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!",
+];
+
+/// `field`: its name, and what is known about the file.
+fn cell<'a>((field, facts): (&str, &FileFacts), record: &Record<'a>, index: usize) -> Result<&'a str, InvalidField> {
     let bytes = record.field(index);
     match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(trimmed(text)),
+        Ok(text) => match trimmed(text) {
+            text if text.starts_with('#') && SPREADSHEET_ERRORS.contains(&text) => {
+                let message = format!(
+                    "must be a value, is the error {text} of a spreadsheet; to read such a cell as an empty one, give the \
+                     error to {}",
+                    facts.options.name("--null")
+                );
+                Err(InvalidField::new(field, "SPREADSHEET_ERROR", message))
+            }
+            text => Ok(text),
+        },
         Err(error) => {
             let byte = error.valid_up_to();
-            let guess = encoding::guess(bytes).unwrap_or("windows-1252");
+            let guess = facts
+                .encoding_guess
+                .or_else(|| encoding::guess(bytes))
+                .unwrap_or("windows-1252");
             let message = format!(
                 "must be UTF-8, but byte {byte} of the field is not; if the file is in another encoding, say so, for \
                  example {}",
-                options.with("--encoding", guess)
+                facts.options.with("--encoding", guess)
             );
             Err(InvalidField::new(field, "INVALID_UTF8", message))
         }
@@ -445,7 +539,7 @@ mod tests {
             header.split(',').map(str::to_owned).collect(),
             &FIELDS,
             &map,
-            OptionNames::Arguments,
+            FileFacts::new(Format::Csv, OptionNames::Arguments),
         )
     }
 
@@ -498,6 +592,63 @@ mod tests {
     }
 
     #[test]
+    fn the_likely_cause_of_a_missing_column_is_named() {
+        let check = |format, header: &[&str], nested: Option<&str>, want: &str| {
+            let facts = FileFacts {
+                nested: nested.map(str::to_owned),
+                ..FileFacts::new(format, OptionNames::Arguments)
+            };
+            let header = header.iter().map(|name| (*name).to_owned()).collect();
+            let columns = Columns::new(header, &FIELDS, &ColumnMap::default(), facts).unwrap();
+            let message = columns.missing(&["user_id"]).to_string();
+            assert!(message.ends_with(want), "{message}");
+        };
+        check(
+            Format::Csv,
+            &["a;b"],
+            None,
+            "(is the delimiter right? say, for example, --delimiter ';')",
+        );
+        check(Format::Csv, &["a\tb"], None, "say, for example, --delimiter tab)");
+        check(
+            Format::Csv,
+            &["Report"],
+            None,
+            "say how many lines come before them, with --skip-lines)",
+        );
+        check(
+            Format::Csv,
+            &["", ""],
+            None,
+            "say how many lines come before them, with --skip-lines)",
+        );
+        check(Format::Csv, &["1"], None, "say --delimiter or --skip-lines)");
+        check(Format::Workbook, &["a;b"], None, "with --skip-lines)");
+        check(Format::JsonLines, &["a"], None, "are \"a\"");
+        check(
+            Format::JsonLines,
+            &["page", "data.orders"],
+            Some("data.orders"),
+            "write each on a line: jq -c '.data.orders[]' FILE | likemind import KIND -)",
+        );
+        check(Format::Parquet, &["a"], None, "are \"a\"");
+    }
+
+    #[test]
+    fn errors_of_spreadsheets_are_no_values() {
+        let read_cell = |cell: &str| {
+            let mut columns = columns("title", &[], &[]).unwrap();
+            let title = columns.optional("title", read).unwrap().unwrap();
+            let input = Input::new("test", Cursor::new(format!("title\n{cell}\n")), None);
+            let mut source = open(input, &ReadOptions::default()).unwrap();
+            title.get(&source.rows.next().unwrap().unwrap().unwrap())
+        };
+        assert_eq!(read_cell("#N/A").unwrap_err().reason, "SPREADSHEET_ERROR");
+        assert_eq!(read_cell(" #REF! ").unwrap_err().reason, "SPREADSHEET_ERROR");
+        assert_eq!(read_cell("#1").unwrap().as_deref(), Some("#1"));
+    }
+
+    #[test]
     fn an_unmapped_column_is_not_read() {
         let new = |unmapped: &str| {
             let map = ColumnMap {
@@ -508,7 +659,7 @@ mod tests {
                 vec!["user_id".to_owned(), "Title".to_owned()],
                 &FIELDS,
                 &map,
-                OptionNames::Arguments,
+                FileFacts::new(Format::Csv, OptionNames::Arguments),
             )
         };
         let taken = |unmapped| new(unmapped).unwrap().taken_by_name().into_keys().collect::<Vec<_>>();
@@ -597,7 +748,8 @@ mod tests {
             "a,a",
             &[("user_id", "a")],
             &[],
-            "user_id: the file has two columns \"a\"",
+            "user_id: the file has two columns \"a\"; to tell them apart by number, leave the names out with --skip-lines 1 \
+             and --no-header",
         );
         check("user_id,user_id", &[], &[], "user_id: the file has two columns");
         check("user_id,a,a", &[], &[], "no price");

@@ -8,6 +8,7 @@ use chrono::Datelike;
 use tabular::option_names::OptionNames;
 
 use super::findings::{Contents, Findings};
+use super::ids::IdDoubts;
 use super::times::TimeFormats;
 
 /// The facts that are known about a file, as far as it has been read.
@@ -23,7 +24,9 @@ pub(super) struct Conclusion {
 /// The observations from reading a file that are reported at its end.
 pub(super) struct FileNotes {
     pub times: Arc<TimeFormats>,
-    pub float_ids: BTreeMap<&'static str, Arc<AtomicU64>>,
+    pub id_doubts: BTreeMap<&'static str, Arc<IdDoubts>>,
+    /// How many lines have no time of their own, by field.
+    pub undated: BTreeMap<&'static str, Arc<AtomicU64>>,
     pub taken_by_name: BTreeMap<&'static str, String>,
     pub header_looks_like_data: bool,
     /// How sentences name the options of the import.
@@ -42,12 +45,14 @@ impl FileNotes {
                 self.names.name("--no-header")
             ));
         }
-        for (field, count) in &self.float_ids {
+        for (field, doubts) in &self.id_doubts {
+            warnings.extend(doubts.sentences(field, self.names));
+        }
+        for (field, count) in &self.undated {
             let count = count.load(Ordering::Relaxed);
             if count > 0 {
                 warnings.push(format!(
-                    "{count} ids in {field} end in .0, as numbers do that have passed through floating point: are they the \
-                     ids that other files have?"
+                    "{count} lines have nothing in {field}, and are dated with the start of the import."
                 ));
             }
         }
@@ -56,7 +61,8 @@ impl FileNotes {
             && first.year() == 1970
             && last.year() == 1970
         {
-            let message = "All times lie in 1970: their unit is likely to be another, such as unix_ms for unix.";
+            let message =
+                "All times lie in 1970: their unit is likely to be another, such as unix_ms or excel for unix.";
             warnings.push(message.to_owned());
         }
         Conclusion {

@@ -90,8 +90,13 @@ impl NumberFormat {
     fn invalid(&self, field: &str, text: &str) -> InvalidField {
         let hint = match (self.decimal, text.contains(',')) {
             (None | Some(DecimalSign::Point), true) => {
-                let option = self.names.with("--decimal", ',');
-                format!("; if its comma stands before the decimals, say {option}")
+                let [comma, point] = [',', '.'].map(|sign| self.names.with("--decimal", sign));
+                match self.decimal {
+                    None => format!(
+                        "; if its comma stands before the decimals, say {comma}, and if between thousands, {point}"
+                    ),
+                    Some(_) => format!("; if its comma stands before the decimals, say {comma}"),
+                }
             }
             (Some(DecimalSign::Comma), _) if text.contains('.') => {
                 "; its point does not stand between thousands".to_owned()

@@ -15,7 +15,7 @@ use tabular::input::Input;
 use tabular::open::{Format, Source, open as open_source};
 use tabular::record::{Malformed, Record, Rows};
 
-use super::columns::Columns;
+use super::columns::{Columns, FileFacts};
 use super::conclusion::{Conclusion, FileNotes};
 use super::findings::Findings;
 use super::kinds::{RecordKind, Rules};
@@ -160,6 +160,8 @@ fn open<K: RecordKind>(
         format,
         header,
         header_looks_like_data,
+        encoding_guess,
+        nested,
         rows,
         bytes_read,
     } = source;
@@ -174,7 +176,12 @@ fn open<K: RecordKind>(
         },
         now: Utc::now(),
     };
-    let mut columns = Columns::new(header, K::FIELDS, &options.column_map, options.read.names)?;
+    let facts = FileFacts {
+        encoding_guess,
+        nested,
+        ..FileFacts::new(format, options.read.names)
+    };
+    let mut columns = Columns::new(header, K::FIELDS, &options.column_map, facts)?;
     let kind = K::new(&mut columns, &rules)?;
     Ok(OpenFile {
         rows,
@@ -184,7 +191,8 @@ fn open<K: RecordKind>(
         findings: Findings::default(),
         notes: FileNotes {
             times,
-            float_ids: columns.float_ids(),
+            id_doubts: columns.id_doubts(),
+            undated: columns.undated(),
             taken_by_name: columns.taken_by_name(),
             header_looks_like_data,
             names: options.read.names,

@@ -32,6 +32,16 @@ pub struct Reject {
     pub record: String,
 }
 
+impl Reject {
+    /// Says what is wrong with the line.
+    pub fn sentence(&self) -> String {
+        match self.field.is_empty() {
+            true => format!("line {}: {}", self.line, self.message),
+            false => format!("line {}: {} {}", self.line, self.field, self.message),
+        }
+    }
+}
+
 /// The rejected lines of a running import.
 pub(super) enum Rejects {
     Dropped,

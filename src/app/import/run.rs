@@ -65,6 +65,7 @@ pub(super) async fn run<K: RecordKind>(
         rejects,
         summary: ImportSummary {
             import_id,
+            dry_run: options.dry_run,
             ..ImportSummary::default()
         },
         conclusion,
@@ -428,6 +429,7 @@ fn excess(summary: &ImportSummary, options: &ImportOptions) -> Option<RejectCaus
         rejected,
         read,
         max_share,
+        is_dry_run: summary.dry_run,
         import_id: summary.import_id,
         names: options.read.names,
     })

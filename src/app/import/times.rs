@@ -1,10 +1,13 @@
 //! Reads the times in files.
 
+mod hint;
+
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::format::{Fixed, Item, Numeric, Parsed, StrftimeItems, parse};
-use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 
 use domain::decimal::Decimal;
@@ -14,7 +17,7 @@ use tabular::option_names::OptionNames;
 
 /// The default formats: RFC 3339, also with a space instead of the T, and without zone, seconds or time of day; and other times
 /// that begin with the year, which can mean nothing else.
-const ISO_8601: [&str; 11] = [
+const ISO_8601: [&str; 13] = [
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f%#z",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -26,7 +29,12 @@ const ISO_8601: [&str; 11] = [
     "%Y/%m/%d %H:%M",
     "%Y/%m/%d",
     "%Y%m%d",
+    "%Y%m%dT%H%M%S%.f%#z",
+    "%Y%m%dT%H%M%S%.f",
 ];
+
+/// For how many times of a file that cannot be read another format is looked for.
+const MAX_HINTS: u64 = 1_000;
 
 /// Reads a time by the first format that fits. A time without offset belongs to `zone`.
 #[derive(Debug, Clone)]
@@ -45,7 +53,12 @@ enum Format {
         order: Option<DayMonth>,
     },
     /// A count since 1970. `places` is the number of decimal places from its unit to microseconds: 6 for seconds.
-    Unix { places: u32 },
+    Unix {
+        places: u32,
+    },
+    UnixNanos,
+    /// Days since 1899-12-30, as spreadsheets count.
+    Excel,
 }
 
 impl Default for TimeFormats {
@@ -63,7 +76,7 @@ impl Default for TimeFormats {
 }
 
 impl TimeFormats {
-    /// `formats`: strftime formats, `unix` (seconds since 1970) or `unix_ms`; ISO 8601 if empty. `zone`: a name of the IANA
+    /// `formats`: strftime formats, `unix` (seconds since 1970), `unix_ms`, `unix_us`, `unix_ns` or `excel`; ISO 8601 if empty. `zone`: a name of the IANA
     /// database, such as `Europe/London`.
     ///
     /// # Errors
@@ -96,7 +109,11 @@ impl TimeFormats {
     /// `INVALID_TIMESTAMP` names `field`, also for a time that the clocks of the zone skip.
     pub fn read(&self, field: &str, text: &str) -> Result<Timestamp, InvalidField> {
         let Some(local) = self.read_local(text) else {
-            let hint = hint(text);
+            // Looking for a format takes much longer than reading a time.
+            let hint = match self.seen.hinted.fetch_add(1, Ordering::Relaxed) < MAX_HINTS {
+                true => hint::hint(text),
+                false => String::new(),
+            };
             let message =
                 format!("must be a time in one of the given formats (by default ISO 8601), is {text:?}{hint}");
             return Err(InvalidField::new(field, "INVALID_TIMESTAMP", message));
@@ -119,11 +136,16 @@ impl TimeFormats {
 
     fn read_local(&self, text: &str) -> Option<Moment> {
         let read = |text: &str| self.formats.iter().find_map(|format| format.read(text, &self.seen));
-        read(text).or_else(|| {
-            // Many databases write the zone so.
-            let local = text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT"))?;
-            read(&format!("{local}+0000"))
-        })
+        read(text)
+            .or_else(|| {
+                // Many databases write the zone so.
+                let local = text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT"))?;
+                read(&format!("{local}+0000"))
+            })
+            .or_else(|| match read(&with_midnight(text)?)? {
+                Moment::Instant(at) => Some(Moment::Instant(at + Duration::days(1))),
+                Moment::Local(at) => Some(Moment::Local(at + Duration::days(1))),
+            })
     }
 
     /// Returns the same formats, and after them ISO 8601, with nothing seen.
@@ -174,17 +196,39 @@ impl TimeFormats {
     }
 }
 
-/// Says what the format of `text` may be, which is no time in the given ones.
-fn hint(text: &str) -> &'static str {
-    let digits = text.split('.').next().unwrap_or_default();
-    if (9..=13).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return "; the time format unix counts seconds since 1970, and unix_ms milliseconds";
-    }
-    let first = text.split_once(['/', '.']).map(|(first, _)| first);
-    match first.is_some_and(|first| (1..=2).contains(&first.len()) && first.bytes().all(|byte| byte.is_ascii_digit())) {
-        true => "; its time format may be like %d/%m/%Y or %m/%d/%Y",
-        false => "",
-    }
+/// Writes the beginning of 1970 in a strftime format. Returns `None` where the library cannot.
+fn example(format: &str) -> Option<String> {
+    // Only a reader knows offsets without minutes.
+    let format = format.replace("%#z", "%z");
+    let mut text = String::new();
+    write!(
+        text,
+        "{}",
+        DateTime::UNIX_EPOCH.format_with_items(StrftimeItems::new(&format))
+    )
+    .ok()?;
+    Some(text)
+}
+
+/// Returns `text` with 00:00 for 24:00, which is the end of its day.
+fn with_midnight(text: &str) -> Option<String> {
+    let (date, rest) = text.split_once("24:00")?;
+    let is_whole = !rest.starts_with(|c: char| c.is_ascii_digit())
+        && !rest
+            .trim_start_matches([':', '0', '.'])
+            .starts_with(|c: char| c.is_ascii_digit());
+    (date.ends_with([' ', 'T', 't']) && is_whole).then(|| format!("{date}00:00{rest}"))
+}
+
+/// Reads days since 1899-12-30, from 1900 to 9999, with a point or comma before their decimals.
+fn excel_moment(text: &str) -> Option<NaiveDateTime> {
+    const MILLIS_PER_DAY: f64 = 86_400_000.0;
+    const EPOCH: NaiveDate = NaiveDate::from_ymd_opt(1899, 12, 30).expect("it is a date");
+    let days: f64 = text.replace(',', ".").parse().ok()?;
+    (1.0..2_958_466.0).contains(&days).then_some(())?;
+    EPOCH
+        .and_time(NaiveTime::MIN)
+        .checked_add_signed(Duration::milliseconds((days * MILLIS_PER_DAY).round() as i64))
 }
 
 /// The order of the day and the month in a format that has both as numbers.
@@ -201,6 +245,8 @@ struct Seen {
     either: AtomicU64,
     day_first: AtomicU64,
     month_first: AtomicU64,
+    /// How many times could not be read.
+    hinted: AtomicU64,
 }
 
 impl Seen {
@@ -253,6 +299,9 @@ impl Format {
         match format {
             "unix" => return Ok(Self::Unix { places: 6 }),
             "unix_ms" => return Ok(Self::Unix { places: 3 }),
+            "unix_us" => return Ok(Self::Unix { places: 0 }),
+            "unix_ns" => return Ok(Self::UnixNanos),
+            "excel" => return Ok(Self::Excel),
             _ => {}
         }
         let items = StrftimeItems::new(format)
@@ -263,7 +312,9 @@ impl Format {
                 "has %Z, which tells no offset: put the zone's name into the format as plain text, and give the zone as time_zone",
             ));
         }
-        let example = DateTime::UNIX_EPOCH.format_with_items(items.iter()).to_string();
+        let Some(example) = example(format) else {
+            return Err(invalid("is not a format in which a time can be written"));
+        };
         let order = day_month(&items);
         let format = Self::Strftime { items, order };
         match format.read(&example, &Seen::default()) {
@@ -280,6 +331,11 @@ impl Format {
                 let micros = Decimal::parse("", text).ok()?.scaled(*places)?;
                 return DateTime::from_timestamp_micros(micros).map(Moment::Instant);
             }
+            Self::UnixNanos => {
+                let nanos = Decimal::parse("", text).ok()?.scaled(0)?;
+                return Some(Moment::Instant(DateTime::from_timestamp_nanos(nanos)));
+            }
+            Self::Excel => return excel_moment(text).map(Moment::Local),
             Self::Strftime { items, order } => (items, *order),
         };
         let mut parsed = Parsed::new();
@@ -294,6 +350,9 @@ impl Format {
         if parsed.offset().is_some() || parsed.timestamp().is_some() {
             let instant = parsed.to_datetime().ok()?;
             return Some(Moment::Instant(instant.with_timezone(&Utc)));
+        }
+        if parsed.hour_mod_12().is_some() && parsed.minute().is_none() {
+            parsed.set_minute(0).ok()?;
         }
         if parsed.hour_mod_12().is_none() && parsed.minute().is_none() {
             return parsed
@@ -336,6 +395,10 @@ mod tests {
         iso("2011/8/15", "2011-08-15T00:00:00+00:00");
         iso("2011/08/15 10:20", "2011-08-15T10:20:00+00:00");
         iso("20110815", "2011-08-15T00:00:00+00:00");
+        iso("20110815T102030Z", "2011-08-15T10:20:30+00:00");
+        iso("20110815T102030.5", "2011-08-15T10:20:30.500+00:00");
+        iso("2011-08-31T24:00", "2011-09-01T00:00:00+00:00");
+        iso("2011-12-31 24:00:00.000+01:00", "2011-12-31T23:00:00+00:00");
         check(
             &[],
             "Asia/Tokyo",
@@ -348,8 +411,42 @@ mod tests {
             "15/08/2011 10:20 GMT",
             Some("2011-08-15T10:20:00+00:00"),
         );
+        check(
+            &["unix_us"],
+            "UTC",
+            "1313403630000250",
+            Some("2011-08-15T10:20:30.000250+00:00"),
+        );
+        check(
+            &["unix_ns"],
+            "UTC",
+            "1313403630000250000",
+            Some("2011-08-15T10:20:30.000250+00:00"),
+        );
+        check(
+            &["excel"],
+            "Europe/London",
+            "40770.430902777778",
+            Some("2011-08-15T09:20:30+00:00"),
+        );
+        check(&["excel"], "UTC", "40770,5", Some("2011-08-15T12:00:00+00:00"));
+        check(&["excel"], "UTC", "1313403630", None);
+        check(
+            &["%Y-%m-%d %H:%M %#z"],
+            "UTC",
+            "2011-08-15 10:20 +02",
+            Some("2011-08-15T08:20:00+00:00"),
+        );
+        check(
+            &["%Y-%m-%d %H"],
+            "UTC",
+            "2011-08-15 9",
+            Some("2011-08-15T09:00:00+00:00"),
+        );
         for bad in [
             "",
+            "2011-08-15T24:01",
+            "2011-08-15T24:00:30",
             "yesterday",
             "15/08/2011",
             "2011-08-15T",

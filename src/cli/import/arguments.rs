@@ -21,7 +21,7 @@ pub struct ImportArgs {
     /// The kind of record on the lines of the file
     #[arg(value_parser = kinds(), required = true)]
     kind: Option<ImportKind>,
-    /// CSV, JSON lines, Parquet or Excel workbook, plain or compressed with gzip or zstd; - for standard input
+    /// CSV, JSON, Parquet or Excel workbook, plain or compressed with gzip or zstd; - for standard input
     #[arg(required = true)]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -81,7 +81,7 @@ struct FormatArgs {
     /// Round amounts with more decimals than their currency has, instead of rejecting them
     #[arg(long)]
     round: bool,
-    /// Format of times: a strftime format, unix or unix_ms; if repeated, the first that fits [default: ISO 8601]
+    /// Format of times: a strftime format, unix, unix_ms, unix_us, unix_ns or excel; if repeated, the first that fits [default: ISO 8601]
     #[arg(long, value_name = "FORMAT")]
     time_format: Vec<String>,
     /// Time zone of times without an offset
@@ -198,6 +198,7 @@ fn default_rejects(file: &Path) -> PathBuf {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum FileFormat {
     Csv,
+    #[value(alias = "json")]
     JsonLines,
     Parquet,
     Xlsx,

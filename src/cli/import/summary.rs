@@ -62,7 +62,10 @@ pub(in crate::cli) fn print_counts(summary: &ImportSummary) {
         );
     }
     for (reason, lines) in &summary.rejects_by_reason {
-        println!("  rejected {lines}: {reason}");
+        match summary.reject_examples.get(reason) {
+            Some(example) => println!("  rejected {lines}: {reason}, such as {example}"),
+            None => println!("  rejected {lines}: {reason}"),
+        }
     }
     for (field, lines) in &summary.rejects_by_field {
         if let Some(column) = summary.columns_by_name.get(field.as_str()) {

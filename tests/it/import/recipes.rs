@@ -85,6 +85,24 @@ async fn movielens() {
 }
 
 #[tokio::test]
+async fn netflix_prize() {
+    let (content, folder) = (fresh_database().await, scratch());
+    let text = "1:\r\n1488844,3,2005-09-06\r\n822109,5,2005-05-13\r\n2:\r\n885013,4,2005-10-19\r\n";
+    std::fs::write(folder.path().join("combined_data_1.txt"), text).unwrap();
+    for command in commands("Netflix Prize") {
+        shell(content.database.url(), folder.path(), &command);
+    }
+    assert_eq!(
+        content.rows("rating").await,
+        [
+            "rating|1488844|1|3|1125964800.000000",
+            "rating|822109|1|5|1115942400.000000",
+            "rating|885013|2|4|1129680000.000000"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn online_retail() {
     let (content, folder) = (fresh_database().await, scratch());
     let names = [

@@ -320,7 +320,7 @@ async fn errors_name_the_options_of_the_request() {
     .await;
     check(&|_| {}, tabs, "options.map", "FIELD_MISSING", "is the delimiter right?").await;
     check(&|_| {}, b"", "bytes", "UNSUITABLE_FILE", "ratings.csv is empty").await;
-    check(&|_| {}, b"BZh91AY", "bytes", "UNSUITABLE_FILE", "decompress it").await;
+    check(&|_| {}, b"BZh91AY&SY\x01", "bytes", "UNSUITABLE_FILE", "decompress it").await;
     check(
         &|_| {},
         b"\x1f\x8bnothing",

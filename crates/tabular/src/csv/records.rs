@@ -166,6 +166,22 @@ impl<R: Read> Records<R> {
         }))
     }
 
+    /// Returns the number of fields of the record that has been parsed. Empty ones beyond those of the first record, which some
+    /// programs leave at the end of a line, do not count.
+    fn count_fields(&mut self) -> usize {
+        let ends = match self.simple {
+            Some(_) => &self.ends[..self.n_fields],
+            None => &self.fields.ends[..],
+        };
+        match self.width {
+            Some(width) if ends.len() > width && ends[width - 1] == ends[ends.len() - 1] => {
+                self.fields.ends.truncate(width);
+                width
+            }
+            _ => ends.len(),
+        }
+    }
+
     /// Rejects the line at `start`, which is not a record by itself.
     fn bad_line(&mut self) -> io::Result<Malformed<'_>> {
         let (line, start) = (self.line, self.start);
@@ -283,10 +299,7 @@ impl<R: Read + Send> Rows for Records<R> {
         let (line, start) = (self.line, self.start);
         let end = start + without_line_end(&self.text[start..next]).len();
         let raw_lines = 1 + self.text[start..end].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let found = match self.simple {
-            Some(_) => self.n_fields,
-            None => self.fields.ends.len(),
-        };
+        let found = self.count_fields();
         if !is_well_quoted || (raw_lines > 1 && self.width.is_some_and(|width| width != found)) {
             return self.bad_line().map(|malformed| Some(Err(malformed)));
         }
@@ -299,7 +312,7 @@ impl<R: Read + Send> Rows for Records<R> {
                 line,
                 raw,
                 reason: "WRONG_FIELD_COUNT",
-                message: format!("must have {width} fields like the first line, has {found}"),
+                message: wrong_count(width, found),
             })));
         }
         Ok(Some(Ok(match self.simple {
@@ -313,6 +326,15 @@ impl<R: Read + Send> Rows for Records<R> {
             None => self.fields.record(line, Some(raw)),
         })))
     }
+}
+
+fn wrong_count(width: usize, found: usize) -> String {
+    // R writes numbers of rows without a name above them.
+    let hint = match found == width + 1 {
+        true => "; if the first line does not name the first column, leave it out and read the file without a header",
+        false => "",
+    };
+    format!("must have {width} fields like the first line, has {found}{hint}")
 }
 
 fn new_parser(dialect: &Dialect) -> Reader {

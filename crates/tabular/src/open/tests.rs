@@ -8,7 +8,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::*;
-use crate::testing::{Cell, workbook};
+use crate::testing::{Cell, Sheet, workbook, workbook_of};
 
 /// Returns the header and the rows, cells joined by `|`, or the error.
 fn read(bytes: &[u8], options: &ReadOptions) -> Result<(String, Vec<String>), String> {
@@ -99,14 +99,58 @@ fn formats_that_cannot_be_read_are_named_with_the_remedy() {
         let error = read(bytes, &ReadOptions::default()).unwrap_err();
         assert!(error.contains(part), "{error}");
     };
-    check(b"BZh91AY&SY", "bzcat");
+    check(b"BZh91AY&SY\x01\x02", "bzcat FILE | likemind import KIND -");
+    check(b"PARE\x01\x02\x03\x04", "an encrypted Parquet file");
+    check(&[&[b'a'; 257][..], b"ustar\0"].concat(), "a tar archive");
+    check(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0", "is empty");
+    check(
+        b"Obj\x01\x04\x14avro.codec",
+        "an Avro file, which cannot be imported; convert it to Parquet or CSV",
+    );
+    check(b"<?XML version=\"1.0\"?><Workbook>", "save it as .xlsx or CSV");
+    check(b"\n <html><table>", "an HTML page");
+    check(b"\xff\xfe\0\0a\0\0\0", "UTF-32");
+    check(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text");
+    check(b"\xa4\x96\x6b\x89\x96\x15\x81\x6b\x82\x15", "text in EBCDIC");
+    check(b"{'user': 'a', 'stars': 5.0}\n", "the notation of Python");
     check(b"\xfd7zXZ\0...", "xzcat");
     check(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as .xlsx");
-    check(b"[\n {\"a\": 1}]", "jq -c");
+    check(b"[]", "has no JSON object");
     check(b"PAR1....", "no Parquet file");
     check(b"PK\x03\x04....", "no Excel workbook");
     check(b"", "is empty");
     check(b"\"a", "malformed header");
+}
+
+#[test]
+fn names_of_columns_may_begin_like_another_format() {
+    let default = ReadOptions::default();
+    check(b"PARENT,ORC\n1,2\n", &default, "PARENT|ORC", &["2: 1|2"]);
+    check(b"ORC\n1\n", &default, "ORC", &["2: 1"]);
+}
+
+#[test]
+fn empty_fields_at_the_end_of_a_line_do_not_count() {
+    let piped = |dialect: Dialect| ReadOptions {
+        dialect,
+        ..ReadOptions::default()
+    };
+    let byte = Dialect {
+        delimiter: Delimiter::Byte(b'|'),
+        ..Dialect::default()
+    };
+    let text = Dialect {
+        delimiter: Delimiter::Text("|".to_owned()),
+        ..Dialect::default()
+    };
+    for dialect in [byte, text] {
+        check(
+            b"a|b\n1|2|\n3|\"4\n5\"||\r\n6|7|8\n9\n",
+            &piped(dialect),
+            "a|b",
+            &["2: 1|2", "3: 3|4\n5", "5! WRONG_FIELD_COUNT", "6! WRONG_FIELD_COUNT"],
+        );
+    }
 }
 
 #[test]
@@ -153,7 +197,7 @@ fn a_sheet_of_a_workbook_is_read() {
             "InvoiceNo|Price|At",
             &[
                 "3: 536365|2.55|2010-12-01T08:26:00",
-                "5: 17850||2010-12-01T00:00:00",
+                "5: 17850||2010-12-01",
                 "6! WRONG_FIELD_COUNT",
             ],
         );
@@ -173,7 +217,7 @@ fn a_sheet_of_a_workbook_is_read() {
         &bytes,
         &skipping,
         "536365|2.55|2010-12-01T08:26:00",
-        &["5: 17850||2010-12-01T00:00:00", "6! WRONG_FIELD_COUNT"],
+        &["5: 17850||2010-12-01", "6! WRONG_FIELD_COUNT"],
     );
     let error = read(&bytes[..bytes.len() / 2], &ReadOptions::default()).unwrap_err();
     assert!(error.contains("no Excel workbook that can be read"), "{error}");
@@ -264,4 +308,43 @@ fn damaged_parquet_is_an_error() {
     let mut damaged = file.clone();
     damaged[10..200].fill(0xff);
     assert!(read(&damaged, &ReadOptions::default()).is_err());
+}
+
+#[test]
+fn the_first_sheet_that_is_shown_is_read_and_others_are_named() {
+    use Cell::{Error, Moment, Number, Text};
+    let rows = |item| vec![vec![Text("item"), Text("value")], vec![Text(item), Number(1.0)]];
+    let (notes, tea, cake) = (rows("note"), rows("tea"), rows("cake"));
+    let sheet = |name, is_hidden, rows| Sheet { name, is_hidden, rows };
+    let bytes = workbook_of(&[
+        sheet("Notes", true, &notes[..]),
+        sheet("2010", false, &tea),
+        sheet("Empty", false, &[]),
+        sheet("2011", false, &cake),
+    ]);
+    let read = |name: Option<&str>| {
+        let input = Input::new("test", Cursor::new(bytes.clone()), None);
+        let options = ReadOptions {
+            sheet: name.map(str::to_owned),
+            ..ReadOptions::default()
+        };
+        let mut rows = open(input, &options).unwrap().rows;
+        let cell = rows.next().unwrap().unwrap().unwrap().field(0).to_vec();
+        (String::from_utf8(cell).unwrap(), rows.notes())
+    };
+    let note = "The workbook has other sheets, which were not read: 2011. Import each of them with --sheet.";
+    assert_eq!(read(None), ("tea".to_owned(), vec![note.to_owned()]));
+    assert_eq!(read(Some("2011")), ("cake".to_owned(), Vec::new()));
+    assert_eq!(read(Some("Notes")), ("note".to_owned(), Vec::new()));
+
+    let rows = [
+        vec![Text("date"), Text("time"), Text("both"), Text("error")],
+        vec![Moment(44_196.0), Moment(0.628), Moment(44_196.628), Error("#N/A")],
+    ];
+    check(
+        &workbook("s", &rows),
+        &ReadOptions::default(),
+        "date|time|both|error",
+        &["2: 2020-12-31|15:04:19|2020-12-31T15:04:19.200|#N/A"],
+    );
 }

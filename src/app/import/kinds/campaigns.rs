@@ -6,7 +6,7 @@ use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
 use super::super::times::TimeFormats;
-use super::values::{Amount, Unit, boolean, currency, instant, integer, optional, shown};
+use super::values::{Amount, Unit, boolean, currency, instant, integer, optional, shown, text_line};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -17,7 +17,6 @@ use domain::campaign::{Audience, CampaignState, Window};
 use domain::coupon::MAX_BASIS_POINTS;
 use domain::error::InvalidField;
 use domain::id::{CampaignId, MerchantId};
-use domain::item::check_text;
 use domain::money::{Currency, Money};
 use domain::time::Timestamp;
 use tabular::record::Record;
@@ -102,7 +101,7 @@ impl RecordKind for Campaigns {
         Ok(Self {
             campaign: columns.required("campaign_id", |id| CampaignId::new(id))?,
             merchant: columns.optional("merchant_id", |id| MerchantId::new(id))?,
-            name: columns.optional("name", |text| check_text("name", text.to_owned()))?,
+            name: columns.optional("name", |text| text_line("name", text))?,
             state: columns.optional("state", |text| text.parse())?,
             starts_at: columns.required("starts_at", instant("starts_at", rules))?,
             end,

@@ -2,7 +2,7 @@
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
-use super::values::{Amount, Unit, boolean, currency, optional, shown};
+use super::values::{Amount, Unit, boolean, currency, optional, shown, text_line};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -10,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::pool::Pool;
 use domain::error::InvalidField;
 use domain::id::{Category, ItemId, MerchantId};
-use domain::item::{ItemPatch, MerchantPatch, check_text};
+use domain::item::{ItemPatch, MerchantPatch};
 use domain::money::{Currency, Money};
 use tabular::record::Record;
 
@@ -48,7 +48,7 @@ impl RecordKind for Items {
         };
         Ok(Self {
             item: columns.required("item_id", |id| ItemId::new(id))?,
-            title: columns.optional("title", |text| check_text("title", text.to_owned()))?,
+            title: columns.optional("title", |text| text_line("title", text))?,
             merchant: columns.optional("merchant_id", |id| MerchantId::new(id))?,
             category: columns.optional("category", |name| Category::new(name))?,
             price,
@@ -136,7 +136,7 @@ impl RecordKind for Merchants {
     fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             merchant: columns.required("merchant_id", |id| MerchantId::new(id))?,
-            name: columns.optional("name", |text| check_text("name", text.to_owned()))?,
+            name: columns.optional("name", |text| text_line("name", text))?,
         })
     }
 

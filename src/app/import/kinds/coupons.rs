@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field, missing};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
-use super::values::{Amount, Unit, at_least, boolean, currency, optional, shown};
+use super::values::{Amount, Unit, at_least, boolean, currency, optional, shown, text_line};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog;
 use crate::store::catalog::key_cache::KeyCache;
@@ -13,7 +13,6 @@ use crate::store::postgres::pool::Pool;
 use domain::coupon::{Discount, MAX_BASIS_POINTS, MinCartBasis};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, CouponId, ItemId};
-use domain::item::check_text;
 use domain::money::{Currency, Money};
 use tabular::record::Record;
 
@@ -105,13 +104,15 @@ impl RecordKind for Coupons {
                     numbers,
                     &[("amount_minor", Unit::Minor), ("amount", Unit::Major)],
                 )?;
-                DiscountFields::Amount(amount.ok_or_else(|| columns.missing(&DISCOUNTS))?)
+                let amount = amount.ok_or_else(|| columns.missing(&DISCOUNTS))?;
+                columns.mark_required(amount.name);
+                DiscountFields::Amount(amount)
             }
         };
         Ok(Self {
             coupon: columns.required("coupon_id", |id| CouponId::new(id))?,
             campaign: columns.required("campaign_id", |id| CampaignId::new(id))?,
-            title: columns.optional("title", |text| check_text("title", text.to_owned()))?,
+            title: columns.optional("title", |text| text_line("title", text))?,
             discount,
             currency: columns.required("currency", currency)?,
             max_discount_minor: columns.optional("max_discount_minor", at_least(numbers, "max_discount_minor", 1))?,

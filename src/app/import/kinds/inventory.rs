@@ -3,7 +3,7 @@
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
 use super::super::numbers::NumberFormat;
-use super::values::{Amount, Unit, currency, event_time, instant, optional, shown};
+use super::values::{Amount, TimeOrNow, Unit, currency, instant, optional, shown};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
@@ -23,8 +23,7 @@ pub(in super::super) struct Inventory {
     on_order: Option<Field<f64>>,
     expected_at: Option<Field<Timestamp>>,
     backordered: Option<Field<f64>>,
-    counted_at: Option<Field<Timestamp>>,
-    now: Timestamp,
+    counted_at: TimeOrNow,
 }
 
 /// Reads a decimal number.
@@ -46,20 +45,14 @@ impl RecordKind for Inventory {
 
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         let numbers = rules.numbers;
-        let counted_at = columns.optional("counted_at", event_time("counted_at", rules))?;
-        if counted_at.is_none() {
-            let now = rules.now;
-            tracing::info!(counted_at = %now, "the file has no counted_at, so every count is dated {now}");
-        }
         Ok(Self {
             item: columns.required("item_id", |id| ItemId::new(id))?,
             on_hand: columns.required("on_hand", number(numbers, "on_hand"))?,
             on_order: columns.optional("on_order", number(numbers, "on_order"))?,
             expected_at: columns.optional("expected_at", instant("expected_at", rules))?,
             backordered: columns.optional("backordered", number(numbers, "backordered"))?,
-            counted_at,
             // The resolution of storage, so that a count is found again under its moment.
-            now: to_micros(rules.now),
+            counted_at: TimeOrNow::new(columns, "counted_at", rules, to_micros(rules.now))?,
         })
     }
 
@@ -81,7 +74,7 @@ impl RecordKind for Inventory {
             on_hand,
             backordered: optional(&self.backordered, record)?.unwrap_or(0.0),
             on_order,
-            counted_at: optional(&self.counted_at, record)?.unwrap_or(self.now),
+            counted_at: self.counted_at.get(record)?,
         };
         position.check().map_err(|error| match error.field.as_str() {
             // The file has one order on a line.

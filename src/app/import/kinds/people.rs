@@ -2,7 +2,7 @@
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
-use super::values::{boolean, event_time, optional};
+use super::values::{boolean, event_time, optional, text_line};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::coupons::loads::{self, AssignmentLoad, AttributeLoad};
@@ -12,7 +12,6 @@ use crate::store::privacy::{consents, suppressions};
 use domain::consent::{ConsentDecision, Purpose};
 use domain::error::InvalidField;
 use domain::id::{CampaignId, UserId};
-use domain::item::check_text;
 use domain::time::{EventTime, Timestamp};
 use tabular::record::Record;
 
@@ -76,7 +75,7 @@ impl RecordKind for Attributes {
     const FIELDS: &'static [&'static str] = &["user_id", "name", "value"];
 
     fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
-        let text = |field: &'static str| move |text: &str| check_text(field, text.to_owned());
+        let text = |field: &'static str| move |text: &str| text_line(field, text);
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
             name: columns.required("name", text("name"))?,
@@ -132,7 +131,7 @@ impl RecordKind for Consents {
             purpose: columns.required("purpose", |text| text.parse())?,
             granted: columns.required("granted", |text| boolean("granted", text))?,
             decided_at: columns.optional("decided_at", event_time("decided_at", rules))?,
-            source: columns.optional("source", |text| check_text("source", text.to_owned()))?,
+            source: columns.optional("source", |text| text_line("source", text))?,
             now: rules.now,
         })
     }
@@ -191,7 +190,7 @@ impl RecordKind for Suppressions {
     fn new(columns: &mut Columns, _: &Rules) -> Result<Self, ColumnError> {
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
-            reason: columns.optional("reason", |text| check_text("reason", text.to_owned()))?,
+            reason: columns.optional("reason", |text| text_line("reason", text))?,
         })
     }
 

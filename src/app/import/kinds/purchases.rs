@@ -142,6 +142,7 @@ impl LineFields {
         let quantity = columns.required("quantity", move |text| integer(numbers, "quantity", text))?;
         let amount =
             Amount::new(columns, numbers, &AMOUNTS)?.ok_or_else(|| columns.missing(&AMOUNTS.map(|(name, _)| name)))?;
+        columns.mark_required(amount.name);
         Ok(Self {
             order,
             user,

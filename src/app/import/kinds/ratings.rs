@@ -2,7 +2,7 @@
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::findings::Findings;
-use super::values::{event_time, optional, rating_value};
+use super::values::{TimeOrNow, rating_value};
 use super::{RecordKind, Rules, Written};
 use crate::store::catalog::key_cache::KeyCache;
 use crate::store::error::StoreError;
@@ -11,15 +11,13 @@ use crate::store::ratings;
 use domain::error::InvalidField;
 use domain::id::{ItemId, UserId};
 use domain::rating::Rating;
-use domain::time::Timestamp;
 use tabular::record::Record;
 
 pub(in super::super) struct Ratings {
     user: Field<UserId>,
     item: Field<ItemId>,
     value: Field<f32>,
-    rated_at: Option<Field<Timestamp>>,
-    now: Timestamp,
+    rated_at: TimeOrNow,
 }
 
 impl RecordKind for Ratings {
@@ -31,17 +29,11 @@ impl RecordKind for Ratings {
 
     fn new(columns: &mut Columns, rules: &Rules) -> Result<Self, ColumnError> {
         let (scale, numbers) = (rules.scale, rules.numbers);
-        let rated_at = columns.optional("rated_at", event_time("rated_at", rules))?;
-        if rated_at.is_none() {
-            let now = rules.now;
-            tracing::info!(rated_at = %now, "the file has no rated_at, so every rating is dated {now}");
-        }
         Ok(Self {
             user: columns.required("user_id", |id| UserId::new(id))?,
             item: columns.required("item_id", |id| ItemId::new(id))?,
             value: columns.required("value", move |text| rating_value(&scale, numbers, text))?,
-            rated_at,
-            now: rules.now,
+            rated_at: TimeOrNow::new(columns, "rated_at", rules, rules.now)?,
         })
     }
 
@@ -50,7 +42,7 @@ impl RecordKind for Ratings {
             user: self.user.require(record)?,
             item: self.item.require(record)?,
             value: self.value.require(record)?,
-            rated_at: optional(&self.rated_at, record)?.unwrap_or(self.now),
+            rated_at: self.rated_at.get(record)?,
         })
     }
 

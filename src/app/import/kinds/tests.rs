@@ -1,11 +1,11 @@
 use chrono::{DateTime, TimeZone, Utc};
 
-use super::super::columns::ColumnMap;
+use super::super::columns::{ColumnMap, FileFacts};
 use super::*;
 use domain::item::MerchantPatch;
 use domain::rating::Rating;
 use tabular::input::Input;
-use tabular::open::{ReadOptions, open};
+use tabular::open::{Format, ReadOptions, open};
 use tabular::option_names::OptionNames;
 
 fn rules() -> Rules {
@@ -27,7 +27,12 @@ fn kind<K: RecordKind>(header: &str, constants: &[(&str, &str)]) -> Result<K, Co
     };
     let header = header.split(',').map(str::to_owned).collect();
     K::new(
-        &mut Columns::new(header, K::FIELDS, &column_map, OptionNames::Arguments)?,
+        &mut Columns::new(
+            header,
+            K::FIELDS,
+            &column_map,
+            FileFacts::new(Format::Csv, OptionNames::Arguments),
+        )?,
         &rules(),
     )
 }
@@ -168,7 +173,7 @@ fn purchases_are_read() {
     check("line_total", "1,ann,tea,1,,USD,2019-05-01", "line_total MISSING");
     check(
         "line_total",
-        "1,ann,tea,1,2.5,usd,2019-05-01",
+        "1,ann,tea,1,2.5,us,2019-05-01",
         "currency INVALID_CURRENCY",
     );
     check("line_total", "1,ann,tea,1,2.5,,2019-05-01", "currency MISSING");
@@ -230,7 +235,7 @@ fn items_are_read() {
     check("tea,,,,2.5,,", "currency MISSING");
     check("tea,,,,-2.5,GBP,", "price NEGATIVE_PRICE");
     check("tea,,,,,,maybe", "listed INVALID_BOOLEAN");
-    check("tea,\"two\nlines\",,,,,", "title TEXT_HAS_CONTROL_CHARACTER");
+    check("tea,\"two\nlines\",,,,,", "tea: two lines|-|-|-|-");
     check(&format!("tea,{},,,,,", "x".repeat(1025)), "title TEXT_TOO_LONG");
 }
 

@@ -1,10 +1,14 @@
 //! Reads the texts of single fields into values.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::numbers::NumberFormat;
 use super::Rules;
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
+use domain::item::check_text;
 use domain::money::{Currency, Money};
 use domain::rating::RatingScale;
 use domain::time::{Timestamp, check_event_time, check_instant};
@@ -87,6 +91,50 @@ impl Amount {
     }
 }
 
+/// A time of a line. Lines that have none are dated with the start of the import.
+pub(super) struct TimeOrNow {
+    field: Option<Field<Timestamp>>,
+    now: Timestamp,
+    /// Counts the lines without a time, if the file has the field.
+    undated: Option<Arc<AtomicU64>>,
+}
+
+impl TimeOrNow {
+    /// `now`: the start of the import.
+    pub fn new(columns: &mut Columns, name: &'static str, rules: &Rules, now: Timestamp) -> Result<Self, ColumnError> {
+        let field = columns.optional(name, event_time(name, rules))?;
+        let undated = match &field {
+            Some(_) => Some(columns.count_undated(name)),
+            None => {
+                tracing::info!("the file has no {name}, so every line is dated {now}");
+                None
+            }
+        };
+        Ok(Self { field, now, undated })
+    }
+
+    pub fn get(&self, record: &Record<'_>) -> Result<Timestamp, InvalidField> {
+        let at = optional(&self.field, record)?;
+        if let (None, Some(undated)) = (at, &self.undated) {
+            undated.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(at.unwrap_or(self.now))
+    }
+}
+
+/// Reads a title or a name. Line ends and tabs in it become spaces.
+pub(super) fn text_line(field: &str, text: &str) -> Result<String, InvalidField> {
+    let line = match text.contains(['\n', '\r', '\t']) {
+        true => text
+            .split(['\n', '\r', '\t'])
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" "),
+        false => text.to_owned(),
+    };
+    check_text(field, line)
+}
+
 /// Shows a value that may be absent.
 pub(super) fn shown<T: std::fmt::Display>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "-".to_owned(), T::to_string)
@@ -100,7 +148,15 @@ pub(super) fn optional<T: Clone>(field: &Option<Field<T>>, record: &Record<'_>) 
 }
 
 pub(super) fn rating_value(scale: &RatingScale, numbers: NumberFormat, text: &str) -> Result<f32, InvalidField> {
-    scale.check("value", numbers.float("value", text)?)
+    scale
+        .check("value", numbers.float("value", text)?)
+        .map_err(|error| InvalidField {
+            message: format!(
+                "{}; the configuration keys rating.min and rating.max set the scale",
+                error.message
+            ),
+            ..error
+        })
 }
 
 pub(super) fn integer(numbers: NumberFormat, field: &str, text: &str) -> Result<i32, InvalidField> {
@@ -134,7 +190,8 @@ pub(super) fn boolean(field: &str, text: &str) -> Result<bool, InvalidField> {
 }
 
 pub(super) fn currency(code: &str) -> Result<Currency, InvalidField> {
-    Currency::new(code).map_err(|error| InvalidField {
+    // Some programs write codes in small letters.
+    Currency::new(&code.to_ascii_uppercase()).map_err(|error| InvalidField {
         field: "currency".to_owned(),
         ..error
     })

@@ -9,7 +9,8 @@
 //! - *All pairs*: visit every entry of every column of the row, and count and multiply at once.
 //! - *Candidates*: count only the longer plain list that the caller has computed. A pair outside of this list has at most the
 //!   similarity of the list's last, and its n is at most the row's length. If the last neighbor that is kept beats what these
-//!   two would give, the result is exact; otherwise all pairs are visited after all.
+//!   two would give, the result is exact; otherwise all pairs are visited after all. Long rows are kept as bits too, so that
+//!   a pair costs no more than the shorter of its rows, or a word for every 64 columns.
 
 use rayon::prelude::*;
 
@@ -17,6 +18,10 @@ use super::best::BestNeighbors;
 use super::lists::{Neighbor, NeighborLists};
 use super::pair::pair_similarity;
 use super::sparse::CsrMatrix;
+
+mod long_rows;
+
+use long_rows::LongRows;
 
 /// The number of rows that are handed to a thread at a time.
 const ROWS_AT_ONCE: usize = 256;
@@ -47,7 +52,8 @@ pub struct SignificanceOptions {
 ///
 /// Runs on the current rayon pool; the result is the same for any number of threads. Time: for each row, the lesser of the
 /// entries of its columns and of its candidates, and the former where the candidates prove too few for some s; co-raters are
-/// counted once for all s. Memory beyond the lists: 12 bytes per row and a bit per column for each thread.
+/// counted once for all s. Memory beyond the lists: 16 bytes per row and a bit per column for each thread, and at most 8 bytes
+/// for each entry of a long row.
 ///
 /// Source: Herlocker, Konstan, Borchers & Riedl 1999, "An Algorithmic Framework for Performing Collaborative Filtering",
 /// significance weighting; in the smooth form of Koren 2008, §2.2.
@@ -65,6 +71,7 @@ pub fn significant_lists(
         rows,
         columns,
         squares,
+        long_rows: LongRows::of(rows),
         candidates,
         options,
         shrinkages,
@@ -112,6 +119,7 @@ struct Pairs<'a> {
     columns: &'a CsrMatrix,
     /// Per row, the sum of the squares of its values.
     squares: Vec<f64>,
+    long_rows: LongRows,
     candidates: &'a NeighborLists,
     options: &'a SignificanceOptions,
     shrinkages: &'a [f64],
@@ -119,20 +127,26 @@ struct Pairs<'a> {
 
 /// The buffers that one thread reuses.
 struct Workspace {
-    /// Per row, its dot product with the current row; any number where the count is 0.
-    dots: Vec<f64>,
-    /// Per row, the number of columns that it shares with the current row. Between rows, those of `visited` are set.
-    counts: Vec<u32>,
+    /// Per row, what it shares with the current row. Between rows, nothing.
+    shared: Vec<Shared>,
+    /// The rows that share something.
     visited: Vec<u32>,
     /// One bit per column, set where the current row has an entry; between rows, none is.
     columns: Vec<u64>,
 }
 
+/// The columns that two rows share.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shared {
+    /// The sum of the products of their values; any number where only the columns were counted.
+    dot: f64,
+    co_raters: u32,
+}
+
 impl Workspace {
     fn new(n_rows: usize, n_columns: usize) -> Self {
         Self {
-            dots: vec![0.0; n_rows],
-            counts: vec![0; n_rows],
+            shared: vec![Shared::default(); n_rows],
             visited: Vec::new(),
             columns: vec![0; n_columns.div_ceil(64)],
         }
@@ -140,14 +154,16 @@ impl Workspace {
 
     /// Appends a list with the co-raters that were counted.
     fn append(&self, list: &[Neighbor], found: &mut SignificantLists) {
-        let counts = list.iter().map(|neighbor| self.counts[neighbor.index as usize]);
+        let counts = list
+            .iter()
+            .map(|neighbor| self.shared[neighbor.index as usize].co_raters);
         found.co_raters.extend(counts);
         found.lists.push_row(list);
     }
 
     fn clear(&mut self) {
         for row in self.visited.drain(..) {
-            self.counts[row as usize] = 0;
+            self.shared[row as usize] = Shared::default();
         }
     }
 }
@@ -155,9 +171,10 @@ impl Workspace {
 impl Pairs<'_> {
     /// Appends the list of `row` for each of the shrinkages.
     fn list(&self, row: usize, workspace: &mut Workspace, found: &mut [SignificantLists]) {
+        let columns = self.rows.row(row).0;
         let by_column = |&column: &u32| self.columns.row_range(column as usize).len();
-        let by_candidate = |&candidate: &u32| self.rows.row_range(candidate as usize).len();
-        let n_all: usize = self.rows.row(row).0.iter().map(by_column).sum();
+        let by_candidate = |&candidate: &u32| self.long_rows.cost(columns.len(), self.rows.row(candidate as usize).0);
+        let n_all: usize = columns.iter().map(by_column).sum();
         let n_candidates: usize = self.candidates.row(row).0.iter().map(by_candidate).sum();
         // Without shrinking, the candidates are the result.
         let by_candidates = |shrinkage: f64| n_candidates < n_all || shrinkage == 0.0;
@@ -176,7 +193,7 @@ impl Pairs<'_> {
             workspace.clear();
         }
         if !open.is_empty() {
-            self.add_up_all(row, workspace);
+            self.add_up_all(row, n_all, workspace);
             for at in open {
                 let mut best = self.of_all(row, self.shrinkages[at], workspace);
                 workspace.append(best.sorted(), &mut found[at]);
@@ -191,11 +208,13 @@ impl Pairs<'_> {
         for &column in columns {
             workspace.columns[column as usize / 64] |= 1 << (column % 64);
         }
-        let is_shared = |&&column: &&u32| workspace.columns[column as usize / 64] >> (column % 64) & 1 == 1;
         let candidates = self.candidates.row(row).0;
         for &candidate in candidates {
-            let co_raters = self.rows.row(candidate as usize).0.iter().filter(is_shared).count() as u32;
-            workspace.counts[candidate as usize] = co_raters;
+            let theirs = self.rows.row(candidate as usize).0;
+            let counted = &mut workspace.shared[candidate as usize];
+            counted.co_raters = self
+                .long_rows
+                .count_shared(columns, &workspace.columns, candidate, theirs);
         }
         workspace.visited.extend_from_slice(candidates);
         for &column in columns {
@@ -208,7 +227,7 @@ impl Pairs<'_> {
         let (candidates, similarities) = self.candidates.row(row);
         let mut best = BestNeighbors::new(self.options.neighbors);
         for (&candidate, &similarity) in candidates.iter().zip(similarities) {
-            let co_raters = workspace.counts[candidate as usize];
+            let co_raters = workspace.shared[candidate as usize].co_raters;
             offer(candidate, shrunk(similarity, co_raters, shrinkage), &mut best);
         }
         let is_complete = shrinkage == 0.0 || candidates.len() < self.options.candidates || {
@@ -222,23 +241,28 @@ impl Pairs<'_> {
     }
 
     /// Adds up the dot products and counts the co-raters of `row` and all rows that share a column with it.
-    fn add_up_all(&self, row: usize, workspace: &mut Workspace) {
-        let Workspace {
-            dots, counts, visited, ..
-        } = workspace;
+    ///
+    /// `n_all`: the entries that it passes over.
+    fn add_up_all(&self, row: usize, n_all: usize, workspace: &mut Workspace) {
+        let Workspace { shared, visited, .. } = workspace;
+        // To look at every row afterwards takes less than to ask at each entry whether its row is new, but for few entries.
+        let are_few = n_all < shared.len();
         let (columns, values) = self.rows.row(row);
         for (&column, &value) in columns.iter().zip(values) {
             let value = f64::from(value);
             let (others, their_values) = self.columns.row(column as usize);
             for (&other, &their_value) in others.iter().zip(their_values) {
-                let at = other as usize;
-                if counts[at] == 0 {
+                let shared = &mut shared[other as usize];
+                if are_few && shared.co_raters == 0 {
                     visited.push(other);
-                    dots[at] = 0.0;
                 }
-                dots[at] += value * f64::from(their_value);
-                counts[at] += 1;
+                shared.dot += value * f64::from(their_value);
+                shared.co_raters += 1;
             }
+        }
+        if !are_few {
+            let shares = |other: &u32| shared[*other as usize].co_raters > 0;
+            visited.extend((0..shared.len() as u32).filter(shares));
         }
     }
 
@@ -247,8 +271,9 @@ impl Pairs<'_> {
         let mut best = BestNeighbors::new(self.options.neighbors);
         for &other in workspace.visited.iter().filter(|&&other| other as usize != row) {
             let at = other as usize;
-            let similarity = pair_similarity(workspace.dots[at], self.squares[row], self.squares[at]);
-            offer(other, shrunk(similarity, workspace.counts[at], shrinkage), &mut best);
+            let Shared { dot, co_raters } = workspace.shared[at];
+            let similarity = pair_similarity(dot, self.squares[row], self.squares[at]);
+            offer(other, shrunk(similarity, co_raters, shrinkage), &mut best);
         }
         best
     }

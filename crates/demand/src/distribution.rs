@@ -107,6 +107,8 @@ impl Quantiles {
             // All quantiles are above: somewhere between the lowest level and certainty.
             0 if stock < 0.0 => 1.0,
             0 => 1.0 - levels[0] * (stock / self.0[0]),
+            // Nothing is expected, not even rarely.
+            N_LEVELS if self.0[N_LEVELS - 1] == 0.0 => 0.0,
             N_LEVELS => 1.0 - levels[N_LEVELS - 1],
             _ => {
                 let (low, high) = (self.0[above - 1], self.0[above]);
@@ -608,6 +610,7 @@ mod tests {
         assert_near(ramp.probability_above(0.0), 0.995, 1e-9);
         assert_near(ramp.probability_above(-1.0), 1.0, 1e-9);
         assert_near(ramp.probability_above(1e9), 0.005, 1e-9);
+        assert_eq!(Quantiles::NONE.probability_above(0.0), 0.0);
         // One unit in two of three cases: an empty shelf loses a sale as often.
         let one = Quantiles::new(levels().map(|level| f64::from(u8::from(level > 1.0 / 3.0))));
         assert_near(one.probability_above(0.0), 2.0 / 3.0, 0.01);
@@ -651,7 +654,7 @@ mod tests {
             assert_near(mean, expected, 1e-9);
             let variance = expected * 3.0 / 4.0;
             assert!(
-                (square / variance - 1.0).abs() < 0.07,
+                (square / variance - 1.0).abs() < 0.1,
                 "{n_weeks}: {square}, not {variance}"
             );
             if n_weeks == 8 {

@@ -8,7 +8,7 @@ use domain::id::{Category, ItemId, MerchantId};
 use domain::money::Money;
 use domain::time::Timestamp;
 
-use super::replenishment::{Arrival, Policy, PolicyError, Stock};
+use super::replenishment::{Arrival, MAX_UNITS, Policy, PolicyError, Stock, bound};
 
 /// Seconds of a day.
 const DAY_SECONDS: f64 = 86_400.0;
@@ -38,7 +38,7 @@ pub const MAX_ON_ORDER: usize = 100;
 
 impl Position {
     /// # Errors
-    /// [`InvalidField`] names the first quantity that is not finite and at least 0.
+    /// [`InvalidField`] names the first quantity that is not within 0 and [`MAX_UNITS`].
     pub fn check(&self) -> Result<(), InvalidField> {
         check_quantity("on_hand", self.on_hand)?;
         check_quantity("backordered", self.backordered)?;
@@ -74,10 +74,10 @@ impl Position {
 }
 
 fn check_quantity(field: &str, quantity: f64) -> Result<(), InvalidField> {
-    match quantity.is_finite() && quantity >= 0.0 {
+    match (0.0..=MAX_UNITS).contains(&quantity) {
         true => Ok(()),
         false => {
-            let message = format!("must be a finite number of at least 0, is {quantity}");
+            let message = format!("must be 0 to {MAX_UNITS:e}, is {quantity:?}");
             Err(InvalidField::new(field, "QUANTITY_OUT_OF_RANGE", message))
         }
     }
@@ -173,8 +173,13 @@ fn invalid_field(error: PolicyError) -> InvalidField {
             let message = format!("must be above 0 and below 1, is {value}");
             InvalidField::new(field, "LEVEL_OUT_OF_RANGE", message)
         }
-        PolicyError::Quantity { field, least, value } => {
-            let message = format!("must be a finite number of at least {least}, is {value}");
+        PolicyError::Quantity {
+            field,
+            least,
+            most,
+            value,
+        } => {
+            let message = format!("must be {least} to {}, is {value:?}", bound(most));
             InvalidField::new(field, "QUANTITY_OUT_OF_RANGE", message)
         }
         error @ PolicyError::Horizon { .. } => {
@@ -307,6 +312,21 @@ mod tests {
             ..position
         };
         assert_eq!(bad.check().unwrap_err().field, "on_hand");
+        // Sums of such quantities are finite.
+        let mut huge = Position {
+            on_order: vec![bad.on_order[0]; MAX_ON_ORDER],
+            on_hand: MAX_UNITS,
+            backordered: 0.0,
+            ..bad
+        };
+        huge.on_order.iter_mut().for_each(|order| order.quantity = MAX_UNITS);
+        assert!(huge.check().is_ok() && huge.stock(0.0, now).position().is_finite());
+        huge.on_order[1].quantity = 1e300;
+        let error = huge.check().unwrap_err();
+        assert_eq!(
+            (&error.field[..], &error.message[..]),
+            ("on_order[1].quantity", "must be 0 to 1e15, is 1e300")
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::distribution::{MAX_WEEKS, Quantiles};
 
 /// Longest lead time and review period together, and longest cover, in days.
 pub const MAX_DAYS: f64 = (MAX_WEEKS * 7) as f64;
+/// Most units of a quantity: beyond this a number no longer tells single units apart, and sums would not stay finite.
+pub const MAX_UNITS: f64 = 1e15;
 /// Stands in for a review period of 0 where demand of a review period is needed.
 const CONTINUOUS_REVIEW_DAYS: f64 = 1.0;
 /// Level of the demand of the cover horizon above which stock is too much.
@@ -49,10 +51,11 @@ pub struct Policy {
 pub enum PolicyError {
     #[error("{field} must be between 0 and 1, both excluded, and is {value}")]
     Share { field: &'static str, value: f64 },
-    #[error("{field} must be a finite number of at least {least}, and is {value}")]
+    #[error("{field} must be {least} to {}, and is {value:?}", bound(*most))]
     Quantity {
         field: &'static str,
         least: f64,
+        most: f64,
         value: f64,
     },
     #[error("lead_time_days and review_period_days must be at most {MAX_DAYS} together, and are {days}")]
@@ -61,16 +64,33 @@ pub enum PolicyError {
     Cover { days: f64 },
 }
 
+/// Writes a bound shortly.
+pub(super) fn bound(most: f64) -> String {
+    match most >= MAX_UNITS {
+        true => format!("{most:e}"),
+        false => most.to_string(),
+    }
+}
+
 impl Policy {
     /// Checks the ranges that the fields name.
     ///
     /// # Errors
     /// [`PolicyError`] names the first field that is out of range.
     pub fn check(&self) -> Result<(), PolicyError> {
-        let at_least = |field, least: f64, value: f64| match value.is_finite() && value >= least {
+        let check = |is_right: bool, field, least, most, value| match is_right {
             true => Ok(()),
-            false => Err(PolicyError::Quantity { field, least, value }),
+            false => Err(PolicyError::Quantity {
+                field,
+                least,
+                most,
+                value,
+            }),
         };
+        // Too many days have errors of their own.
+        let days = |field, value: f64| check(value.is_finite() && value >= 0.0, field, 0.0, MAX_DAYS, value);
+        let units =
+            |field, least, value: f64| check((least..=MAX_UNITS).contains(&value), field, least, MAX_UNITS, value);
         let (field, value) = match self.goal {
             ServiceGoal::CycleServiceLevel(level) => ("cycle_service_level", level),
             ServiceGoal::FillRate(rate) => ("fill_rate", rate),
@@ -78,11 +98,11 @@ impl Policy {
         if !(value > 0.0 && value < 1.0) {
             return Err(PolicyError::Share { field, value });
         }
-        at_least("lead_time_days", 0.0, self.lead_time_days)?;
-        at_least("review_period_days", 0.0, self.review_period_days)?;
-        at_least("min_order_quantity", 0.0, self.min_order_quantity)?;
-        at_least("order_multiple", 1.0, self.order_multiple)?;
-        at_least("max_cover_days", 0.0, self.max_cover_days)?;
+        days("lead_time_days", self.lead_time_days)?;
+        days("review_period_days", self.review_period_days)?;
+        units("min_order_quantity", 0.0, self.min_order_quantity)?;
+        units("order_multiple", 1.0, self.order_multiple)?;
+        days("max_cover_days", self.max_cover_days)?;
         let days = self.lead_time_days + self.review_period_days;
         if days > MAX_DAYS {
             return Err(PolicyError::Horizon { days });
@@ -544,7 +564,21 @@ mod tests {
                 order_multiple: 0.5,
                 ..POLICY
             },
-            "order_multiple must be a finite number of at least 1, and is 0.5",
+            "order_multiple must be 1 to 1e15, and is 0.5",
+        );
+        check(
+            Policy {
+                min_order_quantity: 1e308,
+                ..POLICY
+            },
+            "min_order_quantity must be 0 to 1e15, and is 1e308",
+        );
+        check(
+            Policy {
+                max_cover_days: f64::INFINITY,
+                ..POLICY
+            },
+            "max_cover_days must be 0 to 182, and is inf",
         );
         check(
             Policy {

@@ -258,9 +258,10 @@ fn reasons(
     reasons.push(match demand.map(|demand| demand.basis) {
         None => "The item has never been sold, so that no demand is expected.".to_owned(),
         Some(basis) => format!(
-            "{:.1} units are expected to be sold in the {days} days of lead time and review period{}; the order-up-to level is {:.1}, \
+            "{:.1} units are expected to be sold in the {} of lead time and review period{}; the order-up-to level is {:.1}, \
              the reorder point {:.1}.",
             row.expected_units,
+            in_days(days),
             match basis {
                 Basis::History => "",
                 Basis::Launch => ", by past launches, as the item is new",
@@ -274,20 +275,23 @@ fn reasons(
     for alert in &row.alerts {
         reasons.push(match alert {
             Alert::StockOut => format!(
-                "The probability of a stock-out within the {} days of lead time is {:.0} %{}.",
-                policy.lead_time_days,
+                "The probability of a stock-out within the {} of lead time is {:.0} %{}.",
+                in_days(policy.lead_time_days),
                 risks.stock_out_probability * 100.0,
                 match risks.stock_out_in_days {
                     Some(0) => ", and nothing is left now".to_owned(),
-                    Some(days) => format!("; the expected demand uses the stock up in {days} days"),
+                    Some(days) => format!(
+                        "; the expected demand uses the stock up in {}",
+                        in_days(f64::from(days))
+                    ),
                     None => String::new(),
                 }
             ),
             Alert::LateOrder => format!("{:.1} units on order should have arrived.", risks.late_units),
             Alert::Overstock => format!(
-                "{:.1} units are more than what sells within {} days with a probability of {:.0} %.",
+                "{:.1} units are more than what sells within {} with a probability of {:.0} %.",
                 risks.overstock_units,
-                policy.max_cover_days,
+                in_days(policy.max_cover_days),
                 OVERSTOCK_LEVEL * 100.0
             ),
             Alert::DeadStock => match demand {
@@ -298,12 +302,21 @@ fn reasons(
                 None => format!("{:.1} units are on hand, and none was ever sold.", stock.on_hand),
             },
             Alert::StaleCount => format!(
-                "The stock was counted {age_days:.0} days ago, longer than the review period of {} days.",
-                policy.review_period_days
+                "The stock was counted {} ago, longer than the review period of {}.",
+                in_days(age_days.round()),
+                in_days(policy.review_period_days)
             ),
         });
     }
     reasons
+}
+
+/// Returns "1 day" or "7 days".
+fn in_days(days: f64) -> String {
+    match days == 1.0 {
+        true => "1 day".to_owned(),
+        false => format!("{days} days"),
+    }
 }
 
 fn quantity_reason(row: &Row, cover_units: f64) -> String {
@@ -328,14 +341,15 @@ fn quantity_reason(row: &Row, cover_units: f64) -> String {
             quantity.units, policy.order_multiple
         ),
         QuantityReason::ReducedToCover => format!(
-            "Order {:.1}, fewer than the {missing:.1} missing: more would last longer than {} days, in which {cover_units:.1} are \
-             expected to be sold.",
-            quantity.units, policy.max_cover_days
+            "Order {:.1}, fewer than the {missing:.1} missing: more would last longer than {}, in which {cover_units:.1} are expected to \
+             be sold.",
+            quantity.units,
+            in_days(policy.max_cover_days)
         ),
         QuantityReason::MinimumExceedsCover => format!(
-            "Order nothing, although {missing:.1} are missing: the smallest order would last longer than {} days, in which \
-             {cover_units:.1} are expected to be sold.",
-            policy.max_cover_days
+            "Order nothing, although {missing:.1} are missing: the smallest order would last longer than {}, in which {cover_units:.1} \
+             are expected to be sold.",
+            in_days(policy.max_cover_days)
         ),
     }
 }

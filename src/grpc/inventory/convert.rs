@@ -158,9 +158,13 @@ pub fn policy(policy: v1::ReplenishmentPolicy) -> Result<ScopedPolicy, InvalidFi
         policy: Policy {
             lead_time_days: policy.lead_time_days,
             review_period_days: policy.review_period_days,
-            goal: match required("goal", policy.goal)? {
-                Goal::CycleServiceLevel(level) => ServiceGoal::CycleServiceLevel(level),
-                Goal::FillRate(rate) => ServiceGoal::FillRate(rate),
+            goal: match policy.goal {
+                Some(Goal::CycleServiceLevel(level)) => ServiceGoal::CycleServiceLevel(level),
+                Some(Goal::FillRate(rate)) => ServiceGoal::FillRate(rate),
+                None => {
+                    let message = "must be cycle_service_level or fill_rate";
+                    return Err(InvalidField::new("goal", "MISSING", message));
+                }
             },
             min_order_quantity: policy.min_order_quantity,
             order_multiple: policy.order_multiple.unwrap_or(1.0),

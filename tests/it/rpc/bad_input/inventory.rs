@@ -57,7 +57,8 @@ fn range(field: &str, least: i32, most: i32) -> Case {
 fn quantity(field: &str) -> Case {
     Case::free(field)
         .bad("QUANTITY_OUT_OF_RANGE", f64s(NO_QUANTITIES))
-        .good(f64s([0.0, 0.5, 1e12]))
+        .bad("QUANTITY_OUT_OF_RANGE", f64s([1.1e15, f64::MAX]))
+        .good(f64s([0.0, 0.5, 1e12, 1e15]))
 }
 
 fn position_cases() -> Vec<Case> {
@@ -136,7 +137,10 @@ fn policy_cases() -> Vec<Case> {
         level("policies[].fill_rate"),
         quantity("policies[].min_order_quantity"),
         Case::free("policies[].order_multiple")
-            .bad("QUANTITY_OUT_OF_RANGE", f64s([0.0, 0.5, -1.0, f64::NAN, f64::INFINITY]))
+            .bad(
+                "QUANTITY_OUT_OF_RANGE",
+                f64s([0.0, 0.5, -1.0, 1e16, f64::NAN, f64::INFINITY]),
+            )
             .good(f64s([1.0, 1.5, 1e9]))
             .or_absent(),
         Case::free("policies[].unit_cost").or_absent(),

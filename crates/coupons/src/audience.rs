@@ -109,8 +109,8 @@ fn judge(input: &AudienceInput<'_>, first: usize, scores: &[f64]) -> RankedAudie
     let is_current = Arc::ptr_eq(input.snapshot, &input.view.snapshot);
     for (place, &score) in scores.iter().enumerate() {
         let user = UserIndex((first + place) as u32);
-        // This never fails: ids are checked when they are written.
-        let Ok(id) = UserId::new(input.snapshot.users().id(user)) else {
+        // An id that was blanked, because its user was erased, is none.
+        let Ok(id) = UserId::stored(input.snapshot.users().id(user)) else {
             continue;
         };
         let is_erased = match is_current {

@@ -88,7 +88,7 @@ pub fn eligible<'a>(
         .collect();
     let is_eligible = |id: &&str| {
         // This never fails: ids are checked when they are written.
-        let Ok(user) = UserId::new(*id) else { return false };
+        let Ok(user) = UserId::stored(*id) else { return false };
         let consents = view.consents(&user);
         if !view.privacy.allows(consents, Purpose::Marketing) || consents.is_suppressed() {
             return false;

@@ -18,10 +18,10 @@ pub struct CampaignUsers {
     pub redeemed: HashSet<String>,
 }
 
-/// Reads the users of `campaign`, and all users.
+/// Reads the users of `campaign`, and all users. Nobody who was erased is among them.
 pub async fn users(pool: &Pool, campaign: &CampaignId) -> Result<CampaignUsers, StoreError> {
     let mut transaction = pool.begin_unlimited().await?;
-    let all = sqlx::query_scalar!("SELECT external_id FROM users ORDER BY external_id")
+    let all = sqlx::query_scalar!("SELECT external_id FROM users WHERE NOT is_pseudonym ORDER BY external_id")
         .fetch_all(&mut *transaction)
         .await?;
     let targeted = sqlx::query_scalar!(
@@ -36,7 +36,7 @@ pub async fn users(pool: &Pool, campaign: &CampaignId) -> Result<CampaignUsers, 
     let redeemed = sqlx::query_scalar!(
         "SELECT DISTINCT users.external_id FROM redemptions
          JOIN users ON users.id = user_id JOIN campaigns ON campaigns.id = redemptions.campaign_id
-         WHERE campaigns.external_id = $1 AND NOT is_cap_restored
+         WHERE campaigns.external_id = $1 AND NOT is_cap_restored AND NOT is_pseudonym
            AND (rolled_back_minor < amount_minor OR amount_minor = 0)",
         campaign.as_str()
     )

@@ -6,11 +6,11 @@ use std::fmt::Debug;
 use likemind::grpc::proto::v1::{
     AssignmentKey, AttributeValue, CheckEligibilityRequest, ConsentDecision, DeleteAssignmentsRequest,
     DeletePurchasesRequest, DeleteRatingRequest, DeleteSuppressionsRequest, DeleteUserAttributesRequest, EntryOutcome,
-    ExportUserDataRequest, GetConsentRequest, ListConsentsRequest, ListPurchasesRequest, ListRedemptionsRequest,
-    ListReservationsRequest, ListUserCouponsRequest, OrderOutcome, PurchaseLine, PurchaseSelection, Purpose,
-    RecordOrdersRequest, RecordPurchasesRequest, RectifyUserRequest, SetConsentRequest, SuppressionKey,
-    UpsertAssignmentsRequest, UpsertRatingsRequest, UpsertSuppressionsRequest, UpsertUserAttributesRequest,
-    UserAttributeKey, UserSuppression, list_purchases_request,
+    ExportUserDataRequest, GetCampaignBiasReportRequest, GetConsentRequest, ListConsentsRequest, ListPurchasesRequest,
+    ListRedemptionsRequest, ListReservationsRequest, ListUserCouponsRequest, OrderOutcome, PurchaseLine,
+    PurchaseSelection, Purpose, RecordOrdersRequest, RecordPurchasesRequest, RectifyUserRequest, SetConsentRequest,
+    SuppressionKey, UpsertAssignmentsRequest, UpsertRatingsRequest, UpsertSuppressionsRequest,
+    UpsertUserAttributesRequest, UserAttributeKey, UserSuppression, list_purchases_request,
 };
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -360,4 +360,22 @@ fn import(erased: &Erased, kind: &str, text: &str) -> Value {
     ];
     let (_, printed, errors) = run(&erased.database, &args);
     serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed} {errors}"))
+}
+
+#[tokio::test]
+async fn a_campaign_is_compared_without_erased_users() {
+    let erased = Erased::new().await;
+    let caller = Caller::of(&erased.server).await;
+    let campaign_id = "k-k".to_owned();
+    let request = GetCampaignBiasReportRequest { campaign_id };
+    let report = caller
+        .campaigns
+        .clone()
+        .get_campaign_bias_report(request)
+        .await
+        .unwrap()
+        .into_inner();
+    // One of the users of the shop, who had redeemed the coupon, was erased.
+    let counts = (report.eligible, report.targeted, report.redeemed);
+    assert_eq!(counts, (shop::USERS as u64 - 1, 0, 0));
 }

@@ -48,9 +48,7 @@ async fn export(pool: &Pool, config: &Config, args: &ExportUserArgs) -> anyhow::
     };
     let written = match &args.output {
         Some(path) => write_file(&mut export, path).await,
-        None => write_all(&mut export, &mut io::stdout())
-            .await
-            .context("standard output cannot be written"),
+        None => write_all(&mut export, &mut io::stdout(), "standard output").await,
     };
     export.close().await?;
     written
@@ -60,12 +58,12 @@ async fn export(pool: &Pool, config: &Config, args: &ExportUserArgs) -> anyhow::
 async fn write_file(export: &mut UserExport, path: &Path) -> anyhow::Result<()> {
     let created = create(path).with_context(|| format!("{} cannot be created", path.display()))?;
     let mut file = BufWriter::new(created);
-    let written = write_all(export, &mut file).await;
+    let written = write_all(export, &mut file, &path.display().to_string()).await;
     if written.is_err() {
         // It may be gone already.
         let _ = fs::remove_file(path);
     }
-    written.with_context(|| format!("{} cannot be written", path.display()))
+    written
 }
 
 /// Creates a file that only its owner may read and write.
@@ -73,11 +71,13 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-async fn write_all(export: &mut UserExport, writer: &mut impl Write) -> anyhow::Result<()> {
+/// `name`: what is written, for errors of `writer`.
+async fn write_all(export: &mut UserExport, writer: &mut impl Write, name: &str) -> anyhow::Result<()> {
+    let failed = || format!("{name} cannot be written");
     while let Some(part) = export.next().await? {
-        writer.write_all(&part)?;
+        writer.write_all(&part).with_context(failed)?;
     }
-    Ok(writer.flush()?)
+    writer.flush().with_context(failed)
 }
 
 fn reason(text: &str) -> Result<String, domain::error::InvalidField> {

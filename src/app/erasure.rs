@@ -69,15 +69,16 @@ pub struct Eraser {
 }
 
 impl Eraser {
-    /// Takes every erasure as far as it can get now.
+    /// Takes every erasure as far as it can get now. Returns false when another process was verifying, so that nothing was
+    /// searched for here.
     ///
     /// `again`: also searches for ids that the last search has found.
     ///
     /// # Errors
     /// [`EraseError`]. What was reached before stays reached.
-    pub async fn step(&self, again: bool) -> Result<(), EraseError> {
+    pub async fn step(&self, again: bool) -> Result<bool, EraseError> {
         if !erasures::is_any_open(&self.pool).await? {
-            return Ok(());
+            return Ok(true);
         }
         servers::set_masked(&self.pool).await?;
         loop {
@@ -95,32 +96,33 @@ impl Eraser {
             false => Ok(()),
         };
         stored_redaction::set_clean(&self.pool).await?;
-        self.verify(again).await?;
-        Ok(cleaned?)
+        let has_searched = self.verify(again).await?;
+        cleaned?;
+        Ok(has_searched)
     }
 
-    /// Searches for the ids of the erasures that are clean, and ends those that are found nowhere. Does nothing while another
-    /// process is at it.
-    async fn verify(&self, again: bool) -> Result<(), EraseError> {
+    /// Searches for the ids of the erasures that are clean, and ends those that are found nowhere. Returns false, and does nothing,
+    /// while another process is at it.
+    async fn verify(&self, again: bool) -> Result<bool, EraseError> {
         if erasures::wanted(&self.pool, 0, again).await?.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let taken = leases::acquire(&self.pool, erasures::VERIFICATION_LEASE, &self.actor, LEASE_TIME).await?;
-        let Ok(lease) = taken else { return Ok(()) };
+        let Ok(lease) = taken else { return Ok(false) };
         let verified = tokio::select! {
             verified = self.verify_under(&lease, again) => verified,
-            () = keep_alive(&self.pool, &lease) => Ok(()),
+            () = keep_alive(&self.pool, &lease) => Ok(false),
         };
         leases::release(&self.pool, &lease).await?;
         verified
     }
 
-    async fn verify_under(&self, lease: &Lease, again: bool) -> Result<(), EraseError> {
+    async fn verify_under(&self, lease: &Lease, again: bool) -> Result<bool, EraseError> {
         let mut after = 0;
         loop {
             let wanted = erasures::wanted(&self.pool, after, again).await?;
             let Some(&last) = wanted.keys().next_back() else {
-                return Ok(());
+                return Ok(true);
             };
             after = last;
             let all = wanted.len();
@@ -139,7 +141,7 @@ impl Eraser {
                     Finished::Verified(verified) => break verified,
                     // Those that were published or rewritten meanwhile are searched too.
                     Finished::NotSearched => {}
-                    Finished::LeaseLost => return Ok(()),
+                    Finished::LeaseLost => return Ok(false),
                 }
             };
             report_found(&search.findings);
@@ -188,16 +190,16 @@ pub async fn run(eraser: Eraser, interval: Duration, shutdown: CancellationToken
                 check_key(&eraser.pool).await?;
                 is_key_checked = true;
             }
-            eraser.step(again).await?;
+            let has_searched = eraser.step(again).await?;
             if proof_is_due {
                 erasures::drop_consent_proof(&eraser.pool, eraser.consent_proof_days, &eraser.actor).await?;
             }
-            Ok::<(), EraseError>(())
+            Ok::<bool, EraseError>(has_searched)
         };
         let result = result.await;
         match &result {
-            Ok(()) => {
-                if again {
+            Ok(has_searched) => {
+                if again && *has_searched {
                     searched_again = Instant::now();
                 }
                 if proof_is_due {

@@ -187,10 +187,9 @@ async fn wait(eraser: &Eraser, erasures: &[i64], args: &EraseArgs) -> anyhow::Re
     let mut shown = StageCounts::default();
     let mut again = true;
     loop {
-        eraser.step(again).await?;
-        again = false;
+        again &= !eraser.step(again).await?;
         let counts = erasures::count(&eraser.pool, erasures).await?;
-        if counts.verified + counts.found >= erasures.len() as u64 {
+        if !again && counts.verified + counts.found >= erasures.len() as u64 {
             return Ok(counts);
         }
         if counts != shown && !args.json {

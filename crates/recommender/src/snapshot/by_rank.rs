@@ -42,8 +42,8 @@ impl ByRank {
 
     /// Returns the values of run `at`.
     #[inline]
-    pub fn run(&self, at: usize) -> &[f64] {
-        &self.values[at * RUN..(at + 1) * RUN]
+    pub fn run(&self, at: usize) -> &[f64; RUN] {
+        &self.values.as_chunks().0[at]
     }
 
     /// Returns the largest value of each run.

@@ -37,7 +37,7 @@ impl Products {
 ///
 /// `sums`: at least [`MIN_SUMS`], and more than the largest rank.
 #[inline]
-pub(crate) fn add_values(sums: &mut [f64], ranks: RankSlice, values: &[f32], factor: f64, note: impl FnMut(u32)) {
+pub(crate) fn add_values(sums: &mut [f64], ranks: RankSlice, values: &[f32], factor: f64, note: impl FnMut(usize)) {
     add(sums, ranks, values, |value| factor * f64::from(value), note);
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn add_ratings(
     ratings: FloatSlice,
     factor: f64,
     products: &mut Products,
-    note: impl FnMut(u32),
+    note: impl FnMut(usize),
 ) {
     match ratings {
         FloatSlice::Coded(distinct, codes) if distinct.values().len() <= codes.len() => {
@@ -71,7 +71,7 @@ fn add<C: Copy>(
     ranks: RankSlice,
     codes: &[C],
     product: impl Fn(C) -> f64,
-    mut note: impl FnMut(u32),
+    mut note: impl FnMut(usize),
 ) {
     match ranks {
         RankSlice::Narrow(ranks) => {
@@ -80,12 +80,12 @@ fn add<C: Copy>(
             };
             add_products(ranks, codes, product, |rank, product| {
                 sums[usize::from(rank)] += product;
-                note(u32::from(rank));
+                note(usize::from(rank));
             });
         }
         RankSlice::Wide(ranks) => add_products(ranks, codes, product, |rank, product| {
             sums[rank as usize] += product;
-            note(rank);
+            note(rank as usize);
         }),
     }
 }
@@ -147,11 +147,11 @@ mod tests {
                 add_plainly(&mut expected, &ranks, values, factor);
                 let (stored, floats) = (Ranks::new(ranks.clone(), n_items), Floats::new(values.to_vec()));
                 let mut noted = Vec::new();
-                add_values(&mut of_values, stored.as_slice(), values, factor, |rank| noted.push(rank));
+                add_values(&mut of_values, stored.as_slice(), values, factor, |rank| noted.push(rank as u32));
                 prop_assert_eq!(&noted, &ranks);
                 noted.clear();
                 let floats = floats.as_slice();
-                add_ratings(&mut of_ratings, stored.as_slice(), floats, factor, &mut products, |rank| noted.push(rank));
+                add_ratings(&mut of_ratings, stored.as_slice(), floats, factor, &mut products, |rank| noted.push(rank as u32));
                 prop_assert_eq!(&noted, &ranks);
             }
             prop_assert!(of_values == expected);

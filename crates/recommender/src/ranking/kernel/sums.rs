@@ -30,17 +30,23 @@ pub struct Scratch {
     items: Vec<f64>,
     /// User-based sums, in the same way.
     users: Vec<f64>,
-    /// Own habits, in the same way; only written where the ranking has them.
+    /// Own habits, in the same way; only those of `habit_ranks` are not 0.
     habits: Vec<f64>,
+    /// The largest own habit of each run.
+    run_habits: Vec<f64>,
+    habit_ranks: Vec<usize>,
     /// For each run, whether anything has been added to it.
     touched: Vec<bool>,
-    /// The runs that were added to, ascending.
+    /// The runs that were added to, ascending, in its first `n_touched` entries.
     runs: Vec<Run>,
+    n_touched: usize,
+    /// How many runs the items of the snapshot take, in whole groups.
+    n_runs: usize,
     products: Products,
 }
 
 /// The position of a run and its largest sums.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Run {
     at: usize,
     items: f64,
@@ -51,7 +57,16 @@ struct Run {
 /// The sums of one ranking. Dropping them clears the scratch.
 pub(crate) struct Sums<'a> {
     scratch: &'a mut Scratch,
+    largest: Largest,
     popularity: &'a Popularity,
+}
+
+/// The largest sum of each side and the largest own habit, of all items.
+#[derive(Debug, Clone, Copy, Default)]
+struct Largest {
+    items: f64,
+    users: f64,
+    habits: f64,
 }
 
 /// A score is the item-based sum times `items` plus the user-based sum times `users`, both times the trend factor of the item,
@@ -89,44 +104,38 @@ impl Scratch {
         basis: Basis,
         repeat_rates: Option<&[f64]>,
     ) -> Sums<'a> {
-        let n_runs = self.grow(snapshot.items().len());
+        self.grow(snapshot.items().len());
         // With this many terms, noting the run of each takes longer than going through runs that nothing is added to.
         if n_terms(snapshot, shopper, basis) > snapshot.items().len() / 2 {
-            self.touched[..n_runs].fill(true);
+            self.touched[..self.n_runs].fill(true);
             self.add_sides(snapshot, shopper, basis, |_, _| {});
         } else {
-            self.add_sides(snapshot, shopper, basis, |touched, rank| {
-                touched[rank as usize / RUN] = true;
-            });
+            self.add_sides(snapshot, shopper, basis, |touched, rank| touched[rank / RUN] = true);
         }
-        let habits = || repeat_rates.into_iter().flat_map(|rates| own_habits(shopper, rates));
-        for (rank, habit) in habits() {
-            self.habits[rank] = habit;
-            self.touched[rank / RUN] = true;
-        }
-        self.find_runs();
-        for (rank, habit) in habits() {
-            let run = self.runs.partition_point(|run| run.at < rank / RUN);
-            self.runs[run].habits = self.runs[run].habits.max(habit);
+        if let Some(repeat_rates) = repeat_rates {
+            self.add_habits(shopper, repeat_rates);
         }
         Sums {
+            largest: self.find_runs(),
             scratch: self,
             popularity: snapshot.popularity(),
         }
     }
 
-    /// Makes room for the sums of `n_items`. Returns how many runs they take, in whole groups.
-    fn grow(&mut self, n_items: usize) -> usize {
-        let n_runs = n_runs(n_items);
-        if self.touched.len() < n_runs {
-            self.touched.resize(n_runs, false);
+    /// Makes room for the sums of `n_items`.
+    fn grow(&mut self, n_items: usize) {
+        self.n_runs = n_runs(n_items);
+        let n_marks = self.n_runs.max(MIN_SUMS / RUN);
+        if self.touched.len() < n_marks {
+            self.touched.resize(n_marks, false);
             // Allocated anew and not grown: zeroed memory that is never written takes up no memory.
-            let n_sums = (n_runs * RUN).max(MIN_SUMS);
+            let n_sums = n_marks * RUN;
             self.items = vec![0.0; n_sums];
             self.users = vec![0.0; n_sums];
             self.habits = vec![0.0; n_sums];
+            self.run_habits = vec![0.0; n_marks];
+            self.runs.resize(n_marks, Run::default());
         }
-        n_runs
     }
 
     /// Calls `note` with the rank of each item whose sum is added to.
@@ -135,15 +144,17 @@ impl Scratch {
         snapshot: &Snapshot,
         shopper: &Shopper,
         basis: Basis,
-        note: impl Fn(&mut [bool], u32) + Copy,
+        note: impl Fn(&mut [bool], usize) + Copy,
     ) {
+        let touched = &mut self.touched[..];
+        assert!(touched.len() >= MIN_SUMS / RUN, "a mark for each rank of two bytes");
         if basis.has_items() {
             let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_ranking_neighbors().row(item);
             let mut ahead = shopper.ratings().skip(AHEAD).map(reverse_neighbors);
             for (item, rating) in shopper.ratings() {
                 ahead.next().into_iter().for_each(prefetch_row);
                 let (ranks, similarities) = snapshot.reverse_ranking_neighbors().row(item);
-                let note = |rank| note(&mut self.touched, rank);
+                let note = |rank| note(touched, rank);
                 add_values(&mut self.items, ranks, similarities, f64::from(rating), note);
             }
         }
@@ -153,55 +164,89 @@ impl Scratch {
             for (user, similarity) in shopper.neighbors() {
                 ahead.next().into_iter().for_each(prefetch_rated);
                 let Rated { ranks, values, .. } = snapshot.ratings().row(user.at());
-                let note = |rank| note(&mut self.touched, rank);
+                let note = |rank| note(touched, rank);
                 let similarity = f64::from(similarity);
                 add_ratings(&mut self.users, ranks, values, similarity, &mut self.products, note);
             }
         }
     }
 
-    /// Lists the touched runs with their largest sums, without habits.
-    fn find_runs(&mut self) {
+    /// Notes √orders · rep_i of each item that was ordered.
+    fn add_habits(&mut self, shopper: &Shopper, repeat_rates: &[f64]) {
+        for (rank, orders) in shopper.orders() {
+            let rank = rank as usize;
+            let habit = f64::from(orders).sqrt() * repeat_rates[rank];
+            self.habits[rank] = habit;
+            self.habit_ranks.push(rank);
+            let of_run = &mut self.run_habits[rank / RUN];
+            *of_run = of_run.max(habit);
+            self.touched[rank / RUN] = true;
+        }
+    }
+
+    /// Lists the touched runs with their largest sums, and returns the largest of all.
+    ///
+    /// Inlined, it would lack registers and take a third more instructions.
+    #[inline(never)]
+    fn find_runs(&mut self) -> Largest {
+        let (groups, _) = self.touched[..self.n_runs].as_chunks::<GROUP>();
         let (items, _) = self.items.as_chunks::<RUN>();
         let (users, _) = self.users.as_chunks::<RUN>();
-        let (groups, _) = self.touched.as_chunks::<GROUP>();
-        self.runs.clear();
+        let mut most = Largest::default();
+        let mut n_touched = 0;
         for (group, first) in groups.iter().zip((0..).step_by(GROUP)) {
             if *group == [false; GROUP] {
                 continue;
             }
             for (at, &is_touched) in (first..).zip(group) {
                 if is_touched {
-                    self.runs.push(Run {
+                    let run = Run {
                         at,
                         items: largest(&items[at]),
                         users: largest(&users[at]),
-                        habits: 0.0,
-                    });
+                        habits: self.run_habits[at],
+                    };
+                    most.items = larger(run.items, most.items);
+                    most.users = larger(run.users, most.users);
+                    most.habits = larger(run.habits, most.habits);
+                    self.runs[n_touched] = run;
+                    n_touched += 1;
                 }
             }
         }
+        self.n_touched = n_touched;
+        most
+    }
+
+    /// Returns the runs that were added to, ascending.
+    fn runs(&self) -> &[Run] {
+        &self.runs[..self.n_touched]
     }
 
     /// Sets every sum to 0.
     fn clear(&mut self) {
         let (items, _) = self.items.as_chunks_mut::<RUN>();
         let (users, _) = self.users.as_chunks_mut::<RUN>();
-        for run in &self.runs {
+        for run in &self.runs[..self.n_touched] {
             items[run.at] = [0.0; RUN];
             users[run.at] = [0.0; RUN];
             self.touched[run.at] = false;
         }
-        let (habits, _) = self.habits.as_chunks_mut::<RUN>();
-        for run in self.runs.iter().filter(|run| run.habits > 0.0) {
-            habits[run.at] = [0.0; RUN];
+        for rank in self.habit_ranks.drain(..) {
+            self.habits[rank] = 0.0;
+            self.run_habits[rank / RUN] = 0.0;
         }
     }
 
     /// Tells whether nothing of a ranking is left.
     #[cfg(test)]
     pub(crate) fn is_clear(&self) -> bool {
-        let sums = self.items.iter().chain(&self.users).chain(&self.habits);
+        let sums = self
+            .items
+            .iter()
+            .chain(&self.users)
+            .chain(&self.habits)
+            .chain(&self.run_habits);
         sums.into_iter().all(|&sum| sum == 0.0) && !self.touched.contains(&true)
     }
 }
@@ -224,7 +269,7 @@ impl Sums<'_> {
         let (items, users) = match basis {
             Basis::ItemBased => return of_sides(1.0, 0.0),
             Basis::UserBased => return of_sides(0.0, 1.0),
-            Basis::Blended => self.maxima(),
+            Basis::Blended => (self.largest.items, self.largest.users),
         };
         let weight = blend.item_weight;
         let sides = match (items > 0.0, users > 0.0) {
@@ -245,109 +290,69 @@ impl Sums<'_> {
 
     /// Divides the blend and the own habits by the largest of each, and adds the habits with their weight.
     fn with_habits<'a>(&self, blend: Factors<'a>, habit_weight: f64) -> Factors<'a> {
-        let largest_habit = self
-            .scratch
-            .runs
-            .iter()
-            .fold(0.0, |largest: f64, run| largest.max(run.habits));
         let largest_blend = self.largest_score(blend);
         let inverse = |largest: f64| if largest > 0.0 { 1.0 / largest } else { 0.0 };
         Factors {
             items: blend.items * inverse(largest_blend),
             users: blend.users * inverse(largest_blend),
             trend: blend.trend,
-            habits: habit_weight * inverse(largest_habit),
+            habits: habit_weight * inverse(self.largest.habits),
         }
-    }
-
-    /// Returns the largest sum of each side, over all items.
-    fn maxima(&self) -> (f64, f64) {
-        self.scratch.runs.iter().fold((0.0, 0.0), |(items, users), run| {
-            (run.items.max(items), run.users.max(users))
-        })
     }
 
     /// Returns the largest score, over all items, without own habits.
     fn largest_score(&self, factors: Factors<'_>) -> f64 {
-        let mut largest: f64 = 0.0;
-        let Some(trend) = factors.trend else {
-            let bound = |run: &Run| factors.sides(run.items, run.users);
-            let of_run = |largest: f64, run: &Run| match bound(run) > largest {
-                true => self.of_run(run).fold(largest, |largest, (_, by_items, by_users)| {
-                    largest.max(factors.sides(by_items, by_users))
-                }),
-                false => largest,
-            };
-            return self.scratch.runs.iter().fold(largest, of_run);
-        };
-        let bound = |run: &Run| factors.sides(run.items, run.users) * trend.maxima()[run.at];
-        for run in &self.scratch.runs {
-            if bound(run) <= largest {
-                continue;
-            }
-            for ((_, by_items, by_users), factor) in self.of_run(run).zip(trend.run(run.at)) {
-                largest = largest.max(factors.sides(by_items, by_users) * factor);
+        let mut most: f64 = 0.0;
+        for run in self.scratch.runs() {
+            let sides = factors.sides(run.items, run.users);
+            if factors.trend.map_or(sides, |trend| sides * trend.maxima()[run.at]) > most {
+                most = most.max(largest(&self.blends(run, factors)));
             }
         }
-        largest
+        most
     }
 
     /// Returns the best `limit` items with a score above 0 that pass. Only an item with a score high enough is checked.
     pub(crate) fn top(&self, limit: usize, factors: Factors, passes: impl Fn(ItemIndex) -> bool) -> Vec<Scored> {
-        let habits = &self.scratch.habits;
-        match (factors.trend, factors.habits > 0.0) {
-            (None, false) => self.search(
-                limit,
-                passes,
-                |run| factors.sides(run.items, run.users),
-                |_, by_items, by_users| factors.sides(by_items, by_users),
-            ),
-            (Some(trend), false) => {
-                let maxima = trend.maxima();
-                self.search(
-                    limit,
-                    passes,
-                    |run| factors.sides(run.items, run.users) * maxima[run.at],
-                    |rank, by_items, by_users| factors.sides(by_items, by_users) * trend.value(rank),
-                )
-            }
-            (trend, true) => {
-                let largest = |at: usize| trend.map_or(1.0, |trend| trend.maxima()[at]);
-                let factor = |rank| trend.map_or(1.0, |trend| trend.value(rank));
-                self.search(
-                    limit,
-                    passes,
-                    |run| factors.sides(run.items, run.users) * largest(run.at) + factors.habits * run.habits,
-                    |rank, by_items, by_users| {
-                        factors.sides(by_items, by_users) * factor(rank) + factors.habits * habits[rank as usize]
-                    },
-                )
-            }
+        let sides = |run: &Run| factors.sides(run.items, run.users);
+        match (factors.trend.map(ByRank::maxima), factors.habits > 0.0) {
+            (None, false) => self.search(limit, factors, passes, sides),
+            (Some(largest), false) => self.search(limit, factors, passes, |run| sides(run) * largest[run.at]),
+            (None, true) => self.search(limit, factors, passes, |run| sides(run) + factors.habits * run.habits),
+            (Some(largest), true) => self.search(limit, factors, passes, |run| {
+                sides(run) * largest[run.at] + factors.habits * run.habits
+            }),
         }
     }
 
-    /// Does the same as [`top`](Self::top) with a `score` for each rank and its sums, and a `bound` that no score in a run
-    /// exceeds: rounding preserves order.
+    /// Does the same as [`top`](Self::top) with a `bound` that no score in a run exceeds: rounding preserves order.
     #[inline]
     fn search(
         &self,
         limit: usize,
+        factors: Factors,
         passes: impl Fn(ItemIndex) -> bool,
         bound: impl Fn(&Run) -> f64,
-        score: impl Fn(u32, f64, f64) -> f64,
     ) -> Vec<Scored> {
         let mut top = Top::new(limit, self.popularity.len());
-        for run in &self.scratch.runs {
-            if bound(run) < top.least() {
+        let mut least = top.least();
+        for run in self.scratch.runs() {
+            if bound(run) < least {
                 continue;
             }
-            for (rank, by_items, by_users) in self.of_run(run) {
-                let score = score(rank, by_items, by_users);
-                if score > 0.0 && score >= top.least() {
+            let scores = self.scores(run, factors);
+            // The bound is above most scores, and this comparison is cheaper than those of the single scores.
+            if largest(&scores) < least {
+                continue;
+            }
+            // A snapshot has fewer than 2³² items, so that the cast loses nothing.
+            for (rank, score) in ((run.at * RUN) as u32..).zip(scores) {
+                if score > 0.0 && score >= least {
                     let item = self.popularity.item(rank);
                     let scored = Scored { score, item };
                     if top.admits(scored) && passes(item) {
                         top.insert(scored);
+                        least = top.least();
                     }
                 }
             }
@@ -355,15 +360,35 @@ impl Sums<'_> {
         top.into_ranked()
     }
 
-    /// Returns the ranks of a run's items with the item-based and the user-based sum of each.
-    fn of_run(&self, run: &Run) -> impl Iterator<Item = (u32, f64, f64)> {
-        let ranks = run.at * RUN..(run.at + 1) * RUN;
-        let items = &self.scratch.items[ranks.clone()];
-        let users = &self.scratch.users[ranks.clone()];
-        // A snapshot has fewer than 2³² items, so that the cast loses nothing.
-        ranks
-            .zip(items.iter().zip(users))
-            .map(|(rank, (&by_items, &by_users))| (rank as u32, by_items, by_users))
+    /// Returns the scores of a run's items.
+    #[inline]
+    fn scores(&self, run: &Run, factors: Factors) -> [f64; RUN] {
+        let mut scores = self.blends(run, factors);
+        // Most runs have no habits.
+        if factors.habits * run.habits > 0.0 {
+            let (habits, _) = self.scratch.habits.as_chunks::<RUN>();
+            for (score, habit) in scores.iter_mut().zip(&habits[run.at]) {
+                *score += factors.habits * habit;
+            }
+        }
+        scores
+    }
+
+    /// Returns the scores of a run's items without own habits.
+    #[inline]
+    fn blends(&self, run: &Run, factors: Factors) -> [f64; RUN] {
+        let (items, _) = self.scratch.items.as_chunks::<RUN>();
+        let (users, _) = self.scratch.users.as_chunks::<RUN>();
+        let mut scores = [0.0; RUN];
+        for ((score, &by_items), &by_users) in scores.iter_mut().zip(&items[run.at]).zip(&users[run.at]) {
+            *score = factors.sides(by_items, by_users);
+        }
+        if let Some(trend) = factors.trend {
+            for (score, factor) in scores.iter_mut().zip(trend.run(run.at)) {
+                *score *= factor;
+            }
+        }
+        scores
     }
 }
 
@@ -375,15 +400,22 @@ impl Drop for Sums<'_> {
 
 impl Factors<'_> {
     /// Returns the weighted sum of both sides.
-    fn sides(self, by_items: f64, by_users: f64) -> f64 {
+    #[inline]
+    fn sides(&self, by_items: f64, by_users: f64) -> f64 {
         self.items * by_items + self.users * by_users
     }
 }
 
-/// Returns the largest of `values`, none of which is NaN. It compares by halves, so that comparisons do not wait for
-/// one another.
+/// Returns the larger of two numbers, none of which is NaN.
+#[inline]
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// Returns the largest of `values`, none of which is NaN. It compares by halves, so that comparisons do not wait for one
+/// another.
+#[inline]
 fn largest(values: &[f64; RUN]) -> f64 {
-    let larger = |a: f64, b: f64| if a > b { a } else { b };
     let mut values = *values;
     for half in [8, 4, 2, 1] {
         for at in 0..half {
@@ -396,12 +428,6 @@ fn largest(values: &[f64; RUN]) -> f64 {
 fn prefetch_row((ranks, similarities): (RankSlice, &[f32])) {
     prefetch_ranks_beginning(ranks);
     prefetch_beginning(similarities);
-}
-
-/// Returns the ranks of the items that were ordered, with √orders · rep_i.
-fn own_habits(shopper: &Shopper, repeat_rates: &[f64]) -> impl Iterator<Item = (usize, f64)> {
-    let of_item = |(rank, orders): (u32, u32)| (rank as usize, f64::from(orders).sqrt() * repeat_rates[rank as usize]);
-    shopper.orders().map(of_item)
 }
 
 /// Counts the terms of all sums together.

@@ -92,7 +92,7 @@ fn check(
         let expected = plain_sums(&view.snapshot, shopper, basis);
         let sums = scratch.add_up(&view.snapshot, shopper, basis, None);
         prop_assert_eq!(by_index(&sums), expected.clone());
-        prop_assert_eq!(sums.maxima(), plain_maxima(&expected));
+        prop_assert_eq!((sums.largest.items, sums.largest.users), plain_maxima(&expected));
         let factors = sums.factors(
             basis,
             &Blend {

@@ -13,7 +13,7 @@ use crate::snapshot::dictionary::ItemIndex;
 use crate::snapshot::view::View;
 
 use self::calibration::{CategoryShares, Divergence};
-use self::candidates::Candidates;
+use self::candidates::{Candidate, Candidates};
 use super::kernel::top::Scored;
 
 /// The adjustments that a request asks for. The default is none.
@@ -124,21 +124,21 @@ fn choose(
     let mut chosen = Vec::with_capacity(limit.min(candidates.len()));
     while chosen.len() < limit {
         let gains = divergence.gains();
-        let terms = |at: usize| {
-            let candidate = candidates.get(at);
-            let varied = (1.0 - diversity) * candidate.penalized - diversity * largest * candidate.similarity;
-            let calibrated = match calibration > 0.0 {
-                true => (1.0 - calibration) * varied + calibration * largest * gains.of(candidate.category),
-                false => varied,
-            };
-            (varied, calibrated)
+        let calibrated = |varied: f64, gain: f64| match calibration > 0.0 {
+            true => (1.0 - calibration) * varied + calibration * largest * gain,
+            false => varied,
         };
-        let Some(best) = candidates.best(|at| terms(at).1) else {
+        let terms = |candidate: &Candidate| {
+            let varied = (1.0 - diversity) * candidate.penalized - diversity * largest * candidate.similarity;
+            (varied, calibrated(varied, gains.of(candidate.category)))
+        };
+        let bound = |penalized: f64| calibrated((1.0 - diversity) * penalized, gains.largest());
+        let Some((at, candidate)) = candidates.best(|candidate| terms(candidate).1, bound) else {
             break;
         };
-        let (varied, calibrated) = terms(best);
-        let candidate = candidates.take(best);
+        candidates.take(at);
         divergence.add(candidate.category);
+        let (varied, calibrated) = terms(&candidate);
         chosen.push(Adjusted {
             item: candidate.item,
             score: calibrated,

@@ -135,4 +135,9 @@ impl Gains {
         let gain = category.and_then(|category| self.of_category.get(category));
         gain.copied().unwrap_or(0.0)
     }
+
+    /// Returns a gain that no item exceeds.
+    pub fn largest(&self) -> f64 {
+        self.of_category.iter().copied().fold(0.0, f64::max)
+    }
 }

@@ -1,6 +1,5 @@
 //! The items among which an adjusted ranking chooses, and what has been chosen so far.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::snapshot::Snapshot;
@@ -21,13 +20,16 @@ pub(super) struct Candidate {
     pub score: f64,
     /// The score after the popularity penalty.
     pub penalized: f64,
-    /// The largest cosine of the item and one that was taken; 0 where nothing is diversified.
+    /// The largest cosine of the item and one that was taken, as far as it is known; 0 where nothing is diversified.
+    /// [`Candidates::best`] completes it where it matters.
     pub similarity: f64,
     /// The position of the category in [`Candidates::categories`]; `None` without one, and where no category is needed.
     pub category: Option<usize>,
     category_cap: u32,
     merchant_cap: u32,
     is_taken: bool,
+    /// Where its similar candidates stand in [`Candidates::similar`]; `None` before they were looked up.
+    similar: Option<(usize, usize)>,
 }
 
 /// Candidates, best first, each of which can be taken once.
@@ -36,9 +38,12 @@ pub(super) struct Candidates<'a> {
     candidates: Vec<Candidate>,
     /// The candidates' items and positions, ascending by item; empty where nothing is diversified.
     positions: Vec<(ItemIndex, u32)>,
-    /// The candidates' items and their ranks, which tell most neighbors at once that they are none; in the same way.
+    /// The candidates' items, which tell most neighbors at once that they are none; in the same way.
     items: Bits,
-    ranks: Bits,
+    /// The items that were taken; in the same way.
+    taken: Bits,
+    /// Of the list of one candidate after the other, those that are candidates, with their cosines; largest first.
+    similar: Vec<(ItemIndex, f32)>,
     categories: Vec<&'a str>,
     /// How many items of each category and of each merchant may still be taken; empty without a cap.
     categories_left: Vec<u32>,
@@ -67,18 +72,18 @@ impl<'a> Candidates<'a> {
                     .filter(|_| merchant_cap.is_some())
                     .map_or(NONE, |merchant| merchants.position(merchant)),
                 is_taken: false,
+                similar: None,
             }
         };
         let candidates: Vec<Candidate> = pool.into_iter().map(candidate).collect();
         let mut positions = Vec::new();
-        let (mut items, mut ranks) = (Bits::default(), Bits::default());
+        let (mut items, mut taken) = (Bits::default(), Bits::default());
         if adjustments.diversity > 0.0 {
             let n_items = view.snapshot.items().len();
-            (items, ranks) = (Bits::zeros(n_items), Bits::zeros(n_items));
+            (items, taken) = (Bits::zeros(n_items), Bits::zeros(n_items));
             for (position, candidate) in (0..).zip(&candidates) {
                 positions.push((candidate.item, position));
                 items.set(candidate.item.at(), true);
-                ranks.set(view.snapshot.popularity().rank(candidate.item) as usize, true);
             }
             positions.sort_unstable();
         }
@@ -87,7 +92,8 @@ impl<'a> Candidates<'a> {
             snapshot: &view.snapshot,
             positions,
             items,
-            ranks,
+            taken,
+            similar: Vec::new(),
             categories_left: left(category_cap, categories.names.len()),
             merchants_left: left(merchant_cap, merchants.names.len()),
             categories: categories.names,
@@ -97,10 +103,6 @@ impl<'a> Candidates<'a> {
 
     pub fn len(&self) -> usize {
         self.candidates.len()
-    }
-
-    pub fn get(&self, at: usize) -> &Candidate {
-        &self.candidates[at]
     }
 
     /// Returns the largest penalized score; 0 without candidates.
@@ -113,29 +115,74 @@ impl<'a> Candidates<'a> {
         &self.categories
     }
 
-    /// Returns the position of the candidate with the largest value among those that are not taken and exceed no cap; ties
-    /// by penalized score, then item. `None` if there is none.
-    pub fn best(&self, value: impl Fn(usize) -> f64) -> Option<usize> {
-        let may_follow = |left: &[u32], cap: u32| cap == NONE || left[cap as usize] > 0;
+    /// Returns the candidate with the largest value among those that are not taken and exceed no cap, and its position; ties by
+    /// penalized score, then item. `None` if there is none.
+    ///
+    /// `value` never rises with the similarity, and no value exceeds the `bound` for its penalized score, which falls with it:
+    /// only candidates that may still be the best are compared with what was taken.
+    pub fn best(
+        &mut self,
+        value: impl Fn(&Candidate) -> f64,
+        bound: impl Fn(f64) -> f64,
+    ) -> Option<(usize, Candidate)> {
         let mut best: Option<(usize, f64)> = None;
-        for (at, candidate) in self.candidates.iter().enumerate() {
-            if candidate.is_taken
-                || !may_follow(&self.categories_left, candidate.category_cap)
-                || !may_follow(&self.merchants_left, candidate.merchant_cap)
-            {
-                continue;
+        for at in 0..self.candidates.len() {
+            let candidate = &self.candidates[at];
+            if best.is_some_and(|(_, largest)| bound(candidate.penalized) <= largest) {
+                break;
             }
-            let value = value(at);
             // Candidates stand by penalized score and item, so the first of equals stays.
-            if best.is_none_or(|(_, largest)| value.total_cmp(&largest) == Ordering::Greater) {
-                best = Some((at, value));
+            let exceeds = |candidate: &Candidate| best.is_none_or(|(_, largest)| value(candidate) > largest);
+            if self.may_follow(candidate) && exceeds(candidate) {
+                self.complete_similarity(at);
+                let candidate = &self.candidates[at];
+                if exceeds(candidate) {
+                    best = Some((at, value(candidate)));
+                }
             }
         }
-        best.map(|(at, _)| at)
+        best.map(|(at, _)| (at, self.candidates[at]))
     }
 
-    /// Takes the candidate at a position, and notes how similar the others are to it.
-    pub fn take(&mut self, at: usize) -> Candidate {
+    fn may_follow(&self, candidate: &Candidate) -> bool {
+        let is_left = |left: &[u32], cap: u32| cap == NONE || left[cap as usize] > 0;
+        !candidate.is_taken
+            && is_left(&self.categories_left, candidate.category_cap)
+            && is_left(&self.merchants_left, candidate.merchant_cap)
+    }
+
+    /// Compares a candidate with those of its own list that were taken. Those that have it in theirs told when they were taken.
+    fn complete_similarity(&mut self, at: usize) {
+        if self.positions.is_empty() {
+            return;
+        }
+        let (start, end) = match self.candidates[at].similar {
+            Some(range) => range,
+            None => self.look_up_similar(at),
+        };
+        let mut similar = self.similar[start..end].iter();
+        if let Some(&(_, cosine)) = similar.find(|(item, _)| self.taken.get(item.at())) {
+            self.candidates[at].raise_similarity(cosine);
+        }
+    }
+
+    /// Finds the candidates in the list of a candidate.
+    fn look_up_similar(&mut self, at: usize) -> (usize, usize) {
+        let (neighbors, cosines) = self.snapshot.item_neighbors().row(self.candidates[at].item.at());
+        let start = self.similar.len();
+        for (&neighbor, &cosine) in neighbors.iter().zip(cosines) {
+            if self.items.get(neighbor as usize) {
+                self.similar.push((ItemIndex(neighbor), cosine));
+            }
+        }
+        let range = (start, self.similar.len());
+        self.candidates[at].similar = Some(range);
+        range
+    }
+
+    /// Takes the candidate at a position that [`best`](Self::best) has returned, and tells the others how similar they are to
+    /// it.
+    pub fn take(&mut self, at: usize) {
         self.candidates[at].is_taken = true;
         let taken = self.candidates[at];
         if taken.category_cap != NONE {
@@ -144,34 +191,21 @@ impl<'a> Candidates<'a> {
         if taken.merchant_cap != NONE {
             self.merchants_left[taken.merchant_cap as usize] -= 1;
         }
-        if !self.positions.is_empty() {
-            self.note_similar(taken.item);
-        }
-        taken
-    }
-
-    /// Raises the similarity of the candidates that are in the list of `item` or have it in theirs.
-    fn note_similar(&mut self, item: ItemIndex) {
-        let (neighbors, similarities) = self.snapshot.item_neighbors().row(item.at());
-        for (&neighbor, &similarity) in neighbors.iter().zip(similarities) {
-            if self.items.get(neighbor as usize) {
-                self.note(ItemIndex(neighbor), similarity);
-            }
-        }
-        let (ranks, similarities) = self.snapshot.reverse_item_neighbors().row(item);
-        for (at, &similarity) in similarities.iter().enumerate() {
-            let rank = ranks.get(at);
-            if self.ranks.get(rank as usize) {
-                self.note(self.snapshot.popularity().item(rank), similarity);
+        let Some((start, end)) = taken.similar else {
+            return;
+        };
+        self.taken.set(taken.item.at(), true);
+        for &(item, cosine) in &self.similar[start..end] {
+            if let Ok(found) = self.positions.binary_search_by_key(&item, |&(item, _)| item) {
+                self.candidates[self.positions[found].1 as usize].raise_similarity(cosine);
             }
         }
     }
+}
 
-    fn note(&mut self, item: ItemIndex, similarity: f32) {
-        if let Ok(found) = self.positions.binary_search_by_key(&item, |&(item, _)| item) {
-            let candidate = &mut self.candidates[self.positions[found].1 as usize];
-            candidate.similarity = candidate.similarity.max(f64::from(similarity));
-        }
+impl Candidate {
+    fn raise_similarity(&mut self, cosine: f32) {
+        self.similarity = self.similarity.max(f64::from(cosine));
     }
 }
 

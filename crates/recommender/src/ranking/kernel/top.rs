@@ -5,29 +5,55 @@ use std::collections::BinaryHeap;
 
 use crate::snapshot::dictionary::ItemIndex;
 
-/// An item and its score. Ascending order puts higher scores first and breaks ties by lower index, which is the order of the
-/// item ids.
+/// An item and its score, which is a number. Ascending order puts higher scores first and breaks ties by lower index, which is
+/// the order of the item ids.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scored {
     pub score: f64,
     pub item: ItemIndex,
 }
 
-impl Ord for Scored {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.item.cmp(&other.item))
-    }
-}
-
+/// The comparisons are written out, since those that follow from `cmp` take several times the instructions, and a ranking
+/// compares often.
 impl PartialOrd for Scored {
+    #[inline]
+    fn lt(&self, other: &Self) -> bool {
+        self.score > other.score || self.score == other.score && self.item < other.item
+    }
+
+    #[inline]
+    fn gt(&self, other: &Self) -> bool {
+        other < self
+    }
+
+    #[inline]
+    fn le(&self, other: &Self) -> bool {
+        self.score > other.score || self.score == other.score && self.item <= other.item
+    }
+
+    #[inline]
+    fn ge(&self, other: &Self) -> bool {
+        other <= self
+    }
+
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
+impl Ord for Scored {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self < other, other < self) {
+            (true, _) => Ordering::Less,
+            (_, true) => Ordering::Greater,
+            _ => Ordering::Equal,
+        }
+    }
+}
+
 impl PartialEq for Scored {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+        self.score == other.score && self.item == other.item
     }
 }
 

@@ -14,9 +14,14 @@ const DEFAULT_MAX_ENTRIES: i32 = 1_000;
 /// # Errors
 /// An option is below 0, or a request holds a message that may hold itself.
 pub fn table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
-    let max_entries = pool
-        .get_extension_by_name("likemind.v1.max_entries")
-        .ok_or("access.proto does not define the option likemind.v1.max_entries")?;
+    let option = |name: &str| {
+        pool.get_extension_by_name(&format!("likemind.v1.{name}"))
+            .ok_or_else(|| format!("access.proto does not define the option likemind.v1.{name}"))
+    };
+    let options = Options {
+        max_entries: option("max_entries")?,
+        max_total_entries: option("max_total_entries")?,
+    };
     let (mut requests, mut others) = (BTreeMap::new(), BTreeMap::new());
     for method in pool
         .services()
@@ -32,10 +37,11 @@ pub fn table(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     }
     for message in requests.values() {
         let mut scope = Scope::default();
-        let fields = fields(message, &max_entries, &mut scope, &mut Vec::new())?;
+        let mut above = Above::default();
+        let fields = fields(message, &options, &mut scope, &mut above)?;
         let shape = match scope.n_counters {
             0 => "None".to_owned(),
-            _ => format!("Some({})", scope.code(&fields)),
+            _ => format!("Some({})", scope.code(&fields, above.n_totals)),
         };
         writeln!(
             table,
@@ -69,51 +75,75 @@ struct Scope {
 }
 
 impl Scope {
-    fn code(&self, fields: &str) -> String {
+    /// `n_totals`: the fields of the whole request that are counted in all messages together.
+    fn code(&self, fields: &str, n_totals: usize) -> String {
         // An entry takes 2 bytes or more.
         let always_within_bytes = 2 * self.least_max_entries.unwrap_or(0);
         format!(
-            "&Shape {{ fields: &[{fields}], n_counters: {}, always_within_bytes: {always_within_bytes} }}",
+            "&Shape {{ fields: &[{fields}], n_counters: {}, n_totals: {n_totals}, always_within_bytes: {always_within_bytes} }}",
             self.n_counters
         )
     }
 }
 
+/// The options of fields.
+struct Options {
+    max_entries: ExtensionDescriptor,
+    max_total_entries: ExtensionDescriptor,
+}
+
+/// The part of a request that has been gone through.
+#[derive(Default)]
+struct Above {
+    /// The names of the messages that hold the present one.
+    messages: Vec<String>,
+    /// The fields so far that are counted in all messages together.
+    n_totals: usize,
+}
+
 /// Returns Rust code for the fields of `message` that are repeated or hold repeated ones.
 fn fields(
     message: &MessageDescriptor,
-    max_entries: &ExtensionDescriptor,
+    options: &Options,
     scope: &mut Scope,
-    above: &mut Vec<String>,
+    above: &mut Above,
 ) -> Result<String, Box<dyn Error>> {
     let name = message.full_name().to_owned();
-    if above.contains(&name) {
+    if above.messages.contains(&name) {
         return Err(format!("{name} may hold itself, which requests must not").into());
     }
-    above.push(name);
+    above.messages.push(name);
     let mut code = String::new();
     for field in message.fields() {
         let kind = field.kind();
         let inner = kind.as_message();
         let entries = if is_repeated(&field) {
-            let max = max_of(&field, max_entries)?;
+            let max = option_of(&field, &options.max_entries)?.unwrap_or(DEFAULT_MAX_ENTRIES);
+            let max_total = option_of(&field, &options.max_total_entries)?;
             let counter = scope.n_counters;
             scope.n_counters += 1;
             scope.least_max_entries = Some(scope.least_max_entries.map_or(max, |least| least.min(max)));
+            let total = match max_total {
+                Some(max) => {
+                    above.n_totals += 1;
+                    format!("Some(Total {{ counter: {}, max: {max} }})", above.n_totals - 1)
+                }
+                None => "None".to_owned(),
+            };
             let mut each = Scope::default();
             let inner = inner
-                .map(|inner| fields(inner, max_entries, &mut each, above))
+                .map(|inner| fields(inner, options, &mut each, above))
                 .transpose()?;
             if let Some(least) = each.least_max_entries {
                 scope.least_max_entries = scope.least_max_entries.map(|other| other.min(least));
             }
             let each = match inner {
-                Some(inner) if each.n_counters > 0 => format!("Some({})", each.code(&inner)),
+                Some(inner) if each.n_counters > 0 => format!("Some({})", each.code(&inner, 0)),
                 _ => "None".to_owned(),
             };
-            format!("Entries::Counted {{ counter: {counter}, max: {max}, each: {each} }}")
+            format!("Entries::Counted {{ counter: {counter}, max: {max}, total: {total}, each: {each} }}")
         } else if let Some(inner) = inner.filter(|inner| has_entries(inner)) {
-            format!("Entries::Within(&[{}])", fields(inner, max_entries, scope, above)?)
+            format!("Entries::Within(&[{}])", fields(inner, options, scope, above)?)
         } else {
             continue;
         };
@@ -124,17 +154,19 @@ fn fields(
             field.name()
         )?;
     }
-    above.pop();
+    above.messages.pop();
     Ok(code)
 }
 
-fn max_of(field: &FieldDescriptor, max_entries: &ExtensionDescriptor) -> Result<i32, String> {
-    match field.options().get_extension(max_entries).as_i32() {
-        Some(0) | None => Ok(DEFAULT_MAX_ENTRIES),
-        Some(max) if max > 0 => Ok(max),
+/// Returns a limit that a field has; `None` where it is left at 0.
+fn option_of(field: &FieldDescriptor, option: &ExtensionDescriptor) -> Result<Option<i32>, String> {
+    match field.options().get_extension(option).as_i32() {
+        Some(0) | None => Ok(None),
+        Some(max) if max > 0 => Ok(Some(max)),
         Some(max) => Err(format!(
-            "{}: max_entries must be 0 or more, is {max}",
-            field.full_name()
+            "{}: {} must be 0 or more, is {max}",
+            field.full_name(),
+            option.name()
         )),
     }
 }

@@ -1,7 +1,8 @@
 //! Limits on what a request may hold, which are checked on its bytes before it is decoded. A message of a few kilobytes can
 //! hold millions of empty entries, which would take a hundred times the memory and seconds to decode.
 //!
-//! The limits stand in `proto/`, in the option `max_entries` of the fields; `build.rs` makes the table of them.
+//! The limits stand in `proto/`, in the options `max_entries` and `max_total_entries` of the fields; `build.rs` makes the table of
+//! them.
 
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -24,6 +25,8 @@ pub struct Shape {
     fields: &'static [Field],
     /// How many repeated fields there are.
     n_counters: usize,
+    /// How many fields of the whole request are counted in all messages together; 0 in the shape of an entry.
+    n_totals: usize,
     /// A message of fewer bytes than this is within all limits.
     always_within_bytes: usize,
 }
@@ -35,14 +38,21 @@ struct Field {
 }
 
 enum Entries {
-    /// A repeated field. `each`: the shape of an entry, if it has repeated fields itself.
+    /// A repeated field. `total`: its limit in all messages of the request together. `each`: the shape of an entry, if it has
+    /// repeated fields itself.
     Counted {
         counter: usize,
         max: usize,
+        total: Option<Total>,
         each: Option<&'static Shape>,
     },
     /// A message that has repeated fields. It may come in several pieces, whose entries add up.
     Within(&'static [Field]),
+}
+
+struct Total {
+    counter: usize,
+    max: usize,
 }
 
 include!(concat!(env!("OUT_DIR"), "/request_limits.rs"));
@@ -53,20 +63,29 @@ include!(concat!(env!("OUT_DIR"), "/request_limits.rs"));
 /// `BATCH_SIZE_OUT_OF_RANGE` naming the first field that has more entries than [`TOLERANCE`] times its limit.
 pub fn check<M: Bounded>(bytes: &[u8]) -> Result<(), InvalidField> {
     match M::SHAPE {
-        Some(shape) if bytes.len() >= shape.always_within_bytes * TOLERANCE => shape.check(bytes),
+        Some(shape) if bytes.len() >= shape.always_within_bytes * TOLERANCE => {
+            shape.check(bytes, &mut vec![0; shape.n_totals])
+        }
         _ => Ok(()),
     }
 }
 
 impl Shape {
-    fn check(&self, bytes: &[u8]) -> Result<(), InvalidField> {
+    fn check(&self, bytes: &[u8], totals: &mut [usize]) -> Result<(), InvalidField> {
         let mut counts = vec![0; self.n_counters];
-        count(self.fields, bytes, &mut counts).map(drop)
+        count(self.fields, bytes, &mut counts, totals).map(drop)
     }
 }
 
 /// Counts the entries of `fields` in `message`. Returns `None` where it cannot be read any further.
-fn count(fields: &[Field], mut message: &[u8], counts: &mut [usize]) -> Result<Option<()>, InvalidField> {
+///
+/// `counts`: those of the message and of the messages in it that are not repeated; `totals`: those of the whole request.
+fn count(
+    fields: &[Field],
+    mut message: &[u8],
+    counts: &mut [usize],
+    totals: &mut [usize],
+) -> Result<Option<()>, InvalidField> {
     while message.has_remaining() {
         let Ok((number, wire_type)) = decode_key(&mut message) else {
             return Ok(None);
@@ -87,18 +106,35 @@ fn count(fields: &[Field], mut message: &[u8], counts: &mut [usize]) -> Result<O
         message = rest;
         match &field.entries {
             Entries::Within(fields) => {
-                count(fields, inner, counts).map_err(|error| error.within(field.name))?;
+                count(fields, inner, counts, totals).map_err(|error| error.within(field.name))?;
             }
-            Entries::Counted { counter, max, each } => {
+            Entries::Counted {
+                counter,
+                max,
+                total,
+                each,
+            } => {
                 let position = counts[*counter];
+                let refuse = |max: usize, among: &str| {
+                    let message = format!(
+                        "must have at most {max} entries{among}, has more than {}",
+                        max * TOLERANCE
+                    );
+                    Err(InvalidField::new(field.name, "BATCH_SIZE_OUT_OF_RANGE", message))
+                };
                 if position == *max * TOLERANCE {
-                    let message = format!("must have at most {max} entries, has more than {position}");
-                    return Err(InvalidField::new(field.name, "BATCH_SIZE_OUT_OF_RANGE", message));
+                    return refuse(*max, "");
                 }
                 counts[*counter] += 1;
+                if let Some(total) = total {
+                    if totals[total.counter] == total.max * TOLERANCE {
+                        return refuse(total.max, " in the whole request");
+                    }
+                    totals[total.counter] += 1;
+                }
                 if let Some(each) = each {
                     let within = |error: InvalidField| error.within(format!("{}[{position}]", field.name));
-                    each.check(inner).map_err(within)?;
+                    each.check(inner, totals).map_err(within)?;
                 }
             }
         }
@@ -165,6 +201,24 @@ mod tests {
         };
         check(&coupon(2_000), Ok(()));
         check(&coupon(2_001), Err("coupon.rules.rules[2].attribute.values"));
+    }
+
+    #[test]
+    fn entries_of_all_entries_are_counted_together_where_they_have_such_a_limit() {
+        let orders = |counts: &[usize]| {
+            let order = |&lines: &usize| v1::Order {
+                lines: vec![v1::OrderLine::default(); lines],
+                ..v1::Order::default()
+            };
+            v1::RecordOrdersRequest {
+                orders: counts.iter().map(order).collect(),
+            }
+        };
+        check(&orders(&[20_000]), Ok(()));
+        check(&orders(&[20_001]), Err("orders[0].lines"));
+        check(&orders(&[5_000, 5_000, 5_000, 5_000, 0]), Ok(()));
+        check(&orders(&[5_000, 5_000, 5_000, 5_000, 1]), Err("orders[4].lines"));
+        check(&orders(&[100; 201]), Err("orders[200].lines"));
     }
 
     #[test]

@@ -6,16 +6,17 @@
 //! hybrid logical clock (CockroachDB's `crdb_internal_mvcc_timestamp`, YugabyteDB's commit time) would take the place of
 //! the first two, and `AS OF SYSTEM TIME` that of an exported snapshot; a single reader needs no exported snapshot.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::{TryFutureExt, TryStreamExt};
 
 use domain::consent::{Consents, Purpose};
-use domain::id::{ItemId, UserId};
+use domain::error::InvalidField;
+use domain::id::{ItemId, MerchantId, UserId};
 use domain::returns::{ItemHistory, ItemLine};
 use domain::time::Timestamp;
-use recommender::snapshot::overlay::FreshChange;
+use recommender::snapshot::overlay::{FreshChange, LastOrders};
 
 use crate::store::catalog::facts;
 use crate::store::error::StoreError;
@@ -87,6 +88,10 @@ async fn erasures(
     Ok((through, is_too_late))
 }
 
+/// The longest wait for the answer to a statement that reads nothing, by which a connection that was lost unnoticed is found
+/// out.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// Hands the present state of everything that was committed since `known` to `apply`, and returns up to where this is
 /// complete. Memory does not grow with the number of changes. The call may take long when there are many, but
 /// gives up when no row arrives for `row_limit`.
@@ -103,10 +108,10 @@ pub async fn since(
     row_limit: Duration,
     mut apply: impl FnMut(FreshChange),
 ) -> Result<Reached, StoreError> {
-    let mut tx = within(row_limit, pool.begin_snapshot()).await?;
-    within(row_limit, without_timeouts(&mut tx)).await?;
+    let mut tx = within(ANSWER_LIMIT, pool.begin_snapshot()).await?;
+    within(ANSWER_LIMIT, without_timeouts(&mut tx)).await?;
     // They come first: what is written under the id of an erased user after the erasure is that of somebody else.
-    let (erased_through, is_too_late) = erasures(&mut tx, known.erased_through, row_limit, &mut apply).await?;
+    let (erased_through, is_too_late) = erasures(&mut tx, known.erased_through, ANSWER_LIMIT, &mut apply).await?;
     let watermark = &known.watermark;
     // The transaction sees one moment, so that changes, states and the new watermark fit together. The outer join returns a row
     // even when nothing has changed.
@@ -229,7 +234,7 @@ pub async fn items_since(pool: &Pool, watermark: &Watermark) -> Result<(Vec<Stri
     Ok((items, reached))
 }
 
-/// Hands the time of the last order of each of `users` to `apply`.
+/// Hands the times of the last orders of each of `users` to `apply`.
 async fn last_orders(
     connection: &mut Connection,
     users: HashSet<i64>,
@@ -239,9 +244,12 @@ async fn last_orders(
     let users: Vec<i64> = users.into_iter().collect();
     let mut rows = sqlx::query_as!(
         UserLine,
-        r#"SELECT users.external_id AS "user_id!", item_id AS "item_id?", order_id AS "order_id?",
-                  purchased_at AS "purchased_at?", quantity AS "quantity?"
-           FROM users LEFT JOIN purchases ON user_id = users.id
+        r#"SELECT users.external_id AS "user_id!", item_id AS "item_id?", merchants.external_id AS "merchant_id?",
+                  order_id AS "order_id?", purchased_at AS "purchased_at?", quantity AS "quantity?"
+           FROM users
+           LEFT JOIN purchases ON user_id = users.id
+           LEFT JOIN items ON items.id = item_id
+           LEFT JOIN merchants ON merchants.id = merchant_id
            WHERE users.id = ANY($1) AND NOT is_pseudonym ORDER BY users.id, item_id"#,
         &users
     )
@@ -253,10 +261,8 @@ async fn last_orders(
             && row.as_ref().is_none_or(|row| row.user_id != first.user_id)
         {
             let user = UserId::stored(&first.user_id).map_err(|error| StoreError::corrupt("users", error))?;
-            apply(FreshChange::LastOrder {
-                user,
-                last_order_at: last_order_at(&lines),
-            });
+            let last_orders = last_orders_of(&lines)?;
+            apply(FreshChange::LastOrders { user, last_orders });
             lines.clear();
         }
         match row {
@@ -270,16 +276,18 @@ async fn last_orders(
 struct UserLine {
     user_id: String,
     item_id: Option<i64>,
+    merchant_id: Option<String>,
     order_id: Option<String>,
     purchased_at: Option<Timestamp>,
     quantity: Option<i32>,
 }
 
-/// Returns the time of the last order of a user of which something is left, in seconds since 1970.
+/// Returns the times of the last orders of a user of which something is left.
 ///
 /// `lines`: all rows of the user, ascending by item.
-fn last_order_at(lines: &[UserLine]) -> Option<i64> {
+fn last_orders_of(lines: &[UserLine]) -> Result<LastOrders, StoreError> {
     let items = lines.chunk_by(|a, b| a.item_id == b.item_id).filter_map(|lines| {
+        let merchant = lines.first()?.merchant_id.as_deref();
         let lines = lines.iter().filter_map(|line| {
             Some(ItemLine {
                 order: line.order_id.as_deref()?,
@@ -288,9 +296,22 @@ fn last_order_at(lines: &[UserLine]) -> Option<i64> {
                 total_minor: 0,
             })
         });
-        order_times(&ItemHistory::new(lines)).pop()
+        Some((merchant, order_times(&ItemHistory::new(lines)).pop()?))
     });
-    items.max()
+    let (mut last, mut by_merchant) = (None, BTreeMap::new());
+    for (merchant, at) in items {
+        last = last.max(Some(at));
+        if let Some(merchant) = merchant {
+            let of_merchant = by_merchant.entry(merchant).or_insert(at);
+            *of_merchant = at.max(*of_merchant);
+        }
+    }
+    let of_merchant = |(merchant, at)| Ok((MerchantId::stored(merchant)?, at));
+    let by_merchant = by_merchant.into_iter().map(of_merchant).collect::<Result<_, _>>();
+    Ok(LastOrders {
+        at: last,
+        by_merchant: by_merchant.map_err(|error: InvalidField| StoreError::corrupt("merchants", error))?,
+    })
 }
 
 /// Returns the times of the orders of which something is left, in seconds since 1970, ascending.

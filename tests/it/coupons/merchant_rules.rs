@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
 use likemind::grpc::proto::v1::stream_coupon_targets_response::Message;
 use likemind::grpc::proto::v1::{
-    CampaignSpec, CampaignState, CheckEligibilityRequest, EntryOutcome, HistoryScope, PurchaseLine, Reason, ReasonCode,
-    RecordPurchasesRequest, StreamCouponTargetsRequest, Verdict,
+    CampaignSpec, CampaignState, CheckEligibilityRequest, DeletePurchasesRequest, DeletionOutcome, EntryOutcome,
+    HistoryScope, PurchaseLine, PurchaseSelection, Reason, ReasonCode, RecordPurchasesRequest,
+    StreamCouponTargetsRequest, Verdict,
 };
 use sqlx::PgConnection;
 use tonic::Code;
@@ -43,13 +44,13 @@ fn offers() -> Vec<Offer> {
     COUPONS.map(offer).to_vec()
 }
 
-/// u001 has bought from m1 only, u002 from m0 only, u003 from both, all of them long ago.
+/// u001 has bought from m1 only, u002 from m0 only, u003 from both, u007 twice from m0, all of them long ago.
 const BOUGHT: &str = "INSERT INTO purchases (order_id, user_id, item_id, line_number, quantity, line_total_minor,
                                          currency_code, purchased_at)
     SELECT 'o' || users.id || items.id, users.id, items.id, 1, 1, 100, 'GBP',
            now() - interval '90 days' + make_interval(days => items.id::int)
     FROM users JOIN items ON (users.external_id, items.external_id) IN
-        (('u001', 'i01'), ('u002', 'i02'), ('u003', 'i02'), ('u003', 'i03'));
+        (('u001', 'i01'), ('u002', 'i02'), ('u003', 'i02'), ('u003', 'i03'), ('u007', 'i02'), ('u007', 'i20'));
     INSERT INTO user_attributes SELECT id, 'tier', 'silver' FROM users WHERE external_id = 'u001'";
 
 struct World {
@@ -123,6 +124,24 @@ impl World {
         assert_outcomes(&answer.results, &[Ok(EntryOutcome::Stored)]);
     }
 
+    /// Takes the purchase of an item back that the snapshot knows.
+    async fn take_back(&mut self, number: usize, item: usize) {
+        let order = "SELECT order_id FROM purchases JOIN users ON users.id = user_id JOIN items ON items.id = item_id
+                     WHERE (users.external_id, items.external_id) = ($1, $2)";
+        let order = sqlx::query_scalar(order).bind(user(number)).bind(shop::item(item));
+        let selection = PurchaseSelection {
+            order_id: order.fetch_one(&mut self.connection).await.unwrap(),
+            ..PurchaseSelection::default()
+        };
+        let request = DeletePurchasesRequest {
+            selections: vec![selection],
+        };
+        let key = WithKey::new(Some(&self.operator_key));
+        let mut client = PurchaseServiceClient::with_interceptor(self.server.channel().await, key);
+        let answer = client.delete_purchases(request).await.unwrap().into_inner();
+        assert_eq!(answer.results[0].outcome(), DeletionOutcome::Deleted);
+    }
+
     /// Asserts that the targets of every coupon are the users whom CheckEligibility finds eligible.
     async fn assert_targets_are_the_eligible(&self) {
         for (coupon, _) in COUPONS {
@@ -190,6 +209,27 @@ async fn rules_of_a_merchants_coupons_see_only_its_own_facts() {
         "the purchase was from another merchant"
     );
     assert_eq!(world.seen(4, "new").await, None);
+    world.assert_targets_are_the_eligible().await;
+}
+
+#[tokio::test]
+async fn a_last_order_from_a_merchant_that_is_taken_back_counts_no_more() {
+    let mut world = World::open().await;
+    let (earlier, later) = (world.seen(2, "new").await, world.seen(7, "new").await);
+    assert!(
+        earlier.is_some() && later.is_some() && earlier != later,
+        "{earlier:?}, {later:?}"
+    );
+    world.take_back(7, 20).await;
+    assert_eq!(world.seen(7, "new").await, earlier);
+    world.buy(7, 5).await;
+    assert_eq!(
+        world.seen(7, "new").await,
+        earlier,
+        "the purchase was from another merchant"
+    );
+    world.take_back(7, 2).await;
+    assert_eq!(world.seen(7, "new").await, None);
     world.assert_targets_are_the_eligible().await;
 }
 

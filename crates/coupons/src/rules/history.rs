@@ -3,7 +3,7 @@
 use domain::id::{ItemId, UserId};
 use domain::time::Timestamp;
 use recommender::snapshot::dictionary::{ItemIndex, UserIndex};
-use recommender::snapshot::overlay::{FreshInteraction, ItemRef};
+use recommender::snapshot::overlay::{FreshInteraction, ItemRef, LastOrders};
 use recommender::snapshot::parameters::ImplicitFeedback;
 use recommender::snapshot::view::{HistoryEntry, View};
 
@@ -15,9 +15,8 @@ pub struct History<'a> {
     pub(super) view: &'a View,
     pub(super) index: Option<UserIndex>,
     fresh: &'a [FreshInteraction],
-    /// The time of the last order in seconds since 1970, `None` without an order, when purchases were last taken back; the outer
-    /// `None` if that has not happened since the snapshot.
-    last_order: Option<Option<i64>>,
+    /// The times of the last orders when purchases were last taken back; `None` if that has not happened since the snapshot.
+    taken_back: Option<&'a LastOrders>,
 }
 
 impl<'a> History<'a> {
@@ -33,7 +32,7 @@ impl<'a> History<'a> {
             view,
             index,
             fresh,
-            last_order: view.overlay.last_order(user),
+            taken_back: view.overlay.last_orders(user),
         }
     }
 
@@ -56,20 +55,21 @@ impl<'a> History<'a> {
 
     /// Returns when the user last ordered something from `seller` that they have not returned since.
     ///
-    /// Until the next snapshot, a last order from one merchant that was returned still counts for the time, and an item that has
-    /// changed its merchant counts for its merchant before.
+    /// Until the next snapshot, or until some of the user's purchases are taken back, an order of an item that has changed its
+    /// merchant counts for its merchant before.
     pub(super) fn last_order(&self, seller: Seller<'_>) -> LastOrder {
         let (snapshot, activity) = (&self.view.snapshot, self.view.snapshot.activity());
-        let stored = match (self.index, seller.one()) {
-            (_, None) if self.last_order.is_some() => {
-                self.last_order.flatten().map_or(StoredOrder::None, StoredOrder::At)
+        let stored = match (self.taken_back, self.index, seller.one()) {
+            (Some(last), _, one) => {
+                let at = one.map_or(last.at, |merchant| last.from_merchant(merchant.name));
+                at.map_or(StoredOrder::None, StoredOrder::At)
             }
-            (None, _) => StoredOrder::None,
-            (Some(user), None) => match activity.orders[user.at()] {
+            (None, None, _) => StoredOrder::None,
+            (None, Some(user), None) => match activity.orders[user.at()] {
                 0 => StoredOrder::None,
                 _ => StoredOrder::At(activity.last_order_at[user.at()]),
             },
-            (Some(user), Some(merchant)) => match (snapshot.merchant_orders(), merchant) {
+            (None, Some(user), Some(merchant)) => match (snapshot.merchant_orders(), merchant.position) {
                 (Err(_), _) => StoredOrder::NotTrained,
                 (Ok(_), None) => StoredOrder::None,
                 (Ok(orders), Some(merchant)) => match orders.last_order_at(user.at(), merchant) {

@@ -96,10 +96,10 @@ pub(super) struct Seller<'a>(Option<Named<'a>>);
 
 /// A name of a category or merchant.
 #[derive(Debug, Clone, Copy)]
-struct Named<'a> {
-    name: &'a str,
+pub(super) struct Named<'a> {
+    pub name: &'a str,
     /// Its position in the snapshot's catalog, if it is there.
-    position: Option<usize>,
+    pub position: Option<usize>,
 }
 
 impl Named<'_> {
@@ -134,9 +134,9 @@ impl<'a> Seller<'a> {
         }))
     }
 
-    /// Returns the position of the one merchant in the catalog of the snapshot; `None` for all merchants.
-    pub fn one(self) -> Option<Option<usize>> {
-        self.0.map(|named| named.position)
+    /// Returns the one merchant; `None` for all merchants.
+    pub fn one(self) -> Option<Named<'a>> {
+        self.0
     }
 
     pub fn sells(self, item: EntryItem<'_>, view: &View) -> bool {

@@ -9,7 +9,7 @@ use domain::item::ItemFacts;
 use recommender::snapshot::bits::Bits;
 use recommender::snapshot::fixture::{buy, catalog, item_facts, item_id, snapshot_parts, user_id, view};
 use recommender::snapshot::merchant_orders::MerchantOrders;
-use recommender::snapshot::overlay::{FreshChange, Overlay};
+use recommender::snapshot::overlay::{FreshChange, LastOrders, Overlay};
 use recommender::snapshot::parameters::ImplicitFeedback;
 use recommender::snapshot::parts::Optional;
 
@@ -57,10 +57,14 @@ fn changed(view: View, changes: impl IntoIterator<Item = FreshChange>) -> View {
     }
 }
 
-fn last_order(user: &str, last_order_at: Option<i64>) -> FreshChange {
-    FreshChange::LastOrder {
+fn last_orders(user: &str, at: Option<i64>, by_merchant: &[(&str, i64)]) -> FreshChange {
+    let of_merchant = |&(merchant, at): &(&str, i64)| (MerchantId::new(merchant).unwrap(), at);
+    FreshChange::LastOrders {
         user: user_id(user),
-        last_order_at,
+        last_orders: LastOrders {
+            at,
+            by_merchant: by_merchant.iter().map(of_merchant).collect(),
+        },
     }
 }
 
@@ -471,12 +475,12 @@ fn the_last_order_decides_who_is_new_or_lapsed() {
     // Everything is returned, or what was ordered last.
     let returns = [
         ordered("u0", "i1", 0, 0),
-        last_order("u0", Some(3 * DAY)),
+        last_orders("u0", Some(3 * DAY), &[]),
         ordered("u1", "i0", 0, 0),
         ordered("u1", "i2", 0, 0),
-        last_order("u1", None),
+        last_orders("u1", None, &[]),
         ordered("new", "j0", 0, 0),
-        last_order("new", None),
+        last_orders("new", None, &[]),
     ];
     let shop = changed(shop, returns);
     check_last_order(&shop, "u0", Some(3 * DAY));
@@ -494,7 +498,7 @@ fn orders_count_where_purchases_are_no_ratings() {
     let shop = view(parts);
     check_last_order(&shop, "u0", Some(LAST_ORDER));
     check_last_order(&shop, "u2", None);
-    let shop = changed(shop, [ordered("u0", "i0", 0, 0), last_order("u0", None)]);
+    let shop = changed(shop, [ordered("u0", "i0", 0, 0), last_orders("u0", None, &[])]);
     check_last_order(&shop, "u0", None);
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use imbl::{HashMap, HashSet};
 
 use domain::consent::{Consents, PrivacyOptions, Purpose};
-use domain::id::{ItemId, UserId};
+use domain::id::{ItemId, MerchantId, UserId};
 use domain::item::ItemFacts;
 
 use super::catalog::Facts;
@@ -32,11 +32,10 @@ pub enum FreshChange {
         /// The times of these orders, in seconds since 1970, in any order.
         ordered_at: Vec<i64>,
     },
-    /// The time of the user's last order in seconds since 1970, after some of their purchases were taken back; `None` if no
-    /// order is left.
-    LastOrder {
+    /// The times of the user's last orders, after some of their purchases were taken back.
+    LastOrders {
         user: UserId,
-        last_order_at: Option<i64>,
+        last_orders: LastOrders,
     },
     Item {
         item: ItemId,
@@ -50,6 +49,23 @@ pub enum FreshChange {
     Erased {
         user: UserId,
     },
+}
+
+/// The times of the last orders of a user of which something is left, in seconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastOrders {
+    /// The last order of all; `None` without one.
+    pub at: Option<i64>,
+    /// The last order with an item of each merchant; ascending by merchant.
+    pub by_merchant: Vec<(MerchantId, i64)>,
+}
+
+impl LastOrders {
+    /// Returns the time of the last order with an item of `merchant`.
+    pub fn from_merchant(&self, merchant: &str) -> Option<i64> {
+        let found = self.by_merchant.binary_search_by(|(id, _)| id.as_str().cmp(merchant));
+        found.ok().map(|position| self.by_merchant[position].1)
+    }
 }
 
 /// An item of the snapshot, or one that was added since.
@@ -88,7 +104,7 @@ pub struct Overlay {
     /// Says whose orders may move trends: of those who allow training.
     privacy: PrivacyOptions,
     users: HashMap<UserId, Arc<FreshHistory>>,
-    last_orders: HashMap<UserId, Option<i64>>,
+    last_orders: HashMap<UserId, Arc<LastOrders>>,
     known_items: HashMap<ItemIndex, Arc<ItemFacts>>,
     new_items: HashMap<ItemId, Arc<ItemFacts>>,
     consents: HashMap<Arc<str>, Consents>,
@@ -163,8 +179,8 @@ impl Overlay {
                 self.count(is_new);
             }
             // Never dropped, because what was taken back must not count.
-            FreshChange::LastOrder { user, last_order_at } => {
-                let is_new = self.last_orders.insert(user, last_order_at).is_none();
+            FreshChange::LastOrders { user, last_orders } => {
+                let is_new = self.last_orders.insert(user, Arc::new(last_orders)).is_none();
                 self.count(Some(is_new));
             }
             // Never dropped, because a refusal holds at once.
@@ -184,9 +200,9 @@ impl Overlay {
             let stored = self.stored_sums(snapshot, user, &interaction.item);
             self.apply_orders(snapshot, &interaction.item, interaction.sums, stored);
         }
-        let had_last_order = self.last_orders.remove(user).is_some();
+        let had_last_orders = self.last_orders.remove(user).is_some();
         let had_consents = self.consents.remove(user.as_str()).is_some();
-        self.entries -= history.interactions.len() + usize::from(had_last_order) + usize::from(had_consents);
+        self.entries -= history.interactions.len() + usize::from(had_last_orders) + usize::from(had_consents);
         self.hides_stored |= snapshot.holds(user.as_str());
         self.erased.insert(user.as_str().into(), self.changes);
         if let Some(row) = snapshot.users().find(user.as_str()) {
@@ -367,11 +383,10 @@ impl Overlay {
         self.items_changed
     }
 
-    /// Returns the time of the last order of `user`, in seconds since 1970 and `None` without an order, as it was when some of
-    /// their purchases were taken back. Orders since then are among the [`interactions`](Self::interactions). Returns the outer
-    /// `None` if nothing was taken back.
-    pub fn last_order(&self, user: &UserId) -> Option<Option<i64>> {
-        self.last_orders.get(user).copied()
+    /// Returns the times of the last orders of `user` as they were when some of their purchases were last taken back; `None` if
+    /// nothing was taken back. Orders since then are among the [`interactions`](Self::interactions).
+    pub fn last_orders(&self, user: &UserId) -> Option<&LastOrders> {
+        self.last_orders.get(user).map(|last_orders| &**last_orders)
     }
 
     /// Returns the consents of `user` where they have changed.

@@ -16,7 +16,7 @@ use crate::snapshot::codec::{self, DecodedPart};
 use crate::snapshot::consents::ConsentRecords;
 use crate::snapshot::dictionary::{Dictionary, ItemIndex, UserIndex};
 use crate::snapshot::fixture::{EXAMPLE, any_parts, item_id, snapshot_parts, user_id, view};
-use crate::snapshot::overlay::{FreshChange, ItemRef};
+use crate::snapshot::overlay::{FreshChange, ItemRef, LastOrders};
 use crate::snapshot::parts::Optional;
 use crate::snapshot::view::{StampedState, View};
 use crate::snapshot::{Snapshot, SnapshotParts};
@@ -271,16 +271,19 @@ fn a_customer_who_comes_back_is_a_new_user() {
         trained,
         [
             interaction("u0", "i1", Some(3.0), 0),
-            FreshChange::LastOrder {
+            FreshChange::LastOrders {
                 user: user.clone(),
-                last_order_at: Some(9),
+                last_orders: LastOrders {
+                    at: Some(9),
+                    by_merchant: Vec::new(),
+                },
             },
         ],
     );
     assert_eq!((written.history(&user).entries().len(), written.overlay.len()), (4, 2));
     let masked = erase(&written, &["u0".to_owned()]);
     assert!(masked.history(&user).entries().is_empty());
-    assert_eq!((masked.overlay.last_order(&user), masked.overlay.len()), (None, 0));
+    assert_eq!((masked.overlay.last_orders(&user), masked.overlay.len()), (None, 0));
     assert!(
         masked.allows(&user, Purpose::Profiling),
         "the refusal was that of the erased user"

@@ -129,7 +129,16 @@ pub struct ServingStatus {
     /// The reason why the active version could not be loaded, and which one is served in its place.
     pub load_error: Option<String>,
     /// While no version is active: the newest one that did not fail, or else the newest one.
-    pub inactive: Option<(i64, SnapshotState)>,
+    pub inactive: Option<InactiveSnapshot>,
+}
+
+/// A snapshot that is not active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InactiveSnapshot {
+    pub version: i64,
+    pub state: SnapshotState,
+    /// There was nothing to train it on.
+    pub is_empty: bool,
 }
 
 impl ServingStatus {
@@ -142,15 +151,26 @@ impl ServingStatus {
 
     /// Says why no snapshot is active, and what to do.
     pub fn without_active_snapshot(&self) -> String {
-        let Some((version, state)) = self.inactive else {
+        let Some(InactiveSnapshot {
+            version,
+            state,
+            is_empty,
+        }) = self.inactive
+        else {
             return "no snapshot is active yet; run `likemind train`".to_owned();
         };
         match state {
-            SnapshotState::Rejected => format!(
-                "no snapshot is active: the gate rejected snapshot {version}, and `likemind snapshots show {version}` says \
-                 why; activate it with `likemind snapshots activate {version} --reason REASON`, or train with \
-                 `likemind train --force REASON`"
-            ),
+            SnapshotState::Rejected => {
+                let remedy = match is_empty {
+                    true => "import ratings or purchases and run `likemind train` again, or ",
+                    false => "",
+                };
+                format!(
+                    "no snapshot is active: the gate rejected snapshot {version}, and `likemind snapshots show {version}` says \
+                     why; {remedy}activate it with `likemind snapshots activate {version} --reason REASON`, or train with \
+                     `likemind train --force REASON`"
+                )
+            }
             SnapshotState::Building => {
                 format!(
                     "no snapshot is active yet: snapshot {version} is being trained; try again when it is activated"

@@ -126,7 +126,9 @@ fn print_groups(bias: &RankerBias) {
             group.users,
             four_digits(group.history_popularity),
             four_digits(group.shown_popularity),
-            format!("{:+.2}", group.popularity_lift),
+            group
+                .popularity_lift
+                .map_or("-".to_owned(), |lift| format!("{lift:+.2}")),
             four_digits(group.ndcg)
         );
     }

@@ -12,6 +12,7 @@ use crate::app::train::{Progress, TrainError, TrainOptions, Trained, train};
 use crate::config::Config;
 use crate::store::postgres::pool::Pool;
 use crate::store::snapshots::SnapshotState;
+use recommender::evaluation::gate::SnapshotCounts;
 use recommender::evaluation::report::GateVerdict;
 
 #[derive(Debug, clap::Args)]
@@ -43,8 +44,15 @@ pub(super) async fn run(args: TrainArgs, config: Config) -> anyhow::Result<Exit>
             match trained.snapshot.state {
                 SnapshotState::Rejected => {
                     let version = trained.snapshot.version;
+                    let is_empty = trained.snapshot.counts.is_some_and(SnapshotCounts::is_empty);
+                    let why = match is_empty {
+                        true => {
+                            ", as there is nothing to recommend by: train again when ratings or purchases are imported"
+                        }
+                        false => "",
+                    };
                     eprintln!(
-                        "the gate rejected snapshot {version}; to serve it all the same, run \
+                        "the gate rejected snapshot {version}{why}; to serve it all the same, run \
                          `likemind snapshots activate {version} --reason REASON`, or train with `--force REASON`"
                     );
                     Exit::Refused

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::snapshots::changes::Known;
 use crate::store::snapshots::{self, Hints, SnapshotState, VersionedBytes};
+use recommender::evaluation::gate::SnapshotCounts;
 use recommender::snapshot::overlay::Overlay;
 use recommender::snapshot::view::View;
 
 use super::background_thread::{self, Priority};
 use super::load::{LoadError, catch_up, load};
 use super::refresh::report_dropped;
-use super::{Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
+use super::{InactiveSnapshot, Loaded, LoadedSnapshot, ROW_LIMIT, Shared, memory, supervised, within};
 
 /// The pause after a version could not be loaded.
 const RETRY_DAMAGED: Duration = Duration::from_secs(30);
@@ -174,7 +175,11 @@ impl Reload {
         };
         let mut records = newest.iter();
         let found = records.find(|record| record.state != SnapshotState::Failed);
-        let found = found.or(newest.first()).map(|record| (record.version, record.state));
+        let found = found.or(newest.first()).map(|record| InactiveSnapshot {
+            version: record.version,
+            state: record.state,
+            is_empty: record.counts.is_some_and(SnapshotCounts::is_empty),
+        });
         if self.shared.status.load().inactive != found {
             self.shared.update_status(|status| status.inactive = found);
         }

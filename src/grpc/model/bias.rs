@@ -81,7 +81,7 @@ impl From<PopularityGroup> for v1::PopularityGroup {
             users: group.users,
             history_popularity: group.history_popularity,
             shown_popularity: group.shown_popularity,
-            popularity_lift: group.popularity_lift,
+            popularity_lift: group.popularity_lift.unwrap_or(0.0),
             ndcg: group.ndcg,
         }
     }

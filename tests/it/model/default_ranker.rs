@@ -165,6 +165,26 @@ async fn random_purchases_are_served_by_popularity_and_it_is_said_why() {
 }
 
 #[tokio::test]
+async fn purchases_that_are_no_ratings_are_refused_in_words_and_every_figure_is_one() {
+    let database = TestDatabase::create().await;
+    import_text(&database, "purchases", &random_purchases(), &[]);
+    let without_ratings = ["train", "--set-config=training.implicit=off"];
+    let (code, output, error) = run(&database, &without_ratings);
+    assert_eq!(code, 3, "{error}");
+    let missing = "and 0 ratings, and each must be 1 or more: import ratings, or purchases that were not all returned, which \
+                   count as ratings unless training.implicit is off";
+    assert!(output.contains(missing), "{output}");
+    assert!(error.contains("nothing to recommend by"), "{error}");
+    // Figures that are no numbers could be stored, but not be read again.
+    for args in [&["snapshots", "list"][..], &["snapshots", "show", "1"], &["bias", "1"]] {
+        succeed(&database, args);
+    }
+    let (code, output, _) = run(&database, &without_ratings);
+    assert_eq!(code, 3);
+    assert!(output.contains("snapshot 2: REJECTED"), "{output}");
+}
+
+#[tokio::test]
 async fn a_groceries_like_shop_is_trained_and_served() {
     let database = TestDatabase::create().await;
     let columns = ["--map=order_id={member} {date},user_id=member,item_id=item,purchased_at=date"];
@@ -286,12 +306,17 @@ async fn whoever_asks_without_a_snapshot_is_told_what_is_missing() {
     let (code, output, error) = run(&database, &["train"]);
     assert_eq!(code, 3, "{error}");
     assert!(output.contains("snapshot 1: REJECTED"), "{output}");
-    for part in ["--force REASON", "`likemind snapshots activate 1 --reason REASON`"] {
+    for part in [
+        "nothing to recommend by: train again when ratings or purchases are imported",
+        "--force REASON",
+        "`likemind snapshots activate 1 --reason REASON`",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     drop(server);
     let server = Server::start(&database);
-    let advice = "the gate rejected snapshot 1, and `likemind snapshots show 1` says why; activate it with \
+    let advice = "the gate rejected snapshot 1, and `likemind snapshots show 1` says why; import ratings or \
+                  purchases and run `likemind train` again, or activate it with \
                   `likemind snapshots activate 1 --reason REASON`, or train with `likemind train --force REASON`";
     let refused = soon(
         "the server has looked for a snapshot",

@@ -87,6 +87,11 @@ impl SnapshotCounts {
             ratings: parts.ratings.nnz() as u64,
         }
     }
+
+    /// Whether there is nothing to recommend, nobody to recommend it to, or nothing to recommend by.
+    pub fn is_empty(self) -> bool {
+        self.users == 0 || self.items == 0 || self.ratings == 0
+    }
 }
 
 /// The input of [`judge`]: the figures of a candidate and of the active snapshot.
@@ -152,29 +157,29 @@ pub fn judge(evidence: &Evidence, options: &GateOptions) -> GateDecision {
     if !is_evaluated {
         let Evaluated { users, reach, .. } = evidence.candidate;
         reasons.push(format!(
-            "{users} users could be evaluated, since {}; gate.min_users = {} are needed to judge the ranking",
-            why_few(*users, *reach, options.min_users),
-            options.min_users
+            "too few users could be evaluated to judge the ranking, {users} where gate.min_users = {} are needed: {}",
+            options.min_users,
+            why_few(*users, *reach)
         ));
     }
     GateDecision { verdict, reasons }
 }
 
 /// Returns why so few users could be asked about the held-out part.
-fn why_few(users: u64, reach: Reach, min_users: u64) -> String {
+fn why_few(users: u64, reach: Reach) -> String {
     let Reach { before, within, both } = reach;
     if within == 0 {
-        return "no user has ratings or purchases to hold out: it takes 5 or more of a user that are not all of one instant"
+        return "no user has ratings or purchases to hold out; it takes 5 or more of a user that are not all of one instant"
             .to_owned();
     }
-    if both < min_users {
-        return format!(
-            "{before} users have ratings or purchases before the held-out part and {within} in it, but only {both} have both"
-        );
+    let of_both = format!(
+        "users with ratings or purchases before the held-out part: {before}, in it: {within}, both before and in it: {both}"
+    );
+    if users == both {
+        return of_both;
     }
     format!(
-        "of the {both} users with ratings or purchases before the held-out part and in it, only {users} bought a new item in it \
-         or rated one at least the middle of the scale"
+        "{of_both}; {users} of the last bought an item in it that was new to them, or rated one at least the middle of the scale"
     )
 }
 
@@ -182,9 +187,10 @@ fn why_few(users: u64, reach: Reach, min_users: u64) -> String {
 fn unusable(evidence: &Evidence) -> Vec<String> {
     let SnapshotCounts { users, items, ratings } = evidence.counts;
     let mut reasons = Vec::new();
-    if users == 0 || items == 0 || ratings == 0 {
+    if evidence.counts.is_empty() {
         reasons.push(format!(
-            "the model has {users} users, {items} items and {ratings} ratings; each must be 1 or more"
+            "the model has {users} users, {items} items and {ratings} ratings, and each must be 1 or more: import ratings, or \
+             purchases that were not all returned, which count as ratings unless training.implicit is off"
         ));
     }
     reasons
@@ -340,13 +346,15 @@ mod tests {
     /// Returns the reason for so many evaluated users with ratings both before the held-out part and in it.
     fn too_few(users: u64) -> String {
         let why = match users {
-            0 => "no user has ratings or purchases to hold out: it takes 5 or more of a user that are not all of one instant"
+            0 => "no user has ratings or purchases to hold out; it takes 5 or more of a user that are not all of one instant"
                 .to_owned(),
             _ => format!(
-                "{users} users have ratings or purchases before the held-out part and {users} in it, but only {users} have both"
+                "users with ratings or purchases before the held-out part: {users}, in it: {users}, both before and in it: {users}"
             ),
         };
-        format!("{users} users could be evaluated, since {why}; gate.min_users = 100 are needed to judge the ranking")
+        format!(
+            "too few users could be evaluated to judge the ranking, {users} where gate.min_users = 100 are needed: {why}"
+        )
     }
 
     #[test]
@@ -369,14 +377,15 @@ mod tests {
         check([900, 0, 0], 0, "no user has ratings or purchases to hold out");
         check(
             [900, 40, 3],
-            2,
-            "900 users have ratings or purchases before the held-out part and 40 in it, but only 3 have both",
+            3,
+            "before the held-out part: 900, in it: 40, both before and in it: 3",
         );
         check(
-            [900, 500, 400],
-            7,
-            "of the 400 users with ratings or purchases before the held-out part and in it, only 7 bought",
+            [900, 40, 3],
+            2,
+            "both before and in it: 3; 2 of the last bought an item in it that was new to them",
         );
+        check([900, 500, 400], 7, "both before and in it: 400; 7 of the last bought");
     }
 
     fn counts(users: u64, items: u64, ratings: u64) -> SnapshotCounts {
@@ -500,7 +509,8 @@ mod tests {
             };
             check(
                 counts(0, 5, 0),
-                "the model has 0 users, 5 items and 0 ratings; each must be 1 or more",
+                "the model has 0 users, 5 items and 0 ratings, and each must be 1 or more: import ratings, or purchases that were \
+                 not all returned, which count as ratings unless training.implicit is off",
             );
         }
     }

@@ -64,7 +64,7 @@ impl<'a> Groups<'a> {
                 users: members.len() as u64,
                 history_popularity,
                 shown_popularity,
-                popularity_lift: shown_popularity / history_popularity - 1.0,
+                popularity_lift: (history_popularity > 0.0).then(|| shown_popularity / history_popularity - 1.0),
                 ndcg: mean(members.iter().map(|&at| ndcgs[at])),
             })
         };

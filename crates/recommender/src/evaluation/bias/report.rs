@@ -64,8 +64,9 @@ pub struct PopularityGroup {
     pub history_popularity: f64,
     /// The same of the items that they are shown.
     pub shown_popularity: f64,
-    /// `shown_popularity / history_popularity − 1`: above 0 where lists are more popular than tastes.
-    pub popularity_lift: f64,
+    /// `shown_popularity / history_popularity − 1`: above 0 where lists are more popular than tastes. `None` where nobody has rated
+    /// the items of the histories, as purchases may be no ratings.
+    pub popularity_lift: Option<f64>,
     pub ndcg: f64,
 }
 

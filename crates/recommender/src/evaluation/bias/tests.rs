@@ -140,7 +140,7 @@ fn figures_equal_those_of_an_independent_implementation() {
             group.users as f64,
             group.history_popularity,
             group.shown_popularity,
-            group.popularity_lift,
+            group.popularity_lift.unwrap(),
             group.ndcg,
         ];
         check_row(expected, &[name], &figures);
@@ -237,6 +237,33 @@ fn a_ratio_needs_two_groups_and_a_figure_above_0() {
     let even = sample("a", &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
     let found = ratio(&[even, sample("b", &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0])], 1).unwrap();
     assert!(found.ratio == 1.0 && found.low < 0.7 && found.high > 1.4, "{found:?}");
+}
+
+#[test]
+fn histories_without_ratings_have_no_lift() {
+    let catalog = catalog(&[ItemFacts::default(), ItemFacts::default()]);
+    let (history, shown) = ([ItemIndex(0)], [ItemIndex(1)]);
+    let bought = TestUser {
+        history: &history,
+        shown: &shown,
+        relevant: &shown,
+        is_personal: false,
+    };
+    let options = BiasOptions {
+        min_group: 1,
+        ..BiasOptions::default()
+    };
+    let lift = |users: [u32; 2]| {
+        let shop = Shop {
+            catalog: &catalog,
+            users: &users,
+            orders: &[1, 1],
+        };
+        let found = measure("blended", 10, &shop, &[bought], &[], &options, 1).unwrap();
+        found.popularity_groups[0].popularity_lift
+    };
+    assert_eq!(lift([0, 0]), None);
+    assert_eq!(lift([2, 1]), Some(-0.5));
 }
 
 #[test]

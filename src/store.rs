@@ -8,6 +8,7 @@ pub mod access;
 pub mod catalog;
 pub mod coupons;
 pub mod error;
+pub mod error_cause;
 pub mod imports;
 pub mod inventory;
 pub mod outcome;

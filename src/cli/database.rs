@@ -164,6 +164,10 @@ async fn check_schema_later(pool: Pool) {
                 tracing::error!("{}", remedy(other));
                 return;
             }
+            Err(error @ StoreError::Encoding { .. }) => {
+                tracing::error!("{error}");
+                return;
+            }
             // The unavailable database is reported elsewhere.
             Err(_) => {}
         }
@@ -172,11 +176,11 @@ async fn check_schema_later(pool: Pool) {
 
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
-fn remedy(schema: Schema) -> &'static str {
+fn remedy(schema: Schema) -> String {
     match schema {
-        Schema::Older | Schema::Current => "the database schema is older than this program; run `likemind migrate`",
-        Schema::Newer => {
-            "the database schema is newer than this program; use the version of the program that migrated it"
+        Schema::Older | Schema::Current => {
+            "the database schema is older than this program; run `likemind migrate`".to_owned()
         }
+        Schema::Newer => StoreError::NewerSchema.to_string(),
     }
 }

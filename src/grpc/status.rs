@@ -177,6 +177,19 @@ pub fn headers_too_large(bytes: usize, most: usize) -> Status {
     )
 }
 
+/// The answer is larger than clients accept, and no one field of the request makes it so.
+pub fn answer_too_large(bytes: usize, most: usize) -> Status {
+    with_reason(
+        Code::InvalidArgument,
+        "ANSWER_TOO_LARGE",
+        format!(
+            "the answer would have {bytes} bytes, more than the {most} (4 MiB) that clients accept; ask for less at a time, such as \
+             fewer ids"
+        ),
+        None,
+    )
+}
+
 /// Returns ABORTED for a request that its client has cancelled, or left, before its end. The code is not CANCELLED, which tonic
 /// takes for the end of a stream of messages.
 pub fn request_aborted() -> Status {
@@ -215,10 +228,11 @@ pub fn with_details_and_code(response: Response<Body>) -> (Response<Body>, Code)
 }
 
 fn too_large(message: &str) -> Status {
+    let sizes = message.rsplit_once("too large: ").map_or(message, |(_, sizes)| sizes);
     with_reason(
         Code::InvalidArgument,
         "REQUEST_TOO_LARGE",
-        format!("the request is larger than this RPC takes, or than server.max_message_bytes: {message}"),
+        format!("the request is larger than this RPC takes, or than server.max_message_bytes: {sizes}"),
         None,
     )
 }
@@ -326,6 +340,8 @@ impl From<StoreError> for Status {
             ),
             error @ (StoreError::Corrupt { .. }
             | StoreError::Migration(_)
+            | StoreError::NewerSchema
+            | StoreError::Encoding { .. }
             | StoreError::InvalidUrl(_)
             | StoreError::Unexpected(_)) => {
                 tracing::error!(error = %chain(&error), "a request failed in the database");
@@ -717,6 +733,7 @@ pub fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::InactiveSnapshot;
     use crate::store::snapshots::SnapshotState;
 
     #[test]
@@ -741,9 +758,14 @@ mod tests {
         };
         check(away, "the database is not available", true);
         let with = |version, state| ServingStatus {
-            inactive: Some((version, state)),
+            inactive: Some(InactiveSnapshot {
+                version,
+                state,
+                is_empty: version == 2,
+            }),
             ..there.clone()
         };
+        let empty = with(2, SnapshotState::Rejected);
         let rejected = with(3, SnapshotState::Rejected);
         let candidate = with(4, SnapshotState::Candidate);
         let failed = with(5, SnapshotState::Failed);
@@ -754,6 +776,11 @@ mod tests {
             false,
         );
         check(rejected, "the gate rejected snapshot 3", false);
+        check(
+            empty,
+            "import ratings or purchases and run `likemind train` again, or activate it",
+            false,
+        );
         check(candidate, "`likemind snapshots activate 4`", false);
         check(failed, "`likemind snapshots show 5` says why", false);
         check(loading, "is being loaded", true);

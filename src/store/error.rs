@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
+
+use crate::store::error_cause::{Cause, MigrationCause};
 use crate::store::postgres::refusals;
 
 #[derive(Debug, thiserror::Error)]
@@ -9,22 +12,30 @@ pub enum StoreError {
     /// PostgreSQL cannot be reached, is starting or stopping, or refuses work for now: it is read-only, or out of disk space
     /// or memory. The caller may try again.
     #[error("the database is not available")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Cause),
     /// All connections are in use, and none became free within `database.acquire_timeout_ms`. The caller may try again.
     #[error("the database is busy")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Cause),
     /// The transaction conflicted with others in all of its
     /// [`ATTEMPTS`](crate::store::postgres::pool::ATTEMPTS).
     #[error("the transaction conflicts with others; try again")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(#[source] Cause),
     /// The statement took longer than `database.statement_timeout_ms`.
     #[error("the database took too long")]
-    Timeout(#[source] sqlx::Error),
+    Timeout(#[source] Cause),
     /// A stored value breaks a rule that the code relies on.
     #[error("a stored value in table {table} is not valid: {problem}")]
     Corrupt { table: &'static str, problem: String },
     #[error("the database schema could not be migrated")]
-    Migration(#[source] sqlx::migrate::MigrateError),
+    Migration(#[source] MigrationCause),
+    #[error("the database schema is newer than this program; use the version of the program that migrated it")]
+    NewerSchema,
+    /// Texts could not be stored, or their lengths would be counted in bytes.
+    #[error(
+        "the database has the encoding {encoding}, and texts need UTF8: create the database with \
+         `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`"
+    )]
+    Encoding { encoding: String },
     /// A user cannot be created without knowing whether they were erased.
     #[error(
         "users were erased, so privacy.erasure_key_file must name the file with the key that was used for it: without the key \
@@ -32,9 +43,9 @@ pub enum StoreError {
     )]
     ErasureKey,
     #[error("database.url is not a PostgreSQL URL")]
-    InvalidUrl(#[source] sqlx::Error),
+    InvalidUrl(#[source] Cause),
     #[error("the database answered with an error")]
-    Unexpected(#[source] sqlx::Error),
+    Unexpected(#[source] Cause),
 }
 
 impl StoreError {
@@ -45,6 +56,8 @@ impl StoreError {
             Self::Busy(_) | Self::Conflict(_) | Self::Timeout(_) => Some(Duration::from_millis(100)),
             Self::Corrupt { .. }
             | Self::Migration(_)
+            | Self::NewerSchema
+            | Self::Encoding { .. }
             | Self::InvalidUrl(_)
             | Self::ErasureKey
             | Self::Unexpected(_) => None,
@@ -66,6 +79,8 @@ impl StoreError {
             | Self::Conflict(_)
             | Self::Timeout(_)
             | Self::Migration(_)
+            | Self::NewerSchema
+            | Self::Encoding { .. }
             | Self::InvalidUrl(_)
             | Self::ErasureKey
             | Self::Unexpected(_) => self.to_string(),
@@ -75,7 +90,7 @@ impl StoreError {
     /// Converts the error of an INSERT of rows that did not exist before: another transaction may have inserted them first.
     pub(super) fn of_insert(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error),
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error.into()),
             _ => error.into(),
         }
     }
@@ -87,7 +102,11 @@ impl StoreError {
 
     /// Returns whether a row was referred to that no longer exists.
     pub(super) fn is_dangling_reference(&self) -> bool {
-        matches!(self, Self::Unexpected(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
+        let database = match self {
+            Self::Unexpected(cause) => cause.database(),
+            _ => None,
+        };
+        database.is_some_and(|error| error.is_foreign_key_violation())
     }
 
     pub(super) fn corrupt(table: &'static str, problem: impl ToString) -> Self {
@@ -106,27 +125,36 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.into()),
             // A server that is stopping closes a new connection before it has said whether it speaks TLS.
-            sqlx::Error::Protocol(message) if message.contains("SSLRequest") => Self::Unavailable(error),
+            sqlx::Error::Protocol(message) if message.contains("SSLRequest") => Self::Unavailable(error.into()),
             sqlx::Error::Database(database) => match database.code().as_deref() {
-                Some("40001" | "40P01") => Self::Conflict(error),
-                Some("57014") => Self::Timeout(error),
+                Some("40001" | "40P01") => Self::Conflict(error.into()),
+                Some("57014") => Self::Timeout(error.into()),
                 // Raised by add_users of the schema.
                 Some("LM001") => Self::ErasureKey,
                 // Too many connections: a new one is refused, and nothing is wrong with those that are open.
-                Some("53300") => Self::Unavailable(error),
+                Some("53300") => Self::Unavailable(error.into()),
                 Some(code) if refusals::is_refusal(code) => {
                     refusals::note(database.as_ref());
-                    Self::Unavailable(error)
+                    Self::Unavailable(error.into())
                 }
                 // Connection exceptions, shutting down, starting up, idle for too long.
                 Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
-                    Self::Unavailable(error)
+                    Self::Unavailable(error.into())
                 }
-                _ => Self::Unexpected(error),
+                _ => Self::Unexpected(error.into()),
             },
-            _ => Self::Unexpected(error),
+            _ => Self::Unexpected(error.into()),
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(_) => Self::NewerSchema,
+            error => Self::Migration(error.into()),
         }
     }
 }

@@ -113,7 +113,7 @@ impl TryFrom<PositionRow> for CountedStock {
     type Error = StoreError;
 
     fn try_from(row: PositionRow) -> Result<Self, StoreError> {
-        let item = ItemId::new(row.external_id).map_err(|error| StoreError::corrupt("items", error))?;
+        let item = ItemId::stored(row.external_id).map_err(|error| StoreError::corrupt("items", error))?;
         let orders = row.on_order.into_iter().zip(row.expected_at);
         let on_order = orders.map(|(quantity, expected_at)| OnOrder { quantity, expected_at });
         Ok(Self {

@@ -32,7 +32,12 @@ impl DatabaseUrl {
             Some(("postgres" | "postgresql", rest)) if rest.contains("sslpassword=") => {
                 refused("sslpassword is not supported: sslkey must name a key without a password".to_owned())
             }
-            Some(("postgres" | "postgresql", _)) => Ok(()),
+            Some(("postgres" | "postgresql", rest)) => match ssl_mode(rest) {
+                Some(mode) if !SSL_MODES.contains(&mode) => {
+                    refused(format!("sslmode must be one of {}, is {mode}", SSL_MODES.join(", ")))
+                }
+                _ => Ok(()),
+            },
             Some((scheme, _)) if is_scheme(scheme) => refused(format!(
                 "must begin with postgres://, not with {scheme}://: Likemind keeps its data in PostgreSQL"
             )),
@@ -79,6 +84,21 @@ impl serde::Serialize for DatabaseUrl {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.redacted())
     }
+}
+
+/// The values of the parameter `sslmode`.
+///
+/// Source: the manual of PostgreSQL, "SSL Support", 34.19.3.
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// Returns the value of the parameter `sslmode` of a URL without its scheme. A text with an @ is no parameter, but may belong to
+/// a password.
+fn ssl_mode(url: &str) -> Option<&str> {
+    let (_, parameters) = url.rsplit_once('?')?;
+    let value = parameters
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("sslmode="))?;
+    (!parameters.contains('@')).then_some(value)
 }
 
 /// Returns `text` with every password of a URL replaced. It replaces rather too much than too little.
@@ -263,6 +283,12 @@ mod tests {
             "postgresql://me:s3cret@db/x?sslmode=require&channel_binding=require",
             None,
         );
+        check("postgres://me:s3cret@db/x?sslmode=verify-full", None);
+        check(
+            "postgres://me:s3cret@db/x?sslmode=banana&x=y",
+            Some("verify-full, is banana"),
+        );
+        check("postgres://me:s3cret?sslmode=a@db/x", None);
         check("mysql://me:s3cret@db/x", Some("mysql://"));
         check("sqlite:///x", Some("sqlite://"));
         check("me:s3cret@db://x", Some("postgres://user"));

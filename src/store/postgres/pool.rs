@@ -59,8 +59,8 @@ impl Pool {
     /// # Errors
     /// [`StoreError::InvalidUrl`].
     pub fn lazy(url: &str, options: &DatabaseOptions) -> Result<Self, StoreError> {
-        let connect_options = PgConnectOptions::from_str(url)
-            .map_err(StoreError::InvalidUrl)?
+        let connect_options = PgConnectOptions::from_str(url).map_err(|error| StoreError::InvalidUrl(error.into()))?;
+        let connect_options = with_plain_host(connect_options)
             .application_name("likemind")
             .options(session_settings(options));
         let given_out = Arc::new(AtomicU64::new(0));
@@ -174,7 +174,7 @@ impl Pool {
     /// [`StoreError::Unavailable`] with the reason.
     pub async fn probe(&self) -> Result<(), StoreError> {
         match self.acquire().await {
-            Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)) => {}
+            Err(StoreError::Unavailable(cause)) if cause.is_pool_timeout() => {}
             acquired => return acquired.map(drop),
         }
         let limit = self.inner.options().get_acquire_timeout();
@@ -184,7 +184,7 @@ impl Pool {
             Err(_) => {
                 let message = format!("no answer within {limit:?}");
                 let silent = io::Error::new(io::ErrorKind::TimedOut, message);
-                Err(StoreError::Unavailable(sqlx::Error::Io(silent)))
+                Err(StoreError::Unavailable(sqlx::Error::Io(silent).into()))
             }
         }
     }
@@ -196,7 +196,7 @@ impl Pool {
         let others_got_one = self.given_out.load(Ordering::Relaxed) > given_out_before;
         let is_full = self.inner.size() >= self.inner.options().get_max_connections();
         match error {
-            sqlx::Error::PoolTimedOut if others_got_one && is_full => StoreError::Busy(error),
+            sqlx::Error::PoolTimedOut if others_got_one && is_full => StoreError::Busy(error.into()),
             error => error.into(),
         }
     }
@@ -265,6 +265,15 @@ impl Pool {
     }
 }
 
+/// Takes the brackets off an IPv6 address. They belong to the URL, and the library would look the address up as a name.
+fn with_plain_host(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => options.clone().host(address),
+        None => options,
+    }
+}
+
 /// Returns the settings of every session.
 fn session_settings(options: &DatabaseOptions) -> [(&'static str, String); 7] {
     let keepalive_s = options.tcp_keepalive_ms.div_ceil(1_000);
@@ -299,7 +308,7 @@ pub(in crate::store) async fn within<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let result = tokio::time::timeout(limit, work).await;
-    result.map_err(|_| StoreError::Unavailable(silence()))?
+    result.map_err(|_| StoreError::Unavailable(silence().into()))?
 }
 
 fn silence() -> sqlx::Error {

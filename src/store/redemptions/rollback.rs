@@ -18,7 +18,7 @@ pub enum RollbackError {
         "the amount must be at most the {left_minor} minor units that are left of the redemption, is {amount_minor}"
     )]
     AmountTooLarge { left_minor: i64, amount_minor: i64 },
-    #[error("redemption {0} is already rolled back as a whole")]
+    #[error("nothing is left of redemption {0} to give back")]
     NothingLeft(RedemptionId),
     #[error(
         "the cap can be restored only when nothing is left of the redemption; {left_minor} minor units would be left"

@@ -1,6 +1,7 @@
 //! Messages about a database that refuses, or is no PostgreSQL. None shows the password.
 
 use crate::support::metrics::free_port;
+use crate::support::postgres::{TestDatabase, execute};
 use crate::support::program::{Program, command_at, output};
 
 #[test]
@@ -60,4 +61,49 @@ fn arguments_that_are_refused_are_quoted_without_their_password() {
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.contains("error:") && !error.contains("s3cret"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_said_once_and_in_its_words() {
+    let database = TestDatabase::create().await;
+    let create_role = "CREATE ROLE without_rights LOGIN PASSWORD 's3cret'";
+    execute(&mut database.connect().await, create_role).await;
+    let (user, location) = database.url().rsplit_once('@').unwrap();
+    let (server, _) = location.rsplit_once('/').unwrap();
+    for (url, part) in [
+        (
+            format!("postgres://without_rights:s3cret@{location}"),
+            "permission denied for table _sqlx_migrations (SQLSTATE 42501)",
+        ),
+        (
+            format!("{user}@{server}/none"),
+            "database \"none\" does not exist (SQLSTATE 3D000)",
+        ),
+        (
+            format!("{user}@{location}?sslmode=always"),
+            "sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full, is always",
+        ),
+    ] {
+        let output = output(&mut command_at(&url, &["snapshots", "list"]));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_ne!(output.status.code(), Some(0), "{error}");
+        assert!(error.contains(part) && error.contains("database.url"), "{error}");
+        for foreign in ["s3cret", "error returned", "error with", "at line", "migrated"] {
+            assert!(!error.contains(foreign), "{foreign}: {error}");
+        }
+    }
+    let drop_role = "DROP ROLE without_rights";
+    execute(&mut database.connect().await, drop_role).await;
+}
+
+#[test]
+fn an_address_of_ipv6_is_no_name_to_look_up() {
+    let port = free_port().port();
+    let quick = "--set-config=database.acquire_timeout_ms=100";
+    let url = format!("postgres://me@[::1]:{port}/x");
+    let error = String::from_utf8(output(&mut command_at(&url, &["migrate", quick])).stderr).unwrap();
+    assert!(
+        error.contains("the database is not available") && !error.contains("lookup"),
+        "{error}"
+    );
 }

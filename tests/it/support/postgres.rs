@@ -42,6 +42,11 @@ impl TestDatabase {
         Self::copy_of("template0").await
     }
 
+    /// Creates a database without any table that stores texts in `encoding`.
+    pub async fn of_encoding(encoding: &str) -> Self {
+        Self::copy_of(&format!("template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'")).await
+    }
+
     /// Creates another database with the same content. Nobody may be connected to this one.
     pub async fn copy(&self) -> Self {
         Self::copy_of(&self.name).await

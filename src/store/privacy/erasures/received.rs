@@ -74,7 +74,7 @@ pub async fn receive(pool: &Pool, key: &ErasureKey, request: &Request<'_>) -> Re
         let (numbers, created) = lock_users(&mut tx, &names).await?;
         if numbers.len() < names.len() {
             // Another transaction has erased one of them in the meantime. The next attempt adds it anew.
-            return Err(StoreError::Conflict(sqlx::Error::RowNotFound));
+            return Err(StoreError::Conflict(sqlx::Error::RowNotFound.into()));
         }
         let received = record(&mut tx, key, request, &numbers, &created).await?;
         hide(&mut tx, numbers.values().copied().collect()).await?;

@@ -12,6 +12,7 @@ use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::message_size;
 use super::request_limits::{self, Bounded};
 use super::status::invalid_argument;
 
@@ -65,7 +66,8 @@ pub trait WireMessage: Sized + Send + 'static {
     fn read(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
 
     /// # Errors
-    /// INTERNAL when `buffer` has no room, which cannot happen because it grows.
+    /// INVALID_ARGUMENT for an answer that is larger than clients accept; INTERNAL when `buffer` has no room, which cannot happen
+    /// because it grows.
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status>;
 }
 
@@ -77,6 +79,7 @@ impl<M: Message + Default + Bounded + 'static> WireMessage for M {
     }
 
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message_size::check_answer(self.encoded_len())?;
         self.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -35,8 +35,10 @@ const MAX_CONCURRENT_STREAMS: u32 = 1_024;
 /// deadlines cancel many while the server is busy, and a client cannot have more open at a time than this.
 const MAX_PENDING_RESETS: usize = MAX_CONCURRENT_STREAMS as usize;
 /// Largest list of headers that is read at all. A list that is above `MAX_HEADER_BYTES` of the layer `admission` and not above
-/// this is refused with a status of gRPC, and one that is above both with HTTP 431.
-const MAX_READ_HEADER_BYTES: u32 = 64 * 1024;
+/// this is refused with a status of gRPC, and one that is above both with HTTP 431, or by closing the connection.
+const MAX_READ_HEADER_BYTES: u32 = 1024 * 1024;
+/// The same for HTTP/1.1, whose headers are in the buffer that is used for bodies too.
+const MAX_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How connections are treated.
@@ -77,7 +79,7 @@ impl Http {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(KEEPALIVE_INTERVAL)
-            .max_buf_size(MAX_READ_HEADER_BYTES as usize);
+            .max_buf_size(MAX_HTTP1_BUFFER_BYTES);
         Self { options, http2, http1 }
     }
 

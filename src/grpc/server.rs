@@ -150,7 +150,7 @@ pub struct Services {
 
 /// Adds `$server` with `$handler` to `$routes`. It takes messages of up to as many bytes as each RPC takes, and `$limit` at
 /// most, compressed or not, because bulk loaders are often far away. Answers are short and are not compressed; one that clients
-/// would not accept is refused with OUT_OF_RANGE.
+/// would not accept is refused.
 macro_rules! add {
     ($routes:expr, $server:ident, $handler:expr, $limit:expr) => {{
         let limit = $limit;

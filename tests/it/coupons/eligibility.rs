@@ -8,7 +8,9 @@ use likemind::grpc::proto::v1::{
     StreamCouponTargetsRequest, Verdict,
 };
 use sqlx::PgConnection;
+use tonic::Code;
 
+use crate::support::answers::assert_status;
 use crate::support::api_keys::create_key;
 use crate::support::coupons::{CouponClient, Offer, cart};
 use crate::support::postgres::{TestDatabase, execute};
@@ -672,4 +674,28 @@ async fn a_check_of_many_coupons_needs_one_statement() {
     }
     // The last request also logs what it shows.
     assert_eq!([named, all, listed, logged], [1, 1, 1, 2]);
+}
+
+#[tokio::test]
+async fn an_answer_that_clients_would_not_accept_is_refused_by_name() {
+    let values = ["v".repeat(1_000), "w".repeat(1_000), "x".repeat(1_000)];
+    let rule = |number| format!(r#"{{"attribute": {{"name": "tier{number}", "values": {values:?}}}}}"#);
+    let rules: Vec<String> = (0..16).map(rule).collect();
+    let rules: &'static str = format!("[{}]", rules.join(",")).leak();
+    let ids: Vec<&'static str> = (0..100).map(|number| &*format!("c{number}").leak()).collect();
+    let offers: Vec<Offer> = ids.iter().map(|&id| Offer { rules, ..Offer::of(id) }).collect();
+    let (database, _) = open(&offers).await;
+    let server = Server::start(&database);
+    let client = CouponClient::with_key(&server, None).await;
+    for coupon_ids in [Vec::new(), ids.iter().map(|&id| id.to_owned()).collect()] {
+        let request = CheckEligibilityRequest {
+            user_id: user(1),
+            coupon_ids,
+            cart: None,
+        };
+        let refused = client.rpc.clone().check_eligibility(request).await.unwrap_err();
+        assert_status(&refused, Code::InvalidArgument, "ANSWER_TOO_LARGE");
+        assert!(refused.message().contains("4194304"), "{refused:?}");
+    }
+    assert_eq!(check(&client, &user(1), &ids[..50], None).await.len(), 50);
 }

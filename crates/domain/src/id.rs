@@ -1,6 +1,6 @@
 //! External ids: strings of 1 to 128 bytes without control characters, ordered byte by byte.
 //!
-//! Characters that control the direction of text are refused too: they are invisible and make two ids look alike, or an id
+//! Characters that control the direction of text or are never seen are refused too: they make two ids look alike, or an id
 //! look like another one, in logs and on pages.
 
 use std::borrow::Borrow;
@@ -22,10 +22,11 @@ fn check_id(field: &str, id: &str) -> Result<(), InvalidField> {
         return Ok(());
     }
     check_stored_id(field, id)?;
-    if let Some((position, control)) = id.chars().enumerate().find(|&(_, c)| is_bidirectional_control(c)) {
+    let hidden = |(position, c)| Some((position, c, hidden_effect(c)?));
+    if let Some((position, c, effect)) = id.chars().enumerate().find_map(hidden) {
         let message = format!(
-            "must not contain control characters, has U+{:04X}, which controls the direction of text, at character {position}",
-            u32::from(control)
+            "must not contain control characters, has U+{:04X}, which {effect}, at character {position}",
+            u32::from(c)
         );
         return Err(InvalidField::new(field, "ID_HAS_CONTROL_CHARACTER", message));
     }
@@ -38,9 +39,26 @@ fn is_plain(id: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Source: Unicode Standard Annex #9, property `Bidi_Control`.
-fn is_bidirectional_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Returns what a character does that is not seen itself; `None` for others. The joiners U+200C and U+200D, and variation
+/// selectors, make a difference that is seen, as in emoji and in Persian.
+///
+/// Source: Unicode Standard Annex #9, property `Bidi_Control`; Unicode Character Database, `Default_Ignorable_Code_Point` and
+/// the line separators.
+fn hidden_effect(c: char) -> Option<&'static str> {
+    match c {
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            Some("controls the direction of text")
+        }
+        '\u{2028}' | '\u{2029}' => Some("breaks the line"),
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{2060}'..='\u{2064}'
+        | '\u{206a}'..='\u{206f}'
+        | '\u{feff}' => Some("is invisible"),
+        _ => None,
+    }
 }
 
 /// Checks an external id by the rules that every version of this program has had.
@@ -269,11 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_control_the_direction_of_text_are_refused_in_new_ids_only() {
+    fn characters_that_are_not_seen_are_refused_in_new_ids_only() {
         let controls =
             "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
         assert_eq!(controls.chars().count(), 12);
-        for control in controls.chars() {
+        let invisible = "\u{ad}\u{200b}\u{2028}\u{2029}\u{2060}\u{2064}\u{206a}\u{feff}";
+        for control in controls.chars().chain(invisible.chars()) {
             let id = format!("user{control}1");
             let error = ItemId::new(&id).unwrap_err();
             assert_eq!(error.reason, "ID_HAS_CONTROL_CHARACTER", "{id:?}");
@@ -285,7 +304,14 @@ mod tests {
             assert_eq!(ItemId::stored(&id).unwrap().as_str(), id);
         }
         // Text that runs from right to left is no control character, nor are its neighbors in Unicode.
-        for id in ["\u{5d0}\u{5d1}", "\u{634}\u{627}", "a\u{200d}b", "\u{2065}"] {
+        for id in [
+            "\u{5d0}\u{5d1}",
+            "\u{634}\u{627}",
+            "a\u{200d}b",
+            "\u{200c}",
+            "\u{1f469}\u{200d}\u{1f680}\u{fe0f}",
+            "\u{2065}",
+        ] {
             assert!(ItemId::new(id).is_ok(), "{id:?}");
         }
         assert!(ItemId::stored("a\n").is_err());

@@ -151,13 +151,14 @@ pub fn init_metrics(options: &TelemetryOptions) -> Result<Readiness, TelemetryEr
     }
     let listen = options.metrics_listen;
     let listener = http::bind(listen).map_err(|source| TelemetryError::Metrics { listen, source })?;
+    let bound = listener.local_addr().unwrap_or(listen);
     let recorded = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("likemind_rpc_seconds".to_owned()), &LATENCY_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(TelemetryError::Recorder)?;
     describe();
     tokio::spawn(http::serve(listener, recorded, readiness.clone()));
-    tracing::info!("serving metrics on http://{listen}/metrics");
+    tracing::info!("serving metrics on http://{bound}/metrics");
     Ok(readiness)
 }
 

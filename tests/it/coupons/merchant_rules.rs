@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use likemind::grpc::proto::v1::purchase_service_client::PurchaseServiceClient;
 use likemind::grpc::proto::v1::stream_coupon_targets_response::Message;
 use likemind::grpc::proto::v1::{
-    CampaignSpec, CampaignState, CheckEligibilityRequest, DeletePurchasesRequest, DeletionOutcome, EntryOutcome,
-    HistoryScope, PurchaseLine, PurchaseSelection, Reason, ReasonCode, RecordPurchasesRequest,
+    CampaignSpec, CampaignState, Cart, CheckEligibilityRequest, DeletePurchasesRequest, DeletionOutcome, EntryOutcome,
+    HistoryScope, PurchaseLine, PurchaseSelection, Reason, ReasonCode, RecordPurchasesRequest, ReserveCouponRequest,
     StreamCouponTargetsRequest, Verdict,
 };
 use sqlx::PgConnection;
@@ -16,7 +16,7 @@ use crate::support::answers::{assert_outcomes, assert_status};
 use crate::support::api_keys::{WithKey, create_key};
 use crate::support::caller::pounds;
 use crate::support::campaigns::{CampaignClient, a_campaign, a_coupon, campaign_change};
-use crate::support::coupons::{CouponClient, Offer};
+use crate::support::coupons::{CouponClient, Offer, cart};
 use crate::support::postgres::{TestDatabase, execute};
 use crate::support::program::Server;
 use crate::support::shop::{self, USERS, user};
@@ -231,6 +231,45 @@ async fn a_last_order_from_a_merchant_that_is_taken_back_counts_no_more() {
     world.take_back(7, 2).await;
     assert_eq!(world.seen(7, "new").await, None);
     world.assert_targets_are_the_eligible().await;
+}
+
+#[tokio::test]
+async fn the_preview_of_a_cart_tells_a_merchant_nothing_of_the_coupons_of_others() {
+    let mut world = World::open().await;
+    for (merchant, id, amount_minor) in [(None, "platforms", 600), (Some("m0"), "own", 5_000)] {
+        let offer = Offer {
+            merchant,
+            amount_minor,
+            ..Offer::of(id)
+        };
+        offer.create(&mut world.connection).await;
+    }
+    let cart = Cart {
+        cart_id: "basket".to_owned(),
+        ..cart(&[(2, 1_000)])
+    };
+    let reserved = ReserveCouponRequest {
+        request_id: "r".to_owned(),
+        user_id: user(9),
+        coupon_id: "platforms".to_owned(),
+        cart: Some(cart.clone()),
+    };
+    world.operator.rpc.clone().reserve_coupon(reserved).await.unwrap();
+    for (client, left_minor) in [(&world.operator, 400), (&world.own, 1_000)] {
+        let request = CheckEligibilityRequest {
+            user_id: user(9),
+            coupon_ids: vec!["own".to_owned()],
+            cart: Some(cart.clone()),
+        };
+        let answer = client
+            .rpc
+            .clone()
+            .check_eligibility(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.coupons[0].discount_minor, Some(left_minor));
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::message_size;
 use super::request_limits::{self, Bounded};
 use super::status::invalid_argument;
 
@@ -66,8 +65,7 @@ pub trait WireMessage: Sized + Send + 'static {
     fn read(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
 
     /// # Errors
-    /// INVALID_ARGUMENT for an answer that is larger than clients accept; INTERNAL when `buffer` has no room, which cannot happen
-    /// because it grows.
+    /// INTERNAL when `buffer` has no room, which cannot happen because it grows.
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status>;
 }
 
@@ -79,7 +77,6 @@ impl<M: Message + Default + Bounded + 'static> WireMessage for M {
     }
 
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message_size::check_answer(self.encoded_len())?;
         self.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
 }

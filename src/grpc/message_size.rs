@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::status::{answer_too_large, invalid_argument};
+use super::status::invalid_argument;
 use domain::error::InvalidField;
 
 /// Most bytes of an answer: the limit of clients that have not raised it.
@@ -24,17 +24,6 @@ pub fn check(answer_bytes: usize, field: &str) -> Result<(), Status> {
         "ANSWER_TOO_LARGE",
         message,
     )]))
-}
-
-/// Checks an answer whose handler has not checked it.
-///
-/// # Errors
-/// INVALID_ARGUMENT with `ANSWER_TOO_LARGE` for an answer of more than [`MAX_ANSWER_BYTES`].
-pub fn check_answer(answer_bytes: usize) -> Result<(), Status> {
-    match answer_bytes {
-        ..=MAX_ANSWER_BYTES => Ok(()),
-        _ => Err(answer_too_large(answer_bytes, MAX_ANSWER_BYTES)),
-    }
 }
 
 #[cfg(test)]

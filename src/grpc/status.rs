@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio::task::JoinError;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -177,19 +177,6 @@ pub fn headers_too_large(bytes: usize, most: usize) -> Status {
     )
 }
 
-/// The answer is larger than clients accept, and no one field of the request makes it so.
-pub fn answer_too_large(bytes: usize, most: usize) -> Status {
-    with_reason(
-        Code::InvalidArgument,
-        "ANSWER_TOO_LARGE",
-        format!(
-            "the answer would have {bytes} bytes, more than the {most} (4 MiB) that clients accept; ask for less at a time, such as \
-             fewer ids"
-        ),
-        None,
-    )
-}
-
 /// Returns ABORTED for a request that its client has cancelled, or left, before its end. The code is not CANCELLED, which tonic
 /// takes for the end of a stream of messages.
 pub fn request_aborted() -> Status {
@@ -227,6 +214,32 @@ pub fn with_details_and_code(response: Response<Body>) -> (Response<Body>, Code)
     (status.into_http(), code)
 }
 
+/// Gives the status in the trailers of an answer the details that our contract promises, if tonic has made it.
+pub fn with_details_in_trailers(trailers: &mut HeaderMap) {
+    let Some(status) = Status::from_header_map(trailers) else {
+        return;
+    };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return;
+    }
+    let mut explained = HeaderMap::new();
+    // Its message and details are sanitized, so this cannot fail; otherwise the trailers stay as they are.
+    if with_details(status).add_header(&mut explained).is_ok() {
+        trailers.extend(explained);
+    }
+}
+
+/// `message`: that of tonic, which ends with the sizes.
+fn answer_too_large(message: &str) -> Status {
+    let sizes = message.rsplit_once("too large: ").map_or(message, |(_, sizes)| sizes);
+    with_reason(
+        Code::InvalidArgument,
+        "ANSWER_TOO_LARGE",
+        format!("the answer would be larger than clients accept ({sizes}); ask for less at a time, such as fewer ids"),
+        None,
+    )
+}
+
 fn too_large(message: &str) -> Status {
     let sizes = message.rsplit_once("too large: ").map_or(message, |(_, sizes)| sizes);
     with_reason(
@@ -259,6 +272,7 @@ fn with_details(status: Status) -> Status {
         ),
         // tonic has two codes for a message that is too large: before it is decompressed and while it is.
         Code::ResourceExhausted if message.starts_with("Error decompressing") => too_large(message),
+        Code::OutOfRange if message.contains("encoded message") => answer_too_large(message),
         Code::OutOfRange => too_large(message),
         Code::Unimplemented if message.is_empty() => with_reason(
             code,

@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::admission::concurrency_limit::Permit;
 use crate::grpc::http::sending::{self, Sending};
 use crate::grpc::peer::{UnderWay, UnsentBytes};
+use crate::grpc::status;
 
 /// Most bytes that are handed over for sending at a time. The connection takes them as a whole when the client takes one of
 /// them, and what the connection has taken can no longer be reset alone.
@@ -75,6 +76,41 @@ impl<F: FnOnce(Code) + Unpin> HttpBody for WithEnd<F> {
 
     fn size_hint(&self) -> SizeHint {
         self.rows.size_hint()
+    }
+}
+
+/// A body that ends with details where tonic has made its status, as for a message that is too large to be sent.
+pub struct WithDetails(Body);
+
+impl WithDetails {
+    pub fn new(body: Body) -> Self {
+        Self(body)
+    }
+}
+
+impl HttpBody for WithDetails {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            status::with_details_in_trailers(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::grpc::status;
 use domain::access::Caller;
 
 use super::access_log::{self, AccessLine};
-use super::body::WithEnd;
+use super::body::{WithDetails, WithEnd};
 use super::deadline::client_timeout;
 use super::instruments::Instruments;
 use super::request_id::RequestId;
@@ -74,6 +74,11 @@ async fn observed(answer: Answer, mut call: Call) -> Result<Response<Body>, Infa
         }
     };
     let (response, code) = status::with_details_and_code(response);
+    // Answers from memory are checked by their handlers, so that these bodies stay as they are.
+    let response = match call.rpc.work() {
+        Work::Memory => response,
+        _ => response.map(|body| Body::new(WithDetails::new(body))),
+    };
     Ok(match call.rpc.work() {
         Work::Stream if code == Code::Ok => {
             // It counts as CANCELLED unless it comes to its end.

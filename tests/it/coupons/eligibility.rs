@@ -695,7 +695,7 @@ async fn an_answer_that_clients_would_not_accept_is_refused_by_name() {
         };
         let refused = client.rpc.clone().check_eligibility(request).await.unwrap_err();
         assert_status(&refused, Code::InvalidArgument, "ANSWER_TOO_LARGE");
-        assert!(refused.message().contains("4194304"), "{refused:?}");
+        assert!(refused.message().contains("the limit is: 4194304 bytes"), "{refused:?}");
     }
     assert_eq!(check(&client, &user(1), &ids[..50], None).await.len(), 50);
 }

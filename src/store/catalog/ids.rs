@@ -179,7 +179,7 @@ pub(in crate::store) async fn ensure_users<'a>(
         keys.extend_users(found_users(connection, &missing).await?);
         if !missing.iter().all(|id| keys.tells_of(id)) {
             // They were erased since.
-            return Err(StoreError::Conflict(sqlx::Error::RowNotFound));
+            return Err(StoreError::Conflict(sqlx::Error::RowNotFound.into()));
         }
     }
     Ok(keys)

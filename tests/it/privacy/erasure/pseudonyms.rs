@@ -104,7 +104,7 @@ const REFUSED: Result<EntryOutcome, (&str, &str)> = Err(("user_id", "ID_IS_PSEUD
 const STORED: Result<EntryOutcome, (&str, &str)> = Ok(EntryOutcome::Stored);
 
 #[tokio::test]
-async fn nothing_is_written_under_a_pseudonym() {
+async fn no_entry_of_a_batch_is_written_under_a_pseudonym() {
     let erased = Erased::new().await;
     let before = erased.held().await;
     let caller = Caller::of(&erased.server).await;
@@ -166,6 +166,15 @@ async fn nothing_is_written_under_a_pseudonym() {
     let request = UpsertSuppressionsRequest { suppressions };
     let answer = caller.privacy.clone().upsert_suppressions(request).await;
     assert_outcomes(&answer.unwrap().into_inner().results, &[REFUSED]);
+    assert_eq!(erased.held().await, before);
+}
+
+#[tokio::test]
+async fn no_call_about_a_pseudonym_alone_is_carried_out() {
+    let erased = Erased::new().await;
+    let before = erased.held().await;
+    let caller = Caller::of(&erased.server).await;
+    let pseudonym = || erased.pseudonym.clone();
     let check = |refused: Status| assert_invalid(&refused, "ID_IS_PSEUDONYM", &["user_id"]);
     check(consent(&caller, &pseudonym()).await.unwrap_err());
     let coupons = CouponClient::of(&erased.server).await;
@@ -180,7 +189,13 @@ async fn nothing_is_written_under_a_pseudonym() {
         ..RectifyUserRequest::default()
     };
     check(caller.privacy.clone().rectify_user(request).await.unwrap_err());
+    assert_eq!(erased.held().await, before);
+}
 
+#[tokio::test]
+async fn lines_about_a_pseudonym_are_rejected() {
+    let erased = Erased::new().await;
+    let before = erased.held().await;
     for (kind, text) in old_files(&erased.pseudonym) {
         let summary = import(&erased, kind, &text);
         let rejected = text.lines().filter(|line| line.contains(&erased.pseudonym)).count();

@@ -64,6 +64,7 @@ mod coupons {
 mod demand {
     mod forecasts;
     mod inventory;
+    mod quality;
     pub mod sales;
 }
 

@@ -100,6 +100,10 @@ pub fn open(input: Input, options: &ReadOptions) -> Result<Source, OpenError> {
         let message = format!("has no lines before its columns, but {option} is given");
         return Err(OpenError::Content(message));
     }
+    if options.sheet.is_some() && format != Format::Workbook {
+        let option = options.names.name("--sheet");
+        return Err(OpenError::Content(format!("is no workbook, but {option} is given")));
+    }
     match format {
         Format::Csv => open_csv(opened, options),
         Format::JsonLines => {
@@ -200,10 +204,18 @@ fn column_names(header: &Record<'_>, head: &[u8], names: OptionNames) -> Result<
         Ok(name) => Ok(name.to_owned()),
         Err(_) => Err(OpenError::Encoding {
             guess: encoding::guess(head).unwrap_or("windows-1252"),
+            delimiter: likely_delimiter(header),
             names,
         }),
     };
     (0..header.width()).map(name).collect()
+}
+
+/// Returns the sign that stands between names that were read as a single one.
+fn likely_delimiter(header: &Record<'_>) -> Option<char> {
+    let signs = [';', '\t', '|'];
+    let sign = signs.into_iter().find(|&sign| header.field(0).contains(&(sign as u8)));
+    sign.filter(|_| header.width() == 1)
 }
 
 /// Whether lines end with a carriage return alone, as old programs wrote them on the Macintosh.
@@ -257,7 +269,11 @@ fn utf8(opened: Decompressed, options: &ReadOptions) -> Result<Box<dyn Read + Se
             // In other encodings some lines may be readable; a line that is not is rejected for itself.
             Some(guess) if guess.starts_with("UTF-16") => {
                 let names = options.names;
-                return Err(OpenError::Encoding { guess, names });
+                return Err(OpenError::Encoding {
+                    guess,
+                    delimiter: None,
+                    names,
+                });
             }
             _ => return Ok(opened.reader),
         },

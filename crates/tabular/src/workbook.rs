@@ -137,13 +137,21 @@ impl Rows for WorkbookRows {
             self.row.clear();
             cells.iter().for_each(|cell| self.row.push(cell));
             self.excerpt = self.row.record(line, None).text().chars().take(1024).collect();
+            let (reason, message) = match found > width {
+                true => (
+                    "WRONG_FIELD_COUNT",
+                    format!("must have at most {width} cells like the first row, has {found}"),
+                ),
+                false => (
+                    "RECORD_TOO_LONG",
+                    format!("must have at most {MAX_RECORD_BYTES} bytes of text; only its beginning is shown"),
+                ),
+            };
             return Ok(Some(Err(Malformed {
                 line,
                 raw: self.excerpt.as_bytes(),
-                reason: "WRONG_FIELD_COUNT",
-                message: format!(
-                    "must have at most {width} cells like the first row, and 1 MiB of text; has {found} cells"
-                ),
+                reason,
+                message,
             })));
         }
         Ok(Some(Ok(self.row.record(line, None))))

@@ -1,6 +1,6 @@
 //! Reads the times in files.
 
-mod hint;
+pub(super) mod hint;
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -190,13 +190,19 @@ impl<R: Read> Records<R> {
         };
         self.start = self.text.len().min(end + 1);
         self.line += 1;
+        let raw = self.text[start..end].trim_ascii_end();
+        let hint = match raw.windows(2).any(|pair| pair == b"\\\"") {
+            true => "; if the file writes a backslash before them, give it as the escape character",
+            false => "",
+        };
         Ok(Malformed {
             line,
-            raw: self.text[start..end].trim_ascii_end(),
+            raw,
             reason: "BAD_QUOTE",
-            message: "a quoted field must end with a quote before the delimiter or line end, \
-                      and quotes within it must be doubled"
-                .to_owned(),
+            message: format!(
+                "a quoted field must end with a quote before the delimiter or line end, and quotes within it must be \
+                 doubled{hint}"
+            ),
         })
     }
 

@@ -62,12 +62,11 @@ const OTHERS: &[Other] = &[
     other(b"\xff\xff\xff\xff", "a stream of Arrow", CONVERT, ""),
     other(b"\x89HDF\r\n", "an HDF5 file", CONVERT, ""),
     other(b"\x93NUMPY", "a file of NumPy", CONVERT, ""),
-    other(
-        b"SQLite format 3\0",
-        "a database of SQLite",
-        "export its table as CSV",
-        "",
-    ),
+    other(b"SQLite format 3\0", "a database of SQLite", EXPORT, ""),
+    other(b"-- MySQL dump", DUMP, EXPORT, ""),
+    other(b"-- MariaDB dump", DUMP, EXPORT, ""),
+    other(b"--\n-- PostgreSQL database dump", DUMP, EXPORT, ""),
+    other(b"PGDMP", DUMP, EXPORT, ""),
     other(b"RDX2\n", "a file of R", "write it with write.csv", ""),
     other(b"RDX3\n", "a file of R", "write it with write.csv", ""),
     other(b"X\n\0\0\0", "a file of R", "write it with write.csv", ""),
@@ -89,6 +88,9 @@ const OTHERS: &[Other] = &[
         "iconv -f UTF-32 -t UTF-8",
     ),
 ];
+
+const DUMP: &str = "a dump of a database";
+const EXPORT: &str = "export its table as CSV";
 
 const PYTHON_OBJECTS: Other = other(
     b"{'",

@@ -90,6 +90,11 @@ fn text_in_other_encodings_is_read_or_the_encoding_guessed() {
         &default,
         "add --encoding windows-1252",
     );
+    refused(
+        b"n\xe4me;gr\xf6\xdfe\nK\xe4se;1\n",
+        &default,
+        "add --encoding windows-1252, and --delimiter ';'",
+    );
     refused(b"a,b\n", &encoded("klingon"), "\"klingon\"");
 }
 
@@ -108,6 +113,10 @@ fn formats_that_cannot_be_read_are_named_with_the_remedy() {
         "an Avro file, which cannot be imported; convert it to Parquet or CSV",
     );
     check(b"<?XML version=\"1.0\"?><Workbook>", "save it as .xlsx or CSV");
+    check(
+        b"-- MySQL dump 10.13\nINSERT INTO r VALUES (1);\n",
+        "a dump of a database",
+    );
     check(b"\n <html><table>", "an HTML page");
     check(b"\xff\xfe\0\0a\0\0\0", "UTF-32");
     check(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text");
@@ -163,6 +172,15 @@ fn lines_before_the_header_are_left_out() {
     check(text, &skipping(2), "a|b", &["5: 1|2"]);
     let error = read(text, &skipping(u32::MAX)).unwrap_err();
     assert!(error.starts_with("is empty"), "{error}");
+    let error = read(
+        b"a\n1\n",
+        &ReadOptions {
+            sheet: Some("s".to_owned()),
+            ..ReadOptions::default()
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error, "is no workbook, but --sheet is given");
     let error = read(b"{\"a\": 1}\n", &skipping(1)).unwrap_err();
     assert!(error.contains("--skip-lines is given"), "{error}");
 }

@@ -27,7 +27,10 @@ pub(in super::super) struct Inventory {
 }
 
 /// Reads a decimal number.
-fn number(numbers: NumberFormat, field: &'static str) -> impl Fn(&str) -> Result<f64, InvalidField> + Send + 'static {
+fn number(
+    numbers: NumberFormat,
+    field: &'static str,
+) -> impl Fn(&str) -> Result<f64, InvalidField> + Send + Sync + 'static {
     move |text| numbers.float(field, text)
 }
 

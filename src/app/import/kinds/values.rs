@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::columns::{ColumnError, Columns, Field};
 use super::super::numbers::NumberFormat;
+use super::super::times::hint::number_hint;
 use super::Rules;
 use domain::decimal::Decimal;
 use domain::error::InvalidField;
@@ -200,16 +201,24 @@ pub(super) fn currency(code: &str) -> Result<Currency, InvalidField> {
 pub(super) fn event_time(
     field: &'static str,
     rules: &Rules,
-) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
+) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + Sync + 'static {
     let (times, now) = (rules.times.clone(), rules.now);
-    move |text| check_event_time(field, times.read(field, text)?, now)
+    move |text| {
+        check_event_time(field, times.read(field, text)?, now).map_err(|error| match number_hint(text) {
+            Some(hint) => InvalidField {
+                message: error.message + hint,
+                ..error
+            },
+            None => error,
+        })
+    }
 }
 
 /// Reads a time that may lie in the future, such as the end of a campaign.
 pub(super) fn instant(
     field: &'static str,
     rules: &Rules,
-) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + 'static {
+) -> impl Fn(&str) -> Result<Timestamp, InvalidField> + Send + Sync + 'static {
     let times = rules.times.clone();
     move |text| check_instant(field, times.read(field, text)?)
 }
@@ -219,9 +228,9 @@ pub(super) fn at_least<T>(
     numbers: NumberFormat,
     field: &'static str,
     least: T,
-) -> impl Fn(&str) -> Result<T, InvalidField> + Send + 'static
+) -> impl Fn(&str) -> Result<T, InvalidField> + Send + Sync + 'static
 where
-    T: TryFrom<i64> + PartialOrd + std::fmt::Display + Send + 'static,
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display + Send + Sync + 'static,
 {
     move |text| {
         let value: T = whole(field, numbers.decimal(field, text)?)?;

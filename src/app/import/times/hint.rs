@@ -100,8 +100,8 @@ pub(super) fn hint(text: &str) -> String {
     }
 }
 
-/// Returns what a number is likely to count, by its size.
-fn number_hint(text: &str) -> Option<&'static str> {
+/// Returns the end of a sentence about a number that is no time, by its size: what it is likely to count.
+pub(in super::super) fn number_hint(text: &str) -> Option<&'static str> {
     let digits = text.split(['.', ',']).next().unwrap_or_default();
     let is_number = text
         .bytes()

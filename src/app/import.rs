@@ -13,6 +13,7 @@ mod ids;
 mod kinds;
 pub mod numbers;
 mod order_lines;
+mod other_problems;
 mod reader;
 pub mod rejects;
 mod run;
@@ -404,8 +405,8 @@ fn others(is_dry_run: bool, import_id: Option<i64>, names: OptionNames) -> Strin
 
 fn stopped(summary: &ImportSummary) -> String {
     match (summary.dry_run, summary.last_line) {
-        (true, 0) => "nothing of the file could be read".to_owned(),
-        (true, line) => format!("the file could be read up to line {line} only"),
+        (true, 0) => "the dry run stopped at the beginning".to_owned(),
+        (true, line) => format!("the dry run stopped after line {line}"),
         (false, 0) => "the import stopped before anything was stored".to_owned(),
         (false, line) => format!(
             "the import stopped after line {line}; the lines up to there are stored, and it is safe to import the file again"

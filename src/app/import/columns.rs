@@ -167,6 +167,8 @@ pub(super) struct Columns {
     named: Vec<&'static str>,
     /// The fields without which no record can be read.
     required: Vec<&'static str>,
+    /// Reads each field of a record for itself.
+    probes: Vec<Probe>,
     /// The doubtful ids of each field.
     id_doubts: BTreeMap<&'static str, Arc<IdDoubts>>,
     /// How many lines have no time of their own, by field.
@@ -201,6 +203,7 @@ impl Columns {
             sources: BTreeMap::new(),
             named: Vec::new(),
             required: Vec::new(),
+            probes: Vec::new(),
             id_doubts: BTreeMap::new(),
             undated: BTreeMap::new(),
         };
@@ -265,6 +268,11 @@ impl Columns {
     /// Returns how many lines have no time of their own, by field. They are counted while records are read.
     pub fn undated(&self) -> BTreeMap<&'static str, Arc<AtomicU64>> {
         self.undated.clone()
+    }
+
+    /// Takes the probes of all fields that are read from the file.
+    pub fn take_probes(&mut self) -> Vec<Probe> {
+        std::mem::take(&mut self.probes)
     }
 
     /// Returns the counter of lines that have nothing in the time `field` of a file that has this field.
@@ -335,18 +343,20 @@ impl Columns {
     }
 
     /// Returns the field if the file or the map has a source for it.
-    pub fn optional<T>(
+    pub fn optional<T: 'static>(
         &mut self,
         name: &'static str,
-        read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
+        read: impl Fn(&str) -> Result<T, InvalidField> + Send + Sync + 'static,
     ) -> Result<Option<Field<T>>, ColumnError> {
         let value = match self.sources.get(name) {
             None => return Ok(None),
             Some(Source::Constant(text)) => Value::Constant(read(trimmed(text)).map_err(ColumnError::InvalidConstant)?),
-            Some(source) => Value::Cell {
-                source: source.clone(),
-                read: Box::new(read),
-            },
+            Some(source) => {
+                let (source, read): (Source, Read<T>) = (source.clone(), Arc::new(read));
+                self.probes
+                    .push(probe(name, source.clone(), read.clone(), self.facts.clone()));
+                Value::Cell { source, read }
+            }
         };
         let id_doubts = match name.ends_with("_id") {
             true => Some(self.id_doubts.entry(name).or_default().clone()),
@@ -362,10 +372,10 @@ impl Columns {
 
     /// # Errors
     /// [`ColumnError::Missing`] when neither the file nor the map has a source for the field.
-    pub fn required<T>(
+    pub fn required<T: 'static>(
         &mut self,
         name: &'static str,
-        read: impl Fn(&str) -> Result<T, InvalidField> + Send + 'static,
+        read: impl Fn(&str) -> Result<T, InvalidField> + Send + Sync + 'static,
     ) -> Result<Field<T>, ColumnError> {
         self.required.push(name);
         self.optional(name, read)?.ok_or_else(|| self.missing(&[name]))
@@ -413,7 +423,33 @@ enum Value<T> {
     Cell { source: Source, read: Read<T> },
 }
 
-type Read<T> = Box<dyn Fn(&str) -> Result<T, InvalidField> + Send>;
+type Read<T> = Arc<dyn Fn(&str) -> Result<T, InvalidField> + Send + Sync>;
+
+/// Reads one field of a record for itself.
+pub(super) struct Probe(Box<FindProblem>);
+
+type FindProblem = dyn Fn(&Record<'_>) -> Option<InvalidField> + Send;
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Probe")
+    }
+}
+
+impl Probe {
+    /// Returns what is wrong with the field, if anything is.
+    pub fn problem(&self, record: &Record<'_>) -> Option<InvalidField> {
+        (self.0)(record)
+    }
+}
+
+fn probe<T: 'static>(name: &'static str, source: Source, read: Read<T>, facts: Arc<FileFacts>) -> Probe {
+    Probe(Box::new(move |record| match source.text((name, &facts), record) {
+        Err(error) => Some(error),
+        Ok(text) if text.is_empty() => None,
+        Ok(text) => read(&text).err(),
+    }))
+}
 
 impl<T: Clone> Field<T> {
     /// Returns `None` where the record has nothing, or only blanks. Blanks around a text are not part of it.

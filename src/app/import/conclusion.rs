@@ -34,7 +34,7 @@ pub(super) struct FileNotes {
 }
 
 impl FileNotes {
-    /// `notes`: the sentences that the source of the rows has.
+    /// `notes`: what is to be said besides, as sentences.
     pub fn conclusion(&self, findings: &Findings, notes: Vec<String>) -> Conclusion {
         let contents = findings.contents();
         let mut warnings = notes;

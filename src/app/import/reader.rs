@@ -20,7 +20,8 @@ use super::conclusion::{Conclusion, FileNotes};
 use super::findings::Findings;
 use super::kinds::{RecordKind, Rules};
 use super::numbers::NumberFormat;
-use super::rejects::Reject;
+use super::other_problems::OtherProblems;
+use super::rejects::{MAX_MESSAGE_CHARS, Reject};
 use super::times::TimeFormats;
 use super::{ImportError, ImportOptions, JUDGED_LINES};
 
@@ -140,6 +141,7 @@ struct OpenFile<K> {
     kind: K,
     findings: Findings,
     notes: FileNotes,
+    other_problems: OtherProblems,
     conclusion: Arc<Mutex<Conclusion>>,
 }
 
@@ -189,6 +191,7 @@ fn open<K: RecordKind>(
         bytes_read,
         kind,
         findings: Findings::default(),
+        other_problems: OtherProblems::new(columns.take_probes()),
         notes: FileNotes {
             times,
             id_doubts: columns.id_doubts(),
@@ -298,7 +301,10 @@ impl<K: RecordKind> OpenFile<K> {
                     batch.origins.push(Origin { line, record });
                 }
             }
-            Err(error) => batch.rejects.push(rejected(line, text(&record), error)),
+            Err(error) => {
+                self.other_problems.look(line, &record, &error);
+                batch.rejects.push(rejected(line, text(&record), error));
+            }
         }
         Ok(Some(length))
     }
@@ -308,7 +314,9 @@ impl<K: RecordKind> OpenFile<K> {
         mut batch: Batch<K::Value>,
         sender: &mpsc::Sender<FromReader<K::Value>>,
     ) -> Result<(), mpsc::error::SendError<FromReader<K::Value>>> {
-        let conclusion = self.notes.conclusion(&self.findings, self.rows.notes());
+        let mut notes = self.rows.notes();
+        notes.extend(self.other_problems.sentences());
+        let conclusion = self.notes.conclusion(&self.findings, notes);
         *self.conclusion.lock().unwrap_or_else(PoisonError::into_inner) = conclusion;
         if batch.values.is_empty() && batch.rejects.is_empty() && batch.filtered == 0 {
             return Ok(());
@@ -330,7 +338,6 @@ fn text(record: &Record<'_>) -> String {
 
 fn rejected(line: u64, record: String, error: InvalidField) -> Reject {
     // The message may quote a field of any length, which the record has in full.
-    const MAX_MESSAGE_CHARS: usize = 300;
     Reject {
         line,
         field: error.field,

@@ -5,6 +5,9 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// Longer messages are cut off.
+pub(super) const MAX_MESSAGE_CHARS: usize = 300;
+
 const HEADER: [&str; 5] = ["line", "field", "reason", "message", "record"];
 
 /// Where rejected lines go. They are counted in any case.
@@ -35,10 +38,17 @@ pub struct Reject {
 impl Reject {
     /// Says what is wrong with the line.
     pub fn sentence(&self) -> String {
-        match self.field.is_empty() {
-            true => format!("line {}: {}", self.line, self.message),
-            false => format!("line {}: {} {}", self.line, self.field, self.message),
-        }
+        sentence(self.line, &self.field, &self.message)
+    }
+}
+
+/// Says what is wrong with a field of a line, or with the line if `field` is empty.
+pub(super) fn sentence(line: u64, field: &str, message: &str) -> String {
+    // The message may quote a field of any length.
+    let message: String = message.chars().take(MAX_MESSAGE_CHARS).collect();
+    match field.is_empty() {
+        true => format!("line {line}: {message}"),
+        false => format!("line {line}: {field} {message}"),
     }
 }
 

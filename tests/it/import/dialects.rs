@@ -210,6 +210,16 @@ async fn amounts_and_times_of_shops_are_read_or_say_what_is_missing() {
         purchases(thousand.as_bytes(), &["--decimal=."], 0, &["line_total=2468.00 USD"]),
         purchases(
             german.as_bytes(),
+            &[],
+            6,
+            &[
+                "say --decimal ,",
+                "warning: Rejected lines have another problem too: line 2: purchased_at must be a time",
+                "its time format may be %d.%m.%Y %H:%M.",
+            ],
+        ),
+        purchases(
+            german.as_bytes(),
             &["--decimal=,"],
             6,
             &["its time format may be %d.%m.%Y %H:%M"],
@@ -275,6 +285,18 @@ async fn amounts_and_times_of_shops_are_read_or_say_what_is_missing() {
 #[tokio::test]
 async fn a_file_of_another_kind_is_named_with_the_remedy() {
     check(&[
+        ratings(
+            b"user_id,item_id,value,rated_at\na,b,3,1577836800000\n",
+            &["--time-format=unix"],
+            6,
+            &["is +51969-", "; the time format unix_ms counts milliseconds since 1970"],
+        ),
+        ratings(
+            b"user_id,item_id,value\n\"a \\\"b\\\"\",c,3\n",
+            &[],
+            6,
+            &["doubled; if the file writes a backslash before them, give it as the escape character"],
+        ),
         ratings(b"user_id;item_id;value\na;b;3\n", &[], 2, &["--delimiter ';'"]),
         ratings(b"1:\n7,3,2005-09-06\n", &["--no-header"], 2, &["the first line has one field"]),
         ratings(b"user_id,value,value\na,3,4\n", &["--set=item_id=x"], 2, &["--skip-lines 1 and --no-header"]),

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::support::databases;
-use crate::support::program::succeed;
+use crate::support::postgres::TestDatabase;
+use crate::support::program::{command, output};
 
 /// The first Monday of Online Retail, and the day after the last week that is replayed.
 const FROM: &str = "2010-12-06";
@@ -19,6 +20,14 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
 }
 
+/// Runs `evaluate` on one core, since other tests want the rest, and returns what it prints.
+fn evaluate(database: &TestDatabase, args: &[&str]) -> Value {
+    let args = [&["evaluate"], args, &["--from", FROM, "--json"]].concat();
+    let output = output(command(database, &args).env("RAYON_NUM_THREADS", "1"));
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 fn rows(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().unwrap().iter()
 }
@@ -26,8 +35,7 @@ fn rows(value: &Value) -> impl Iterator<Item = &Value> {
 #[tokio::test]
 async fn forecasts_of_the_sample_are_as_good_as_documented() {
     let database = databases::online_retail().await;
-    let found = succeed(&database, &["evaluate", "demand", "--from", FROM, "--json"]);
-    let found: Value = serde_json::from_str(&found).unwrap();
+    let found = evaluate(&database, &["demand"]);
 
     let wape = |method: &str| {
         let points = rows(&found["points"]).filter(|row| row["class"].is_null() && row["method"] == method);
@@ -67,11 +75,7 @@ async fn forecasts_of_the_sample_are_as_good_as_documented() {
 #[tokio::test]
 async fn stock_from_forecasts_of_the_sample_is_less_for_the_same_sales() {
     let database = databases::online_retail().await;
-    let found = succeed(
-        &database,
-        &["evaluate", "replenishment", "--from", FROM, "--until", UNTIL, "--json"],
-    );
-    let found: Value = serde_json::from_str(&found).unwrap();
+    let found = evaluate(&database, &["replenishment", "--until", UNTIL]);
     // The least share of units saved at the fill rates .85, .90 and .95.
     for (weeks, least) in [
         (1, [0.11, 0.12, 0.18]),

@@ -39,7 +39,7 @@ impl fmt::Display for Cause {
 impl Error for Cause {}
 
 const POOLER: &str = "; between this program and PostgreSQL seems to be a pooler that shares sessions, and Likemind needs its own: \
-                      connect to PostgreSQL itself, or see \"Poolers\" in docs/operations.md";
+                      connect to PostgreSQL itself, or see \"Encoding and poolers\" in docs/operations.md";
 
 /// Tells whether an error shows that statements of a session reach several sessions of PostgreSQL, or that its settings are
 /// refused on the way.

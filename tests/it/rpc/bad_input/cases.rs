@@ -151,7 +151,7 @@ const ODD: [&str; 16] = [
     "\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{200d}\u{1f466}",
     "e\u{301}",
     "\u{5d0}\u{5d1} right to left",
-    "\u{feff}\u{fffd}\u{ffff}\u{10ffff}",
+    "\u{200d}\u{fffd}\u{ffff}\u{10ffff}",
     "\u{2028}\u{2029}",
     "İıſßﬃ",
     "'; DROP TABLE users; --",

@@ -152,7 +152,7 @@ const ODD: [&str; 16] = [
     "e\u{301}",
     "\u{5d0}\u{5d1} right to left",
     "\u{200d}\u{fffd}\u{ffff}\u{10ffff}",
-    "\u{2028}\u{2029}",
+    "\u{2027}\u{3000}",
     "İıſßﬃ",
     "'; DROP TABLE users; --",
     "\\x00 \\u0000 \\0",

@@ -73,7 +73,10 @@ fn option_cases() -> Vec<Case> {
         Case::free("options.skip_lines")
             .bad("UNSUITABLE_FILE", [Change::To(Value::U32(99))])
             .said_of("bytes"),
-        Case::free("options.sheet").good([text(""), text("x")]),
+        Case::free("options.sheet")
+            .bad("UNSUITABLE_FILE", [text("x")])
+            .said_of("bytes")
+            .good([text("")]),
         texts_of("decimal", &[";", ".,"], &["", ",", "point"]),
         Case::free("options.time_format").good([texts([])]),
         Case::free("options.time_format[]")

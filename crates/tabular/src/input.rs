@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
+/// The bytes of a text that are read at a time.
+pub(crate) const READ_BYTES: usize = 1 << 16;
+
 /// A source of bytes to import.
 pub struct Input {
     /// Named in messages.
@@ -96,6 +99,20 @@ pub(crate) struct Decompressed {
 }
 
 const MAGIC_BYTES: usize = 8;
+
+/// Appends up to [`READ_BYTES`] more bytes to `text`. Returns whether there were any.
+pub(crate) fn read_more(reader: &mut impl Read, text: &mut Vec<u8>) -> io::Result<bool> {
+    let length = text.len();
+    text.resize(length + READ_BYTES, 0);
+    let count = loop {
+        match reader.read(&mut text[length..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result,
+        }
+    };
+    text.truncate(length + *count.as_ref().unwrap_or(&0));
+    Ok(count? > 0)
+}
 
 /// Reads what comes at once, but enough to tell a format.
 fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {

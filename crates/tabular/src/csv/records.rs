@@ -14,9 +14,9 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
 
 use super::Dialect;
 use super::split::{Split, split};
+use crate::input::{READ_BYTES, read_more};
 use crate::record::{MAX_RECORD_BYTES, Malformed, Record, RowBuffer, Rows};
 
-const READ_BYTES: usize = 1 << 16;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(crate) struct Records<R> {
@@ -273,16 +273,7 @@ impl<R: Read> Records<R> {
         if self.at_end {
             return Ok(false);
         }
-        let length = self.text.len();
-        self.text.resize(length + READ_BYTES, 0);
-        let count = loop {
-            match self.input.read(&mut self.text[length..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        self.text.truncate(length + *count.as_ref().unwrap_or(&0));
-        self.at_end = count? == 0;
+        self.at_end = !read_more(&mut self.input, &mut self.text)?;
         Ok(!self.at_end)
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use prost::bytes::Bytes;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -79,39 +80,14 @@ impl<F: FnOnce(Code) + Unpin> HttpBody for WithEnd<F> {
     }
 }
 
-/// A body that ends with details where tonic has made its status, as for a message that is too large to be sent.
-pub struct WithDetails(Body);
-
-impl WithDetails {
-    pub fn new(body: Body) -> Self {
-        Self(body)
-    }
-}
-
-impl HttpBody for WithDetails {
-    type Data = <Body as HttpBody>::Data;
-    type Error = <Body as HttpBody>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
+/// Gives `body` the details of its status, where tonic has made that, as for a message that is too large to be sent.
+pub fn with_details(body: Body) -> Body {
+    Body::new(body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
             status::with_details_in_trailers(trailers);
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
+        frame
+    }))
 }
 
 /// Everything that a call takes up until its answer has been sent.

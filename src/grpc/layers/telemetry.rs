@@ -21,7 +21,7 @@ use crate::grpc::status;
 use domain::access::Caller;
 
 use super::access_log::{self, AccessLine};
-use super::body::{WithDetails, WithEnd};
+use super::body::{WithEnd, with_details};
 use super::deadline::client_timeout;
 use super::instruments::Instruments;
 use super::request_id::RequestId;
@@ -77,7 +77,7 @@ async fn observed(answer: Answer, mut call: Call) -> Result<Response<Body>, Infa
     // Answers from memory are checked by their handlers, so that these bodies stay as they are.
     let response = match call.rpc.work() {
         Work::Memory => response,
-        _ => response.map(|body| Body::new(WithDetails::new(body))),
+        _ => response.map(with_details),
     };
     Ok(match call.rpc.work() {
         Work::Stream if code == Code::Ok => {

@@ -108,7 +108,7 @@ impl EligibilityService {
         let cart = request.cart.as_ref().and_then(|cart| cart.id.as_ref());
         let days = self.policy.exposure_window_days;
         let mut user = eligibility::read(&self.pool, &request.user, &known, cart, days).await?;
-        // What they leave of the cart would tell a merchant of the coupons of others.
+        // Their discounts would tell a merchant of the coupons of others.
         user.held.retain(|held| {
             let offer = offer_catalog.offer(&held.coupon);
             offer.is_none_or(|offer| request.caller.sees(offer.merchant()))

@@ -7,7 +7,7 @@ use std::fmt;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 
-/// What the database or the network answered.
+/// An answer of the database or the network that explains an error.
 #[derive(Debug)]
 pub struct Cause(sqlx::Error);
 

@@ -260,18 +260,21 @@ mod tests {
     use super::*;
     use crate::testing::{assert_near, history};
 
+    /// Returns the weeks of 40 items that sell `weekly` units in each week from their launch on.
+    fn steady_launches(weekly: impl Fn(i32) -> f64) -> Vec<Vec<f64>> {
+        let of_item = |item: i32| {
+            let launch = 5 + item as usize % 6;
+            (0..30)
+                .map(|week| if week < launch { 0.0 } else { weekly(item) })
+                .collect()
+        };
+        (0..40).map(of_item).collect()
+    }
+
     #[test]
     fn launches_that_go_on_as_before_are_learned() {
         // An item that is launched with u units a week goes on with u units a week.
-        let launches: Vec<Vec<f64>> = (0..40)
-            .map(|item| {
-                let weekly = f64::from(item % 8 + 1);
-                (0..30)
-                    .map(|week| if week < 5 + item as usize % 6 { 0.0 } else { weekly })
-                    .collect()
-            })
-            .collect();
-        let history = history(&launches);
+        let history = history(&steady_launches(|item| f64::from(item % 8 + 1)));
         let model = LaunchModel::fit(&history, 1, 30, 8).unwrap();
         let check = |age_weeks: usize, weekly: f64| {
             let launch = Launch {
@@ -294,15 +297,7 @@ mod tests {
     fn launches_that_go_on_at_their_own_pace_are_forecast_by_their_own_mean() {
         // Every item goes on with what it began with, from 1 to 400 units a week: in logarithms a straight line through totals
         // of one to four weeks misses it.
-        let launches: Vec<Vec<f64>> = (0..40)
-            .map(|item| {
-                let weekly = f64::from(1 + item * item / 4);
-                (0..30)
-                    .map(|week| if week < 5 + item as usize % 6 { 0.0 } else { weekly })
-                    .collect()
-            })
-            .collect();
-        let history = history(&launches);
+        let history = history(&steady_launches(|item| f64::from(1 + item * item / 4)));
         let model = LaunchModel::fit(&history, 1, 30, 8).unwrap();
         assert_eq!(model.own_share, 1.0);
         let launch = Launch {

@@ -66,7 +66,7 @@ impl JsonObjects {
                 break;
             }
             bytes += frame.text.len();
-            // What is no object is rejected when its turn comes.
+            // A value that is no object is rejected when its turn comes.
             if let Err(problem) = rows.add_columns(&frame, &mut header) {
                 first_problem.get_or_insert(problem);
             }

@@ -511,7 +511,7 @@ impl Source {
     }
 }
 
-/// What spreadsheets show in a cell that has no value.
+/// Texts that spreadsheets show in a cell that has no value.
 const SPREADSHEET_ERRORS: [&str; 8] = [
     "#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!",
 ];

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Of 200 columns, rows from 4 entries on have a bitmap.
+        /// Rows have a bitmap from 4 of the 200 columns on.
         #[test]
         fn every_way_counts_the_shared_columns(
             row in prop::collection::btree_set(0_u32..200, 0..150),

@@ -266,7 +266,7 @@ struct Scanner {
     is_escaped: bool,
 }
 
-/// What a byte is part of.
+/// Tells where in a value a byte stands.
 struct Step {
     is_in_string: bool,
     /// Whether it closes the outermost bracket.

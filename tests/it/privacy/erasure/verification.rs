@@ -1,4 +1,4 @@
-//! What the search for erased ids finds, and how erasures end.
+//! The search for erased ids, and how erasures end.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -101,7 +101,7 @@ async fn an_erasure_ends_though_something_else_has_the_name_of_the_user() {
     assert!(code == 0 && printed.contains("20 verified"), "{printed} {error}");
     let mut found = findings(&mut connection).await;
     found.retain(|(is_verified, finding)| !is_verified || !finding.is_empty());
-    // What somebody has written as a text of their own may mean the user: it is named.
+    // A text that somebody has written may mean the user: its column is named.
     found.sort();
     let expected = [
         (true, "api_keys.note".to_owned()),

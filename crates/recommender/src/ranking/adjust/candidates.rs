@@ -42,7 +42,7 @@ pub(super) struct Candidates<'a> {
     items: Bits,
     /// The items that were taken; in the same way.
     taken: Bits,
-    /// Of the list of one candidate after the other, those that are candidates, with their cosines; largest first.
+    /// The candidates in the list of one candidate after the other, with their cosines; the largest of each list first.
     similar: Vec<(ItemIndex, f32)>,
     categories: Vec<&'a str>,
     /// How many items of each category and of each merchant may still be taken; empty without a cap.

@@ -147,6 +147,7 @@ impl Scratch {
         note: impl Fn(&mut [bool], usize) + Copy,
     ) {
         let touched = &mut self.touched[..];
+        // With this known, to mark the run of a rank of two bytes needs no bounds check.
         assert!(touched.len() >= MIN_SUMS / RUN, "a mark for each rank of two bytes");
         if basis.has_items() {
             let reverse_neighbors = |(item, _): (ItemIndex, f32)| snapshot.reverse_ranking_neighbors().row(item);
